@@ -68,15 +68,14 @@ pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
 }
 
 /// The text is saved or discarded.
-pub fn remove(shared: &Shared, file: DraftFile) -> Option<Command> {
-    file.stored.as_ref()?;
-    Some(write(shared, vec![(file.path, None)]))
+pub fn remove(shared: &Shared, file: DraftFile) -> Vec<Command> {
+    write(shared, file.stored.map(|_| (file.path, None)))
 }
 
 /// Brings the file to the text under edit: written where that is unsaved and was changed, removed where it is saved. Called once a second.
 pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let change = due(screen, shared);
-    change.map(|change| write(shared, vec![change])).into_iter().collect()
+    write(shared, change)
 }
 
 /// Writes an unsaved text at once, for an end that leaves no time for work beside the view.
@@ -88,7 +87,8 @@ pub fn store_now<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Result<(), 
     let Some(path) = screen.draft_file(shared).map(|file| file.path.clone()) else { return Ok(()) };
     let writer = &shared.drafts.writer;
     writer.push(vec![(path, Some(screen.write(shared, text)))]);
-    writer.work_off()
+    writer.work_off();
+    writer.take_failure().map_or(Ok(()), Err)
 }
 
 fn unsaved<T: Drafted>(screen: &T, shared: &Shared) -> Option<String> {
@@ -124,9 +124,9 @@ pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 pub fn move_to_copy<T: Drafted>(screen: &mut T, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let new = begin::<T>(shared, copy);
     let Some(old) = screen.draft_file(shared).map(|file| std::mem::replace(file, new)) else { return Vec::new() };
-    let mut commands = store(screen, shared);
-    commands.extend(remove(shared, old));
-    commands
+    // In this order: where the new file cannot be written the old one stays.
+    let new = due(screen, shared);
+    write(shared, new.into_iter().chain(old.stored.map(|_| (old.path, None))))
 }
 
 /// Looks for drafts of the open task that earlier sessions have left.
@@ -184,7 +184,7 @@ fn offer_all<T: Drafted>(screen: &mut T, shared: &mut Shared, mut found: Vec<(Re
     let drafts = &mut shared.drafts;
     drafts.offers = offers;
     drafts.known.extend(done.iter().map(|(file, _)| file.clone()));
-    if done.is_empty() { Vec::new() } else { vec![write(shared, done)] }
+    write(shared, done)
 }
 
 fn read<T: Drafted>(path: &Path) -> Result<Record, String> {
@@ -214,15 +214,24 @@ fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
     Ok(found.flatten().map(|entry| entry.path()).filter(is_of_task).collect())
 }
 
-/// The work that writes files, or removes those without content, in this order; at an error the rest stays.
-fn write(shared: &Shared, changes: Changes) -> Command {
+fn write(shared: &Shared, changes: impl IntoIterator<Item = (PathBuf, Option<String>)>) -> Vec<Command> {
+    let changes: Changes = changes.into_iter().collect();
+    if changes.is_empty() { Vec::new() } else { vec![write_then(shared, "draft.write", changes, Vec::new)] }
+}
+
+/// The work that writes files, or removes those without content, in this order; at an error the rest stays, else `then` follows.
+pub fn write_then(shared: &Shared, key: &'static str, changes: Changes, then: impl FnOnce() -> Vec<Command> + Send + 'static) -> Command {
     let writer = Arc::clone(&shared.drafts.writer);
     writer.push(changes);
-    let write = move || writer.work_off();
-    Work::once("draft.write", write, |_: &mut (), shared, done| {
-        if let Err(error) = done {
-            shared.complain(format!("draft not saved: {error}"));
-        }
-        Vec::new()
-    })
+    Work::once(
+        key,
+        move || writer.work_off(),
+        |_: &mut (), shared: &mut Shared, ()| match shared.drafts.writer.take_failure() {
+            Some(error) => {
+                shared.complain(format!("draft not saved: {error}"));
+                Vec::new()
+            }
+            None => then(),
+        },
+    )
 }

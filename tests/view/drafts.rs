@@ -256,6 +256,16 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         assert!(next.shows("Current (-) vs draft (+)") && next.shows(" !"), "{}", next.picture());
         next.keys("esc X n");
         assert_eq!(kept(&first).len(), 1);
+        // What is discarded is the draft of the question, not a newer one that is found meanwhile.
+        let asked = kept(&first).remove(0);
+        next.keys("X");
+        let mut other = again(&first);
+        other.now_ms += 5000;
+        other.keys(screen).keys("o").keys(edit).types(" ?");
+        second(&mut other);
+        next.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
+        next.keys("y");
+        assert!(!asked.exists() && kept(&first).len() == 1, "{}", next.picture());
         next.keys("X y");
         assert!(kept(&first).is_empty() && !next.shows("unsaved draft"));
         // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the user has decided.

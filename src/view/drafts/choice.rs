@@ -1,5 +1,7 @@
 //! Two versions of a text, a draft of an earlier session or a file that changed on disk: what is asked, by the same keys and words on every screen.
 
+use std::path::PathBuf;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -107,12 +109,11 @@ fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (Str
     possible.filter_map(move |action| Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), action.info.hint)))
 }
 
-/// Takes the offer out: the user has decided.
-fn decide<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Option<Offer> {
-    let file = offer(screen, shared)?.file.clone();
+/// Takes the offer of a file out: the user has decided.
+fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
     let drafts = &mut shared.drafts;
-    let place = drafts.offers.iter().position(|offer| offer.file == file)?;
-    drafts.known.insert(file);
+    let place = drafts.offers.iter().position(|offer| Some(&offer.file) == file.as_ref())?;
+    drafts.known.extend(file);
     Some(drafts.offers.remove(place))
 }
 
@@ -120,7 +121,8 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     if screen.on_disk(shared).is_some() {
         return screen.settle(shared, true);
     }
-    let Some(Offer { file, record, location, .. }) = decide(screen, shared) else { return Vec::new() };
+    let newest = offer(screen, shared).map(|offer| offer.file.clone());
+    let Some(Offer { file, record, location, .. }) = decide(shared, newest) else { return Vec::new() };
     let mut commands = match screen.restore(shared, &record) {
         Ok(commands) => commands,
         Err(why) => {
@@ -134,7 +136,7 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     }
     // Another session that still has the text open continues in the old file.
     let own = due(screen, shared);
-    commands.push(write(shared, own.into_iter().chain([(file, None)]).collect()));
+    commands.extend(write(shared, own.into_iter().chain([(file, None)])));
     commands
 }
 
@@ -142,7 +144,8 @@ fn keep<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     if screen.on_disk(shared).is_some() {
         return screen.settle(shared, false);
     }
-    if let Some(offer) = decide(screen, shared) {
+    let newest = offer(screen, shared).map(|offer| offer.file.clone());
+    if let Some(offer) = decide(shared, newest) {
         shared.say(format!("draft stays in {}: offered again next session", offer.file.display()));
     }
     Vec::new()
@@ -151,10 +154,12 @@ fn keep<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let Some(offer) = offer(screen, shared) else { return Vec::new() };
     let text = format!("{}.\nThe draft is deleted. This cannot be undone.", describe(offer));
-    shared.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", |screen: &mut T, shared| {
-        let Some(offer) = decide(screen, shared) else { return Vec::new() };
+    // This one, whatever newer one is found while the question is open.
+    let file = offer.file.clone();
+    shared.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", |_: &mut T, shared| {
+        let Some(offer) = decide(shared, Some(file)) else { return Vec::new() };
         shared.say("draft discarded");
-        vec![write(shared, vec![(offer.file, None)])]
+        write(shared, [(offer.file, None)])
     })));
     Vec::new()
 }

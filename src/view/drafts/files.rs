@@ -89,7 +89,7 @@ pub(super) fn mark(task: &Task, file: &str) -> String {
 }
 
 /// Files and their new content.
-pub(super) type Changes = Vec<(PathBuf, Option<String>)>;
+pub type Changes = Vec<(PathBuf, Option<String>)>;
 
 /// Writes files in the order asked, whichever thread comes first.
 #[derive(Debug, Default)]
@@ -97,6 +97,8 @@ pub(super) struct Writer {
     due: Mutex<VecDeque<Changes>>,
     /// One at a time.
     turn: Mutex<()>,
+    /// Why something was not written, until somebody is told: work that newer work has superseded tells nobody.
+    failure: Mutex<Option<String>>,
 }
 
 impl Writer {
@@ -105,14 +107,20 @@ impl Writer {
     }
 
     /// Does all that is due.
-    pub(super) fn work_off(&self) -> Result<(), String> {
+    pub(super) fn work_off(&self) {
         let _turn = locked(&self.turn);
         let change = |(path, content): &(PathBuf, Option<String>)| match content {
             Some(content) => task_files::write_private(path, content.as_bytes()),
             None => task_files::remove(path),
         };
         let next = || locked(&self.due).pop_front();
-        std::iter::from_fn(next).map(|changes| changes.iter().try_for_each(change)).fold(Ok(()), Result::and)
+        for error in std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err()) {
+            locked(&self.failure).get_or_insert(error);
+        }
+    }
+
+    pub(super) fn take_failure(&self) -> Option<String> {
+        locked(&self.failure).take()
     }
 }
 
@@ -134,8 +142,11 @@ mod tests {
         writer.push(vec![(place("a/one"), some("second")), (place("a/two"), some(""))]);
         writer.push(vec![(place("a/one/no-folder"), some("")), (place("a/one"), None)]);
         writer.push(vec![(place("a/two"), None)]);
-        assert!(writer.work_off().unwrap_err().contains("a/one"));
+        writer.work_off();
         assert_eq!(std::fs::read_to_string(place("a/one")).unwrap(), "second");
-        assert!(!place("a/two").exists() && writer.work_off().is_ok());
+        assert!(!place("a/two").exists());
+        writer.work_off();
+        assert!(writer.take_failure().is_some_and(|error| error.contains("a/one")), "told though nothing was due any more");
+        assert_eq!(writer.take_failure(), None);
     }
 }

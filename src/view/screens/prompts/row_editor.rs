@@ -170,7 +170,7 @@ pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> 
 
 /// The text is discarded, or is as it was.
 fn close(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    prompts.editing.take().and_then(|editing| drafts::remove(shared, editing.file)).into_iter().collect()
+    prompts.editing.take().map_or_else(Vec::new, |editing| drafts::remove(shared, editing.file))
 }
 
 impl Drafted for Prompts {

@@ -196,18 +196,7 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     }
     let (path, text) = (draft.file.path.clone(), draft.text.clone());
     draft.file.stored = Some(text.clone());
-    let write = Work::once(
-        "draft.outside",
-        move || task_files::write_private(&path, text.as_bytes()).map(|()| path),
-        move |_: &mut (), shared: &mut Shared, written| match written {
-            Ok(path) => vec![Command::Edit { path, line }],
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
-        },
-    );
-    vec![write]
+    vec![drafts::write_then(shared, "draft.outside", vec![(path.clone(), Some(text))], move || vec![Command::Edit { path, line }])]
 }
 
 /// Save the text into the task's file; a task that is a part of the program becomes a copy in the data directory first.
