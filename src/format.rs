@@ -1,4 +1,4 @@
-//! Numbers and names as a person reads them: shares, bytes, times, counts, ids, misspelt names. What is not known is `n/a`.
+//! Numbers and names as a person reads them: shares, bytes, times, counts, ids, places in a text, misspelt names. What is not known is `n/a`.
 
 /// The value as text, `n/a` where there is none.
 pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
@@ -102,6 +102,13 @@ pub fn short_id(id: &str) -> &str {
     id.rsplit('-').next().unwrap_or(id)
 }
 
+/// Line and column of a byte of a text, such as a span of `toml`; both from 1, columns in characters.
+pub fn line_column(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
 /// Two lower-case digits a byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -193,6 +200,14 @@ mod tests {
             [Some("type"), Some("train"), Some("train"), None, None, None, None]
         );
         assert_eq!(hex(&[0, 10, 255]), "000aff");
+    }
+
+    #[test]
+    fn a_byte_has_a_line_and_a_column() {
+        check(
+            |byte| format!("{:?}", line_column("ä = 1\n\nb", byte)),
+            &[(0, "(1, 1)"), (2, "(1, 2)"), (7, "(2, 1)"), (8, "(3, 1)"), (9, "(3, 2)")],
+        );
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
 use super::choices::Preset;
 use super::keys::{KEYS, Key};
 use super::train_config::TrainConfig;
 use super::value::Value;
+use crate::format::line_column;
 
 /// What was wrong with a configuration, where, and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -184,11 +189,12 @@ impl Assignments {
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
     pub fn from_toml(label: &str, text: &str) -> Result<Self, ConfigError> {
-        let mut keys = parse(label, text)?;
-        if let Some(toml::Value::Table(train)) = keys.remove("train") {
+        let source = Toml { label, text };
+        let mut keys = source.parse()?;
+        if let Some(DeValue::Table(train)) = keys.remove("train").map(Spanned::into_inner) {
             keys.extend(train);
         }
-        Ok(Self::from_table(label, &keys, text))
+        Self::from_table(source, keys)
     }
 
     /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors; `text`: the whole file.
@@ -196,29 +202,34 @@ impl Assignments {
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
     pub fn from_task(label: &str, text: &str) -> Result<Self, ConfigError> {
-        let table = parse(label, text)?;
-        Ok(table.get("train").and_then(toml::Value::as_table).map_or_else(Self::default, |train| Self::from_table(label, train, text)))
+        let source = Toml { label, text };
+        match source.parse()?.remove("train").map(Spanned::into_inner) {
+            Some(DeValue::Table(train)) => Self::from_table(source, train),
+            _ => Ok(Self::default()),
+        }
     }
 
-    /// A `[train]` table that is already parsed. `text`: the file it came from, for line numbers; may be empty.
-    pub fn from_table(label: &str, train: &toml::Table, text: &str) -> Self {
+    fn from_table(source: Toml<'_>, train: DeTable<'_>) -> Result<Self, ConfigError> {
         let mut assignments = Self::default();
         for (name, value) in train {
-            match (name.as_str(), value) {
-                ("model", toml::Value::Table(models)) => {
+            match (name.as_ref().as_ref(), value.get_ref()) {
+                ("model", DeValue::Table(models)) => {
                     for (model, value) in models {
-                        let entries = value.as_table().map_or_else(
-                            // Not a table: kept as an entry that resolves to "unknown key".
-                            || vec![entry(label, text, &format!("model.{model}"), value, None)],
-                            |table| table.iter().map(|(name, value)| entry(label, text, name, value, Some(model))).collect(),
-                        );
-                        assignments.models.push((model.clone(), entries));
+                        let model = model.get_ref();
+                        let entries = match value.get_ref() {
+                            DeValue::Table(table) => {
+                                table.iter().map(|(name, value)| source.entry(name.get_ref(), value.clone())).collect()
+                            }
+                            // Resolves to "unknown key".
+                            _ => source.entry(&format!("model.{model}"), value.clone()).map(|entry| vec![entry]),
+                        };
+                        assignments.models.push((model.to_string(), entries?));
                     }
                 }
-                _ => assignments.entries.push(entry(label, text, name, value, None)),
+                (name, _) => assignments.entries.push(source.entry(name, value.clone())?),
             }
         }
-        assignments
+        Ok(assignments)
     }
 
     /// Tables of other models are checked too, so that a misspelt key shows at once.
@@ -235,34 +246,31 @@ impl Assignments {
     }
 }
 
-fn parse(label: &str, text: &str) -> Result<toml::Table, ConfigError> {
-    text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        ConfigError::Syntax { place: format!("{label} line {line}"), message: error.message().to_owned() }
-    })
+/// A file with its path as shown in errors.
+#[derive(Clone, Copy)]
+struct Toml<'t> {
+    label: &'t str,
+    text: &'t str,
 }
 
-fn entry(label: &str, text: &str, name: &str, value: &toml::Value, model: Option<&str>) -> Entry {
-    let place = line_of(text, name, model).map_or_else(|| format!("{label} [train]"), |line| format!("{label} line {line}"));
-    Entry { place, name: name.to_owned(), value: value.clone() }
-}
-
-/// The line, from 1, on which `name =` stands: in `[train.model.MODEL]`, or else in `[train]` or above all tables.
-fn line_of(text: &str, name: &str, model: Option<&str>) -> Option<usize> {
-    let mut section = String::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            let header = header.split(']').next().unwrap_or_default().trim();
-            section = header.strip_prefix("train").map_or_else(|| header.to_owned(), |rest| rest.trim_start_matches('.').to_owned());
-        } else if line.split_once('=').is_some_and(|(left, _)| left.trim().trim_matches(['"', '\'']) == name) {
-            let section = section.strip_prefix("model.").map(|model| model.trim_matches(['"', '\''])).or(section.is_empty().then_some(""));
-            if section.is_some_and(|section| section == model.unwrap_or_default()) {
-                return Some(index + 1);
-            }
-        }
+impl<'t> Toml<'t> {
+    fn parse(self) -> Result<DeTable<'t>, ConfigError> {
+        DeTable::parse(self.text).map(Spanned::into_inner).map_err(|error| self.syntax(&error))
     }
-    None
+
+    fn entry(self, name: &str, value: Spanned<DeValue<'_>>) -> Result<Entry, ConfigError> {
+        let place = self.place(value.span().start);
+        let value = toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|error| self.syntax(&error))?;
+        Ok(Entry { place, name: name.to_owned(), value })
+    }
+
+    fn syntax(self, error: &toml::de::Error) -> ConfigError {
+        ConfigError::Syntax { place: self.place(error.span().map_or(0, |span| span.start)), message: error.message().to_owned() }
+    }
+
+    fn place(self, byte: usize) -> String {
+        format!("{} line {}", self.label, line_column(self.text, byte).0)
+    }
 }
 
 fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {

@@ -133,6 +133,7 @@ fn messages() {
     check(file("seed = -1\n"), "my.toml line 1: `seed` is integer `-1`; it must be a whole number, 0 or more");
     check(file("seed = 1\n[train]\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
     check(file("epoch = 1\n[train]\nseed = 2\n"), "my.toml line 1: unknown key `epoch`; did you mean `epochs`?");
+    check(file("seed = 1\n[train]\nseed = -1\n[train.epoch]\nx = 1\n"), "my.toml line 4: unknown key `epoch`; did you mean `epochs`?");
     check(file("model = \"x\"\n"), "my.toml line 1: unknown key `model`; did you mean `base_model`?");
     let task = |text: &str| Layers { task: Some(Assignments::from_task("t/task.toml", text).unwrap()), ..Layers::default() };
     check(
@@ -143,6 +144,9 @@ fn messages() {
         task("seed = 7\n[score]\nseed = 8\n[train]\nlora_rank = 2\n[train.model.\"Qwen/Qwen3-8B\"]\nseed = 0.5\n"),
         "t/task.toml line 7: `seed` is float `0.5`; it must be a whole number, 0 or more",
     );
+    let place = |text: &str| task(text).resolve().unwrap_err().to_string().split(':').next().unwrap_or_default().to_owned();
+    assert_eq!(place("seed = 7\ntrain.seed = -1\n"), "t/task.toml line 2", "not the first line that begins like it");
+    assert_eq!(place("[train]\nseed = 1\nmodel = { tiny = { seed = -1 } }\n"), "t/task.toml line 3");
     check(
         task("[train.model.tiny]\nbase_model = \"x\"\n"),
         "t/task.toml line 2: `base_model` selects this table and cannot be set in it: move it to [train]",

@@ -24,7 +24,7 @@ pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
 pub use significance::{MetricComparison, Verdict, points};
-pub use summary_table::{columns, p_value, rate_rows, rates, table, tag_rows, value_drift};
+pub use summary_table::{columns, rate_rows, rates, table, tag_rows, value_drift};
 pub use tables::{csv, json_lines, text_table};
 
 use crate::run::events::Eval;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::summary_table::p_value;
 use crate::run::{Comparison, EvalRecord};
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, required_n, required_n_of_means};
 
@@ -114,6 +113,11 @@ impl MetricComparison {
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
         format!("{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n", self.sentence())
     }
+}
+
+/// A p-value; a small one by its power of ten.
+fn p_value(p: f64) -> String {
+    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 
 /// A difference of rates in points of a hundred, with its 95% interval.

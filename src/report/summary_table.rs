@@ -48,11 +48,6 @@ pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     rows.collect()
 }
 
-/// A p-value; a small one by its power of ten.
-pub fn p_value(p: f64) -> String {
-    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
-}
-
 /// A sentence where the form is right but the values are not: the reward checks form, so values can drift.
 pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {

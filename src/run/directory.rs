@@ -11,7 +11,7 @@ use super::error::RunError;
 use super::events::local_now;
 use crate::config::{KEYS, Source, TrainConfig};
 use crate::files::{self, Access};
-use crate::format::hex;
+use crate::format::{hex, line_column};
 
 /// The newest format of a run directory that this program reads and the one it writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -137,7 +137,7 @@ impl RunDirectory {
         };
         let malformed = |error: &toml::de::Error| RunError::Malformed {
             path: file_path.clone(),
-            line: error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1),
+            line: error.span().map(|span| line_column(&text, span.start).0),
             message: error.message().to_owned(),
         };
         let mut table: toml::Table = text.parse().map_err(|error| malformed(&error))?;

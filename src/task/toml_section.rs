@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::TaskError;
 use super::error::Read;
-use crate::format::nearest;
+use crate::format::{line_column, nearest};
 
 /// A file's name and text, for places in errors.
 #[derive(Debug, Clone, Copy)]
@@ -17,10 +17,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// An error at a byte offset.
     pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
-        let before = self.text.get(..offset.min(self.text.len())).unwrap_or("");
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.matches('\n').count() + 1;
-        let column = before.get(line_start..).unwrap_or("").chars().count() + 1;
+        let (line, column) = line_column(self.text, offset);
         TaskError::Place { label: self.label.to_owned(), line, column, message: message.into() }
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::format::line_column;
+
 /// The longest such file that is read, bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -49,8 +51,7 @@ impl UserFile {
 
     /// A sentence about the place of a byte.
     pub(super) fn problem(&self, byte: usize, what: &str) -> String {
-        let line = self.text.get(..byte).map_or(1, |before| before.matches('\n').count() + 1);
-        format!("{} line {line}: {what}", self.name)
+        format!("{} line {}: {what}", self.name, line_column(&self.text, byte).0)
     }
 
     /// A sentence about a value.
