@@ -38,7 +38,7 @@ const PREPARATIONS: [&str; 23] = [
     "x !",
     "x ! ctrl-u",
     "x enter",
-    "o enter space j space esc j enter j space c",
+    "o g enter space j space esc G enter j space c",
 ];
 
 /// Actions that end what goes on, and the key that begins it.

@@ -48,7 +48,7 @@ pub struct Launch {
     /// The task's `[train]`, or why it cannot be read; `None` while it is read.
     pub train: Option<Result<Assignments, String>>,
     /// What there is on this machine; `None` while it is looked at.
-    pub around: Option<LaunchContext>,
+    pub context: Option<LaunchContext>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
     /// Where the base model came from.
@@ -64,13 +64,13 @@ pub struct Launch {
     /// Whether it could learn.
     pub signal: Option<ForecastResult<SignalReport>>,
     /// A forecast that is being made.
-    pub asking: Option<ForecastJob>,
+    pub forecast_job: Option<ForecastJob>,
     /// Why the last launch or forecast came to nothing.
     pub failure: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum ChooserKind {
     /// The model to start from.
     BaseModel,
     Task,
@@ -79,15 +79,15 @@ pub enum What {
 /// The open list.
 #[derive(Debug, Clone)]
 pub struct Chooser {
-    pub what: What,
+    pub kind: ChooserKind,
     pub field: Field,
     pub cursor: Cursor,
 }
 
 impl Chooser {
     /// An open list, nothing typed.
-    pub fn new(what: What) -> Self {
-        Self { what, field: Field::default(), cursor: Cursor::default() }
+    pub fn new(kind: ChooserKind) -> Self {
+        Self { kind, field: Field::default(), cursor: Cursor::default() }
     }
 }
 
@@ -229,7 +229,7 @@ pub(super) fn read_train(shared: &Shared) -> Vec<Command> {
 }
 
 /// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
-pub(super) fn look_around(shared: &Shared) -> Vec<Command> {
+pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
     let read = move || context::LaunchContext {
@@ -237,8 +237,8 @@ pub(super) fn look_around(shared: &Shared) -> Vec<Command> {
         models: context::models(&open.task, &here, &places),
         last: context::last_run(&open.task, &places),
     };
-    vec![Work::once("launch.around", read, |launch: &mut Launch, _, around| {
-        launch.around = Some(around);
+    vec![Work::once("launch.context", read, |launch: &mut Launch, _, context| {
+        launch.context = Some(context);
         Vec::new()
     })]
 }

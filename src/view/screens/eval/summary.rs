@@ -28,7 +28,7 @@ const CELL: usize = 21;
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let inside = framed(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY, frame, area);
     let Some(pair) = eval.pair(versus) else { return };
-    for (lines, area) in (Said { eval, shared, versus, pair, width: inside.width as usize }).parts(inside) {
+    for (lines, area) in (SummaryText { eval, shared, versus, pair, width: inside.width as usize }).parts(inside) {
         frame.render_widget(Paragraph::new(lines), area);
     }
 }
@@ -37,7 +37,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
 pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
     let inside = area.inner(Margin::new(1, 1));
     let pair = eval.pair(versus)?;
-    let parts = Said { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
+    let parts = SummaryText { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
     let line = lines.into_iter().nth((place.y - part.y) as usize)?;
     let mut right = part.x as usize;
@@ -52,7 +52,7 @@ pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Re
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
     let inside = area.inner(Margin::new(1, 1));
     let Some(pair) = eval.pair(versus) else { return 0 };
-    let columns = Said { eval, shared, versus, pair, width: inside.width as usize }.columns(inside);
+    let columns = SummaryText { eval, shared, versus, pair, width: inside.width as usize }.columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
@@ -64,7 +64,7 @@ fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     fitted(&format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()), width.saturating_sub(6))
 }
 
-struct Said<'a> {
+struct SummaryText<'a> {
     eval: &'a Eval,
     shared: &'a Shared,
     versus: &'a Versus,
@@ -72,7 +72,7 @@ struct Said<'a> {
     width: usize,
 }
 
-impl Said<'_> {
+impl SummaryText<'_> {
     /// What is seen of it, and where: the short one where there is little room, else from the line on to which it was scrolled.
     fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         // With its frame.
@@ -98,7 +98,7 @@ impl Said<'_> {
         // The matrix is as wide as its numbers.
         let matrix = self.matrix().iter().map(Line::width).max().unwrap_or(0) as u16;
         let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
-        let beside = Said { width: left.width as usize, ..*self };
+        let beside = SummaryText { width: left.width as usize, ..*self };
         vec![
             ([beside.rates(), beside.differences(), beside.verdict(), beside.tags()].concat(), left),
             ([self.matrix(), empty(), self.tiers()].concat(), right),

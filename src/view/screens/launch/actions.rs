@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::form::{self, Row};
 use super::{
-    Chooser, FORECAST, FORM, Launch, What, chooser, device_choice, draw, forecast_view, look_around, next_device, publish, read_train,
-    refresh, rows, selected, set, start_run, stepped, value,
+    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, load_context, next_device, publish,
+    read_train, refresh, rows, selected, set, start_run, stepped, value,
 };
 use crate::config::{Kind, Preset};
 use crate::run::DeviceChoice;
@@ -82,16 +82,16 @@ const ACTIONS: &[Action] = &[
         start_run::cancel(launch);
         Vec::new()
     })
-    .unless(|launch, _| launch.asking.is_none().then(|| "no forecast is running".to_owned())),
+    .unless(|launch, _| launch.forecast_job.is_none().then(|| "no forecast is running".to_owned())),
     Action::new("launch.models", "Choose model", "models", &["m"], HERE, |launch, _| {
         launch.in_forecast = false;
-        launch.chooser = Some(Chooser::new(What::BaseModel));
+        launch.chooser = Some(Chooser::new(ChooserKind::BaseModel));
         Vec::new()
     })
     .asking(),
     Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |launch, _| {
         launch.in_forecast = false;
-        launch.chooser = Some(Chooser::new(What::Task));
+        launch.chooser = Some(Chooser::new(ChooserKind::Task));
         Vec::new()
     })
     .asking(),
@@ -165,7 +165,7 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
 }
 
 fn entered(_: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    [vec![look_at_devices(shared)], read_train(shared), look_around(shared)].into_iter().flatten().collect()
+    [vec![look_at_devices(shared)], read_train(shared), load_context(shared)].into_iter().flatten().collect()
 }
 
 fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -173,10 +173,10 @@ fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Com
         Change::Task => {
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
-            (launch.train, launch.around) = (None, None);
+            (launch.train, launch.context) = (None, None);
             let mut commands = read_train(shared);
             if shared.screen == Screen::Launch {
-                commands.extend(look_around(shared));
+                commands.extend(load_context(shared));
             }
             commands
         }
@@ -267,10 +267,10 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         None => {}
         Some(Row::Start) => return start_or_say(launch, shared),
         Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
-        Some(Row::Task) => launch.chooser = Some(Chooser::new(What::Task)),
+        Some(Row::Task) => launch.chooser = Some(Chooser::new(ChooserKind::Task)),
         Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
         Some(Row::Key(key)) => match key.kind {
-            _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(What::BaseModel)),
+            _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(ChooserKind::BaseModel)),
             Kind::Choice(_) | Kind::Flag => return cycle(launch, shared, 1),
             _ => launch.edit = Some(Field::selected(&value(launch, key))),
         },

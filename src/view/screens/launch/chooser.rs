@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph};
 
-use super::{Chooser, Launch, What};
+use super::{Chooser, ChooserKind, Launch};
 use crate::view::fuzzy;
 use crate::view::message::Command;
 use crate::view::pane::framed;
@@ -24,11 +24,11 @@ pub(super) struct Item {
 }
 
 pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
-    let Some(around) = &launch.around else { return Vec::new() };
+    let Some(context) = &launch.context else { return Vec::new() };
     let typed = chooser.field.text().trim();
-    let all: Vec<Item> = match chooser.what {
-        What::BaseModel => {
-            let starts = around.models.iter();
+    let all: Vec<Item> = match chooser.kind {
+        ChooserKind::BaseModel => {
+            let starts = context.models.iter();
             starts
                 .map(|start| Item {
                     value: start.name.clone(),
@@ -38,8 +38,8 @@ pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
                 })
                 .collect()
         }
-        What::Task => {
-            around.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect()
+        ChooserKind::Task => {
+            context.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect()
         }
     };
     let places: Vec<usize> = (0..all.len()).collect();
@@ -47,9 +47,9 @@ pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
         fuzzy::rank(typed, &places, |place| all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about)));
     let mut found: Vec<Item> = ranked.into_iter().filter_map(|place| all.get(place).cloned()).collect();
     if !typed.is_empty() && !all.iter().any(|item| item.value == typed) {
-        let about = match chooser.what {
-            What::BaseModel => "as typed: folder, Hugging Face name, or RUN@best",
-            What::Task => "as typed: task name or folder",
+        let about = match chooser.kind {
+            ChooserKind::BaseModel => "as typed: folder, Hugging Face name, or RUN@best",
+            ChooserKind::Task => "as typed: task name or folder",
         };
         found.push(Item { value: typed.to_owned(), shown: typed.to_owned(), about: about.to_owned(), usable: true });
     }
@@ -63,7 +63,7 @@ pub(super) fn key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> 
     match event.code {
         KeyCode::Esc => return Vec::new(),
         KeyCode::Enter => match chooser.cursor.at(found.len()).and_then(|at| found.get(at)) {
-            Some(item) if item.usable => return take(launch, shared, chooser.what, item.value.clone()),
+            Some(item) if item.usable => return take(launch, shared, chooser.kind, item.value.clone()),
             Some(item) => shared.complain(format!("{} {}", item.shown, item.about)),
             None => {}
         },
@@ -105,10 +105,10 @@ fn seen(rows: u16) -> usize {
     (rows.saturating_sub(2) as usize / 2).max(1)
 }
 
-fn take(launch: &mut Launch, shared: &mut Shared, what: What, value: String) -> Vec<Command> {
+fn take(launch: &mut Launch, shared: &mut Shared, what: ChooserKind, value: String) -> Vec<Command> {
     match what {
-        What::BaseModel => super::set(launch, shared, "base_model", &value),
-        What::Task => crate::view::shared::open_task(shared, Some(value)),
+        ChooserKind::BaseModel => super::set(launch, shared, "base_model", &value),
+        ChooserKind::Task => crate::view::shared::open_task(shared, Some(value)),
     }
 }
 
@@ -116,15 +116,15 @@ fn take(launch: &mut Launch, shared: &mut Shared, what: What, value: String) -> 
 pub(super) fn draw(launch: &Launch, shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     frame.render_widget(Clear, area);
-    let title = match chooser.what {
-        What::BaseModel => "Base model",
-        What::Task => "Task",
+    let title = match chooser.kind {
+        ChooserKind::BaseModel => "Base model",
+        ChooserKind::Task => "Task",
     };
     let inside = framed(theme, title, true, frame, area);
     let columns = inside.width as usize;
     let found = items(launch, chooser);
     let mut lines = vec![chooser.field.line(theme, columns, true)];
-    if launch.around.is_none() {
+    if launch.context.is_none() {
         lines.push(Line::styled("searching ...", theme.style(Role::Faint)));
     }
     for (index, is_here) in chooser.cursor.seen(seen(inside.height), found.len()) {

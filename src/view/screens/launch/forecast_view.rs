@@ -18,7 +18,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
-    if let Some(asking) = &launch.asking {
+    if let Some(asking) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(asking.since_ms) / 1000;
         let what = if asking.samples { "measuring and sampling" } else { "measuring" };
         lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
@@ -34,7 +34,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
             }
             text.forecast(&measured.value, &mut lines);
         }
-        None if launch.asking.is_none() => {
+        None if launch.forecast_job.is_none() => {
             lines.push(Line::from("No forecast yet."));
             lines.push(text.keyed("f", "forecast memory, time and disk on this machine"));
             lines.push(text.keyed("t", "forecast and check learnability"));
@@ -187,11 +187,11 @@ impl Text<'_> {
     }
 
     fn differences(&self, lines: &mut Vec<Line<'static>>) {
-        let Some(around) = &self.launch.around else {
+        let Some(context) = &self.launch.context else {
             lines.push(self.faint("loading the last run ..."));
             return;
         };
-        let Some(last) = &around.last else {
+        let Some(last) = &context.last else {
             lines.push(self.title("last run"));
             lines.push(self.faint("no runs of this task yet"));
             return;

@@ -143,17 +143,17 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
 }
 
 fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>) {
-    let Some(around) = &launch.around else { return };
+    let Some(context) = &launch.context else { return };
     let now = Key::find("base_model").map(|key| value(launch, key)).unwrap_or_default();
-    if let Some(start) = around.models.iter().find(|start| start.name == now) {
+    if let Some(start) = context.models.iter().find(|start| start.name == now) {
         lines.push(faint(shared, &start.about));
     }
-    lines.push(faint(shared, &format!("enter: choose from {} models", around.models.len())));
+    lines.push(faint(shared, &format!("enter: choose from {} models", context.models.len())));
 }
 
 /// The value that the last run of this task had, as text.
 pub(super) fn last_value(launch: &Launch, key: &Key) -> Option<String> {
-    launch.around.as_ref()?.last.as_ref()?.values.get(key.name).cloned()
+    launch.context.as_ref()?.last.as_ref()?.values.get(key.name).cloned()
 }
 
 fn shown(text: &str) -> String {

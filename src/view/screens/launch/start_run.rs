@@ -162,7 +162,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     let Some(call) = call(launch, shared, samples) else { return Vec::new() };
     let cancel = CancelToken::default();
     launch.failure = None;
-    launch.asking = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
+    launch.forecast_job = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
     let of = launch.form.clone();
     vec![Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
@@ -170,7 +170,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
             OutputLine::Result(line) => document.push_str(&line),
             OutputLine::Progress(line) => {
                 sender.send(move |launch: &mut Launch, _| {
-                    if let Some(asking) = &mut launch.asking {
+                    if let Some(asking) = &mut launch.forecast_job {
                         asking.told = line;
                     }
                     Vec::new()
@@ -178,7 +178,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
             }
         });
         sender.send(move |launch: &mut Launch, shared| {
-            launch.asking = None;
+            launch.forecast_job = None;
             take(launch, shared, of, outcome, &document);
             Vec::new()
         });
@@ -187,7 +187,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
 
 /// End the question that is being answered.
 pub(super) fn cancel(launch: &mut Launch) {
-    if let Some(asking) = launch.asking.take() {
+    if let Some(asking) = launch.forecast_job.take() {
         asking.cancel.now();
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         return;
     }
     let plan = Plan::of(&rows, columns);
-    let (head, footer) = around(&rows, columns, height);
+    let (head, footer) = head_and_footer(&rows, columns, height);
     let with_key = usize::from(height > head + rows.len() + footer.len());
     let room = height.saturating_sub(footer.len() + head + with_key);
     let mut lines = Vec::new();
@@ -49,13 +49,13 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 
 /// The group at a line of the pane's inside.
 pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
-    let (head, footer) = around(rows, inside.width as usize, inside.height as usize);
+    let (head, footer) = head_and_footer(rows, inside.width as usize, inside.height as usize);
     let room = (inside.height as usize).saturating_sub(footer.len() + head);
     live.group.row_at(line.checked_sub(head)?, room, rows.len())
 }
 
 /// Lines of the head, and the sentence below.
-fn around(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
+fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
     let (equal, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
     let replaced = if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
-use super::editing::What;
+use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words, row};
 use super::{CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table, token_count};
@@ -82,16 +82,16 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| write(prompts, shared, What::Messages))
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| write(prompts, shared, EditTarget::Messages))
         .asking()
         .unless(no_row),
     Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |prompts, shared| {
-        write(prompts, shared, What::Expected)
+        write(prompts, shared, EditTarget::Expected)
     })
     .asking()
     .unless(no_row),
     Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |prompts, shared| {
-        row_editor::begin(prompts, shared, What::System)
+        row_editor::begin(prompts, shared, EditTarget::System)
     })
     .asking()
     .unless(no_task),
@@ -158,7 +158,7 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     arrange(prompts, shared)
 }
 
-fn write(prompts: &mut Prompts, shared: &mut Shared, what: fn(Entry) -> What) -> Vec<Command> {
+fn write(prompts: &mut Prompts, shared: &mut Shared, what: fn(Entry) -> EditTarget) -> Vec<Command> {
     match prompts.selected().map(what) {
         Some(what) => row_editor::begin(prompts, shared, what),
         None => Vec::new(),
@@ -172,7 +172,7 @@ fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
     };
     match place.or_else(first) {
-        Some((set, line)) => row_editor::begin(prompts, shared, What::New(set, line)),
+        Some((set, line)) => row_editor::begin(prompts, shared, EditTarget::New(set, line)),
         None => {
             shared.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
             Vec::new()

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::editing::Said;
+use super::editing::Validity;
 use super::table_row::Column;
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, layout, table};
 use crate::view::drafts::choice;
@@ -88,11 +88,11 @@ fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
 fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let Some(editing) = &prompts.editing else { return };
-    let (said, role) = match &editing.said {
-        Said::Wrong(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),
-        Said::Odd(said) => (format!(" {} {said} ", theme.glyph("▲", "!")), Role::Warning),
-        Said::Fine(said) if said.is_empty() => (String::new(), Role::Good),
-        Said::Fine(said) => (format!(" {} {said} ", theme.glyph("✓", "ok:")), Role::Good),
+    let (said, role) = match &editing.validity {
+        Validity::Invalid(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),
+        Validity::Warning(said) => (format!(" {} {said} ", theme.glyph("▲", "!")), Role::Warning),
+        Validity::Valid(said) if said.is_empty() => (String::new(), Role::Good),
+        Validity::Valid(said) => (format!(" {} {said} ", theme.glyph("✓", "ok:")), Role::Good),
     };
     let unsaved = if editing.is_changed() { " (unsaved)" } else { "" };
     let bottom = Line::from(Span::styled(said, theme.style(role)));

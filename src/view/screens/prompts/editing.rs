@@ -14,7 +14,7 @@ use crate::view::shared::OpenTask;
 use crate::view::widgets::editor::Editor;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum EditTarget {
     /// The turns of a row.
     Messages(Entry),
     /// The expected answer of a row.
@@ -30,10 +30,9 @@ pub enum What {
 /// A text that is being written.
 #[derive(Debug)]
 pub struct Editing {
-    pub what: What,
+    pub what: EditTarget,
     pub editor: Editor,
-    /// Why it cannot be saved, or what is to be known of it.
-    pub said: Said,
+    pub validity: Validity,
     /// The row as it was when writing began: only that one is replaced.
     pub row: Option<PromptRow>,
     /// The row as it once was, where it is gone from its file: the new row is that one with what is written.
@@ -45,15 +44,13 @@ pub struct Editing {
     pub(super) theirs: Option<Found>,
 }
 
-/// What is to be known of the text.
+/// Whether a text can be saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
-    /// It cannot be saved.
-    Wrong(String),
-    /// It can be saved, but.
-    Odd(String),
-    /// It is in order.
-    Fine(String),
+pub enum Validity {
+    Invalid(String),
+    /// It can be saved, with this to be known.
+    Warning(String),
+    Valid(String),
 }
 
 impl Editing {
@@ -64,12 +61,12 @@ impl Editing {
             self.gone.clone().unwrap_or_else(|| Origin { set: set.name().to_owned(), id, fields })
         };
         match self.what {
-            What::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
-            What::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
-            What::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
-            What::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
-            What::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
-            What::System => DraftTarget::System { was: self.start.clone() },
+            EditTarget::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
+            EditTarget::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
+            EditTarget::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
+            EditTarget::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
+            EditTarget::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
+            EditTarget::System => DraftTarget::System { was: self.start.clone() },
         }
     }
 
@@ -85,16 +82,16 @@ impl Editing {
 
     pub fn title(&self) -> &'static str {
         match self.what {
-            What::Messages(_) => "messages",
-            What::Expected(_) => "expected answer",
-            What::New(..) => "new row",
-            What::NewExpected(..) => "expected answer of a deleted row",
-            What::System => "system prompt",
+            EditTarget::Messages(_) => "messages",
+            EditTarget::Expected(_) => "expected answer",
+            EditTarget::New(..) => "new row",
+            EditTarget::NewExpected(..) => "expected answer of a deleted row",
+            EditTarget::System => "system prompt",
         }
     }
 }
 
-impl What {
+impl EditTarget {
     /// The row of the table that it is of.
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
@@ -137,7 +134,7 @@ pub(super) struct Origin {
 #[derive(Debug, PartialEq)]
 pub(super) struct Found {
     /// What it is now.
-    pub(super) what: What,
+    pub(super) what: EditTarget,
     /// The row as it is now.
     pub(super) row: Option<PromptRow>,
     /// The row as it was, where it is gone from its file.
@@ -162,22 +159,22 @@ impl DraftTarget {
 
 /// Where a text belongs now; a sentence where its set cannot take it.
 pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
-    let here = |what: What, note: Option<String>| {
+    let here = |what: EditTarget, note: Option<String>| {
         let (row, start) = current_value(open, what);
         Found { what, row, gone: None, start, note }
     };
-    let (origin, what): (&Origin, fn(Entry) -> What) = match of {
-        DraftTarget::Messages(origin) => (origin, What::Messages),
-        DraftTarget::Expected(origin) => (origin, What::Expected),
+    let (origin, what): (&Origin, fn(Entry) -> EditTarget) = match of {
+        DraftTarget::Messages(origin) => (origin, EditTarget::Messages),
+        DraftTarget::Expected(origin) => (origin, EditTarget::Expected),
         DraftTarget::System { was } => {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
-            return Ok(here(What::System, changed.then(|| "the system prompt has changed since".to_owned())));
+            return Ok(here(EditTarget::System, changed.then(|| "the system prompt has changed since".to_owned())));
         }
         DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;
             let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
             let note = (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
-            return Ok(here(What::New(set, last.min(*after)), note));
+            return Ok(here(EditTarget::New(set, last.min(*after)), note));
         }
     };
     let (set, file) = set_of(open, &origin.set)?;
@@ -192,7 +189,7 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
         return Ok(here(what(Entry { set, index: index as u32 }), note));
     }
     let last = rows.last().map_or(0, |row| row.line);
-    let what = if matches!(of, DraftTarget::Messages(_)) { What::New(set, last) } else { What::NewExpected(set, last) };
+    let what = if matches!(of, DraftTarget::Messages(_)) { EditTarget::New(set, last) } else { EditTarget::NewExpected(set, last) };
     let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
     Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
 }
@@ -210,20 +207,20 @@ fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
 }
 
 /// The row of what is to be written, and the text as it is now.
-pub(super) fn current_value(open: &OpenTask, what: What) -> (Option<PromptRow>, String) {
+pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
-        What::Messages(entry) | What::Expected(entry) => row(open, entry).cloned(),
-        What::New(..) | What::NewExpected(..) | What::System => None,
+        EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
+        EditTarget::New(..) | EditTarget::NewExpected(..) | EditTarget::System => None,
     };
     let text = match what {
-        What::Messages(_) => row.as_ref().map_or_else(String::new, |row| messages_text::write(&row.messages)),
-        What::Expected(_) => {
+        EditTarget::Messages(_) => row.as_ref().map_or_else(String::new, |row| messages_text::write(&row.messages)),
+        EditTarget::Expected(_) => {
             let expected = row.as_ref().and_then(|row| row.expected.as_ref()).map(ToString::to_string);
             expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
         }
-        What::New(..) => "=== user\n".to_owned(),
-        What::NewExpected(..) => String::new(),
-        What::System => open.task.system.clone().unwrap_or_default(),
+        EditTarget::New(..) => "=== user\n".to_owned(),
+        EditTarget::NewExpected(..) => String::new(),
+        EditTarget::System => open.task.system.clone().unwrap_or_default(),
     };
     (row, text)
 }

@@ -3,7 +3,7 @@
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
 
-use super::editing::{DraftTarget, Editing, Found, Said, What, current_value, expected_of, find, turns_of};
+use super::editing::{DraftTarget, EditTarget, Editing, Found, Validity, current_value, expected_of, find, turns_of};
 use super::{Prompts, layout, preview};
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
@@ -14,7 +14,7 @@ use crate::view::shared::Shared;
 use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::editor::{Editor, Effect};
 
-pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: What) -> Vec<Command> {
+pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget) -> Vec<Command> {
     let Some(task) = shared.task.clone() else { return Vec::new() };
     if let Some(editing) = prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
         let title = editing.title();
@@ -24,7 +24,7 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: What) -> V
     let commands = drafts::store(prompts, shared);
     let (row, start) = current_value(&task, what);
     let text = start.clone();
-    let cursor = (usize::from(matches!(what, What::New(..))), 0);
+    let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
     open(prompts, shared, Found { what, row, gone: None, start, note: None }, &text, cursor);
     commands
 }
@@ -33,11 +33,11 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: What) -> V
 pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: Found, text: &str, cursor: (usize, usize)) {
     let Some(task) = shared.task.clone() else { return };
     let Found { what, row, gone, start, .. } = found;
-    let mut editor = Editor::new(text, matches!(what, What::Expected(_) | What::NewExpected(..)));
+    let mut editor = Editor::new(text, matches!(what, EditTarget::Expected(_) | EditTarget::NewExpected(..)));
     editor.go_to(cursor.0, cursor.1);
     let file = drafts::begin::<Prompts>(shared, &task.task);
-    let said = Said::Fine(String::new());
-    prompts.editing = Some(Editing { what, editor, said, row, gone, file, start, theirs: None });
+    let validity = Validity::Valid(String::new());
+    prompts.editing = Some(Editing { what, editor, validity, row, gone, file, start, theirs: None });
     prompts.filter.is_typing = false;
     check(prompts, shared);
     after(prompts, shared, Effect::Moved);
@@ -80,30 +80,30 @@ pub(super) fn settle(prompts: &mut Prompts, shared: &mut Shared, load: bool) -> 
 pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     let scorer = shared.scorer();
     let Some(editing) = &mut prompts.editing else { return };
-    editing.said = match editing.what {
-        What::Messages(_) | What::New(..) => match turns_of(editing) {
-            Ok(turns) => Said::Fine(format!("{} turn{}", turns.len(), if turns.len() == 1 { "" } else { "s" })),
-            Err(error) => Said::Wrong(error),
+    editing.validity = match editing.what {
+        EditTarget::Messages(_) | EditTarget::New(..) => match turns_of(editing) {
+            Ok(turns) => Validity::Valid(format!("{} turn{}", turns.len(), if turns.len() == 1 { "" } else { "s" })),
+            Err(error) => Validity::Invalid(error),
         },
-        What::Expected(_) | What::NewExpected(..) => match (expected_of(editing), scorer) {
-            (Err(error), _) => Said::Wrong(error),
-            (Ok(serde_json::Value::Null), _) => Said::Odd("empty: no expected answer".to_owned()),
+        EditTarget::Expected(_) | EditTarget::NewExpected(..) => match (expected_of(editing), scorer) {
+            (Err(error), _) => Validity::Invalid(error),
+            (Ok(serde_json::Value::Null), _) => Validity::Warning("empty: no expected answer".to_owned()),
             (Ok(value), Some(scorer)) => {
                 let score = scorer.score(&value.to_string(), None);
                 match score.errors.first() {
                     // The path of the whole answer is empty.
                     Some(error) => {
                         let what = format!("{} {}", error.instance_path, error.message);
-                        Said::Odd(format!("schema violation: {}", what.trim()))
+                        Validity::Warning(format!("schema violation: {}", what.trim()))
                     }
-                    None => Said::Fine("valid (schema in the editor)".to_owned()),
+                    None => Validity::Valid("valid (schema in the editor)".to_owned()),
                 }
             }
-            (Ok(_), None) => Said::Fine("JSON".to_owned()),
+            (Ok(_), None) => Validity::Valid("JSON".to_owned()),
         },
-        What::System => match editing.editor.text().trim().is_empty() {
-            true => Said::Odd("empty: no system prompt".to_owned()),
-            false => Said::Fine(String::new()),
+        EditTarget::System => match editing.editor.text().trim().is_empty() {
+            true => Validity::Warning("empty: no system prompt".to_owned()),
+            false => Validity::Valid(String::new()),
         },
     };
 }

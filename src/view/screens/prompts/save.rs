@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Prompts;
-use super::editing::{Editing, Said, What, expected_of, turns_of};
+use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
 use crate::dataset::PromptRow;
 use crate::task::{PromptSet, TASK_FILE};
@@ -26,7 +26,7 @@ type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let Some(editing) = &prompts.editing else { return Vec::new() };
-    if let Said::Wrong(why) = &editing.said {
+    if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
         shared.complain(why);
         return Vec::new();
@@ -37,17 +37,17 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
     match editing.what {
-        What::Messages(entry) => {
+        EditTarget::Messages(entry) => {
             let turns = turns_json(editing)?;
             member(open, entry, editing, "messages", turns)
         }
-        What::Expected(entry) => member(open, entry, editing, "expected", expected_of(editing)?),
-        What::System => {
+        EditTarget::Expected(entry) => member(open, entry, editing, "expected", expected_of(editing)?),
+        EditTarget::System => {
             let system = editing.editor.text();
             let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
             Ok((rewrite, None))
         }
-        What::New(set, after) => {
+        EditTarget::New(set, after) => {
             let turns = turns_json(editing)?;
             if editing.gone.is_some() {
                 return again(open, set, after, editing, "messages", turns);
@@ -59,7 +59,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
-        What::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
+        EditTarget::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
     }
 }
 

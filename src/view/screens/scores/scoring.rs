@@ -9,7 +9,7 @@ use crate::advantage::{Advantage, GroupSignal, group_advantages, group_signal, m
 use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
 
 /// Whether somebody still waits for what is computed.
-pub type Wanted<'a> = &'a (dyn Fn() -> bool + Sync);
+pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 #[derive(Debug)]
 pub struct Scored {
@@ -67,7 +67,7 @@ pub struct Impact {
 }
 
 /// Score them all, on every core; `None` once `wanted` says that nobody waits for it.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: Wanted<'_>) -> Option<Scored> {
+pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: IsWanted<'_>) -> Option<Scored> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
     let scores = scorer.score_while(&texts, wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
@@ -111,7 +111,7 @@ fn tally(scores: &[Score]) -> Tally {
 }
 
 /// What the schema would change in stored steps, on every core; `None` as of [`score`].
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, wanted: Wanted<'_>) -> Option<Vec<Impact>> {
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, wanted: IsWanted<'_>) -> Option<Vec<Impact>> {
     let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, wanted)?));
     on_every_core(|| steps.par_iter().map(one).collect())
 }

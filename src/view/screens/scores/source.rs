@@ -27,7 +27,7 @@ struct Loaded {
 }
 
 /// What is read: everything that the work needs, taken from the model.
-struct Wanted {
+struct LoadRequest {
     open: Arc<OpenTask>,
     rows: Option<Arc<Rows>>,
     source: Source,
@@ -56,7 +56,7 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     };
     let advantage = shared.new_run.advantage;
     let (run, stored) = (run_step(scores, shared), scores.stored.clone());
-    let wanted = Wanted { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
+    let wanted = LoadRequest { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
     let compute = move |sender: &Sender| read(wanted, sender);
     vec![Work::latest("scores.items", compute, move |scores: &mut Scores, shared, loaded| take_items(scores, shared, open, loaded))]
 }
@@ -71,7 +71,7 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
     Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
 }
 
-fn read(wanted: Wanted, sender: &Sender) -> Loaded {
+fn read(wanted: LoadRequest, sender: &Sender) -> Loaded {
     let rows = wanted.rows.unwrap_or_else(|| Arc::new(rows_of(&wanted.open)));
     let mut stored = wanted.stored;
     let items = match wanted.source {
