@@ -1,8 +1,8 @@
 //! grpo-tui: make a language model's structured output reliable. The modules, in the order in which data flows; a module uses only modules above it.
 
 // Without tensors or a terminal:
-pub mod format; // numbers as a person reads them: shares, bytes, times, counts, ids
-pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; writing what is whole or not there
+pub mod format; // numbers as text for people: percentages, bytes, times, counts, ids
+pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod secrets; // a deterministic scan of what would leave the machine
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes

@@ -1,4 +1,4 @@
-//! Weights and trainer state on disk: whole or not at all, and exactly as they were.
+//! Weights and trainer state on disk: atomic and bit-exact.
 
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters

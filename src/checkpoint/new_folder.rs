@@ -1,4 +1,4 @@
-//! The files of a checkpoint or an export, in a folder that appears at once.
+//! The files of a checkpoint or an export, in a folder created atomically.
 
 use std::io::Write;
 use std::path::Path;

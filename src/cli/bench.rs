@@ -1,4 +1,4 @@
-//! `grpo-tui bench`: what this machine does, as JSON or as a table.
+//! `grpo-tui bench`: the speed of this machine, as JSON or as a table.
 
 use std::path::Path;
 use std::process::ExitCode;

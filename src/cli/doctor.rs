@@ -1,4 +1,4 @@
-//! `grpo-tui doctor`: what a run can rely on here, in words: logout, engine, GPUs, folders, disk, terminal.
+//! `grpo-tui doctor`: what a run can rely on here: logout, engine, GPUs, folders, disk, terminal.
 
 use std::fmt::Write;
 use std::io::IsTerminal;

@@ -1,4 +1,4 @@
-//! `grpo-tui eval`: one to three models on the same held-out prompts, and what the difference is worth.
+//! `grpo-tui eval`: one to three models on the same held-out prompts, and the significance of the difference.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

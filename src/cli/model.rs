@@ -1,4 +1,4 @@
-//! `grpo-tui model`: make, look at and write models.
+//! `grpo-tui model`: pretrain, inspect and export models.
 
 #[cfg(feature = "parity")]
 mod check; // another implementation's opinion

@@ -1,4 +1,4 @@
-//! `grpo-tui train --plan [--sample]`: what a run would take, and whether it could learn; nothing is created.
+//! `grpo-tui train --plan [--sample]`: the forecast of a run, and whether it can learn; nothing is created.
 
 use std::process::ExitCode;
 

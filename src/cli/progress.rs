@@ -1,4 +1,4 @@
-//! A run's progress on stderr: one line an event, with the time left behind a step.
+//! A run's progress on stderr: one line per event, with the time left after a step.
 
 use std::time::Instant;
 

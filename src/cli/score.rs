@@ -1,4 +1,4 @@
-//! `grpo-tui score`: completions against a task, one line a completion.
+//! `grpo-tui score`: completions against a task, one line per completion.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! `grpo-tui task`: whether a task is in order, and what degenerate answers would earn.
+//! `grpo-tui task`: checks a task, and its reward for degenerate answers.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The prompt files of a task, made by its generator a row at a time: always the same bytes.
+//! The prompt files of a task, generated row by row, deterministically.
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Completions that a person asks for: one prompt's, each with its score. Nothing of a training changes by them.
+//! Completions of one prompt on request, each with its score. Sampling them does not affect training.
 
 use std::path::Path;
 

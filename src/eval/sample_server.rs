@@ -1,4 +1,4 @@
-//! The job `sample`: a model is loaded once and stays, to be sampled from until nobody asks any more or a run wants its device.
+//! The job `sample`: a model stays loaded and is sampled on request, until it is idle or a run waits for its device.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Files and folders that are whole or not there, also after a crash: written beside their place, forced to disk, renamed.
+//! Atomic files and folders, also across a crash: written to a temporary name in the same folder, synced, renamed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};

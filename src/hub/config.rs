@@ -1,4 +1,4 @@
-//! A model's `config.json` as data: its shape, or in words why it cannot be computed here.
+//! A model's `config.json` as data: its shape, or why it is not supported.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! One model's files, wherever they lie: in a folder or inside the binary.
+//! One model's files, wherever they are: in a folder or inside the binary.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

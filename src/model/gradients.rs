@@ -1,4 +1,4 @@
-//! One flat buffer of gradients, with the same places as the parameters'.
+//! One flat buffer of gradients, with the same ranges as the parameters'.
 
 use std::ops::Range;
 

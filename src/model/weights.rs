@@ -1,4 +1,4 @@
-//! A checkpoint's tensors under their Hugging Face names, each made when it is asked for: on the device and in the dtype that it is wanted in.
+//! A checkpoint's tensors under their Hugging Face names, each loaded on demand, on the requested device and in the requested dtype.
 
 mod files;
 mod load_progress;

@@ -1,4 +1,4 @@
-//! "Can it learn": from groups of the base, what share of them are informative, and what that says in words.
+//! "Can it learn": the share of informative groups of the base, and the verdict.
 
 use serde::{Deserialize, Serialize};
 

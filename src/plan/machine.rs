@@ -1,4 +1,4 @@
-//! The memory and the disk that a run may use on this machine, as the kernel tells it.
+//! The memory and the disk that a run may use on this machine, as the kernel reports them.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a run will take, from a model's shape and a configuration: memory, time, disk; and whether there is a signal to learn from.
+//! The forecast of a run from a model's shape and a configuration: memory, time, disk; and whether it can learn.
 
 mod disk; // checkpoints, rollouts, evals
 mod gpu; // bytes by part on a GPU, and what fits

@@ -1,4 +1,4 @@
-//! Two or three evals on the same prompts: joined by prompt and sample, with what the differences between each two of them are worth.
+//! Two or three evals on the same prompts: joined by prompt and sample, with the significance of each pairwise difference.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a report, and the sentence for the user.
+//! Errors of reports, with their messages.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Which runs a person wants to see: plain words, then conditions as `runs list --where` takes them.
+//! The filter of the runs screen: plain words, then conditions as `runs list --where` takes them.
 
 use super::RunRow;
 use crate::run::{Query, RunError};

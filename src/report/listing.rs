@@ -1,4 +1,4 @@
-//! All runs there are, read once each and again only where something was written since.
+//! All runs, each read once and again only after a change.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What runs come to: one read whole, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
+//! Reports of runs: one in full, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
 
 mod answer_diff;
 mod compare;

@@ -1,4 +1,4 @@
-//! What a list tells of a run: its fields by name, few enough bytes that thousands of runs can be held.
+//! One run in a list: its fields by name, small enough to hold thousands of runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! One metric of two evals on the same prompts: the difference, the one test that decides about it, and what they are worth in words.
+//! One metric of two evals on the same prompts: the difference, the test that decides, and the verdict.
 
 use std::collections::BTreeMap;
 

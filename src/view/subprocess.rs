@@ -1,4 +1,4 @@
-//! This program again, as a subprocess: what needs the engine is asked of it from work beside the view, and can be given up.
+//! This program again, as a subprocess: runs what needs the engine, in the background, and can be cancelled.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;

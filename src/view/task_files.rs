@@ -1,4 +1,4 @@
-//! Writing into a task's folder: whole files or none, and a copy first where the task is a part of the program.
+//! Writing into a task's folder: atomically, after a copy if the task is embedded.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the terminal can do, as its environment says: colours, letters beyond ASCII, what stands between it and this program.
+//! What the terminal can do, as its environment says: colours, letters beyond ASCII, multiplexers in between.
 
 /// How many colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One message changes the model and asks for commands. No file, no clock, no terminal is touched here.
+//! One message changes the model and returns commands. Touches no file, clock or terminal.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 

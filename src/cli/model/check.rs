@@ -1,4 +1,4 @@
-//! `grpo-tui model check`: is this checkpoint computed as it should be? Our log-probs against those of another implementation.
+//! `grpo-tui model check`: compares our log-probs with those of another implementation.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `grpo-tui model inspect`: what a model is and takes, read from its configuration and the headers of its weights; nothing is computed.
+//! `grpo-tui model inspect`: a model's shape and memory, read from its configuration and the headers of its weights; nothing is computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What a model takes in memory by what is done with it, from the plan's own arithmetic.
+//! A model's memory for sampling and training, from the plan's own arithmetic.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! `runs list`: a line a run, chosen by a condition and ordered by any field or metric.
+//! `runs list`: one line per run, filtered by a condition and sorted by any field or metric.
 
 use std::fmt::Write;
 use std::path::Path;

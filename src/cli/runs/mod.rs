@@ -1,4 +1,4 @@
-//! `grpo-tui runs`: what there is, one run in full or live, two side by side, and what can be done with a run that has ended.
+//! `grpo-tui runs`: list, show, follow, compare, control, export and delete runs.
 
 mod attach;
 mod control;

@@ -1,4 +1,4 @@
-//! `runs promote`: a checkpoint's weights in a folder of their own, whole or not there, with a note where they come from.
+//! `runs promote`: a checkpoint's weights in a new folder, written atomically, with their provenance.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

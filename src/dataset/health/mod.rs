@@ -1,4 +1,4 @@
-//! Are the prompts fit to train on and to prove anything with? Each set is read once, row by row, in bounded memory.
+//! Checks prompt sets before they are used for training and evals. Each set is read once, row by row, in bounded memory.
 
 mod duplicates;
 mod near_duplicates;

@@ -1,4 +1,4 @@
-//! Requests to the endpoint: the token where it belongs, silence that ends, and answers in words.
+//! Requests to the endpoint: the token only to its own server, timeouts, and errors as sentences.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A body that has to arrive at some speed: a server that sends a byte now and then is as good as silent.
+//! A response body with a minimum speed: a server that trickles counts as stalled.
 
 use std::io::{Error, ErrorKind, Read, Result};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Weight files mapped into memory: nothing is read before a tensor is asked for, and then once, straight to its device.
+//! Weight files mapped into memory: a tensor is read on demand, once, straight to its device.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! How far the reading of weights has come, for whoever watches this process.
+//! Progress of loading weights, for the process's progress bar.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

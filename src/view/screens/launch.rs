@@ -1,4 +1,4 @@
-//! Screen: the form of a new run, what the run would take, and its start.
+//! Screen: the form of a new run, its forecast, and its start.
 
 pub mod actions;
 mod chooser;

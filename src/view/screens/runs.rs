@@ -1,4 +1,4 @@
-//! Screen 1: the runs there are, and what can be done with them.
+//! Screen 1: the list of runs, and actions on them.
 
 pub mod actions;
 mod columns;

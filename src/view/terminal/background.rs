@@ -1,4 +1,4 @@
-//! The terminal's ground, dark or light, asked of the terminal itself (OSC 11); never waited for longer than a moment.
+//! The terminal's background, dark or light, queried from the terminal (OSC 11) with a short timeout.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};

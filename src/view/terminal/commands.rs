@@ -1,4 +1,4 @@
-//! What the view asks of the world is done here: work, followed runs, the clipboard, notifications, the user's editor, the shell's job control.
+//! Executes the view's commands: work, followed runs, the clipboard, notifications, the user's editor, the shell's job control.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! The loop: messages from keyboard, runs, work and clock; all that are there are taken, then at most one picture is drawn.
+//! The loop: messages from keyboard, runs, work and clock; all pending ones are handled, then at most one frame is drawn.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

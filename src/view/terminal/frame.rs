@@ -1,4 +1,4 @@
-//! A picture as bytes for the terminal: only what differs from the last one, shown at once as a whole.
+//! A frame as bytes for the terminal: only the difference from the last one, as one synchronized update.
 
 use std::convert::Infallible;
 

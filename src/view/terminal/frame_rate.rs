@@ -1,4 +1,4 @@
-//! When a picture is due: a key at once, what comes of it soon, what runs bring a few times a second, nothing where nothing happened.
+//! When a frame is due: at once after a key, soon for its effects, a few times a second for run updates, never without a change.
 
 use std::time::{Duration, Instant};
 

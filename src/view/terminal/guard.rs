@@ -1,4 +1,4 @@
-//! The modes of the terminal: raw mode and the other screen while the view runs, and as it was before whenever it leaves, however that comes about.
+//! The modes of the terminal: raw mode and the alternate screen while the view runs, restored whenever it exits.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Keys, mouse and pasted text are read on a thread of their own, which lets go of the terminal while another program has it.
+//! Keys, mouse and pasted text are read on a thread of their own, which releases the terminal while another program uses it.
 
 use std::io;
 use std::os::fd::OwnedFd;

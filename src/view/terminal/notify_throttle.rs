@@ -1,4 +1,4 @@
-//! How often the terminal is asked to notify: not twice for the same, not in a row.
+//! Rate limit of terminal notifications: no repeats, none in quick succession.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Pictures are written by a thread of their own: a slow link holds up neither keys nor runs, and gets the latest picture when it is ready for one.
+//! Frames are written by their own thread: a slow link delays neither keys nor runs, and gets the latest frame when it is ready.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Starting an eval from here: its cost said first, then this program on its own, which continues when the view ends.
+//! Starting an eval: asks with its cost first, then runs this program as a process that outlives the view.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

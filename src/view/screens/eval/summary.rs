@@ -1,4 +1,4 @@
-//! The summary: rates with intervals, what the difference is worth, the matrix of outcomes, tiers, tags.
+//! The summary: rates with intervals, the significance of the difference, the matrix of outcomes, tiers, tags.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};

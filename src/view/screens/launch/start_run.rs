@@ -1,4 +1,4 @@
-//! Launching: this program's own `train --detach`, which makes the run and waits for its worker's first word.
+//! Launching: this program's own `train --detach`, which creates the run and waits until its worker is ready.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where a step's time goes, and how its device fares.
+//! Where a step's time goes, and the state of its device.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

@@ -1,4 +1,4 @@
-//! The groups of a step: prompts down, completions across as marks of their tiers, mean and deviation, and in words which groups have zero variance.
+//! The groups of a step: prompts down, completions across as marks of their tiers, mean and std, and which groups have zero variance.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

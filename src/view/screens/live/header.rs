@@ -1,4 +1,4 @@
-//! The two lines over everything: what the run is and where it stands, how far it is and how fast it goes.
+//! The two header lines: the run and its status, its progress and speed.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;

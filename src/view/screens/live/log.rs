@@ -1,4 +1,4 @@
-//! Alerts that stand, each with its cause and what to do, and below them the run's events in words.
+//! Open alerts, each with its cause and what to do, and below them the run's events as text.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

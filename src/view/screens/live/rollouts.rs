@@ -1,4 +1,4 @@
-//! The texts of a step's groups, read beside the view and kept for the steps looked at lately.
+//! The texts of a step's groups, read in the background and cached for recent steps.
 
 use super::{Completion, Live, Sampled};
 use crate::run::{RolloutGroup, read_step};

@@ -1,4 +1,4 @@
-//! The details of the run under the cursor: where it stands, what it was asked for, what it brought.
+//! The details of the run under the cursor: its state, its configuration, its results.
 
 use std::path::Path;
 

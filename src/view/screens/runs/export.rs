@@ -1,4 +1,4 @@
-//! What is kept of runs and what is not: tags, exports, promoted checkpoints, and removal.
+//! Tags, exports, promoted checkpoints, and deletion of runs.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! One completion in full: its text with the places of its faults, tier, reward and parts, every reason, its fields, and its advantage in numbers.
+//! One completion in full: its text with its violations underlined, tier, reward and parts, every violation, its fields, and its advantage in numbers.
 
 use ratatui::text::{Line, Span};
 

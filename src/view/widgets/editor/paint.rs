@@ -1,4 +1,4 @@
-//! The editor's picture: line numbers, marks of faults, coloured text, brackets, what was found, the selection, the cursor.
+//! Draws the editor: line numbers, marks of problems, coloured text, brackets, what was found, the selection, the cursor.
 
 use ratatui::Frame;
 use ratatui::layout::{Margin, Rect};
