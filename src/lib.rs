@@ -10,15 +10,15 @@ pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod score; // completion + row -> score
-pub mod statistics; // Wilson, exact McNemar, paired bootstrap, p^k
+pub mod statistics; // Wilson and exact paired intervals, exact McNemar, p^k
 pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
-pub mod run; // the run directory: the only bridge between a worker and its viewers
+pub mod run; // the run directory: the only interface between a worker and its viewers
 pub mod report; // a run as one HTML file, CSV or JSON lines
 
 // The engine:
 #[cfg(feature = "engine")]
-pub mod kernels; // fused operations with their backward, one a file
+pub mod kernels; // fused operations with their backward, one per file
 #[cfg(feature = "engine")]
 pub mod model; // tokens -> logits: the decoder, adapters, weights
 #[cfg(feature = "engine")]
@@ -30,11 +30,11 @@ pub mod checkpoint; // atomic save and exact resume
 #[cfg(feature = "engine")]
 pub mod eval; // targets on held-out prompts
 #[cfg(feature = "engine")]
-pub mod train; // the loops, readable aloud
+pub mod train; // the loops
 #[cfg(feature = "engine")]
 pub mod bench; // the speed of a machine
 
-// The front:
+// The front end:
 #[cfg(feature = "view")]
 pub mod view; // the terminal workbench: model, update, draw, screens
-pub mod cli; // one file a subcommand
+pub mod cli; // one file per subcommand

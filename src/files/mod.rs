@@ -1,5 +1,4 @@
-//! Opening files that others may have written: regular files only, never waiting, inside their folder, and no more of them than is asked for. Writing files
-//! that are whole or not there.
+//! Opening files that others may have written: regular files only, without blocking, inside their folder, size-limited. Atomic writes.
 
 mod atomic;
 #[cfg(debug_assertions)]
