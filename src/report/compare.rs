@@ -93,10 +93,7 @@ impl RunsCompared {
         }
         text.push('\n');
         for (name, values) in &self.metrics {
-            text.push_str(&row(
-                name,
-                &mut values.iter().map(|value| value.map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"))),
-            ));
+            text.push_str(&row(name, &mut values.iter().map(|value| or_na(*value, |value| format!("{value:.4}")))));
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {

@@ -42,7 +42,7 @@ pub const STEP_METRICS: [(&str, MetricText); 9] = [
 ];
 
 /// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device. `total_steps` is 0 where it is unknown.
-/// The text may hold what others wrote: whoever shows it masks secrets and control characters.
+/// The text may hold what others wrote: whoever prints it masks secrets and control characters.
 pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)> {
     let info = |text: String| Some((Level::Info, text));
     match event {

@@ -10,9 +10,10 @@ use serde_json::json;
 
 use super::answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
 use super::event_text::{alert_text, event_text};
+use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::svg::{Chart, Line, chart};
-use super::{MetricComparison, Report, ReportError, SMOOTHING, shown};
+use super::{MetricComparison, Report, ReportError, SMOOTHING};
 use crate::config::Source;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
@@ -67,7 +68,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
     let pair = Pair::read(report);
     let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
     let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
-    let keys = keys(report);
+    let keys = configuration(file);
     let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
     render(
         "run.html",
@@ -309,17 +310,6 @@ fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
     let tiers: Vec<_> = TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
     let sentences: Vec<_> = pair.judged().map(|judged| judged.line().trim().to_owned()).collect();
     json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
-}
-
-/// Each key of the configuration with its value, and who set it.
-fn keys(report: &Report) -> Vec<(Source, [String; 3])> {
-    let file = report.directory.file();
-    let row = |(key, value): (String, serde_json::Value)| {
-        let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);
-        let cells = [key, shown(&value), source.to_string()];
-        (source, cells)
-    };
-    file.config.values().into_iter().map(row).collect()
 }
 
 fn provenance(report: &Report) -> Vec<(&str, String)> {

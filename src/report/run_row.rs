@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Report, spread};
+use super::{Report, shown, spread};
 use crate::config::Source;
 use crate::run::events::Alert;
-use crate::run::{EvalSummary, Field, RunDirectory, Status};
+use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status};
 
 /// Names that [`RunRow::field`] knows besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 17] = [
@@ -189,12 +189,20 @@ impl RunRow {
     }
 
     /// Keys that some layer set, with value and layer.
-    pub fn changed_keys(&self) -> Vec<(String, String, String)> {
-        let file = self.directory.file();
-        let set = |key: &String| file.sources.get(key).filter(|source| !matches!(source, Source::Default));
-        let values = file.config.values().into_iter();
-        values.filter_map(|(key, value)| set(&key).map(|source| (key.clone(), super::shown(&value), source.to_string()))).collect()
+    pub fn changed_keys(&self) -> Vec<[String; 3]> {
+        let all = configuration(self.directory.file()).into_iter();
+        all.filter(|(source, _)| *source != Source::Default).map(|(_, cells)| cells).collect()
     }
+}
+
+/// Each key of the configuration with its value, and who set it.
+pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
+    let row = |(key, value): (String, Value)| {
+        let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);
+        let cells = [key, shown(&value), source.to_string()];
+        (source, cells)
+    };
+    file.config.values().into_iter().map(row).collect()
 }
 
 fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {

@@ -359,7 +359,7 @@ const GLOBAL: &[Global] = &[
     Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close"], quit),
 ];
 
-/// Leave; what is unsaved is asked about. Asked a second time, by the same key, it is left at once.
+/// Leave; what is unsaved is asked about. `ctrl-c` while that question is open leaves at once.
 fn quit(model: &mut Model) -> Vec<Command> {
     let schema = model.shared.draft.is_changed().then_some("schema");
     let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::message::RunNews;
 use super::messages::Level;
 use crate::report::{STEP_METRICS, alert_name};
-use crate::run::events::{Alert, Device};
+use crate::run::events::Device;
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
 /// Events that are kept to be read; older ones are in the log.
@@ -86,11 +86,6 @@ impl FollowedRun {
     /// Whether nothing of it is worth a notification any more: it has ended, or cannot be read.
     pub(super) fn is_over(&self) -> bool {
         self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
-    }
-
-    /// Alerts whose matter has not passed.
-    pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
-        self.history.standing_alerts()
     }
 
     /// Take events that are older than what is followed, such as [`latest_events`] finds.

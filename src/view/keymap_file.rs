@@ -76,7 +76,7 @@ fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, S
 
 /// Entries that take a key from another action go back to the keys of the table, one after the other until none is left.
 fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut KeymapRead) {
-    let line_of = |id: &str| places.iter().find(|(other, _)| *other == id).map_or(0, |(_, byte)| *byte);
+    let byte_of = |id: &str| places.iter().find(|(other, _)| *other == id).map_or(0, |(_, byte)| *byte);
     loop {
         let findings = check(&found.keymap);
         let changed = |finding: &Finding| finding.actions.iter().rev().copied().find(|id| found.keymap.is_changed(id));
@@ -85,11 +85,11 @@ fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut
         else {
             let warnings = findings.iter().filter(|finding| !finding.is_conflict);
             let of_user = warnings.filter_map(|finding| Some((finding, changed(finding)?)));
-            found.warnings = of_user.map(|(finding, id)| file.problem(line_of(id), &finding.sentence)).collect();
+            found.warnings = of_user.map(|(finding, id)| file.problem(byte_of(id), &finding.sentence)).collect();
             return;
         };
         let what = format!("{}; `{id}` keeps its default keys", finding.sentence);
-        found.errors.push(file.problem(line_of(id), &what));
+        found.errors.push(file.problem(byte_of(id), &what));
         found.keymap.unset(id);
     }
 }

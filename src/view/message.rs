@@ -311,7 +311,7 @@ impl std::fmt::Debug for Sender {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is a plain assignment, so work that panicked has left nothing half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

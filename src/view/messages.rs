@@ -49,17 +49,12 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// A sentence of that level.
-    pub fn tell(&mut self, time_ms: u64, level: Level, text: String) {
-        self.push(Notice { time_ms, text, level });
-    }
-
-    fn push(&mut self, notice: Notice) {
+    pub fn add(&mut self, time_ms: u64, level: Level, text: String) {
         if self.all.len() == KEPT {
             self.all.remove(0);
             self.dismissed = self.dismissed.saturating_sub(1);
         }
-        self.all.push(notice);
+        self.all.push(Notice { time_ms, text, level });
     }
 
     /// What the bottom line shows at this time.

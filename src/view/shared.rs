@@ -191,12 +191,12 @@ impl Shared {
 
     /// Tell the user something that went as it should.
     pub fn say(&mut self, text: impl Into<String>) {
-        self.notices.tell(self.now_ms, Level::Done, text.into());
+        self.notices.add(self.now_ms, Level::Done, text.into());
     }
 
     /// Tell the user what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
-        self.notices.tell(self.now_ms, Level::Complaint, text.into());
+        self.notices.add(self.now_ms, Level::Complaint, text.into());
     }
 
     /// Look for runs, and read what is new of them, beside the view.
@@ -287,7 +287,11 @@ pub fn open_task(shared: &Shared, wanted: Option<String>) -> Vec<Command> {
         "task",
         move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
         |_: &mut (), shared, found| match found {
-            Ok(task) => opened(shared, task),
+            Ok(task) => {
+                shared.task_error = None;
+                shared.task = Some(Arc::new(task));
+                vec![Command::Changed(Change::Task)]
+            }
             Err(error) => {
                 shared.task_error = Some(error.clone());
                 shared.complain(error);
@@ -317,12 +321,6 @@ fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, Str
         },
     };
     found.map_err(|error| error.to_string())
-}
-
-fn opened(shared: &mut Shared, task: OpenTask) -> Vec<Command> {
-    shared.task_error = None;
-    shared.task = Some(Arc::new(task));
-    vec![Command::Changed(Change::Task)]
 }
 
 /// Where a copy of the task was made, everything continues in the copy.
@@ -366,7 +364,7 @@ pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Ve
     let mut commands = Vec::new();
     for RunNotice { level, title, text, urgent } in followed.take(news, shared.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
-        shared.notices.tell(shared.now_ms, level, sentence);
+        shared.notices.add(shared.now_ms, level, sentence);
         commands.push(Command::Notify { title, text, urgent });
     }
     if shared.current.as_ref() == Some(run) {

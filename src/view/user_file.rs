@@ -1,5 +1,6 @@
 //! A file that a user writes (theme, keymap, configuration): read as TOML, with the line of everything that is wrong in it.
 
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -7,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::format::line_column;
 
-/// The longest such file that is read, bytes.
-const LONGEST: u64 = 1 << 20;
+/// The longest such file that is read.
+const LONGEST_BYTES: u64 = 1 << 20;
 
 /// A text with the name that messages call it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,16 +29,12 @@ impl UserFile {
     /// # Errors
     /// A sentence, where it is there and cannot be read.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, String> {
-        let problem = |what: String| format!("{}: {what}", path.display());
-        match std::fs::metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(problem(format!("cannot be read: {error}"))),
-            Ok(found) if !found.is_file() => return Err(problem("is not a file".to_owned())),
-            Ok(found) if found.len() > LONGEST => return Err(problem(format!("too large: {} bytes (limit {LONGEST})", found.len()))),
-            Ok(_) => {}
+        let text = |bytes| String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error));
+        match crate::files::read_at_most(path, LONGEST_BYTES).and_then(text) {
+            Ok(text) => Ok(Some(Self::new(path.display().to_string(), text))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
         }
-        let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-        Ok(Some(Self::new(path.display().to_string(), text)))
     }
 
     /// Its table.

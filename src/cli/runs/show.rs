@@ -62,7 +62,7 @@ pub(super) fn page(seen: &Report) -> String {
     }
     line("model", file.config.base_model.clone());
     let changed: Vec<String> =
-        RunRow::of(seen).changed_keys().into_iter().map(|(key, value, source)| format!("{key}={value} ({source})")).collect();
+        RunRow::of(seen).changed_keys().into_iter().map(|[key, value, source]| format!("{key}={value} ({source})")).collect();
     line("configured", if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(", ") });
     for name in seen.history.metrics.keys() {
         let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));

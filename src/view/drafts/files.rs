@@ -3,11 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
 use crate::task::{TASK_FILE, Task};
+use crate::view::message::locked;
 use crate::view::screens::Screen;
 use crate::view::task_files;
 
@@ -122,10 +123,6 @@ impl Writer {
     pub(super) fn take_failure(&self) -> Option<String> {
         locked(&self.failure).take()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

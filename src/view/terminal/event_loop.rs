@@ -16,10 +16,10 @@ use super::frame::FrameRenderer;
 use super::frame_rate::{self, FrameScheduler};
 use super::guard::Terminal;
 use super::input::Input;
-use super::notify_throttle::NotifyThrottle;
+use super::osc::NotifyThrottle;
 use super::signals::Asked;
 use super::writer::Writer;
-use super::{guard, hangup, panic, signals};
+use super::{guard, panic, signals};
 use crate::view::app::Model;
 use crate::view::appearance::{self, Appearance};
 use crate::view::drafts;
@@ -110,8 +110,8 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     // However it ends, what is unsaved is kept.
     let unkept = keep_now(&mut view.model);
     // A terminal that takes nothing more must not keep the process.
-    std::thread::spawn(move || hangup::end_after(LEAVING, code));
-    if code != hangup::LOST {
+    std::thread::spawn(move || signals::end_after(LEAVING, code));
+    if code != signals::LOST {
         view.writer.finish(LAST_PICTURE);
     }
     drop(terminal);
@@ -132,7 +132,7 @@ impl View {
         let (tell, told) = unbounded_channel();
         let sender = || tell.clone();
         let lost = sender();
-        hangup::watch(move || _ = lost.send(LoopEvent::Lost))?;
+        signals::watch_terminal(move || _ = lost.send(LoopEvent::Lost))?;
         let asked = sender();
         signals::listen(move |signal| asked.send(LoopEvent::Signal(signal)).is_ok())?;
         let typed = sender();
@@ -221,11 +221,11 @@ impl View {
             LoopEvent::Signal(asked) => self.signal(asked),
             LoopEvent::Lost => {
                 guard::restore_now();
-                self.leaving = Some(hangup::LOST);
+                self.leaving = Some(signals::LOST);
             }
             LoopEvent::Written if self.writer.has_failed() => {
                 guard::restore_now();
-                self.leaving = Some(hangup::LOST);
+                self.leaving = Some(signals::LOST);
             }
             LoopEvent::Written => {}
             LoopEvent::Edited(path, ended) => self.take_back(path, ended),

@@ -1,4 +1,6 @@
-//! Control sequences for the terminal's clipboard and its notifications, also through a multiplexer.
+//! Control sequences for the clipboard and notifications of the terminal, also through a multiplexer; rate limit of notifications.
+
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -35,6 +37,31 @@ pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8
         _ => nine + &seven,
     };
     [through(&both, capability.multiplexer).into_bytes(), b"\x07".to_vec()].concat()
+}
+
+/// Between two notifications, and between two of the same text.
+const GAP: Duration = Duration::from_secs(5);
+const SAME_AGAIN: Duration = Duration::from_secs(60);
+
+/// What was notified lately.
+#[derive(Debug, Default)]
+pub(super) struct NotifyThrottle {
+    last: Option<(Instant, String)>,
+}
+
+impl NotifyThrottle {
+    /// Whether this one may go out now; if so it counts. An urgent one always may.
+    pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
+        let quiet = urgent
+            || self.last.as_ref().is_none_or(|(time, last)| {
+                let gap = if last == text { SAME_AGAIN } else { GAP };
+                now.saturating_duration_since(*time) >= gap
+            });
+        if quiet {
+            self.last = Some((now, text.to_owned()));
+        }
+        quiet
+    }
 }
 
 /// Handed on to the terminal outside.
@@ -83,5 +110,31 @@ mod tests {
         check(&[("TERM_PROGRAM", "WezTerm")], "run;x", "a\x1b\x07b", "\x1b]777;notify;run,x;ab\x07\x07");
         check(&[], "4;1", "x", "\x1b]9;4,1: x\x07\x1b]777;notify;4,1;x\x07\x07");
         check(&[("TMUX", "x"), ("TERM_PROGRAM", "foot")], "a", "b", "\x1bPtmux;\x1b\x1b]777;notify;a;b\x07\x1b\\\x07");
+    }
+
+    #[test]
+    fn a_storm_of_alerts_rings_once() {
+        let start = Instant::now();
+        let mut bells = NotifyThrottle::default();
+        let mut check = |seconds, text, expected| {
+            assert_eq!(bells.may(start + Duration::from_secs(seconds), text, false), expected, "{seconds} {text}")
+        };
+        check(0, "entropy", true);
+        check(1, "truncation", false);
+        check(6, "truncation", true);
+        check(30, "truncation", false);
+        check(31, "the end", true);
+        check(91, "the end", true);
+    }
+
+    #[test]
+    fn the_end_of_a_run_always_rings() {
+        let start = Instant::now();
+        let mut bells = NotifyThrottle::default();
+        for (text, urgent, expected) in
+            [("an alert", false, true), ("a has failed", true, true), ("b has failed", true, true), ("more", false, false)]
+        {
+            assert_eq!(bells.may(start, text, urgent), expected, "{text}");
+        }
     }
 }

@@ -1,9 +1,17 @@
-//! Signals as the view takes them: end, stop, continue, another size.
+//! What ends or stops the view from outside: signals, and a terminal that vanishes, which ends the process within a second, whatever the rest of it does.
 
 use std::io;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
+
+/// The exit code of a process that lost its terminal, as after SIGHUP.
+pub(super) const LOST: u8 = 129;
+
+/// How long the loop may take to save its files. crossterm would read from the dead terminal for ever, at the cost of a core.
+const LAST_WORD: Duration = Duration::from_millis(400);
 
 /// What a signal asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,4 +50,36 @@ pub(super) fn listen(tell: impl Fn(Asked) -> bool + Send + 'static) -> io::Resul
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(listening).map(drop)
+}
+
+/// Watch standard input from a thread that costs nothing; `tell` is called when the terminal is gone, and the process ends soon after.
+pub(super) fn watch_terminal(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let watching = move || {
+        wait_until_gone();
+        tell();
+        end_after(LAST_WORD, LOST);
+    };
+    std::thread::Builder::new().name("hangup".to_owned()).spawn(watching).map(drop)
+}
+
+/// Blocks until standard input hangs up or is closed.
+fn wait_until_gone() {
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    loop {
+        let input = io::stdin();
+        // No events are asked for: only what cannot be masked is told.
+        let mut asked = [PollFd::new(&input, PollFlags::empty())];
+        match poll(&mut asked, None) {
+            Ok(_) if asked[0].revents().intersects(gone) => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// End the process after a while, without running anything more of it.
+pub(super) fn end_after(patience: Duration, code: u8) {
+    std::thread::sleep(patience);
+    // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment.
+    unsafe { libc::_exit(i32::from(code)) };
 }

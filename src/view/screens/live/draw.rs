@@ -148,7 +148,7 @@ impl Places {
 
     fn two_columns(run: &FollowedRun, area: Rect) -> Self {
         let upper = area.height.saturating_sub(2) / 2;
-        let below = u16::from(run.standing_alerts().next().is_some());
+        let below = u16::from(run.history.standing_alerts().next().is_some());
         let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(below)];
         let [top, first, second, alert] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);

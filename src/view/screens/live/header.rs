@@ -41,7 +41,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     if let Some(silent) = silent_seconds(shared, run) {
         spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
     }
-    match run.standing_alerts().count() {
+    match run.history.standing_alerts().count() {
         0 => {}
         1 => spans.push(Span::styled(format!("  {} 1 alert", theme.glyph("▲", "!")), theme.style(Role::Warning))),
         count => spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning))),

@@ -33,7 +33,7 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
         "warning" => 1,
         _ => 2,
     };
-    let mut standing: Vec<_> = run.standing_alerts().collect();
+    let mut standing: Vec<_> = run.history.standing_alerts().collect();
     standing.sort_by_key(|alert| grave(&alert.level));
     let mut lines = Vec::new();
     for alert in standing {

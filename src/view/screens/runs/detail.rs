@@ -117,7 +117,7 @@ impl<'a> Facts<'a> {
         let file = row.directory.file();
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
         let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
-        let changed: Vec<String> = row.changed_keys().into_iter().map(|(key, value, _)| format!("{key}={value}")).collect();
+        let changed: Vec<String> = row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
         let changed = if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(" ") };
         let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
         let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
