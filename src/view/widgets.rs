@@ -1,14 +1,12 @@
 //! Pieces that several screens draw.
 
+pub mod bars;
 pub mod chart;
 pub mod diff;
 pub mod editor;
 pub mod field;
 pub mod filter;
-pub mod gauge;
-pub mod histogram;
 pub mod json;
 pub mod list_cursor;
-pub mod sparkline;
 pub mod stacked_bar;
 pub mod text_width;

@@ -14,8 +14,8 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
-use crate::view::widgets::sparkline::sparkline;
 use crate::view::widgets::text_width::{self, wrapped};
 
 /// Curves that belong on one chart.

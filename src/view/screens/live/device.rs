@@ -12,8 +12,7 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::gauge::gauge;
-use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::bars::{gauge, sparkline};
 use crate::view::widgets::text_width::one_line;
 
 const PHASES: [(&str, Role); 5] = [

@@ -13,8 +13,8 @@ use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::bars::{bars, counts, sparkline};
 use crate::view::widgets::stacked_bar::{Band, stack};
-use crate::view::widgets::{histogram, sparkline};
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
@@ -69,7 +69,7 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
         return vec![Line::styled(text, theme.style(Role::Faint)); usize::from(most > 0)];
     }
     let line = |(name, values, _): (&str, &Vec<f64>, f64)| {
-        let curve = sparkline::sparkline(theme, values, columns.saturating_sub(20), Some((0.0, 1.0)));
+        let curve = sparkline(theme, values, columns.saturating_sub(20), Some((0.0, 1.0)));
         let now = values.last().copied().unwrap_or(f64::NAN);
         let share = percent_short(now);
         Line::from(vec![Span::raw(format!("{name:<11} {share:>6} ")), Span::styled(curve, theme.style(Role::Invalid))])
@@ -91,7 +91,7 @@ fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize
     let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
     let said = format!(" {low:+.2} to {high:+.2}");
     let bins = columns.saturating_sub(12 + said.len()).clamp(3, 31) | 1;
-    let bars = histogram::bars(theme, &histogram::counts(all, (-widest, widest), bins), rows);
+    let bars = bars(theme, &counts(all, (-widest, widest), bins), rows);
     let count = bars.len();
     let line = |(index, bar): (usize, String)| {
         let (before, after) = if index + 1 == count { ("advantages ", said.clone()) } else { ("           ", String::new()) };

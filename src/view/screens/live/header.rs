@@ -8,7 +8,7 @@ use crate::run::Status;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::bars::gauge;
 use crate::view::widgets::text_width::{fitted as cut, one_line};
 
 /// Steps that the pace is taken from.

@@ -5,7 +5,7 @@ use crate::report::{RunRow, spread};
 use crate::run::Field;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::bars::sparkline;
 
 pub(super) struct Column {
     pub(super) title: String,

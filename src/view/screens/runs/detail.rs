@@ -17,7 +17,7 @@ use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::sparkline::sparkline;
+use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::text_width::wrapped;
 
 /// Narrower than this, everything stands in one column.

@@ -13,7 +13,7 @@ use crate::statistics::wilson_by_prompt;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
-use crate::view::widgets::gauge::gauge;
+use crate::view::widgets::bars::gauge;
 use crate::view::widgets::text_width::wrapped;
 
 /// The lines, for a width of columns.
