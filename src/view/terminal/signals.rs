@@ -1,4 +1,4 @@
-//! What ends or stops the view from outside: signals, and a terminal that vanishes, which ends the process within a second, whatever the rest of it does.
+//! What ends or stops the view from outside: signals, and a lost terminal, which ends the process within a second.
 
 use std::io;
 use std::time::Duration;
