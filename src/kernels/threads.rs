@@ -1,24 +1,29 @@
-//! candle's own threads: none. The engine spreads whole micro-batches over the cores instead (`rollout::ThreadPool`).
+//! candle's own threads: none, and no backtraces in its errors. The engine spreads whole micro-batches over the cores instead (`rollout::ThreadPool`).
 
 use crate::score::take_threads_from_environment;
 
 /// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every matrix product and keeps a pool of
-/// spinning threads.
-const VARIABLES: [&str; 2] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS"];
+/// spinning threads. The last has errors carry a backtrace in their text, as RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
+const VARIABLES: [&str; 3] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS", "RUST_LIB_BACKTRACE"];
 
-/// Has every operation of candle compute on the thread that asks for it, for the life of the process. The environment is left as the user gave it, but
-/// for `RAYON_NUM_THREADS`, which `score` takes out.
+/// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life of the process. The environment is
+/// left as the user gave it, but for `RAYON_NUM_THREADS`, which `score` takes out.
 ///
 /// # Safety
 /// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
-pub unsafe fn one_thread_an_operation() {
+pub unsafe fn configure_candle() {
     let given = VARIABLES.map(|name| (name, std::env::var_os(name)));
     // SAFETY: the caller's promise.
     unsafe {
         take_threads_from_environment();
         std::env::set_var(VARIABLES[0], "0");
         std::env::remove_var(VARIABLES[1]);
+        if given[2].1.is_none() {
+            std::env::set_var(VARIABLES[2], "0");
+        }
     }
+    // Looked up once by the standard library.
+    let _ = std::backtrace::Backtrace::capture();
     // candle reads the mask once, and counts its processors from then on; its pool is made once, here without a thread.
     let _ = candle_core::utils::get_num_threads();
     let _ = candle_core::utils::barrier_pool();
@@ -41,10 +46,17 @@ mod tests {
 
     /// In a process of its own, since the environment is one for all tests of this one.
     #[test]
-    fn candle_has_no_threads_and_the_environment_is_the_users() {
+    fn candle_has_no_threads_and_no_backtraces_and_the_environment_is_the_users() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "--ignored", "--test-threads=1", "kernels::threads::tests::in_a_process_of_its_own"]);
-        let output = child.env("RAYON_NUM_THREADS", "7").env("CANDLE_NUM_THREADS", "5").env_remove("CANDLE_CPU_MASK").output().unwrap();
+        let output = child
+            .env("RAYON_NUM_THREADS", "7")
+            .env("CANDLE_NUM_THREADS", "5")
+            .env("RUST_BACKTRACE", "1")
+            .env_remove("RUST_LIB_BACKTRACE")
+            .env_remove("CANDLE_CPU_MASK")
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
@@ -53,9 +65,11 @@ mod tests {
     #[ignore = "run by the test above"]
     fn in_a_process_of_its_own() {
         // SAFETY: one test alone, on one thread.
-        unsafe { one_thread_an_operation() };
+        unsafe { configure_candle() };
         assert_eq!(candle_core::utils::get_num_threads(), 1);
+        assert_eq!(candle_core::Error::msg("no such tensor").bt().to_string(), "no such tensor");
         let of = |name| std::env::var(name).ok();
+        assert_eq!(of("RUST_LIB_BACKTRACE"), None);
         assert_eq!((of("RAYON_NUM_THREADS"), of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()), (None, None, Some("5")));
         assert_eq!(given_threads(), Some(("RAYON_NUM_THREADS", "7".as_ref())));
         // Large enough for candle to share it out, were there anybody to share it with.
