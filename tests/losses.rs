@@ -378,7 +378,7 @@ fn assert_close(a: &[f32], b: &[f32], what: &str) {
     assert!(worst <= 2e-6 * scale.max(1.0), "{what}: differ by {worst}, largest {scale}");
 }
 
-const MIXED_AND_DEAD: [&[f64]; 4] = [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
+const MIXED_AND_EQUAL: [&[f64]; 4] = [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
 
 fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
     let samples = || groups.iter().flat_map(|group| &group.samples);
@@ -386,8 +386,8 @@ fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
 }
 
 #[test]
-fn leaving_dead_groups_out_leaves_the_gradient() {
-    let all = groups(&MIXED_AND_DEAD);
+fn leaving_zero_variance_groups_out_leaves_the_gradient() {
+    let all = groups(&MIXED_AND_EQUAL);
     let alive = vec![all[0].clone(), all[2].clone()];
     for &loss in PolicyLoss::ALL {
         let with = gradient(&all, totals(&all), loss, false, 1000);
@@ -401,7 +401,7 @@ fn leaving_dead_groups_out_leaves_the_gradient() {
 
 #[test]
 fn the_split_into_micro_batches_leaves_the_gradient() {
-    let all = groups(&MIXED_AND_DEAD);
+    let all = groups(&MIXED_AND_EQUAL);
     for &loss in PolicyLoss::ALL {
         for off_policy in [false, true] {
             let whole = gradient(&all, totals(&all), loss, off_policy, 1000);

@@ -1,4 +1,4 @@
-//! Rollouts: what was drawn is what the model says, whatever the batch; random numbers belong to their place.
+//! Rollouts: what was sampled is what the model says, whatever the batch; random numbers belong to their place.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::ModelConfig;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::job::Job;
 use super::rollout_groups::{ScoredGroup, StepRollout};
-use crate::advantage::GroupSignal;
+use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
 use crate::rollout::StopReason;
 use crate::score::{FailureClass, Tier};
@@ -96,7 +96,7 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     let share = |wanted: &dyn Fn(&ScoredGroup) -> bool| mean(groups.iter().map(|group| f64::from(u8::from(wanted(group)))));
     let rewards = |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
     found.add("reward", mean(groups.iter().flat_map(rewards)));
-    found.add("reward_std", mean(groups.iter().map(|group| deviation(&rewards(group)))));
+    found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
     found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));
@@ -119,14 +119,6 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     for name in names {
         found.add(&format!("rewards/{name}/mean"), mean(scores().filter_map(|score| score.parts.get(name).copied())));
     }
-}
-
-fn deviation(rewards: &[f64]) -> f64 {
-    if rewards.len() < 2 {
-        return 0.0;
-    }
-    let mean = mean(rewards.iter().copied());
-    (rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (rewards.len() - 1) as f64).sqrt()
 }
 
 fn completions(groups: &[ScoredGroup], found: &mut MetricMap) {

@@ -51,7 +51,7 @@ fn requests() -> Vec<Request> {
     (0..6).map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 8 }).collect()
 }
 
-fn drawn(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {
+fn sampled(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {
     let sampling = Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 50, 120], seed: 11 };
     generate(model, Adapters::On, &requests(), &sampling, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap()
 }
@@ -81,7 +81,7 @@ fn a_whole_step_agrees() {
     for config in configs() {
         for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
-            let completions = drawn(&here, &cpu, 1.0);
+            let completions = sampled(&here, &cpu, 1.0);
             let (found, statistics, Applied::Moved { grad_norm, .. }) = gradient(&there, &gpu, &completions, recompute) else {
                 panic!("the GPU's gradient is not finite")
             };
@@ -105,7 +105,7 @@ fn rollouts_agree() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
         for temperature in [1.0, 0.0] {
-            let [found, expected] = [&gpu, &cpu].map(|engine| drawn(&model(&config, LORA, engine), engine, temperature));
+            let [found, expected] = [&gpu, &cpu].map(|engine| sampled(&model(&config, LORA, engine), engine, temperature));
             let pairs = || found.iter().flatten().zip(expected.iter().flatten());
             let same = pairs().filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop).count();
             println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
@@ -118,7 +118,7 @@ fn rollouts_agree() {
 }
 
 /// What the sampler recorded is what training computes: within 1e-4 in f32; in bf16, with distributions as sharp as here, 0.03 on average (models of
-/// real shapes are measured by `bench gpu` and recorded at every step of a run). Drawn again, a rollout is the same.
+/// real shapes are measured by `bench gpu` and recorded at every step of a run). Sampled again, a rollout is the same.
 #[test]
 #[ignore = "needs a GPU"]
 fn rollout_and_training_agree() {
@@ -126,8 +126,8 @@ fn rollout_and_training_agree() {
     for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
         for config in configs() {
             let model = model(&config, LORA, &engine);
-            let completions = drawn(&model, &engine, 1.0);
-            assert_eq!(completions, drawn(&model, &engine, 1.0), "a rollout repeats itself");
+            let completions = sampled(&model, &engine, 1.0);
+            assert_eq!(completions, sampled(&model, &engine, 1.0), "a rollout repeats itself");
             let (_, statistics, _) = gradient(&model, &engine, &completions, false);
             let average = statistics.sampling_difference / statistics.tokens as f64;
             println!(

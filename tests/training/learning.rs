@@ -1,4 +1,4 @@
-//! It learns; dead groups teach nothing; the reference stays where it was; numbers that are not finite change nothing.
+//! It learns; zero-variance groups change nothing; the reference stays where it was; numbers that are not finite change nothing.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
@@ -31,9 +31,9 @@ fn validity_rises() {
     assert!(state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3));
 }
 
-/// Near temperature 0 all completions of a prompt are equal: every group is dead, and nothing moves.
+/// Near temperature 0 all completions of a prompt are equal: every group has zero variance, and nothing moves.
 #[test]
-fn dead_groups_change_neither_weights_nor_moments() {
+fn zero_variance_groups_change_neither_weights_nor_moments() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path(), &["temperature=0.01", "max_steps=2", "checkpoint_every=1"]);
     work(&run, |_| false).unwrap();
@@ -49,9 +49,9 @@ fn dead_groups_change_neither_weights_nor_moments() {
 
 #[test]
 fn kl_starts_at_zero_and_grows() {
-    for set in [["lora_rank=4", "learning_rate=5e-3", "kl_beta=0.01"], ["lora_rank=0", "learning_rate=3e-4", "kl_beta=0.01"]] {
+    for set in [["lora_rank=4", "learning_rate=5e-3"], ["lora_rank=0", "learning_rate=3e-4"]] {
         let folder = tempfile::tempdir().unwrap();
-        let run = create(folder.path(), &set);
+        let run = create(folder.path(), &[&set[..], &["kl_beta=0.01", "eval_every=0"]].concat());
         work(&run, |_| false).unwrap();
         let state = RunState::read(run.path()).unwrap();
         let kl = state.metrics["kl"].values();
