@@ -358,9 +358,9 @@ mod tests {
             &[
                 "the answer: an object with 2 fields and no others",
                 "  lines (required): a list",
-                "    each item: an object with 2 fields; others are let through",
+                "    each item: an object with 2 fields; others are allowed",
                 "      sku (optional): text",
-                "      part_of (optional): again what #/$defs/line says",
+                "      part_of (optional): recursive, see #/$defs/line",
                 "  note (optional): as follows",
                 "    either: text",
                 "    either: null",
