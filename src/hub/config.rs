@@ -440,8 +440,8 @@ mod tests {
         check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
         check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
         check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, the limit is 1024");
-        check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, and at most 4096");
-        check(r#"{"max_position_embeddings":1099511627776}"#, "`max_position_embeddings` = 1099511627776, and at most 16777216");
+        check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, the limit is 4096");
+        check(r#"{"max_position_embeddings":1099511627776}"#, "`max_position_embeddings` = 1099511627776, the limit is 16777216");
         check(r#"{"max_position_embeddings":16777216,"head_dim":128}"#, "more than 268435456 angles; lower `max_position_embeddings`");
         check(r#"{"num_attention_heads":5}"#, "is not a multiple of `num_attention_heads` = 5");
         check(r#"{"num_key_value_heads":3}"#, "not a multiple of `num_key_value_heads` = 3");
