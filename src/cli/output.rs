@@ -40,10 +40,9 @@ pub(super) fn print_json(json: &str) -> Outcome {
 /// What was made for other programs and holds nothing of others as it was: HTML, shell scripts.
 pub(super) fn print_exact(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_or_else(|error| Stopped::Write(error).outcome(), |()| Ok(ExitCode::SUCCESS))
 }
 
 /// From now on a panic says what it has to say like everything else: its message may quote a model or a task.
@@ -100,6 +99,35 @@ pub(super) fn redraw(line: &str) {
 fn write_error(text: &str) {
     let mut error = std::io::stderr().lock();
     let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
+}
+
+/// Why a command that writes bit by bit ends early.
+pub(super) enum Stopped {
+    Write(std::io::Error),
+    Work(Failure),
+}
+
+impl Stopped {
+    /// A reader that went away is no error.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::Write(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            Self::Write(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+            Self::Work(failure) => Err(failure),
+        }
+    }
+}
+
+impl From<std::io::Error> for Stopped {
+    fn from(error: std::io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Work(failure)
+    }
 }
 
 /// Standard output for a command that writes bit by bit.

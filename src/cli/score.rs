@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::ExitCode;
 
-use super::output::Stream;
+use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
 use crate::format::{did_you_mean, percent};
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let mut rows = Rows { task: &task, by_id: None };
     let items = dataset::read_lines(reader).map(|line| {
         let (number, bytes) = line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
-        read_item(&label, number, &bytes, &mut rows)
+        Ok::<_, Stopped>(read_item(&label, number, &bytes, &mut rows)?)
     });
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
@@ -54,15 +54,17 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
                 score.warnings.push(format!("unknown prompt_id {id:?}: no expected answer to compare with"));
             }
             summary.add(&score);
-            if arguments.json { write_json(&mut output, &score) } else { table.write(&mut output, &item, &score) }
+            Ok(if arguments.json { write_json(&mut output, &score) } else { table.write(&mut output, &item, &score) }?)
         },
     );
-    match done
-        .and_then(|()| if arguments.json { Ok(()) } else { summary.write(&mut output) })
-        .and_then(|()| output.flush().map_err(Failure::from))
-    {
-        Err(failure) if failure.message.contains("Broken pipe") => Ok(ExitCode::SUCCESS),
-        Err(failure) => Err(failure),
+    let written = done.and_then(|()| {
+        if !arguments.json {
+            summary.write(&mut output)?;
+        }
+        Ok(output.flush()?)
+    });
+    match written {
+        Err(stopped) => stopped.outcome(),
         Ok(()) if summary.count == 0 => {
             Err(Failure::failed(format!("{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}")))
         }
@@ -136,8 +138,8 @@ impl Rows<'_> {
     }
 }
 
-fn write_json(output: &mut impl Write, score: &Score) -> Result<(), Failure> {
-    Ok(output.write_all(format!("{}\n", serde_json::to_string(score)?).as_bytes())?)
+fn write_json(output: &mut impl Write, score: &Score) -> io::Result<()> {
+    output.write_all(format!("{}\n", serde_json::to_string(score)?).as_bytes())
 }
 
 struct Table {
@@ -145,15 +147,14 @@ struct Table {
 }
 
 impl Table {
-    fn write(&mut self, output: &mut impl Write, item: &Item, score: &Score) -> Result<(), Failure> {
+    fn write(&mut self, output: &mut impl Write, item: &Item, score: &Score) -> io::Result<()> {
         if std::mem::take(&mut self.header_due) {
             writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
         }
         let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
         let id = visible(item.prompt_id.as_deref().unwrap_or(""));
         let (line, prompt, tier) = (item.line, short(&id, 14), score.tier.name());
-        writeln!(output, "{}", format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end())?;
-        Ok(())
+        writeln!(output, "{}", format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end())
     }
 }
 
@@ -197,7 +198,7 @@ impl Summary {
         }
     }
 
-    fn write(&self, output: &mut impl Write) -> Result<(), Failure> {
+    fn write(&self, output: &mut impl Write) -> io::Result<()> {
         if self.count == 0 {
             return Ok(());
         }

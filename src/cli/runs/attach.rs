@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::output::{self, Stream};
+use super::output::{self, Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, alert_text, event_text, rates};
 use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
@@ -33,10 +33,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let left = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
     match watch(&run, arguments.json, &left) {
-        // Whoever read the output is gone.
-        Err(Stopped::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(Stopped::Write(error)) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
-        Err(Stopped::Run(failure)) => Err(failure),
+        Err(stopped) => stopped.outcome(),
         Ok(Some(Status::Finished)) => Ok(ExitCode::SUCCESS),
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
         Ok(Some(_)) => Ok(ExitCode::from(130)),
@@ -47,31 +44,14 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     }
 }
 
-enum Stopped {
-    Write(std::io::Error),
-    Run(Failure),
-}
-
-impl From<std::io::Error> for Stopped {
-    fn from(error: std::io::Error) -> Self {
-        Self::Write(error)
-    }
-}
-
-impl From<crate::run::RunError> for Stopped {
-    fn from(error: crate::run::RunError) -> Self {
-        Self::Run(error.into())
-    }
-}
-
 /// How the run ended; `None` where the user left before.
 fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
     } else {
-        let seen = Report::read(run.clone())?;
-        let (state, follower) = Follower::open(run.path())?;
+        let seen = Report::read(run.clone()).map_err(Failure::from)?;
+        let (state, follower) = Follower::open(run.path()).map_err(Failure::from)?;
         write!(out, "{}", redact(&summary(&seen)).0)?;
         (state, follower)
     };
@@ -81,9 +61,9 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
         let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;
-        let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE })?;
+        let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE }).map_err(Failure::from)?;
         if batch.gone {
-            return Err(Stopped::Run(Failure::failed(format!("{} is gone: the run was moved or removed", run.path().display()))));
+            return Err(Stopped::Work(Failure::failed(format!("{} is gone: the run was moved or removed", run.path().display()))));
         }
         let quiet = batch.is_empty();
         tell(&batch, &state, json, &mut out)?;
