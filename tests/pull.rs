@@ -299,7 +299,7 @@ fn a_repository_that_is_no_model_costs_nothing() {
     check(&["README.md"], "no config.json");
     check(&["tokenizer.json", WEIGHTS], "no config.json");
     check(&["config.json", "tokenizer.model", WEIGHTS], "no tokenizer.json");
-    check(&["config.json", "tokenizer.json", "pytorch_model.bin"], "no weights as safetensors");
+    check(&["config.json", "tokenizer.json", "pytorch_model.bin"], "no safetensors weights");
 }
 
 #[test]

@@ -6,14 +6,14 @@ pub fn rank<T: Copy>(wanted: &str, items: &[T], text: impl Fn(&T) -> String) -> 
         return items.to_vec();
     }
     let texts: Vec<String> = items.iter().map(text).collect();
-    let mut found = matcher(wanted).match_list(&texts);
+    let mut found = found(wanted, &texts.iter().map(String::as_str).collect::<Vec<_>>());
     found.sort_by(|a, b| b.score.cmp(&a.score).then(a.index.cmp(&b.index)));
     found.iter().filter_map(|found| items.get(found.index as usize).copied()).collect()
 }
 
 /// Whether a text matches.
 pub fn matches(wanted: &str, text: &str) -> bool {
-    wanted.is_empty() || !matcher(wanted).match_list(&[text]).is_empty()
+    wanted.is_empty() || !found(wanted, &[text]).is_empty()
 }
 
 /// The bytes of `text` at which the letters of `wanted` stand, in order; none where it does not match.
@@ -21,16 +21,16 @@ pub fn letters(wanted: &str, text: &str) -> Vec<usize> {
     if wanted.is_empty() {
         return Vec::new();
     }
-    let found = matcher(wanted).match_list_indices(&[text]);
-    let mut places: Vec<usize> = found.first().map(|found| found.indices.iter().map(|index| *index as usize).collect()).unwrap_or_default();
-    places.sort_unstable();
-    places.dedup();
-    places.retain(|place| text.is_char_boundary(*place) && *place < text.len());
-    places
+    let mut bytes: Vec<usize> = found(wanted, &[text]).iter().flat_map(|found| &found.indices).map(|index| *index as usize).collect();
+    bytes.sort_unstable();
+    bytes.dedup();
+    bytes.retain(|byte| text.is_char_boundary(*byte) && *byte < text.len());
+    bytes
 }
 
-fn matcher(wanted: &str) -> frizbee::Matcher {
-    frizbee::Matcher::from_query(wanted, &frizbee::Config::default())
+/// The one entrance to the matcher, whose code is compiled anew for each type of text and kind of answer.
+fn found(wanted: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {
+    frizbee::Matcher::from_query(wanted, &frizbee::Config::default()).match_list_indices(texts)
 }
 
 #[cfg(test)]

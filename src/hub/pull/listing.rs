@@ -207,10 +207,10 @@ mod tests {
         };
         lacks(&["README.md", "model.safetensors"], "no config.json");
         lacks(&["config.json", "model.safetensors", "tokenizer.model"], "no tokenizer.json");
-        lacks(&["config.json", "tokenizer.json"], "no weights as safetensors");
+        lacks(&["config.json", "tokenizer.json"], "no safetensors weights");
         of(&["config.json", "tokenizer.json", INDEX]).require().unwrap();
         of(&["adapter_config.json", "adapter_model.safetensors"]).require().unwrap();
         let empty = Listing::parse("m", &format!(r#"{{"sha":"{}","siblings":[]}}"#, "a".repeat(40))).unwrap();
-        assert!(empty.rest(None).unwrap_err().to_string().contains("no weights as safetensors"));
+        assert!(empty.rest(None).unwrap_err().to_string().contains("no safetensors weights"));
     }
 }

@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
-use similar::{ChangeTag, TextDiff};
+use similar::{DiffTag, group_diff_ops};
 
 use super::files::Offer;
 use super::{Drafted, due, unsaved, write};
@@ -20,6 +20,7 @@ use crate::view::screen::Action;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::diff::diff_ops;
 
 /// Restore the draft, or load the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
@@ -185,24 +186,24 @@ fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
     if old == new {
         return vec![Line::raw("no difference")];
     }
-    let difference = TextDiff::from_lines(old, new);
+    let [old, new] = [old, new].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
     let mut lines = Vec::new();
-    for (index, group) in difference.grouped_ops(3).iter().enumerate() {
+    for (index, group) in group_diff_ops(diff_ops(&old, &new), 3).iter().enumerate() {
         if index > 0 {
             lines.push(Line::styled("  ...", theme.style(Role::Faint)));
         }
-        for change in group.iter().flat_map(|operation| difference.iter_changes(operation)) {
-            let (mark, role, index) = match change.tag() {
-                ChangeTag::Delete => ("-", Role::Removed, change.old_index()),
-                ChangeTag::Insert => ("+", Role::Added, change.new_index()),
-                ChangeTag::Equal => (" ", Role::Faint, change.new_index()),
-            };
-            let number = index.map_or_else(String::new, |index| (index + 1).to_string());
-            let text = visible(change.value().trim_end_matches(['\n', '\r']));
+        let mut push = |mark, role, text: &str, index: usize| {
             lines.push(Line::from(vec![
-                Span::styled(format!("{number:>4} "), theme.style(Role::Faint)),
-                Span::styled(format!("{mark} {text}"), theme.style(role)),
+                Span::styled(format!("{:>4} ", index + 1), theme.style(Role::Faint)),
+                Span::styled(format!("{mark} {}", visible(text.trim_end_matches(['\n', '\r']))), theme.style(role)),
             ]));
+        };
+        for operation in group {
+            let is_same = operation.tag() == DiffTag::Equal;
+            let removed = if is_same { 0..0 } else { operation.old_range() };
+            removed.for_each(|index| push("-", Role::Removed, old[index], index));
+            let (mark, role) = if is_same { (" ", Role::Faint) } else { ("+", Role::Added) };
+            operation.new_range().for_each(|index| push(mark, role, new[index], index));
         }
     }
     lines

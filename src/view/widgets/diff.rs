@@ -3,7 +3,9 @@
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
-use similar::{ChangeTag, DiffTag, TextDiff};
+use similar::algorithms::{Capture, Compact, Replace, myers};
+use similar::{DiffOp, DiffTag};
+use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::text_width::padded;
@@ -50,10 +52,17 @@ pub fn difference(before: &str, after: &str) -> Vec<Row> {
     }
 }
 
+/// What makes `new` of `old`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile five of them for every kind of text.
+pub fn diff_ops(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
+    let mut hook = Compact::new(Replace::new(Capture::new()), old, new);
+    let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
+    hook.into_inner().into_inner().into_ops()
+}
+
 fn texts(before: &str, after: &str) -> Vec<Row> {
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let mut rows = Vec::new();
-    for operation in TextDiff::from_slices(&old, &new).ops() {
+    for operation in diff_ops(&old, &new) {
         let (old, new) = (&old[operation.old_range()], &new[operation.new_range()]);
         for index in 0..old.len().max(new.len()) {
             let line = |lines: &[&str]| lines.get(index).map(|line| visible(line).into_owned());
@@ -175,13 +184,13 @@ fn marked(theme: &Theme, mark: &str, text: &str, other: Option<&str>, role: Role
 fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec<Span<'static>> {
     let style = theme.style(role);
     let Some(other) = other else { return vec![Span::styled(text.to_owned(), style)] };
-    let difference = TextDiff::from_unicode_words(other, text);
-    let own = difference.iter_all_changes().filter(|change| change.tag() != ChangeTag::Delete);
-    own.map(|change| {
-        let strong = if change.tag() == ChangeTag::Insert { Modifier::BOLD | Modifier::UNDERLINED } else { Modifier::empty() };
-        Span::styled(change.value().to_owned(), Style::add_modifier(style, strong))
-    })
-    .collect()
+    let words = |text| <str as UnicodeSegmentation>::split_word_bounds(text).collect::<Vec<_>>();
+    let (other, own) = (words(other), words(text));
+    let pieces = diff_ops(&other, &own).into_iter().flat_map(|operation| {
+        let strong = if operation.tag() == DiffTag::Equal { Modifier::empty() } else { Modifier::BOLD | Modifier::UNDERLINED };
+        own[operation.new_range()].iter().map(move |word| Span::styled((*word).to_owned(), Style::add_modifier(style, strong)))
+    });
+    pieces.collect()
 }
 
 /// Pieces broken to a width, wherever that is.
