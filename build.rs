@@ -1,6 +1,6 @@
-//! With the feature `cuda`: compiles every `src/kernels/*.cu` to a fatbin (machine code for one capability, and PTX for later ones) that the binary carries,
-//! and links against jumps (`cuda_link.c`) in place of NVIDIA's libraries, which are looked up at run time.
-//! Always: says what tests may do on this machine.
+//! With the feature `cuda`: compiles every `src/kernels/*.cu` to a fatbin (machine code for one capability, and PTX for
+//! later ones) that the binary carries, and links against jumps (`cuda_link.c`) in place of NVIDIA's libraries, which
+//! are looked up at run time. Always: says what tests may do on this machine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,14 @@ fn main() {
     }
 }
 
-/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that cannot run so are ignored.
+/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that cannot run so
+/// are ignored.
 fn tell_rights() {
     // The nearest to "another user".
     println!("cargo:rerun-if-env-changed=HOME");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let capabilities =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     for (name, capability) in [("can_chown", 0), ("can_write_anywhere", 1), ("can_mount", 21)] {
         println!("cargo:rustc-check-cfg=cfg({name})");
         if capabilities.is_some_and(|bits| bits >> capability & 1 == 1) {
@@ -50,7 +52,10 @@ fn compile_kernels(out: &Path) -> Result<(), String> {
         let name = source.display();
         let output = child?.wait_with_output().map_err(|error| format!("{name}: {error}"))?;
         if !output.status.success() {
-            return Err(format!("nvcc could not compile {name}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")));
+            return Err(format!(
+                "nvcc could not compile {name}: {}",
+                String::from_utf8_lossy(&output.stderr).replace('\n', " | ")
+            ));
         }
     }
     Ok(())
@@ -78,16 +83,22 @@ fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Ch
 }
 
 fn nvcc() -> Command {
-    Command::new(std::env::var_os("CUDA_HOME").map_or_else(|| PathBuf::from("nvcc"), |home| PathBuf::from(home).join("bin/nvcc")))
+    Command::new(
+        std::env::var_os("CUDA_HOME")
+            .map_or_else(|| PathBuf::from("nvcc"), |home| PathBuf::from(home).join("bin/nvcc")),
+    )
 }
 
 /// A folder that the linker searches first, with an archive in place of each library that cudarc and candle name.
 fn link_at_run_time(out: &Path) -> Result<(), String> {
     let folder = out.join("link");
-    let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    let write =
+        |path: &Path, text: &str| std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let headers = out.join("headers.cpp");
-    let includes = ["cuda.h", "cublas_v2.h", "cublasLt.h", "curand.h", "nvrtc.h"].map(|header| format!("#include <{header}>\n")).concat();
+    let includes = ["cuda.h", "cublas_v2.h", "cublasLt.h", "curand.h", "nvrtc.h"]
+        .map(|header| format!("#include <{header}>\n"))
+        .concat();
     write(&headers, &format!("{includes}versions: CUDA_VERSION CUBLAS_VER_MAJOR CURAND_VER_MAJOR\n"))?;
     let declared = output(nvcc().arg("-E").arg(&headers))?;
     let versions = declared.lines().find_map(|line| line.strip_prefix("versions: ")).unwrap_or_default();
@@ -97,10 +108,17 @@ fn link_at_run_time(out: &Path) -> Result<(), String> {
     println!("cargo:rustc-env=GRPO_TUI_CUDA_VERSION={cuda}");
     println!("cargo:rustc-env=GRPO_TUI_CUBLAS_VERSION={cublas}");
     println!("cargo:rustc-env=GRPO_TUI_CURAND_VERSION={curand}");
-    let functions: String = functions(&declared).iter().map(|(name, library)| format!("F({name}, {library})\n")).collect();
+    let functions: String =
+        functions(&declared).iter().map(|(name, library)| format!("F({name}, {library})\n")).collect();
     write(&out.join("functions.h"), &functions)?;
     let object = out.join("cuda_link.o");
-    output(nvcc().args(["-c", "-O2", "-Xcompiler", "-fPIC", "src/kernels/cuda_link.c", "-o"]).arg(&object).arg("-I").arg(out))?;
+    output(
+        nvcc()
+            .args(["-c", "-O2", "-Xcompiler", "-fPIC", "src/kernels/cuda_link.c", "-o"])
+            .arg(&object)
+            .arg("-I")
+            .arg(out),
+    )?;
     output(nvcc().arg("-lib").arg(&object).arg("-o").arg(folder.join("libcuda.a")))?;
     for name in ["libcublas.a", "libcublasLt.a", "libcurand.a", "libnvrtc.a"] {
         write(&folder.join(name), "!<arch>\n")?; // an archive without members
@@ -114,7 +132,10 @@ fn link_at_run_time(out: &Path) -> Result<(), String> {
     }
     println!("cargo:rustc-link-search=native={}", folder.display());
     if std::env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("-L")) {
-        println!("cargo::warning=RUSTFLAGS has -L: a folder with NVIDIA's libraries would be searched before {}", folder.display());
+        println!(
+            "cargo::warning=RUSTFLAGS has -L: a folder with NVIDIA's libraries would be searched before {}",
+            folder.display()
+        );
     }
     // What the static CUDA runtime needs where these are not yet part of the C library.
     for library in ["dl", "pthread", "rt"] {
@@ -125,11 +146,14 @@ fn link_at_run_time(out: &Path) -> Result<(), String> {
 
 /// Every function that the headers declare, with its library as `cuda_link.c` names it.
 fn functions(declared: &str) -> BTreeSet<(&str, &str)> {
-    let prefixes = [("cublasLt", "unused"), ("cublas", "cublas"), ("curand", "curand"), ("nvrtc", "unused"), ("cu", "driver")];
+    let prefixes =
+        [("cublasLt", "unused"), ("cublas", "cublas"), ("curand", "curand"), ("nvrtc", "unused"), ("cu", "driver")];
     let words = declared.split(|character: char| !(character.is_ascii_alphanumeric() || "_(".contains(character)));
     let names = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
     let library = |name: &str| {
-        let fits = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_uppercase()));
+        let fits = |prefix: &str| {
+            name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_uppercase()))
+        };
         prefixes.iter().find(|(prefix, _)| fits(prefix)).map(|(_, library)| *library)
     };
     names.filter_map(|name| Some((name, library(name)?))).collect()
@@ -144,11 +168,16 @@ fn static_library(name: &str) -> Result<PathBuf, String> {
     let folders = plan.split('"').filter_map(|word| word.strip_prefix("-L")).map(|folder| Path::new(folder).join(name));
     let compiler = Command::new("c++").arg(format!("-print-file-name={name}")).output().ok();
     let told = compiler.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    folders.chain(told).find(|path| path.is_file()).ok_or_else(|| format!("{name} was found neither by nvcc nor by c++"))
+    folders
+        .chain(told)
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("{name} was found neither by nvcc nor by c++"))
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)"))?;
     if !output.status.success() {
         return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")));
     }

@@ -1,4 +1,5 @@
-//! Opening and following a run of 100,000 steps with 8 x 8 groups: `cargo bench --no-default-features --features view --bench history [-- STEPS]`.
+//! Opening and following a run of 100,000 steps with 8 x 8 groups: `cargo bench --no-default-features --features view
+//! --bench history [-- STEPS]`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
 
 use std::path::Path;
@@ -58,7 +59,11 @@ fn open(run: &Path) {
     let (start, before) = (Instant::now(), processor_seconds());
     let state = RunState::read(run).unwrap();
     let (wall, processor) = (start.elapsed().as_secs_f64() * 1e3, (processor_seconds() - before) * 1e3);
-    println!("opened in {wall:.0} ms ({processor:.0} ms of a core), {:.1} MB at most, step {}", peak_megabytes(), state.last_step);
+    println!(
+        "opened in {wall:.0} ms ({processor:.0} ms of a core), {:.1} MB at most, step {}",
+        peak_megabytes(),
+        state.last_step
+    );
 }
 
 fn follow(run: &Path, seconds: u64) {
@@ -77,15 +82,21 @@ fn follow(run: &Path, seconds: u64) {
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0 / 1e6
+    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0
+        / 1e6
 }
 
 /// User and system time of this process so far, by the scheduler's own count.
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let of_task = |text: &str| text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).unwrap_or(0.0);
+    let of_task = |text: &str| {
+        text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).unwrap_or(0.0)
+    };
     let tasks = std::fs::read_dir("/proc/self/task").map(|tasks| {
-        tasks.flatten().map(|task| of_task(&std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default())).sum::<f64>()
+        tasks
+            .flatten()
+            .map(|task| of_task(&std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default()))
+            .sum::<f64>()
     });
     tasks.unwrap_or_else(|_| of_task(&text)) / 1e9
 }

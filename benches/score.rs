@@ -1,4 +1,5 @@
-//! How many invoice completions one core scores a second: `cargo bench --bench score`; with a folder, also writes the texts there for a peer to time.
+//! How many invoice completions one core scores a second: `cargo bench --bench score`; with a folder, also writes the
+//! texts there for a peer to time.
 
 use std::time::Instant;
 
@@ -27,7 +28,12 @@ fn main() {
         })
         .collect();
     if let Some(folder) = std::env::args().nth(1).filter(|argument| !argument.starts_with("--")) {
-        let lines: String = mixed.iter().cycle().take(20_000).map(|text| format!("{}\n", serde_json::Value::from(text.as_str()))).collect();
+        let lines: String = mixed
+            .iter()
+            .cycle()
+            .take(20_000)
+            .map(|text| format!("{}\n", serde_json::Value::from(text.as_str())))
+            .collect();
         std::fs::write(std::path::Path::new(&folder).join("mixed.jsonl"), lines).unwrap_or_else(|error| fail(&error));
     }
     for (name, texts, with_rows) in [

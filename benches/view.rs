@@ -1,5 +1,13 @@
-//! Figures of the workbench as a user meets them: the release program in a terminal of its own, during a live run. `cargo bench --bench view`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations, dead_code, unreachable_pub)]
+//! Figures of the workbench as a user meets them: the release program in a terminal of its own, during a live run.
+//! `cargo bench --bench view`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_debug_implementations,
+    dead_code,
+    unreachable_pub
+)]
 
 #[path = "../tests/view/live_run.rs"]
 mod live_run;
@@ -62,7 +70,8 @@ fn charts() {
         ("chart of 100,000 steps, raw", 0.0, (1, 100_000)),
         ("chart of 200 of 100,000 steps, smoothed", 0.9, (50_000, 50_200)),
     ] {
-        let curve = Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &series, smoothing, last: 100_000 };
+        let curve =
+            Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &series, smoothing, last: 100_000 };
         let chart = Chart { curves: vec![curve], steps, ..Chart::default() };
         let sample = || {
             let begin = Instant::now();
@@ -77,8 +86,11 @@ fn charts() {
 fn scoring_again() {
     let (run, task) = (program::sample_data("finished-run"), Task::embedded("invoice").unwrap());
     let rows = items::rows_of_run(&run.join("task"));
-    let all: Vec<_> =
-        (0..64).map(|index| (index, Arc::new(items::Items::step(&run, index % 40 + 1, &rows, Advantage::Standardized).unwrap()))).collect();
+    let all: Vec<_> = (0..64)
+        .map(|index| {
+            (index, Arc::new(items::Items::step(&run, index % 40 + 1, &rows, Advantage::Standardized).unwrap()))
+        })
+        .collect();
     let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();
     let sample = || {
         let begin = Instant::now();
@@ -167,7 +179,8 @@ fn idle(figure: &str, with_run: bool) {
     println!("{:<58} {}", "  its memory", memory(session.process(), "VmRSS"));
 }
 
-/// Watching a run of 10,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and after going through its curves.
+/// Watching a run of 10,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and
+/// after going through its curves.
 fn long_run() {
     const STEPS: u64 = 10_000;
     let home = tempfile::tempdir().unwrap();
@@ -181,7 +194,11 @@ fn long_run() {
     let begin = Instant::now();
     session.send("\r");
     session.wait_text(&format!("groups of step {STEPS}"));
-    println!("{:<58} {:>9.1} ms", "opening a run of 10,000 steps, with its first listing", milliseconds(begin.elapsed()));
+    println!(
+        "{:<58} {:>9.1} ms",
+        "opening a run of 10,000 steps, with its first listing",
+        milliseconds(begin.elapsed())
+    );
     for step in STEPS + 1..=STEPS + 20 {
         seq = long_log::write_steps(&log, step, step, seq);
         // Its curves, nearer and farther, as somebody looks at them.

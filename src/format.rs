@@ -1,11 +1,13 @@
-//! Numbers and names as a person reads them: shares, bytes, times, counts, ids, places in a text, misspelt names. What is not known is `n/a`.
+//! Numbers and names as a person reads them: shares, bytes, times, counts, ids, places in a text, misspelt names. What
+//! is not known is `n/a`.
 
 /// The value as text, `n/a` where there is none.
 pub fn or_na<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "n/a".to_owned(), show)
 }
 
-/// Three significant digits in at most eight columns: `0.731`, `12.4`, `184`, `1.5e-5`. `nan` is a value that was measured.
+/// Three significant digits in at most eight columns: `0.731`, `12.4`, `184`, `1.5e-5`. `nan` is a value that was
+/// measured.
 pub fn amount(value: f64) -> String {
     let size = value.abs();
     match size {
@@ -55,7 +57,8 @@ pub fn count(number: usize) -> String {
 /// `1,134,240`
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
 }
 
@@ -175,8 +178,16 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let small = [(0.0, "0"), (1.0, "1"), (0.7312, "0.731"), (0.02314, "0.0231"), (-2.4749, "-2.475"), (1.5e-5, "1.5e-5")];
-        let large = [(12.44, "12.4"), (9800.0, "9800"), (2e9, "2e9"), (f64::NAN, "nan"), (f64::NEG_INFINITY, "-inf"), (-1.4e-17, "~0")];
+        let small =
+            [(0.0, "0"), (1.0, "1"), (0.7312, "0.731"), (0.02314, "0.0231"), (-2.4749, "-2.475"), (1.5e-5, "1.5e-5")];
+        let large = [
+            (12.44, "12.4"),
+            (9800.0, "9800"),
+            (2e9, "2e9"),
+            (f64::NAN, "nan"),
+            (f64::NEG_INFINITY, "-inf"),
+            (-1.4e-17, "~0"),
+        ];
         check(amount, &small);
         check(amount, &large);
         check(percent, &[(0.594, "59.4%"), (1.0, "100.0%"), (f64::NAN, "n/a")]);
@@ -212,11 +223,13 @@ mod tests {
 
     #[test]
     fn times_are_short() {
-        let seconds = [(0.0, "0.0 s"), (0.0002, "1 ms"), (0.0241, "24 ms"), (0.0998, "0.1 s"), (0.42, "0.4 s"), (12.4, "12 s")];
+        let seconds =
+            [(0.0, "0.0 s"), (0.0002, "1 ms"), (0.0241, "24 ms"), (0.0998, "0.1 s"), (0.42, "0.4 s"), (12.4, "12 s")];
         let hours = [(200.0, "3m 20s"), (5160.0, "1h 26m"), (90_000.0, "1d 1h"), (f64::INFINITY, "n/a"), (-1.0, "n/a")];
         check(duration, &seconds);
         check(duration, &hours);
-        let ages = [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (3_600, "1h"), (90_000, "1d"), (604_800 * 3, "3w")];
+        let ages =
+            [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (3_600, "1h"), (90_000, "1d"), (604_800 * 3, "3w")];
         check(|seconds: u64| age(seconds * 1000 + 5, 5), &ages);
         assert_eq!(age(0, 10), "0s");
     }

@@ -1,4 +1,5 @@
-//! grpo-tui: make a language model's structured output reliable. The modules, in the order in which data flows; a module uses only modules above it.
+//! grpo-tui: make a language model's structured output reliable. The modules, in the order in which data flows; a
+//! module uses only modules above it.
 
 // Without tensors or a terminal:
 pub mod format; // numbers as text for people: percentages, bytes, times, counts, ids

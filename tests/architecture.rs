@@ -1,11 +1,27 @@
 //! The arrows between rooms, the crates each room may name, and the shape of every file, read from the source text.
 
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
-const FIRST_BLOCK: [&str; 14] =
-    ["format", "files", "config", "secrets", "hub", "task", "text", "dataset", "score", "statistics", "advantage", "plan", "run", "report"];
+const FIRST_BLOCK: [&str; 14] = [
+    "format",
+    "files",
+    "config",
+    "secrets",
+    "hub",
+    "task",
+    "text",
+    "dataset",
+    "score",
+    "statistics",
+    "advantage",
+    "plan",
+    "run",
+    "report",
+];
 const ENGINE: [&str; 8] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train", "bench"];
 const FRONT: [&str; 2] = ["view", "cli"];
 
@@ -39,7 +55,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["run", "view", "eval"]),
     ("directories", &["run", "view", "cli"]),
     ("rustix", &["files", "plan", "run", "view"]),
-    // close_range for launched workers, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's libraries.
+    // close_range for launched workers, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
+    // libraries.
     ("libc", &["run", "view", "kernels"]),
     ("base64", &["view"]),
     ("clap", &["cli"]),
@@ -60,7 +77,8 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 11] = ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "eval", "train"];
+const READERS: [&str; 11] =
+    ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "eval", "train"];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 /// Files of these rooms that open something else: a folder to lock, the user's own certificates, the system's files.
@@ -84,10 +102,14 @@ fn violations(path: &str, text: &str) -> Vec<String> {
     }
     if room_of(path).is_some_and(|room| READERS.contains(&room)) && !OPEN_OTHERS.contains(&path) {
         let code = text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]")).enumerate();
-        let opens =
-            |line: &str| OPENERS.iter().any(|opener| line.contains(opener)) && !line.contains("\"/proc") && !line.contains("\"/dev");
+        let opens = |line: &str| {
+            OPENERS.iter().any(|opener| line.contains(opener)) && !line.contains("\"/proc") && !line.contains("\"/dev")
+        };
         found.extend(code.filter(|(_, line)| opens(line)).map(|(index, _)| {
-            format!("{path}:{}: opens a file itself; `crate::files` refuses what would wait, act or never end", index + 1)
+            format!(
+                "{path}:{}: opens a file itself; `crate::files` refuses what would wait, act or never end",
+                index + 1
+            )
         }));
     }
     if let Some(room) = room_of(path) {
@@ -96,7 +118,8 @@ fn violations(path: &str, text: &str) -> Vec<String> {
                 .push(format!("{path}: the room `{room}` has no place in the order of rooms; add it to the list in tests/architecture.rs"));
         }
         for (index, line) in code_lines(text).iter().enumerate() {
-            let wrong = wrong_rooms(room, line).into_iter().chain(wrong_crates(room, line)).chain(leaves_room(path, line));
+            let wrong =
+                wrong_rooms(room, line).into_iter().chain(wrong_crates(room, line)).chain(leaves_room(path, line));
             let wrong = wrong.chain(other_way_out(path, line));
             found.extend(wrong.map(|what| format!("{path}:{}: {what}", index + 1)));
         }
@@ -110,7 +133,8 @@ fn room_of(path: &str) -> Option<&str> {
     Some(room)
 }
 
-/// The lines before `#[cfg(test)]`, each without comments and without what stands in double quotes; a `use` over several lines is moved to its first.
+/// The lines before `#[cfg(test)]`, each without comments and without what stands in double quotes; a `use` over
+/// several lines is moved to its first.
 fn code_lines(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut open_since = None;
@@ -124,7 +148,8 @@ fn code_lines(text: &str) -> Vec<String> {
             None => lines.push(code),
         }
         let first = open_since.unwrap_or(lines.len() - 1);
-        let is_open = lines[first].contains("::{") && lines[first].matches('{').count() > lines[first].matches('}').count();
+        let is_open =
+            lines[first].contains("::{") && lines[first].matches('{').count() > lines[first].matches('}').count();
         open_since = (is_open && lines[first].contains("use ")).then_some(first);
     }
     lines
@@ -185,7 +210,11 @@ fn wrong_rooms(room: &str, line: &str) -> Vec<String> {
         Some(other) => other > own || (room == "view" && other >= FIRST_BLOCK.len() && other != own),
         None => false,
     };
-    rooms_named(line).into_iter().filter(wrong).map(|named| format!("`{room}` uses `{named}`, which is not above it")).collect()
+    rooms_named(line)
+        .into_iter()
+        .filter(wrong)
+        .map(|named| format!("`{room}` uses `{named}`, which is not above it"))
+        .collect()
 }
 
 fn wrong_crates(room: &str, line: &str) -> Vec<String> {
@@ -194,7 +223,9 @@ fn wrong_crates(room: &str, line: &str) -> Vec<String> {
         let outside = CRATES.iter().any(|(name, rooms)| name == word && !rooms.is_empty() && !rooms.contains(&room));
         let engine_word = word.starts_with("candle");
         let view_word = word.starts_with("ratatui") || word.starts_with("crossterm");
-        (outside && line.contains(&format!("{word}::"))) || (engine_word && !ENGINE.contains(&room)) || (view_word && room != "view")
+        (outside && line.contains(&format!("{word}::")))
+            || (engine_word && !ENGINE.contains(&room))
+            || (view_word && room != "view")
     };
     words.filter(barred).map(|word| format!("`{room}` names the crate `{word}`")).collect()
 }
@@ -208,17 +239,21 @@ fn leaves_room(path: &str, line: &str) -> Option<String> {
     line.contains(&chain).then(|| format!("`{chain}` leaves the room; write `crate::` so that the arrow is seen"))
 }
 
-/// Text that goes to the terminal another way than through `cli/output.rs`, which lets no control character out, or through the view's terminal. In `cli`
-/// `println!` and `eprintln!` are `output`'s own.
+/// Text that goes to the terminal another way than through `cli/output.rs`, which lets no control character out, or
+/// through the view's terminal. In `cli` `println!` and `eprintln!` are `output`'s own.
 fn other_way_out(path: &str, line: &str) -> Option<String> {
     // A worker that has lost its folder ends at once and says why in its own log, made visible there.
-    let own = ["src/cli/output.rs", "src/run/control/listener.rs"].contains(&path) || path.starts_with("src/view/terminal/");
+    let own =
+        ["src/cli/output.rs", "src/run/control/listener.rs"].contains(&path) || path.starts_with("src/view/terminal/");
     let words = line.split(|character: char| !(character.is_alphanumeric() || "_!().:".contains(character)));
     let is_way = |word: &str| {
         let is_call = |name: &str| word.starts_with(name) || word.contains(&format!("::{name}"));
         let lines = !path.starts_with("src/cli/") && (is_call("println!(") || is_call("eprintln!("));
         let handle = word.contains("stdout()") || word.contains("stderr()");
-        let raw = is_call("print!(") || is_call("eprint!(") || word.contains("std::println!") || word.contains("std::eprintln!");
+        let raw = is_call("print!(")
+            || is_call("eprint!(")
+            || word.contains("std::println!")
+            || word.contains("std::eprintln!");
         lines || raw || (handle && !word.contains("is_terminal()"))
     };
     let found = if own { None } else { words.into_iter().find(|word| is_way(word)) };
@@ -259,8 +294,13 @@ fn every_file_keeps_the_rules() {
 fn every_dependency_has_its_rooms() {
     let manifest: toml::Table = std::fs::read_to_string(package().join("Cargo.toml")).unwrap().parse().unwrap();
     let placed = |name: &str| CRATES.iter().any(|(known, _)| *known == name);
-    let missing: Vec<String> =
-        manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).filter(|name| !placed(name)).collect();
+    let missing: Vec<String> = manifest["dependencies"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .map(|name| name.replace('-', "_"))
+        .filter(|name| !placed(name))
+        .collect();
     assert!(missing.is_empty(), "say in tests/architecture.rs which rooms may use {missing:?}");
 }
 
@@ -298,7 +338,11 @@ fn each_rule_can_fail() {
     check("src/score/mod.rs", &with("use crate::train::Trainer;"), &["score/mod.rs:2: `score` uses `train`"]);
     check("src/hub/cache.rs", &with("let x = crate::task::read();"), &["`hub` uses `task`"]);
     check("src/model/mod.rs", &with("use grpo_tui::rollout::Sampler;"), &["`model` uses `rollout`"]);
-    check("src/task/mod.rs", &with("use crate::{hub::find_model, score::{Scorer, train}, cli};"), &["uses `score`", "uses `cli`"]);
+    check(
+        "src/task/mod.rs",
+        &with("use crate::{hub::find_model, score::{Scorer, train}, cli};"),
+        &["uses `score`", "uses `cli`"],
+    );
     check(
         "src/task/mod.rs",
         &with("use crate::{\n    hub::{a, b},\n    score::c,\n};\nuse crate::cli;"),
@@ -319,7 +363,11 @@ fn each_rule_can_fail() {
     check("src/run/mod.rs", &with("use tokenizers::Tokenizer;"), &["`run` names the crate `tokenizers`"]);
     check("src/run/mod.rs", &with("let tokenizers = 3;"), &[]);
     check("src/score/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &[]);
-    check("src/dataset/mod.rs", &with("let schema = jsonschema::validator_for(x);"), &["`dataset` names the crate `jsonschema`"]);
+    check(
+        "src/dataset/mod.rs",
+        &with("let schema = jsonschema::validator_for(x);"),
+        &["`dataset` names the crate `jsonschema`"],
+    );
     // Ways to the terminal.
     check("src/run/mod.rs", &with("println!(\"x\");"), &["go through `cli::output`"]);
     check("src/cli/score.rs", &with("println!(\"x\"); eprintln!(\"x\");"), &[]);
@@ -327,7 +375,11 @@ fn each_rule_can_fail() {
     check("src/cli/score.rs", &with("print!(\"x\");"), &["print!("]);
     check("src/cli/score.rs", &with("let mut out = std::io::stdout().lock();"), &["stdout()"]);
     check("src/cli/score.rs", &with("writeln!(io::stderr(), \"x\");"), &["stderr()"]);
-    check("src/cli/score.rs", &with("if std::io::stderr().is_terminal() { Command::new(x).stdout(Stdio::null()); }"), &[]);
+    check(
+        "src/cli/score.rs",
+        &with("if std::io::stderr().is_terminal() { Command::new(x).stdout(Stdio::null()); }"),
+        &[],
+    );
     check("src/cli/output.rs", &with("let mut out = std::io::stdout().lock();"), &[]);
     // Opening files.
     check("src/run/state.rs", &with("let text = std::fs::read_to_string(path)?;"), &["opens a file itself"]);
@@ -338,149 +390,4 @@ fn each_rule_can_fail() {
     check("src/hub/mod.rs", &with("// crate::train and candle_core::Tensor"), &[]);
     check("src/hub/mod.rs", &with("let x = \"crate::train candle_core::Tensor\";"), &[]);
     check("src/hub/mod.rs", &with("#[cfg(test)]\nmod tests { use crate::train; }"), &[]);
-}
-
-/// The files that a file of the view names, in `use` and in paths, test code aside; `modules` are all files by their module's path.
-fn files_named<'a>(module: &[&str], text: &str, modules: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&'a str> {
-    let lines = code_lines(text).join(" ");
-    // What stands in braces behind a path is a path each.
-    let mut paths = Vec::new();
-    let (mut stack, mut word) = (vec![String::new()], String::new());
-    for character in lines.chars() {
-        match character {
-            _ if character.is_alphanumeric() || character == '_' || character == ':' => word.push(character),
-            '{' if word.ends_with("::") => stack.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word))),
-            _ => {
-                // Nothing, as after a comma in braces, is no path.
-                if !word.is_empty() {
-                    paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
-                }
-                if character == '}' && stack.len() > 1 {
-                    stack.pop();
-                }
-                if character == ';' {
-                    stack.truncate(1);
-                }
-            }
-        }
-    }
-    paths.iter().filter(|path| path.contains("::")).filter_map(|path| file_of(module, path, modules)).collect()
-}
-
-/// The file of the longest beginning of a path that is a module.
-fn file_of<'a>(module: &[&str], path: &str, modules: &'a BTreeMap<Vec<String>, String>) -> Option<&'a str> {
-    let mut parts = path.split("::").peekable();
-    let mut place: Vec<String> = match parts.peek()? {
-        &"crate" => Vec::new(),
-        &"super" | &"self" => module.iter().map(|part| (*part).to_owned()).collect(),
-        first => {
-            let child: Vec<String> = module.iter().chain([first]).map(|part| (*part).to_owned()).collect();
-            modules.contains_key(&child).then(|| module.iter().map(|part| (*part).to_owned()).collect())?
-        }
-    };
-    while let Some(part) = parts.next_if(|part| ["crate", "super", "self"].contains(part)) {
-        if part == "super" {
-            place.pop();
-        }
-    }
-    for part in parts {
-        place.push(part.to_owned());
-        if !modules.contains_key(&place) {
-            place.pop();
-            break;
-        }
-    }
-    modules.get(&place).map(String::as_str)
-}
-
-/// Files that name each other, directly or through others, each with the others of its circle.
-fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
-    let reach = |from: &'a str| {
-        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
-        while let Some(file) = open.pop() {
-            open.extend(arrows.get(file).into_iter().flatten().filter(|next| seen.insert(**next)));
-        }
-        seen
-    };
-    let reached: BTreeMap<&str, BTreeSet<&str>> = arrows.keys().map(|file| (*file, reach(file))).collect();
-    let circle = |file: &&'a str| -> BTreeSet<&'a str> {
-        reached[file].iter().filter(|other| reached.get(**other).is_some_and(|back| back.contains(file))).copied().collect()
-    };
-    let found: BTreeSet<BTreeSet<&str>> = arrows.keys().map(circle).filter(|circle| circle.len() > 1).collect();
-    found.into_iter().collect()
-}
-
-/// All modules of the library, by their paths.
-fn modules() -> BTreeMap<Vec<String>, String> {
-    let (mut files, source) = (Vec::new(), package().join("src"));
-    rust_files(&source, &mut files);
-    let module = |file: &PathBuf| {
-        let path = file.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
-        let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
-        let parts = if name == "lib" { Vec::new() } else { name.split('/').map(str::to_owned).collect() };
-        (parts, path)
-    };
-    files.iter().map(module).filter(|(_, path)| path != "main.rs").collect()
-}
-
-#[test]
-fn files_name_each_other_in_no_circle() {
-    let modules = modules();
-    // What a room's own list hands on is asked of the view alone.
-    let is_read = |path: &&str| {
-        let room = path.split('/').next().unwrap_or_default();
-        room == "view" || (["rollout", "update", "checkpoint", "eval", "train", "bench"].contains(&room) && !path.ends_with("/mod.rs"))
-    };
-    let mut arrows = BTreeMap::new();
-    for (module, path) in modules.iter().filter(|(_, path)| is_read(&path.as_str())) {
-        let module: Vec<&str> = module.iter().map(String::as_str).collect();
-        let text = std::fs::read_to_string(package().join("src").join(path)).unwrap();
-        let named: BTreeSet<&str> =
-            files_named(&module, &text, &modules).into_iter().filter(is_read).filter(|other| other != path).collect();
-        arrows.insert(path.as_str(), named);
-    }
-    let is_found = |from, to| arrows.get(from).is_some_and(|named: &BTreeSet<&str>| named.contains(to));
-    assert!(
-        is_found("view/update.rs", "view/app.rs") && is_found("train/grpo.rs", "train/recorder.rs"),
-        "the arrows are not read: {arrows:?}"
-    );
-    let found = circles(&arrows);
-    assert!(found.is_empty(), "files that name each other in a circle: {found:#?}");
-}
-
-#[test]
-fn no_screen_names_another() {
-    let modules = modules();
-    let screen = |path: &str| path.strip_prefix("view/screens/").map(|rest| rest.split(['/', '.']).next().unwrap_or_default().to_owned());
-    let mut found = Vec::new();
-    for (module, path) in &modules {
-        let Some(own) = screen(path) else { continue };
-        let module: Vec<&str> = module.iter().map(String::as_str).collect();
-        let text = std::fs::read_to_string(package().join("src").join(path)).unwrap();
-        let others = files_named(&module, &text, &modules).into_iter().filter(|other| screen(other).is_some_and(|other| other != own));
-        found.extend(others.map(|other| format!("{path} names {other}")));
-    }
-    assert!(found.is_empty(), "{found:#?}");
-}
-
-#[test]
-fn a_circle_is_found() {
-    let modules: BTreeMap<Vec<String>, String> = [("a", "a.rs"), ("a::b", "a/b.rs"), ("c", "c.rs")]
-        .map(|(module, file)| (module.split("::").map(str::to_owned).collect(), file.to_owned()))
-        .into();
-    let check = |module: &[&str], text: &str, expected: &[&str]| {
-        assert_eq!(files_named(module, text, &modules).into_iter().collect::<Vec<_>>(), expected, "{text}");
-    };
-    check(&["a"], "use crate::{c::X, a::b::{Y, Z}};", &["a/b.rs", "c.rs"]);
-    check(&["a"], "let x = b::y(); // crate::c::z", &["a/b.rs"]);
-    check(&["a", "b"], "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }", &["a.rs"]);
-    check(&["a", "b"], "use super::{ b };", &["a/b.rs"]);
-    check(&["c"], "use std::fmt;\nlet x = other::y;", &[]);
-    let arrows = |pairs: &[(&'static str, &'static str)]| {
-        let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        pairs.iter().for_each(|(from, to)| _ = arrows.entry(from).or_default().insert(to));
-        circles(&arrows)
-    };
-    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("a", "c")]).len(), 0);
-    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]), [BTreeSet::from(["a", "b", "c"])]);
 }

@@ -1,4 +1,5 @@
-//! What can be wrong with what the program is given: one clear message with the place and the remedy, exit code 1 or 2, and nothing that existed harmed.
+//! What can be wrong with what the program is given: one clear message with the place and the remedy, exit code 1 or 2,
+//! and nothing that existed harmed.
 #![cfg(feature = "engine")]
 
 use std::collections::BTreeMap;
@@ -90,11 +91,21 @@ fn a_task_with_something_wrong_in_it() {
     let no_rows = "no prompt rows; write one JSON object per line";
     for (file, what, code, parts) in [
         ("task.toml", Removed, 1, &["no task \"task\"", "the folder has no task.toml"][..]),
-        ("schema.json", Removed, 1, &["task/schema.json: No such file", "write the file, or name another one in task.toml"]),
+        (
+            "schema.json",
+            Removed,
+            1,
+            &["task/schema.json: No such file", "write the file, or name another one in task.toml"],
+        ),
         ("train.jsonl", Removed, 1, &["task/train.jsonl: No such file", "write the file"]),
         ("eval.jsonl", Removed, 1, &["task/eval.jsonl: No such file", "write the file"]),
         ("eval-large.jsonl", Removed, 1, &["task/eval-large.jsonl: No such file", "write the file"]),
-        ("eval.jsonl", Text("\n{\"messages\": ["), 1, &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object per line"]),
+        (
+            "eval.jsonl",
+            Text("\n{\"messages\": ["),
+            1,
+            &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object per line"],
+        ),
         (
             "eval-large.jsonl",
             Text("{\"prompt\":\"x\"}"),
@@ -124,14 +135,24 @@ fn a_task_with_something_wrong_in_it() {
             2,
             &["task/task.toml line 33: `max_steps` is string `x`; it must be"],
         ),
-        ("task.toml", Replaced("strip_thinking", "strip_thinkin"), 1, &["task/task.toml line 18", "did you mean `strip_thinking`?"]),
+        (
+            "task.toml",
+            Replaced("strip_thinking", "strip_thinkin"),
+            1,
+            &["task/task.toml line 18", "did you mean `strip_thinking`?"],
+        ),
         ("task.toml", Replaced("unparsable = 0.0", "unparsable = 2.0"), 1, &["task/task.toml line 16", "must rise"]),
     ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         damage(&small_task(folder.path()).join(file), &what);
         check(folder.path(), &training(&[]), code, parts);
     }
-    check(folder.path(), &["train", "./nonesuch"], 1, &["no task \"./nonesuch\": no such folder; `grpo-tui init DIR` makes"]);
+    check(
+        folder.path(),
+        &["train", "./nonesuch"],
+        1,
+        &["no task \"./nonesuch\": no such folder; `grpo-tui init DIR` makes"],
+    );
     check(folder.path(), &["eval", "invoise", "--model", "tiny"], 1, &["no task \"invoise\": did you mean `invoice`?"]);
 }
 
@@ -139,12 +160,14 @@ fn a_task_with_something_wrong_in_it() {
 fn a_prompt_that_is_too_long() {
     let folder = tempfile::tempdir().unwrap();
     let task = small_task(folder.path());
-    let long = format!("{{\"id\":\"long\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}\n", "7".repeat(1500));
+    let long =
+        format!("{{\"id\":\"long\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}\n", "7".repeat(1500));
     fs::write(task.join("eval.jsonl"), long).unwrap();
     let place = "task/eval.jsonl line 1 (`long`): the prompt has 1";
     let limit = "limit 416 (max_seq_len 512 less max_completion_tokens 96); shorten it, or raise max_seq_len";
     check(folder.path(), &training(&[]), 1, &[place, limit]);
-    let limit = "limit 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
+    let limit =
+        "limit 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
     check(folder.path(), &training(&["--set", "max_seq_len=100000"]), 1, &[place, limit]);
     check(folder.path(), &["eval", "task", "--model", "tiny", "--on", "eval"], 1, &[place, limit]);
     check(folder.path(), &["sample", "task", "--model", "tiny"], 1, &[place, limit]);
@@ -157,7 +180,11 @@ fn a_model_with_something_wrong_in_it() {
     let model = folder.path().join("model");
     let template = "\"chat_template\":";
     for (file, what, parts) in [
-        ("model.safetensors", Truncated(1_000_000), &["safetensors: truncated", "the file has 1000000", "copy the file again"][..]),
+        (
+            "model.safetensors",
+            Truncated(1_000_000),
+            &["safetensors: truncated", "the file has 1000000", "copy the file again"][..],
+        ),
         ("model.safetensors", Truncated(5), &["safetensors: 5 bytes are too few", "copy the file again"]),
         ("model.safetensors", Removed, &["safetensors: no such file", "fetch the model again"]),
         ("tokenizer.json", Removed, &["no such file", "copy the file beside its config.json"]),
@@ -179,7 +206,12 @@ fn a_model_with_something_wrong_in_it() {
         check(folder.path(), &["eval", "task", "--model", "base=model"], 1, &parts);
     }
     for arguments in [&training(&["--model", "nonesuch"])[..], &["eval", "task", "--model", "nonesuch"]] {
-        check(folder.path(), arguments, 1, &["`nonesuch` is neither a model", "`tiny` (embedded)", "nor a run (no run `nonesuch` in "]);
+        check(
+            folder.path(),
+            arguments,
+            1,
+            &["`nonesuch` is neither a model", "`tiny` (embedded)", "nor a run (no run `nonesuch` in "],
+        );
     }
 }
 
@@ -199,20 +231,31 @@ fn a_configuration_with_something_wrong_in_it() {
         ("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]),
         (
             "max_completion_tokens=5000",
-            &["max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)", "raise max_seq_len or lower"],
+            &[
+                "max_completion_tokens (5000) leaves no tokens for the prompt within max_seq_len (512)",
+                "raise max_seq_len or lower",
+            ],
         ),
     ] {
         check(folder.path(), &training(&["--set", assignment]), 2, parts);
     }
     for (text, part) in [
         ("seed = 1\nlearnin_rate = 1\n", "more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"),
-        ("learning_rate = true\n", "more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10"),
+        (
+            "learning_rate = true\n",
+            "more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10",
+        ),
         ("seed = 1\nlearning_rate =\n", "more.toml line 2: "),
     ] {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         check(folder.path(), &training(&["--config", "more.toml"]), 2, &[part]);
     }
-    check(folder.path(), &training(&["--config", "none.toml"]), 2, &["--config none.toml: No such file", "name a TOML file"]);
+    check(
+        folder.path(),
+        &training(&["--config", "none.toml"]),
+        2,
+        &["--config none.toml: No such file", "name a TOML file"],
+    );
 }
 
 #[test]
@@ -221,7 +264,12 @@ fn a_disk_that_takes_no_more() {
     small_task(folder.path());
     // A file where the folder should be.
     fs::write(folder.path().join("runs"), "mine").unwrap();
-    check(folder.path(), &training(&[]), 1, &["cannot create runs: File exists", "remove it, or choose another folder with --runs DIR"]);
+    check(
+        folder.path(),
+        &training(&[]),
+        1,
+        &["cannot create runs: File exists", "remove it, or choose another folder with --runs DIR"],
+    );
     fs::remove_file(folder.path().join("runs")).unwrap();
     // No file larger than 1 MB, and no signal about it: the first checkpoint cannot be written, whoever asks.
     let limited = format!("trap '' XFSZ; ulimit -f 2000; exec '{PROGRAM}' {}", training(&[]).join(" "));
@@ -231,7 +279,11 @@ fn a_disk_that_takes_no_more() {
     assert_said(
         &output,
         1,
-        &["checkpoints/.step-000000.partial/model.safetensors: File too large", "Free space", "then resume: grpo-tui train --resume "],
+        &[
+            "checkpoints/.step-000000.partial/model.safetensors: File too large",
+            "Free space",
+            "then resume: grpo-tui train --resume ",
+        ],
     );
     let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().next().is_none(), "a part of a checkpoint is left");
@@ -253,10 +305,16 @@ fn a_full_or_read_only_file_system() {
     drop(full);
     let _read_only = SmallDisk::mount(&folder.path().join("ro"), "ro");
     let arguments = [&["train", "task", "--runs", "ro"], &SHORT[..]].concat();
-    check(folder.path(), &arguments, 1, &["cannot create ro/.", "Read-only file system", "use another folder with --runs DIR"]);
+    check(
+        folder.path(),
+        &arguments,
+        1,
+        &["cannot create ro/.", "Read-only file system", "use another folder with --runs DIR"],
+    );
 }
 
-/// A copy of the finished run in `folder/runs`, without its last word where `open`, so that a resume has something to do.
+/// A copy of the finished run in `folder/runs`, without its last word where `open`, so that a resume has something to
+/// do.
 fn copied_run(folder: &Path, open: bool) -> PathBuf {
     let (_, report) = finished();
     let from = Path::new(report["path"].as_str().unwrap());
@@ -277,15 +335,30 @@ fn a_run_that_cannot_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let resume = ["train", "--runs", "runs", "--resume", "short"];
     // Unknown.
-    check(folder.path(), &["train", "--resume", "nonesuch"], 1, &["no run `nonesuch` in ", "grpo-tui/runs; `grpo-tui runs list` shows"]);
+    check(
+        folder.path(),
+        &["train", "--resume", "nonesuch"],
+        1,
+        &["no run `nonesuch` in ", "grpo-tui/runs; `grpo-tui runs list` shows"],
+    );
     check(folder.path(), &["train", "--resume", "./nonesuch"], 1, &["no run `./nonesuch`"]);
-    check(folder.path(), &["train", "--resume", "short", "--set", "seed=1"], 2, &["'--resume <RUN>' cannot be used with '--set"]);
+    check(
+        folder.path(),
+        &["train", "--resume", "short", "--set", "seed=1"],
+        2,
+        &["'--resume <RUN>' cannot be used with '--set"],
+    );
     // Malformed.
     let run = copied_run(folder.path(), true);
     fs::write(run.join("run.toml"), "version = 1\nid =\n").unwrap();
     check(folder.path(), &["train", "--resume", run.to_str().unwrap()], 1, &["run.toml line 2: "]);
     fs::remove_file(run.join("run.toml")).unwrap();
-    check(folder.path(), &["train", "--resume", run.to_str().unwrap()], 1, &["is not a run directory: run.toml is missing"]);
+    check(
+        folder.path(),
+        &["train", "--resume", run.to_str().unwrap()],
+        1,
+        &["is not a run directory: run.toml is missing"],
+    );
     // In use.
     let run = copied_run(folder.path(), true);
     let lock = RunLock::acquire(&run).unwrap();
@@ -302,7 +375,11 @@ fn a_run_that_cannot_be_resumed() {
         damage(&run.join("checkpoints/step-000002").join(file), &Truncated(bytes));
         let before = snapshot(folder.path());
         let output = call(folder.path(), &resume);
-        assert_said(&output, 1, &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"]);
+        assert_said(
+            &output,
+            1,
+            &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"],
+        );
         let mut after = snapshot(folder.path());
         for (path, bytes) in before {
             let now = after.remove(&path).unwrap_or_else(|| panic!("{} is gone", path.display()));
@@ -318,7 +395,11 @@ fn a_run_that_cannot_be_resumed() {
     // The remedy is true.
     fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
     let again = call(folder.path(), &resume);
-    assert!(again.status.success() && stderr(&again).contains("resumed from the checkpoint of step 0"), "{}", stderr(&again));
+    assert!(
+        again.status.success() && stderr(&again).contains("resumed from the checkpoint of step 0"),
+        "{}",
+        stderr(&again)
+    );
 }
 
 #[test]
@@ -345,11 +426,16 @@ fn a_run_without_the_checkpoint_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let run = copied_run(folder.path(), false);
-    let eval = |model: &str, parts: &[&str]| check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts);
+    let eval = |model: &str, parts: &[&str]| {
+        check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts)
+    };
     eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
     eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` shows"]);
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
-    eval("short@2", &["step-000002/model.safetensors: incomplete safetensors file", "use another checkpoint (RUN@STEP)"]);
+    eval(
+        "short@2",
+        &["step-000002/model.safetensors: incomplete safetensors file", "use another checkpoint (RUN@STEP)"],
+    );
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     eval("short", &["has no checkpoint `best`; it has none yet"]);
 }

@@ -12,14 +12,25 @@ use serde_json::Value;
 use crate::program::{SHORT, call, call_anywhere, json, json_lines, program, sample_data, small_task, stderr, stdout};
 
 /// The keys of E, in order.
-const SUMMARY: [&str; 10] =
-    ["n", "parse", "valid", "exact", "tolerant", "valid_interval", "mean_tokens", "truncated", "by_tag", "with_expected"];
+const SUMMARY: [&str; 10] = [
+    "n",
+    "parse",
+    "valid",
+    "exact",
+    "tolerant",
+    "valid_interval",
+    "mean_tokens",
+    "truncated",
+    "by_tag",
+    "with_expected",
+];
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json` printed.
+/// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json`
+/// printed.
 pub(crate) fn finished() -> &'static (PathBuf, Value) {
     static FINISHED: OnceLock<(PathBuf, Value)> = OnceLock::new();
     FINISHED.get_or_init(|| {
@@ -27,7 +38,10 @@ pub(crate) fn finished() -> &'static (PathBuf, Value) {
         let _ = fs::remove_dir_all(&folder);
         small_task(&folder);
         // A rate at which two steps show: the default would leave the weights nearly as they were.
-        let arguments = [&["train", "task", "--runs", "runs", "--name", "short", "--json", "--set", "learning_rate=1e-3"], &SHORT[..]];
+        let arguments = [
+            &["train", "task", "--runs", "runs", "--name", "short", "--json", "--set", "learning_rate=1e-3"],
+            &SHORT[..],
+        ];
         let output = call(&folder, &arguments.concat());
         let report = json(&output);
         (folder, report)
@@ -81,14 +95,20 @@ fn train_reports_on_stdout_and_tells_on_stderr() {
     for key in ["run", "seconds", "steps", "base", "trained", "mcnemar_p", "fixed", "broken"] {
         assert!(report.get(key).is_some(), "{key} is missing: {report}");
     }
-    assert_eq!((&report["steps"], keys(&report["base"]), keys(&report["trained"])), (&2.into(), SUMMARY.to_vec(), SUMMARY.to_vec()));
+    assert_eq!(
+        (&report["steps"], keys(&report["base"]), keys(&report["trained"])),
+        (&2.into(), SUMMARY.to_vec(), SUMMARY.to_vec())
+    );
     let counts: u64 = ["fixed", "broken", "both", "neither"].iter().map(|key| report[key].as_u64().unwrap()).sum();
     assert_eq!(counts, 8);
     let rate = |key: &str| report["trained"][key].as_f64().unwrap();
     assert!(["parse", "valid", "exact", "tolerant", "truncated"].iter().all(|key| (0.0..=1.0).contains(&rate(key))));
     // As with --detach, and in every other document: `run` is the id, `path` the folder.
     let path = Path::new(report["path"].as_str().unwrap());
-    assert_eq!((path.parent().unwrap(), path.file_name().unwrap().to_str()), (&*folder.join("runs"), report["run"].as_str()));
+    assert_eq!(
+        (path.parent().unwrap(), path.file_name().unwrap().to_str()),
+        (&*folder.join("runs"), report["run"].as_str())
+    );
 }
 
 #[test]
@@ -114,12 +134,32 @@ fn base_against_a_run() {
         assert_eq!(comparison[key], report[key], "{key}");
     }
     assert!(stderr(&output).contains("trained: short on 8 test prompts"), "{}", stderr(&output));
-    let three =
-        call(folder, &["eval", "task", "--runs", "runs", "--model", "tiny", "--model", "first=short@0", "--model", "last=short@last"]);
+    let three = call(
+        folder,
+        &[
+            "eval",
+            "task",
+            "--runs",
+            "runs",
+            "--model",
+            "tiny",
+            "--model",
+            "first=short@0",
+            "--model",
+            "last=short@last",
+        ],
+    );
     let text = stdout(&three);
     assert!(text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
-    let start =
-        text.lines().find(|line| line.starts_with("valid ")).unwrap().split_whitespace().nth(1).unwrap().trim_end_matches('%').to_owned();
+    let start = text
+        .lines()
+        .find(|line| line.starts_with("valid "))
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .trim_end_matches('%')
+        .to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
     let same = "tiny to first:\nvalid: no difference found (p = 1.0000)\n  +0.0 points [-36.9, +36.9]; 0 improvements, 0 regressions in 8 prompts\n";
     assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
@@ -128,7 +168,9 @@ fn base_against_a_run() {
 #[test]
 fn eval_samples_and_sets() {
     let (folder, _) = finished();
-    let eval = |more: &[&str]| call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat());
+    let eval = |more: &[&str]| {
+        call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat())
+    };
     let sampled = |seed| json(&eval(&["--on", "train", "--temperature", "1", "--samples", "3", "--seed", seed]));
     let (first, again, other) = (sampled("1"), sampled("1"), sampled("2"));
     assert_eq!(first["targets"]["m"]["n"], 36);
@@ -136,14 +178,18 @@ fn eval_samples_and_sets() {
     assert_ne!(first["targets"], other["targets"]);
     let cut = json(&eval(&["--on", "eval", "--max-completion-tokens", "5"]));
     let summary = &cut["targets"]["m"];
-    assert_eq!((&summary["truncated"], &summary["mean_tokens"], &cut["max_completion_tokens"]), (&1.0.into(), &5.0.into(), &5.into()));
+    assert_eq!(
+        (&summary["truncated"], &summary["mean_tokens"], &cut["max_completion_tokens"]),
+        (&1.0.into(), &5.0.into(), &5.into())
+    );
 }
 
 #[test]
 fn a_missed_threshold_is_3() {
     let (folder, report) = finished();
-    let eval =
-        |threshold: &str| call(folder, &["eval", "task", "--runs", "runs", "--model", "base=tiny", "--json", "--fail-under", threshold]);
+    let eval = |threshold: &str| {
+        call(folder, &["eval", "task", "--runs", "runs", "--model", "base=tiny", "--json", "--fail-under", threshold])
+    };
     let missed = eval("valid=1");
     assert_eq!(missed.status.code(), Some(3));
     let valid = report["base"]["valid"].as_f64().unwrap();
@@ -161,15 +207,27 @@ fn usage_errors_are_2() {
     for (arguments, complaint) in [
         (&["eval", "task"][..], "--model <NAME=M>"),
         (&["eval", "task", "--model", "=tiny"], "--model =tiny: write NAME=M, for example base=tiny"),
-        (&["eval", "task", "--model", "a=tiny", "--model", "a=tiny"], "--model a=tiny: duplicate name `a`: write NAME=M"),
-        (&["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"], "4 models: at most 3"),
+        (
+            &["eval", "task", "--model", "a=tiny", "--model", "a=tiny"],
+            "--model a=tiny: duplicate name `a`: write NAME=M",
+        ),
+        (
+            &["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"],
+            "4 models: at most 3",
+        ),
         (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
         (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
         (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "must be a number >= 0"),
-        (&["eval", "task", "--model", "tiny", "--on", "prof"], "--on prof: no such file: use train, eval, test, or a file of prompt rows"),
+        (
+            &["eval", "task", "--model", "tiny", "--on", "prof"],
+            "--on prof: no such file: use train, eval, test, or a file of prompt rows",
+        ),
         (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90% write valid=0.9"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
-        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "--prompt eval-03: no prompt of that id in task/eval.jsonl"),
+        (
+            &["sample", "task", "--model", "tiny", "--prompt", "eval-03"],
+            "--prompt eval-03: no prompt of that id in task/eval.jsonl",
+        ),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
         (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
         (&["train", "task", "--preset", "quik"], "--preset quik: unknown preset, use quick, seed, recommended"),
@@ -189,10 +247,14 @@ fn sample_shows_what_a_model_writes() {
     let sample = |more: &[&str]| call(folder, &[&["sample", "task", "--runs", "runs", "--model"], more].concat());
     let of_run = json_lines(&sample(&["short", "--prompt", "eval-002", "--prompt", "train-001", "--n", "2", "--json"]));
     let place = |line: &Value| (line["prompt_id"].as_str().unwrap().to_owned(), line["sample"].as_u64().unwrap());
-    let expected = [("eval-002", 0), ("eval-002", 1), ("train-001", 0), ("train-001", 1)].map(|(id, n)| (id.to_owned(), n));
+    let expected =
+        [("eval-002", 0), ("eval-002", 1), ("train-001", 0), ("train-001", 1)].map(|(id, n)| (id.to_owned(), n));
     assert_eq!(of_run.iter().map(place).collect::<Vec<_>>(), expected);
     for line in &of_run {
-        assert_eq!(keys(line)[..8], ["prompt_id", "sample", "completion", "token_ids", "log_probs", "stop_reason", "reward", "tier"]);
+        assert_eq!(
+            keys(line)[..8],
+            ["prompt_id", "sample", "completion", "token_ids", "log_probs", "stop_reason", "reward", "tier"]
+        );
         assert_eq!(line["token_ids"].as_array().unwrap().len(), line["log_probs"].as_array().unwrap().len());
         assert!(line["log_probs"].as_array().unwrap().iter().all(|log_prob| log_prob.as_f64().unwrap() <= 0.0));
     }
@@ -200,7 +262,8 @@ fn sample_shows_what_a_model_writes() {
     let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores = json_lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
+    let scores =
+        json_lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
     assert_eq!(scores.len(), 4);
     for (score, line) in scores.iter().zip(json_lines(&of_set)) {
         assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");
@@ -215,7 +278,10 @@ fn runs_are_listed_and_shown() {
     let list = stdout(&call(folder, &["runs", "--runs", "runs", "list", "--json"]));
     let row: Value = serde_json::from_str(list.trim()).unwrap();
     let run = report["path"].as_str().unwrap();
-    assert_eq!((&row["path"], &row["name"], &row["status"], &row["step"]), (&run.into(), &"short".into(), &"finished".into(), &2.into()));
+    assert_eq!(
+        (&row["path"], &row["name"], &row["status"], &row["step"]),
+        (&run.into(), &"short".into(), &"finished".into(), &2.into())
+    );
     let shown = json(&call(folder, &["runs", "--runs", "runs", "show", "short", "--json"]));
     assert_eq!((&shown["best"], &shown["valid"]), (&report["best_step"], &report["trained"]["valid"]));
     let text = stdout(&call(folder, &["runs", "--runs", "runs", "show", "short"]));
@@ -234,9 +300,21 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
         row.as_object_mut().unwrap().remove("expected");
         format!("{row}\n")
     };
-    let mixed: String = rows.lines().enumerate().map(|(at, line)| if at < 2 { format!("{line}\n") } else { without(line) }).collect();
+    let mixed: String =
+        rows.lines().enumerate().map(|(at, line)| if at < 2 { format!("{line}\n") } else { without(line) }).collect();
     fs::write(folder.path().join("rows.jsonl"), mixed).unwrap();
-    let arguments = ["eval", "task", "--model", "base=tiny", "--on", "rows.jsonl", "--fail-under", "exact=1", "--fail-under", "valid=1"];
+    let arguments = [
+        "eval",
+        "task",
+        "--model",
+        "base=tiny",
+        "--on",
+        "rows.jsonl",
+        "--fail-under",
+        "exact=1",
+        "--fail-under",
+        "valid=1",
+    ];
     let output = call(folder.path(), &[&arguments[..], &["--max-completion-tokens", "5", "--json"]].concat());
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let base = &document["targets"]["base"];
@@ -250,7 +328,9 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
 /// What a run's `run.toml` says of a key, and where it came from.
 fn configured(run: &Path, key: &str) -> (String, String) {
     let file: toml::Table = fs::read_to_string(run.join("run.toml")).unwrap().parse().unwrap();
-    let text = |table: &str| file[table].get(key).map_or_else(String::new, |value| value.to_string().trim_matches('"').to_owned());
+    let text = |table: &str| {
+        file[table].get(key).map_or_else(String::new, |value| value.to_string().trim_matches('"').to_owned())
+    };
     (text("config"), text("sources"))
 }
 
@@ -259,7 +339,8 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     small_task(here);
-    let train = |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
+    let train =
+        |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
     let first = json(&train(&["--name", "lora", "--set", "lora_rank=4", "--set", "learning_rate=1e-2"]));
     let step = first["best_step"].as_u64().unwrap().max(1);
     let checkpoint = format!("{}/checkpoints/step-{step:06}", first["path"].as_str().unwrap());
@@ -267,10 +348,15 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     assert!(here.join("adapter/adapter_config.json").is_file() && !here.join("adapter/config.json").exists());
     // The adapter on its base is the run's result.
     let of_run = format!("run=lora@{step}");
-    let eval = json(&call(here, &["eval", "task", "--runs", "runs", "--model", &of_run, "--model", "adapter=adapter", "--json"]));
+    let eval = json(&call(
+        here,
+        &["eval", "task", "--runs", "runs", "--model", &of_run, "--model", "adapter=adapter", "--json"],
+    ));
     assert_eq!(eval["targets"]["adapter"], eval["targets"]["run"]);
     assert_eq!(eval["max_completion_tokens"], 96);
-    let sample = |model: &str| stdout(&call(here, &["sample", "task", "--runs", "runs", "--model", model, "--n", "2", "--json"]));
+    let sample = |model: &str| {
+        stdout(&call(here, &["sample", "task", "--runs", "runs", "--model", model, "--n", "2", "--json"]))
+    };
     assert_eq!(sample("adapter"), sample(&format!("lora@{step}")));
     // As a start it is the base, under the defaults of the model that it stands beside.
     let second = json(&train(&["--model", "adapter"]));
@@ -315,7 +401,9 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
 fn task_without(folder: &Path, sets: &[&str]) {
     let path = small_task(folder).join("task.toml");
     let text = fs::read_to_string(&path).unwrap();
-    let named = |line: &str| sets.iter().any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")));
+    let named = |line: &str| {
+        sets.iter().any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")))
+    };
     let kept: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
     fs::write(&path, kept.join("\n")).unwrap();
 }
@@ -329,10 +417,16 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         task_without(folder.path(), missing);
-        let train = |more: &[&str]| call(folder.path(), &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
+        let train = |more: &[&str]| {
+            call(folder.path(), &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat())
+        };
         let output = train(&[]);
         let report = json(&output);
-        assert_eq!((&report["set"], &report["trained"]["n"], &report["steps"]), (&set.into(), &n.into(), &2.into()), "{missing:?}");
+        assert_eq!(
+            (&report["set"], &report["trained"]["n"], &report["steps"]),
+            (&set.into(), &n.into(), &2.into()),
+            "{missing:?}"
+        );
         assert!(stderr(&output).contains(note), "{missing:?}: {}", stderr(&output));
         assert_eq!(stderr(&output).contains("set, n = "), n > 0, "{missing:?}: {}", stderr(&output));
         if missing.contains(&"eval") {
@@ -340,8 +434,9 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
             for (goal, shown) in [("stop_when=valid>=0.9", "stop_when = valid>=0.9"), ("patience=2", "patience = 2")] {
                 let refused = train(&["--set", goal]);
                 assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
-                let expected =
-                    format!("error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n");
+                let expected = format!(
+                    "error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n"
+                );
                 assert_eq!(stderr(&refused), expected);
             }
         }
@@ -366,7 +461,8 @@ fn a_run_is_the_start_of_another() {
     assert_eq!((own(&second, "max_completion_tokens"), own(&second, "max_seq_len")), (of_task("96"), of_task("512")));
     assert_eq!(own(&second, "lora_rank"), ("4".to_owned(), "set".to_owned()));
     let model = second["path"].as_str().unwrap();
-    let third = json(&call(folder, &[&["train", "task", "--runs", runs, "--model", model, "--json"], &SHORT[..]].concat()));
+    let third =
+        json(&call(folder, &[&["train", "task", "--runs", runs, "--model", model, "--json"], &SHORT[..]].concat()));
     assert_eq!((own(&third, "max_completion_tokens"), own(&third, "lora_rank")), (of_task("96"), of_task("0")));
 }
 
@@ -374,7 +470,8 @@ fn a_run_is_the_start_of_another() {
 fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let mut training = program(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
+    let mut training =
+        program(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
     let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("step ")), "it ended before its first step");
@@ -387,6 +484,9 @@ fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
     let run = Path::new(last.rsplit(' ').next().unwrap());
     let shown = json(&call(folder.path(), &["runs", "show", run.to_str().unwrap(), "--json"]));
     let step = shown["step"].as_u64().unwrap();
-    assert_eq!((&shown["status"], shown["checkpoints"].as_array().unwrap().last().unwrap()), (&"interrupted".into(), &step.into()));
+    assert_eq!(
+        (&shown["status"], shown["checkpoints"].as_array().unwrap().last().unwrap()),
+        (&"interrupted".into(), &step.into())
+    );
     assert!(last.contains(&format!("after step {step},")), "{last}");
 }

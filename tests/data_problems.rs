@@ -1,4 +1,5 @@
-//! What makes a training teach or prove less than it seems is said before it starts: prompts in two sets, expected answers that the schema refuses.
+//! What makes a training teach or prove less than it seems is said before it starts: prompts in two sets, expected
+//! answers that the schema refuses.
 #![cfg(feature = "engine")]
 
 use std::fs;
@@ -49,10 +50,14 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     for problem in [overlap, refused] {
-        let warning = said.find(&format!("warning: {problem}")).unwrap_or_else(|| panic!("{problem} is missing in {said}"));
+        let warning =
+            said.find(&format!("warning: {problem}")).unwrap_or_else(|| panic!("{problem} is missing in {said}"));
         assert!(warning < said.find("step").unwrap(), "before the first step: {said}");
     }
-    assert!(said.contains("note: ") && said.matches("4 of 4 prompts are also in").count() == 2, "beside the result: {said}");
+    assert!(
+        said.contains("note: ") && said.matches("4 of 4 prompts are also in").count() == 2,
+        "beside the result: {said}"
+    );
 }
 
 #[test]
@@ -75,5 +80,9 @@ fn sets_that_training_can_do_without_are_no_problem() {
     assert!(output.status.success() && stdout(&output).contains("no `eval` under [prompts]"), "{}", stdout(&output));
     let output = without(&["train"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stdout(&output).contains("problem: task/task.toml: no `train` under [prompts]: training needs it"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("problem: task/task.toml: no `train` under [prompts]: training needs it"),
+        "{}",
+        stdout(&output)
+    );
 }

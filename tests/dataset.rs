@@ -1,4 +1,5 @@
-//! Tests: prompt rows are read with their places, generated the same everywhere, and checked before they are trained on.
+//! Tests: prompt rows are read with their places, generated the same everywhere, and checked before they are trained
+//! on.
 
 mod build;
 mod generator;

@@ -1,4 +1,5 @@
-//! Nothing is lost: the real program, killed, cut short, crowded and misled wherever it may be, ends as if nothing had happened.
+//! Nothing is lost: the real program, killed, cut short, crowded and misled wherever it may be, ends as if nothing had
+//! happened.
 
 mod clients;
 mod disk;

@@ -1,4 +1,5 @@
-//! Gradients: every fused operation, one layer and the whole model against finite differences and against candle's own tape.
+//! Gradients: every fused operation, one layer and the whole model against finite differences and against candle's own
+//! tape.
 
 mod finite_differences;
 mod operations;

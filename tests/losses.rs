@@ -1,4 +1,5 @@
-//! Policy losses and KL terms: numbers computed by hand, derivatives by central differences, and what must hold for every input.
+//! Policy losses and KL terms: numbers computed by hand, derivatives by central differences, and what must hold for
+//! every input.
 
 mod golden;
 
@@ -9,8 +10,8 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, policy_gradient,
-    sequence_loss,
+    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term,
+    policy_gradient, sequence_loss,
 };
 use proptest::prelude::*;
 
@@ -40,7 +41,11 @@ const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
 fn with_ratios(settings: &LossSettings, ratios: &[f64], advantage: f64) -> SequenceLoss {
     let sampled = vec![-2.0_f32; ratios.len()];
     let log_probs: Vec<f32> = ratios.iter().map(|ratio| (ratio.ln() - 2.0) as f32).collect();
-    sequence_loss(settings, SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage }, TOTALS)
+    sequence_loss(
+        settings,
+        SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage },
+        TOTALS,
+    )
 }
 
 /// (loss, ratios, advantage, value, weights, clipped low, clipped high).
@@ -53,7 +58,8 @@ fn hand_computed_losses() {
     let rows: &[HandComputed] = &[
         // -(1 + 1.1) A / (4 * 2) = -0.2625; each weight -ratio A / 8.
         (Grpo, &[1.0, 1.1], 1.0, -0.2625, &[-0.125, -0.1375], 0, 0),
-        // A > 0: 1.5 is clipped to 1.2 and stops teaching, 0.5 is not: -(1.2 + 0.5) * 2 / 8 = -0.425; weights 0, -0.5 * 2 / 8.
+        // A > 0: 1.5 is clipped to 1.2 and stops teaching, 0.5 is not: -(1.2 + 0.5) * 2 / 8 = -0.425; weights 0, -0.5 *
+        // 2 / 8.
         (Grpo, &[1.5, 0.5], 2.0, -0.425, &[0.0, -0.125], 0, 1),
         // A < 0: 1.5 goes on teaching, 0.5 is clipped to 0.8: (1.5 + 0.8) / 8 = 0.2875; weights 1.5 / 8, 0.
         (Grpo, &[1.5, 0.5], -1.0, 0.2875, &[0.1875, 0.0], 1, 0),
@@ -67,11 +73,13 @@ fn hand_computed_losses() {
         (DrGrpo, &[1.5, 0.5], 2.0, -0.085, &[0.0, -0.025], 0, 1),
         // ... over M = 20 tokens: -(1.2 + 0.5) * 2 / 20 = -0.17; weight -0.5 * 2 / 20.
         (Bnpo, &[1.5, 0.5], 2.0, -0.17, &[0.0, -0.05], 0, 1),
-        // DAPO's upper clip is 0.28: 1.25 still teaches, 1.5 counts as 1.28: -(1.25 + 1.28) / 20 = -0.1265; weights -1.25 / 20, 0.
+        // DAPO's upper clip is 0.28: 1.25 still teaches, 1.5 counts as 1.28: -(1.25 + 1.28) / 20 = -0.1265; weights
+        // -1.25 / 20, 0.
         (Dapo, &[1.25, 1.5], 1.0, -0.1265, &[-0.0625, 0.0], 0, 1),
         // BNPO's is 0.2: both are clipped to 1.2: -2.4 / 20.
         (Bnpo, &[1.25, 1.5], 1.0, -0.12, &[0.0, 0.0], 0, 2),
-        // GSPO: exp of the mean of ln 1.2 and ln 1/1.2 is 1: loss -A / N = -0.25, each token -A / (N T) = -0.125, though each token's ratio is far off.
+        // GSPO: exp of the mean of ln 1.2 and ln 1/1.2 is 1: loss -A / N = -0.25, each token -A / (N T) = -0.125,
+        // though each token's ratio is far off.
         (Gspo, &[1.2, 1.0 / 1.2], 1.0, -0.25, &[-0.125, -0.125], 0, 0),
         // sqrt(1.21) = 1.1 > 1.0004: both tokens stop; loss -1.0004 / 4.
         (Gspo, &[1.21, 1.0], 1.0, -0.2501, &[0.0, 0.0], 0, 2),
@@ -92,13 +100,17 @@ fn hand_computed_losses() {
         (Gspo, &[0.5], 2.0, -0.25, &[-0.25], 0, 0),
         // CISPO: -ratio A log p / M with ratio and advantage held: log p = -2 for ratio 1: 2 / 20; weight -1 / 20.
         (Cispo, &[1.0], 1.0, 0.1, &[-0.05], 0, 0),
-        // Ratio 3 teaches with 3 (the cap of 2 is not for CISPO): log p = ln 3 - 2 = -0.901388, loss 3 * 0.901388 / 20; weight -3 / 20.
+        // Ratio 3 teaches with 3 (the cap of 2 is not for CISPO): log p = ln 3 - 2 = -0.901388, loss 3 * 0.901388 / 20;
+        // weight -3 / 20.
         (Cispo, &[3.0], 1.0, 0.135_208_157, &[-0.15], 0, 0),
-        // Ratio 8 counts as 5 and goes on teaching: log p = ln 8 - 2 = 0.0794415, A = -1: 5 * 0.0794415 / 20; weight 5 / 20.
+        // Ratio 8 counts as 5 and goes on teaching: log p = ln 8 - 2 = 0.0794415, A = -1: 5 * 0.0794415 / 20; weight 5
+        // / 20.
         (Cispo, &[8.0], -1.0, 0.019_860_385, &[0.25], 0, 1),
-        // A = 2, one token at the cap and one below: -(5 * 0.0794415 + 4 * (ln 4 - 2)) * 2 / 20 = -(0.3972077 - 2.4548226) / 10; weights -10 / 20, -8 / 20.
+        // A = 2, one token at the cap and one below: -(5 * 0.0794415 + 4 * (ln 4 - 2)) * 2 / 20 = -(0.3972077 -
+        // 2.4548226) / 10; weights -10 / 20, -8 / 20.
         (Cispo, &[8.0, 4.0], 2.0, 0.205_761_490, &[-0.5, -0.4], 0, 1),
-        // No lower bound: ratio 0.1 teaches with 0.1: log p = ln 0.1 - 2 = -4.3025851: 0.1 * 4.3025851 / 20; weight -0.1 / 20.
+        // No lower bound: ratio 0.1 teaches with 0.1: log p = ln 0.1 - 2 = -4.3025851: 0.1 * 4.3025851 / 20; weight
+        // -0.1 / 20.
         (Cispo, &[0.1], 1.0, 0.021_512_925, &[-0.005], 0, 0),
     ];
     for (policy_loss, ratios, advantage, loss, weights, low, high) in rows {
@@ -153,13 +165,20 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
     // d = ref - log p = 0.5 for one token and -1 for the other; k3: 0.1487212707 and 0.3678794412, sum 0.5166007119.
     let (log_probs, reference) = ([-2.0_f32, -1.0], [-1.5_f32, -2.0]);
     let sum = 0.516_600_711_9;
-    let rows: [(PolicyLoss, f64); 4] =
-        [(PolicyLoss::Grpo, 1.0 / 8.0), (PolicyLoss::Gspo, 1.0 / 8.0), (PolicyLoss::DrGrpo, 1.0 / 40.0), (PolicyLoss::Dapo, 1.0 / 20.0)];
+    let rows: [(PolicyLoss, f64); 4] = [
+        (PolicyLoss::Grpo, 1.0 / 8.0),
+        (PolicyLoss::Gspo, 1.0 / 8.0),
+        (PolicyLoss::DrGrpo, 1.0 / 40.0),
+        (PolicyLoss::Dapo, 1.0 / 20.0),
+    ];
     for (policy_loss, share) in rows {
         let settings = LossSettings { kl_beta: 0.1, ..loss_settings(policy_loss) };
         let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
         let found = sequence_loss(&settings, terms, TOTALS);
-        assert!((found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9, "{policy_loss} {found:?}");
+        assert!(
+            (found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9,
+            "{policy_loss} {found:?}"
+        );
         assert!((found.weights[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9, "{policy_loss} {found:?}");
         // beta 0: the reference is not even looked at.
         let without = sequence_loss(&LossSettings { kl_beta: 0.0, ..settings }, terms, TOTALS);
@@ -190,8 +209,15 @@ fn the_weighted_kl_has_the_kls_gradient() {
     }
 }
 
-/// Central differences of the loss by each log-prob against the weights. CISPO's ratio is held, so there the sampler's log-prob moves along.
-fn check_derivative(settings: &LossSettings, log_probs: &[f32], sampled: Option<&[f32]>, reference: Option<&[f32]>, advantage: f64) {
+/// Central differences of the loss by each log-prob against the weights. CISPO's ratio is held, so there the sampler's
+/// log-prob moves along.
+fn check_derivative(
+    settings: &LossSettings,
+    log_probs: &[f32],
+    sampled: Option<&[f32]>,
+    reference: Option<&[f32]>,
+    advantage: f64,
+) {
     let loss = |log_probs: &[f32], sampled: Option<&[f32]>| {
         sequence_loss(settings, SequenceTerms { log_probs, old: sampled, reference, advantage }, TOTALS)
     };
@@ -217,7 +243,8 @@ fn check_derivative(settings: &LossSettings, log_probs: &[f32], sampled: Option<
     }
 }
 
-/// Multiples of 2^-6, so that a step of 2^-10 is exact; log-ratios from -1.4 to 1.4 that stay further than a step from every clip and cap.
+/// Multiples of 2^-6, so that a step of 2^-10 is exact; log-ratios from -1.4 to 1.4 that stay further than a step from
+/// every clip and cap.
 const SAMPLED: [f32; 6] = [-2.0, -0.5, -3.25, -1.0, -0.75, -1.5];
 const CURRENT: [f32; 6] = [-2.0625, -0.484_375, -1.875, -2.375, -0.25, -1.593_75];
 const REFERENCE: [f32; 6] = [-1.0, -0.5, -4.5, -1.25, -0.8125, -1.5];
@@ -229,10 +256,20 @@ fn weights_are_the_derivative_of_the_loss() {
             for length in [1, 2, 6] {
                 let cut = |numbers: &'static [f32; 6]| &numbers[..length];
                 for &kl_estimator in KlEstimator::ALL {
-                    // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too much.
-                    for (kl_beta, kl_importance) in [(0.0, false), (0.3, false), (0.3, policy_loss != PolicyLoss::Cispo)] {
-                        let settings = LossSettings { kl_beta, kl_estimator, kl_importance, ..loss_settings(policy_loss) };
-                        check_derivative(&settings, cut(&CURRENT), Some(cut(&SAMPLED)), Some(cut(&REFERENCE)), advantage);
+                    // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too
+                    // much.
+                    for (kl_beta, kl_importance) in
+                        [(0.0, false), (0.3, false), (0.3, policy_loss != PolicyLoss::Cispo)]
+                    {
+                        let settings =
+                            LossSettings { kl_beta, kl_estimator, kl_importance, ..loss_settings(policy_loss) };
+                        check_derivative(
+                            &settings,
+                            cut(&CURRENT),
+                            Some(cut(&SAMPLED)),
+                            Some(cut(&REFERENCE)),
+                            advantage,
+                        );
                     }
                 }
             }
@@ -247,7 +284,8 @@ fn weights_are_the_derivative_of_the_loss() {
     assert!(up.clipped_high >= 2 && down.clipped_low >= 1 && down.clipped_high >= 1, "{up:?} {down:?}");
 }
 
-/// Sequences of eight tokens whose log-ratios are all the same: a step of one token moves the sequence's ratio by an eighth of it, less than GSPO's clips.
+/// Sequences of eight tokens whose log-ratios are all the same: a step of one token moves the sequence's ratio by an
+/// eighth of it, less than GSPO's clips.
 #[test]
 fn weights_are_the_derivative_on_both_sides_of_the_clips() {
     use PolicyLoss::{Cispo, Gspo};
@@ -347,7 +385,8 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
     let group = |(place, rewards): (usize, &&[f64])| {
         let advantages = group_advantages(rewards, Advantage::Standardized);
         let sample = |(index, advantage): (usize, f64)| {
-            let token_ids: Vec<u32> = (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
+            let token_ids: Vec<u32> =
+                (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
             PolicySample {
                 sampled_log_probs: vec![-2.9; token_ids.len()].into(),
                 old_log_probs: None,
@@ -356,13 +395,23 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
                 advantage,
             }
         };
-        PolicyGroup { prompt: vec![3, place as u32, 4].into(), samples: advantages.into_iter().enumerate().map(sample).collect() }
+        PolicyGroup {
+            prompt: vec![3, place as u32, 4].into(),
+            samples: advantages.into_iter().enumerate().map(sample).collect(),
+        }
     };
     rewards.iter().enumerate().map(group).collect()
 }
 
-fn gradient(groups: &[PolicyGroup<'_>], totals: StepTotals, loss: PolicyLoss, off_policy: bool, tokens_per_micro_batch: usize) -> Vec<f32> {
-    let settings = PolicySettings { loss: loss_settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
+fn gradient(
+    groups: &[PolicyGroup<'_>],
+    totals: StepTotals,
+    loss: PolicyLoss,
+    off_policy: bool,
+    tokens_per_micro_batch: usize,
+) -> Vec<f32> {
+    let settings =
+        PolicySettings { loss: loss_settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
     let threads = ThreadPool::new(1).unwrap();
     let mut groups = groups.to_vec();
     for sample in groups.iter_mut().flat_map(|group| &mut group.samples).filter(|_| off_policy) {
@@ -378,7 +427,8 @@ fn assert_close(a: &[f32], b: &[f32], what: &str) {
     assert!(worst <= 2e-6 * scale.max(1.0), "{what}: differ by {worst}, largest {scale}");
 }
 
-const MIXED_AND_EQUAL: [&[f64]; 4] = [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
+const MIXED_AND_EQUAL: [&[f64]; 4] =
+    [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
 
 fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
     let samples = || groups.iter().flat_map(|group| &group.samples);
@@ -406,7 +456,11 @@ fn the_split_into_micro_batches_leaves_the_gradient() {
         for off_policy in [false, true] {
             let whole = gradient(&all, totals(&all), loss, off_policy, 1000);
             for tokens in [1, 8, 20] {
-                assert_close(&whole, &gradient(&all, totals(&all), loss, off_policy, tokens), &format!("{loss} in {tokens}"));
+                assert_close(
+                    &whole,
+                    &gradient(&all, totals(&all), loss, off_policy, tokens),
+                    &format!("{loss} in {tokens}"),
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! No test reads the home of whoever runs it: a test binary has one beside itself, which the programs that it starts inherit.
+//! No test reads the home of whoever runs it: a test binary has one beside itself, which the programs that it starts
+//! inherit.
 
 use std::path::{Path, PathBuf};
 

@@ -27,7 +27,8 @@ fn render(case: &Value) -> Result<String, String> {
     let tokens = case["special_tokens"].as_object().unwrap().iter();
     let tokens = tokens.map(|(name, token)| (name.clone(), token.as_str().unwrap().to_owned())).collect();
     let thinking = case["enable_thinking"].as_bool().map(|on| if on { Thinking::On } else { Thinking::Off });
-    let template = ChatTemplate::new(case["template"].as_str().unwrap(), tokens, "golden").map_err(|error| error.to_string())?;
+    let template =
+        ChatTemplate::new(case["template"].as_str().unwrap(), tokens, "golden").map_err(|error| error.to_string())?;
     template.render_json(&case["messages"], &case["tools"], thinking).map_err(|error| error.to_string())
 }
 
@@ -39,18 +40,27 @@ fn chat_templates_render_as_in_transformers() {
         let name = case["name"].as_str().unwrap();
         match (render(case), case["expected"].as_str(), case["refused"].as_str()) {
             (Ok(text), Some(expected), None) => assert_eq!(text, expected, "{name}"),
-            (Err(message), None, Some(refusal)) => assert!(message.contains(refusal), "{name}: {message:?} lacks {refusal:?}"),
-            (result, expected, refusal) => panic!("{name}: {result:?} instead of {expected:?} or the refusal {refusal:?}"),
+            (Err(message), None, Some(refusal)) => {
+                assert!(message.contains(refusal), "{name}: {message:?} lacks {refusal:?}")
+            }
+            (result, expected, refusal) => {
+                panic!("{name}: {result:?} instead of {expected:?} or the refusal {refusal:?}")
+            }
         }
     }
 }
 
 #[test]
 fn the_template_of_our_own_tokenizers_is_among_the_cases() {
-    let ours: Vec<Value> = chat_template_cases().into_iter().filter(|case| case["name"].as_str().unwrap().starts_with("ours")).collect();
+    let ours: Vec<Value> =
+        chat_template_cases().into_iter().filter(|case| case["name"].as_str().unwrap().starts_with("ours")).collect();
     assert!(ours.len() >= 4);
     for case in ours {
-        assert_eq!(case["template"], CHAT_TEMPLATE, "{}: run scripts/golden/chat_templates.py again after changing it", case["name"]);
+        assert_eq!(
+            case["template"], CHAT_TEMPLATE,
+            "{}: run scripts/golden/chat_templates.py again after changing it",
+            case["name"]
+        );
     }
 }
 

@@ -7,50 +7,81 @@ fn a_plan_is_one_document_and_creates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let runs = runs.to_str().unwrap();
-    let small = ["--set", "max_rows=6", "--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=2", "--set", "max_steps=0"];
-    let output = grpo_tui(&[["train", "invoice", "--plan", "--sample", "--json", "--runs", runs].as_slice(), &small].concat());
+    let small = [
+        "--set",
+        "max_rows=6",
+        "--set",
+        "completions_per_prompt=2",
+        "--set",
+        "prompt_groups_per_step=2",
+        "--set",
+        "max_steps=0",
+    ];
+    let output =
+        grpo_tui(&[["train", "invoice", "--plan", "--sample", "--json", "--runs", runs].as_slice(), &small].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (plan["steps"].as_u64(), plan["data"]["train_rows"].as_u64(), plan["signal"]["prompts"].as_u64()),
         (Some(3), Some(6), Some(6))
     );
-    let parts: u64 = plan["memory"]["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+    let parts: u64 =
+        plan["memory"]["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
     let peak = plan["memory"]["peak_bytes"].as_u64().unwrap();
     assert!(0 < peak && peak <= parts, "{peak} of {parts}");
     assert!(plan["time"]["total_seconds"].as_f64().unwrap() > 0.0 && plan["disk"]["total_bytes"].as_u64().unwrap() > 0);
     assert!(["can_learn", "nothing_to_learn", "cannot_learn"].contains(&plan["signal"]["verdict"].as_str().unwrap()));
     let changed = plan["differences"].as_array().unwrap();
-    let source = |key: &str| changed.iter().find(|difference| difference["key"] == key).map(|difference| difference["source"].clone());
+    let source = |key: &str| {
+        changed.iter().find(|difference| difference["key"] == key).map(|difference| difference["source"].clone())
+    };
     assert_eq!((source("max_rows"), source("lora_rank")), (Some("set".into()), Some("task".into())));
     assert_eq!(source("temperature"), None);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was created");
 
     let text = grpo_tui(&[["train", "invoice", "--plan", "--runs", runs].as_slice(), &small].concat());
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    for part in ["6 training prompts", "AdamW moments (f32)", "peak", "measured just now", "disk", "max_rows = 6  (--set)"] {
+    for part in
+        ["6 training prompts", "AdamW moments (f32)", "peak", "measured just now", "disk", "max_rows = 6  (--set)"]
+    {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
 }
 
-/// A base that rambles to the end of what is measured: how long its completions would be is not known, so the seconds are a bound and are called one.
+/// A base that rambles to the end of what is measured: how long its completions would be is not known, so the seconds
+/// are a bound and are called one.
 #[test]
 fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("runs");
     let plan = |more: &[&str]| {
-        let small = ["train", "invoice", "--plan", "--runs", runs.to_str().unwrap(), "--set", "max_rows=2", "--set", "temperature=3"];
+        let small = [
+            "train",
+            "invoice",
+            "--plan",
+            "--runs",
+            runs.to_str().unwrap(),
+            "--set",
+            "max_rows=2",
+            "--set",
+            "temperature=3",
+        ];
         let groups = ["--set", "completions_per_prompt=2", "--set", "prompt_groups_per_step=1"];
         let output = grpo_tui(&[small.as_slice(), &groups, more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let time: serde_json::Value = serde_json::from_str(&plan(&["--json", "--set", "max_completion_tokens=256"])).unwrap();
+    let time: serde_json::Value =
+        serde_json::from_str(&plan(&["--json", "--set", "max_completion_tokens=256"])).unwrap();
     let seconds = |key: &str| time["time"][key].as_f64().unwrap();
     assert_eq!(time["time"]["is_upper_bound"], true, "{time}");
-    assert!(0.0 < seconds("least_total_seconds") && seconds("least_total_seconds") < seconds("total_seconds"), "{time}");
     assert!(
-        time["data"]["least_completion_tokens"].as_f64().unwrap() < 64.0 + 1e-9 && time["data"]["mean_completion_tokens"] == 256.0,
+        0.0 < seconds("least_total_seconds") && seconds("least_total_seconds") < seconds("total_seconds"),
+        "{time}"
+    );
+    assert!(
+        time["data"]["least_completion_tokens"].as_f64().unwrap() < 64.0 + 1e-9
+            && time["data"]["mean_completion_tokens"] == 256.0,
         "{time}"
     );
     let text = plan(&["--set", "max_completion_tokens=256"]);
@@ -75,7 +106,11 @@ fn a_plan_that_cannot_be_made_says_why() {
     let check = |arguments: &[&str], code, expected: &str| {
         let output = grpo_tui(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && said.contains(expected), "{arguments:?}: {:?} {said}", output.status);
+        assert!(
+            output.status.code() == Some(code) && said.contains(expected),
+            "{arguments:?}: {:?} {said}",
+            output.status
+        );
     };
     check(&["train", "invoice", "--sample"], 2, "--plan");
     check(&["train", "--resume", "x", "--plan"], 2, "cannot be used with");

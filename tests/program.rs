@@ -1,4 +1,5 @@
-//! The program as a user starts it, with a home of its own: every test that starts it does so here, and none reads the home of whoever runs the tests.
+//! The program as a user starts it, with a home of its own: every test that starts it does so here, and none reads the
+//! home of whoever runs the tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,11 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy_tree(&entry.path(), &target) } else { _ = fs::copy(entry.path(), target).unwrap() }
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target)
+        } else {
+            _ = fs::copy(entry.path(), target).unwrap()
+        }
     }
 }
 
@@ -100,5 +105,13 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
 
 /// What keeps a training short.
 #[cfg(feature = "engine")]
-pub(crate) const SHORT: [&str; 8] =
-    ["--set", "max_steps=2", "--set", "max_rows=8", "--set", "completions_per_prompt=4", "--set", "prompt_groups_per_step=4"];
+pub(crate) const SHORT: [&str; 8] = [
+    "--set",
+    "max_steps=2",
+    "--set",
+    "max_rows=8",
+    "--set",
+    "completions_per_prompt=4",
+    "--set",
+    "prompt_groups_per_step=4",
+];

@@ -63,7 +63,8 @@ impl Server {
     fn of_model() -> Self {
         let (server, tiny) = (Self::start(), find_model("tiny").unwrap());
         let names = ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"];
-        let files: Vec<(String, Vec<u8>)> = names.iter().map(|name| ((*name).to_owned(), tiny.read(name).unwrap().into_owned())).collect();
+        let files: Vec<(String, Vec<u8>)> =
+            names.iter().map(|name| ((*name).to_owned(), tiny.read(name).unwrap().into_owned())).collect();
         server.serve(&files);
         server
     }
@@ -131,7 +132,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).map(|line| line.to_lowercase()).collect();
     let header = |name: &str| headers.iter().find_map(|line| line.strip_prefix(&format!("{name}: ")));
-    let start: u64 = header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+    let start: u64 =
+        header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0);
     let (file, reply) = {
         let mut state = state.lock().unwrap();
         state.requests.push((path.clone(), start, header("authorization").is_some()));
@@ -149,7 +151,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
         (0, _) | (_, Some(Reply::Whole)) => format!("200 OK\r\nContent-Length: {}", file.len()),
         _ => {
             let (end, total) = (file.len() - 1, file.len());
-            format!("206 Partial Content\r\nContent-Range: bytes {start}-{end}/{total}\r\nContent-Length: {}", total as u64 - start)
+            format!(
+                "206 Partial Content\r\nContent-Range: bytes {start}-{end}/{total}\r\nContent-Length: {}",
+                total as u64 - start
+            )
         }
     };
     let body = &file[start as usize..];
@@ -180,8 +185,11 @@ fn pulled(settings: &PullSettings) -> Result<(PathBuf, Vec<PullProgress>), Strin
 
 fn blobs(cache: &Path) -> Vec<String> {
     let folder = cache.join("models--org--small/blobs");
-    let mut names: Vec<String> =
-        std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -197,13 +205,20 @@ fn a_model_lies_in_the_cache_as_other_programs_put_it_there() {
     for name in ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"] {
         assert_eq!(std::fs::read(folder.join(name)).unwrap(), tiny.read(name).unwrap().as_ref(), "{name}");
     }
-    assert_eq!(std::fs::read_link(folder.join(WEIGHTS)).unwrap(), Path::new("../../blobs").join(hex(&tiny.read(WEIGHTS).unwrap())));
+    assert_eq!(
+        std::fs::read_link(folder.join(WEIGHTS)).unwrap(),
+        Path::new("../../blobs").join(hex(&tiny.read(WEIGHTS).unwrap()))
+    );
     let last = told.last().unwrap();
     assert!(last.done_bytes == last.total_bytes && told.is_sorted_by_key(|progress| progress.done_bytes), "{told:?}");
     // What is there is not fetched again.
     pulled(&server.settings(cache.path())).unwrap();
     assert_eq!(server.asked(WEIGHTS), [0]);
-    assert_eq!(server.state.lock().unwrap().requests.iter().filter(|request| request.2).count(), 0, "no token, no header");
+    assert_eq!(
+        server.state.lock().unwrap().requests.iter().filter(|request| request.2).count(),
+        0,
+        "no token, no header"
+    );
 }
 
 #[test]
@@ -236,7 +251,10 @@ fn a_server_that_cannot_go_on_in_the_middle_begins_anew() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
     server.reply(WEIGHTS, &[Reply::HangUp(1000), Reply::Whole]);
     let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
-    assert_eq!(std::fs::read(folder.join(WEIGHTS)).unwrap(), find_model("tiny").unwrap().read(WEIGHTS).unwrap().as_ref());
+    assert_eq!(
+        std::fs::read(folder.join(WEIGHTS)).unwrap(),
+        find_model("tiny").unwrap().read(WEIGHTS).unwrap().as_ref()
+    );
 }
 
 #[test]
@@ -294,7 +312,11 @@ fn a_repository_that_is_no_model_costs_nothing() {
         server.serve(&files.iter().map(|name| ((*name).to_owned(), b"x".to_vec())).collect::<Vec<_>>());
         let message = pulled(&server.settings(cache.path())).unwrap_err();
         assert!(message.contains("org/small") && message.contains(expected), "{message:?} lacks {expected:?}");
-        assert_eq!((server.state.lock().unwrap().requests.len(), blobs(cache.path()).len()), (1, 0), "only the list was asked for");
+        assert_eq!(
+            (server.state.lock().unwrap().requests.len(), blobs(cache.path()).len()),
+            (1, 0),
+            "only the list was asked for"
+        );
     };
     check(&["README.md"], "no config.json");
     check(&["tokenizer.json", WEIGHTS], "no config.json");
@@ -307,9 +329,14 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
     server.reply(WEIGHTS, &vec![Reply::Trickle; 9]);
     // As fast as it can, and too slow by the rate that is asked for.
-    let settings = PullSettings { stall: Duration::from_millis(50), lowest_rate: 1 << 50, ..server.settings(cache.path()) };
+    let settings =
+        PullSettings { stall: Duration::from_millis(50), lowest_rate: 1 << 50, ..server.settings(cache.path()) };
     let message = pulled(&settings).unwrap_err();
-    assert!(message.contains("bytes a second, fewer than 1125899906842624") && message.contains("run the same command again"), "{message}");
+    assert!(
+        message.contains("bytes a second, fewer than 1125899906842624")
+            && message.contains("run the same command again"),
+        "{message}"
+    );
     assert_eq!(server.asked(WEIGHTS).len(), 5);
 }
 
@@ -321,9 +348,13 @@ fn a_token_never_travels_in_the_clear() {
         token: token.map(str::to_owned),
         ..server.settings(cache.path())
     };
-    for endpoint in ["http://mirror.invalid", "http://127.0.0.1.mirror.invalid", "http://localhost.mirror.invalid:8080"] {
+    for endpoint in ["http://mirror.invalid", "http://127.0.0.1.mirror.invalid", "http://localhost.mirror.invalid:8080"]
+    {
         let message = pulled(&settings(endpoint, Some("hf_secret"))).unwrap_err();
-        assert!(message.contains("unencrypted") && message.contains("use https://") && !message.contains("hf_secret"), "{message}");
+        assert!(
+            message.contains("unencrypted") && message.contains("use https://") && !message.contains("hf_secret"),
+            "{message}"
+        );
         let message = pulled(&settings(endpoint, None)).unwrap_err();
         assert!(!message.contains("unencrypted"), "{message}");
     }
@@ -415,7 +446,11 @@ fn a_model_that_is_not_computed_here_costs_no_weights() {
 fn the_command_fetches_and_the_name_then_works() {
     let (server, home) = (Server::of_model(), tempfile::tempdir().unwrap());
     let call = |arguments: &[&str]| {
-        program(home.path(), arguments).env("HF_ENDPOINT", &server.address).env("HF_TOKEN", "hf_secret").output().unwrap()
+        program(home.path(), arguments)
+            .env("HF_ENDPOINT", &server.address)
+            .env("HF_TOKEN", "hf_secret")
+            .output()
+            .unwrap()
     };
     let missing = call(&["model", "inspect", "org/small"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("to fetch it, run: grpo-tui model pull org/small"));

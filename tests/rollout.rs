@@ -38,7 +38,9 @@ fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usiz
 
 #[test]
 fn decode_and_training_log_probs_agree() {
-    for (trainable, temperature) in [(Trainable::Frozen, 1.0), (Trainable::Frozen, 0.7), (Trainable::Lora { rank: 4, alpha: 8.0 }, 1.0)] {
+    for (trainable, temperature) in
+        [(Trainable::Frozen, 1.0), (Trainable::Frozen, 0.7), (Trainable::Lora { rank: 4, alpha: 8.0 }, 1.0)]
+    {
         let model = model(trainable);
         if let Trainable::Lora { .. } = trainable {
             let n = model.parameters().count();
@@ -48,16 +50,22 @@ fn decode_and_training_log_probs_agree() {
         let requests = requests();
         let groups = run(&model, &requests, &sampling(temperature), 1);
         assert!(
-            groups.iter().flatten().any(|c| c.stop == StopReason::Stop) && groups.iter().flatten().any(|c| c.stop == StopReason::Length)
+            groups.iter().flatten().any(|c| c.stop == StopReason::Stop)
+                && groups.iter().flatten().any(|c| c.stop == StopReason::Length)
         );
         let completions = |group: &'_ Vec<Completion>| group.iter().map(|c| c.token_ids.clone()).collect::<Vec<_>>();
         let ids: Vec<_> = groups.iter().map(completions).collect();
-        let packed = requests.iter().zip(&ids).map(|(r, ids)| (r.prompt.as_slice(), ids.iter().map(Vec::as_slice).collect()));
+        let packed =
+            requests.iter().zip(&ids).map(|(r, ids)| (r.prompt.as_slice(), ids.iter().map(Vec::as_slice).collect()));
         for micro_batch in pack(packed, 200) {
             let found = log_probs(&model, &micro_batch, Adapters::On, temperature).unwrap();
             for (&(group, sample), tokens) in micro_batch.owners.iter().zip(found) {
                 for (token, recorded) in tokens.iter().zip(&groups[group][sample].log_probs) {
-                    assert!((token.log_prob - recorded).abs() < 1e-4, "{} in training, {recorded} while sampling", token.log_prob);
+                    assert!(
+                        (token.log_prob - recorded).abs() < 1e-4,
+                        "{} in training, {recorded} while sampling",
+                        token.log_prob
+                    );
                 }
             }
         }
@@ -124,7 +132,8 @@ fn sampler_follows_its_distribution() {
             }
         }
         statistic += (pooled.1 - pooled.0).powi(2) / pooled.0;
-        // A chi-square of k degrees of freedom has mean k and standard deviation sqrt(2 k): five deviations are never seen by chance.
+        // A chi-square of k degrees of freedom has mean k and standard deviation sqrt(2 k): five deviations are never
+        // seen by chance.
         let limit = cells as f64 + 5.0 * (2.0 * cells as f64).sqrt();
         assert!(cells > 150 && statistic < limit, "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}");
     }

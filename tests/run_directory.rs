@@ -1,4 +1,5 @@
-//! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in sentences.
+//! Tests: a run directory survives torn tails, second writers, newer programs and read-only folders, and says so in
+//! sentences.
 
 mod accepted_requests;
 mod bad_input;
@@ -22,8 +23,9 @@ use grpo_tui::advantage::GroupSignal;
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
-    At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
-    RunError, RunFolders, RunLock, RunReference, RunState, State, StateWriter, Status, read_step,
+    At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
+    RolloutWriter, RunDirectory, RunError, RunFolders, RunLock, RunReference, RunState, State, StateWriter, Status,
+    read_step,
 };
 
 /// A folder in memory where there is one, so that thousands of fsyncs cost nothing.
@@ -38,7 +40,10 @@ fn new_run(task: &str) -> NewRun {
         name: String::new(),
         task: task.into(),
         task_origin: format!("tasks/{task}"),
-        task_files: vec![("task.toml".into(), b"name = \"x\"\n".to_vec()), ("prompts/train.jsonl".into(), b"{}\n".to_vec())],
+        task_files: vec![
+            ("task.toml".into(), b"name = \"x\"\n".to_vec()),
+            ("prompts/train.jsonl".into(), b"{}\n".to_vec()),
+        ],
         config: resolved.config,
         sources: resolved.sources,
         argv: vec!["grpo-tui".into(), "train".into(), task.into()],
@@ -87,7 +92,8 @@ fn created_private_whole_and_read_back() {
     assert!(run.id().contains("-invoice-"), "{}", run.id());
     assert_eq!(again.file().task_files["task.toml"].len(), 64);
     assert_eq!(again.file().config_digest, again.file().config.digest());
-    let left: Vec<_> = std::fs::read_dir(folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
@@ -115,7 +121,9 @@ fn opening_refuses_with_a_sentence() {
     let folder = memory_folder();
     let missing = RunDirectory::open(&folder.path().join("nothing")).unwrap_err().to_string();
     assert!(
-        missing.ends_with("nothing is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are"),
+        missing.ends_with(
+            "nothing is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are"
+        ),
         "{missing}"
     );
 
@@ -124,7 +132,10 @@ fn opening_refuses_with_a_sentence() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("version = 1", "version = 7", 1)).unwrap();
     let newer = RunDirectory::open(run.path()).unwrap_err().to_string();
-    assert!(newer.ends_with("run.toml has format version 7, newer than this program's 1; open it with a newer grpo-tui"), "{newer}");
+    assert!(
+        newer.ends_with("run.toml has format version 7, newer than this program's 1; open it with a newer grpo-tui"),
+        "{newer}"
+    );
 
     std::fs::write(&path, "version = 1\nid = \n").unwrap();
     let broken = RunDirectory::open(run.path()).unwrap_err().to_string();
@@ -165,7 +176,8 @@ fn a_worker_gone_without_a_last_word_is_interrupted() {
     assert_eq!(State::observe(run.path()).unwrap().status, Status::Finished);
 }
 
-/// A small log, cut at every byte: the whole lines before the cut survive, the sequence goes on, and the torn rest is reported.
+/// A small log, cut at every byte: the whole lines before the cut survive, the sequence goes on, and the torn rest is
+/// reported.
 #[test]
 fn a_tail_torn_at_any_byte_is_sealed() {
     let folder = memory_folder();
@@ -357,7 +369,12 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
     drop(writer);
     assert_eq!(read_step(run.path(), 101).unwrap(), [rollout(101, "a"), rollout(101, "b")]);
     // A torn tail in the last file, then a resume after step 99.
-    std::fs::OpenOptions::new().append(true).open(run.path().join("rollouts/000200.jsonl")).unwrap().write_all(b"{\"step\":102").unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(run.path().join("rollouts/000200.jsonl"))
+        .unwrap()
+        .write_all(b"{\"step\":102")
+        .unwrap();
     let mut writer = RolloutWriter::resume(&lock, 99).unwrap();
     assert!(!run.path().join("rollouts/000200.jsonl").exists());
     assert_eq!(read_step(run.path(), 99).unwrap().len(), 2);
@@ -366,7 +383,12 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
     assert_eq!((place.file.as_str(), place.line), ("rollouts/000100.jsonl", 5));
     // Resuming at a file's end keeps it whole; a torn line within it goes.
     drop(writer);
-    std::fs::OpenOptions::new().append(true).open(run.path().join("rollouts/000100.jsonl")).unwrap().write_all(b"{\"step\":100,").unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(run.path().join("rollouts/000100.jsonl"))
+        .unwrap()
+        .write_all(b"{\"step\":100,")
+        .unwrap();
     let mut writer = RolloutWriter::resume(&lock, 100).unwrap();
     assert_eq!(writer.append(&rollout(101, "a")).unwrap().line, 1);
     assert_eq!(read_step(run.path(), 100).unwrap(), [rollout(100, "c")]);
@@ -381,7 +403,10 @@ fn a_full_disk_names_the_file_and_what_to_do() {
     std::fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let error = EventWriter::open(&lock).and_then(|mut writer| writer.append(step(1, 1.0))).unwrap_err();
-    let expected = format!("cannot write {}: No space left on device (os error 28); free some space, then try again", path.display());
+    let expected = format!(
+        "cannot write {}: No space left on device (os error 28); free some space, then try again",
+        path.display()
+    );
     assert_eq!(error.to_string(), expected);
 }
 
@@ -408,7 +433,10 @@ fn runs_are_found_by_what_people_write() {
     assert_eq!(places.find(last).unwrap().id(), second.id());
     assert!(matches!(places.find("20"), Err(RunError::Ambiguous { .. })));
     let missing = places.find("zzz").unwrap_err().to_string();
-    assert!(missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` shows the runs there are"), "{missing}");
+    assert!(
+        missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` shows the runs there are"),
+        "{missing}"
+    );
     assert_eq!(places.list().len(), 2);
 
     std::fs::create_dir(folder.path().join("tasks")).unwrap();
@@ -430,7 +458,9 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
         writer.append(Eval { step, set: "eval".into(), target: target.into(), summary, ..Eval::default() }).unwrap();
     }
     let proof = EvalSummary { n: 500, valid: 1.0, ..EvalSummary::default() };
-    writer.append(Eval { step: 5, set: "test".into(), target: "trained".into(), summary: proof, ..Eval::default() }).unwrap();
+    writer
+        .append(Eval { step: 5, set: "test".into(), target: "trained".into(), summary: proof, ..Eval::default() })
+        .unwrap();
     for step in [5u64, 10, 15, 20] {
         let path = grpo_tui::run::checkpoint_path(run.path(), step);
         std::fs::create_dir(&path).unwrap();
@@ -438,7 +468,8 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
     }
     std::fs::create_dir(run.path().join("checkpoints/step-000025")).unwrap(); // without its mark: not whole
     let places = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
-    let at = |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
+    let at =
+        |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
     assert_eq!(at("").unwrap(), 15);
     assert_eq!(at("@best").unwrap(), 15);
     assert_eq!(at("@last").unwrap(), 20);

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 /// A task's folder with this schema and these lines of `task.toml` after its head.
 fn folder_with(schema: &str, lines: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("task.toml"), format!("name = \"sample\"\nschema = \"schema.json\"\n{lines}")).unwrap();
+    std::fs::write(folder.path().join("task.toml"), format!("name = \"sample\"\nschema = \"schema.json\"\n{lines}"))
+        .unwrap();
     std::fs::write(folder.path().join("schema.json"), schema).unwrap();
     folder
 }

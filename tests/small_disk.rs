@@ -1,4 +1,5 @@
-//! A small file system in memory, to be filled or made read-only. Mounting one takes root: for other users tests with it are ignored (build.rs).
+//! A small file system in memory, to be filled or made read-only. Mounting one takes root: for other users tests with
+//! it are ignored (build.rs).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

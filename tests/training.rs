@@ -1,4 +1,5 @@
-//! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk change what it comes to.
+//! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk
+//! change what it comes to.
 
 mod full_disk;
 mod learning;

@@ -1,5 +1,5 @@
-//! Files that somebody else wrote: paths that lead out of their folder, FIFOs where files should be, lines without end. Nothing outside is read, quoted,
-//! copied or written, and nothing waits.
+//! Files that somebody else wrote: paths that lead out of their folder, FIFOs where files should be, lines without end.
+//! Nothing outside is read, quoted, copied or written, and nothing waits.
 #![cfg(feature = "engine")]
 
 use std::fs;
@@ -45,9 +45,13 @@ fn a_task_cannot_lead_out_of_its_folder() {
         symlink("..", task.join("up")).unwrap();
         damage(&task.join(file), &what);
         let train = [&["train", "task", "--runs", "runs"], &SHORT[..]].concat();
-        for arguments in
-            [&["score", "task"][..], &["task", "check", "task"], &["dataset", "build", "task"], &["dataset", "check", "task"], &train]
-        {
+        for arguments in [
+            &["score", "task"][..],
+            &["task", "check", "task"],
+            &["dataset", "build", "task"],
+            &["dataset", "check", "task"],
+            &train,
+        ] {
             refused(&call(folder.path(), arguments), parts);
         }
         assert_eq!(fs::read_to_string(&outside).unwrap(), "root-only: first line\n", "what is outside was written");
@@ -73,7 +77,10 @@ fn a_set_is_built_inside_and_never_over_another_file() {
     fs::write(folder.path().join("secret"), "root-only").unwrap();
     symlink("../secret", out.join("train.jsonl")).unwrap();
     refused(&call(folder.path(), &["dataset", "build", "task", "--out", "out"]), &["\"train.jsonl\"", "is a link to "]);
-    refused(&call(folder.path(), &["dataset", "build", "task", "--out", "out", "--check"]), &["\"train.jsonl\"", "is a link to "]);
+    refused(
+        &call(folder.path(), &["dataset", "build", "task", "--out", "out", "--check"]),
+        &["\"train.jsonl\"", "is a link to "],
+    );
     assert_eq!(fs::read_to_string(folder.path().join("secret")).unwrap(), "root-only");
     fs::remove_file(out.join("train.jsonl")).unwrap();
     let built = call(folder.path(), &["dataset", "build", "task", "--out", "out"]);
@@ -113,7 +120,8 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     }
 }
 
-/// Panics that are handled are no bug of ours: of the template engine on its own thread, and of the regular expressions of a tokenizer.
+/// Panics that are handled are no bug of ours: of the template engine on its own thread, and of the regular expressions
+/// of a tokenizer.
 #[test]
 fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
     let folder = tempfile::tempdir().unwrap();
@@ -127,8 +135,7 @@ fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
     };
     let tokenizer = fs::read_to_string(model.join("tokenizer.json")).unwrap();
     let mut damaged: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
-    damaged["pre_tokenizer"] =
-        serde_json::json!({"type": "Split", "pattern": {"Regex": "((.|\\n)+(.|\\n)+)+$y"}, "behavior": "Isolated", "invert": false});
+    damaged["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": "((.|\\n)+(.|\\n)+)+$y"}, "behavior": "Isolated", "invert": false});
     fs::write(model.join("tokenizer.json"), damaged.to_string()).unwrap();
     check(&["tokenizer.json: cannot encode a text: tokenizer failed"]);
     fs::write(model.join("tokenizer.json"), tokenizer).unwrap();
@@ -142,8 +149,17 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
     let (id, damaged) = ("20261120-143041-invoice-6sx3dn", folder.path().join("runs/damaged"));
     copy_tree(&sample_data("finished-run"), &folder.path().join("runs").join(id));
     copy_tree(&sample_data("finished-run"), &damaged);
-    for file in ["run.toml", "events.jsonl", "events.index", "state.json", "lock", "tags.json", "worker.log", "notes.md", "task/task.toml"]
-    {
+    for file in [
+        "run.toml",
+        "events.jsonl",
+        "events.index",
+        "state.json",
+        "lock",
+        "tags.json",
+        "worker.log",
+        "notes.md",
+        "task/task.toml",
+    ] {
         let kept = fs::read(damaged.join(file)).ok();
         damage(&damaged.join(file), &Fifo);
         let listed = call(folder.path(), &["runs", "list", "--runs", "runs"]);

@@ -1,4 +1,5 @@
-//! Text of others on the command line: every subcommand, on a run, a task, a model and completions that are full of control characters, then of secrets.
+//! Text of others on the command line: every subcommand, on a run, a task, a model and completions that are full of
+//! control characters, then of secrets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,21 +11,25 @@ use serde_json::{Value, json};
 
 use crate::program::{call, copy_tree, sample_data, small_task, stderr};
 
-/// Clears a screen, rings, colours by C1, goes back to the beginning of the line, turns the reading direction, and forges a line.
+/// Clears a screen, rings, colours by C1, goes back to the beginning of the line, turns the reading direction, and
+/// forges a line.
 const HOSTILE: &str = "x\u{1b}[2J\u{7}\u{9b}31m\r\u{202e}\u{2066}\u{7f}\nFORGED\ty";
 
 /// Words that the program itself reads back; whoever writes a hostile file keeps them.
-const KEPT: [&str; 14] =
-    ["kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure", "signal", "dead"];
+const KEPT: [&str; 14] = [
+    "kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure",
+    "signal", "dead",
+];
 
 /// Every other text of a document with `text` behind it.
 fn poison(value: &mut Value, text: &str) {
     match value {
         Value::String(found) => found.push_str(text),
         Value::Array(values) => values.iter_mut().for_each(|value| poison(value, text)),
-        Value::Object(fields) => {
-            fields.iter_mut().filter(|(name, _)| !KEPT.contains(&name.as_str())).for_each(|(_, value)| poison(value, text))
-        }
+        Value::Object(fields) => fields
+            .iter_mut()
+            .filter(|(name, _)| !KEPT.contains(&name.as_str()))
+            .for_each(|(_, value)| poison(value, text)),
         _ => {}
     }
 }
@@ -169,7 +174,10 @@ fn no_control_character_of_others_reaches_the_terminal() {
     }
     for file in ["run.html", "versus.html"] {
         let page = fs::read_to_string(here.join(file)).unwrap();
-        assert!(page.contains("␛[2J") && !page.contains(|letter| !['\n', '\t'].contains(&letter) && is_control(letter)), "{page}");
+        assert!(
+            page.contains("␛[2J") && !page.contains(|letter| !['\n', '\t'].contains(&letter) && is_control(letter)),
+            "{page}"
+        );
     }
     // What is shown of a note, on one line; and as JSON it is what it was.
     let [page, _] = calls.call(&["runs", "show", A]);
@@ -222,8 +230,9 @@ fn no_control_character_of_others_reaches_the_terminal() {
     fs::write(model.join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
     let other = here.join(format!("other {HOSTILE}"));
     copy_tree(&model, &other);
-    let config =
-        fs::read_to_string(other.join("config.json")).unwrap().replace("Qwen3ForCausalLM", &json!(HOSTILE).to_string().replace('"', ""));
+    let config = fs::read_to_string(other.join("config.json"))
+        .unwrap()
+        .replace("Qwen3ForCausalLM", &json!(HOSTILE).to_string().replace('"', ""));
     fs::write(other.join("config.json"), config).unwrap();
     let [task, model, other] = [&task, &model, &other].map(|path| path.to_str().unwrap());
     let short = ["--max-completion-tokens", "4"];
@@ -243,7 +252,18 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["sample", task, "--model", "tiny", "--n", "1", short[0], short[1], "--json"],
         &["sample", task, "--model", model],
         &["sample", task, "--model", "tiny", "--prompt", HOSTILE],
-        &["eval", task, "--model", &format!("{HOSTILE}=tiny"), "--on", "eval", short[0], short[1], "--html", "eval.html"],
+        &[
+            "eval",
+            task,
+            "--model",
+            &format!("{HOSTILE}=tiny"),
+            "--on",
+            "eval",
+            short[0],
+            short[1],
+            "--html",
+            "eval.html",
+        ],
         &["eval", task, "--model", "tiny", "--on", "eval", short[0], short[1], "--json"],
         &["eval", task, "--model", model],
         &["train", task, "--model", model, "--runs", "new"],
@@ -357,6 +377,9 @@ fn what_a_run_holds_is_text_in_its_page() {
         let output = call(here, &[&arguments[..], &["--html", "o.html", "--force"]].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         let page = fs::read_to_string(here.join("o.html")).unwrap();
-        assert!(page.contains("&lt;i&gt;x") && page.contains("&lt;i&gt;tier") && !page.contains("<i>"), "{arguments:?}");
+        assert!(
+            page.contains("&lt;i&gt;x") && page.contains("&lt;i&gt;tier") && !page.contains("<i>"),
+            "{arguments:?}"
+        );
     }
 }

@@ -7,8 +7,9 @@ pub const STANDARD_DEVIATION_FLOOR: f64 = 1e-4;
 
 /// Advantages of one group, in the order of `rewards`.
 ///
-/// `rewards`: one finite number a completion. A reward that is not finite counts as unscored: it gets advantage 0 and stays out of the mean and the
-/// deviation. Equal rewards, and a group with fewer than two scored completions, give exactly 0. The standard deviation is the sample one (n - 1).
+/// `rewards`: one finite number a completion. A reward that is not finite counts as unscored: it gets advantage 0 and
+/// stays out of the mean and the deviation. Equal rewards, and a group with fewer than two scored completions, give
+/// exactly 0. The standard deviation is the sample one (n - 1).
 pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if scored.len() < 2 || all_equal(&scored) {
@@ -25,7 +26,8 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     rewards.iter().map(|reward| if reward.is_finite() { (reward - mean) * scale } else { 0.0 }).collect()
 }
 
-/// Mean and sample standard deviation (n - 1) of the rewards that are finite; a deviation of 0 where fewer than two are.
+/// Mean and sample standard deviation (n - 1) of the rewards that are finite; a deviation of 0 where fewer than two
+/// are.
 pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     let scored = || rewards.iter().copied().filter(|reward| reward.is_finite());
     let count = scored().count() as f64;
@@ -36,7 +38,8 @@ pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     (mean, (scored().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
 }
 
-/// An advantage with the numbers put into its formula. `reward` and `advantage` are those of one completion of the group.
+/// An advantage with the numbers put into its formula. `reward` and `advantage` are those of one completion of the
+/// group.
 pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if !reward.is_finite() {
@@ -47,7 +50,9 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
     }
     let (count, (mean, deviation)) = (scored.len() as f64, mean_and_deviation(&scored));
     match kind {
-        Advantage::Standardized => format!("({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}"),
+        Advantage::Standardized => {
+            format!("({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}")
+        }
         Advantage::Centered => format!("{reward:.3} - {mean:.3} = {advantage:+.3}"),
         Advantage::LeaveOneOut => {
             let others = (mean * count - reward) / (count - 1.0);
@@ -56,7 +61,8 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
     }
 }
 
-/// Whether a group is informative, and where its rewards lie if they are all equal. The aliases are what older programs wrote.
+/// Whether a group is informative, and where its rewards lie if they are all equal. The aliases are what older programs
+/// wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupSignal {
@@ -74,8 +80,9 @@ pub enum GroupSignal {
     AllEqual,
 }
 
-/// The signal of a group. `all_max`, `all_min`: every completion is `Score::is_max`, or `Score::is_min`; how large equal rewards are does not
-/// tell. A group with fewer than two scored completions has zero variance; one with none is `AllEqual`.
+/// The signal of a group. `all_max`, `all_min`: every completion is `Score::is_max`, or `Score::is_min`; how large
+/// equal rewards are does not tell. A group with fewer than two scored completions has zero variance; one with none is
+/// `AllEqual`.
 pub fn group_signal(rewards: &[f64], all_max: bool, all_min: bool) -> GroupSignal {
     let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
     if scored.len() >= 2 && !all_equal(&scored) {
@@ -149,7 +156,11 @@ mod tests {
     #[test]
     fn signals() {
         let check = |rewards: &[f64], all_max, expected| {
-            assert_eq!(group_signal(rewards, all_max, rewards.iter().all(|reward| *reward == 0.0)), expected, "{rewards:?} {all_max}");
+            assert_eq!(
+                group_signal(rewards, all_max, rewards.iter().all(|reward| *reward == 0.0)),
+                expected,
+                "{rewards:?} {all_max}"
+            );
         };
         check(&[1.0, 1.0], true, GroupSignal::AllMax);
         check(&[0.0, 0.0], false, GroupSignal::AllMin);
@@ -159,7 +170,9 @@ mod tests {
         check(&[1.0], true, GroupSignal::AllMax);
         check(&[], true, GroupSignal::AllEqual);
         check(&[f64::NAN, 1.0, 1.0], true, GroupSignal::AllMax);
-        for (old, signal) in [("no", GroupSignal::Mixed), ("best", GroupSignal::AllMax), ("worst", GroupSignal::AllEqual)] {
+        for (old, signal) in
+            [("no", GroupSignal::Mixed), ("best", GroupSignal::AllMax), ("worst", GroupSignal::AllEqual)]
+        {
             assert_eq!(serde_json::from_value::<GroupSignal>(old.into()).unwrap(), signal);
         }
         assert_eq!(serde_json::to_value(GroupSignal::AllMin).unwrap(), "all_min");

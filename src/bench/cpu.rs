@@ -16,15 +16,18 @@ const NEW_TOKENS: usize = 48;
 /// Every figure of the shape `config` on this processor.
 pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
     let weights = Weights::fresh(config, 0);
-    let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+    let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu)
+        .map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
     // Two operations for each weight that a token passes.
-    let operations =
-        2.0 * (model.parameters().count() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
+    let operations = 2.0
+        * (model.parameters().count()
+            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
     let share = |tokens_per_second: f64, passes: f64| Some(tokens_per_second * operations * passes / limit.value / 1e9);
     let mut found = vec![limit.clone()];
-    let rate =
-        |name: &str, shape: &str, batch, value: f64, passes| Measurement::new(name, shape, batch, value, "tokens/s", share(value, passes));
+    let rate = |name: &str, shape: &str, batch, value: f64, passes| {
+        Measurement::new(name, shape, batch, value, "tokens/s", share(value, passes))
+    };
     let prompts = requests(64, 1, PROMPT_TOKENS, config.vocab_size);
     found.push(rate("prefill", &format!("{PROMPT_TOKENS} tokens"), 64, prefill(&model, &prompts, threads)?, 1.0));
     for batch in [1, 8, 64] {
@@ -100,7 +103,8 @@ fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
         log_probs: vec![-1.0; NEW_TOKENS],
         stop: StopReason::Length,
     };
-    let (prompts, completions) = (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());
+    let (prompts, completions) =
+        (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());
     let groups: Vec<PolicyGroup<'_>> =
         prompts.iter().zip(completions.chunks(8)).map(|(request, group)| policy_group(request, group)).collect();
     let settings = policy_settings(NEW_TOKENS, 1024, false);

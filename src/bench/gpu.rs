@@ -1,6 +1,8 @@
-//! Speed of a GPU at a model's shape: its limits, then prefill, decode and whole steps with random weights, random tokens and random rewards.
+//! Speed of a GPU at a model's shape: its limits, then prefill, decode and whole steps with random weights, random
+//! tokens and random rewards.
 //!
-//! Stop tokens are off and no group is dropped, so that every figure is of the same work, whatever the random weights say.
+//! Stop tokens are off and no group is dropped, so that every figure is of the same work, whatever the random weights
+//! say.
 
 use std::time::Instant;
 
@@ -51,11 +53,13 @@ impl Default for GpuBench {
     }
 }
 
-/// Every figure of the shape `config`, each given to `on_progress` as soon as it is known. Steps are planned first: their micro-batches are as small as the memory
-/// asks for. What does not fit is given as missing, with what it would need.
+/// Every figure of the shape `config`, each given to `on_progress` as soon as it is known. Steps are planned first:
+/// their micro-batches are as small as the memory asks for. What does not fit is given as missing, with what it would
+/// need.
 ///
 /// # Errors
-/// [`TrainError::DoesNotFit`] where the GPU does not even hold one sequence of the smallest step; a tensor operation that fails.
+/// [`TrainError::DoesNotFit`] where the GPU does not even hold one sequence of the smallest step; a tensor operation
+/// that fails.
 pub fn measure_gpu(
     config: &ModelConfig,
     engine: &Engine,
@@ -96,10 +100,12 @@ pub fn measure_gpu(
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
-            let (name, shape, batch) = (step_name(recompute), bench.step_shape(prompts, completions), prompts * completions);
+            let (name, shape, batch) =
+                (step_name(recompute), bench.step_shape(prompts, completions), prompts * completions);
             let kept = if recompute { Recompute::Always } else { Recompute::Never };
             match bench.plan(config, (prompts, completions), kept, gpu) {
-                Ok(planned) => work.within((&name, &shape, batch), &mut note, |note| work.step(prompts, completions, planned, note))?,
+                Ok(planned) => work
+                    .within((&name, &shape, batch), &mut note, |note| work.step(prompts, completions, planned, note))?,
                 Err(error) => note(Measurement::missing(&name, &shape, batch, &error.to_string())),
             }
         }
@@ -108,7 +114,8 @@ pub fn measure_gpu(
 }
 
 impl GpuBench {
-    /// How the gradient of a step of so many prompts x completions is computed so that it fits; as it was asked for where nobody knows the memory.
+    /// How the gradient of a step of so many prompts x completions is computed so that it fits; as it was asked for
+    /// where nobody knows the memory.
     fn plan(
         &self,
         model: &ModelConfig,
@@ -118,7 +125,10 @@ impl GpuBench {
     ) -> std::result::Result<StepShape, DoesNotFit> {
         let defaults = Layers::default().resolve().map(|resolved| resolved.config);
         let (Some(gpu), Ok(defaults)) = (gpu, defaults) else {
-            return Ok(StepShape { tokens_per_micro_batch: self.tokens_per_micro_batch, recompute: recompute == Recompute::Always });
+            return Ok(StepShape {
+                tokens_per_micro_batch: self.tokens_per_micro_batch,
+                recompute: recompute == Recompute::Always,
+            });
         };
         let config = TrainConfig {
             lora_rank: self.lora_rank,
@@ -170,7 +180,9 @@ impl Limits {
         let size = if engine.device.is_cpu() { 512 } else { 8192 };
         let copied = if engine.device.is_cpu() { 1 << 22 } else { 1 << 29 };
         let random = |stream: u64| {
-            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?.affine(1.0, stream as f64 * 1e-6)?.to_dtype(engine.dtype)
+            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?
+                .affine(1.0, stream as f64 * 1e-6)?
+                .to_dtype(engine.dtype)
         };
         let (a, b) = (random(1)?, random(2)?);
         let gemm = seconds(engine, 10, || matmul(&a, &b).map(drop))?;
@@ -179,7 +191,8 @@ impl Limits {
         // The first launches load the kernel and open the pool: what is measured comes after them.
         let small = Tensor::zeros(256, DType::F32, &engine.device)?;
         let launches = 500;
-        let launch_all = || (0..launches).try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))));
+        let launch_all =
+            || (0..launches).try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))));
         // The host's time: the wait for the GPU comes between the repeats.
         let launch = median(REPEATS + 1, || {
             engine.synchronize()?;
@@ -228,7 +241,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others are still measured.
+    /// Figures that the GPU's memory may not do for: then the one that is named is missing, and the others are still
+    /// measured.
     fn within<N: FnMut(Measurement)>(
         &self,
         (name, shape, batch): (&str, &str, usize),
@@ -239,7 +253,8 @@ impl Bench<'_> {
             Err(error) if is_out_of_memory(&error) => {
                 self.engine.trim_memory()?;
                 let (free, total) = self.engine.memory().unwrap_or_default();
-                let why = format!("GPU out of memory ({} of {} are used without it)", bytes(total - free), bytes(total));
+                let why =
+                    format!("GPU out of memory ({} of {} are used without it)", bytes(total - free), bytes(total));
                 note(Measurement::missing(name, shape, batch, &why));
                 Ok(())
             }
@@ -282,7 +297,9 @@ impl Bench<'_> {
     fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
         let draw = |new_tokens| {
-            seconds(self.engine, 3, || generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop))
+            seconds(self.engine, 3, || {
+                generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop)
+            })
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
         let steps = (self.bench.new_tokens - 1) as f64;
@@ -290,14 +307,27 @@ impl Bench<'_> {
         let name = decode_name(adapters);
         let shape = format!("{} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
         let reading = self.weight_bytes() / self.limits.bytes_per_second;
-        let computing =
-            self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64) / self.limits.operations_per_second;
-        note(Measurement::new(name, &shape, batch, batch as f64 / step_seconds, "tokens/s", Some(reading.max(computing) / step_seconds)));
+        let computing = self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64)
+            / self.limits.operations_per_second;
+        note(Measurement::new(
+            name,
+            &shape,
+            batch,
+            batch as f64 / step_seconds,
+            "tokens/s",
+            Some(reading.max(computing) / step_seconds),
+        ));
         Ok(())
     }
 
     /// Whole steps: rollout, random rewards, gradient, optimizer.
-    fn step(&self, prompts: usize, completions: usize, planned: StepShape, note: &mut impl FnMut(Measurement)) -> Result<()> {
+    fn step(
+        &self,
+        prompts: usize,
+        completions: usize,
+        planned: StepShape,
+        note: &mut impl FnMut(Measurement),
+    ) -> Result<()> {
         let recompute = planned.recompute;
         let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);
         let small_steps = OptimizerSettings { learning_rate: 1e-6, ..OptimizerSettings::PLAIN };
@@ -311,7 +341,8 @@ impl Bench<'_> {
             let sampled = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
             let rollout = start.elapsed().as_secs_f64();
             let start = Instant::now();
-            let totals = StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
+            let totals =
+                StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
             let groups = requests.iter().zip(&sampled).map(|(request, group)| policy_group(request, group));
             let groups: Vec<PolicyGroup<'_>> = groups.collect();
             let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
@@ -342,7 +373,14 @@ impl Bench<'_> {
         note(Measurement::new(&format!("{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
         note(Measurement::new(&format!("{kept}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
-            note(Measurement::new(&format!("{kept}: memory held"), &shape, batch, bytes as f64 / f64::from(1 << 30), "GiB", None));
+            note(Measurement::new(
+                &format!("{kept}: memory held"),
+                &shape,
+                batch,
+                bytes as f64 / f64::from(1 << 30),
+                "GiB",
+                None,
+            ));
         }
         Ok(())
     }
@@ -351,9 +389,11 @@ impl Bench<'_> {
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
         let (prompt, new) = (self.bench.prompt_tokens as f64, self.bench.new_tokens as f64);
         let limits = self.limits;
-        let prefill = self.shape.forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64) / limits.operations_per_second;
+        let prefill = self.shape.forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64)
+            / limits.operations_per_second;
         let reading = self.weight_bytes() / limits.bytes_per_second;
-        let computing = self.shape.forward_operations(batch as f64, prompt + new / 2.0, batch as f64) / limits.operations_per_second;
+        let computing = self.shape.forward_operations(batch as f64, prompt + new / 2.0, batch as f64)
+            / limits.operations_per_second;
         prefill + (new - 1.0) * reading.max(computing)
     }
 

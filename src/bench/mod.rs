@@ -24,7 +24,8 @@ pub struct Measurement {
     /// The figure; not a number (in JSON null) where `missing` says why there is none.
     pub value: f64,
     pub unit: String,
-    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None where there is no such limit.
+    /// Share of the measured limit of matrix products that it reaches, by the multiplications that it must do; None
+    /// where there is no such limit.
     pub of_limit: Option<f64>,
     /// Why it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +35,15 @@ pub struct Measurement {
 impl Measurement {
     /// A figure from its parts, in the order of the fields.
     pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
-        Self { name: name.to_owned(), shape: shape.to_owned(), batch, value, unit: unit.to_owned(), of_limit, missing: None }
+        Self {
+            name: name.to_owned(),
+            shape: shape.to_owned(),
+            batch,
+            value,
+            unit: unit.to_owned(),
+            of_limit,
+            missing: None,
+        }
     }
 
     /// A figure that could not be measured.
@@ -51,7 +60,9 @@ fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
 /// `prompts` prompts of `prompt_tokens` tokens, `samples` completions of each.
 fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: usize) -> Vec<Request> {
     let prompt = |number| random_tokens(number, prompt_tokens, vocabulary);
-    (0..prompts).map(|number| Request { prompt: prompt(number), prompt_number: number as u32, step: 0, samples }).collect()
+    (0..prompts)
+        .map(|number| Request { prompt: prompt(number), prompt_number: number as u32, step: 0, samples })
+        .collect()
 }
 
 /// Every completion is `new_tokens` long.

@@ -31,9 +31,15 @@ pub fn write_model(
 /// Bytes of weights in one file of an export; more are split, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Writes `weights`, perhaps with adapters merged into them, as a model's folder: each tensor in the element type that it has in `base`, so that the
-/// model stays as large as it was, and every other file of `source` as it is. One tensor at a time is in memory. The folder must not exist.
-pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weights: &Weights) -> Result<(), CheckpointError> {
+/// Writes `weights`, perhaps with adapters merged into them, as a model's folder: each tensor in the element type that
+/// it has in `base`, so that the model stays as large as it was, and every other file of `source` as it is. One tensor
+/// at a time is in memory. The folder must not exist.
+pub fn export_merged(
+    folder: &Path,
+    source: &ModelSource,
+    base: &Weights,
+    weights: &Weights,
+) -> Result<(), CheckpointError> {
     let described = |(name, shape): (String, Vec<usize>)| {
         let dtype = base.dtype(&name).or_else(|| weights.dtype(&name)).unwrap_or(DType::F32);
         Described { name, dtype, shape }
@@ -41,7 +47,9 @@ pub fn export_merged(folder: &Path, source: &ModelSource, base: &Weights, weight
     let tensors: Vec<Described> = tensor_names(&source.config()?).into_iter().map(described).collect();
     write_folder(folder, |new| {
         source.companions()?.iter().try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
-        write_shards(new, tensors, SHARD_BYTES, |tensor| Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?))
+        write_shards(new, tensors, SHARD_BYTES, |tensor| {
+            Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?)
+        })
     })
 }
 
@@ -82,7 +90,13 @@ fn write_shards(
 }
 
 /// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
-pub fn export_adapter(folder: &Path, parameters: &Parameters, base_model: &str, rank: usize, alpha: f64) -> Result<(), CheckpointError> {
+pub fn export_adapter(
+    folder: &Path,
+    parameters: &Parameters,
+    base_model: &str,
+    rank: usize,
+    alpha: f64,
+) -> Result<(), CheckpointError> {
     let flat = parameters.flat();
     write_folder(folder, |new| {
         write_adapter(new, parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat), (base_model, rank, alpha))
@@ -129,8 +143,9 @@ mod tests {
     #[test]
     fn what_is_too_large_for_one_file_is_split_with_an_index() {
         let work = tempfile::tempdir().unwrap();
-        let tensors: Vec<Described> =
-            ["a", "b", "c", "d"].map(|name| Described { name: name.to_owned(), dtype: DType::F32, shape: vec![2] }).into();
+        let tensors: Vec<Described> = ["a", "b", "c", "d"]
+            .map(|name| Described { name: name.to_owned(), dtype: DType::F32, shape: vec![2] })
+            .into();
         let folder = work.path().join("out");
         let get = |tensor: &Described| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
         write_folder(&folder, |new| write_shards(new, tensors, 20, get)).unwrap();

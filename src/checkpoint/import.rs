@@ -1,4 +1,5 @@
-//! An adapter that PEFT (or this program) wrote, read onto a model: its rank and scale, and its matrices under our names.
+//! An adapter that PEFT (or this program) wrote, read onto a model: its rank and scale, and its matrices under our
+//! names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -49,26 +50,33 @@ const NOT_COMPUTED: [&str; 13] = [
     "arrow_config",
 ];
 
-/// Values of `init_lora_weights` with which PEFT leaves the base as it is. With the others (`pissa`, `olora`, `corda`, `loftq`, `lora_ga`, ...) it subtracts
-/// the initial `B A` from the base, or quantises it, whenever it loads the adapter.
+/// Values of `init_lora_weights` with which PEFT leaves the base as it is. With the others (`pissa`, `olora`, `corda`,
+/// `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or quantises it, whenever it loads the
+/// adapter.
 const BASE_UNCHANGED: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 impl PeftAdapter {
-    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or carry the adapter's name (`lora_A.default.weight`).
+    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or carry the adapter's name
+    /// (`lora_A.default.weight`).
     ///
     /// # Errors
     /// [`CheckpointError::Adapter`] with the file and what to do, for what is missing, damaged or not computed here.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join("adapter_config.json");
         let text = crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;
-        let config: Value = serde_json::from_str(&text).map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
+        let config: Value =
+            serde_json::from_str(&text).map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
         let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
         // Before memory is reserved by it.
-        if let Some((name, tensor)) = adapter.tensors.iter().find(|(_, tensor)| !tensor.dims().contains(&adapter.rank)) {
-            let problem =
-                format!("`r` = {}, but `{name}` has shape {:?}; the two files belong to different adapters", adapter.rank, tensor.dims());
+        if let Some((name, tensor)) = adapter.tensors.iter().find(|(_, tensor)| !tensor.dims().contains(&adapter.rank))
+        {
+            let problem = format!(
+                "`r` = {}, but `{name}` has shape {:?}; the two files belong to different adapters",
+                adapter.rank,
+                tensor.dims()
+            );
             return Err(refused(&path, problem));
         }
         Ok(adapter)
@@ -96,22 +104,25 @@ impl PeftAdapter {
     pub fn base_name(&self) -> Result<&str, CheckpointError> {
         let refuse = |problem: String| Err(refused(&self.weights_path.with_file_name("adapter_config.json"), problem));
         match &self.base_model {
-            None => {
-                refuse("`base_model_name_or_path` is missing; write the base model's name or folder into adapter_config.json".to_owned())
-            }
-            Some(base) if find_model(base).is_ok_and(|source| Self::stands_in(&source)) => {
-                refuse(format!("its base `{base}` is an adapter too; merge that one first (`grpo-tui model export --merged`)"))
-            }
+            None => refuse(
+                "`base_model_name_or_path` is missing; write the base model's name or folder into adapter_config.json"
+                    .to_owned(),
+            ),
+            Some(base) if find_model(base).is_ok_and(|source| Self::stands_in(&source)) => refuse(format!(
+                "its base `{base}` is an adapter too; merge that one first (`grpo-tui model export --merged`)"
+            )),
             Some(base) => Ok(base),
         }
     }
 
-    /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep their fresh adapter, whose delta is 0.
+    /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep
+    /// their fresh adapter, whose delta is 0.
     ///
     /// # Errors
     /// As [`PeftAdapter::check`].
     pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
-        let slots: Vec<(String, Vec<usize>)> = parameters.slots().iter().map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
+        let slots: Vec<(String, Vec<usize>)> =
+            parameters.slots().iter().map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
         self.check(&slots)?;
         let piece = |(name, fresh): (String, Tensor)| {
             let tensor = self.tensors.get(&name).unwrap_or(&fresh);
@@ -125,7 +136,12 @@ impl PeftAdapter {
     ///
     /// # Errors
     /// As [`PeftAdapter::check`].
-    pub fn merged_into(&self, weights: Weights, config: &ModelConfig, source: &str) -> Result<Weights, CheckpointError> {
+    pub fn merged_into(
+        &self,
+        weights: Weights,
+        config: &ModelConfig,
+        source: &str,
+    ) -> Result<Weights, CheckpointError> {
         self.check(&adapter_names(config, self.rank))?;
         Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, source))
     }
@@ -133,7 +149,8 @@ impl PeftAdapter {
     /// Whether the adapter fits a model whose adapters have these names and shapes.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target without its tensors.
+    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target
+    /// without its tensors.
     fn check(&self, slots: &[(String, Vec<usize>)]) -> Result<(), CheckpointError> {
         let bad = |problem: String| Err(refused(&self.weights_path, problem));
         let mut unused: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
@@ -146,13 +163,17 @@ impl PeftAdapter {
             };
             if tensor.dims() != shape.as_slice() {
                 let found = tensor.dims();
-                return bad(format!("`{name}` has shape {found:?}, this model needs {shape:?}; it belongs to another base model"));
+                return bad(format!(
+                    "`{name}` has shape {found:?}, this model needs {shape:?}; it belongs to another base model"
+                ));
             }
             unused.retain(|unused| unused != name);
         }
         unused.sort_unstable();
         match (unused.first(), self.tensors.is_empty()) {
-            (Some(name), _) => bad(format!("`{name}` does not exist in this model: adapters belong to its linear layers only")),
+            (Some(name), _) => {
+                bad(format!("`{name}` does not exist in this model: adapters belong to its linear layers only"))
+            }
             (None, true) => bad("it has no adapter".to_owned()),
             (None, false) => Ok(()),
         }
@@ -170,27 +191,42 @@ impl PeftAdapter {
             return Err(format!("`peft_type` = {kind}, only \"LORA\" is supported"));
         }
         if let Some(key) = NOT_COMPUTED.into_iter().find(|key| used(key)) {
-            return Err(format!("`{key}` = {} is not supported; merge the adapter with PEFT and use the merged model", config[key]));
+            return Err(format!(
+                "`{key}` = {} is not supported; merge the adapter with PEFT and use the merged model",
+                config[key]
+            ));
         }
         if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
-            return Err(format!("`bias` = \"{bias}\", only \"none\" is supported; merge the adapter with PEFT and use the merged model"));
+            return Err(format!(
+                "`bias` = \"{bias}\", only \"none\" is supported; merge the adapter with PEFT and use the merged model"
+            ));
         }
-        if let Some(start) = config.get("init_lora_weights").and_then(Value::as_str).filter(|start| !BASE_UNCHANGED.contains(start)) {
+        if let Some(start) =
+            config.get("init_lora_weights").and_then(Value::as_str).filter(|start| !BASE_UNCHANGED.contains(start))
+        {
             return Err(format!(
                 "`init_lora_weights` = \"{start}\" changes the base weights when PEFT loads it, which is not supported; convert it to a plain adapter \
                  (PEFT: save_pretrained with path_initial_model_for_weight_conversion), or merge it with PEFT and use the merged model"
             ));
         }
-        let rank =
-            config.get("r").and_then(Value::as_u64).filter(|rank| *rank > 0).ok_or("`r` is missing or not a whole number above 0")?;
-        let alpha = config.get("lora_alpha").and_then(Value::as_f64).ok_or("`lora_alpha` is missing or not a number")?;
+        let rank = config
+            .get("r")
+            .and_then(Value::as_u64)
+            .filter(|rank| *rank > 0)
+            .ok_or("`r` is missing or not a whole number above 0")?;
+        let alpha =
+            config.get("lora_alpha").and_then(Value::as_f64).ok_or("`lora_alpha` is missing or not a number")?;
         // Rank-stabilised adapters (arXiv 2312.03732) are scaled by alpha / sqrt(r).
         let alpha = if used("use_rslora") { alpha * (rank as f64).sqrt() } else { alpha };
         Ok(Self {
             rank: rank as usize,
             alpha,
             base_model: config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
-            targets: if used("layers_to_transform") || used("exclude_modules") { Targets::Shown } else { Targets::of(config)? },
+            targets: if used("layers_to_transform") || used("exclude_modules") {
+                Targets::Shown
+            } else {
+                Targets::of(config)?
+            },
             tensors: HashMap::new(),
             weights_path: PathBuf::new(),
         })
@@ -217,7 +253,10 @@ impl Targets {
         match config.get("target_modules") {
             Some(Value::Array(list)) if !list.is_empty() => {
                 let names = list.iter().map(|name| name.as_str().map(str::to_owned));
-                names.collect::<Option<_>>().map(Self::Named).ok_or_else(|| format!("`target_modules` = {list:?}, expected names"))
+                names
+                    .collect::<Option<_>>()
+                    .map(Self::Named)
+                    .ok_or_else(|| format!("`target_modules` = {list:?}, expected names"))
             }
             Some(Value::String(_)) | None | Some(Value::Null) => Ok(Self::Shown),
             Some(other) => Err(format!("`target_modules` = {other}, expected a list of names or \"all-linear\"")),
@@ -227,8 +266,11 @@ impl Targets {
     /// Whether the adapter's own configuration promises the tensor `name`.
     fn want(&self, name: &str) -> bool {
         let Self::Named(targets) = self else { return false };
-        let module = name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()).unwrap_or_default();
-        targets.iter().any(|target| module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        let module =
+            name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()).unwrap_or_default();
+        targets.iter().any(|target| {
+            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
     }
 }
 
@@ -276,16 +318,20 @@ mod tests {
     #[test]
     fn what_would_mean_other_numbers_is_refused() {
         let with = |changes: Value| {
-            let mut config =
-                serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]});
+            let mut config = serde_json::json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj"]});
             for (key, value) in changes.as_object().unwrap() {
                 config[key] = value.clone();
             }
             PeftAdapter::from_config(&config)
         };
         assert_eq!(with(serde_json::json!({})).unwrap().trainable(), Trainable::Lora { rank: 4, alpha: 8.0 });
-        assert_eq!(with(serde_json::json!({"use_rslora": true})).unwrap().trainable(), Trainable::Lora { rank: 4, alpha: 16.0 });
-        assert!(with(serde_json::json!({"target_modules": "all-linear", "rank_pattern": {}, "use_dora": false})).is_ok());
+        assert_eq!(
+            with(serde_json::json!({"use_rslora": true})).unwrap().trainable(),
+            Trainable::Lora { rank: 4, alpha: 16.0 }
+        );
+        assert!(
+            with(serde_json::json!({"target_modules": "all-linear", "rank_pattern": {}, "use_dora": false})).is_ok()
+        );
         let check = |changes: Value, expected: &str| {
             let message = with(changes).unwrap_err();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
@@ -296,11 +342,18 @@ mod tests {
         check(serde_json::json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`");
         check(serde_json::json!({"bias": "all"}), "`bias` = \"all\"");
         for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "not yet known"] {
-            check(serde_json::json!({"init_lora_weights": start}), &format!("`init_lora_weights` = \"{start}\" changes the base"));
+            check(
+                serde_json::json!({"init_lora_weights": start}),
+                &format!("`init_lora_weights` = \"{start}\" changes the base"),
+            );
         }
-        for start in
-            [serde_json::json!(true), serde_json::json!(false), serde_json::json!("gaussian"), serde_json::json!("eva"), Value::Null]
-        {
+        for start in [
+            serde_json::json!(true),
+            serde_json::json!(false),
+            serde_json::json!("gaussian"),
+            serde_json::json!("eva"),
+            Value::Null,
+        ] {
             assert!(with(serde_json::json!({"init_lora_weights": start})).is_ok(), "{start}");
         }
         check(serde_json::json!({"r": 0}), "`r` is missing or not");

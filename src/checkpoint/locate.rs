@@ -1,4 +1,5 @@
-//! Where the model is that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a run.
+//! Where the model is that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a
+//! run.
 
 use std::path::Path;
 
@@ -78,7 +79,8 @@ impl Located {
         };
         match (places.find_checkpoint(&reference), model_error) {
             (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
-            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was meant.
+            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was
+            // meant.
             (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
                 Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
             }
@@ -121,7 +123,9 @@ impl Located {
     pub fn digest(&self, places: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
-            Self::Adapter(folder) => adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder),
+            Self::Adapter(folder) => {
+                adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder)
+            }
             Self::Run { run, step } => {
                 let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
                 Ok(result_digest(&base, run, *step))
@@ -136,9 +140,17 @@ pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, Checkpoi
 }
 
 /// What an adapter's own configuration names as its base.
-pub(super) fn adapter_base(folder: &ModelSource, adapter: &PeftAdapter, places: &RunFolders) -> Result<Located, StartError> {
+pub(super) fn adapter_base(
+    folder: &ModelSource,
+    adapter: &PeftAdapter,
+    places: &RunFolders,
+) -> Result<Located, StartError> {
     let base = adapter.base_name()?;
-    let refuse = |source| StartError::AdapterBase { folder: folder.name.clone(), base: base.to_owned(), source: Box::new(source) };
+    let refuse = |source| StartError::AdapterBase {
+        folder: folder.name.clone(),
+        base: base.to_owned(),
+        source: Box::new(source),
+    };
     Located::find(base, places).map_err(refuse)
 }
 

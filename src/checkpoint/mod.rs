@@ -25,7 +25,9 @@ pub enum CheckpointError {
     #[error("{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume")]
     Write { path: PathBuf, source: std::io::Error },
     /// A file is missing or unreadable.
-    #[error("{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)")]
+    #[error(
+        "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
+    )]
     Read { path: PathBuf, problem: String },
     /// An adapter that cannot be used with this model, or at all.
     #[error("{path}: {problem}")]

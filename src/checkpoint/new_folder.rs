@@ -10,7 +10,10 @@ use crate::files::{self, Access, torn_write};
 pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// Fills a private folder that must not exist.
-pub(super) fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+pub(super) fn write_folder(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
     files::create_folder_with(target, Access::Private, failed, fill)
 }
 

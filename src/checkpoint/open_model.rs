@@ -17,7 +17,8 @@ pub struct OpenModel {
     pub source: ModelSource,
     /// Its weights, in the element types of their files.
     weights: Weights,
-    /// Whose element types an export has: these weights, or the base's where a run has trained all of them (its checkpoints are f32).
+    /// Whose element types an export has: these weights, or the base's where a run has trained all of them (its
+    /// checkpoints are f32).
     stored_as: Weights,
     /// What stands beside them.
     adapter: Option<PeftAdapter>,
@@ -26,7 +27,8 @@ pub struct OpenModel {
 }
 
 impl OpenModel {
-    /// The model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an adapter's folder that names its base.
+    /// The model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an adapter's folder that names
+    /// its base.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
@@ -42,7 +44,14 @@ impl OpenModel {
         match located {
             Located::Model(source) => {
                 let (config, weights) = (source.config()?, Weights::open(&source)?);
-                Ok(Self { config, stored_as: weights.clone(), weights, adapter: None, label: source.name.clone(), source })
+                Ok(Self {
+                    config,
+                    stored_as: weights.clone(),
+                    weights,
+                    adapter: None,
+                    label: source.name.clone(),
+                    source,
+                })
             }
             Located::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
@@ -58,10 +67,14 @@ impl OpenModel {
         let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
         let unreadable = |file: &str, problem: String| {
             let problem = problem.split_once(": ").map_or(problem.as_str(), |(_, rest)| rest);
-            CheckpointError::Read { path: folder.join(file), problem: format!("incomplete safetensors file ({problem})") }
+            CheckpointError::Read {
+                path: folder.join(file),
+                problem: format!("incomplete safetensors file ({problem})"),
+            }
         };
         if run.file().config.lora_rank > 0 {
-            let adapter = PeftAdapter::read(&folder).map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
+            let adapter = PeftAdapter::read(&folder)
+                .map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
             return base.with_adapter(adapter, &label);
         }
         let own = ModelSource::at(&label, &folder);
@@ -109,7 +122,9 @@ impl OpenModel {
     pub fn merged_with(&self, adapter: Option<&Path>) -> Result<Weights, StartError> {
         let weights = self.merged()?;
         Ok(match adapter {
-            Some(folder) => PeftAdapter::read(folder)?.merged_into(weights, &self.config, &folder.display().to_string())?,
+            Some(folder) => {
+                PeftAdapter::read(folder)?.merged_into(weights, &self.config, &folder.display().to_string())?
+            }
             None => weights,
         })
     }

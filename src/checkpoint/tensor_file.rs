@@ -1,4 +1,5 @@
-//! A safetensors file that is written tensor by tensor, so that memory holds a piece of it only: the bytes that `safetensors::serialize` would give.
+//! A safetensors file that is written tensor by tensor, so that memory holds a piece of it only: the bytes that
+//! `safetensors::serialize` would give.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,7 +43,10 @@ pub(super) fn write_tensors(
         let tensor = &tensors[at];
         let start = end;
         end += tensor.bytes();
-        (tensor.name.clone(), TensorInfo { dtype: tensor.dtype.into(), shape: tensor.shape.clone(), data_offsets: (start, end) })
+        (
+            tensor.name.clone(),
+            TensorInfo { dtype: tensor.dtype.into(), shape: tensor.shape.clone(), data_offsets: (start, end) },
+        )
     });
     let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
     let metadata = Metadata::new(about, infos.collect()).map_err(candle_core::Error::wrap)?;
@@ -141,7 +145,11 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let described: Vec<Described> = tensors
             .iter()
-            .map(|(name, tensor)| Described { name: (*name).to_owned(), dtype: tensor.dtype(), shape: tensor.dims().to_vec() })
+            .map(|(name, tensor)| Described {
+                name: (*name).to_owned(),
+                dtype: tensor.dtype(),
+                shape: tensor.dims().to_vec(),
+            })
             .collect();
         write_folder(&work.path().join("out"), |new| {
             write_tensors(new, "x.safetensors", &described, |at, take| take(&safetensors::View::data(&&tensors[at].1)))
@@ -166,6 +174,9 @@ mod tests {
             write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
             std::fs::read(folder.join("x")).unwrap()
         };
-        assert!(write("streamed", &mut StreamedTensor::new(&flat)) == write("held", &mut TensorBytes { bytes: &held, number_bytes: 4 }));
+        assert!(
+            write("streamed", &mut StreamedTensor::new(&flat))
+                == write("held", &mut TensorBytes { bytes: &held, number_bytes: 4 })
+        );
     }
 }

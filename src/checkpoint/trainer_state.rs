@@ -41,7 +41,15 @@ const VERSION: u32 = 1;
 impl TrainerState {
     /// Before the first step.
     pub fn start(config_digest: String) -> Self {
-        Self { version: VERSION, step: 0, updates: 0, prompts_taken: 0, skipped_in_a_row: 0, seconds: 0.0, config_digest }
+        Self {
+            version: VERSION,
+            step: 0,
+            updates: 0,
+            prompts_taken: 0,
+            skipped_in_a_row: 0,
+            seconds: 0.0,
+            config_digest,
+        }
     }
 }
 
@@ -66,21 +74,29 @@ impl Contents {
         }
     }
 
-    /// Writes a checkpoint; returns its size in bytes once it is durable. An older one of the same name, left by a step that is being redone, is replaced.
-    fn write(&self, folder: &Path, parameters: &mut dyn Numbers, moments: &mut dyn Numbers) -> Result<u64, CheckpointError> {
+    /// Writes a checkpoint; returns its size in bytes once it is durable. An older one of the same name, left by a step
+    /// that is being redone, is replaced.
+    fn write(
+        &self,
+        folder: &Path,
+        parameters: &mut dyn Numbers,
+        moments: &mut dyn Numbers,
+    ) -> Result<u64, CheckpointError> {
         if folder.exists() {
             remove(folder)?;
         }
         // Not its parents: a run's folder that was removed must not come back by a checkpoint.
-        folder
-            .parent()
-            .map_or(Ok(()), |parent| files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error)))?;
+        folder.parent().map_or(Ok(()), |parent| {
+            files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error))
+        })?;
         write_folder(folder, |new| {
             match self.trainable {
                 Trainable::Lora { rank, alpha } => {
                     write_adapter(new, &self.slots, self.dtype, parameters, (&self.base_model, rank, alpha))?
                 }
-                Trainable::Full | Trainable::Frozen => write_slots(new, "model.safetensors", &self.slots, self.dtype, parameters)?,
+                Trainable::Full | Trainable::Frozen => {
+                    write_slots(new, "model.safetensors", &self.slots, self.dtype, parameters)?
+                }
             }
             let count = 2 * self.slots.last().map_or(0, |slot| slot.range().end);
             let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![count] };
@@ -122,7 +138,8 @@ impl Snapshot {
         parameters.count() * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
     }
 
-    /// Copies parameters and moments as they are now: one copy each, done when this returns. `buffer` has [`Snapshot::buffer_bytes`].
+    /// Copies parameters and moments as they are now: one copy each, done when this returns. `buffer` has
+    /// [`Snapshot::buffer_bytes`].
     ///
     /// # Errors
     /// When the copy fails.
@@ -159,10 +176,13 @@ impl Snapshot {
     }
 }
 
-/// Removes a checkpoint, where it is still there. `trainer.json` goes first: without it a half-removed folder is no checkpoint.
+/// Removes a checkpoint, where it is still there. `trainer.json` goes first: without it a half-removed folder is no
+/// checkpoint.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let absent_or = |result: std::io::Result<()>| match result {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(CheckpointError::Write { path: folder.to_owned(), source }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(CheckpointError::Write { path: folder.to_owned(), source })
+        }
         _ => Ok(()),
     };
     absent_or(std::fs::remove_file(folder.join("trainer.json")))?;
@@ -175,7 +195,8 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
     let path = folder.join("trainer.json");
     let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
     let text = crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
-    let state: TrainerState = serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
+    let state: TrainerState =
+        serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
     if state.version > VERSION {
         return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
     }
@@ -192,8 +213,8 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
     Ok((moments, state))
 }
 
-/// Puts the checkpoint's weights into `parameters`, which must have the same tensors: each goes from the file straight to its place on the device. Where
-/// one is missing, nothing is changed.
+/// Puts the checkpoint's weights into `parameters`, which must have the same tensors: each goes from the file straight
+/// to its place on the device. Where one is missing, nothing is changed.
 pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
     let path = weights_path(folder);
     let file = open(&path)?;
@@ -221,9 +242,11 @@ fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
     let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
     // What is no regular file is refused before it is mapped.
     crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
-    // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a checkpoint's files under their final
-    // name; who shortens one meanwhile ends the process with SIGBUS, as with a model's files.
-    unsafe { MmapedSafetensors::new(path) }.map_err(|error| unreadable(format!("incomplete safetensors file ({error})")))
+    // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a
+    // checkpoint's files under their final name; who shortens one meanwhile ends the process with SIGBUS, as with a
+    // model's files.
+    unsafe { MmapedSafetensors::new(path) }
+        .map_err(|error| unreadable(format!("incomplete safetensors file ({error})")))
 }
 
 /// Bytes of all files of a checkpoint.
@@ -285,11 +308,15 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let (held, streamed) = (work.path().join("held"), work.path().join("streamed"));
         snapshot.write(&held).unwrap();
-        save(&streamed, &parameters, &optimizer, &snapshot.contents.state, snapshot.contents.trainable, "base").unwrap();
+        save(&streamed, &parameters, &optimizer, &snapshot.contents.state, snapshot.contents.trainable, "base")
+            .unwrap();
         let about = || Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
         let named = parameters.named().unwrap();
         let expected = [
-            ("adapter_model.safetensors", safetensors::serialize(named.iter().map(|(name, tensor)| (name, tensor)), about()).unwrap()),
+            (
+                "adapter_model.safetensors",
+                safetensors::serialize(named.iter().map(|(name, tensor)| (name, tensor)), about()).unwrap(),
+            ),
             ("optimizer.safetensors", safetensors::serialize([("moments", optimizer.moments())], about()).unwrap()),
         ];
         for folder in [&held, &streamed] {
@@ -297,13 +324,17 @@ mod tests {
                 assert!(std::fs::read(folder.join(file)).unwrap() == *expected, "{file}");
             }
         }
-        assert_eq!(std::fs::read(held.join("trainer.json")).unwrap(), std::fs::read(streamed.join("trainer.json")).unwrap());
+        assert_eq!(
+            std::fs::read(held.join("trainer.json")).unwrap(),
+            std::fs::read(streamed.join("trainer.json")).unwrap()
+        );
     }
 
     #[test]
     fn what_is_loaded_is_what_was_there_when_the_snapshot_was_taken() {
         let (parameters, optimizer) = trained();
-        let (then, moments) = (parameters.flat().to_vec1::<f32>().unwrap(), optimizer.moments().to_vec1::<f32>().unwrap());
+        let (then, moments) =
+            (parameters.flat().to_vec1::<f32>().unwrap(), optimizer.moments().to_vec1::<f32>().unwrap());
         let snapshot = snapshot(&parameters, &optimizer);
         // Training continues before anything is written.
         let zeros = Tensor::zeros(parameters.count(), DType::F32, &Device::Cpu).unwrap();
@@ -312,7 +343,10 @@ mod tests {
         let folder = work.path().join("out");
         snapshot.write(&folder).unwrap();
         let (loaded, state) = load(&folder, &parameters).unwrap();
-        assert_eq!((parameters.flat().to_vec1::<f32>().unwrap(), loaded.to_vec1::<f32>().unwrap(), state.step), (then, moments, 3));
+        assert_eq!(
+            (parameters.flat().to_vec1::<f32>().unwrap(), loaded.to_vec1::<f32>().unwrap(), state.step),
+            (then, moments, 3)
+        );
 
         // One tensor too few: nothing is changed.
         parameters.restore(&zeros).unwrap();

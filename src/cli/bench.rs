@@ -45,7 +45,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct GpuArguments {
-    /// Model shape: qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b, or a model folder or Hugging Face name (only config.json is read)
+    /// Model shape: qwen3-0.6b, -1.7b, -4b, -8b, -14b, -32b, or a model folder or Hugging Face name (only config.json
+    /// is read)
     #[arg(long, default_value = "qwen3-8b")]
     shape: String,
     /// Prompts x completions of a step; repeatable [default: 1x4, 8x8, 32x8]
@@ -74,8 +75,9 @@ struct GpuArguments {
 }
 
 fn step_shape(text: &str) -> Result<(usize, usize), String> {
-    let parts =
-        text.split_once('x').and_then(|(prompts, completions)| Some((prompts.trim().parse().ok()?, completions.trim().parse().ok()?)));
+    let parts = text
+        .split_once('x')
+        .and_then(|(prompts, completions)| Some((prompts.trim().parse().ok()?, completions.trim().parse().ok()?)));
     parts
         .filter(|&(prompts, completions)| prompts > 0 && completions > 0)
         .ok_or_else(|| format!("`{text}`: write prompts x completions, such as 8x8"))
@@ -94,7 +96,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     results.extend(run);
     let device = format!("cpu, {} threads", threads.count());
     if json {
-        return print_json(&format!("{}\n", serde_json::json!({ "device": device, "shape": shape, "results": results })));
+        return print_json(&format!(
+            "{}\n",
+            serde_json::json!({ "device": device, "shape": shape, "results": results })
+        ));
     }
     println!("{device}, shape {shape}");
     results.iter().for_each(|measurement| println!("{}", line(measurement)));
@@ -130,7 +135,10 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         if arguments.json { eprintln!("{}", line(measurement)) } else { println!("{}", line(measurement)) }
     })?;
     if arguments.json {
-        print_json(&format!("{}\n", serde_json::json!({ "device": device, "shape": arguments.shape, "results": results })))?;
+        print_json(&format!(
+            "{}\n",
+            serde_json::json!({ "device": device, "shape": arguments.shape, "results": results })
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,15 +153,17 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
 
-/// `train invoice` from the base's test to the final one in a folder that is removed again, and this process's peak memory.
+/// `train invoice` from the base's test to the final one in a folder that is removed again, and this process's peak
+/// memory.
 fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{}", std::process::id()));
     let places = RunFolders::discover(Some(&folder), Path::new("/"));
     let report = one_run(&places, threads);
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
-    let figure =
-        |name: &str, value, unit: &str| Measurement::new(&format!("run, {name}"), "train invoice --model tiny", 64, value, unit, None);
+    let figure = |name: &str, value, unit: &str| {
+        Measurement::new(&format!("run, {name}"), "train invoice --model tiny", 64, value, unit, None)
+    };
     Ok(vec![
         figure("base test to final test", report.seconds, "s"),
         figure("valid before", report.base.valid, "share"),

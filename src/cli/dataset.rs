@@ -72,7 +72,9 @@ fn build(arguments: &Build) -> Outcome {
     let folder = match (&arguments.out, task.folder()) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) => folder.to_path_buf(),
-        (None, None) => return Err(Failure::usage(format!("{} is embedded in the program; add --out DIR", arguments.task))),
+        (None, None) => {
+            return Err(Failure::usage(format!("{} is embedded in the program; add --out DIR", arguments.task)));
+        }
     };
     if arguments.check {
         return check_built(&folder, &builder, &arguments.task);
@@ -87,8 +89,9 @@ fn build(arguments: &Build) -> Outcome {
 fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
     for set in &builder.sets {
         let path = folder.join(&set.file);
-        let stored = files::open(&set.path(folder)?)
-            .map_err(|error| Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display())))?;
+        let stored = files::open(&set.path(folder)?).map_err(|error| {
+            Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display()))
+        })?;
         if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(
                 "{} line {line} differs from the generator's output; run `grpo-tui dataset build {task}` to rewrite it",
@@ -136,7 +139,13 @@ fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
 fn print_health(health: &Health) {
     for set in &health.sets {
         let tags = set.tags.iter().map(|(tag, count)| format!("{tag} {count}")).collect::<Vec<_>>().join(", ");
-        println!("{}: {} rows{}{}", visible(&set.file), set.rows, if tags.is_empty() { "" } else { " · " }, visible(&tags));
+        println!(
+            "{}: {} rows{}{}",
+            visible(&set.file),
+            set.rows,
+            if tags.is_empty() { "" } else { " · " },
+            visible(&tags)
+        );
         if let Some((least, mean, greatest)) = set.prompt_tokens {
             println!("  prompt tokens: {least} to {greatest}, mean {mean:.0}");
         }

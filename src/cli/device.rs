@@ -36,7 +36,8 @@ impl DeviceArguments {
         }
     }
 
-    /// Says who else uses the GPU that [`DeviceArguments::engine`] will open; asked before, so that this process is not among them.
+    /// Says who else uses the GPU that [`DeviceArguments::engine`] will open; asked before, so that this process is not
+    /// among them.
     pub(super) fn warn_if_in_use(self) {
         let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
         let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
@@ -51,7 +52,8 @@ impl DeviceArguments {
     }
 }
 
-/// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever started it.
+/// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever
+/// started it.
 pub(super) fn places(run: &RunDirectory) -> RunFolders {
     RunFolders::discover(None, run.path())
 }
@@ -83,6 +85,7 @@ pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
 }
 
 fn gpu(ordinal: usize) -> Device {
-    // Where the driver's library is missing, the number stands for the GPU: all users of the host must then see its GPUs in one order.
+    // Where the driver's library is missing, the number stands for the GPU: all users of the host must then see its
+    // GPUs in one order.
     Device::Gpu { ordinal, uuid: Gpu::of_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
 }

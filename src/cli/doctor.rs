@@ -106,7 +106,11 @@ struct Terminal {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let findings = look(&places);
-    if arguments.json { print_json(&format!("{:#}\n", serde_json::to_value(&findings)?)) } else { print(&page(&findings)) }
+    if arguments.json {
+        print_json(&format!("{:#}\n", serde_json::to_value(&findings)?))
+    } else {
+        print(&page(&findings))
+    }
 }
 
 fn look(places: &RunFolders) -> Findings {
@@ -150,7 +154,8 @@ fn engine() -> EngineFound {
         Err(why) => ("cpu", why),
         Ok(0) => ("cpu", "CUDA shows this process no GPU".to_owned()),
         Ok(count) => {
-            let versions = [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
+            let versions =
+                [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
             ("gpu", format!("{count} usable; built with CUDA {}, the driver supports {}", versions[0], versions[1]))
         }
     };
@@ -183,8 +188,12 @@ fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) 
 
 fn terminal(logout: &LogoutPolicy) -> Terminal {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let locale =
-        ["LC_ALL", "LC_CTYPE", "LANG"].map(variable).into_iter().find(|value| !value.is_empty()).unwrap_or_default().to_lowercase();
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .map(variable)
+        .into_iter()
+        .find(|value| !value.is_empty())
+        .unwrap_or_default()
+        .to_lowercase();
     Terminal {
         output_is_terminal: std::io::stdout().is_terminal(),
         term: variable("TERM"),
@@ -203,7 +212,11 @@ fn view() -> ViewFound {
     let looks = Appearance::load(&given);
     let asks = Appearance::asks_for_ground(&given);
     let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
-    let looked_for = [of("configuration", given.config_file()), of("keymap", given.keymap_file()), of("themes", given.themes_folder())];
+    let looked_for = [
+        of("configuration", given.config_file()),
+        of("keymap", given.keymap_file()),
+        of("themes", given.themes_folder()),
+    ];
     ViewFound {
         theme: if asks { "dark or light, by terminal background".to_owned() } else { looks.theme.name },
         colours: looks.depth.name(),
@@ -253,13 +266,18 @@ fn page(findings: &Findings) -> String {
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
         let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };
-        let in_use = slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
+        let in_use =
+            slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
         let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
     }
     text.push('\n');
     for folder in &findings.folders {
-        let path = folder.path.as_ref().map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
-        let free = folder.free_bytes.map_or_else(String::new, |bytes| format!(", {} free", crate::format::bytes(bytes)));
+        let path = folder
+            .path
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
+        let free =
+            folder.free_bytes.map_or_else(String::new, |bytes| format!(", {} free", crate::format::bytes(bytes)));
         let missing = if folder.exists { "" } else { ", created on demand" };
         let network = if folder.network { ", network file system: polled" } else { "" };
         let _ = writeln!(text, "{:<9} {path} ({}{free}{missing}{network})", folder.used_for, folder.file_system);

@@ -24,8 +24,8 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, the embedded `tiny`, or RUN, RUN@STEP,
-    /// RUN@best, RUN@last
+    /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, the embedded
+    /// `tiny`, or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
@@ -84,7 +84,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let rows = Rows::on(&task, &arguments.on)?;
     let targets = targets(&arguments, &task, &places)?;
-    if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact") && rows.rows.iter().all(|row| row.expected.is_none()) {
+    if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact")
+        && rows.rows.iter().all(|row| row.expected.is_none())
+    {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
     let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
@@ -98,7 +100,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
         say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let context = RolloutContext { engine: &engine, model: &model, adapters: Adapters::On, tokenizer: &tokenizer, threads: &threads };
+        let context = RolloutContext {
+            engine: &engine,
+            model: &model,
+            adapters: Adapters::On,
+            tokenizer: &tokenizer,
+            threads: &threads,
+        };
         let records = evaluate(context, &scorer, &prompts, &sampling, arguments.samples as usize)?;
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
@@ -129,7 +137,10 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
         return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
     }
     if arguments.samples > 1 && arguments.temperature == 0.0 {
-        return Err(Failure::usage(format!("--samples {} needs a temperature above 0: add --temperature 1", arguments.samples)));
+        return Err(Failure::usage(format!(
+            "--samples {} needs a temperature above 0: add --temperature 1",
+            arguments.samples
+        )));
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
@@ -171,7 +182,8 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
 }
 
 fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Versus) -> Value {
-    let summaries: Map<String, Value> = versus.passes.iter().map(|pass| (pass.name.clone(), json!(pass.summary))).collect();
+    let summaries: Map<String, Value> =
+        versus.passes.iter().map(|pass| (pass.name.clone(), json!(pass.summary))).collect();
     let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
     json!({
         "targets": summaries, "comparisons": versus.comparisons(), "models": models, "task": versus.passes[0].task, "set": arguments.on,
@@ -218,5 +230,8 @@ impl Threshold {
 
 /// A sampling temperature: 0 or above, finite.
 pub(super) fn temperature(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0).ok_or_else(|| "must be a number >= 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite() && *value >= 0.0)
+        .ok_or_else(|| "must be a number >= 0".to_owned())
 }

@@ -35,14 +35,21 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn check(file: &Path, json: bool) -> Outcome {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
     let KeymapRead { keymap, errors, warnings } = keymap_file::parse(&file.display().to_string(), &text);
     if json {
-        print_json(&format!("{:#}\n", json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})))?;
+        print_json(&format!(
+            "{:#}\n",
+            json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})
+        ))?;
     } else {
         let changed: Vec<&ActionInfo> = app::actions().filter(|action| keymap.is_changed(action.id)).collect();
         let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
-        let told = errors.iter().map(|text| format!("error: {text}\n")).chain(warnings.iter().map(|text| format!("warning: {text}\n")));
+        let told = errors
+            .iter()
+            .map(|text| format!("error: {text}\n"))
+            .chain(warnings.iter().map(|text| format!("warning: {text}\n")));
         print(&lines.chain(told).collect::<String>())?;
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -72,7 +79,12 @@ fn document(keymap: &Keymap) -> Value {
 fn table(keymap: &Keymap) -> String {
     let row = |action: &ActionInfo| {
         let mark = if keymap.is_changed(action.id) { "*" } else { "" };
-        vec![format!("{}{mark}", keys(keymap, action).join(" ")), action.id.to_owned(), scope_text(action.scope), action.title.to_owned()]
+        vec![
+            format!("{}{mark}", keys(keymap, action).join(" ")),
+            action.id.to_owned(),
+            scope_text(action.scope),
+            action.title.to_owned(),
+        ]
     };
     text_table(&app::actions().map(row).collect::<Vec<_>>(), "l")
 }

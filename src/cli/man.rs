@@ -35,12 +35,15 @@ fn page() -> std::io::Result<Vec<u8>> {
 fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
-    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help") {
+    for subcommand in
+        command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help")
+    {
         roff.control("SS", [subcommand.get_name()]);
         let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
         roff.text([roman(format!("{about}. See "))]);
         roff.text([bold(format!("grpo-tui {} --help", subcommand.get_name())), roman(".")]);
-        for nested in subcommand.get_subcommands().filter(|nested| !nested.is_hide_set() && nested.get_name() != "help") {
+        for nested in subcommand.get_subcommands().filter(|nested| !nested.is_hide_set() && nested.get_name() != "help")
+        {
             roff.control("TP", []);
             roff.text([bold(format!("{} {}", subcommand.get_name(), nested.get_name()))]);
             roff.text([roman(nested.get_about().map(ToString::to_string).unwrap_or_default())]);
@@ -54,7 +57,11 @@ fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
 fn actions() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["KEYS OF THE WORKBENCH"]);
-    roff.text([roman("Keys of the program; a keymap file changes them, and "), bold("grpo-tui keys"), roman(" shows those in effect.")]);
+    roff.text([
+        roman("Keys of the program; a keymap file changes them, and "),
+        bold("grpo-tui keys"),
+        roman(" shows those in effect."),
+    ]);
     let mut last = None;
     for action in crate::view::app::actions() {
         let place = super::keys::scope_text(action.scope);

@@ -94,7 +94,8 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// Why a command ended early: the sentence for the user and the exit code (1 failed, 2 bad usage, 3 threshold missed, 130 interrupted).
+/// Why a command ended early: the sentence for the user and the exit code (1 failed, 2 bad usage, 3 threshold missed,
+/// 130 interrupted).
 #[derive(Debug)]
 pub struct Failure {
     pub code: u8,
@@ -126,7 +127,8 @@ pub type Outcome = Result<ExitCode, Failure>;
 /// The preset of that name.
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     let known = crate::config::Preset::NAMES.join(", ");
-    crate::config::Preset::from_name(name).ok_or_else(|| Failure::usage(format!("--preset {name}: unknown preset, use {known}")))
+    crate::config::Preset::from_name(name)
+        .ok_or_else(|| Failure::usage(format!("--preset {name}: unknown preset, use {known}")))
 }
 
 /// Parse the command line and run it.
@@ -134,7 +136,8 @@ pub fn main() -> ExitCode {
     output::install_panic_hook();
     // Started as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
     let _ = std::fs::write("/proc/self/comm", "grpo-tui");
-    // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end the process without a word.
+    // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end
+    // the process without a word.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     #[cfg(feature = "view")]
     let misspelt = workbench::misspelled_subcommand();

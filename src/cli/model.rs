@@ -147,7 +147,10 @@ impl ModelArguments {
 /// Refuses the first token that a model with so many does not have.
 fn check_vocabulary(token_ids: &[u32], vocabulary: usize) -> Result<(), Failure> {
     match token_ids.iter().find(|&&id| id as usize >= vocabulary) {
-        Some(id) => Err(Failure::usage(format!("token {id} is outside the model's vocabulary; its ids are 0 to {}", vocabulary - 1))),
+        Some(id) => Err(Failure::usage(format!(
+            "token {id} is outside the model's vocabulary; its ids are 0 to {}",
+            vocabulary - 1
+        ))),
         None => Ok(()),
     }
 }

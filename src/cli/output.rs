@@ -1,8 +1,9 @@
-//! All that the command line writes to standard output and standard error. Text for people may come from a run, a task, a model or a completion that
-//! somebody else made: no control character but line ends leaves here, only our own progress line moves the cursor. JSON is written with escapes in their
-//! place, so that it stays the same document.
+//! All that the command line writes to standard output and standard error. Text for people may come from a run, a task,
+//! a model or a completion that somebody else made: no control character but line ends leaves here, only our own
+//! progress line moves the cursor. JSON is written with escapes in their place, so that it stays the same document.
 //!
-//! `println!` and `eprintln!` mean the macros below in the whole command line; `tests/architecture.rs` refuses every other way out.
+//! `println!` and `eprintln!` mean the macros below in the whole command line; `tests/architecture.rs` refuses every
+//! other way out.
 
 use std::backtrace::BacktraceStatus;
 use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
@@ -85,7 +86,8 @@ pub(super) fn ask(question: &str) {
     write_error(&visible_lines(&redact(question).0));
 }
 
-/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its own.
+/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its
+/// own.
 pub(super) fn fail(message: &str) {
     tell(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
 }

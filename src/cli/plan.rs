@@ -7,8 +7,8 @@ use super::{Failure, Outcome, print_json};
 use crate::config::ResolvedConfig;
 use crate::format::{bytes, count, duration, percent, percent_short};
 use crate::plan::{
-    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, differences, disk, free_disk_bytes,
-    judge, time, trainable_parameters,
+    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, differences, disk,
+    free_disk_bytes, judge, time, trainable_parameters,
 };
 use crate::run::RunFolders;
 use crate::score::{Scorer, data_problems, load_sets};
@@ -16,7 +16,8 @@ use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
 
-/// Prompts that `--sample` samples groups of; all, if the task has fewer. At 32 a share's interval spans at most 33 points, at 64 at most 24.
+/// Prompts that `--sample` samples groups of; all, if the task has fewer. At 32 a share's interval spans at most 33
+/// points, at 64 at most 24.
 const SAMPLED_PROMPTS: usize = 64;
 
 /// Prints the plan of a task and a configuration.
@@ -40,7 +41,10 @@ pub(super) fn run(
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
-                print_json(&format!("{}\n", serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()})))?;
+                print_json(&format!(
+                    "{}\n",
+                    serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()})
+                ))?;
             } else {
                 println!("{}", memory_lines(&error.memory).join("\n"));
             }
@@ -146,7 +150,9 @@ fn time_lines(time: &Time) -> [String; 3] {
         format!("{at_most}{}{least}", duration(most))
     };
     [
-        format!("time, measured just now with a small prefill, rollout and gradient of this model, if all groups are mixed{basis}:"),
+        format!(
+            "time, measured just now with a small prefill, rollout and gradient of this model, if all groups are mixed{basis}:"
+        ),
         format!(
             "  {} per step: prompts {}, completions {}, gradient {}",
             total(time.seconds_per_step, time.least_seconds_per_step),
@@ -182,7 +188,9 @@ fn difference_lines(differences: &[Difference]) -> Vec<String> {
     let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut lines = vec!["changed from defaults:".to_owned()];
     lines.extend(
-        differences.iter().map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
+        differences
+            .iter()
+            .map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
     );
     if differences.is_empty() {
         lines.push("  nothing".to_owned());
@@ -205,7 +213,11 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
     };
     lines.push(format!("  {:44} {:>10}{machine}", "peak", bytes(memory.peak_bytes)));
     if memory.peak_recomputed_bytes < memory.peak_bytes {
-        lines.push(format!("  {:44} {:>10}", "peak with recompute_activations = always", bytes(memory.peak_recomputed_bytes)));
+        lines.push(format!(
+            "  {:44} {:>10}",
+            "peak with recompute_activations = always",
+            bytes(memory.peak_recomputed_bytes)
+        ));
     }
     lines
 }
@@ -228,9 +240,13 @@ fn signal_text(report: &SignalReport) -> String {
             format!("{estimate} {} with {}", percent(other.informative), other.completions_per_prompt)
         })
         .collect();
-    let failures: Vec<String> = report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+    let failures: Vec<String> =
+        report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
     let mut lines = vec![
-        format!("learnability: {} prompts x {} completions of the base:", report.prompts, report.completions_per_prompt),
+        format!(
+            "learnability: {} prompts x {} completions of the base:",
+            report.prompts, report.completions_per_prompt
+        ),
         format!(
             "  groups: {} mixed ({} to {}), {} all max, {} all min, {} all equal; mixed at other group sizes: {}",
             percent(report.informative),

@@ -42,7 +42,11 @@ impl Progress {
             self.start = Instant::now();
             step.step
         });
-        let each = if step.step > first { self.start.elapsed().as_secs_f64() / (step.step - first) as f64 } else { step.seconds };
+        let each = if step.step > first {
+            self.start.elapsed().as_secs_f64() / (step.step - first) as f64
+        } else {
+            step.seconds
+        };
         each * self.total_steps.saturating_sub(step.step) as f64
     }
 }

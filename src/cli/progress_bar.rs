@@ -37,7 +37,10 @@ impl Bar {
     /// Redraws where it is time to.
     pub(super) fn show(&mut self, done_bytes: u64, total_bytes: u64) {
         let now = Instant::now();
-        if !self.on_terminal || now - self.start < PATIENCE || self.drawn.is_some_and(|drawn| now - drawn < REDRAWN_EVERY) {
+        if !self.on_terminal
+            || now - self.start < PATIENCE
+            || self.drawn.is_some_and(|drawn| now - drawn < REDRAWN_EVERY)
+        {
             return;
         }
         self.drawn = Some(now);
@@ -48,7 +51,8 @@ impl Bar {
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= PATIENCE {
             let seconds = self.start.elapsed().as_secs_f64();
-            let (read, speed) = (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));
+            let (read, speed) =
+                (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));
             self.clear();
             say(&format!("{} {}: {read} in {}, {speed}/s", self.verb, self.name, duration(seconds)));
         }
@@ -73,7 +77,12 @@ fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_sec
     let seconds = total_bytes.saturating_sub(done_bytes) as f64 / bytes_per_second.max(1.0);
     let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
     let speed = bytes(bytes_per_second as u64);
-    format!("{verb} {name} [{bar}] {:>4} of {}, {speed}/s, {} left", percent_short(share), bytes(total_bytes), duration(seconds))
+    format!(
+        "{verb} {name} [{bar}] {:>4} of {}, {speed}/s, {} left",
+        percent_short(share),
+        bytes(total_bytes),
+        duration(seconds)
+    )
 }
 
 /// Draws the loading of weights from now on.
@@ -100,8 +109,18 @@ mod tests {
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_takes() {
         let check = |done, total, speed, expected: &str| assert_eq!(line("loading", "m", done, total, speed), expected);
-        check(0, 16_000_000_000, 2e9, "loading m [..............................]   0% of 16.0 GB, 2.00 GB/s, 8.0 s left");
-        check(1_500_000, 3_000_000, 500_000.0, "loading m [###############...............]  50% of 3.00 MB, 500 kB/s, 3.0 s left");
+        check(
+            0,
+            16_000_000_000,
+            2e9,
+            "loading m [..............................]   0% of 16.0 GB, 2.00 GB/s, 8.0 s left",
+        );
+        check(
+            1_500_000,
+            3_000_000,
+            500_000.0,
+            "loading m [###############...............]  50% of 3.00 MB, 500 kB/s, 3.0 s left",
+        );
         check(7, 7, 7.0, "loading m [##############################] 100% of 7 B, 7 B/s, 0.0 s left");
         // A file without bytes is all there.
         check(0, 0, 0.0, "loading m [##############################] 100% of 0 B, 0 B/s, 0.0 s left");

@@ -69,17 +69,27 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let target = Target::find(&arguments.model, &task, &places)?;
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
-    let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
+    let limit = arguments
+        .max_completion_tokens
+        .map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
     let (model, tokenizer) = target.load(&places, &engine)?;
     let mut prompts = Vec::new();
     for rows in chosen {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
-    let context = RolloutContext { engine: &engine, model: &model, adapters: Adapters::On, tokenizer: &tokenizer, threads: &threads };
+    let context = RolloutContext {
+        engine: &engine,
+        model: &model,
+        adapters: Adapters::On,
+        tokenizer: &tokenizer,
+        threads: &threads,
+    };
     let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
     let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?;
     let mut output = String::new();
-    for (prompt, completions) in prompts.iter().zip(context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?) {
+    for (prompt, completions) in
+        prompts.iter().zip(context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?)
+    {
         if !arguments.json {
             output.push_str(&heading(prompt));
         }
@@ -94,18 +104,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.json { print_json(&output) } else { print(&output) }
 }
 
-/// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there is none).
+/// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there
+/// is none).
 fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
     if let Some(on) = &arguments.on {
         return Ok(vec![Rows::on(task, on)?]);
     }
-    let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
+    let sets =
+        [PromptSet::Eval, PromptSet::Test, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
     let sets: Vec<Rows> = if arguments.prompts.is_empty() { sets.take(1).collect() } else { sets.collect::<Vec<_>>() }
         .into_iter()
         .map(|set| Rows::of_set(task, set))
         .collect::<Result<_, _>>()?;
     let Some(first) = sets.first() else {
-        return Err(Failure::usage(format!("{} names no prompts; give a file of prompt rows with --on FILE", task.label("task.toml"))));
+        return Err(Failure::usage(format!(
+            "{} names no prompts; give a file of prompt rows with --on FILE",
+            task.label("task.toml")
+        )));
     };
     if arguments.prompts.is_empty() {
         return Ok(vec![first.only(|row| row.line == first.rows[0].line)]);
@@ -147,5 +162,10 @@ fn shown(sample: usize, scored: &ScoredCompletion) -> String {
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();
-    format!("[{}] {}  reward {:.3}  {tokens} tokens{truncated}{why}\n{text}\n\n", sample + 1, score.tier.name(), score.reward)
+    format!(
+        "[{}] {}  reward {:.3}  {tokens} tokens{truncated}{why}\n{text}\n\n",
+        sample + 1,
+        score.tier.name(),
+        score.reward
+    )
 }

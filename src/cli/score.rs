@@ -17,7 +17,8 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`)
     task: String,
-    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional); `-`: standard input [default: the task's samples]
+    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional); `-`: standard input
+    /// [default: the task's samples]
     #[arg(long, value_name = "FILE")]
     completions: Option<String>,
     /// Print one JSON object per completion
@@ -39,7 +40,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (label, reader) = open(&task, arguments.completions.as_deref())?;
     let mut rows = Rows { task: &task, by_id: None };
     let items = dataset::read_lines(reader).map(|line| {
-        let (number, bytes) = line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
+        let (number, bytes) =
+            line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
         Ok::<_, Stopped>(read_item(&label, number, &bytes, &mut rows)?)
     });
     let mut output = Stream::new(arguments.json);
@@ -65,9 +67,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     });
     match written {
         Err(stopped) => stopped.outcome(),
-        Ok(()) if summary.count == 0 => {
-            Err(Failure::failed(format!("{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}")))
-        }
+        Ok(()) if summary.count == 0 => Err(Failure::failed(format!(
+            "{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}"
+        ))),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }
@@ -103,7 +105,12 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
     let completion = match fields.remove("completion") {
         Some(serde_json::Value::String(completion)) => completion,
         Some(other) => return Err(at(format!("`completion` must be a string, not {}", short(&other.to_string(), 40)))),
-        None => return Err(at(format!("missing `completion`{}", did_you_mean("completion", fields.keys().map(String::as_str))))),
+        None => {
+            return Err(at(format!(
+                "missing `completion`{}",
+                did_you_mean("completion", fields.keys().map(String::as_str))
+            )));
+        }
     };
     let prompt_id = match fields.remove("prompt_id") {
         None | Some(serde_json::Value::Null) => None,
@@ -154,7 +161,11 @@ impl Table {
         let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
         let id = visible(item.prompt_id.as_deref().unwrap_or(""));
         let (line, prompt, tier) = (item.line, short(&id, 14), score.tier.name());
-        writeln!(output, "{}", format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end())
+        writeln!(
+            output,
+            "{}",
+            format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end()
+        )
     }
 }
 
@@ -166,8 +177,13 @@ pub(super) fn why(score: &Score) -> String {
         let passes = if score.tolerant { ", valid after unwrapping" } else { "" };
         format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()))
     } else {
-        let differ: Vec<&str> =
-            score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, same)| !**same).map(|(name, _)| name).collect();
+        let differ: Vec<&str> = score
+            .fields
+            .iter()
+            .flat_map(|fields| fields.iter())
+            .filter(|(_, same)| !**same)
+            .map(|(name, _)| name)
+            .collect();
         let warning = || score.warnings.first().cloned().unwrap_or_default();
         if differ.is_empty() { warning() } else { format!("mismatch: {}", differ.join(", ")) }
     };
@@ -224,5 +240,9 @@ impl Summary {
 }
 
 fn short(text: &str, length: usize) -> String {
-    if text.chars().count() <= length { text.to_owned() } else { format!("{}…", text.chars().take(length - 1).collect::<String>()) }
+    if text.chars().count() <= length {
+        text.to_owned()
+    } else {
+        format!("{}…", text.chars().take(length - 1).collect::<String>())
+    }
 }

@@ -35,7 +35,9 @@ impl Target {
         };
         let limit = match Located::find(model, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
-            Located::Model(_) | Located::Adapter(_) => (task_limit(task, model, Located::origin(model, places)?)?, false),
+            Located::Model(_) | Located::Adapter(_) => {
+                (task_limit(task, model, Located::origin(model, places)?)?, false)
+            }
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
     }
@@ -46,10 +48,12 @@ impl Target {
     }
 }
 
-/// The longest completion for all targets alike, so that none is truncated where another is not: what the runs among them were trained with, else what the
-/// task asks for.
+/// The longest completion for all targets alike, so that none is truncated where another is not: what the runs among
+/// them were trained with, else what the task asks for.
 pub(super) fn common_limit(targets: &[Target]) -> usize {
-    let largest = |of_runs: bool| targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max();
+    let largest = |of_runs: bool| {
+        targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max()
+    };
     largest(true).or_else(|| largest(false)).unwrap_or(0)
 }
 
@@ -76,7 +80,9 @@ impl Rows {
         }
         let path = Path::new(on);
         if !path.is_file() {
-            return Err(Failure::usage(format!("--on {on}: no such file: use train, eval, test, or a file of prompt rows")));
+            return Err(Failure::usage(format!(
+                "--on {on}: no such file: use train, eval, test, or a file of prompt rows"
+            )));
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
         Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })

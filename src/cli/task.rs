@@ -47,9 +47,12 @@ fn run_check(choice: &Choice) -> Outcome {
     let mut problems = unknown_normalised_fields(&task);
     let unchecked = |format: String| {
         let label = task.label(&task.schema_file);
-        format!("{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`")
+        format!(
+            "{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`"
+        )
     };
-    let mut warnings: Vec<String> = scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
+    let mut warnings: Vec<String> =
+        scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
         let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label("task.toml"), set.name());
@@ -57,7 +60,9 @@ fn run_check(choice: &Choice) -> Outcome {
             (_, Some(Ok(rows))) => loaded.push((set, rows)),
             (_, Some(Err(error))) => problems.push(error.to_string()),
             (PromptSet::Train, None) => problems.push(missing("training needs it")),
-            (PromptSet::Eval, None) => warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set")),
+            (PromptSet::Eval, None) => {
+                warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set"))
+            }
             (PromptSet::Test, None) => warnings.push(missing("no held-out result")),
         }
     }
@@ -67,8 +72,10 @@ fn run_check(choice: &Choice) -> Outcome {
     let others = [&task.prompts.completions, &task.prompts.generator].into_iter().flatten();
     problems.extend(others.filter_map(|file| task.open(file).err()).map(|error| error.to_string()));
     if choice.json {
-        let sets: serde_json::Map<_, _> =
-            sets.iter().map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected}))).collect();
+        let sets: serde_json::Map<_, _> = sets
+            .iter()
+            .map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected})))
+            .collect();
         let digest = task.digest();
         let ok = problems.is_empty();
         let document = json!({"task": task.name, "ok": ok, "problems": problems, "warnings": warnings, "sets": sets, "digest": digest});
@@ -94,7 +101,9 @@ fn run_check(choice: &Choice) -> Outcome {
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {
-    let Some(properties) = task.schema.get("properties").and_then(serde_json::Value::as_object) else { return Vec::new() };
+    let Some(properties) = task.schema.get("properties").and_then(serde_json::Value::as_object) else {
+        return Vec::new();
+    };
     let unknown = task.score.normalise.keys().filter(|field| !properties.contains_key(*field));
     unknown
         .map(|field| {
@@ -110,14 +119,22 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
 fn run_audit(choice: &Choice) -> Outcome {
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
-    let rows = if task.set_file(PromptSet::Train).is_some() { dataset::load(&task, PromptSet::Train)? } else { Vec::new() };
+    let rows =
+        if task.set_file(PromptSet::Train).is_some() { dataset::load(&task, PromptSet::Train)? } else { Vec::new() };
     let findings = audit(&task, &scorer, &rows);
     let weak = findings.iter().filter(|finding| finding.weak).count();
     if choice.json {
-        return print_json(&format!("{}\n", json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})));
+        return print_json(&format!(
+            "{}\n",
+            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})
+        ));
     }
     let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
-    let asked = if fewest < all { format!("{fewest} to {all} of {all} prompts, fewer for long answers") } else { format!("{all} prompts") };
+    let asked = if fewest < all {
+        format!("{fewest} to {all} of {all} prompts, fewer for long answers")
+    } else {
+        format!("{all} prompts")
+    };
     println!("What degenerate answers would earn in {} ({asked})\n", task.name);
     println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {

@@ -88,12 +88,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         && let Some(report) = finished_report(&run)?
     {
         show(&run, &report, arguments.json)?;
-        eprintln!("run is finished, nothing to do: to train further, grpo-tui train TASK --model {}", shown(&run, &places));
+        eprintln!(
+            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
+            shown(&run, &places)
+        );
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.detach {
         let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
-        return super::worker::detach(&run, &how, "train", arguments.json).map_err(|failure| removed(&run, &arguments, failure));
+        return super::worker::detach(&run, &how, "train", arguments.json)
+            .map_err(|failure| removed(&run, &arguments, failure));
     }
     let heard = super::worker::hear_signals()?;
     let worker = Worker::begin(&run, heard.once)?;
@@ -108,11 +112,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
-            eprintln!("stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}", shown(&run, &places));
+            eprintln!(
+                "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}",
+                shown(&run, &places)
+            );
             Ok(ExitCode::from(130))
         }
         Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from.map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
+            let step = goes_on_from
+                .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
             eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
         }
@@ -177,7 +185,9 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     let label = task.label(TASK_FILE);
-    Err(Failure::usage(format!("{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]")))
+    Err(Failure::usage(format!(
+        "{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]"
+    )))
 }
 
 /// Says what makes the training less informative than it seems, before it starts.
@@ -199,8 +209,9 @@ fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Re
     let file = match &arguments.config {
         None => None,
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("--config {}: {error}; name a TOML file of configuration keys", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::usage(format!("--config {}: {error}; name a TOML file of configuration keys", path.display()))
+            })?;
             Some(Assignments::from_toml(&path.display().to_string(), &text).map_err(usage)?)
         }
     };
@@ -228,8 +239,8 @@ fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainE
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
-    let empty =
-        RunState::read(run.path()).is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
+    let empty = RunState::read(run.path())
+        .is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
     if !resumed && empty && std::fs::remove_dir_all(run.path()).is_ok() {
         return Failure::failed(error.to_string());
     }
@@ -249,11 +260,16 @@ fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
         _ if report.base.n == 0 => {
             "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
         }
-        (true, false) => "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n",
+        (true, false) => {
+            "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n"
+        }
         _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
     };
     let problems = repeated_prompts(&task, &load_sets(&task)?);
-    let known = problems.iter().filter(|problem| problem.set == PromptSet::Test).map(|problem| format!("note: {}\n", problem.message));
+    let known = problems
+        .iter()
+        .filter(|problem| problem.set == PromptSet::Test)
+        .map(|problem| format!("note: {}\n", problem.message));
     Ok(missing.to_owned() + &known.collect::<String>())
 }
 

@@ -72,9 +72,13 @@ fn farewell(ending: &ViewExit) {
     let text = match &ending.live[..] {
         [] => return,
         [one] => {
-            format!("{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`")
+            format!(
+                "{one} continues in the background: attach with `grpo-tui runs attach {one}`, stop with `grpo-tui runs stop {one}`"
+            )
         }
-        [first, rest @ ..] => format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len()),
+        [first, rest @ ..] => {
+            format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len())
+        }
     };
     // A terminal that cannot take the line is no failure of the runs.
     let _ = print(&format!("{text}\n"));
@@ -87,7 +91,9 @@ pub(super) fn misspelled_subcommand() -> Option<Failure> {
     let command = super::Arguments::command();
     let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name);
     let nearest = slip_of(word, known)?;
-    let text = format!("no subcommand `{word}`, and no folder of that name\nhelp: a similar name exists: `grpo-tui {nearest}`");
+    let text = format!(
+        "no subcommand `{word}`, and no folder of that name\nhelp: a similar name exists: `grpo-tui {nearest}`"
+    );
     Some(Failure::usage(text))
 }
 
@@ -106,8 +112,8 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     // What the view starts runs in the workspace's folder, wherever this one runs.
     let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
     let places = RunFolders::discover(runs.as_deref(), &here);
-    let data =
-        directories::ProjectDirs::from("", "", "grpo-tui").map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
+    let data = directories::ProjectDirs::from("", "", "grpo-tui")
+        .map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
     let is_task = here.join(crate::task::TASK_FILE).is_file();
     let mut options = Options::at(here, places, data);
     options.shell = std::env::current_dir()?;

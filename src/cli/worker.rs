@@ -1,4 +1,5 @@
-//! `grpo-tui worker`, started by the program itself in a session of its own: computes one run, or serves samples of one model.
+//! `grpo-tui worker`, started by the program itself in a session of its own: computes one run, or serves samples of one
+//! model.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -82,7 +83,12 @@ fn is_finished(history: &RunState) -> bool {
 }
 
 /// Waits for a device, does the work on it, and records its end, whatever happens.
-fn compute(run: &RunDirectory, worker: Worker, devices: &[Device], work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended) -> Outcome {
+fn compute(
+    run: &RunDirectory,
+    worker: Worker,
+    devices: &[Device],
+    work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
+) -> Outcome {
     let Some(slot) = worker.wait_for(devices, say)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
@@ -128,11 +134,15 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
     use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::device::engine(slot)?;
     let mut progress = super::progress::Progress::new();
-    Ok(match crate::train::train(run, &super::device::places(run), &engine, worker, &mut |event| progress.event(event))? {
-        Finished(report) => (Status::Finished, report.cause.clone()),
-        Interrupted { .. } => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
-        CutShort { cause, .. } => (Status::Interrupted, cause),
-    })
+    Ok(
+        match crate::train::train(run, &super::device::places(run), &engine, worker, &mut |event| {
+            progress.event(event)
+        })? {
+            Finished(report) => (Status::Finished, report.cause.clone()),
+            Interrupted { .. } => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
+            CutShort { cause, .. } => (Status::Interrupted, cause),
+        },
+    )
 }
 
 #[cfg(not(feature = "engine"))]
@@ -177,9 +187,11 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     };
     handshake.ready();
     let Some(slot) = sampler.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
-    let serve = || -> Result<String, Failure> { Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?) };
-    let ended =
-        std::panic::catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
+    let serve = || -> Result<String, Failure> {
+        Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?)
+    };
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
+        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok(why) => {
             say(&why);
@@ -200,8 +212,7 @@ pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -
     let ready = if launched.ready { "" } else { "; not ready yet, see worker.log" };
     let does = if how.resume { "continues" } else { "runs" };
     let text = format!("{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`");
-    let document =
-        json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
+    let document = json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
     if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
 }
 
@@ -214,7 +225,8 @@ pub(super) struct SignalFlags {
     pub(super) twice: Arc<AtomicBool>,
 }
 
-/// From now on Ctrl-C and SIGTERM stop the work after the step, twice at once. The third one ends the process with code 130: the last checkpoint is whole.
+/// From now on Ctrl-C and SIGTERM stop the work after the step, twice at once. The third one ends the process with code
+/// 130: the last checkpoint is whole.
 pub(super) fn hear_signals() -> Result<SignalFlags, Failure> {
     let heard = SignalFlags::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -45,7 +45,8 @@ choices! {
 }
 
 choices! {
-    /// How the clipped surrogate L of N sequences with T_i tokens becomes one loss. Denominators are those of the whole optimizer step.
+    /// How the clipped surrogate L of N sequences with T_i tokens becomes one loss. Denominators are those of the whole
+    /// optimizer step.
     PolicyLoss {
         /// Mean over sequences of the mean over tokens (DeepSeekMath, arXiv 2402.03300).
         Grpo = "grpo",
@@ -65,7 +66,8 @@ choices! {
 choices! {
     /// Estimator of the KL divergence to the reference, with d = log p_reference - log p_policy of the sampled token.
     KlEstimator {
-        /// -d: unbiased, high variance, may be negative. In a loss only with `kl_importance`: its plain gradient has mean zero.
+        /// -d: unbiased, high variance, may be negative. In a loss only with `kl_importance`: its plain gradient has
+        /// mean zero.
         K1 = "k1",
         /// d^2 / 2: biased, low variance; its gradient is the KL's.
         K2 = "k2",
@@ -113,7 +115,8 @@ choices! {
     Preset {
         /// A few steps, to see that everything works.
         Quick = "quick",
-        /// The original experiment: one prompt group a step, four completions, KL 0.001. It trained every parameter; here LoRA of rank 16 stands in for that.
+        /// The original experiment: one prompt group a step, four completions, KL 0.001. It trained every parameter;
+        /// here LoRA of rank 16 stands in for that.
         Seed = "seed",
         /// What we advise: 8 prompts x 8 completions a step.
         Recommended = "recommended",

@@ -22,7 +22,8 @@ pub struct Key {
     pub presets: [Option<&'static str>; 3],
 }
 
-/// A default as text, where the rule says something. It is given a function that reads the values of keys above it in the table.
+/// A default as text, where the rule says something. It is given a function that reads the values of keys above it in
+/// the table.
 pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
 
 /// A default that depends on other keys.
@@ -30,7 +31,8 @@ pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
 pub struct Derived {
     /// The rule in words.
     pub rule: &'static str,
-    /// The value as text, where the rule says something; asked with a function that reads keys above this one in the table.
+    /// The value as text, where the rule says something; asked with a function that reads keys above this one in the
+    /// table.
     pub value: Rule,
 }
 
@@ -256,7 +258,8 @@ mod tests {
 
     #[test]
     fn nearest_names() {
-        let check = |name: &str, expected: Option<&str>| assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}");
+        let check =
+            |name: &str, expected: Option<&str>| assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}");
         check("learning_rat", Some("learning_rate"));
         check("lerning-rate", Some("learning_rate"));
         check("lora_rnak", Some("lora_rank"));

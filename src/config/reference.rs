@@ -7,12 +7,22 @@ use super::keys::{KEYS, Key};
 
 /// A Markdown table of every key: kind, default, presets and meaning.
 pub fn markdown() -> String {
-    let mut text = String::from("| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n",
+    );
     for key in KEYS {
         let presets: Vec<String> =
             Preset::ALL.iter().map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), shown)).collect();
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "| `{}` | {} | {} | {} | {} |", key.name, kind(key), default(key), presets.join(" | "), key.meaning);
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {} |",
+            key.name,
+            kind(key),
+            default(key),
+            presets.join(" | "),
+            key.meaning
+        );
     }
     text
 }

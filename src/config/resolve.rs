@@ -1,4 +1,5 @@
-//! The layers that fill a configuration: key table < preset < rules for defaults that follow from other keys < the task's `[train]` < `--config` < `--set`.
+//! The layers that fill a configuration: key table < preset < rules for defaults that follow from other keys < the
+//! task's `[train]` < `--config` < `--set`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,7 +102,8 @@ pub struct Layers {
     pub file: Option<Assignments>,
     /// The arguments of `--set`, `key=value` each, in order; options such as `--model M` come here as `base_model=M`.
     pub set: Vec<String>,
-    /// Where `base_model` is the result of another training: the model that it came from, whose `[train.model.NAME]` holds too.
+    /// Where `base_model` is the result of another training: the model that it came from, whose `[train.model.NAME]`
+    /// holds too.
     pub origin: Option<String>,
 }
 
@@ -130,7 +132,8 @@ impl Layers {
         }
         let mut set = Vec::new();
         for text in &self.set {
-            let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
+            let (name, value) =
+                text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
             set.push((known_key(name.trim(), "--set")?, value));
         }
         let base_model = self.asked_base_model();
@@ -139,7 +142,9 @@ impl Layers {
             layer.check_models()?;
             // The table of the very name stands over that of its origin.
             let names = self.origin.as_ref().filter(|origin| **origin != base_model).into_iter().chain([&base_model]);
-            let for_model = names.flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name)).map(|(_, entries)| entries);
+            let for_model = names
+                .flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name))
+                .map(|(_, entries)| entries);
             for entry in layer.entries.iter().chain(for_model.flatten()) {
                 filled.toml(entry, source.clone())?;
             }
@@ -161,7 +166,8 @@ impl Layers {
                 .and_then(|entry| entry.value.as_str().map(str::to_owned))
         };
         let assigned = self.set.iter().rev().filter_map(|text| text.split_once('='));
-        let from_set = assigned.filter(|(name, _)| name.trim() == "base_model").map(|(_, text)| text.trim().to_owned()).next();
+        let from_set =
+            assigned.filter(|(name, _)| name.trim() == "base_model").map(|(_, text)| text.trim().to_owned()).next();
         from_set
             .or_else(|| from_table(&self.file))
             .or_else(|| from_table(&self.task))
@@ -197,7 +203,8 @@ impl Assignments {
         Self::from_table(source, keys)
     }
 
-    /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors; `text`: the whole file.
+    /// A task's `[train]`, with its `[train.model.NAME]` tables. `label`: the path of `task.toml` as shown in errors;
+    /// `text`: the whole file.
     ///
     /// # Errors
     /// [`ConfigError::Syntax`] with the line.
@@ -237,7 +244,10 @@ impl Assignments {
         let mut scratch = Filled::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {
             if entry.name == "base_model" {
-                let message = format!("{}: `base_model` selects this table and cannot be set in it: move it to [train]", entry.place);
+                let message = format!(
+                    "{}: `base_model` selects this table and cannot be set in it: move it to [train]",
+                    entry.place
+                );
                 return Err(ConfigError::Conflict { message });
             }
             scratch.toml(entry, Source::Task)?;
@@ -265,7 +275,10 @@ impl<'t> Toml<'t> {
     }
 
     fn syntax(self, error: &toml::de::Error) -> ConfigError {
-        ConfigError::Syntax { place: self.place(error.span().map_or(0, |span| span.start)), message: error.message().to_owned() }
+        ConfigError::Syntax {
+            place: self.place(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        }
     }
 
     fn place(self, byte: usize) -> String {
@@ -322,7 +335,11 @@ impl Filled {
             let derived = key.derived.as_ref().and_then(|derived| (derived.value)(&read));
             let text = match (derived, given) {
                 // A rule that comes to what stands there anyway explains nothing.
-                (Some(text), given) if given.map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) => None,
+                (Some(text), given)
+                    if given.map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) =>
+                {
+                    None
+                }
                 (Some(text), _) => Some(text),
                 (None, _) => None,
             };
@@ -332,12 +349,19 @@ impl Filled {
                 None => {}
             }
         }
-        let fields: serde_json::Map<String, serde_json::Value> =
-            self.values.iter().map(|(name, (value, _))| ((*name).to_owned(), serde_json::to_value(value).unwrap_or_default())).collect();
-        let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields))
-            .map_err(|error| ConfigError::Conflict { message: format!("the key table and the configuration disagree: {error}") })?;
+        let fields: serde_json::Map<String, serde_json::Value> = self
+            .values
+            .iter()
+            .map(|(name, (value, _))| ((*name).to_owned(), serde_json::to_value(value).unwrap_or_default()))
+            .collect();
+        let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| {
+            ConfigError::Conflict { message: format!("the key table and the configuration disagree: {error}") }
+        })?;
         check_together(&config)?;
-        Ok(ResolvedConfig { config, sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect() })
+        Ok(ResolvedConfig {
+            config,
+            sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect(),
+        })
     }
 }
 
@@ -350,7 +374,9 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
         ));
     }
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
-        return conflict("completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned());
+        return conflict(
+            "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),
+        );
     }
     if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
         return conflict(

@@ -63,9 +63,12 @@ fn defaults_that_follow_stand_above_presets() {
     check(seed, &["policy_loss=dapo"], "overlong_masking", "true", Source::Derived);
     check(seed, &["eps_clip=0.1"], "eps_clip_high", "0.1", Source::Derived);
     // Where no rule says anything else, the preset's own values stand.
-    for (name, expected) in
-        [("learning_rate", "0.00001"), ("advantage", "standardized"), ("dynamic_sampling", "true"), ("eps_clip_high", "0.2")]
-    {
+    for (name, expected) in [
+        ("learning_rate", "0.00001"),
+        ("advantage", "standardized"),
+        ("dynamic_sampling", "true"),
+        ("eps_clip_high", "0.2"),
+    ] {
         check(seed, &[], name, expected, Source::Preset);
     }
 }
@@ -75,9 +78,11 @@ fn k1_in_a_loss_needs_the_ratio() {
     let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
     let message = refused(&["kl_beta=0.01", "kl_estimator=k1", "kl_importance=false"]).unwrap();
     assert!(message.contains("zero-mean gradient") && message.contains("kl_importance = true"), "{message}");
-    for fine in
-        [&["kl_beta=0.01", "kl_estimator=k1"][..], &["kl_estimator=k1", "kl_importance=false"], &["kl_beta=0.01", "kl_importance=false"]]
-    {
+    for fine in [
+        &["kl_beta=0.01", "kl_estimator=k1"][..],
+        &["kl_estimator=k1", "kl_importance=false"],
+        &["kl_beta=0.01", "kl_importance=false"],
+    ] {
         assert_eq!(refused(fine), None, "{fine:?}");
     }
 }
@@ -92,11 +97,13 @@ fn layers_in_order() {
         set: pairs.iter().map(|pair| (*pair).to_owned()).collect(),
         origin: None,
     };
-    let check =
-        |layers: Layers, name: &str, expected: &str, source: Source| assert_eq!(value(&layers, name), (expected.to_owned(), source));
+    let check = |layers: Layers, name: &str, expected: &str, source: Source| {
+        assert_eq!(value(&layers, name), (expected.to_owned(), source))
+    };
     check(layers(None, None, &[]), "learning_rate", "0.005", Source::Task);
     check(layers(None, None, &[]), "epochs", "3", Source::Task);
-    // A result of `tiny` has the defaults of `tiny`; a table of its own name stands over them, and an explicit value over all.
+    // A result of `tiny` has the defaults of `tiny`; a table of its own name stands over them, and an explicit value
+    // over all.
     let of_tiny = |pairs: &[&str]| Layers { origin: Some("tiny".to_owned()), ..layers(None, None, pairs) };
     check(of_tiny(&["base_model=some-run"]), "learning_rate", "0.005", Source::Task);
     check(of_tiny(&["base_model=Qwen/Qwen3-8B"]), "lora_rank", "64", Source::Task);
@@ -120,22 +127,39 @@ fn messages() {
     check(set(&["epochs"]), "--set epochs: write it as key=value");
     check(set(&["epochs=0"]), "--set: `epochs` is `0`; it must be a whole number from 1 to 10000");
     check(set(&["temperature=hot"]), "--set: `temperature` is `hot`; it must be a number from 0.01 to 10");
-    check(set(&["policy_loss=ppo"]), "--set: `policy_loss` is `ppo`; it must be one of grpo, dr_grpo, bnpo, dapo, gspo, cispo");
+    check(
+        set(&["policy_loss=ppo"]),
+        "--set: `policy_loss` is `ppo`; it must be one of grpo, dr_grpo, bnpo, dapo, gspo, cispo",
+    );
     check(
         set(&["max_seq_len=512"]),
         "max_completion_tokens (512) leaves no tokens for the prompt within max_seq_len (512): raise max_seq_len or lower max_completion_tokens",
     );
-    check(set(&["completions_per_prompt=1"]), "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more");
-    let file = |text: &str| Layers { file: Some(Assignments::from_toml("my.toml", text).unwrap()), ..Layers::default() };
+    check(
+        set(&["completions_per_prompt=1"]),
+        "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more",
+    );
+    let file =
+        |text: &str| Layers { file: Some(Assignments::from_toml("my.toml", text).unwrap()), ..Layers::default() };
     check(file("# mine\n\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
-    check(file("seed = 1\nepochs = \"two\"\n"), "my.toml line 2: `epochs` is string `two`; it must be a whole number from 1 to 10000");
-    check(file("lora_rank = 4.5\n"), "my.toml line 1: `lora_rank` is float `4.5`; it must be a whole number from 0 to 4096");
+    check(
+        file("seed = 1\nepochs = \"two\"\n"),
+        "my.toml line 2: `epochs` is string `two`; it must be a whole number from 1 to 10000",
+    );
+    check(
+        file("lora_rank = 4.5\n"),
+        "my.toml line 1: `lora_rank` is float `4.5`; it must be a whole number from 0 to 4096",
+    );
     check(file("seed = -1\n"), "my.toml line 1: `seed` is integer `-1`; it must be a whole number, 0 or more");
     check(file("seed = 1\n[train]\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
     check(file("epoch = 1\n[train]\nseed = 2\n"), "my.toml line 1: unknown key `epoch`; did you mean `epochs`?");
-    check(file("seed = 1\n[train]\nseed = -1\n[train.epoch]\nx = 1\n"), "my.toml line 4: unknown key `epoch`; did you mean `epochs`?");
+    check(
+        file("seed = 1\n[train]\nseed = -1\n[train.epoch]\nx = 1\n"),
+        "my.toml line 4: unknown key `epoch`; did you mean `epochs`?",
+    );
     check(file("model = \"x\"\n"), "my.toml line 1: unknown key `model`; did you mean `base_model`?");
-    let task = |text: &str| Layers { task: Some(Assignments::from_task("t/task.toml", text).unwrap()), ..Layers::default() };
+    let task =
+        |text: &str| Layers { task: Some(Assignments::from_task("t/task.toml", text).unwrap()), ..Layers::default() };
     check(
         task("[train]\nseed = 1\n[train.model.other]\nlora_rnak = 1\n"),
         "t/task.toml line 4: unknown key `lora_rnak`; did you mean `lora_rank`?",
@@ -144,7 +168,8 @@ fn messages() {
         task("seed = 7\n[score]\nseed = 8\n[train]\nlora_rank = 2\n[train.model.\"Qwen/Qwen3-8B\"]\nseed = 0.5\n"),
         "t/task.toml line 7: `seed` is float `0.5`; it must be a whole number, 0 or more",
     );
-    let place = |text: &str| task(text).resolve().unwrap_err().to_string().split(':').next().unwrap_or_default().to_owned();
+    let place =
+        |text: &str| task(text).resolve().unwrap_err().to_string().split(':').next().unwrap_or_default().to_owned();
     assert_eq!(place("seed = 7\ntrain.seed = -1\n"), "t/task.toml line 2", "not the first line that begins like it");
     assert_eq!(place("[train]\nseed = 1\nmodel = { tiny = { seed = -1 } }\n"), "t/task.toml line 3");
     check(
@@ -203,5 +228,8 @@ fn documentation_agrees_with_the_table() {
         std::fs::write(path, &expected).unwrap();
     }
     let found = std::fs::read_to_string(path).unwrap();
-    assert!(found == expected, "docs/configuration.md is out of date; write it with: UPDATE_DOCS=1 cargo test --lib documentation_agrees");
+    assert!(
+        found == expected,
+        "docs/configuration.md is out of date; write it with: UPDATE_DOCS=1 cargo test --lib documentation_agrees"
+    );
 }

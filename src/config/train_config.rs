@@ -61,8 +61,8 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs` passes,
-    /// the last one rounded up, at least one.
+    /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
+    /// passes, the last one rounded up, at least one.
     pub fn total_steps(&self, rows: usize) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
@@ -77,7 +77,8 @@ impl TrainConfig {
         StopCondition::parse(&self.stop_when)
     }
 
-    /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests, wherever their values came from.
+    /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests,
+    /// wherever their values came from.
     pub fn digest(&self) -> String {
         let sorted: std::collections::BTreeMap<String, String> =
             self.values().into_iter().map(|(name, value)| (name, value.to_string())).collect();

@@ -39,9 +39,9 @@ impl fmt::Display for Kind {
             Self::Number { least, most } => write!(formatter, "a number from {least} to {most}"),
             Self::Flag => formatter.write_str("true or false"),
             Self::Choice(names) => write!(formatter, "one of {}", names.join(", ")),
-            Self::Condition => {
-                formatter.write_str("a condition such as valid>=0.99 (parse, valid, exact or tolerant; >=, >, <= or <), or empty")
-            }
+            Self::Condition => formatter.write_str(
+                "a condition such as valid>=0.99 (parse, valid, exact or tolerant; >=, >, <= or <), or empty",
+            ),
         }
     }
 }
@@ -65,7 +65,9 @@ impl fmt::Display for Value {
         match self {
             Self::Flag(value) => write!(formatter, "{value}"),
             Self::Integer(value) => write!(formatter, "{value}"),
-            Self::Number(value) if *value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e9) => write!(formatter, "{value:e}"),
+            Self::Number(value) if *value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e9) => {
+                write!(formatter, "{value:e}")
+            }
             Self::Number(value) => write!(formatter, "{value}"),
             Self::Text(value) => formatter.write_str(value),
         }
@@ -101,7 +103,9 @@ impl Kind {
     fn check(self, value: Value) -> Result<Value, String> {
         let fits = match (self, &value) {
             (Self::Integer { least, most }, Value::Integer(number)) => (least..=most).contains(number),
-            (Self::Number { least, most }, Value::Number(number)) => number.is_finite() && (least..=most).contains(number),
+            (Self::Number { least, most }, Value::Number(number)) => {
+                number.is_finite() && (least..=most).contains(number)
+            }
             (Self::Choice(names), Value::Text(text)) => names.contains(&text.as_str()),
             (Self::Condition, Value::Text(text)) => text.is_empty() || StopCondition::parse(text).is_some(),
             _ => true,

@@ -38,14 +38,16 @@ impl Builder {
     /// Reads the task's generator.
     pub fn new(task: &Task) -> Result<Self, DatasetError> {
         let generator = Generator::load(task)?;
-        let streams = [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Test, Stream::Test)];
+        let streams =
+            [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Test, Stream::Test)];
         let sets = streams.into_iter().filter_map(|(set, stream)| {
             Some(BuiltSet { file: task.set_file(set)?.to_owned(), stream, rows: generator.rows(stream).unwrap_or(0) })
         });
         let sets: Vec<BuiltSet> = sets.collect();
         let prompts = &task.prompts;
         let sources = [TASK_FILE, &task.schema_file].into_iter().chain(task.references.values().map(String::as_str));
-        let sources = sources.chain([&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str));
+        let sources =
+            sources.chain([&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str));
         // By where they lie: a link may lead from one name to another.
         let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
         for set in &sets {
@@ -65,7 +67,8 @@ impl Builder {
         (0..set.rows).map(move |index| Ok(line(self.generator.row(set.stream, index)?.row.fields)))
     }
 
-    /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the new file is.
+    /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the
+    /// new file is.
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
         let path = set.path(folder)?;
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
@@ -88,7 +91,11 @@ impl Builder {
         let mut next = |buffer: &mut Vec<u8>| {
             buffer.clear();
             let remedy = "check that it can be read";
-            stored.read_until(b'\n', buffer).map_err(|source| DatasetError::File { path: set.file.clone(), source, remedy })
+            stored.read_until(b'\n', buffer).map_err(|source| DatasetError::File {
+                path: set.file.clone(),
+                source,
+                remedy,
+            })
         };
         for (index, line) in self.lines(set).enumerate() {
             next(&mut buffer)?;

@@ -30,7 +30,9 @@ pub enum DatasetError {
         set: &'static str,
     },
     /// The task has no generator.
-    #[error("task.toml names no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand")]
+    #[error(
+        "task.toml names no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand"
+    )]
     NoGenerator,
     /// The generator's file is wrong.
     #[error("{label}: {problem}")]

@@ -1,4 +1,5 @@
-//! Prompt rows: reading them with their line numbers, their order in training, their health, and the generator that makes them.
+//! Prompt rows: reading them with their line numbers, their order in training, their health, and the generator that
+//! makes them.
 
 mod build;
 mod error;

@@ -1,4 +1,5 @@
-//! The order in which an epoch visits the prompts: a function of its arguments, so that a resumed run continues exactly.
+//! The order in which an epoch visits the prompts: a function of its arguments, so that a resumed run continues
+//! exactly.
 
 use super::random::CounterRandom;
 

@@ -1,4 +1,5 @@
-//! A counter-based generator: every number is a function of a key and a count, so that any row, order or draw can be made again alone.
+//! A counter-based generator: every number is a function of a key and a count, so that any row, order or draw can be
+//! made again alone.
 
 /// The odd constant of SplitMix64 (Steele, Lea and Flood 2014): 2^64 divided by the golden ratio.
 pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;

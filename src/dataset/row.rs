@@ -53,7 +53,8 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
     for row in read_rows(label, reader) {
         let row = row?;
         if let Some(first) = lines.insert(row.id.clone(), row.line) {
-            let problem = format!("id {} is already on line {first}; give every row its own id, or none", clip(&row.id));
+            let problem =
+                format!("id {} is already on line {first}; give every row its own id, or none", clip(&row.id));
             return Err(DatasetError::Line { label: label.to_owned(), line: row.line, problem });
         }
         rows.push(row);
@@ -61,12 +62,14 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
     if rows.is_empty() { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
 }
 
-/// The file of a set (its name in the task) and a reader over it: from the disk, nothing but a buffer is held in memory.
+/// The file of a set (its name in the task) and a reader over it: from the disk, nothing but a buffer is held in
+/// memory.
 pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
     let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
     let reader = task.open(file).map_err(|error| match error {
         TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {
-            let remedy = "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml";
+            let remedy =
+                "write the file, run `grpo-tui dataset build`, or name another one under [prompts] in task.toml";
             DatasetError::File { path: label, source, remedy }
         }
         other => DatasetError::Task(other),
@@ -74,9 +77,11 @@ pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), D
     Ok((file.to_owned(), reader))
 }
 
-/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading continues after a bad line. Blank lines are skipped.
+/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading continues after a bad
+/// line. Blank lines are skipped.
 pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
-    let stem = Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem =
+        Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
     let label = label.to_owned();
     read_lines(reader).map(move |line| {
         let row = line.and_then(|(line, bytes)| parse(&bytes, line, &stem).map_err(|problem| (line, problem)));
@@ -84,8 +89,9 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
     })
 }
 
-/// The lines of a JSONL text that are not blank, each with its number (from 1), or the number and what is wrong with it, which ends them. A byte order mark
-/// before the first is dropped; a line of more than 64 MiB is an error, so that a file without line ends cannot fill the memory.
+/// The lines of a JSONL text that are not blank, each with its number (from 1), or the number and what is wrong with
+/// it, which ends them. A byte order mark before the first is dropped; a line of more than 64 MiB is an error, so that
+/// a file without line ends cannot fill the memory.
 pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>> {
     let (mut number, mut ended) = (0, false);
     std::iter::from_fn(move || {
@@ -126,7 +132,9 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
 /// One line as a row, or what is wrong with it.
 fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("not UTF-8 from byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1))?
+        .map_err(|error| {
+            format!("not UTF-8 from byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1)
+        })?
         .trim_end_matches(['\r', '\n']);
     let value: Value = serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
     let Value::Object(fields) = value else {
@@ -152,14 +160,21 @@ fn not_json(error: &serde_json::Error, text: &str) -> String {
 
 fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     let turns = match fields.get("messages") {
-        Some(Value::Array(turns)) if turns.is_empty() => return Err("`messages` is empty; it needs at least one user turn".into()),
+        Some(Value::Array(turns)) if turns.is_empty() => {
+            return Err("`messages` is empty; it needs at least one user turn".into());
+        }
         Some(Value::Array(turns)) => turns,
-        Some(other) => return Err(format!("`messages` is {}; it must be a list of {{\"role\", \"content\"}}", show(other))),
+        Some(other) => {
+            return Err(format!("`messages` is {}; it must be a list of {{\"role\", \"content\"}}", show(other)));
+        }
         None => {
-            let near =
-                ["prompt", "question", "text", "input", "conversations", "message"].into_iter().find(|key| fields.contains_key(*key));
+            let near = ["prompt", "question", "text", "input", "conversations", "message"]
+                .into_iter()
+                .find(|key| fields.contains_key(*key));
             let found = near.map_or(String::new(), |key| format!(" (it has {})", clip(key)));
-            return Err(format!("missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"));
+            return Err(format!(
+                "missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
+            ));
         }
     };
     turns.iter().enumerate().map(|(place, turn)| message(place + 1, turn)).collect()
@@ -169,7 +184,10 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
     let text = |key: &str| match turn.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a string", show(other))),
-        None => Err(format!("turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}", show(turn))),
+        None => Err(format!(
+            "turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}",
+            show(turn)
+        )),
     };
     let role = text("role")?;
     if !ROLES.contains(&role.as_str()) {
@@ -182,7 +200,9 @@ fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
     let wrong = |value: &Value| format!("`tags` contains {}; write a list of strings such as [\"clean\"]", show(value));
     match fields.get("tags") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(tags)) => tags.iter().map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag))).collect(),
+        Some(Value::Array(tags)) => {
+            tags.iter().map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag))).collect()
+        }
         Some(other) => Err(wrong(other)),
     }
 }

@@ -1,4 +1,5 @@
-//! Our log-probs against those of candle-transformers, an independent implementation of the same families: is this checkpoint computed as it should be?
+//! Our log-probs against those of candle-transformers, an independent implementation of the same families: is this
+//! checkpoint computed as it should be?
 
 use candle_core::{DType, Tensor};
 use candle_nn::{Activation, VarBuilder};
@@ -31,20 +32,27 @@ impl LogProbAgreement {
     }
 }
 
-/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers does not support such a model: biases in a Llama,
-/// and heads of a Llama that are not `hidden_size / num_attention_heads` wide. One model is in memory at a time.
+/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers
+/// does not support such a model: biases in a Llama, and heads of a Llama that are not `hidden_size /
+/// num_attention_heads` wide. One model is in memory at a time.
 ///
 /// # Errors
 /// [`StartError`] for weights that do not fit the configuration.
-pub fn parity_with_candle(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Option<LogProbAgreement>, StartError> {
+pub fn parity_with_candle(
+    model: &OpenModel,
+    token_ids: &[u32],
+    engine: &Engine,
+) -> Result<Option<LogProbAgreement>, StartError> {
     if !is_computed_there(&model.config) {
         return Ok(None);
     }
     let ours = our_log_probs(model, token_ids, engine)?;
-    let theirs = their_log_probs(&model.config, their_weights(model, engine)?, token_ids, engine).map_err(ModelError::from)?;
+    let theirs =
+        their_log_probs(&model.config, their_weights(model, engine)?, token_ids, engine).map_err(ModelError::from)?;
     let differences: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| f64::from((a - b).abs())).collect();
     // Not `max`, which would pass over a NaN.
-    let max_difference = differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
+    let max_difference =
+        differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
     // In bf16 their logits are rounded to one in 256 of their size, which for those of a large model is an eighth.
     let (max_allowed, mean_allowed) = if engine.dtype == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
     let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
@@ -78,7 +86,12 @@ fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'stati
 }
 
 /// A token at a time through its cache: what it returns is of the last token only.
-fn their_log_probs(config: &ModelConfig, weights: VarBuilder<'_>, token_ids: &[u32], engine: &Engine) -> candle_core::Result<Vec<f32>> {
+fn their_log_probs(
+    config: &ModelConfig,
+    weights: VarBuilder<'_>,
+    token_ids: &[u32],
+    engine: &Engine,
+) -> candle_core::Result<Vec<f32>> {
     let mut forward = their_model(config, weights, engine)?;
     let mut found = Vec::with_capacity(token_ids.len());
     for (position, pair) in token_ids.windows(2).enumerate() {
@@ -93,7 +106,8 @@ fn their_log_probs(config: &ModelConfig, weights: VarBuilder<'_>, token_ids: &[u
 /// One token [1, 1] and its position -> logits [1, .., vocabulary].
 type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
 
-/// The configuration of one of their two Qwen families: two types that share most of their fields; then the fields in which they differ.
+/// The configuration of one of their two Qwen families: two types that share most of their fields; then the fields in
+/// which they differ.
 macro_rules! qwen_config {
     ($family:ident, $config:expr, $($field:ident: $value:expr),+) => {
         $family::Config {
@@ -118,7 +132,8 @@ macro_rules! qwen_config {
 fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -> candle_core::Result<Forward> {
     Ok(match config.architecture {
         Architecture::Qwen3 => {
-            let theirs = qwen_config!(qwen3, config, head_dim: config.head_dim, attention_bias: false, sliding_window: None);
+            let theirs =
+                qwen_config!(qwen3, config, head_dim: config.head_dim, attention_bias: false, sliding_window: None);
             let mut model = qwen3::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
@@ -149,13 +164,15 @@ fn is_computed_there(config: &ModelConfig) -> bool {
 fn llama_config(config: &ModelConfig) -> llama::Config {
     let rope_scaling = match config.rope_scaling {
         RopeScaling::Unscaled => None,
-        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => Some(llama::Llama3RopeConfig {
-            factor: factor as f32,
-            low_freq_factor: low_frequency_factor as f32,
-            high_freq_factor: high_frequency_factor as f32,
-            original_max_position_embeddings: original_positions,
-            rope_type: llama::Llama3RopeType::Llama3,
-        }),
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
+            Some(llama::Llama3RopeConfig {
+                factor: factor as f32,
+                low_freq_factor: low_frequency_factor as f32,
+                high_freq_factor: high_frequency_factor as f32,
+                original_max_position_embeddings: original_positions,
+                rope_type: llama::Llama3RopeType::Llama3,
+            })
+        }
     };
     llama::Config {
         hidden_size: config.hidden_size,
@@ -182,7 +199,8 @@ mod tests {
     #[test]
     fn rounding_explains_little_and_never_a_nan() {
         let check = |max_difference, mean_difference, expected| {
-            let found = LogProbAgreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
+            let found =
+                LogProbAgreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
             assert_eq!(found.holds(), expected, "{found:?}");
         };
         check(1e-3, 1e-4, true);

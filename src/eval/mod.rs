@@ -29,14 +29,20 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
 }
 
-/// The step that names an eval's random numbers: no step of a training is this one, so an eval never repeats a rollout's.
+/// The step that names an eval's random numbers: no step of a training is this one, so an eval never repeats a
+/// rollout's.
 const EVAL_STEP: u32 = u32::MAX;
 /// The same for what a person samples: a training begins with step 1.
 pub const SAMPLE_STEP: u32 = 0;
 
 /// Requests for `samples` completions of each prompt, numbered in their order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
-    let request = |(prompt_number, prompt): (u32, &Prompt)| Request { prompt: prompt.token_ids.clone(), prompt_number, step, samples };
+    let request = |(prompt_number, prompt): (u32, &Prompt)| Request {
+        prompt: prompt.token_ids.clone(),
+        prompt_number,
+        step,
+        samples,
+    };
     (0..).zip(prompts).map(request).collect()
 }
 

@@ -79,7 +79,12 @@ impl fmt::Display for Lengths {
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.
-pub fn prepare(task: &Task, set: PromptSet, tokenizer: &Tokenizer, lengths: Lengths) -> Result<Vec<Prompt>, PromptError> {
+pub fn prepare(
+    task: &Task,
+    set: PromptSet,
+    tokenizer: &Tokenizer,
+    lengths: Lengths,
+) -> Result<Vec<Prompt>, PromptError> {
     let Some(file) = task.set_file(set) else { return Ok(Vec::new()) };
     prepare_rows(task, &task.label(file), load(task, set)?, tokenizer, lengths)
 }
@@ -97,7 +102,8 @@ pub fn prepare_rows(
 ) -> Result<Vec<Prompt>, PromptError> {
     let prepared = rows.into_iter().map(|row| {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
-        let prompt = render(task, row, tokenizer).map_err(|source| PromptError::Text { place: place.clone(), source })?;
+        let prompt =
+            render(task, row, tokenizer).map_err(|source| PromptError::Text { place: place.clone(), source })?;
         let tokens = prompt.token_ids.len();
         if tokens > lengths.prompt_limit() {
             return Err(PromptError::TooLong { place, tokens, lengths });

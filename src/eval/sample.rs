@@ -56,11 +56,16 @@ pub struct SampleSource<'a> {
     pub max_seq_len: Option<usize>,
 }
 
-/// What is asked for, sampled with the seed of the request alone: the same completions as `grpo-tui sample` has of that prompt.
+/// What is asked for, sampled with the seed of the request alone: the same completions as `grpo-tui sample` has of that
+/// prompt.
 ///
 /// # Errors
 /// [`SampleError`] for a task, a row or a length that cannot be; then nothing was sampled.
-pub fn sample_row(source: SampleSource<'_>, task: &Task, wanted: &Sample) -> Result<Vec<SampledCompletion>, SampleError> {
+pub fn sample_row(
+    source: SampleSource<'_>,
+    task: &Task,
+    wanted: &Sample,
+) -> Result<Vec<SampledCompletion>, SampleError> {
     let RolloutContext { model, tokenizer, .. } = source.context;
     let limit = wanted.max_tokens.unwrap_or(source.max_completion_tokens);
     let positions = model.config().max_position_embeddings;
@@ -85,7 +90,11 @@ pub fn sample_row(source: SampleSource<'_>, task: &Task, wanted: &Sample) -> Res
 ///
 /// # Errors
 /// Where its score cannot be written as JSON.
-pub fn sampled(prompt_id: &str, sample: usize, scored: ScoredCompletion) -> Result<SampledCompletion, serde_json::Error> {
+pub fn sampled(
+    prompt_id: &str,
+    sample: usize,
+    scored: ScoredCompletion,
+) -> Result<SampledCompletion, serde_json::Error> {
     let ScoredCompletion { completion, text, score } = scored;
     Ok(SampledCompletion {
         prompt_id: prompt_id.to_owned(),
@@ -109,7 +118,8 @@ pub fn resolve_task(wanted: &Sample, own: impl FnOnce() -> Result<Task, SampleEr
     }
 }
 
-/// Where a task has the completions of `model` truncated; `origin`: the model that it came from, for the task's defaults.
+/// Where a task has the completions of `model` truncated; `origin`: the model that it came from, for the task's
+/// defaults.
 ///
 /// # Errors
 /// [`SampleError`] naming what is wrong with the task's own configuration.
@@ -124,7 +134,8 @@ pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, Sam
     Ok(layers.resolve()?.config.max_completion_tokens)
 }
 
-/// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for messages.
+/// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for
+/// messages.
 fn find_row(task: &Task, wanted: &serde_json::Value) -> Result<(String, PromptRow), SampleError> {
     let Some(id) = wanted.as_str() else {
         let label = "the request's row".to_owned();

@@ -29,7 +29,13 @@ struct Served {
 ///
 /// # Errors
 /// [`SampleError`] where the model cannot be loaded, or the folder takes no state.
-pub fn serve(file: &SamplerFile, places: &RunFolders, engine: &Engine, sampler: &SampleWorker, slot: &Slot) -> Result<String, SampleError> {
+pub fn serve(
+    file: &SamplerFile,
+    places: &RunFolders,
+    engine: &Engine,
+    sampler: &SampleWorker,
+    slot: &Slot,
+) -> Result<String, SampleError> {
     let controls = sampler.controls();
     let stop = controls.clone();
     let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
@@ -60,7 +66,10 @@ fn answer(served: &Served, accepted: &AcceptedRequest, mut tell: impl FnMut(Answ
         Verb::Sample(wanted) => match sample(served, wanted) {
             Ok(completions) => {
                 completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
-                Answer::done(format!("{} completions of {}", completions.len(), served.name), json!({"model": served.name}))
+                Answer::done(
+                    format!("{} completions of {}", completions.len(), served.name),
+                    json!({"model": served.name}),
+                )
             }
             Err(error) => Answer::refused(error),
         },
@@ -88,7 +97,8 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
             tokenizer: &served.tokenizer,
             threads: &served.threads,
         };
-        let source = SampleSource { context, step: None, max_completion_tokens: served.limit(&task)?, max_seq_len: None };
+        let source =
+            SampleSource { context, step: None, max_completion_tokens: served.limit(&task)?, max_seq_len: None };
         sample_row(source, &task, wanted)
     };
     sample().map_err(|error| error.to_string())

@@ -36,7 +36,12 @@ pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
 }
 
 /// As [`replace_file`], of what `fill` writes.
-pub fn replace_file_with(path: &Path, access: Access, sync: Sync, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+pub fn replace_file_with(
+    path: &Path,
+    access: Access,
+    sync: Sync,
+    fill: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
     // Two threads of one process may write the same file at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let known = path.file_name().unwrap_or_default();
@@ -61,8 +66,9 @@ pub fn replace_file_with(path: &Path, access: Access, sync: Sync, fill: impl FnO
     written.and_then(|()| if sync == Sync::Disk { sync_folder(path.parent().unwrap_or(path)) } else { Ok(()) })
 }
 
-/// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are `fill`'s to force to disk. `fail` makes
-/// the error out of what the system said of a path. An error leaves nothing under either name, unless the rename alone could not be made durable.
+/// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are
+/// `fill`'s to force to disk. `fail` makes the error out of what the system said of a path. An error leaves nothing
+/// under either name, unless the rename alone could not be made durable.
 pub fn create_folder_with<T, E>(
     target: &Path,
     access: Access,
@@ -91,7 +97,11 @@ pub fn create_folder_with<T, E>(
 
 /// Opens a new file for writing; one that exists is an error.
 pub fn create(path: &Path, access: Access) -> Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(if access == Access::Private { 0o600 } else { 0o666 }).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if access == Access::Private { 0o600 } else { 0o666 })
+        .open(path)
 }
 
 /// Writes a new file, on the disk when this returns; one that exists is an error.
@@ -109,7 +119,8 @@ pub fn create_folder(path: &Path, access: Access) -> Result<()> {
 
 /// Makes a folder where it is missing, in one that exists: what was removed does not come back by a folder within it.
 pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
-    create_folder(path, access).or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+    create_folder(path, access)
+        .or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }
 
 /// Makes a folder and its parents where they are missing.

@@ -1,5 +1,5 @@
-//! Named places where a test has the process die as by the out-of-memory killer, panic, linger, or its clock jump. Development builds only: a release build
-//! leaves this file out.
+//! Named places where a test has the process die as by the out-of-memory killer, panic, linger, or its clock jump.
+//! Development builds only: a release build leaves this file out.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,8 @@ struct Armed {
     visits: AtomicU64,
 }
 
-/// Dies here, or lingers, where a test asked for it. `place` is one in the program's text, `what` tells its visits apart: a kind of event, a file's name.
+/// Dies here, or lingers, where a test asked for it. `place` is one in the program's text, `what` tells its visits
+/// apart: a kind of event, a file's name.
 pub fn failpoint(place: &str, what: &str) {
     static DELAYED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     if let Some((_, delay)) = DELAYED.get_or_init(|| pair(DELAY)).as_ref().filter(|(delayed, _)| delayed == place) {
@@ -56,7 +57,9 @@ pub fn test_clock(milliseconds: u64) -> u64 {
     static JUMP: OnceLock<Option<(u64, i64)>> = OnceLock::new();
     static READINGS: AtomicU64 = AtomicU64::new(0);
     match JUMP.get_or_init(|| pair(CLOCK)) {
-        Some((reading, jump)) if READINGS.fetch_add(1, Ordering::Relaxed) + 1 >= *reading => milliseconds.saturating_add_signed(*jump),
+        Some((reading, jump)) if READINGS.fetch_add(1, Ordering::Relaxed) + 1 >= *reading => {
+            milliseconds.saturating_add_signed(*jump)
+        }
         _ => milliseconds,
     }
 }
@@ -111,7 +114,9 @@ mod tests {
     fn what_is_asked_for() {
         let check = |text: &str, expected: Option<(&str, Option<&str>, u64, u64)>| {
             let found = Armed::parse(text);
-            let found = found.as_ref().map(|armed| (&*armed.place, armed.what.as_deref(), armed.visit, armed.delay.as_millis() as u64));
+            let found = found
+                .as_ref()
+                .map(|armed| (&*armed.place, armed.what.as_deref(), armed.visit, armed.delay.as_millis() as u64));
             assert_eq!(found, expected, "{text}");
         };
         check("event.half=step:3", Some(("event.half", Some("step"), 3, 0)));

@@ -1,12 +1,13 @@
-//! Opening files that others may have written: regular files only, without blocking, inside their folder, size-limited. Atomic writes.
+//! Opening files that others may have written: regular files only, without blocking, inside their folder, size-limited.
+//! Atomic writes.
 
 mod atomic;
 #[cfg(debug_assertions)]
 mod failpoint;
 
 pub use atomic::{
-    Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder, replace_file,
-    replace_file_with, sync_folder,
+    Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder,
+    replace_file, replace_file_with, sync_folder,
 };
 pub use failpoint::{failpoint, panic_point, test_clock, torn_write};
 
@@ -18,12 +19,14 @@ use std::path::{Component, Path, PathBuf};
 /// The largest file that is read whole into memory where nothing tighter is said.
 pub const LARGEST_WHOLE_BYTES: u64 = 1 << 30;
 
-/// Opens a regular file for reading; links are followed. A FIFO, socket or device is refused at once, where opening it would wait or act.
+/// Opens a regular file for reading; links are followed. A FIFO, socket or device is refused at once, where opening it
+/// would wait or act.
 ///
 /// # Errors
 /// What the system says, and [`ErrorKind::InvalidInput`] for what is no regular file.
 pub fn open(path: &Path) -> Result<File> {
-    // Looked at first, since opening a device can act on it; and again once it is open, since it may have been exchanged between.
+    // Looked at first, since opening a device can act on it; and again once it is open, since it may have been
+    // exchanged between.
     regular(&std::fs::metadata(path)?)?;
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
@@ -53,7 +56,10 @@ pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
     }
     if size.max(bytes.len() as u64) > most_bytes {
         let found = size.max(bytes.len() as u64);
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("too large: {found} bytes, at most {most_bytes} are read")));
+        return Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("too large: {found} bytes, at most {most_bytes} are read"),
+        ));
     }
     Ok(bytes)
 }
@@ -63,8 +69,9 @@ pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], and [`ErrorKind::InvalidData`] where it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path)?)
-        .map_err(|error| Error::new(ErrorKind::InvalidData, format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to())))
+    String::from_utf8(read(path)?).map_err(|error| {
+        Error::new(ErrorKind::InvalidData, format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to()))
+    })
 }
 
 /// Why a path does not name something inside a folder.
@@ -78,7 +85,8 @@ pub enum Outside {
     Broken(PathBuf),
 }
 
-/// Where `relative` lies in `folder`, with every link followed; what is not there yet is taken as written. Nothing is opened.
+/// Where `relative` lies in `folder`, with every link followed; what is not there yet is taken as written. Nothing is
+/// opened.
 ///
 /// # Errors
 /// [`Outside`] where it is written as, or leads to, a place outside the folder.
@@ -103,7 +111,9 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Out
             Ok(found) if found.starts_with(&root) => place = found,
             Ok(found) => return Err(Outside::Link(found)),
             // Where it would lead cannot be told.
-            Err(_) if place.is_symlink() => return Err(Outside::Broken(std::fs::read_link(&place).unwrap_or_default())),
+            Err(_) if place.is_symlink() => {
+                return Err(Outside::Broken(std::fs::read_link(&place).unwrap_or_default()));
+            }
             Err(_) => {}
         }
     }
@@ -175,7 +185,10 @@ mod tests {
         let message = read(&path).unwrap_err().to_string();
         assert_eq!(message, "too large: 1099511627776 bytes, at most 1073741824 are read");
         std::fs::write(&path, "12345").unwrap();
-        assert_eq!((read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()), (5, ErrorKind::FileTooLarge));
+        assert_eq!(
+            (read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()),
+            (5, ErrorKind::FileTooLarge)
+        );
         // Of no size by what the system says.
         assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
     }
@@ -196,7 +209,11 @@ mod tests {
         symlink(&folder, root.join("by-link")).unwrap();
         let check = |relative: &str, expected: std::result::Result<&str, Outside>| {
             for folder in [&folder, &root.join("by-link")] {
-                assert_eq!(inside(folder, relative), expected.clone().map(|path| root.join("task").join(path)), "{relative}");
+                assert_eq!(
+                    inside(folder, relative),
+                    expected.clone().map(|path| root.join("task").join(path)),
+                    "{relative}"
+                );
             }
         };
         check("file", Ok("file"));

@@ -37,7 +37,8 @@ pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
             return Some(folder);
         }
     }
-    let mut folders = std::fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut folders =
+        std::fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
     let only = folders.next()?;
     folders.next().is_none().then_some(only)
 }

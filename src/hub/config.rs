@@ -30,8 +30,8 @@ pub enum AttentionBias {
 pub enum RopeScaling {
     /// Not at all.
     Unscaled,
-    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those below
-    /// `original_positions / high_frequency_factor` are kept, those between are blended.
+    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those
+    /// below `original_positions / high_frequency_factor` are kept, those between are blended.
     Llama3 {
         /// `factor`, at least 1.
         factor: f64,
@@ -78,18 +78,23 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are all understood:
-    /// `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters` of transformers 5.
+    /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are
+    /// all understood: `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters`
+    /// of transformers 5.
     ///
     /// # Errors
-    /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what the engine does not compute.
+    /// [`HubError::Config`] for a missing or impossible value, [`HubError::Unsupported`] for what the engine does not
+    /// compute.
     pub fn parse(json_text: &str, path_label: &str) -> Result<Self, HubError> {
         let value: Value = serde_json::from_str(json_text).map_err(|error| HubError::Config {
             path: path_label.to_owned(),
             problem: format!("not valid JSON ({error}); fetch the model again"),
         })?;
         let Value::Object(keys) = value else {
-            return Err(HubError::Config { path: path_label.to_owned(), problem: "not a JSON object; fetch the model again".to_owned() });
+            return Err(HubError::Config {
+                path: path_label.to_owned(),
+                problem: "not a JSON object; fetch the model again".to_owned(),
+            });
         };
         Reader { keys, path: path_label }.model()
     }
@@ -144,7 +149,8 @@ impl ModelConfig {
     }
 }
 
-/// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them before a weight is read.
+/// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
+/// before a weight is read.
 const MOST: [(&str, usize); 8] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
@@ -155,7 +161,8 @@ const MOST: [(&str, usize); 8] = [
     ("head_dim", 1 << 12),
     ("max_position_embeddings", 1 << 24),
 ];
-/// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are half of it.
+/// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
+/// half of it.
 const MOST_ANGLES: usize = 1 << 28;
 
 struct Reader<'a> {
@@ -208,30 +215,39 @@ impl Reader<'_> {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
             (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Ok(Architecture::Qwen2),
             (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
-            (None, None) => {
-                Err(self.problem("`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned()))
-            }
+            (None, None) => Err(self.problem(
+                "`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned(),
+            )),
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM"
+                    .to_owned(),
             }),
         }
     }
 
     fn refuse_what_is_not_computed(&self) -> Result<(), HubError> {
-        let unsupported =
-            |feature: String, remedy: &str| Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() });
+        let unsupported = |feature: String, remedy: &str| {
+            Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() })
+        };
         if self.flag("mlp_bias")? {
             return unsupported("`mlp_bias` = true".to_owned(), "use a model without biases in its feed-forward block");
         }
-        let sliding = |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
+        let sliding =
+            |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
         if self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding) {
-            return unsupported("a sliding attention window in use".to_owned(), "use a model whose layers all have full attention");
+            return unsupported(
+                "a sliding attention window in use".to_owned(),
+                "use a model whose layers all have full attention",
+            );
         }
         if let Some(quantized) = self.keys.get("quantization_config").filter(|value| !value.is_null()) {
             let method = quantized.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-            return unsupported(format!("a quantized checkpoint ({method})"), "use the original weights in float32, float16 or bfloat16");
+            return unsupported(
+                format!("a quantized checkpoint ({method})"),
+                "use the original weights in float32, float16 or bfloat16",
+            );
         }
         match self.keys.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
@@ -249,7 +265,9 @@ impl Reader<'_> {
         let head_dim = self.count_or("head_dim", hidden_size / heads)?;
         match head_dim % 2 {
             0 => Ok(head_dim),
-            _ => Err(self.problem(format!("the width of a head is {head_dim}; rotary positions need an even one: check `head_dim`"))),
+            _ => Err(self.problem(format!(
+                "the width of a head is {head_dim}; rotary positions need an even one: check `head_dim`"
+            ))),
         }
     }
 
@@ -265,7 +283,9 @@ impl Reader<'_> {
 
     fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
         let given = |key: &'static str| self.keys.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
-        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else { return Ok(RopeScaling::Unscaled) };
+        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else {
+            return Ok(RopeScaling::Unscaled);
+        };
         let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
         match kind {
             Some("llama3") => self.llama3_scaling(key, parameters),
@@ -273,7 +293,9 @@ impl Reader<'_> {
             _ => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("`{key}` = {parameters}"),
-                remedy: "only `default` and `llama3` are supported; set it to null to use the model at its original length".to_owned(),
+                remedy:
+                    "only `default` and `llama3` are supported; set it to null to use the model at its original length"
+                        .to_owned(),
             }),
         }
     }
@@ -286,11 +308,16 @@ impl Reader<'_> {
         let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
         let original = number("original_max_position_embeddings")?;
         if factor < 1.0 || high <= low {
-            return Err(
-                self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"))
-            );
+            return Err(self.problem(format!(
+                "`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"
+            )));
         }
-        Ok(RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions: original as usize })
+        Ok(RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_positions: original as usize,
+        })
     }
 
     fn rope_theta(&self) -> Result<f64, HubError> {
@@ -348,127 +375,4 @@ fn default_positions(architecture: Architecture) -> usize {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod tests {
-    use super::*;
-
-    const QWEN3: &str = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":100,"hidden_size":64,"intermediate_size":96,
-        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2}"#;
-
-    /// The smallest configuration with some keys changed (or removed, by null).
-    fn with(changes: &str) -> String {
-        let mut keys: Map<String, Value> = serde_json::from_str(QWEN3).unwrap();
-        let changes: Map<String, Value> = serde_json::from_str(changes).unwrap();
-        for (key, value) in changes {
-            if value == "absent" {
-                keys.remove(&key);
-            } else {
-                keys.insert(key, value);
-            }
-        }
-        Value::Object(keys).to_string()
-    }
-
-    #[test]
-    fn every_key_is_read_and_defaults_are_those_of_the_format() {
-        let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
-        let plain = read("{}");
-        assert_eq!((plain.vocab_size, plain.hidden_size, plain.intermediate_size, plain.num_hidden_layers), (100, 64, 96, 2));
-        assert_eq!((plain.num_attention_heads, plain.num_key_value_heads, plain.head_dim), (4, 2, 16));
-        assert_eq!(
-            (plain.rms_norm_eps, plain.rope_theta, plain.tie_word_embeddings, plain.max_position_embeddings),
-            (1e-6, 1e4, false, 32_768)
-        );
-        assert_eq!(read(r#"{"head_dim":32}"#).head_dim, 32);
-        assert_eq!(read(r#"{"num_key_value_heads":null}"#).num_key_value_heads, 4);
-        assert_eq!(read(r#"{"rope_theta":1e6}"#).rope_theta, 1e6);
-        assert_eq!(read(r#"{"rope_parameters":{"rope_type":"default","rope_theta":5e5}}"#).rope_theta, 5e5);
-        assert_eq!(read(r#"{"rope_scaling":null,"sliding_window":4096,"use_sliding_window":false}"#), plain);
-        assert_eq!(read(r#"{"layer_types":["full_attention","full_attention"]}"#), plain);
-        assert_eq!(read(r#"{"architectures":"absent"}"#), plain);
-        assert!(read(r#"{"tie_word_embeddings":true}"#).tie_word_embeddings);
-    }
-
-    #[test]
-    fn the_families_differ_in_biases_and_rotary_positions() {
-        let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
-        let check = |changes: &str, architecture, bias| {
-            let config = read(changes);
-            assert_eq!((config.architecture, config.attention_bias), (architecture, bias), "{changes}");
-        };
-        check("{}", Architecture::Qwen3, AttentionBias::Absent);
-        check(r#"{"attention_bias":true}"#, Architecture::Qwen3, AttentionBias::All);
-        check(r#"{"architectures":["Qwen2ForCausalLM"]}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
-        check(r#"{"architectures":"absent","model_type":"qwen2"}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
-        check(r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#, Architecture::Llama, AttentionBias::Absent);
-        check(r#"{"architectures":"absent","model_type":"llama","attention_bias":true}"#, Architecture::Llama, AttentionBias::All);
-        let llama = r#"{"architectures":["LlamaForCausalLM"],"max_position_embeddings":"absent"}"#;
-        assert_eq!(read(llama).max_position_embeddings, 2048);
-
-        let numbers = r#""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192"#;
-        let expected = RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
-        let spellings = [
-            format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
-            format!(r#"{{"rope_scaling":{{"type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
-            format!(r#"{{"rope_parameters":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#),
-        ];
-        for spelling in spellings {
-            assert_eq!((read(&spelling).rope_scaling, read(&spelling).rope_theta), (expected, 5e5), "{spelling}");
-        }
-    }
-
-    #[test]
-    fn what_is_written_reads_back_equal() {
-        let scaling =
-            r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
-        for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
-            let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)), "x").unwrap();
-            assert_eq!(ModelConfig::parse(&config.to_json(&[3, 4]), "x").unwrap(), config);
-        }
-        let config = ModelConfig::parse(&with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#), "x").unwrap();
-        assert_eq!(ModelConfig::parse(&config.to_json(&[3]), "x").unwrap(), config);
-        assert!(config.to_json(&[3]).contains("\"eos_token_id\": 3"));
-    }
-
-    #[test]
-    fn what_cannot_be_computed_is_said_in_words() {
-        let check = |changes: &str, expected: &str| {
-            let message = ModelConfig::parse(&with(changes), "dir/config.json").unwrap_err().to_string();
-            assert!(message.starts_with("dir/config.json: ") && message.contains(expected), "{message:?} lacks {expected:?}");
-        };
-        check(r#"{"hidden_size":"absent"}"#, "`hidden_size` is missing");
-        check(r#"{"hidden_size":0}"#, "`hidden_size` = 0, expected a whole number above 0");
-        check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
-        check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
-        check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, the limit is 1024");
-        check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, the limit is 4096");
-        check(r#"{"max_position_embeddings":1099511627776}"#, "`max_position_embeddings` = 1099511627776, the limit is 16777216");
-        check(r#"{"max_position_embeddings":16777216,"head_dim":128}"#, "more than 268435456 angles; lower `max_position_embeddings`");
-        check(r#"{"num_attention_heads":5}"#, "is not a multiple of `num_attention_heads` = 5");
-        check(r#"{"num_key_value_heads":3}"#, "not a multiple of `num_key_value_heads` = 3");
-        check(r#"{"head_dim":7}"#, "even");
-        check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
-        check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
-        check(r#"{"architectures":["GemmaForCausalLM"]}"#, "the architecture `GemmaForCausalLM` is not supported");
-        check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
-        check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
-        check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
-        check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
-        check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
-        check(r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, "only `default` and `llama3`");
-        check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");
-        let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
-        check(turned, "`high_freq_factor` above `low_freq_factor`");
-        check(r#"{"mlp_bias":true}"#, "`mlp_bias` = true");
-        check(r#"{"use_sliding_window":true}"#, "sliding attention window");
-        check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
-        check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");
-        check(r#"{"hidden_act":"gelu"}"#, "`hidden_act` = \"gelu\"");
-    }
-
-    #[test]
-    fn text_that_is_no_object_is_refused() {
-        for (text, expected) in [("", "not valid JSON"), ("{\"a\":", "not valid JSON"), ("[]", "not a JSON object")] {
-            assert!(ModelConfig::parse(text, "config.json").unwrap_err().to_string().contains(expected), "{text:?}");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! What tells one model from another: SHA-256 over its files, of large weight files over a sample that is spread evenly.
+//! What tells one model from another: SHA-256 over its files, of large weight files over a sample that is spread
+//! evenly.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use super::{HubError, ModelSource};
 
 /// The files beside the weights on which numbers, prompts or ends depend; those that are there count.
-const READ_WHOLE: [&str; 5] = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+const READ_WHOLE: [&str; 5] =
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 /// Weight files up to this size are read whole.
 const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
 /// Of larger ones: the header, and so many blocks of their numbers, the first and the last among them.
@@ -16,14 +18,14 @@ const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 
 impl ModelSource {
-    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of weight files above 64 MiB over their
-    /// name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
+    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of
+    /// weight files above 64 MiB over their name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
     ///
     /// # Errors
     /// As [`ModelSource::weight_files`] and [`ModelSource::read`].
     pub fn digest(&self) -> Result<String, HubError> {
-        // 16 GB of weights take 20 MB of reading: a whole hash would take a minute, and what two checkpoints of one shape share by accident is nothing, for
-        // training moves every matrix.
+        // 16 GB of weights take 20 MB of reading: a whole hash would take a minute, and what two checkpoints of one
+        // shape share by accident is nothing, for training moves every matrix.
         digest_sampling(self, SAMPLED_ABOVE_BYTES)
     }
 }

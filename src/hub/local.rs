@@ -32,8 +32,8 @@ const MOST_FOLDERS: usize = 4_000;
 /// What holds much and no model to start from. What a run made is named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
-/// The models of this machine by place and name: the embedded one, the model folders in and below `folders`, and what the cache holds. What cannot be
-/// read is left out.
+/// The models of this machine by place and name: the embedded one, the model folders in and below `folders`, and what
+/// the cache holds. What cannot be read is left out.
 pub fn local_models(folders: &[PathBuf]) -> Vec<LocalModel> {
     local_models_in(folders, &cache::cache_folders(|variable| std::env::var_os(variable)))
 }
@@ -67,7 +67,9 @@ fn look_into(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<Loca
     let inside = entries.flatten().filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         // A symlink is no folder here, so that no circle is walked.
-        !name.starts_with('.') && !NOT_SEARCHED.contains(&name.as_str()) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        !name.starts_with('.')
+            && !NOT_SEARCHED.contains(&name.as_str())
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
     });
     if depth < DEEPEST {
         inside.for_each(|entry| look_into(&entry.path(), depth + 1, left, found));
@@ -84,8 +86,13 @@ fn cached(folder: &Path) -> Vec<LocalModel> {
     let one = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
         // A name that holds `--` itself cannot be told from its folder, and is found only when it is written out.
-        let snapshot = (cache::repository(folder, &name)? == entry.path()).then(|| cache::snapshot(folder, &name)).flatten()?;
-        is_model(&snapshot).then(|| LocalModel { source: ModelSource::at(&name, &snapshot), name, place: ModelPlace::Cache })
+        let snapshot =
+            (cache::repository(folder, &name)? == entry.path()).then(|| cache::snapshot(folder, &name)).flatten()?;
+        is_model(&snapshot).then(|| LocalModel {
+            source: ModelSource::at(&name, &snapshot),
+            name,
+            place: ModelPlace::Cache,
+        })
     };
     entries.flatten().filter_map(one).collect()
 }
@@ -115,7 +122,8 @@ mod tests {
         std::fs::create_dir_all(work.path().join("here/models/empty")).unwrap();
         std::fs::create_dir_all(work.path().join("hub/models--org--begun/snapshots/abc")).unwrap();
         std::os::unix::fs::symlink(work.path().join("here"), work.path().join("here/models/circle")).unwrap();
-        let found = local_models_in(&[work.path().join("here"), work.path().join("absent")], &[work.path().join("hub")]);
+        let found =
+            local_models_in(&[work.path().join("here"), work.path().join("absent")], &[work.path().join("hub")]);
         let shown: Vec<(ModelPlace, String)> = found
             .into_iter()
             .map(|model| (model.place, model.name.replace(&format!("{}/", work.path().display()), "")))

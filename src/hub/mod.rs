@@ -62,7 +62,10 @@ fn find_model_in(
     let not_found = |looked: String| HubError::NotFound { name: name.to_owned(), looked };
     if name == "tiny" {
         return if tiny.is_empty() {
-            Err(not_found("this build has no embedded model; create one with `grpo-tui model pretrain` and give its folder".to_owned()))
+            Err(not_found(
+                "this build has no embedded model; create one with `grpo-tui model pretrain` and give its folder"
+                    .to_owned(),
+            ))
         } else {
             Ok(ModelSource::embedded(name, tiny))
         };
@@ -79,7 +82,8 @@ fn find_model_in(
     }
     let places: Vec<String> = caches.iter().map(|cache| cache.display().to_string()).collect();
     let looked = format!("no folder of that name, and not in the Hugging Face cache ({})", places.join(", "));
-    // `organisation/name` is what models are called there; a name alone is more likely a folder or a run that was mistyped.
+    // `organisation/name` is what models are called there; a name alone is more likely a folder or a run that was
+    // mistyped.
     let is_model_name = name.contains('/') && caches.iter().any(|cache| cache::repository(cache, name).is_some());
     let hint = if is_model_name { format!("; to fetch it, run: grpo-tui model pull {name}") } else { String::new() };
     Err(not_found(looked + &hint))
@@ -127,7 +131,13 @@ mod tests {
         };
         check(
             "org/name",
-            &["`org/name`", "hub", "no folder of that name", "config.json", "to fetch it, run: grpo-tui model pull org/name"],
+            &[
+                "`org/name`",
+                "hub",
+                "no folder of that name",
+                "config.json",
+                "to fetch it, run: grpo-tui model pull org/name",
+            ],
         );
         check("../outside", &["`../outside`", "no folder"]);
         check("tiny", &["no embedded model", "pretrain"]);

@@ -1,7 +1,8 @@
-//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it stopped and checked by its hash.
+//! Fetching a model into the Hugging Face cache: what `hf` and transformers would have put there, resumed where it
+//! stopped and checked by its hash.
 //!
-//! A small client of our own: hf-hub 1.0 restarts a broken download, has no limit for a server that stalls, compares no checksum, also takes a token from a
-//! file, and would bring 270 crates with it.
+//! A small client of our own: hf-hub 1.0 restarts a broken download, has no limit for a server that stalls, compares no
+//! checksum, also takes a token from a file, and would bring 270 crates with it.
 
 mod blob;
 mod client;
@@ -27,10 +28,14 @@ pub enum PullError {
     #[error("no folder for the Hugging Face cache: set HF_HOME")]
     NoCache,
     /// Not the address of a server.
-    #[error("HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`")]
+    #[error(
+        "HF_ENDPOINT = `{endpoint}` is not a server address without user and password; it looks like `https://huggingface.co`"
+    )]
     Endpoint { endpoint: String },
     /// The token would be readable on its way.
-    #[error("HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN")]
+    #[error(
+        "HF_ENDPOINT = {endpoint} would carry HF_TOKEN unencrypted, so nothing was sent; use https://, or unset HF_TOKEN"
+    )]
     TokenInClear { endpoint: String },
     /// The server said no.
     #[error("{url}: the server answered {status}; {remedy}")]
@@ -87,10 +92,16 @@ impl PullSettings {
 
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, PullError> {
         let text = |name: &str| {
-            variable(name).and_then(|value| value.into_string().ok()).map(|value| value.trim().to_owned()).filter(|v| !v.is_empty())
+            variable(name)
+                .and_then(|value| value.into_string().ok())
+                .map(|value| value.trim().to_owned())
+                .filter(|v| !v.is_empty())
         };
         Ok(Self {
-            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()).trim_end_matches('/').to_owned(),
+            endpoint: text("HF_ENDPOINT")
+                .unwrap_or_else(|| "https://huggingface.co".to_owned())
+                .trim_end_matches('/')
+                .to_owned(),
             token: text("HF_TOKEN"),
             cache: cache::cache_folders(&variable).into_iter().next().ok_or(PullError::NoCache)?,
             revision: "main".to_owned(),
@@ -105,7 +116,12 @@ impl PullSettings {
 impl std::fmt::Debug for PullSettings {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let token = self.token.as_ref().map(|_| "set");
-        formatter.debug_struct("PullSettings").field("endpoint", &self.endpoint).field("token", &token).field("cache", &self.cache).finish()
+        formatter
+            .debug_struct("PullSettings")
+            .field("endpoint", &self.endpoint)
+            .field("token", &token)
+            .field("cache", &self.cache)
+            .finish()
     }
 }
 
@@ -118,22 +134,28 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
-/// Fetches `name` and returns the folder of its files. Only safetensors, JSON, templates and tokenizers are taken; the configuration comes first, so that a
-/// model that is not computed here costs nothing.
+/// Fetches `name` and returns the folder of its files. Only safetensors, JSON, templates and tokenizers are taken; the
+/// configuration comes first, so that a model that is not computed here costs nothing.
 ///
 /// # Errors
 /// [`PullError`] with what to do.
 pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgress)) -> Result<PathBuf, PullError> {
-    let repository = cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name { name: name.to_owned() })?;
+    let repository =
+        cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name { name: name.to_owned() })?;
     let revision = &settings.revision;
-    if revision.is_empty() || revision.starts_with('.') || !revision.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+    if revision.is_empty()
+        || revision.starts_with('.')
+        || !revision.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    {
         return Err(PullError::Name { name: format!("{name} at revision {revision}") });
     }
     let client = Client::new(settings)?;
     let listing = Listing::fetch(&client, settings, name)?;
     let blobs = repository.join("blobs");
     make_folder(&blobs)?;
-    let fetch = |file: &Listed, told: &mut dyn FnMut(u64)| blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, told);
+    let fetch = |file: &Listed, told: &mut dyn FnMut(u64)| {
+        blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, told)
+    };
 
     let mut done = Vec::new();
     for file in listing.first() {
@@ -192,12 +214,15 @@ mod tests {
     #[test]
     fn the_environment_is_read_and_the_token_never_shown() {
         let settings = |set: &'static [(&'static str, &'static str)]| {
-            PullSettings::from_variables(move |name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value)))
+            PullSettings::from_variables(move |name| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            })
         };
         let plain = settings(&[("HOME", "/h")]).unwrap();
         assert_eq!((plain.endpoint.as_str(), plain.token.as_deref()), ("https://huggingface.co", None));
         assert_eq!(plain.cache, Path::new("/h/.cache/huggingface/hub"));
-        let own = settings(&[("HF_HOME", "/f"), ("HF_ENDPOINT", "http://mirror:8080/"), ("HF_TOKEN", " hf_secret\n")]).unwrap();
+        let own = settings(&[("HF_HOME", "/f"), ("HF_ENDPOINT", "http://mirror:8080/"), ("HF_TOKEN", " hf_secret\n")])
+            .unwrap();
         assert_eq!((own.endpoint.as_str(), own.token.as_deref()), ("http://mirror:8080", Some("hf_secret")));
         assert_eq!(own.cache, Path::new("/f/hub"));
         assert!(!format!("{own:?}").contains("hf_secret"));

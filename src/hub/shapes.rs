@@ -14,12 +14,60 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 6] = [
-    Shape { name: "qwen3-0.6b", hidden: 1024, intermediate: 3072, layers: 28, heads: 16, key_value_heads: 8, is_tied: true },
-    Shape { name: "qwen3-1.7b", hidden: 2048, intermediate: 6144, layers: 28, heads: 16, key_value_heads: 8, is_tied: true },
-    Shape { name: "qwen3-4b", hidden: 2560, intermediate: 9728, layers: 36, heads: 32, key_value_heads: 8, is_tied: true },
-    Shape { name: "qwen3-8b", hidden: 4096, intermediate: 12_288, layers: 36, heads: 32, key_value_heads: 8, is_tied: false },
-    Shape { name: "qwen3-14b", hidden: 5120, intermediate: 17_408, layers: 40, heads: 40, key_value_heads: 8, is_tied: false },
-    Shape { name: "qwen3-32b", hidden: 5120, intermediate: 25_600, layers: 64, heads: 64, key_value_heads: 8, is_tied: false },
+    Shape {
+        name: "qwen3-0.6b",
+        hidden: 1024,
+        intermediate: 3072,
+        layers: 28,
+        heads: 16,
+        key_value_heads: 8,
+        is_tied: true,
+    },
+    Shape {
+        name: "qwen3-1.7b",
+        hidden: 2048,
+        intermediate: 6144,
+        layers: 28,
+        heads: 16,
+        key_value_heads: 8,
+        is_tied: true,
+    },
+    Shape {
+        name: "qwen3-4b",
+        hidden: 2560,
+        intermediate: 9728,
+        layers: 36,
+        heads: 32,
+        key_value_heads: 8,
+        is_tied: true,
+    },
+    Shape {
+        name: "qwen3-8b",
+        hidden: 4096,
+        intermediate: 12_288,
+        layers: 36,
+        heads: 32,
+        key_value_heads: 8,
+        is_tied: false,
+    },
+    Shape {
+        name: "qwen3-14b",
+        hidden: 5120,
+        intermediate: 17_408,
+        layers: 40,
+        heads: 40,
+        key_value_heads: 8,
+        is_tied: false,
+    },
+    Shape {
+        name: "qwen3-32b",
+        hidden: 5120,
+        intermediate: 25_600,
+        layers: 64,
+        heads: 64,
+        key_value_heads: 8,
+        is_tied: false,
+    },
 ];
 
 /// The names that [`named_shape`] knows.

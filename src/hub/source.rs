@@ -87,8 +87,11 @@ impl ModelSource {
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
         match &self.files {
             Files::Folder(folder) => {
-                let most = if file.ends_with(".safetensors") { LARGEST_WEIGHTS_BYTES } else { files::LARGEST_WHOLE_BYTES };
-                files::read_at_most(&folder.join(file), most).map(Cow::Owned).map_err(|source| self.refused(file, source))
+                let most =
+                    if file.ends_with(".safetensors") { LARGEST_WEIGHTS_BYTES } else { files::LARGEST_WHOLE_BYTES };
+                files::read_at_most(&folder.join(file), most)
+                    .map(Cow::Owned)
+                    .map_err(|source| self.refused(file, source))
             }
             Files::Embedded(files) => files
                 .iter()
@@ -114,7 +117,10 @@ impl ModelSource {
     pub fn read_text(&self, file: &str) -> Result<String, HubError> {
         String::from_utf8(self.read(file)?.into_owned()).map_err(|error| HubError::Config {
             path: self.label(file),
-            problem: format!("not UTF-8 text (byte {}); it is damaged or not what its name says", error.utf8_error().valid_up_to()),
+            problem: format!(
+                "not UTF-8 text (byte {}); it is damaged or not what its name says",
+                error.utf8_error().valid_up_to()
+            ),
         })
     }
 

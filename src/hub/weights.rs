@@ -45,8 +45,8 @@ const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 const FETCH_AGAIN: &str = "fetch or copy the file again";
 
 impl ModelSource {
-    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` lists.
+    /// The names of the weight files, each checked to be a whole safetensors file: `model.safetensors`, or the shards
+    /// that `model.safetensors.index.json` lists.
     ///
     /// # Errors
     /// Missing, pickled, truncated or foreign weights.
@@ -77,7 +77,9 @@ fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     if source.exists(index) {
         return shard_names(&source.read_text(index)?, &source.label(index));
     }
-    if let Some(pickled) = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|file| source.exists(file)) {
+    if let Some(pickled) =
+        ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|file| source.exists(file))
+    {
         return Err(HubError::Unsupported {
             path: source.label(pickled),
             feature: "a pickled PyTorch checkpoint, which can run code when it is read,".to_owned(),
@@ -87,21 +89,28 @@ fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     }
     Err(HubError::MissingFile {
         path: source.label("model.safetensors"),
-        remedy: format!("the folder has neither it nor {index}: fetch the model again (weights are read from safetensors only)"),
+        remedy: format!(
+            "the folder has neither it nor {index}: fetch the model again (weights are read from safetensors only)"
+        ),
     })
 }
 
 /// The files that `model.safetensors.index.json` names.
 pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
     let problem = |problem: String| HubError::Config { path: path.to_owned(), problem };
-    let index: Value = serde_json::from_str(text).map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
+    let index: Value =
+        serde_json::from_str(text).map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
     let map = index.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
     let map = map.ok_or_else(|| problem(format!("`weight_map` is missing or empty; {FETCH_AGAIN}")))?;
     let mut shards = BTreeSet::new();
     for (tensor, file) in map {
         match file.as_str() {
             Some(file) if !file.contains(['/', '\\']) => shards.insert(file.to_owned()),
-            _ => return Err(problem(format!("`weight_map` maps `{tensor}` to {file}, which is not a file name in the same folder"))),
+            _ => {
+                return Err(problem(format!(
+                    "`weight_map` maps `{tensor}` to {file}, which is not a file name in the same folder"
+                )));
+            }
         };
     }
     Ok(shards.into_iter().collect())
@@ -117,33 +126,47 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
         return Err(bad(format!("{size} bytes are too few for a safetensors file; {FETCH_AGAIN}")));
     };
     if &length == b"version " {
-        return Err(bad(format!("a Git LFS pointer ({size} bytes) instead of the weights: run `git lfs pull` in its folder")));
+        return Err(bad(format!(
+            "a Git LFS pointer ({size} bytes) instead of the weights: run `git lfs pull` in its folder"
+        )));
     }
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > HEADER_LIMIT_BYTES {
-        return Err(bad(format!("not a safetensors file ({size} bytes, without its header); give a model saved as safetensors")));
+        return Err(bad(format!(
+            "not a safetensors file ({size} bytes, without its header); give a model saved as safetensors"
+        )));
     }
     if 8 + header_bytes > size {
-        return Err(bad(format!("truncated: the header alone takes {} bytes, the file has {size}; {FETCH_AGAIN}", 8 + header_bytes)));
+        return Err(bad(format!(
+            "truncated: the header alone takes {} bytes, the file has {size}; {FETCH_AGAIN}",
+            8 + header_bytes
+        )));
     }
     let mut header = Vec::new();
     reader.take(header_bytes).read_to_end(&mut header).map_err(refused)?;
     let header: Value = serde_json::from_slice(&header)
         .map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
     let mut tensors = Vec::new();
-    for (name, description) in
-        header.as_object().ok_or_else(|| bad(format!("not a safetensors file: its header is not an object; {FETCH_AGAIN}")))?
+    for (name, description) in header
+        .as_object()
+        .ok_or_else(|| bad(format!("not a safetensors file: its header is not an object; {FETCH_AGAIN}")))?
     {
         if name != "__metadata__" {
             let entry = tensor_entry(name, description, 8 + header_bytes);
-            tensors.push(entry.map_err(|problem| bad(format!("tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}")))?);
+            tensors.push(
+                entry.map_err(|problem| {
+                    bad(format!("tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}"))
+                })?,
+            );
         }
     }
     tensors.sort_by_key(|entry| entry.offset_bytes);
     let end = check_layout(&tensors, 8 + header_bytes).map_err(bad)?;
     match end.cmp(&size) {
         std::cmp::Ordering::Equal => Ok(tensors),
-        std::cmp::Ordering::Greater => Err(bad(format!("truncated: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"))),
+        std::cmp::Ordering::Greater => {
+            Err(bad(format!("truncated: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}")))
+        }
         std::cmp::Ordering::Less => Err(bad(format!(
             "too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}"
         ))),
@@ -152,8 +175,10 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
 
 fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<TensorEntry, String> {
     let element_type = description.get("dtype").and_then(Value::as_str).ok_or("`dtype` is missing")?;
-    let (_, element_bytes) =
-        ELEMENT_TYPES.iter().find(|(known, _)| *known == element_type).ok_or_else(|| format!("unknown element type `{element_type}`"))?;
+    let (_, element_bytes) = ELEMENT_TYPES
+        .iter()
+        .find(|(known, _)| *known == element_type)
+        .ok_or_else(|| format!("unknown element type `{element_type}`"))?;
     let numbers = |key: &str| -> Result<Vec<u64>, String> {
         let list = description.get(key).and_then(Value::as_array).ok_or_else(|| format!("`{key}` is missing"))?;
         list.iter().map(|value| value.as_u64().ok_or_else(|| format!("`{key}` is {value}"))).collect()
@@ -206,10 +231,14 @@ mod tests {
     #[test]
     fn a_whole_file_lists_its_tensors_in_the_order_of_bytes() {
         let entries = header_of(&file(TWO, 28)).unwrap();
-        let seen: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.element_type.as_str(), entry.size_bytes)).collect();
+        let seen: Vec<_> =
+            entries.iter().map(|entry| (entry.name.as_str(), entry.element_type.as_str(), entry.size_bytes)).collect();
         assert_eq!(seen, [("a", "BF16", 4), ("b", "F32", 24)]);
         assert_eq!(entries[1].offset_bytes, 8 + TWO.len() as u64 + 4);
-        assert_eq!(header_of(&file(r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#, 4)).unwrap().len(), 1);
+        assert_eq!(
+            header_of(&file(r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#, 4)).unwrap().len(),
+            1
+        );
     }
 
     #[test]
@@ -232,7 +261,10 @@ mod tests {
         check(&file("[1]", 0), &["not an object"]);
         check(&file(r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "`Q4`"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "[2]", "0 to 4"]);
-        check(&file(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0), &["does not match"]);
+        check(
+            &file(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0),
+            &["does not match"],
+        );
         check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8), &["`a` starts at"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), &["`shape` is -1"]);
         check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4), &["two numbers"]);

@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, WithDType, bai
 
 use super::real::vectorised;
 
-/// `target += addend`, in place; both contiguous, of the same number of elements and type. On a GPU an f32 target takes bf16, too.
+/// `target += addend`, in place; both contiguous, of the same number of elements and type. On a GPU an f32 target takes
+/// bf16, too.
 pub fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if target.device().is_cuda() {
@@ -20,7 +21,13 @@ impl InplaceOp2 for AddAssign {
         "accumulate"
     }
 
-    fn cpu_fwd(&self, target: &mut CpuStorage, target_layout: &Layout, addend: &CpuStorage, addend_layout: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        target_layout: &Layout,
+        addend: &CpuStorage,
+        addend_layout: &Layout,
+    ) -> Result<()> {
         match (target, addend) {
             (CpuStorage::F32(target), CpuStorage::F32(addend)) => add(target, target_layout, addend, addend_layout),
             (CpuStorage::F64(target), CpuStorage::F64(addend)) => add(target, target_layout, addend, addend_layout),
@@ -30,7 +37,9 @@ impl InplaceOp2 for AddAssign {
 }
 
 fn add<T: WithDType>(target: &mut [T], target_layout: &Layout, addend: &[T], addend_layout: &Layout) -> Result<()> {
-    let (Some((start, end)), Some((from, to))) = (target_layout.contiguous_offsets(), addend_layout.contiguous_offsets()) else {
+    let (Some((start, end)), Some((from, to))) =
+        (target_layout.contiguous_offsets(), addend_layout.contiguous_offsets())
+    else {
         bail!("accumulate needs contiguous tensors")
     };
     if end - start != to - from {

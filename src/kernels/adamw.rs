@@ -25,8 +25,9 @@ pub struct AdamWStep {
     pub update: u64,
 }
 
-/// Moves the numbers of `range`. `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments, then the second: [2 * n]. `working` is
-/// what the layers read where that is not `parameters` itself: `[n]`, rounded after every update.
+/// Moves the numbers of `range`. `parameters`, `moments` and `gradient` are f32; `moments` holds the first moments,
+/// then the second: [2 * n]. `working` is what the layers read where that is not `parameters` itself: `[n]`, rounded
+/// after every update.
 pub fn adamw(
     parameters: &Tensor,
     moments: &Tensor,
@@ -105,8 +106,16 @@ impl candle_core::InplaceOp2 for Decay {
         "adamw moment"
     }
 
-    fn cpu_fwd(&self, moment: &mut CpuStorage, moment_layout: &Layout, gradient: &CpuStorage, gradient_layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(moment), CpuStorage::F32(gradient)) = (moment, gradient) else { bail!("adamw works on f32") };
+    fn cpu_fwd(
+        &self,
+        moment: &mut CpuStorage,
+        moment_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> Result<()> {
+        let (CpuStorage::F32(moment), CpuStorage::F32(gradient)) = (moment, gradient) else {
+            bail!("adamw works on f32")
+        };
         let (moment, gradient) = (&mut moment[range(moment_layout)?], &gradient[range(gradient_layout)?]);
         let (keep, add, scale) = (self.keep as f32, (1.0 - self.keep) as f32, self.scale as f32);
         vectorised(|| {
@@ -135,7 +144,9 @@ impl InplaceOp3 for AdamWUpdate {
         second: &CpuStorage,
         second_layout: &Layout,
     ) -> Result<()> {
-        let (CpuStorage::F32(parameters), CpuStorage::F32(first), CpuStorage::F32(second)) = (parameters, first, second) else {
+        let (CpuStorage::F32(parameters), CpuStorage::F32(first), CpuStorage::F32(second)) =
+            (parameters, first, second)
+        else {
             bail!("adamw works on f32")
         };
         let (parameters, first, second) =

@@ -1,4 +1,5 @@
-//! Causal attention over packed segments; a completion's segment also sees the whole of its prompt's segment, which is computed once for the group.
+//! Causal attention over packed segments; a completion's segment also sees the whole of its prompt's segment, which is
+//! computed once for the group.
 
 use candle_core::{Device, Result, Tensor, bail};
 
@@ -13,7 +14,8 @@ mod gpu;
 #[cfg(any(test, feature = "cuda"))]
 mod tiles;
 
-/// Rows `start .. start + length` of a packed batch, each attending to itself, the rows of its segment before it and, if named, every row of an earlier segment.
+/// Rows `start .. start + length` of a packed batch, each attending to itself, the rows of its segment before it and,
+/// if named, every row of an earlier segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First row.
@@ -57,8 +59,14 @@ pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments) -> 
     by_number_type!(packed, forward(packed, heads, &segments.list))
 }
 
-/// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again, not kept.
-pub fn segment_attention_backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+/// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again,
+/// not kept.
+pub fn segment_attention_backward(
+    gradient: &Tensor,
+    packed: &Tensor,
+    heads: Heads,
+    segments: &Segments,
+) -> Result<Tensor> {
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
@@ -101,7 +109,8 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
     }
 }
 
-/// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place is 0.
+/// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place
+/// is 0.
 fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, views: &HeadViews, scores: &mut [T]) {
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
@@ -113,7 +122,13 @@ fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, views: 
         scale,
         false,
     );
-    multiply((scores, View::rows(prefix, length, length, width)), (numbers, views.query), (numbers, views.key.transposed()), scale, false);
+    multiply(
+        (scores, View::rows(prefix, length, length, width)),
+        (numbers, views.query),
+        (numbers, views.key.transposed()),
+        scale,
+        false,
+    );
     vectorised(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
@@ -156,7 +171,8 @@ fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Resu
         for head in 0..heads.query {
             let views = head_views(heads, segment, head);
             probabilities(numbers, heads, segment, &views, &mut scores);
-            let target = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            let target =
+                View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             multiply(
                 (&mut output, target),
                 (&scores, View::rows(prefix, length, length, width)),
@@ -190,25 +206,45 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, heads: Heads, segments:
             let views = head_views(heads, segment, head);
             probabilities(numbers, heads, segment, &views, &mut scores);
             let out_width = heads.query_width();
-            let incoming = View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            let incoming =
+                View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             // values: dV += P^T dO
             multiply((&mut output, views.value), (&scores, own.transposed()), (gradients, incoming), one, true);
-            multiply((&mut output, views.prefix_value), (&scores, shared.transposed()), (gradients, incoming), one, true);
+            multiply(
+                (&mut output, views.prefix_value),
+                (&scores, shared.transposed()),
+                (gradients, incoming),
+                one,
+                true,
+            );
             // probabilities: dP = dO V^T, then through the softmax
-            multiply((&mut changes, shared), (gradients, incoming), (numbers, views.prefix_value.transposed()), one, false);
+            multiply(
+                (&mut changes, shared),
+                (gradients, incoming),
+                (numbers, views.prefix_value.transposed()),
+                one,
+                false,
+            );
             multiply((&mut changes, own), (gradients, incoming), (numbers, views.value.transposed()), one, false);
             softmax_backward(&scores, &mut changes, width, prefix);
             // queries and keys: dQ = dS K, dK += dS^T Q
             multiply((&mut output, views.query), (&changes, own), (numbers, views.key), scale, true);
             multiply((&mut output, views.query), (&changes, shared), (numbers, views.prefix_key), scale, true);
             multiply((&mut output, views.key), (&changes, own.transposed()), (numbers, views.query), scale, true);
-            multiply((&mut output, views.prefix_key), (&changes, shared.transposed()), (numbers, views.query), scale, true);
+            multiply(
+                (&mut output, views.prefix_key),
+                (&changes, shared.transposed()),
+                (numbers, views.query),
+                scale,
+                true,
+            );
         }
     }
     Tensor::from_vec(output, packed.shape(), packed.device())
 }
 
-/// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not look.
+/// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not
+/// look.
 fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) {
     vectorised(|| {
         for (i, (p, d)) in scores.chunks_exact(width).zip(changes.chunks_exact_mut(width)).enumerate() {

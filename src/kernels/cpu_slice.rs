@@ -15,7 +15,11 @@ pub(super) struct Reading<Guard> {
 pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storage> + '_>> {
     let (storage, layout) = tensor.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
-        bail!("a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}", tensor.shape(), layout.stride())
+        bail!(
+            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
+            tensor.shape(),
+            layout.stride()
+        )
     };
     Ok(Reading { storage, start, length: end - start })
 }

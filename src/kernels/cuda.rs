@@ -1,6 +1,8 @@
-//! What every CUDA kernel's launch shares: the compiled modules, addresses of tensors, fresh tensors, and the device itself as the engine wants it.
+//! What every CUDA kernel's launch shares: the compiled modules, addresses of tensors, fresh tensors, and the device
+//! itself as the engine wants it.
 //!
-//! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any synchronisation.
+//! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any
+//! synchronisation.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -23,12 +25,16 @@ pub(super) struct Module {
 /// The module of `src/kernels/NAME.cu`.
 macro_rules! module {
     ($name:literal) => {
-        $crate::kernels::cuda::Module { name: $name, image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")) }
+        $crate::kernels::cuda::Module {
+            name: $name,
+            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
+        }
     };
 }
 pub(super) use module;
 
-/// How many blocks of how many threads, and their dynamic shared memory in bytes (up to 48 KiB without asking; more is asked for here).
+/// How many blocks of how many threads, and their dynamic shared memory in bytes (up to 48 KiB without asking; more is
+/// asked for here).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     pub(super) blocks: (usize, usize, usize),
@@ -68,7 +74,11 @@ pub(super) enum Argument {
 /// The first number of a contiguous tensor on the GPU. A kernel may write there too: tensors that share memory see it.
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     if !tensor.is_contiguous() {
-        bail!("a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}", tensor.shape(), tensor.stride())
+        bail!(
+            "a kernel was given a tensor that is not contiguous: shape {:?}, strides {:?}",
+            tensor.shape(),
+            tensor.stride()
+        )
     }
     Ok(Argument::Address(address(tensor)?))
 }
@@ -90,7 +100,8 @@ pub(super) fn address(tensor: &Tensor) -> Result<u64> {
     let stream = storage.device.cuda_stream();
     macro_rules! start {
         ($number:ty) => {
-            storage.as_cuda_slice::<$number>()?.device_ptr(&stream).0 + (layout.start_offset() * size_of::<$number>()) as u64
+            storage.as_cuda_slice::<$number>()?.device_ptr(&stream).0
+                + (layout.start_offset() * size_of::<$number>()) as u64
         };
     }
     Ok(match tensor.dtype() {
@@ -118,7 +129,8 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
     let count = shape.elem_count();
     macro_rules! allocate {
         ($number:ty) => {
-            // SAFETY: these numbers have no invalid bit patterns; what stands there until a kernel writes is arbitrary, not undefined.
+            // SAFETY: these numbers have no invalid bit patterns; what stands there until a kernel writes is arbitrary,
+            // not undefined.
             CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$number>(count)? }, device.clone())
         };
     }
@@ -162,8 +174,8 @@ pub(super) fn launch(
         block_dim: (grid.threads as u32, 1, 1),
         shared_mem_bytes: grid.shared_bytes as u32,
     };
-    // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there, on tensors that outlive the
-    // call, and memory freed afterwards is freed in the order of the same stream.
+    // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
+    // on tensors that outlive the call, and memory freed afterwards is freed in the order of the same stream.
     unsafe { builder.launch(config) }.map_err(|error| failed(name, error))?;
     Ok(())
 }
@@ -192,7 +204,8 @@ fn function(
         Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
     };
     let context = device.cuda_stream().context().clone();
-    let loaded = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(|error| failed(module.name, error))?;
+    let loaded =
+        context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(|error| failed(module.name, error))?;
     let function = loaded.load_function(&full_name).map_err(|error| failed(name, error))?;
     if shared_bytes > 48 << 10 {
         let largest = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;

@@ -26,7 +26,9 @@ pub fn is_out_of_memory(error: &Error) -> bool {
             Some(failure) => failure.is_out_of_memory,
             None => is_out_of_memory_code(&**error),
         },
-        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => is_out_of_memory(inner),
+        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => {
+            is_out_of_memory(inner)
+        }
         _ => false,
     }
 }
@@ -105,7 +107,8 @@ pub fn advice(error: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The error with the advice for it, once; a backtrace, which candle puts into the text where one is asked for, stays at the end.
+/// The error with the advice for it, once; a backtrace, which candle puts into the text where one is asked for, stays
+/// at the end.
 pub fn explained(error: &str) -> String {
     let (what, trace) = error.split_at(error.find("\n   0: ").unwrap_or(error.len()));
     match advice(what) {
@@ -144,7 +147,8 @@ mod tests {
         assert_eq!(explained("shape mismatch in matmul"), "shape mismatch in matmul");
         let traced = explained("CUDA_ERROR_UNKNOWN\n   0: candle_core::error\n   1: main");
         assert!(
-            traced.starts_with("CUDA_ERROR_UNKNOWN; the driver") && traced.ends_with("\n   0: candle_core::error\n   1: main"),
+            traced.starts_with("CUDA_ERROR_UNKNOWN; the driver")
+                && traced.ends_with("\n   0: candle_core::error\n   1: main"),
             "{traced}"
         );
     }

@@ -1,4 +1,5 @@
-//! A CUDA graph: work recorded once and started again at the cost of one call. What the work reads may change between starts, where it lies may not.
+//! A CUDA graph: work recorded once and started again at the cost of one call. What the work reads may change between
+//! starts, where it lies may not.
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use candle_core::{Device, Result, bail};
@@ -11,8 +12,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Records what `work` would start; nothing runs yet. `work` must not wait for the GPU nor copy to or from it, and what it calls must have run before
-    /// (modules load at their first use).
+    /// Records what `work` would start; nothing runs yet. `work` must not wait for the GPU nor copy to or from it, and
+    /// what it calls must have run before (modules load at their first use).
     ///
     /// # Errors
     /// Those of `work`, and what CUDA refuses to record.

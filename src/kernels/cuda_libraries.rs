@@ -1,4 +1,5 @@
-//! NVIDIA's libraries, looked up when a GPU is first asked for: one program starts on machines with and without a driver. `cuda_link.c` is the other half.
+//! NVIDIA's libraries, looked up when a GPU is first asked for: one program starts on machines with and without a
+//! driver. `cuda_link.c` is the other half.
 
 /// What there is between this program and a GPU. CUDA's versions as NVIDIA counts them: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,12 +19,18 @@ impl CudaLibraries {
             return Some("this build has no CUDA: build with `--features cuda` (docs/gpu.md)".to_owned());
         };
         let Some(driver) = self.driver else {
-            return Some("no NVIDIA driver: libcuda.so.1 was not found; in a container, start it with its GPU (`--gpus all`)".to_owned());
+            return Some(
+                "no NVIDIA driver: libcuda.so.1 was not found; in a container, start it with its GPU (`--gpus all`)"
+                    .to_owned(),
+            );
         };
-        let missing: Vec<&str> = self.files.iter().filter(|(_, file)| file.is_none()).map(|(name, _)| name.as_str()).collect();
+        let missing: Vec<&str> =
+            self.files.iter().filter(|(_, file)| file.is_none()).map(|(name, _)| name.as_str()).collect();
         if !missing.is_empty() {
             let (names, version) = (missing.join(" and "), built_with / 1000);
-            return Some(format!("{names} not found: install CUDA {version}, or name the folder of its libraries in LD_LIBRARY_PATH"));
+            return Some(format!(
+                "{names} not found: install CUDA {version}, or name the folder of its libraries in LD_LIBRARY_PATH"
+            ));
         }
         (driver / 1000 < built_with / 1000).then(|| {
             let (serves, needs) = (version(driver), version(built_with));
@@ -76,21 +83,33 @@ mod load {
         let cublas = concat!("libcublas.so.", env!("GRPO_TUI_CUBLAS_VERSION"));
         let curand = concat!("libcurand.so.", env!("GRPO_TUI_CURAND_VERSION"));
         // Without a driver they would be half a gigabyte mapped for nothing.
-        let libraries =
-            if driver.is_some() { vec![(1, cublas, c"cublasCreate_v2"), (2, curand, c"curandCreateGenerator")] } else { Vec::new() };
+        let libraries = if driver.is_some() {
+            vec![(1, cublas, c"cublasCreate_v2"), (2, curand, c"curandCreateGenerator")]
+        } else {
+            Vec::new()
+        };
         let files = libraries.into_iter().map(|(number, name, symbol)| (name.to_owned(), load(number, name, symbol)));
         CudaLibraries { built_with, driver, files: files.collect() }
     }
 
-    /// Opens a library where the system's loader finds it, else in the usual folders, and takes its functions; returns its file.
+    /// Opens a library where the system's loader finds it, else in the usual folders, and takes its functions; returns
+    /// its file.
     fn load(number: c_int, name: &str, symbol: &CStr) -> Option<String> {
-        let handle = std::iter::once(PathBuf::from(name)).chain(folders().into_iter().map(|folder| folder.join(name))).find_map(open)?;
-        // SAFETY: the handle is open and never closed; dladdr writes the structure that it is given, and the name in it lives as long as the library.
+        let handle = std::iter::once(PathBuf::from(name))
+            .chain(folders().into_iter().map(|folder| folder.join(name)))
+            .find_map(open)?;
+        // SAFETY: the handle is open and never closed; dladdr writes the structure that it is given, and the name in it
+        // lives as long as the library.
         unsafe {
             grpo_tui_cuda_bind(number, handle);
             let mut place: libc::Dl_info = std::mem::zeroed();
-            let is_known = libc::dladdr(libc::dlsym(handle, symbol.as_ptr()), &raw mut place) != 0 && !place.dli_fname.is_null();
-            Some(if is_known { CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned() } else { name.to_owned() })
+            let is_known =
+                libc::dladdr(libc::dlsym(handle, symbol.as_ptr()), &raw mut place) != 0 && !place.dli_fname.is_null();
+            Some(if is_known {
+                CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned()
+            } else {
+                name.to_owned()
+            })
         }
     }
 
@@ -111,8 +130,8 @@ mod load {
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));
         let homes = ["CUDA_HOME", "CUDA_PATH"].map(|name| of(name, "lib64"));
-        let usual =
-            ["/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"].map(|folder| Some(folder.into()));
+        let usual = ["/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"]
+            .map(|folder| Some(folder.into()));
         homes.into_iter().chain([fetched]).chain(usual).flatten().collect()
     }
 }
@@ -128,16 +147,25 @@ mod tests {
             let problem = CudaLibraries { built_with, driver, files: files.iter().map(file).collect() }.problem();
             match expected {
                 None => assert_eq!(problem, None),
-                Some(part) => assert!(problem.as_deref().is_some_and(|text| text.contains(part)), "{problem:?} lacks {part:?}"),
+                Some(part) => {
+                    assert!(problem.as_deref().is_some_and(|text| text.contains(part)), "{problem:?} lacks {part:?}")
+                }
             }
         };
-        let (all, none) =
-            ([("libcublas.so.13", true), ("libcurand.so.10", true)], [("libcublas.so.13", false), ("libcurand.so.10", false)]);
+        let (all, none) = (
+            [("libcublas.so.13", true), ("libcurand.so.10", true)],
+            [("libcublas.so.13", false), ("libcurand.so.10", false)],
+        );
         check(None, None, &[], Some("this build has no CUDA"));
         check(Some(13000), None, &[], Some("no NVIDIA driver: libcuda.so.1"));
         check(Some(13000), Some(13000), &none, Some("libcublas.so.13 and libcurand.so.10 not found: install CUDA 13"));
         check(Some(13000), Some(13000), &[all[0], none[1]], Some("libcurand.so.10 not found"));
-        check(Some(13000), Some(12080), &all, Some("the driver supports CUDA 12.8, but this program was built with 13.0"));
+        check(
+            Some(13000),
+            Some(12080),
+            &all,
+            Some("the driver supports CUDA 12.8, but this program was built with 13.0"),
+        );
         // Of the same major version any driver will do.
         check(Some(13020), Some(13000), &all, None);
         check(Some(12040), Some(13010), &all, None);

@@ -1,4 +1,5 @@
-//! Attention of one new token a row: over its prompt's keys and values, shared by the rows of a group, and over its own earlier tokens.
+//! Attention of one new token a row: over its prompt's keys and values, shared by the rows of a group, and over its own
+//! earlier tokens.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
@@ -49,8 +50,8 @@ impl DecodeRows {
     }
 }
 
-/// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 * key_width].
-/// `packed`: [rows, row_width], rotated.
+/// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 *
+/// key_width]. `packed`: [rows, row_width], rotated.
 pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<()> {
     #[cfg(feature = "cuda")]
     if cache.device().is_cuda() {
@@ -64,9 +65,16 @@ pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &
     cache.inplace_op2(packed, &Append { heads, positions, rows })
 }
 
-/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which keys and values are read;
-/// `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the reading of its keys.
-pub fn decode_attention(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<Tensor> {
+/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which
+/// keys and values are read; `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that
+/// stand side by side share the reading of its keys.
+pub fn decode_attention(
+    packed: &Tensor,
+    prefix: &Tensor,
+    cache: &Tensor,
+    heads: Heads,
+    rows: &DecodeRows,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
         return gpu::attend(packed, prefix, cache, heads, rows.table()?);
@@ -85,7 +93,13 @@ impl InplaceOp2 for Append<'_> {
         "append keys and values"
     }
 
-    fn cpu_fwd(&self, cache: &mut CpuStorage, cache_layout: &Layout, packed: &CpuStorage, packed_layout: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        cache: &mut CpuStorage,
+        cache_layout: &Layout,
+        packed: &CpuStorage,
+        packed_layout: &Layout,
+    ) -> Result<()> {
         match (cache, packed) {
             (CpuStorage::F32(cache), CpuStorage::F32(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
             (CpuStorage::F64(cache), CpuStorage::F64(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
@@ -95,8 +109,15 @@ impl InplaceOp2 for Append<'_> {
 }
 
 impl Append<'_> {
-    fn copy<T: Real>(&self, cache: &mut [T], cache_layout: &Layout, packed: &[T], packed_layout: &Layout) -> Result<()> {
-        let (Some((cache_start, _)), Some((packed_start, _))) = (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
+    fn copy<T: Real>(
+        &self,
+        cache: &mut [T],
+        cache_layout: &Layout,
+        packed: &[T],
+        packed_layout: &Layout,
+    ) -> Result<()> {
+        let (Some((cache_start, _)), Some((packed_start, _))) =
+            (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
         else {
             bail!("the cache and the new rows must be contiguous")
         };
@@ -110,10 +131,17 @@ impl Append<'_> {
     }
 }
 
-fn attend<T: Real>(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<Tensor> {
+fn attend<T: Real>(
+    packed: &Tensor,
+    prefix: &Tensor,
+    cache: &Tensor,
+    heads: Heads,
+    rows: &[DecodeRow],
+) -> Result<Tensor> {
     let (_, positions, _) = cache.dims3()?;
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
-    let (numbers, prefixes, cached) = (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
+    let (numbers, prefixes, cached) =
+        (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
     let mut output = vec![T::of(0.0); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
@@ -176,11 +204,18 @@ impl GroupHead<'_> {
 
     /// Probabilities [rows * sharing, line] over prompt and suffix.
     fn score<T: Real>(&self, queries: &[T], prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
-        let (lines, size, line, prefix) = (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+        let (lines, size, line, prefix) =
+            (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
         let scale = T::of(1.0 / (size as f64).sqrt());
         scores.resize(lines * line, T::of(0.0));
         let target = View::rows(0, lines, prefix, line);
-        multiply((scores, target), (queries, View::rows(0, lines, size, size)), (prefixes, self.prompt(0).transposed()), scale, false);
+        multiply(
+            (scores, target),
+            (queries, View::rows(0, lines, size, size)),
+            (prefixes, self.prompt(0).transposed()),
+            scale,
+            false,
+        );
         vectorised(|| {
             for (index, row) in self.group.iter().enumerate() {
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
@@ -197,7 +232,8 @@ impl GroupHead<'_> {
 
     /// Values mixed by the probabilities: [rows * sharing, dimension].
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
-        let (lines, size, line, prefix) = (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+        let (lines, size, line, prefix) =
+            (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
         mixed.resize(lines * size, T::of(0.0));
         multiply(
             (mixed, View::rows(0, lines, size, size)),
@@ -211,7 +247,11 @@ impl GroupHead<'_> {
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
                     let target = &mut mixed[line_index * size..(line_index + 1) * size];
                     for token in 0..row.length {
-                        add_scaled(target, scores[line_index * line + prefix + token], self.cached(cached, row, token, 1));
+                        add_scaled(
+                            target,
+                            scores[line_index * line + prefix + token],
+                            self.cached(cached, row, token, 1),
+                        );
                     }
                 }
             }

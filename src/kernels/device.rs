@@ -37,7 +37,9 @@ impl Engine {
     /// When this build has no CUDA, or the GPU cannot be opened.
     #[cfg(feature = "cuda")]
     pub fn gpu(ordinal: usize) -> Result<Self> {
-        let explained = |error: candle_core::Error| candle_core::Error::Msg(format!("GPU {ordinal}: {}", explained(&error.to_string())));
+        let explained = |error: candle_core::Error| {
+            candle_core::Error::Msg(format!("GPU {ordinal}: {}", explained(&error.to_string())))
+        };
         Ok(Self { device: cuda::open(ordinal).map_err(explained)?, dtype: DType::BF16 })
     }
 
@@ -131,13 +133,14 @@ mod cuda {
 
     use candle_core::cuda_backend::cudarc::cublas;
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-    use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+    use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
 
     use crate::kernels::cuda::{address, failed};
     use crate::kernels::cuda_libraries::CudaLibraries;
     use crate::plan::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
 
-    /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without any order to the first.
+    /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without
+    /// any order to the first.
     static OPENED: LazyLock<Mutex<Vec<(usize, Device, Tensor)>>> = LazyLock::new(Mutex::default);
 
     /// The first call of all into CUDA.
@@ -145,7 +148,7 @@ mod cuda {
         if let Some(problem) = CudaLibraries::found().problem() {
             bail!("{problem}")
         }
-        let count = CudaContext::device_count().map_err(|error| failed("the number of GPUs", error))?;
+        let count = CudaContext::device_count().map_err(|error| Error::msg(format!("CUDA cannot be used: {error}")))?;
         Ok(count.max(0) as usize)
     }
 
@@ -155,7 +158,9 @@ mod cuda {
             return Ok(device.clone());
         }
         match count()? {
-            0 => bail!("CUDA shows this process no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"),
+            0 => bail!(
+                "CUDA shows this process no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute with --cpu"
+            ),
             1 if ordinal > 0 => bail!("CUDA shows this process one GPU, number 0"),
             count if ordinal >= count => bail!("CUDA shows this process GPUs 0 to {}", count - 1),
             _ => {}
@@ -169,7 +174,9 @@ mod cuda {
         let workspace = Tensor::zeros(WORKSPACE_BYTES / 4, DType::F32, &device)?;
         let handle = cuda.cublas_handle();
         // SAFETY: the workspace lives as long as the handle, in OPENED.
-        let status = unsafe { cublas::sys::cublasSetWorkspace_v2(*handle.handle(), address(&workspace)? as *mut _, WORKSPACE_BYTES) };
+        let status = unsafe {
+            cublas::sys::cublasSetWorkspace_v2(*handle.handle(), address(&workspace)? as *mut _, WORKSPACE_BYTES)
+        };
         status.result().map_err(|error| failed("cuBLAS's workspace", error))?;
         opened.push((ordinal, device.clone(), workspace));
         Ok(device)
@@ -192,7 +199,8 @@ mod cuda {
     /// The most that tensors and recorded graphs have reserved.
     pub(super) fn peak_memory(device: &CudaDevice) -> Result<u64> {
         bind(device)?;
-        let gpu = result::device::get(device.cuda_stream().context().ordinal() as i32).map_err(|error| failed("the device", error))?;
+        let gpu = result::device::get(device.cuda_stream().context().ordinal() as i32)
+            .map_err(|error| failed("the device", error))?;
         let (mut tensors, mut graphs) = (0_u64, 0_u64);
         // SAFETY: the device is open; both attributes are a u64, written during the calls.
         unsafe {
@@ -217,7 +225,8 @@ mod cuda {
         bind(device)?;
         let stream = device.cuda_stream();
         stream.synchronize().map_err(|error| failed("earlier work", error))?;
-        let gpu = result::device::get(stream.context().ordinal() as i32).map_err(|error| failed("the device", error))?;
+        let gpu =
+            result::device::get(stream.context().ordinal() as i32).map_err(|error| failed("the device", error))?;
         // SAFETY: the device is open; only memory that nothing holds is given back.
         unsafe {
             let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
@@ -230,7 +239,8 @@ mod cuda {
         device.cuda_stream().context().bind_to_thread().map_err(|error| failed("the context", error))
     }
 
-    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs far more than a kernel.
+    /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs
+    /// far more than a kernel.
     fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
         let stream = device.cuda_stream();
         let context = stream.context();

@@ -15,7 +15,8 @@ pub fn embedding(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
     table.index_select(token_ids, 0)
 }
 
-/// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a GPU.
+/// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a
+/// GPU.
 pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
@@ -24,7 +25,8 @@ pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usiz
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
 
-/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's dtype.
+/// Row i of `gradient` [n, width] added to row `rows[i]` of zeros, in that order -> [count, width] in the gradient's
+/// dtype.
 pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
@@ -83,7 +85,13 @@ mod gpu {
         Ok(output)
     }
 
-    pub(super) fn sum_rows(kernel: &'static str, gradient: &Tensor, token_ids: &[u32], count: usize, output_type: DType) -> Result<Tensor> {
+    pub(super) fn sum_rows(
+        kernel: &'static str,
+        gradient: &Tensor,
+        token_ids: &[u32],
+        count: usize,
+        output_type: DType,
+    ) -> Result<Tensor> {
         let (rows, width) = gradient.dims2()?;
         if token_ids.len() != rows {
             bail!("{} ids for {rows} rows", token_ids.len())
@@ -96,11 +104,19 @@ mod gpu {
             return Ok(output);
         }
         let (ids, starts, rows) = rows_by_id(token_ids);
-        let lists = Tensor::from_vec([ids.as_slice(), &starts, &rows].concat(), ids.len() + starts.len() + rows.len(), gradient.device())?;
+        let lists = Tensor::from_vec(
+            [ids.as_slice(), &starts, &rows].concat(),
+            ids.len() + starts.len() + rows.len(),
+            gradient.device(),
+        )?;
         let starts_list = lists.narrow(0, ids.len(), starts.len())?;
         let rows_list = lists.narrow(0, ids.len() + starts.len(), rows.len())?;
         let arguments = [at(gradient)?, at(&lists)?, at(&starts_list)?, at(&rows_list)?, at(&output)?, int(width)];
-        let grid = Grid { blocks: (ids.len(), width.div_ceil(256), 1), threads: width.next_multiple_of(32).min(256), shared_bytes: 0 };
+        let grid = Grid {
+            blocks: (ids.len(), width.div_ceil(256), 1),
+            threads: width.next_multiple_of(32).min(256),
+            shared_bytes: 0,
+        };
         launch(device(gradient)?, &MODULE, kernel, Some(gradient.dtype()), grid, &arguments)?;
         Ok(output)
     }

@@ -19,7 +19,13 @@ impl View {
     }
 
     pub(super) fn transposed(self) -> Self {
-        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
     }
 
     fn end(&self) -> usize {
@@ -34,14 +40,28 @@ impl View {
 ///
 /// # Panics
 /// When a view leaves its slice or the sizes do not match: an error of this program, never of its input.
-pub(super) fn multiply<T: Real>(target: (&mut [T], View), left: (&[T], View), right: (&[T], View), scale: T, keep: bool) {
+pub(super) fn multiply<T: Real>(
+    target: (&mut [T], View),
+    left: (&[T], View),
+    right: (&[T], View),
+    scale: T,
+    keep: bool,
+) {
     let ((c, c_view), (a, a_view), (b, b_view)) = (target, left, right);
-    assert_eq!((c_view.rows, c_view.columns, a_view.columns), (a_view.rows, b_view.columns, b_view.rows), "matmul sizes");
-    assert!(c_view.end() <= c.len() && a_view.end() <= a.len() && b_view.end() <= b.len(), "a matrix view leaves its slice");
+    assert_eq!(
+        (c_view.rows, c_view.columns, a_view.columns),
+        (a_view.rows, b_view.columns, b_view.rows),
+        "matmul sizes"
+    );
+    assert!(
+        c_view.end() <= c.len() && a_view.end() <= a.len() && b_view.end() <= b.len(),
+        "a matrix view leaves its slice"
+    );
     if c_view.rows == 0 || c_view.columns == 0 {
         return;
     }
-    // SAFETY: the three views were just checked to lie inside their slices, and `c` is borrowed mutably, so it overlaps neither `a` nor `b`.
+    // SAFETY: the three views were just checked to lie inside their slices, and `c` is borrowed mutably, so it overlaps
+    // neither `a` nor `b`.
     unsafe {
         gemm::gemm(
             c_view.rows,

@@ -1,4 +1,5 @@
-//! From logits to the log-probability of a chosen token, and back; in f64 sums, so that a vocabulary of 150,000 loses nothing.
+//! From logits to the log-probability of a chosen token, and back; in f64 sums, so that a vocabulary of 150,000 loses
+//! nothing.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -15,7 +16,8 @@ pub struct TokenLogProb {
     pub entropy: f32,
 }
 
-/// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token `targets[row]`.
+/// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token
+/// `targets[row]`.
 pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
     check_targets(logits, targets)?;
     #[cfg(feature = "cuda")]
@@ -32,7 +34,13 @@ pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64
 }
 
 /// As [`token_log_probs_backward`], written in the dtype that the next product reads.
-pub fn token_log_probs_backward_as(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, dtype: DType) -> Result<Tensor> {
+pub fn token_log_probs_backward_as(
+    logits: &Tensor,
+    targets: &[u32],
+    weights: &[f64],
+    temperature: f64,
+    dtype: DType,
+) -> Result<Tensor> {
     check_targets(logits, targets)?;
     if weights.len() != targets.len() {
         bail!("{} weights for {} rows", weights.len(), targets.len())
@@ -72,13 +80,17 @@ fn forward<T: Real>(logits: &Tensor, targets: &[u32], temperature: f64) -> Resul
                 total += x.double();
                 weighted += (*x * shifted).double();
             }
-            TokenLogProb { log_prob: (target_logit - total.ln()) as f32, entropy: (total.ln() - weighted / total) as f32 }
+            TokenLogProb {
+                log_prob: (target_logit - total.ln()) as f32,
+                entropy: (total.ln() - weighted / total) as f32,
+            }
         })
         .collect()
     }))
 }
 
-/// `scaled = row * inverse_temperature`; the largest of it. A NaN logit stays in `scaled`, and so shows in every sum over it.
+/// `scaled = row * inverse_temperature`; the largest of it. A NaN logit stays in `scaled`, and so shows in every sum
+/// over it.
 #[inline(always)]
 pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut [T]) -> T {
     let mut largest = T::neg_infinity();
@@ -94,7 +106,12 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperat
     let logits_read = read(logits)?;
     let inverse = T::of(1.0 / temperature);
     let mut output = vec![T::of(0.0); rows * vocabulary];
-    let places = logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(output.chunks_exact_mut(vocabulary)).zip(targets).zip(weights);
+    let places = logits_read
+        .numbers::<T>()?
+        .chunks_exact(vocabulary)
+        .zip(output.chunks_exact_mut(vocabulary))
+        .zip(targets)
+        .zip(weights);
     vectorised(|| {
         for (((row, out), &target), &weight) in places {
             let largest = scale_row(row, inverse, out);
@@ -145,13 +162,20 @@ mod gpu {
         Ok(found.iter().map(|row| TokenLogProb { log_prob: row[0], entropy: row[1] }).collect())
     }
 
-    pub(super) fn backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64, dtype: DType) -> Result<Tensor> {
+    pub(super) fn backward(
+        logits: &Tensor,
+        targets: &[u32],
+        weights: &[f64],
+        temperature: f64,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let (rows, vocabulary) = dimensions(logits)?;
         let device = device(logits)?;
         let output = empty((rows, vocabulary), dtype, device)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
         let weights = Tensor::from_slice(weights, rows, logits.device())?;
-        let arguments = [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
+        let arguments =
+            [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
         launch(device, &MODULE, "token_log_probs_backward", Some(dtype), Grid::rows(rows, THREADS), &arguments)?;
         Ok(output)
     }

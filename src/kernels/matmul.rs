@@ -1,4 +1,5 @@
-//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what stands there if wanted.
+//! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what
+//! stands there if wanted.
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 
@@ -22,7 +23,8 @@ pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     left.matmul(right)
 }
 
-/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix), of any dtype on a GPU.
+/// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix),
+/// of any dtype on a GPU.
 pub fn matmul_add(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
@@ -129,7 +131,8 @@ mod gpu {
         }
         let (scale, keep) = (scale as f32, keep as f32);
         let handle = device(target)?.cublas_handle();
-        // SAFETY: the three operands' shapes and strides were just checked; they live until the stream has run the call, whatever is freed after it.
+        // SAFETY: the three operands' shapes and strides were just checked; they live until the stream has run the
+        // call, whatever is freed after it.
         unsafe {
             result::gemm_ex(
                 *handle.handle(),

@@ -1,6 +1,8 @@
-//! Fused operations with their backward, one a file. All are plain functions on tensors: no tape, so no gradient can be dropped in silence.
+//! Fused operations with their backward, one a file. All are plain functions on tensors: no tape, so no gradient can be
+//! dropped in silence.
 //!
-//! Every operation computes in `f32` (work) or `f64` (gradient checks), on one thread: the engine runs many micro-batches side by side.
+//! Every operation computes in `f32` (work) or `f64` (gradient checks), on one thread: the engine runs many
+//! micro-batches side by side.
 
 pub mod accumulate; // a += b, in place
 pub mod adamw; // one optimizer update of a flat buffer

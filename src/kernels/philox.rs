@@ -1,4 +1,5 @@
-//! Random numbers as a function of what they are for: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+//! Random numbers as a function of what they are for: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
+//! easy as 1, 2, 3").
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
@@ -36,12 +37,24 @@ pub fn uniform(seed: u64, key: SampleKey) -> f64 {
 /// `n` numbers in [-bound, bound), of stream `stream` of the seed: what fresh weights are drawn from.
 pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64> {
     (0..n as u32)
-        .map(|index| bound * (2.0 * uniform(seed, SampleKey { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index }) - 1.0))
+        .map(|index| {
+            bound
+                * (2.0 * uniform(seed, SampleKey { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index })
+                    - 1.0)
+        })
         .collect()
 }
 
-/// The same weights as a tensor on `device`, rounded to f32 and then to `dtype`. A GPU draws its own: on the CPU an 8B model would take minutes.
-pub fn uniform_weights_on(device: &Device, seed: u64, stream: u32, shape: impl Into<Shape>, bound: f64, dtype: DType) -> Result<Tensor> {
+/// The same weights as a tensor on `device`, rounded to f32 and then to `dtype`. A GPU draws its own: on the CPU an 8B
+/// model would take minutes.
+pub fn uniform_weights_on(
+    device: &Device,
+    seed: u64,
+    stream: u32,
+    shape: impl Into<Shape>,
+    bound: f64,
+    dtype: DType,
+) -> Result<Tensor> {
     let shape = shape.into();
     let count = shape.elem_count();
     if count > u32::MAX as usize {
@@ -62,11 +75,23 @@ mod gpu {
 
     static MODULE: Module = module!("philox");
 
-    pub(super) fn uniform_weights(device: &CudaDevice, seed: u64, stream: u32, shape: Shape, bound: f64, dtype: DType) -> Result<Tensor> {
+    pub(super) fn uniform_weights(
+        device: &CudaDevice,
+        seed: u64,
+        stream: u32,
+        shape: Shape,
+        bound: f64,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let count = shape.elem_count();
         let output = empty(shape, dtype, device)?;
-        let arguments =
-            [at(&output)?, Argument::Long(seed), Argument::Unsigned(stream), Argument::Double(bound), Argument::Long(count as u64)];
+        let arguments = [
+            at(&output)?,
+            Argument::Long(seed),
+            Argument::Unsigned(stream),
+            Argument::Double(bound),
+            Argument::Long(count as u64),
+        ];
         launch(device, &MODULE, "uniform_weights", Some(dtype), Grid::elements(count), &arguments)?;
         Ok(output)
     }

@@ -16,11 +16,14 @@ enum Memory {
 }
 
 impl HostBuffer {
-    /// Room for copies from `device`. Where the system refuses to lock pages, plain memory serves, at a fraction of the speed.
+    /// Room for copies from `device`. Where the system refuses to lock pages, plain memory serves, at a fraction of the
+    /// speed.
     pub fn new(bytes: usize, device: &Device) -> Self {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Self(gpu::Pinned::new(bytes, device).map_or_else(|_| Memory::Plain(vec![0; bytes]), Memory::Pinned)),
+            Device::Cuda(device) => {
+                Self(gpu::Pinned::new(bytes, device).map_or_else(|_| Memory::Plain(vec![0; bytes]), Memory::Pinned))
+            }
             _ => Self(Memory::Plain(vec![0; bytes])),
         }
     }
@@ -44,8 +47,9 @@ impl HostBuffer {
     }
 }
 
-/// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take). Nothing but these numbers
-/// moves: candle's own `to_vec` of a view on a GPU copies the whole storage that it looks into.
+/// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take).
+/// Nothing but these numbers moves: candle's own `to_vec` of a view on a GPU copies the whole storage that it looks
+/// into.
 pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
@@ -113,7 +117,8 @@ mod gpu {
             let context = device.cuda_stream().context().clone();
             context.bind_to_thread().map_err(|error| failed("the context", error))?;
             let mut start = std::ptr::null_mut();
-            // SAFETY: the context is bound; the pointer is written during the call. Flags 0: memory that the processor reads at its usual speed.
+            // SAFETY: the context is bound; the pointer is written during the call. Flags 0: memory that the processor
+            // reads at its usual speed.
             unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), 0) }
                 .result()
                 .map_err(|error| failed("page-locked memory", error))?;
@@ -137,7 +142,8 @@ mod gpu {
     impl Drop for Pinned {
         fn drop(&mut self) {
             if self.context.bind_to_thread().is_ok() {
-                // SAFETY: it came from cuMemHostAlloc, and every copy to it was waited for. Nothing can be done about an error here.
+                // SAFETY: it came from cuMemHostAlloc, and every copy to it was waited for. Nothing can be done about
+                // an error here.
                 let _ = unsafe { sys::cuMemFreeHost(self.start.as_ptr().cast()) }.result();
             }
         }
@@ -146,14 +152,19 @@ mod gpu {
     /// Waits for what was started before, and for the copy.
     pub(super) fn copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         if !tensor.is_contiguous() {
-            bail!("a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}", tensor.shape(), tensor.stride())
+            bail!(
+                "a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}",
+                tensor.shape(),
+                tensor.stride()
+            )
         }
         if bytes.is_empty() {
             return Ok(());
         }
         let (stream, source) = (device(tensor)?.cuda_stream(), address(tensor)?);
         stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
-        // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and both outlive the wait below.
+        // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and both outlive the wait
+        // below.
         unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), source, bytes.len(), stream.cu_stream()) }
             .result()
             .map_err(|error| failed("a copy to the host", error))?;

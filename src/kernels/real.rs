@@ -79,7 +79,8 @@ pub(super) fn add_scaled<T: Real>(target: &mut [T], factor: T, source: &[T]) {
     }
 }
 
-/// Range reduction to |r| <= ln(2)/2 and a polynomial, after Cephes' `expf`; no branch and no integer conversion, so that it vectorises.
+/// Range reduction to |r| <= ln(2)/2 and a polynomial, after Cephes' `expf`; no branch and no integer conversion, so
+/// that it vectorises.
 #[inline(always)]
 fn exponential_f32(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits

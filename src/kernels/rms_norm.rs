@@ -1,4 +1,5 @@
-//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * weight`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
+//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * weight`, row by row (Zhang and Sennrich 2019, arXiv
+//! 1910.07467).
 
 use candle_core::{Result, Tensor};
 
@@ -6,7 +7,8 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::{dot, vectorised};
 
-/// `x`: [rows, width], `weight`: `[width]` -> [rows, width]. On a GPU `x` may be f32 where the weight, and so the result, is bf16.
+/// `x`: [rows, width], `weight`: `[width]` -> [rows, width]. On a GPU `x` may be f32 where the weight, and so the
+/// result, is bf16.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -24,7 +26,8 @@ pub fn add_to_stream(x: &Tensor, addend: &Tensor) -> Result<Tensor> {
     x + addend
 }
 
-/// `sum = x + addend` and `rms_norm(sum)`, [rows, width] each; one pass on a GPU, where `x` and the sum may be f32 beside bf16.
+/// `sum = x + addend` and `rms_norm(sum)`, [rows, width] each; one pass on a GPU, where `x` and the sum may be f32
+/// beside bf16.
 pub fn add_rms_norm(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
@@ -96,10 +99,13 @@ fn forward<T: Real>(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor>
 fn backward<T: Real>(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
-    let (gradients, numbers, weights) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    let (gradients, numbers, weights) =
+        (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
     let mut output = vec![T::of(0.0); numbers.len()];
     vectorised(|| {
-        for ((g, row), out) in gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width)) {
+        for ((g, row), out) in
+            gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width))
+        {
             norm_row_backward(g, row, weights, T::of(epsilon), out);
         }
     });
@@ -219,7 +225,8 @@ mod gpu {
         launch(device, &MODULE, "inverse_rms", Some(x.dtype()), Grid::rows(rows.div_ceil(8), 256), &arguments)?;
         let parts = rows.div_ceil(128).min(256);
         let partial = empty((parts, width), DType::F32, device)?;
-        let arguments = [at(gradient)?, at(x)?, at(&inverse)?, at(&partial)?, int(rows), int(width), int(rows.div_ceil(parts))];
+        let arguments =
+            [at(gradient)?, at(x)?, at(&inverse)?, at(&partial)?, int(rows), int(width), int(rows.div_ceil(parts))];
         let grid = Grid { blocks: (width.div_ceil(256), parts, 1), threads: 256, shared_bytes: 0 };
         launch(device, &MODULE, variant!(x.dtype(), gradient.dtype(), "weight_parts"), None, grid, &arguments)?;
         let sums = empty(width, DType::F32, device)?;

@@ -1,4 +1,5 @@
-//! Queries and keys on their way into attention: norm of each head (Qwen3), then rotary positions (Su et al. 2021, arXiv 2104.09864; halves, not pairs).
+//! Queries and keys on their way into attention: norm of each head (Qwen3), then rotary positions (Su et al. 2021,
+//! arXiv 2104.09864; halves, not pairs).
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -49,7 +50,8 @@ impl RopeTable {
         Self::of_frequencies(positions, &rope_frequencies(dimension, theta, RopeScaling::Unscaled), dtype, device)
     }
 
-    /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token, from [`rope_frequencies`].
+    /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token, from
+    /// [`rope_frequencies`].
     pub fn of_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
         let half = frequencies.len();
         let angle = |p: usize, i: usize| p as f64 * frequencies[i];
@@ -69,7 +71,8 @@ impl RopeTable {
 /// Radians a token of each pair of a head, [dimension / 2]: `theta^(-2i / dimension)`, scaled as the model asks.
 pub fn rope_frequencies(dimension: usize, theta: f64, scaling: RopeScaling) -> Vec<f64> {
     let frequencies = (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
-    let RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } = scaling else {
+    let RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } = scaling
+    else {
         return frequencies.collect();
     };
     let scaled = |frequency: f64| {
@@ -89,7 +92,8 @@ pub struct QueryKeyContext<'a> {
     /// Weights `[dimension]` of the query norm and the key norm; None for families without.
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
     pub epsilon: f64,
-    /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there does that.
+    /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there
+    /// does that.
     pub positions: &'a Tensor,
     /// Cosines and sines; f32 on a GPU.
     pub table: &'a RopeTable,
@@ -113,8 +117,13 @@ pub fn query_key_rope_backward(gradient: &Tensor, packed: &Tensor, context: Quer
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
-/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights; these in f32 on a GPU.
-pub fn query_key_rope_backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+/// As [`query_key_rope_backward`], and the gradients `[dimension]` of the query norm's and the key norm's weights;
+/// these in f32 on a GPU.
+pub fn query_key_rope_backward_all(
+    gradient: &Tensor,
+    packed: &Tensor,
+    context: QueryKeyContext<'_>,
+) -> Result<(Tensor, Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
         return gpu::backward_all(gradient, packed, context);
@@ -127,10 +136,15 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let position_read = read(context.positions)?;
     let positions = one_a_row(position_read.numbers()?, rows)?;
     let Heads { query, key_value, dimension } = context.heads;
-    let (packed_read, cosine_read, sine_read) = (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
-    let (numbers, cosines, sines) = (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
+    let (packed_read, cosine_read, sine_read) =
+        (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
+    let (numbers, cosines, sines) =
+        (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
     let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
-    let norms = norm_reads.as_ref().map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?))).transpose()?;
+    let norms = norm_reads
+        .as_ref()
+        .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
+        .transpose()?;
     let half = dimension / 2;
     let mut output = numbers.to_vec();
     vectorised(|| {
@@ -140,7 +154,12 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
                 if let Some((query_norm, key_norm)) = norms {
-                    norm_row(&row[columns], if head < query { query_norm } else { key_norm }, T::of(context.epsilon), out);
+                    norm_row(
+                        &row[columns],
+                        if head < query { query_norm } else { key_norm },
+                        T::of(context.epsilon),
+                        out,
+                    );
                 }
                 rotate(out, cosine, sine, T::of(1.0));
             }
@@ -178,7 +197,11 @@ fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
     }
 }
 
-fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+fn backward<T: Real>(
+    gradient: &Tensor,
+    packed: &Tensor,
+    context: QueryKeyContext<'_>,
+) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = packed.dims2()?;
     let position_read = read(context.positions)?;
     let positions = one_a_row(position_read.numbers()?, rows)?;
@@ -188,7 +211,10 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
     let (cosines, sines) = (cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
     let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
-    let norms = norm_reads.as_ref().map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?))).transpose()?;
+    let norms = norm_reads
+        .as_ref()
+        .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
+        .transpose()?;
     let half = dimension / 2;
     let mut output = gradients.to_vec();
     let mut weight_gradients = [vec![T::of(0.0); dimension], vec![T::of(0.0); dimension]];
@@ -206,8 +232,11 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, context: QueryKeyContex
                     out.copy_from_slice(&turned);
                     continue;
                 };
-                let (weight, weight_gradient) =
-                    if head < query { (query_norm, &mut weight_gradients[0]) } else { (key_norm, &mut weight_gradients[1]) };
+                let (weight, weight_gradient) = if head < query {
+                    (query_norm, &mut weight_gradients[0])
+                } else {
+                    (key_norm, &mut weight_gradients[1])
+                };
                 let row = &row[columns];
                 norm_row_backward(&turned, row, weight, T::of(context.epsilon), out);
                 let inverse = inverse_rms(row, T::of(context.epsilon));
@@ -244,10 +273,20 @@ mod gpu {
         let Heads { query, key_value, dimension } = context.heads;
         let (table, positions) = (context.table, context.positions);
         if width != context.heads.row_width() || positions.dims() != [rows] || positions.dtype() != DType::U32 {
-            bail!("rows {:?} with positions {:?} {:?} for heads {:?}", packed.shape(), positions.dtype(), positions.shape(), context.heads)
+            bail!(
+                "rows {:?} with positions {:?} {:?} for heads {:?}",
+                packed.shape(),
+                positions.dtype(),
+                positions.shape(),
+                context.heads
+            )
         }
         if table.cosines.dtype() != DType::F32 || table.cosines.dims2()?.1 * 2 != dimension {
-            bail!("on a GPU the table of angles is f32 and half a head wide: {:?} {:?}", table.cosines.dtype(), table.cosines.shape())
+            bail!(
+                "on a GPU the table of angles is f32 and half a head wide: {:?} {:?}",
+                table.cosines.dtype(),
+                table.cosines.shape()
+            )
         }
         Ok([at(positions)?, at(&table.cosines)?, at(&table.sines)?, int(query), int(key_value), int(dimension)])
     }
@@ -256,7 +295,13 @@ mod gpu {
         let Some((query, key)) = context.norms else { return Ok([Argument::Address(0); 2]) };
         for norm in [query, key] {
             if norm.dtype() != packed.dtype() || norm.dims() != [context.heads.dimension] {
-                bail!("a norm of {:?} {:?} for heads {:?} in {:?}", norm.dtype(), norm.shape(), context.heads, packed.dtype())
+                bail!(
+                    "a norm of {:?} {:?} for heads {:?} in {:?}",
+                    norm.dtype(),
+                    norm.shape(),
+                    context.heads,
+                    packed.dtype()
+                )
             }
         }
         Ok([at(query)?, at(key)?])
@@ -293,7 +338,11 @@ mod gpu {
         Ok(output)
     }
 
-    pub(super) fn backward_all(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<(Tensor, Tensor, Tensor)> {
+    pub(super) fn backward_all(
+        gradient: &Tensor,
+        packed: &Tensor,
+        context: QueryKeyContext<'_>,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
         let packed_gradient = backward(gradient, packed, context)?;
         let (device, dtype, dimension) = (device(packed)?, packed.dtype(), context.heads.dimension);
         let rows = packed.dims2()?.0;
@@ -308,7 +357,8 @@ mod gpu {
         let mut arguments = vec![at(gradient)?, at(packed)?, at(&partial)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([Argument::Long(rows as u64), Argument::Long(heads_a_part), float(context.epsilon)]);
-        let grid = Grid { blocks: (parts, 2, 1), threads: WARPS * 32, shared_bytes: WARPS * dimension * size_of::<f32>() };
+        let grid =
+            Grid { blocks: (parts, 2, 1), threads: WARPS * 32, shared_bytes: WARPS * dimension * size_of::<f32>() };
         launch(device, &MODULE, "norm_parts", Some(dtype), grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
@@ -318,7 +368,13 @@ mod gpu {
 
     fn check_gradient(gradient: &Tensor, packed: &Tensor) -> Result<()> {
         if gradient.dtype() != packed.dtype() || gradient.dims() != packed.dims() {
-            bail!("a gradient of {:?} {:?} for {:?} {:?}", gradient.dtype(), gradient.shape(), packed.dtype(), packed.shape())
+            bail!(
+                "a gradient of {:?} {:?} for {:?} {:?}",
+                gradient.dtype(),
+                gradient.shape(),
+                packed.dtype(),
+                packed.shape()
+            )
         }
         Ok(())
     }
@@ -331,7 +387,12 @@ mod tests {
     /// Llama 3.1's own settings; tests/parity compares whole models with these positions.
     #[test]
     fn long_wavelengths_are_stretched_short_ones_kept() {
-        let scaling = RopeScaling::Llama3 { factor: 8.0, low_frequency_factor: 1.0, high_frequency_factor: 4.0, original_positions: 8192 };
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_positions: 8192,
+        };
         let (plain, scaled) = (rope_frequencies(128, 5e5, RopeScaling::Unscaled), rope_frequencies(128, 5e5, scaling));
         for (i, (plain, scaled)) in plain.iter().zip(&scaled).enumerate() {
             let wavelength = std::f64::consts::TAU / plain;

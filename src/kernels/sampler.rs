@@ -7,7 +7,8 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
-/// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at temperature 1.
+/// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at
+/// temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampledToken {
     pub token_id: u32,
@@ -15,7 +16,8 @@ pub struct SampledToken {
     pub log_prob: f32,
 }
 
-/// `logits`: [rows, vocabulary]; `uniforms`: one number in [0, 1) a row. Inverts the cumulative distribution in the order of the ids: no truncation of any kind.
+/// `logits`: [rows, vocabulary]; `uniforms`: one number in [0, 1) a row. Inverts the cumulative distribution in the
+/// order of the ids: no truncation of any kind.
 ///
 /// # Errors
 /// When a row's logits are not finite.
@@ -34,7 +36,8 @@ pub struct SampleSettings {
     pub temperature: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Tokens that end a completion: u32, at least one, since a tensor on a GPU cannot be empty; `u32::MAX` stands for none.
+    /// Tokens that end a completion: u32, at least one, since a tensor on a GPU cannot be empty; `u32::MAX` stands for
+    /// none.
     pub stop_ids: Tensor,
     /// Tokens a completion may have, the stop token included.
     pub max_completion_tokens: usize,
@@ -50,19 +53,22 @@ pub mod done {
     pub const NOT_FINITE: u32 = 3;
 }
 
-/// A decode that moves on by itself, all on a GPU: u32 but for the log-probs, each contiguous. A row's `slot` is its own.
+/// A decode that moves on by itself, all on a GPU: u32 but for the log-probs, each contiguous. A row's `slot` is its
+/// own.
 #[derive(Clone, Debug)]
 pub struct SampleState {
-    /// [rows, 4]: slot, prefix start, prefix length, length; the table of `DecodeRows::Table`. `length` counts the row's own tokens, the one that
-    /// is about to be fed included: 0 before the first token.
+    /// [rows, 4]: slot, prefix start, prefix length, length; the table of `DecodeRows::Table`. `length` counts the
+    /// row's own tokens, the one that is about to be fed included: 0 before the first token.
     pub rows: Tensor,
-    /// [rows, 3]: optimizer step, prompt, sample: with the count of tokens sampled so far, the counter of a random number.
+    /// [rows, 3]: optimizer step, prompt, sample: with the count of tokens sampled so far, the counter of a random
+    /// number.
     pub places: Tensor,
     /// `[rows]`: the token to feed next.
     pub newest: Tensor,
     /// `[rows]`: its position.
     pub positions: Tensor,
-    /// `[rows]`: 0, or one of [`done`]. Rows that are not to sample at all start with another number than 0, and with a length of at least 1.
+    /// `[rows]`: 0, or one of [`done`]. Rows that are not to sample at all start with another number than 0, and with a
+    /// length of at least 1.
     pub done: Tensor,
     /// [slots, max_completion_tokens]: the sampled tokens; `u32::MAX` where the logits were not finite.
     pub token_ids: Tensor,
@@ -72,14 +78,17 @@ pub struct SampleState {
     pub lengths: Tensor,
 }
 
-/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row on. Only on a GPU; nothing
-/// comes back to the host and nothing of the call depends on the step, so that a graph can repeat it.
+/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row
+/// on. Only on a GPU; nothing comes back to the host and nothing of the call depends on the step, so that a graph can
+/// repeat it.
 ///
-/// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has `length = lengths[slot]`, the token
-/// in `newest` and `positions = prefix length + length - 1`: 1 and the prefix length after the first, so that the decode step that follows puts the
-/// token's keys and values at index 0. The token that ends a row moves it on as well. What the row then feeds changes nothing, and its `length` is
-/// between 1 and `max_completion_tokens` from the first token on: every index stays inside the cache. Rows that are done stand still, and feed the
-/// same token to the same place again. A row whose logits are not finite keeps its older `newest`, which the caller sets to any token at the start.
+/// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has
+/// `length = lengths[slot]`, the token in `newest` and `positions = prefix length + length - 1`: 1 and the prefix
+/// length after the first, so that the decode step that follows puts the token's keys and values at index 0. The token
+/// that ends a row moves it on as well. What the row then feeds changes nothing, and its `length` is between 1 and
+/// `max_completion_tokens` from the first token on: every index stays inside the cache. Rows that are done stand still,
+/// and feed the same token to the same place again. A row whose logits are not finite keeps its older `newest`, which
+/// the caller sets to any token at the start.
 ///
 /// # Errors
 /// On the CPU, and when shapes do not fit.
@@ -89,7 +98,11 @@ pub fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleSta
         return gpu::sample_step(logits, settings, state);
     }
     let SampleSettings { stop_ids, .. } = settings;
-    bail!("a decode step on the device needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}", logits.device(), state.rows)
+    bail!(
+        "a decode step on the device needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}",
+        logits.device(),
+        state.rows
+    )
 }
 
 /// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
@@ -122,8 +135,11 @@ fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<
         if !total.is_finite() {
             bail!("the model's logits are not finite")
         }
-        let token =
-            if greedy { scaled.iter().position(|&s| s == largest).unwrap_or(0) } else { invert(&weights, &blocks, uniform * total) };
+        let token = if greedy {
+            scaled.iter().position(|&s| s == largest).unwrap_or(0)
+        } else {
+            invert(&weights, &blocks, uniform * total)
+        };
         let log_prob = (scaled[token] - largest).double() - total.ln();
         drawn.push(SampledToken { token_id: token as u32, log_prob: log_prob as f32 });
     }
@@ -175,7 +191,11 @@ mod gpu {
     fn dimensions(logits: &Tensor) -> Result<(usize, usize)> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
-            bail!("logits to sample from are f32 on a GPU and have a vocabulary, not {:?} {:?}", logits.dtype(), logits.shape())
+            bail!(
+                "logits to sample from are f32 on a GPU and have a vocabulary, not {:?} {:?}",
+                logits.dtype(),
+                logits.shape()
+            )
         }
         Ok((rows, vocabulary))
     }
@@ -191,13 +211,24 @@ mod gpu {
         let device = device(logits)?;
         let uniforms = Tensor::from_slice(uniforms, rows, logits.device())?;
         let (token_ids, log_probs) = (empty(rows, DType::U32, device)?, empty(rows, DType::F32, device)?);
-        let arguments = [at(logits)?, at(&uniforms)?, at(&token_ids)?, at(&log_probs)?, int(vocabulary), Argument::Double(temperature)];
+        let arguments = [
+            at(logits)?,
+            at(&uniforms)?,
+            at(&token_ids)?,
+            at(&log_probs)?,
+            int(vocabulary),
+            Argument::Double(temperature),
+        ];
         launch(device, &MODULE, "sample", None, grid(rows, vocabulary), &arguments)?;
         let (token_ids, log_probs) = (token_ids.to_vec1::<u32>()?, log_probs.to_vec1::<f32>()?);
         if token_ids.contains(&u32::MAX) {
             bail!("the model's logits are not finite")
         }
-        Ok(token_ids.into_iter().zip(log_probs).map(|(token_id, log_prob)| SampledToken { token_id, log_prob }).collect())
+        Ok(token_ids
+            .into_iter()
+            .zip(log_probs)
+            .map(|(token_id, log_prob)| SampledToken { token_id, log_prob })
+            .collect())
     }
 
     pub(super) fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleState) -> Result<()> {

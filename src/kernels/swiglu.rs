@@ -48,7 +48,9 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
     let mut output = vec![T::of(0.0); rows * double];
     vectorised(|| {
-        for ((d, row), out) in gradients.chunks_exact(width).zip(numbers.chunks_exact(double)).zip(output.chunks_exact_mut(double)) {
+        for ((d, row), out) in
+            gradients.chunks_exact(width).zip(numbers.chunks_exact(double)).zip(output.chunks_exact_mut(double))
+        {
             let (gate, up) = row.split_at(width);
             let (gate_out, up_out) = out.split_at_mut(width);
             for i in 0..width {
@@ -77,7 +79,11 @@ mod gpu {
     /// A row, by shares of 16 bytes a thread.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
         let threads = (width * dtype.size_in_bytes()).div_ceil(16);
-        Grid { blocks: (rows, threads.div_ceil(256), 1), threads: threads.next_multiple_of(32).min(256), shared_bytes: 0 }
+        Grid {
+            blocks: (rows, threads.div_ceil(256), 1),
+            threads: threads.next_multiple_of(32).min(256),
+            shared_bytes: 0,
+        }
     }
 
     pub(super) fn forward(gate_up: &Tensor) -> Result<Tensor> {

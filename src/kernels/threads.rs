@@ -1,13 +1,15 @@
-//! candle's own threads: none, and no backtraces in its errors. The engine spreads whole micro-batches over the cores instead (`rollout::ThreadPool`).
+//! candle's own threads: none, and no backtraces in its errors. The engine spreads whole micro-batches over the cores
+//! instead (`rollout::ThreadPool`).
 
 use crate::score::take_threads_from_environment;
 
-/// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every matrix product and keeps a pool of
-/// spinning threads. The last has errors carry a backtrace in their text, as RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
+/// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every
+/// matrix product and keeps a pool of spinning threads. The last has errors carry a backtrace in their text, as
+/// RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
 const VARIABLES: [&str; 3] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS", "RUST_LIB_BACKTRACE"];
 
-/// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life of the process. The environment is
-/// left as the user gave it, but for `RAYON_NUM_THREADS`, which `score` takes out.
+/// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life
+/// of the process. The environment is left as the user gave it, but for `RAYON_NUM_THREADS`, which `score` takes out.
 ///
 /// # Safety
 /// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
@@ -70,13 +72,18 @@ mod tests {
         assert_eq!(candle_core::Error::msg("no such tensor").bt().to_string(), "no such tensor");
         let of = |name| std::env::var(name).ok();
         assert_eq!(of("RUST_LIB_BACKTRACE"), None);
-        assert_eq!((of("RAYON_NUM_THREADS"), of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()), (None, None, Some("5")));
+        assert_eq!(
+            (of("RAYON_NUM_THREADS"), of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()),
+            (None, None, Some("5"))
+        );
         assert_eq!(given_threads(), Some(("RAYON_NUM_THREADS", "7".as_ref())));
         // Large enough for candle to share it out, were there anybody to share it with.
-        let large = candle_core::Tensor::ones((1024, 1024), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let large =
+            candle_core::Tensor::ones((1024, 1024), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         large.matmul(&large.sqrt().unwrap()).unwrap();
         let names = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let names: Vec<String> = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
+        let names: Vec<String> =
+            names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
         assert!(!names.iter().any(|name| name.starts_with("candle")), "{names:?}");
     }
 }

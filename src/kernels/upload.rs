@@ -1,5 +1,5 @@
-//! Tensors from mapped files to their device. A GPU reads such memory through the driver's own small buffer, at 7 GB/s on an H200; here threads copy pieces
-//! into page-locked memory, from which the GPU takes them.
+//! Tensors from mapped files to their device. A GPU reads such memory through the driver's own small buffer, at 7 GB/s
+//! on an H200; here threads copy pieces into page-locked memory, from which the GPU takes them.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -11,7 +11,8 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// The tensor whose numbers are `bytes` (little-endian, row-major), on `device`; its bytes are there when this returns.
+    /// The tensor whose numbers are `bytes` (little-endian, row-major), on `device`; its bytes are there when this
+    /// returns.
     ///
     /// # Errors
     /// When the device has no free memory, or the copy fails.
@@ -49,7 +50,13 @@ mod gpu {
     /// Page-locked memory of one thread.
     pub(super) type Stage = HostBuffer;
 
-    pub(super) fn tensor(uploader: &Uploader, bytes: &[u8], dtype: DType, shape: &[usize], device: &CudaDevice) -> Result<Tensor> {
+    pub(super) fn tensor(
+        uploader: &Uploader,
+        bytes: &[u8],
+        dtype: DType,
+        shape: &[usize],
+        device: &CudaDevice,
+    ) -> Result<Tensor> {
         let target = empty(shape, dtype, device)?;
         if bytes.len() != target.elem_count() * dtype.size_in_bytes() {
             bail!("{} bytes for a tensor of shape {shape:?} and dtype {dtype:?}", bytes.len())
@@ -67,11 +74,18 @@ mod gpu {
                 let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { return Ok(()) };
                 let piece = &rest[..rest.len().min(PIECE_BYTES)];
                 stage.bytes_mut()[..piece.len()].copy_from_slice(piece);
-                // SAFETY: the target has as many bytes from `start` on (checked above) and lives to the end of this function; the stage is not written
-                // again before the wait.
-                unsafe { sys::cuMemcpyHtoDAsync_v2(start + at as u64, stage.bytes().as_ptr().cast(), piece.len(), stream.cu_stream()) }
-                    .result()
-                    .map_err(|error| failed("a copy to the device", error))?;
+                // SAFETY: the target has as many bytes from `start` on (checked above) and lives to the end of this
+                // function; the stage is not written again before the wait.
+                unsafe {
+                    sys::cuMemcpyHtoDAsync_v2(
+                        start + at as u64,
+                        stage.bytes().as_ptr().cast(),
+                        piece.len(),
+                        stream.cu_stream(),
+                    )
+                }
+                .result()
+                .map_err(|error| failed("a copy to the device", error))?;
                 stream.synchronize().map_err(|error| failed("a copy to the device", error))?;
             }
         };

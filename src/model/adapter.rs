@@ -1,4 +1,5 @@
-//! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): `y += scale * (x A^T) B^T` beside a frozen matrix, in memory and in PEFT's names.
+//! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): `y += scale * (x A^T) B^T` beside a frozen matrix, in memory
+//! and in PEFT's names.
 
 use std::ops::Range;
 
@@ -16,7 +17,8 @@ pub enum Adapters {
     Off,
 }
 
-/// The adapters of one matrix, or of the parts of a packed one: their A's stand one below the other, since all read the same input.
+/// The adapters of one matrix, or of the parts of a packed one: their A's stand one below the other, since all read the
+/// same input.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterSet {
     /// The A's: [parts * rank, inputs].
@@ -51,7 +53,13 @@ impl AdapterSet {
     }
 
     /// `gradient`: [rows, outputs]. Adds the gradients of A and B, and to `x_gradient`, [rows, inputs], the input's.
-    pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, x_gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        x: &Tensor,
+        x_gradient: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         let inner = matmul(x, &self.a.t()?)?;
         let mut inner_gradients = Vec::with_capacity(self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
@@ -60,7 +68,8 @@ impl AdapterSet {
             gradients.matmul_add(&part.b_range, &part_gradient.t()?, &own, self.scale)?;
             inner_gradients.push(matmul(&part_gradient, &part.b)?);
         }
-        let inner_gradient = if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
+        let inner_gradient =
+            if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
         gradients.matmul_add(&self.a_range, &inner_gradient.t()?, x, self.scale)?;
         matmul_add(x_gradient, &inner_gradient, &self.a, self.scale)
     }

@@ -1,4 +1,5 @@
-//! The whole decoder: embedding, layers, final norm, head. Its backward goes layer by layer and keeps what memory allows.
+//! The whole decoder: embedding, layers, final norm, head. Its backward goes layer by layer and keeps what memory
+//! allows.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -60,7 +61,8 @@ impl Decoder {
         let assembly = ModelLoader { config, weights, trainable, dtype, device };
         let parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
-        let (embedding, embedding_range) = assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
+        let (embedding, embedding_range) =
+            assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
         let (head_weight, head_range) = if config.tie_word_embeddings {
             (embedding.clone(), embedding_range.clone())
         } else {
@@ -68,7 +70,9 @@ impl Decoder {
         };
         let frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
         Ok(Self {
-            layers: (0..config.num_hidden_layers).map(|index| assembly.layer(index, &parameters)).collect::<std::result::Result<_, _>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(|index| assembly.layer(index, &parameters))
+                .collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
             table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(dtype), device)?,
@@ -109,8 +113,9 @@ impl Decoder {
         &self.device
     }
 
-    /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is f32 also where all else is bf16: it is
-    /// rounded twice a layer, and in bf16 that would be most of a forward's error and of the gap between rollout and training.
+    /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is
+    /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
+    /// error and of the gap between rollout and training.
     pub(crate) fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
         let rows = embedding(&self.embedding, token_ids)?;
         rows.to_dtype(exact_type(rows.dtype()))
@@ -141,7 +146,8 @@ impl Decoder {
         self.norm(&hidden)
     }
 
-    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept.
+    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is
+    /// kept.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
         let mut hidden = self.embed(&batch.token_ids)?;
@@ -154,8 +160,15 @@ impl Decoder {
         Ok((self.norm(&hidden)?, Activations { batch, layers, last: hidden }))
     }
 
-    /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below the head.
-    pub fn backward(&self, batch: &PackedBatch, activations: Activations, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
+    /// the head.
+    pub fn backward(
+        &self,
+        batch: &PackedBatch,
+        activations: Activations,
+        gradient: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         let Activations { batch: placed, layers, last } = activations;
         if let Some(range) = &self.final_norm.trained {
             gradients.add(range, &rms_norm_backward_weight(gradient, &last, self.config.rms_norm_eps)?)?;
@@ -175,7 +188,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// The rotated queries, keys and values of every layer, [rows, row_width] each, and the rows after the final norm: what decoding starts from.
+    /// The rotated queries, keys and values of every layer, [rows, row_width] each, and the rows after the final norm:
+    /// what decoding starts from.
     pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
         let batch = self.place(batch)?;
         let mut hidden = self.embed(&batch.token_ids)?;
@@ -188,7 +202,8 @@ impl Decoder {
         Ok((caches, self.norm(&hidden)?))
     }
 
-    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`, in the model's dtype.
+    /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`,
+    /// in the model's dtype.
     pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
         for (index, layer) in self.layers.iter().enumerate() {

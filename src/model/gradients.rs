@@ -26,7 +26,8 @@ impl Gradients {
         accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
     }
 
-    /// Adds `scale * left x right`, which has the tensor's shape, to its range: a weight's gradient without a tensor of its own.
+    /// Adds `scale * left x right`, which has the tensor's shape, to its range: a weight's gradient without a tensor of
+    /// its own.
     pub(super) fn matmul_add(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
         let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
         matmul_add(&target, left, right, scale)

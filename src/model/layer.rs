@@ -9,7 +9,9 @@ use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
 use crate::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use crate::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
+use crate::kernels::rope::{
+    Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+};
 use crate::kernels::swiglu::{swiglu, swiglu_backward};
 
 /// A norm's weight, and the range of its gradient when it is trained.
@@ -78,13 +80,29 @@ impl Layer {
         let attended = segment_attention(&rotated, self.heads, context.segments)?;
         let (output, feed) = self.after_attention(input, &attended, context.adapters)?;
         let FeedForward { middle, middle_normed, gate_up, activated } = feed;
-        let activations =
-            LayerActivations { input: input.clone(), normed, packed, rotated, attended, middle, middle_normed, gate_up, activated };
+        let activations = LayerActivations {
+            input: input.clone(),
+            normed,
+            packed,
+            rotated,
+            attended,
+            middle,
+            middle_normed,
+            gate_up,
+            activated,
+        };
         Ok((output, activations))
     }
 
-    /// The rotated queries and keys, and the values, of rows at `positions`: [rows, row_width]. First half of a decode step.
-    pub(crate) fn before_attention(&self, input: &Tensor, positions: &Tensor, table: &RopeTable, adapters: Adapters) -> Result<Tensor> {
+    /// The rotated queries and keys, and the values, of rows at `positions`: [rows, row_width]. First half of a decode
+    /// step.
+    pub(crate) fn before_attention(
+        &self,
+        input: &Tensor,
+        positions: &Tensor,
+        table: &RopeTable,
+        adapters: Adapters,
+    ) -> Result<Tensor> {
         let normed = rms_norm(input, &self.input_norm.weight, self.epsilon)?;
         let packed = self.query_key_value.forward(&normed, adapters)?;
         query_key_rope(&packed, self.query_key(positions, table))
@@ -106,7 +124,10 @@ impl Layer {
         let inner = self.gate_up.weight.dims2()?.0 / 2;
         let hidden = self.down.weight.dims2()?.0;
         let norm = |name: &str, norm: &NormWeight| (format!("{name}.weight"), norm.weight.clone());
-        let mut named = vec![norm("input_layernorm", &self.input_norm), norm("post_attention_layernorm", &self.post_attention_norm)];
+        let mut named = vec![
+            norm("input_layernorm", &self.input_norm),
+            norm("post_attention_layernorm", &self.post_attention_norm),
+        ];
         if let Some((query_norm, key_norm)) = &self.query_key_norms {
             named.extend([norm("self_attn.q_norm", query_norm), norm("self_attn.k_norm", key_norm)]);
         }
@@ -133,7 +154,8 @@ impl Layer {
         let middle_gradient = (gradient + through)?;
 
         let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended, gradients)?;
-        let rotated_gradient = segment_attention_backward(&attended_gradient, &saved.rotated, self.heads, context.segments)?;
+        let rotated_gradient =
+            segment_attention_backward(&attended_gradient, &saved.rotated, self.heads, context.segments)?;
         let packed_gradient = self.query_key_backward(&rotated_gradient, &saved.packed, context, gradients)?;
         let normed_gradient = self.query_key_value.backward(&packed_gradient, &saved.normed, gradients)?;
         let through = self.norm_backward(&self.input_norm, &normed_gradient, &saved.input, gradients)?;
@@ -154,9 +176,16 @@ impl Layer {
         QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
     }
 
-    fn query_key_backward(&self, gradient: &Tensor, packed: &Tensor, context: RowContext<'_>, gradients: &mut Gradients) -> Result<Tensor> {
+    fn query_key_backward(
+        &self,
+        gradient: &Tensor,
+        packed: &Tensor,
+        context: RowContext<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let query_key = self.query_key(context.positions, context.table);
-        let trained = self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
+        let trained =
+            self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
         let Some((query_range, key_range)) = trained else {
             return query_key_rope_backward(gradient, packed, query_key);
         };
@@ -166,7 +195,13 @@ impl Layer {
         Ok(packed_gradient)
     }
 
-    fn norm_backward(&self, norm: &NormWeight, gradient: &Tensor, input: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    fn norm_backward(
+        &self,
+        norm: &NormWeight,
+        gradient: &Tensor,
+        input: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         if let Some(range) = &norm.trained {
             gradients.add(range, &rms_norm_backward_weight(gradient, input, self.epsilon)?)?;
         }

@@ -1,4 +1,5 @@
-//! `y = x W^T + b`, where W may be frozen, trained, or frozen with adapters beside it. What is frozen never gets a gradient computed.
+//! `y = x W^T + b`, where W may be frozen, trained, or frozen with adapters beside it. What is frozen never gets a
+//! gradient computed.
 
 use std::ops::Range;
 
@@ -42,7 +43,8 @@ impl Linear {
         Ok(y)
     }
 
-    /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the bias where there is one.
+    /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
+    /// bias where there is one.
     pub(super) fn merged_parts(&self, parts: &[(&str, usize)]) -> Result<Vec<(String, Tensor)>> {
         let weight = self.merged()?;
         let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
@@ -63,7 +65,8 @@ impl Linear {
         }
     }
 
-    /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here, returns the input's.
+    /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here,
+    /// returns the input's.
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {
             gradients.matmul_add(range, &gradient.t()?, x, 1.0)?;

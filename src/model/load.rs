@@ -1,4 +1,5 @@
-//! A decoder put together from a checkpoint: what is trained becomes a view of the flat buffer, what is frozen stays as loaded.
+//! A decoder put together from a checkpoint: what is trained becomes a view of the flat buffer, what is frozen stays as
+//! loaded.
 
 use std::ops::Range;
 
@@ -41,8 +42,12 @@ pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usiz
     for layer in 0..config.num_hidden_layers {
         // What a layer packs together stands side by side.
         for parts in ADAPTED {
-            names.extend(parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])));
-            names.extend(parts.iter().map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, part)[0], rank])));
+            names.extend(
+                parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),
+            );
+            names.extend(
+                parts.iter().map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, part)[0], rank])),
+            );
         }
     }
     names
@@ -53,7 +58,12 @@ pub fn fresh_adapters(config: &ModelConfig, rank: usize) -> Result<Parameters, M
     Ok(Parameters::new(adapter_tensors(config, rank, 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
 }
 
-fn adapter_tensors(config: &ModelConfig, rank: usize, seed: u64, device: &Device) -> Result<Vec<(String, Tensor)>, ModelError> {
+fn adapter_tensors(
+    config: &ModelConfig,
+    rank: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Vec<(String, Tensor)>, ModelError> {
     let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let tensor = if name.contains(".lora_A.") {
             let bound = 1.0 / (shape[1] as f64).sqrt();
@@ -79,7 +89,8 @@ fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
 }
 
 impl ModelLoader<'_> {
-    /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B zero).
+    /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B
+    /// zero).
     pub(super) fn parameters(&self, seed: u64) -> Result<Parameters, ModelError> {
         let tensors = match self.trainable {
             Trainable::Frozen => Vec::new(),
@@ -95,14 +106,21 @@ impl ModelLoader<'_> {
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {
         let config = self.config;
         let linear = |parts: &[&str]| self.linear(index, parts, parameters);
-        let norm = |part: &str, width: usize| self.norm(&format!("model.layers.{index}.{part}.weight"), width, parameters);
+        let norm =
+            |part: &str, width: usize| self.norm(&format!("model.layers.{index}.{part}.weight"), width, parameters);
         Ok(Layer {
-            heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim },
+            heads: Heads {
+                query: config.num_attention_heads,
+                key_value: config.num_key_value_heads,
+                dimension: config.head_dim,
+            },
             epsilon: config.rms_norm_eps,
             input_norm: norm("input_layernorm", config.hidden_size)?,
             query_key_value: linear(ADAPTED[0])?,
             query_key_norms: match config.architecture {
-                Architecture::Qwen3 => Some((norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?)),
+                Architecture::Qwen3 => {
+                    Some((norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?))
+                }
                 Architecture::Qwen2 | Architecture::Llama => None,
             },
             attention_output: linear(ADAPTED[1])?,
@@ -127,7 +145,8 @@ impl ModelLoader<'_> {
         if let Some((view, range)) = parameters.view(names)? {
             return Ok((view, Some(range)));
         }
-        let parts = names.iter().zip(shapes).map(|(name, shape)| self.weights.get(name, shape, self.dtype, self.device));
+        let parts =
+            names.iter().zip(shapes).map(|(name, shape)| self.weights.get(name, shape, self.dtype, self.device));
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         Ok((if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? }, None))
     }
@@ -136,7 +155,12 @@ impl ModelLoader<'_> {
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
         let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
         let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Linear { weight, trained, bias: self.bias(layer, parts, parameters)?, adapters: self.adapters(layer, parts, parameters)? })
+        Ok(Linear {
+            weight,
+            trained,
+            bias: self.bias(layer, parts, parameters)?,
+            adapters: self.adapters(layer, parts, parameters)?,
+        })
     }
 
     /// The parts' biases, end to end; all of a packed matrix have one, or none.
@@ -150,7 +174,12 @@ impl ModelLoader<'_> {
         Ok(Some(Bias { vector, trained }))
     }
 
-    fn adapters(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Option<AdapterSet>, ModelError> {
+    fn adapters(
+        &self,
+        layer: usize,
+        parts: &[&str],
+        parameters: &Parameters,
+    ) -> Result<Option<AdapterSet>, ModelError> {
         let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
         let view = |parts: &[&str], which| {
             let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();

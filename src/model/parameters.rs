@@ -1,4 +1,5 @@
-//! What is trained, as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor, the layers see views of it.
+//! What is trained, as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor, the
+//! layers see views of it.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -31,8 +32,8 @@ impl Trainable {
     }
 }
 
-/// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model computes in bf16, else what it computes
-/// in (f64 in gradient checks).
+/// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model
+/// computes in bf16, else what it computes in (f64 in gradient checks).
 pub(super) fn exact_type(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
@@ -64,8 +65,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy in bf16 stands beside the flat
-    /// buffer.
+    /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
+    /// in bf16 stands beside the flat buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
         let kept = exact_type(dtype);
         let mut slots = Vec::with_capacity(tensors.len());
@@ -96,7 +97,8 @@ impl Parameters {
         self.working.as_ref().map_or(Ok(()), |working| cast_into(&self.flat, working))
     }
 
-    /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all numbers is in memory.
+    /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all
+    /// numbers is in memory.
     pub fn restore_each(&self, tensor: impl Fn(&ParameterSlot) -> Result<Tensor>) -> Result<()> {
         for slot in &self.slots {
             let numbers = tensor(slot)?.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?.flatten_all()?;
@@ -120,10 +122,12 @@ impl Parameters {
         self.flat.elem_count()
     }
 
-    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows, columns] or `[n]`.
-    /// It shares memory with the flat buffer: an optimizer step shows through it.
+    /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows,
+    /// columns] or `[n]`. It shares memory with the flat buffer: an optimizer step shows through it.
     pub fn view(&self, names: &[String]) -> Result<Option<(Tensor, std::ops::Range<usize>)>> {
-        let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else { return Ok(None) };
+        let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else {
+            return Ok(None);
+        };
         let slots = &self.slots[first..(first + names.len()).min(self.slots.len())];
         if slots.iter().zip(names).any(|(slot, name)| slot.name != *name) || slots.len() != names.len() {
             candle_core::bail!("trained tensors {names:?} are not adjacent")
@@ -141,7 +145,12 @@ impl Parameters {
     pub fn named(&self) -> Result<Vec<(String, Tensor)>> {
         self.slots
             .iter()
-            .map(|slot| Ok((slot.name.clone(), self.flat.narrow(0, slot.offset, slot.range().len())?.reshape(slot.shape.as_slice())?)))
+            .map(|slot| {
+                Ok((
+                    slot.name.clone(),
+                    self.flat.narrow(0, slot.offset, slot.range().len())?.reshape(slot.shape.as_slice())?,
+                ))
+            })
             .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! A checkpoint's tensors under their Hugging Face names, each loaded on demand, on the requested device and in the requested dtype.
+//! A checkpoint's tensors under their Hugging Face names, each loaded on demand, on the requested device and in the
+//! requested dtype.
 
 mod files;
 mod load_progress;
@@ -35,7 +36,8 @@ enum Origin {
 }
 
 impl Weights {
-    /// The model's weight files, mapped into memory: a tensor's bytes are read when it is asked for. Nobody may shorten the files meanwhile.
+    /// The model's weight files, mapped into memory: a tensor's bytes are read when it is asked for. Nobody may shorten
+    /// the files meanwhile.
     ///
     /// # Errors
     /// [`ModelError::Hub`] for a file that is missing, truncated or no safetensors, with its size and what to do.
@@ -48,14 +50,16 @@ impl Weights {
         Self { origin: Origin::Memory(Arc::new(tensors.into_iter().collect())), source: source.to_owned() }
     }
 
-    /// Fresh weights: norms 1, biases 0, matrices uniform with standard deviation `0.02` (embedding) or `1 / sqrt(inputs)`, shrunk by depth where they feed the
-    /// residual stream (as GPT-2 does). A function of the configuration and the seed.
+    /// Fresh weights: norms 1, biases 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
+    /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
+    /// configuration and the seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
         Self { origin: Origin::Fresh(Arc::new(Fresh::new(config, seed))), source: "fresh weights".to_owned() }
     }
 
-    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and rounded to the dtype that W is
-    /// stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs, rank] under PEFT's names.
+    /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
+    /// rounded to the dtype that W is stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs,
+    /// rank] under PEFT's names.
     pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
         Self { origin: Origin::Merged(Arc::new(Merge { base: self, adapters, scale })), source: source.to_owned() }
     }
@@ -76,10 +80,16 @@ impl Weights {
     /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
         let found = self.shape(name).ok_or_else(|| {
-            ModelError::Weights(format!("{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture", self.source))
+            ModelError::Weights(format!(
+                "{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture",
+                self.source
+            ))
         })?;
         if found != shape {
-            return Err(ModelError::Weights(format!("{}: `{name}` has shape {found:?}, config.json requires {shape:?}", self.source)));
+            return Err(ModelError::Weights(format!(
+                "{}: `{name}` has shape {found:?}, config.json requires {shape:?}",
+                self.source
+            )));
         }
         match &self.origin {
             Origin::Files(files) => files.get(name, dtype, device),
@@ -126,7 +136,9 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
         names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
         if config.architecture == Architecture::Qwen3 {
-            names.extend(["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])));
+            names.extend(
+                ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
+            );
         }
         names.push(place("self_attn.o_proj.weight", vec![hidden, query]));
         if has_bias(config, "self_attn.o_proj") {
@@ -185,7 +197,11 @@ mod tests {
     fn shards_are_one_model_and_what_is_wrong_is_named() {
         let work = tempfile::tempdir().unwrap();
         let ramp = |n: usize| Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
-        write(work.path(), "a.safetensors", vec![("x", ramp(6).reshape((2, 3)).unwrap().to_dtype(DType::BF16).unwrap())]);
+        write(
+            work.path(),
+            "a.safetensors",
+            vec![("x", ramp(6).reshape((2, 3)).unwrap().to_dtype(DType::BF16).unwrap())],
+        );
         write(work.path(), "b.safetensors", vec![("y", ramp(4)), ("z", ramp(2).to_dtype(DType::U32).unwrap())]);
         std::fs::write(
             work.path().join("model.safetensors.index.json"),
@@ -194,7 +210,10 @@ mod tests {
         .unwrap();
         let source = ModelSource::at("two", work.path());
         let weights = Weights::open(&source).unwrap();
-        assert_eq!(numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(
+            numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()),
+            [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        );
         assert_eq!(weights.get("y", &[4], DType::BF16, &Device::Cpu).unwrap().dtype(), DType::BF16);
         assert_eq!((weights.dtype("x"), weights.dtype("absent")), (Some(DType::BF16), None));
         let refused = |name: &str, shape: &[usize], expected: &str| {
@@ -211,7 +230,11 @@ mod tests {
         };
         let whole = std::fs::read(work.path().join("b.safetensors")).unwrap();
         std::fs::write(work.path().join("b.safetensors"), &whole[..whole.len() - 5]).unwrap();
-        check(&format!("b.safetensors: truncated: its header describes {} bytes, the file has {}", whole.len(), whole.len() - 5));
+        check(&format!(
+            "b.safetensors: truncated: its header describes {} bytes, the file has {}",
+            whole.len(),
+            whole.len() - 5
+        ));
         std::fs::remove_file(work.path().join("b.safetensors")).unwrap();
         check("b.safetensors: no such file; the model is incomplete");
     }
@@ -222,9 +245,13 @@ mod tests {
         let base = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3)).to_dtype(DType::BF16).unwrap();
         let plain = base.clone();
         let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
-        let adapters = HashMap::from([(module("A"), tensor(&[1.0, 0.0, -1.0], (1, 3))), (module("B"), tensor(&[0.001, 2.0], (2, 1)))]);
+        let adapters = HashMap::from([
+            (module("A"), tensor(&[1.0, 0.0, -1.0], (1, 3))),
+            (module("B"), tensor(&[0.001, 2.0], (2, 1))),
+        ]);
         let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"].map(str::to_owned);
-        let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base").merging(adapters, 0.5, "both");
+        let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base")
+            .merging(adapters, 0.5, "both");
         let get = |name: &str| numbers(&weights.get(name, &[2, 3], DType::F32, &Device::Cpu).unwrap());
         // 1 + 0.0005 is 1 in bf16.
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);

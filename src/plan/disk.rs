@@ -16,7 +16,8 @@ pub struct Disk {
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
-    /// Texts, ids, log-probs and scores of the completions that the keep rules leave, compressed but for the last file, and the events.
+    /// Texts, ids, log-probs and scores of the completions that the keep rules leave, compressed but for the last file,
+    /// and the events.
     pub rollouts_bytes: u64,
     /// Completions and scores of every eval.
     pub evals_bytes: u64,
@@ -35,7 +36,8 @@ const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
 
 /// Steps whose rollouts are one file; it is compressed when it is complete.
 pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
-/// What a compressed rollout file takes of the plain one, at the most: 0.05 to 0.09 on runs of the embedded model, frame by frame.
+/// What a compressed rollout file takes of the plain one, at the most: 0.05 to 0.09 on runs of the embedded model,
+/// frame by frame.
 pub const COMPRESSED_SHARE: f64 = 0.1;
 
 /// How much of what a run makes it has at once, by its keep rules.
@@ -59,8 +61,11 @@ impl Retention {
         let keep = config.keep_checkpoints as u64;
         // Beyond what is kept, counting further says nothing.
         let most = if keep == 0 { u64::MAX } else { keep + 3 };
-        let made =
-            2 + (1..steps).filter(|step| has_checkpoint(config, *step)).take(usize::try_from(most).unwrap_or(usize::MAX)).count() as u64;
+        let made = 2
+            + (1..steps)
+                .filter(|step| has_checkpoint(config, *step))
+                .take(usize::try_from(most).unwrap_or(usize::MAX))
+                .count() as u64;
         Self {
             checkpoints_at_end: made.min(most.saturating_sub(1)),
             checkpoints_at_once: made.min(most),
@@ -76,7 +81,8 @@ fn has_checkpoint(config: &TrainConfig, step: u64) -> bool {
     [config.eval_every, config.checkpoint_every].iter().any(|&every| every > 0 && step.is_multiple_of(every))
 }
 
-/// Steps whose rollouts are there at the end: all, or the files of the last `keep_rollouts` steps and those around kept checkpoints.
+/// Steps whose rollouts are there at the end: all, or the files of the last `keep_rollouts` steps and those around kept
+/// checkpoints.
 fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
     if config.keep_rollouts == 0 || config.keep_rollouts >= steps {
         return steps;
@@ -101,11 +107,16 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
     let step = config.prompt_groups_per_step as f64 * group;
-    let events = steps as f64 * (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * BYTES_PER_COMPLETION_EVENT;
-    let rollouts = step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
+    let events = steps as f64
+        * (config.prompt_groups_per_step * config.completions_per_prompt) as f64
+        * BYTES_PER_COMPLETION_EVENT;
+    let rollouts =
+        step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
     let records = kept.eval_passes as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
-    let (rollouts_bytes, evals_bytes) =
-        (rollouts as u64, (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64);
+    let (rollouts_bytes, evals_bytes) = (
+        rollouts as u64,
+        (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64,
+    );
     let (checkpoints, checkpoints_bytes) = (kept.checkpoints_at_once, kept.checkpoints_at_once * checkpoint_bytes);
     let total_bytes = checkpoints_bytes + rollouts_bytes + evals_bytes;
     Disk { checkpoint_bytes, checkpoints, checkpoints_bytes, rollouts_bytes, evals_bytes, total_bytes, free_bytes }
@@ -119,8 +130,9 @@ mod tests {
 
     #[test]
     fn checkpoints_follow_the_keep_rules() {
-        let check =
-            |set: &[&str], steps, expected| assert_eq!(Retention::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}");
+        let check = |set: &[&str], steps, expected| {
+            assert_eq!(Retention::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}")
+        };
         check(&["eval_every=5", "checkpoint_every=10"], 10, 3);
         check(&["eval_every=5", "checkpoint_every=10"], 100, 6);
         check(&["eval_every=5", "checkpoint_every=10", "keep_checkpoints=0"], 100, 21);
@@ -139,7 +151,8 @@ mod tests {
         check(&few, 1000, 400);
         // The last file is not full.
         check(&few, 950, 350);
-        // Three latest checkpoints 250 steps apart: those of steps 1000, 750 and 500, with the first steps after the last two in their own files.
+        // Three latest checkpoints 250 steps apart: those of steps 1000, 750 and 500, with the first steps after the
+        // last two in their own files.
         check(&["keep_rollouts=100", "keep_checkpoints=3", "eval_every=0", "checkpoint_every=250"], 1000, 600);
         check(&["keep_rollouts=100", "keep_checkpoints=0", "eval_every=0", "checkpoint_every=10"], 1000, 1000);
     }

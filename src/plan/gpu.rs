@@ -8,13 +8,15 @@ use crate::config::{Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 
-/// What the driver takes for a process that computes: its context, the loaded kernels, cuBLAS's own. To be calibrated where the driver changes.
+/// What the driver takes for a process that computes: its context, the loaded kernels, cuBLAS's own. To be calibrated
+/// where the driver changes.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
 /// The workspace that cuBLAS is given: what it wants on Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 /// Share of the free memory that a plan may fill: the rest is for what a pool of freed blocks cannot reuse.
 const USABLE: f64 = 0.9;
-/// Memory that the completions' caches of one shard may take. Fixed, so that a rollout's batches do not depend on what else the GPU holds.
+/// Memory that the completions' caches of one shard may take. Fixed, so that a rollout's batches do not depend on what
+/// else the GPU holds.
 const CACHE_BYTES: usize = 24 << 30;
 /// Rows beyond which a larger batch no longer decodes faster.
 const MOST_DECODE_ROWS: usize = 512;
@@ -49,10 +51,14 @@ impl std::fmt::Display for StepShape {
 impl StepShape {
     /// What the configuration says, where nobody asks the memory: on a CPU.
     pub fn of(config: &TrainConfig) -> Self {
-        Self { tokens_per_micro_batch: config.tokens_per_micro_batch, recompute: config.recompute_activations == Recompute::Always }
+        Self {
+            tokens_per_micro_batch: config.tokens_per_micro_batch,
+            recompute: config.recompute_activations == Recompute::Always,
+        }
     }
 
-    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. None where this is the smallest.
+    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. None where this is the
+    /// smallest.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
         if self.recompute { self.halved(longest_sequence) } else { Some(Self { recompute: true, ..self }) }
     }
@@ -139,7 +145,13 @@ pub fn step_tokens(config: &TrainConfig, data: &DataShape) -> usize {
 }
 
 /// The parts of a run on a GPU, at the longest prompts and completions.
-pub fn gpu_memory(model: &ModelConfig, config: &TrainConfig, data: &DataShape, shape: StepShape, gpu: GpuMemory) -> Memory {
+pub fn gpu_memory(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    shape: StepShape,
+    gpu: GpuMemory,
+) -> Memory {
     let with = |recompute| {
         let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu.number_bytes);
         (peak(&parts), parts)
@@ -152,8 +164,19 @@ pub fn gpu_memory(model: &ModelConfig, config: &TrainConfig, data: &DataShape, s
 /// Name, when it is there, bytes.
 type Part = (&'static str, Phase, usize);
 
-fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<MemoryPart> {
-    let all = [held(model, config, number), rollout(model, config, data, number), training(model, config, data, step, number)].concat();
+fn parts(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    step: StepShape,
+    number: usize,
+) -> Vec<MemoryPart> {
+    let all = [
+        held(model, config, number),
+        rollout(model, config, data, number),
+        training(model, config, data, step, number),
+    ]
+    .concat();
     let part = |(name, phase, bytes): Part| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     all.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
 }
@@ -198,8 +221,10 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
         ]
     };
     let steps_together = config.weight_sync_interval as usize;
-    let draws =
-        [draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt), draw(data.eval_rows.max(data.test_rows), 1)];
+    let draws = [
+        draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt),
+        draw(data.eval_rows.max(data.test_rows), 1),
+    ];
     let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
     draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
 }
@@ -210,8 +235,10 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let tokens = micro_batch_tokens(config, data, step);
     let head_rows = tokens.min(HEAD_ROWS);
     let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);
-    let activations = tokens * (shape.layers * if step.recompute { stream } else { layer } + stream + shape.hidden * number);
-    // A layer's gradients are as many numbers as its activations, which recomputation brings back first; attention keeps two sums a head and row.
+    let activations =
+        tokens * (shape.layers * if step.recompute { stream } else { layer } + stream + shape.hidden * number);
+    // A layer's gradients are as many numbers as its activations, which recomputation brings back first; attention
+    // keeps two sums a head and row.
     let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + 8 * model.num_attention_heads;
     let work = gradients + if step.recompute { layer + stream } else { 0 };
     // The embedding's gradient is computed when all activations are gone.
@@ -239,10 +266,13 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
 }
 
 fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
-    let sum = |phases: &[Phase]| memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>();
+    let sum = |phases: &[Phase]| {
+        memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>()
+    };
     let mut parts: Vec<&MemoryPart> = memory.parts.iter().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
-    let largest: Vec<String> = parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
+    let largest: Vec<String> =
+        parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
     let mut changes = Vec::new();
     if config.lora_rank == 0 {
         changes.push("train adapters instead of all weights (lora_rank = 16)");
@@ -292,11 +322,13 @@ mod tests {
     /// Qwen3-8B on one H200: LoRA of rank 32, 32 prompts x 8 of at most 256 new tokens, micro-batches of 16k tokens.
     #[test]
     fn qwen3_8b_with_adapters() {
-        let set = ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
+        let set =
+            ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
         let config = config(&set);
         let shape = StepShape { recompute: true, ..StepShape::of(&config) };
         let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
-        let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+        let check =
+            |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
         check("weights", 16.4);
         check("trained parameters (f32)", 0.35);
         check("AdamW moments (f32)", 0.70);
@@ -313,13 +345,23 @@ mod tests {
         assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
         // Kept instead: 36 layers x (61,440 x 2 + 8,192 x 4) bytes are 5.6 MB a token.
         let kept = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
-        assert!((of(&kept, "activations") - 16_000.0 * 5.628e-3).abs() < 0.2 && kept.peak_recomputed_bytes == found.peak_bytes);
+        assert!(
+            (of(&kept, "activations") - 16_000.0 * 5.628e-3).abs() < 0.2
+                && kept.peak_recomputed_bytes == found.peak_bytes
+        );
     }
 
     #[test]
     fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
-        let found = gpu_memory(&qwen3_8b(), &config(&["lora_rank=0", "kl_beta=0.001"]), &DATA, StepShape::of(&config(&[])), h200());
-        let check = |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+        let found = gpu_memory(
+            &qwen3_8b(),
+            &config(&["lora_rank=0", "kl_beta=0.001"]),
+            &DATA,
+            StepShape::of(&config(&[])),
+            h200(),
+        );
+        let check =
+            |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
         check("weights", 16.38);
         check("trained parameters (f32)", 32.76);
         check("AdamW moments (f32)", 65.53);
@@ -343,7 +385,11 @@ mod tests {
         // Without held-out prompts, whose prefill would be the peak.
         let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, test_rows: 0, ..DATA });
         let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
-            let gpu = GpuMemory { usable_bytes: gigabytes * 1_000_000_000, total_bytes: gigabytes * 1_000_000_000, number_bytes: 2 };
+            let gpu = GpuMemory {
+                usable_bytes: gigabytes * 1_000_000_000,
+                total_bytes: gigabytes * 1_000_000_000,
+                number_bytes: 2,
+            };
             let found = fit(&model, &config(set), &data, gpu).unwrap();
             assert_eq!(
                 (found.shape.tokens_per_micro_batch, found.shape.recompute),
@@ -361,7 +407,11 @@ mod tests {
         let never = ["max_completion_tokens=256", "recompute_activations=never", "prompt_groups_per_step=1"];
         check(&never, 32, (1149, false));
         check(&never, 23, (506, false));
-        check(&["max_completion_tokens=64", "prompt_groups_per_step=1", "tokens_per_micro_batch=100000"], 20, (314, true));
+        check(
+            &["max_completion_tokens=64", "prompt_groups_per_step=1", "tokens_per_micro_batch=100000"],
+            20,
+            (314, true),
+        );
     }
 
     #[test]
@@ -373,10 +423,22 @@ mod tests {
                 assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
             }
         };
-        check(&["lora_rank=0"], 150, &["AdamW moments (f32) 65.5 GB", "150 GB of 150 GB are free", "lora_rank = 16", "a smaller model"]);
+        check(
+            &["lora_rank=0"],
+            150,
+            &["AdamW moments (f32) 65.5 GB", "150 GB of 150 GB are free", "lora_rank = 16", "a smaller model"],
+        );
         check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
-        check(&["max_completion_tokens=1024"], 20, &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"]);
-        check(&["lora_rank=256", "recompute_activations=never"], 20, &["lower lora_rank", "recompute_activations = auto"]);
+        check(
+            &["max_completion_tokens=1024"],
+            20,
+            &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"],
+        );
+        check(
+            &["lora_rank=256", "recompute_activations=never"],
+            20,
+            &["lower lora_rank", "recompute_activations = auto"],
+        );
     }
 
     #[test]

@@ -7,17 +7,20 @@ use crate::format::percent_short;
 use crate::score::FailureClass;
 use crate::statistics::wilson;
 
-/// Below this share of informative groups training hardly moves: of ten groups sampled, nine are paid for and give no gradient.
+/// Below this share of informative groups training hardly moves: of ten groups sampled, nine are paid for and give no
+/// gradient.
 const LEAST_INFORMATIVE: f64 = 0.10;
 /// From this share of valid completions on there is little left to learn, and only the rare failures do.
 const MOSTLY_VALID: f64 = 0.95;
-/// More truncated completions than this and the limit, not the model, decides rewards: half a JSON text is unparsable, whatever it would have become.
+/// More truncated completions than this and the limit, not the model, decides rewards: half a JSON text is unparsable,
+/// whatever it would have become.
 const MOST_TRUNCATED: f64 = 0.05;
 /// The same for reasoning that reaches the scorer.
 const MOST_THINK_LEAKS: f64 = 0.05;
 /// With fewer prompts the interval is too wide to plan by: at 32 it spans at most 33 points.
 const LEAST_PROMPTS: usize = 32;
-/// Below this share valid completions are so rare that a group of 8 seldom holds one: learning reaches a lower tier first, if any.
+/// Below this share valid completions are so rare that a group of 8 seldom holds one: learning reaches a lower tier
+/// first, if any.
 const RARELY_VALID: f64 = 0.01;
 
 /// What became of one prompt's group.
@@ -162,7 +165,10 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
         tiers: TierShares { unparsable, invalid, valid },
         truncated: share(signal.truncated, completions),
-        think_leaks: failures.iter().find(|(class, _)| *class == FailureClass::ThinkLeak).map_or(0.0, |(_, share)| *share),
+        think_leaks: failures
+            .iter()
+            .find(|(class, _)| *class == FailureClass::ThinkLeak)
+            .map_or(0.0, |(_, share)| *share),
         failures: failures.iter().map(|(class, share)| (class.name().to_owned(), *share)).collect(),
         advice: Advice { verdict: Verdict::CanLearn, why: String::new(), changes: Vec::new() },
     };
@@ -179,11 +185,13 @@ fn other_sizes(size: usize) -> Vec<usize> {
     }
 }
 
-/// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate overstates it.
+/// The share of groups of `size` that would be mixed, each prompt for itself: prompts differ, and a pooled rate
+/// overstates it.
 ///
-/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size sampled, p^G is estimated without bias by the share
-/// of the sampled completions' subsets of that size which are all alike. Beyond it, the mean chance of being alike is carried on at the rate of its last
-/// two sizes; it falls ever more slowly with the size, so the result for a larger group is a bound from above, and the counted share one from below.
+/// For one prompt with success rate p a group is mixed with chance 1 - p^G - (1-p)^G. Up to the size sampled, p^G is
+/// estimated without bias by the share of the sampled completions' subsets of that size which are all alike. Beyond it,
+/// the mean chance of being alike is carried on at the rate of its last two sizes; it falls ever more slowly with the
+/// size, so the result for a larger group is a bound from above, and the counted share one from below.
 fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
     let sampled = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
     let alike = if sampled == 0 {
@@ -194,7 +202,11 @@ fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
         let (last, before) = (alike(signal, sampled), alike(signal, sampled.saturating_sub(1)));
         last * (last / before.max(f64::MIN_POSITIVE)).powi((size - sampled) as i32)
     };
-    OtherGroupSize { completions_per_prompt: size, informative: (1.0 - alike).clamp(0.0, 1.0), is_bound: size > sampled }
+    OtherGroupSize {
+        completions_per_prompt: size,
+        informative: (1.0 - alike).clamp(0.0, 1.0),
+        is_bound: size > sampled,
+    }
 }
 
 /// Mean over the prompts of the share of subsets of `size` completions whose rewards are all equal.
@@ -203,8 +215,11 @@ fn alike(signal: &Signal, size: usize) -> f64 {
         let mut rewards = group.rewards.clone();
         rewards.sort_by(f64::total_cmp);
         // C(k, size) / C(n, size) as a product.
-        let subsets =
-            |k: usize| (0..size).map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64).product::<f64>();
+        let subsets = |k: usize| {
+            (0..size)
+                .map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64)
+                .product::<f64>()
+        };
         rewards.chunk_by(|a, b| a == b).map(|equal| subsets(equal.len())).sum::<f64>()
     };
     signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
@@ -248,7 +263,10 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         Verdict::CanLearn => can_learn(report, settings, &informative, &mut changes),
         Verdict::NothingToLearn => {
             changes.push("train on harder prompts, or score values too ([[reward]] part = \"fields\")".to_owned());
-            changes.push("if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`".to_owned());
+            changes.push(
+                "if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`"
+                    .to_owned(),
+            );
             format!(
                 "the base already solves the task: {} of the groups earn the full reward, and {informative}",
                 percent_short(report.all_max)
@@ -266,7 +284,10 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             if report.tiers.invalid > report.tiers.unparsable {
                 changes.push("set graded = true under [score], so that near misses earn partial credit".to_owned());
             }
-            changes.push("or show the model the format first: supervised fine-tuning on `expected`, or a larger model".to_owned());
+            changes.push(
+                "or show the model the format first: supervised fine-tuning on `expected`, or a larger model"
+                    .to_owned(),
+            );
             format!(
                 "{} of the groups have equal rewards below the maximum, and {informative}: zero variance gives no gradient",
                 percent_short(report.all_min + report.all_equal)
@@ -274,7 +295,10 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
         }
     };
     if report.prompts < LEAST_PROMPTS {
-        changes.push(format!("only {} prompts were sampled; sample {LEAST_PROMPTS} or more for a narrower interval", report.prompts));
+        changes.push(format!(
+            "only {} prompts were sampled; sample {LEAST_PROMPTS} or more for a narrower interval",
+            report.prompts
+        ));
     }
     Advice { verdict, why, changes }
 }
@@ -296,13 +320,22 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
         ));
     }
     if report.tiers.valid >= MOSTLY_VALID {
-        changes.push("most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned());
+        changes.push(
+            "most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned(),
+        );
     }
     if report.tiers.valid < RARELY_VALID {
         changes.push("almost no completion is valid yet: set graded = true for partial credit".to_owned());
     }
-    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE { ", though the sample is too small to be sure" } else { "" };
-    format!("{informative}{unsure}: about {per_step:.1} of {} groups per step are informative", settings.prompt_groups_per_step)
+    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE {
+        ", though the sample is too small to be sure"
+    } else {
+        ""
+    };
+    format!(
+        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative",
+        settings.prompt_groups_per_step
+    )
 }
 
 /// What to do about a failure that most completions share.
@@ -338,7 +371,8 @@ mod tests {
         Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], truncated: 0, failures }
     }
 
-    const SETTINGS: SignalSettings = SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
+    const SETTINGS: SignalSettings =
+        SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
 
     #[test]
     fn verdicts() {
@@ -367,7 +401,12 @@ mod tests {
             &signal(0, 0, 32),
             SETTINGS,
             CannotLearn,
-            &["equal rewards below the maximum", "most common failure: prose (100%", "JSON and nothing else", "larger model"],
+            &[
+                "equal rewards below the maximum",
+                "most common failure: prose (100%",
+                "JSON and nothing else",
+                "larger model",
+            ],
         );
         check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6.2% of the groups are mixed"]);
         check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
@@ -379,7 +418,12 @@ mod tests {
         let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
         check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
         let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
-        check(&cut, SETTINGS, CannotLearn, &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"]);
+        check(
+            &cut,
+            SETTINGS,
+            CannotLearn,
+            &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"],
+        );
         let mut leaks = signal(0, 0, 32);
         leaks.failures = [0; 11];
         leaks.failures[4] = 256;
@@ -402,10 +446,12 @@ mod tests {
         // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
         check(&half, 16, 0.5);
         // Three rewards, two of them equal: one pair of six is alike.
-        let group = GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], signal: GroupSignal::Mixed };
+        let group =
+            GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], signal: GroupSignal::Mixed };
         check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
         let report = judge(&half, &SETTINGS);
-        let sizes: Vec<_> = report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
+        let sizes: Vec<_> =
+            report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
         assert_eq!(sizes, [(4, false), (16, true)]);
     }
 

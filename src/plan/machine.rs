@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// The memory that this process may have: the machine's, or its control group's limit where that is lower. None where the system does not say.
+/// The memory that this process may have: the machine's, or its control group's limit where that is lower. None where
+/// the system does not say.
 pub fn memory_limit_bytes() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text, "MemTotal"));
     machine.into_iter().chain(control_group_limit()).min()

@@ -1,4 +1,5 @@
-//! Memory by part, in bytes: what stays for the whole run, and what the rollout and the training need in turn; the parts of a run on a CPU.
+//! Memory by part, in bytes: what stays for the whole run, and what the rollout and the training need in turn; the
+//! parts of a run on a CPU.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,24 +62,32 @@ pub struct Memory {
     pub machine_bytes: Option<u64>,
 }
 
-/// The program, a tokenizer, the prompts' texts and what the allocator holds back: a run of the embedded model peaks so far above the other parts (184 MB
-/// of 167 MB, where the program alone takes 17 MB), and no farther.
+/// The program, a tokenizer, the prompts' texts and what the allocator holds back: a run of the embedded model peaks so
+/// far above the other parts (184 MB of 167 MB, where the program alone takes 17 MB), and no farther.
 const PROGRAM_BYTES: usize = 24_000_000;
 /// A backward needs a layer's gradients beside its activations.
 const LAYER_WORK: usize = 2;
-/// Completions that a thread of a CPU decodes together. Fixed, so that a rollout does not depend on how many cores the machine has.
+/// Completions that a thread of a CPU decodes together. Fixed, so that a rollout does not depend on how many cores the
+/// machine has.
 pub const CPU_DECODE_ROWS: usize = 32;
 /// Completion rows that go through the head together.
 pub const HEAD_ROWS: usize = 2048;
 /// Every number is f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;
 
-/// The parts of a run on a CPU, where each thread has a micro-batch or a shard of a rollout. Sizes are those of the longest prompts and completions that
-/// the configuration allows: a plan that fits, fits.
-pub fn cpu_memory(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: usize, machine_bytes: Option<u64>) -> Memory {
+/// The parts of a run on a CPU, where each thread has a micro-batch or a shard of a rollout. Sizes are those of the
+/// longest prompts and completions that the configuration allows: a plan that fits, fits.
+pub fn cpu_memory(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    threads: usize,
+    machine_bytes: Option<u64>,
+) -> Memory {
     let recompute = config.recompute_activations == Recompute::Always;
     let parts = parts(model, config, data, threads.max(1), recompute);
-    let peak_recomputed_bytes = if recompute { peak(&parts) } else { peak(&self::parts(model, config, data, threads.max(1), true)) };
+    let peak_recomputed_bytes =
+        if recompute { peak(&parts) } else { peak(&self::parts(model, config, data, threads.max(1), true)) };
     Memory { peak_bytes: peak(&parts), peak_recomputed_bytes, parts, machine_bytes }
 }
 
@@ -90,7 +99,13 @@ pub(super) fn peak(parts: &[MemoryPart]) -> u64 {
     sum(Phase::Always) + rollout.max(training)
 }
 
-fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: usize, recompute: bool) -> Vec<MemoryPart> {
+fn parts(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    threads: usize,
+    recompute: bool,
+) -> Vec<MemoryPart> {
     let shape = ModelShape::of(model);
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
@@ -100,7 +115,8 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
     // A micro-batch is never smaller than one completion with its prompt, nor larger than the step.
     let tokens = config.tokens_per_micro_batch.max(whole_group).min(step);
     let in_flight = threads.min(step.div_ceil(tokens.max(1))).max(1);
-    let completions = config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
+    let completions =
+        config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
     let decoding = completions.min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     let prompts = decoding.div_ceil(config.completions_per_prompt);
     let predicted = tokens.min(HEAD_ROWS);
@@ -112,16 +128,29 @@ fn parts(model: &ModelConfig, config: &TrainConfig, data: &DataShape, threads: u
         ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { 4 * trainable }),
         ("AdamW moments (f32)", Phase::Always, 8 * trainable),
         ("frozen reference", Phase::Always, NUMBER_BYTES * reference),
-        ("KV cache, prompts", Phase::Rollout, prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES),
+        (
+            "KV cache, prompts",
+            Phase::Rollout,
+            prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES,
+        ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
         // One buffer that sums, and one for each micro-batch in progress.
         ("gradients", Phase::Training, (1 + in_flight) * 4 * trainable),
         ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
-        ("activations, one layer", Phase::Training, in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES),
-        ("logits of a head chunk and gradient", Phase::Training, in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES)),
+        (
+            "activations, one layer",
+            Phase::Training,
+            in_flight * tokens * LAYER_WORK * shape.layer_activations_per_token * NUMBER_BYTES,
+        ),
+        (
+            "logits of a head chunk and gradient",
+            Phase::Training,
+            in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES),
+        ),
     ];
-    let part = |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
+    let part =
+        |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     found.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
 }
 

@@ -15,10 +15,12 @@ use crate::hub::ModelConfig;
 
 pub use disk::{COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_decode_rows, gpu_memory,
-    longest_sequence, step_tokens,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit,
+    gpu_decode_rows, gpu_memory, longest_sequence, step_tokens,
 };
-pub use learnability::{Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge};
+pub use learnability::{
+    Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge,
+};
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
@@ -37,9 +39,11 @@ pub struct DataShape {
     pub eval_rows: usize,
     /// Prompts of the test set.
     pub test_rows: usize,
-    /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not known.
+    /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not
+    /// known.
     pub mean_completion_tokens: f64,
-    /// The least that it can be: below the other where not every completion that was sampled came to its end, 0 where none was sampled.
+    /// The least that it can be: below the other where not every completion that was sampled came to its end, 0 where
+    /// none was sampled.
     pub least_completion_tokens: f64,
 }
 

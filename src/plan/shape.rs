@@ -35,7 +35,15 @@ impl ModelShape {
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
         // [outputs, inputs] of q, k, v, o, gate, up, down.
-        let matrices = [(query, hidden), (key, hidden), (key, hidden), (hidden, query), (inner, hidden), (inner, hidden), (hidden, inner)];
+        let matrices = [
+            (query, hidden),
+            (key, hidden),
+            (key, hidden),
+            (hidden, query),
+            (inner, hidden),
+            (inner, hidden),
+            (hidden, inner),
+        ];
         let layer_matrices = layers * matrices.iter().map(|(outputs, inputs)| outputs * inputs).sum::<usize>();
         let table = config.vocab_size * hidden;
         let head_norms = if config.architecture == Architecture::Qwen3 { 2 * config.head_dim } else { 0 };
@@ -52,7 +60,8 @@ impl ModelShape {
             lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),
             key_values_per_token: layers * 2 * key,
             packed_per_token: layers * (query + 2 * key),
-            // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result; gate, up and their product.
+            // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result;
+            // gate, up and their product.
             layer_activations_per_token: 4 * hidden + 2 * (query + 2 * key) + query + 3 * inner,
             hidden,
             layers,
@@ -61,7 +70,8 @@ impl ModelShape {
         }
     }
 
-    /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through the head.
+    /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through
+    /// the head.
     pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
         let attention = 4.0 * (self.layers * self.query_width) as f64 * context;
         rows * (2.0 * self.layer_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
@@ -88,7 +98,10 @@ pub(super) mod tests {
 
     /// The defaults, with these keys set.
     pub(in crate::plan) fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
+            .resolve()
+            .unwrap()
+            .config
     }
 
     pub(crate) fn qwen3_8b() -> ModelConfig {

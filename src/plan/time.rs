@@ -48,7 +48,8 @@ impl Speed {
     }
 }
 
-/// Seconds of a run, if every group is mixed: others are sampled but not trained on. An upper bound where [`Self::is_upper_bound`] says so.
+/// Seconds of a run, if every group is mixed: others are sampled but not trained on. An upper bound where
+/// [`Self::is_upper_bound`] says so.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     /// Prompts of one step.
@@ -68,7 +69,8 @@ pub struct Time {
     pub training_tokens: f64,
     /// Evals of the eval set, start and end included.
     pub evals: u64,
-    /// Every completion is counted at `max_completion_tokens`, since how long they will be is not known: all seconds and tokens here are at most so many.
+    /// Every completion is counted at `max_completion_tokens`, since how long they will be is not known: all seconds
+    /// and tokens here are at most so many.
     #[serde(default)]
     pub is_upper_bound: bool,
     /// One step with completions no longer than those that were seen; the same as above where that is known.
@@ -80,18 +82,37 @@ pub struct Time {
 }
 
 /// The time of a run that recomputes activations or not.
-pub fn time(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed, recompute: bool) -> Time {
+pub fn time(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    steps: u64,
+    speed: &Speed,
+    recompute: bool,
+) -> Time {
     let most = counted(model, config, data, steps, speed, recompute);
     if data.least_completion_tokens >= data.mean_completion_tokens {
         return most;
     }
     let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
     let least = counted(model, config, &shortest, steps, speed, recompute);
-    Time { is_upper_bound: true, least_seconds_per_step: least.seconds_per_step, least_total_seconds: least.total_seconds, ..most }
+    Time {
+        is_upper_bound: true,
+        least_seconds_per_step: least.seconds_per_step,
+        least_total_seconds: least.total_seconds,
+        ..most
+    }
 }
 
 /// The time with completions of the mean length.
-fn counted(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, speed: &Speed, recompute: bool) -> Time {
+fn counted(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    steps: u64,
+    speed: &Speed,
+    recompute: bool,
+) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
     let completions = groups * config.completions_per_prompt as f64;
@@ -99,7 +120,9 @@ fn counted(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u
     let decode = decode_seconds(&shape, data, completions, speed);
     let training = training_operations(model, config, data, recompute) / speed.training_per_second;
     let evals = evals(config, steps);
-    let greedy = |rows: usize| prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed);
+    let greedy = |rows: usize| {
+        prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed)
+    };
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
@@ -141,12 +164,14 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
     computing.max(bytes / bandwidth)
 }
 
-/// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more pass (its input's gradient), of a
-/// trained one two; recomputation, a reference, and the old log-probs of an interval's later steps one more each.
+/// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more
+/// pass (its input's gradient), of a trained one two; recomputation, a reference, and the old log-probs of an
+/// interval's later steps one more each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::of(model);
     let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
-    let predicted = (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * data.mean_completion_tokens;
+    let predicted =
+        (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * data.mean_completion_tokens;
     let context = (data.mean_prompt_tokens + data.mean_completion_tokens) / 2.0;
     let forward = shape.forward_operations(rows, context, predicted);
     let is_full = config.lora_rank == 0;
@@ -168,14 +193,16 @@ mod tests {
     /// Nothing held out.
     const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
 
-    /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical limits.
+    /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical
+    /// limits.
     #[test]
     fn qwen3_8b_at_the_physical_limits() {
         let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
         let speed = Speed::bound(&limits, 512);
         let found = time(&qwen3_8b(), &config(&[]), &TRAINING, 10, &speed, false);
-        let check =
-            |found: f64, expected: f64, within: f64| assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}");
+        let check = |found: f64, expected: f64, within: f64| {
+            assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}")
+        };
         // 960 prompt tokens x 13.9 GFLOP.
         check(found.prefill_seconds_per_step, 0.0135, 0.02);
         // 60 steps of 3.45 ms: the weights rule.
@@ -192,16 +219,25 @@ mod tests {
     /// Completions that did not end while they were measured may be as long as the limit or hardly longer than seen.
     #[test]
     fn unknown_lengths_give_a_range() {
-        let speed = Speed::bound(&GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 }, 512);
+        let speed = Speed::bound(
+            &GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 },
+            512,
+        );
         let of = |least, mean| {
             let data = DataShape { least_completion_tokens: least, mean_completion_tokens: mean, ..DATA };
             time(&qwen3_8b(), &config(&[]), &data, 10, &speed, false)
         };
         let (known, short, unknown) = (of(60.0, 60.0), of(10.0, 10.0), of(10.0, 60.0));
         assert!(!known.is_upper_bound && unknown.is_upper_bound);
-        assert_eq!((known.least_seconds_per_step, known.least_total_seconds), (known.seconds_per_step, known.total_seconds));
+        assert_eq!(
+            (known.least_seconds_per_step, known.least_total_seconds),
+            (known.seconds_per_step, known.total_seconds)
+        );
         assert_eq!((unknown.seconds_per_step, unknown.total_seconds), (known.seconds_per_step, known.total_seconds));
-        assert_eq!((unknown.least_seconds_per_step, unknown.least_total_seconds), (short.seconds_per_step, short.total_seconds));
+        assert_eq!(
+            (unknown.least_seconds_per_step, unknown.least_total_seconds),
+            (short.seconds_per_step, short.total_seconds)
+        );
         assert!(unknown.least_total_seconds < 0.5 * unknown.total_seconds);
     }
 
@@ -224,7 +260,8 @@ mod tests {
 
     #[test]
     fn evals_are_counted_as_the_loop_makes_them() {
-        let check = |steps, every: &str, expected| assert_eq!(evals(&config(&[every]), steps), expected, "{steps} {every}");
+        let check =
+            |steps, every: &str, expected| assert_eq!(evals(&config(&[every]), steps), expected, "{steps} {every}");
         check(10, "eval_every=0", 2);
         check(10, "eval_every=5", 3);
         check(11, "eval_every=5", 4);

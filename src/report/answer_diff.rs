@@ -1,4 +1,5 @@
-//! Two or three evals on the same prompts: joined by prompt and sample, with the significance of each pairwise difference.
+//! Two or three evals on the same prompts: joined by prompt and sample, with the significance of each pairwise
+//! difference.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +97,8 @@ impl Versus {
     /// Reads and compares evals.
     ///
     /// # Errors
-    /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what cannot be read.
+    /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what
+    /// cannot be read.
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
@@ -133,7 +135,9 @@ impl Versus {
         for other in &passes[1..] {
             warnings.extend(alike(&passes[0], other)?);
             if other.id == passes[0].id && other.id.target == "base" {
-                warnings.push("the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned());
+                warnings.push(
+                    "the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned(),
+                );
             }
         }
         let prompts = joined(&passes);
@@ -148,7 +152,8 @@ impl Versus {
             ));
         }
         let places = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-        let pairs = places.map(|(a, b)| PairedComparison::of((a, &passes[a].records), (b, &passes[b].records))).collect();
+        let pairs =
+            places.map(|(a, b)| PairedComparison::of((a, &passes[a].records), (b, &passes[b].records))).collect();
         Ok(Self { passes, pairs, prompts, warnings })
     }
 
@@ -165,7 +170,9 @@ impl Versus {
     /// As `runs versus --json` writes it.
     pub fn document(&self) -> Value {
         let pass = |pass: &Pass| {
-            let in_a_row = |calls| (compound(pass.summary.valid, calls), pass.summary.valid_interval.map(|rate| compound(rate, calls)));
+            let in_a_row = |calls| {
+                (compound(pass.summary.valid, calls), pass.summary.valid_interval.map(|rate| compound(rate, calls)))
+            };
             let [(ten, ten_interval), (fifty, fifty_interval)] = [10, 50].map(in_a_row);
             json!({
                 "name": pass.name, "folder": pass.id.folder, "step": pass.id.step, "set": pass.id.set, "target": pass.id.target,
@@ -181,7 +188,8 @@ impl Versus {
 
     /// The comparisons as `runs versus --json` and `eval --json` write them.
     pub fn comparisons(&self) -> Vec<Value> {
-        let document = |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
+        let document =
+            |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
         self.pairs.iter().map(document).collect()
     }
 
@@ -257,7 +265,9 @@ fn key(record: &EvalRecord) -> (&str, usize) {
 /// Warnings about two evals that can still be compared.
 fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
-    let unlike = |what: String| Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)));
+    let unlike = |what: String| {
+        Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)))
+    };
     if first.task != other.task {
         return unlike(format!("one is of the task {}, the other of {}", first.task, other.task));
     }
@@ -274,13 +284,18 @@ fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     }
     let differs = first.task_digest != other.task_digest;
     Ok(differs.then(|| {
-        format!("the tasks of {} and {} differ in files other than schema and prompts, such as task.toml", first.name, other.name)
+        format!(
+            "the tasks of {} and {} differ in files other than schema and prompts, such as task.toml",
+            first.name, other.name
+        )
     }))
 }
 
 fn joined(passes: &[Pass]) -> Vec<Asked> {
-    let places: Vec<BTreeMap<(&str, usize), usize>> =
-        passes.iter().map(|pass| pass.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect()).collect();
+    let places: Vec<BTreeMap<(&str, usize), usize>> = passes
+        .iter()
+        .map(|pass| pass.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect())
+        .collect();
     let asked = |record: &EvalRecord| {
         let records = places.iter().map(|places| places.get(&key(record)).copied()).collect::<Option<Vec<_>>>()?;
         Some(Asked { prompt_id: record.prompt_id.clone(), sample: record.sample, records })

@@ -1,4 +1,5 @@
-//! Runs side by side: configuration keys that differ, each metric at the last step, each eval that one has, results on the same prompts.
+//! Runs side by side: configuration keys that differ, each metric at the last step, each eval that one has, results on
+//! the same prompts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -48,7 +49,10 @@ impl RunsCompared {
             rows: runs.iter().map(RunRow::of).collect(),
             config: different_keys(runs),
             task_files: changed_files(runs),
-            metrics: names.into_iter().map(|name| (name.clone(), runs.iter().map(|run| run.metric(name, false)).collect())).collect(),
+            metrics: names
+                .into_iter()
+                .map(|name| (name.clone(), runs.iter().map(|run| run.metric(name, false)).collect()))
+                .collect(),
             evals: keys
                 .into_iter()
                 .map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect()))
@@ -60,12 +64,14 @@ impl RunsCompared {
     /// As `runs compare --json` writes it; `second` and `results` are those of the second run.
     pub fn document(&self) -> Value {
         let config: Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
-        let metrics: Map<String, Value> = self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
+        let metrics: Map<String, Value> =
+            self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
         let eval = |((step, set, target), found): &(PassKey, Vec<Option<Eval>>)| {
             let all: Vec<_> = found.iter().map(|eval| eval.as_ref().map(|eval| &eval.summary)).collect();
             json!({"step": step, "set": set, "target": target, "first": all.first(), "second": all.get(1), "all": all})
         };
-        let (evals, rows): (Vec<_>, Vec<_>) = (self.evals.iter().map(eval).collect(), self.rows.iter().map(RunRow::document).collect());
+        let (evals, rows): (Vec<_>, Vec<_>) =
+            (self.evals.iter().map(eval).collect(), self.rows.iter().map(RunRow::document).collect());
         json!({
             "first": rows.first(), "second": rows.get(1), "runs": rows,
             "config": config, "task_files": self.task_files, "metrics": metrics, "evals": evals,
@@ -89,7 +95,8 @@ impl RunsCompared {
             text.push_str("configurations are identical\n");
         }
         if !self.task_files.is_empty() {
-            let _ = writeln!(text, "tasks differ in {}: rates are not comparable", visible(&self.task_files.join(", ")));
+            let _ =
+                writeln!(text, "tasks differ in {}: rates are not comparable", visible(&self.task_files.join(", ")));
         }
         text.push('\n');
         for (name, values) in &self.metrics {
@@ -115,7 +122,9 @@ impl RunsCompared {
 fn different_keys(runs: &[Report]) -> Vec<(String, Vec<Value>)> {
     let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.directory.file().config.values()).collect();
     let Some(first) = configs.first() else { return Vec::new() };
-    let of_key = |index: usize| configs.iter().filter_map(|config| config.get(index)).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let of_key = |index: usize| {
+        configs.iter().filter_map(|config| config.get(index)).map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
     let all = first.iter().enumerate().map(|(index, (key, _))| (key.clone(), of_key(index)));
     all.filter(|(_, values)| values.windows(2).any(|pair| pair[0] != pair[1])).collect()
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use super::ReportError;
 use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
-use crate::run::{EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256};
+use crate::run::{
+    EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256,
+};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task, current_set_name};
 
@@ -57,7 +59,12 @@ impl EvalId {
     fn of_file(folder: &Path, name: &str) -> Option<Self> {
         let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
-        Some(Self { folder: folder.to_owned(), step: step.parse().ok()?, set: current_set_name(set).to_owned(), target: target.to_owned() })
+        Some(Self {
+            folder: folder.to_owned(),
+            step: step.parse().ok()?,
+            set: current_set_name(set).to_owned(),
+            target: target.to_owned(),
+        })
     }
 
     /// The end of its folder's name, which tells runs apart.
@@ -93,7 +100,9 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|pass| pass.step > 0 || pass.target != "trained");
     }
-    found.sort_by(|a, b| (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target)));
+    found.sort_by(|a, b| {
+        (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target))
+    });
     // A run that an older program began may have a file of either name.
     found.dedup();
     Ok(found)
@@ -107,8 +116,8 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &["test", "eval"])
 }
 
-/// The start and the result on the first of the sets where both were read. The result is [`RunState::result`]'s: where the best checkpoint is the start,
-/// both are the base's pass.
+/// The start and the result on the first of the sets where both were read. The result is [`RunState::result`]'s: where
+/// the best checkpoint is the start, both are the base's pass.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
@@ -122,7 +131,8 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
     let of_set = |set: &&str| {
         let base = passes.iter().find(|pass| pass.set == *set && pass.step == 0 && pass.target == "base")?;
         let result = known.as_ref().and_then(|(history, best)| history.result(set, *best));
-        let of_result = |pass: &&EvalId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
+        let of_result =
+            |pass: &&EvalId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
         let trained = || passes.iter().filter(|pass| pass.set == *set && (pass.target == "trained" || pass.step == 0));
         let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
@@ -166,9 +176,13 @@ impl Pass {
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self { name, task: own, .. } = &self;
-            return Err(ReportError::Unlike(format!("{name} is of task {own}: it cannot be scored with the schema of {}", task.name)));
+            return Err(ReportError::Unlike(format!(
+                "{name} is of task {own}: it cannot be scored with the schema of {}",
+                task.name
+            )));
         }
-        let answers: Vec<_> = self.records.iter().map(|record| (record.completion.as_str(), self.rows.get(&record.prompt_id))).collect();
+        let answers: Vec<_> =
+            self.records.iter().map(|record| (record.completion.as_str(), self.rows.get(&record.prompt_id))).collect();
         let scores = scorer.score_all(&answers);
         for (record, score) in self.records.iter_mut().zip(scores) {
             record.score = serde_json::to_value(&score).unwrap_or_default();
@@ -190,7 +204,11 @@ mod tests {
     fn files_and_names() {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
             let found = EvalId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
-            assert_eq!(found.as_ref().map(|pass| (pass.step, pass.set.as_str(), pass.target.as_str())), expected, "{name}");
+            assert_eq!(
+                found.as_ref().map(|pass| (pass.step, pass.set.as_str(), pass.target.as_str())),
+                expected,
+                "{name}"
+            );
             if let Some(found) = found {
                 assert!(found.path().ends_with(Path::new("evals").join(name)), "{name}");
                 assert_eq!(found.short_folder(), "6sx3dn");
@@ -204,6 +222,9 @@ mod tests {
         // A run of an older program.
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
         let old = EvalId::of_file(&run, "step-000000-proof-base.jsonl").unwrap();
-        assert!(old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(), "{old:?}");
+        assert!(
+            old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(),
+            "{old:?}"
+        );
     }
 }

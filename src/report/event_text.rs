@@ -1,4 +1,5 @@
-//! An event as one line of text, the same in the output of `train`, in `runs attach`, on the Live screen and in the HTML report.
+//! An event as one line of text, the same in the output of `train`, in `runs attach`, on the Live screen and in the
+//! HTML report.
 
 use serde_json::Value;
 
@@ -41,29 +42,34 @@ pub const STEP_METRICS: [(&str, MetricText); 9] = [
     ("tokens_per_second/train", |rate| format!("{rate:.0} tok/s trained")),
 ];
 
-/// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device. `total_steps` is 0 where it is unknown.
-/// The text may hold what others wrote: whoever prints it masks secrets and control characters.
+/// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device.
+/// `total_steps` is 0 where it is unknown. The text may hold what others wrote: whoever prints it masks secrets and
+/// control characters.
 pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)> {
     let info = |text: String| Some((Level::Info, text));
     match event {
         EventBody::Run(run) => info(format!("run {} on {}, {} steps", run.id, run.device, run.total_steps)),
         EventBody::Memory(memory) => info(memory_text(memory)),
         EventBody::Step(step) => Some((Level::Step, step_text(step, total_steps))),
-        EventBody::Eval(eval) => Some((if eval.who() == "base" { Level::Base } else { Level::Trained }, eval_text(eval))),
+        EventBody::Eval(eval) => {
+            Some((if eval.who() == "base" { Level::Base } else { Level::Trained }, eval_text(eval)))
+        }
         EventBody::Checkpoint(Checkpoint { step, why, bytes: size, .. }) => {
             info(format!("step {step}: checkpoint saved ({why}), {}", bytes(*size)))
         }
         EventBody::Alert(alert) => Some((alert_level(alert), alert_text(alert))),
         // The note that follows says the same.
         EventBody::Control(control) if control.verb == "annotate" => None,
-        EventBody::Control(control) => {
-            Some((Level::Request, format!("step {}: requested: {} (user {})", control.step, control_text(control), control.user_id)))
-        }
+        EventBody::Control(control) => Some((
+            Level::Request,
+            format!("step {}: requested: {} (user {})", control.step, control_text(control), control.user_id),
+        )),
         EventBody::Note(note) => Some((Level::Request, format!("note: {}", note.text))),
         EventBody::Recovered(recovered) => Some((Level::Warning, format!("recovered: {}", recovered.text))),
-        EventBody::End(end) => {
-            Some((end_level(end), format!("{} after step {}: {} ({})", end.status, end.step, end.cause, duration(end.seconds))))
-        }
+        EventBody::End(end) => Some((
+            end_level(end),
+            format!("{} after step {}: {} ({})", end.status, end.step, end.cause, duration(end.seconds)),
+        )),
         EventBody::Phase(phase) if ["paused", "waiting"].contains(&phase.phase.as_str()) => info(phase.phase.clone()),
         _ => None,
     }
@@ -73,7 +79,8 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
 pub fn alert_text(alert: &Alert) -> String {
     let Alert { rule, level, step, sentence, suggestion, cleared, .. } = alert;
     let rule = alert_name(rule);
-    let text = if *cleared { format!("resolved: {rule}") } else { format!("{level} ({rule}): {sentence} {suggestion}") };
+    let text =
+        if *cleared { format!("resolved: {rule}") } else { format!("{level} ({rule}): {sentence} {suggestion}") };
     format!("step {step}: {}", text.trim_end())
 }
 
@@ -97,7 +104,8 @@ pub fn control_text(control: &Control) -> String {
         "stop" if flag("now") => "stop now".to_owned(),
         "stop" => "stop after the current step".to_owned(),
         _ => {
-            let arguments: Vec<String> = arguments.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
+            let arguments: Vec<String> =
+                arguments.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
             format!("{verb} {}", arguments.join(", ")).trim_end().to_owned()
         }
     }
@@ -121,7 +129,8 @@ fn end_level(end: &End) -> Level {
 }
 
 fn memory_text(memory: &Memory) -> String {
-    let shape = StepShape { tokens_per_micro_batch: memory.tokens_per_micro_batch, recompute: memory.recompute_activations };
+    let shape =
+        StepShape { tokens_per_micro_batch: memory.tokens_per_micro_batch, recompute: memory.recompute_activations };
     let [peak, usable, total] = [memory.peak_bytes, memory.usable_bytes, memory.total_bytes].map(bytes);
     format!("memory: peak {peak}, {usable} of {total} free; {shape}")
 }
@@ -155,10 +164,25 @@ mod tests {
             let found = event_text(&event, 120);
             assert_eq!(found.as_ref().map(|(level, text)| (*level, text.as_str())), expected, "{event:?}");
         };
-        let metrics = |values: &[(&str, f64)]| values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<BTreeMap<_, _>>();
-        let all = [("reward", 0.5), ("tiers/valid", 0.25), ("groups/frac_mixed", 1.0), ("kl", 0.0012), ("grad_norm", 0.5), ("other", 1.0)];
+        let metrics = |values: &[(&str, f64)]| {
+            values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect::<BTreeMap<_, _>>()
+        };
+        let all = [
+            ("reward", 0.5),
+            ("tiers/valid", 0.25),
+            ("groups/frac_mixed", 1.0),
+            ("kl", 0.0012),
+            ("grad_norm", 0.5),
+            ("other", 1.0),
+        ];
         let step = |values| Step { step: 12, seconds: 1.25, metrics: metrics(values) }.into();
-        check(step(&all), Some((Level::Step, "step  12/120  reward 0.500  valid  25.0%  mixed 100%  KL 0.0012  grad norm 0.500  1.2 s")));
+        check(
+            step(&all),
+            Some((
+                Level::Step,
+                "step  12/120  reward 0.500  valid  25.0%  mixed 100%  KL 0.0012  grad norm 0.500  1.2 s",
+            )),
+        );
         let none = "step  12/120  reward 0.500  no update (no mixed groups)  1.2 s";
         check(step(&all[..1]), Some((Level::Step, none)));
         check(step(&[("loss", 0.25)]), Some((Level::Step, "step  12/120  loss 0.2500  1.2 s")));
@@ -171,7 +195,10 @@ mod tests {
             cleared,
             ..Alert::default()
         };
-        check(alert(false).into(), Some((Level::Warning, "step 3: warning (zero variance): No group is mixed. Raise temperature.")));
+        check(
+            alert(false).into(),
+            Some((Level::Warning, "step 3: warning (zero variance): No group is mixed. Raise temperature.")),
+        );
         check(alert(true).into(), Some((Level::Good, "step 3: resolved: zero variance")));
         let named = |rule: &str| alert_text(&Alert { rule: rule.into(), cleared: true, ..Alert::default() });
         let words = ["all_best", "all_worst", "dead_groups_with_kl", "value_drift"].map(named);
@@ -185,9 +212,15 @@ mod tests {
             ..Control::default()
         };
         check(control("pause", &[]).into(), Some((Level::Request, "step 3: requested: pause (user 1000)")));
-        check(control("stop", &[("now", true.into())]).into(), Some((Level::Request, "step 3: requested: stop now (user 1000)")));
+        check(
+            control("stop", &[("now", true.into())]).into(),
+            Some((Level::Request, "step 3: requested: stop now (user 1000)")),
+        );
         let set = control("set", &[("learning_rate", "1e-5".into()), ("max_steps", 9.into())]);
-        check(set.into(), Some((Level::Request, "step 3: requested: set learning_rate = 1e-5, max_steps = 9 (user 1000)")));
+        check(
+            set.into(),
+            Some((Level::Request, "step 3: requested: set learning_rate = 1e-5, max_steps = 9 (user 1000)")),
+        );
         check(control("annotate", &[("text", "x".into())]).into(), None);
         check(Note { text: "x".into() }.into(), Some((Level::Request, "note: x")));
         check(Phase { step: 1, phase: "paused".into() }.into(), Some((Level::Info, "paused")));

@@ -3,7 +3,8 @@
 use super::RunRow;
 use crate::run::{Query, RunError};
 
-/// `invoice valid>0.9 and tags:kept`: each word stands in the run's id, name, task, model, status or tags, and the condition holds.
+/// `invoice valid>0.9 and tags:kept`: each word stands in the run's id, name, task, model, status or tags, and the
+/// condition holds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Filter {
     words: Vec<String>,
@@ -41,7 +42,8 @@ impl Filter {
         let known = [file.id.as_str(), &file.name, &file.task, &file.config.base_model, row.status.name()];
         let texts = || known.into_iter().chain(row.tags.iter().map(String::as_str));
         let has = |word: &String| texts().any(|text| text.to_lowercase().contains(word.as_str()));
-        self.words.iter().all(has) && self.query.as_ref().is_none_or(|query| query.matches(&|name| row.field(name, false)))
+        self.words.iter().all(has)
+            && self.query.as_ref().is_none_or(|query| query.matches(&|name| row.field(name, false)))
     }
 
     /// Whether a run of which only its id is known fits.

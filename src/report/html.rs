@@ -1,4 +1,5 @@
-//! A run, or answers side by side, as one self-contained HTML file. The markup is in `templates/`; every text in it is masked and escaped here.
+//! A run, or answers side by side, as one self-contained HTML file. The markup is in `templates/`; every text in it is
+//! masked and escaped here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,11 +44,19 @@ type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
 
 const CHARTS: [Metrics; 11] = [
     ("Reward", false, &[("reward", "")]),
-    ("Tiers of training completions", true, &[("tiers/valid", "valid"), ("tiers/invalid", "invalid"), ("tiers/unparsable", "unparsable")]),
+    (
+        "Tiers of training completions",
+        true,
+        &[("tiers/valid", "valid"), ("tiers/invalid", "invalid"), ("tiers/unparsable", "unparsable")],
+    ),
     (
         "Informative groups",
         true,
-        &[("groups/frac_mixed", "mixed"), ("groups/frac_all_best", "all max"), ("groups/frac_all_worst", "all min or all equal")],
+        &[
+            ("groups/frac_mixed", "mixed"),
+            ("groups/frac_all_best", "all max"),
+            ("groups/frac_all_worst", "all min or all equal"),
+        ],
     ),
     ("Reward std per group", false, &[("reward_std", "")]),
     ("Completion length, tokens", false, &[("completions/mean_length", "")]),
@@ -133,7 +142,8 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     )
 }
 
-/// Whatever a template prints goes through the formatter below: masked, made visible, escaped. Only what a macro returned and charts are markup already.
+/// Whatever a template prints goes through the formatter below: masked, made visible, escaped. Only what a macro
+/// returned and charts are markup already.
 fn render(template: &str, context: Value) -> Result<Page, ReportError> {
     let masked = Arc::new(AtomicUsize::new(0));
     let mut environment = Environment::new();
@@ -147,17 +157,22 @@ fn render(template: &str, context: Value) -> Result<Page, ReportError> {
         Ok(output.write_str(&markup)?)
     });
     let count = Arc::clone(&masked);
-    environment.add_filter("shorten", move |text: &str, most: usize| Value::from_safe_string(escaped(text, most, &count)));
+    environment
+        .add_filter("shorten", move |text: &str, most: usize| Value::from_safe_string(escaped(text, most, &count)));
     let text = environment.get_template(template)?.render(context)?;
     Ok(Page { text, masked: masked.load(Ordering::Relaxed) })
 }
 
-/// Text from anywhere as HTML: its secrets masked and counted, cut after `most` characters, its control characters made visible.
+/// Text from anywhere as HTML: its secrets masked and counted, cut after `most` characters, its control characters made
+/// visible.
 fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     let (clean, secrets) = redact(text);
     masked.fetch_add(secrets, Ordering::Relaxed);
     // Controls mean nothing in HTML, and some of them turn the reading direction around.
-    let visible = clean.chars().take(most).map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) });
+    let visible = clean
+        .chars()
+        .take(most)
+        .map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) });
     let cut = if clean.chars().nth(most).is_some() { "…" } else { "" };
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
@@ -175,7 +190,12 @@ impl Pair {
         let of = |set: &'static str| {
             let result = report.history.result(set, report.best())?;
             let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
-            Some(Self { set, after_name: result_name(result), before: read(0, "base")?, after: read(result.step, &result.target)? })
+            Some(Self {
+                set,
+                after_name: result_name(result),
+                before: read(0, "base")?,
+                after: read(result.step, &result.target)?,
+            })
         };
         of("test").or_else(|| of("eval"))
     }
@@ -215,10 +235,15 @@ fn result_section(report: &Report, result: &Eval, pair: Option<&Pair>) -> serde_
 fn charts(report: &Report) -> Vec<Value> {
     let mut drawn = Vec::new();
     let mut draw = |made: &Chart<'_>| drawn.push(Value::from_safe_string(chart(made)));
-    let marks: Vec<(u64, &str)> = report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
+    let marks: Vec<(u64, &str)> =
+        report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
     for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
-        let passes: Vec<_> =
-            report.history.evals.values().filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0)).collect();
+        let passes: Vec<_> = report
+            .history
+            .evals
+            .values()
+            .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0))
+            .collect();
         if passes.len() < 2 {
             continue;
         }
@@ -230,7 +255,8 @@ fn charts(report: &Report) -> Vec<Value> {
             ..Line::default()
         };
         let mut valid = line(1, "valid", &|summary| summary.valid);
-        valid.band = passes.iter().map(|eval| (eval.summary.valid_interval[0], eval.summary.valid_interval[1])).collect();
+        valid.band =
+            passes.iter().map(|eval| (eval.summary.valid_interval[0], eval.summary.valid_interval[1])).collect();
         let mut lines = vec![valid];
         if passes.iter().any(|eval| eval.summary.exact.is_some()) {
             lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
@@ -238,7 +264,8 @@ fn charts(report: &Report) -> Vec<Value> {
         draw(&Chart { title, lines, shares: true, marks: marks.clone() });
     }
     for (title, shares, metrics) in CHARTS {
-        let known: Vec<_> = metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
+        let known: Vec<_> =
+            metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
         if known.is_empty() {
             continue;
         }
@@ -249,7 +276,8 @@ fn charts(report: &Report) -> Vec<Value> {
                 lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
             }
             // Where a value is not finite the raw line shows it; the average continues.
-            let points = series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
+            let points =
+                series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
             lines.push(Line { label, color, points, ..Line::default() });
         }
         draw(&Chart { title, lines, shares, marks: Vec::new() });
@@ -263,8 +291,12 @@ fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
     let before: BTreeMap<(&str, usize), &EvalRecord> =
         pair.before.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record)).collect();
     let kind = |(is_valid, title): (bool, &str)| {
-        let pairs = pair.after.iter().filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
-        let found: Vec<_> = pairs.filter(|(before, after)| before.is_valid() != is_valid && after.is_valid() == is_valid).collect();
+        let pairs = pair
+            .after
+            .iter()
+            .filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
+        let found: Vec<_> =
+            pairs.filter(|(before, after)| before.is_valid() != is_valid && after.is_valid() == is_valid).collect();
         let shown = found
             .iter()
             .take(SHOWN)
@@ -280,9 +312,9 @@ fn answers(versus: &Versus, title: &str, passes: &[usize], found: Vec<&Asked>) -
     const SHOWN: usize = 20;
     let title = format!("{title}: {} of {} shown", found.len().min(SHOWN), found.len());
     let of = |asked: &Asked, pass: usize| Some(answer(&versus.passes[pass].name, versus.record(asked, pass)?));
-    let prompt =
-        |asked: &&Asked| json!({"id": asked.prompt_id, "answers": passes.iter().filter_map(|pass| of(asked, *pass)).collect::<Vec<_>>()});
-    (!found.is_empty()).then(|| json!({"title": title, "prompts": found.iter().take(SHOWN).map(prompt).collect::<Vec<_>>()}))
+    let prompt = |asked: &&Asked| json!({"id": asked.prompt_id, "answers": passes.iter().filter_map(|pass| of(asked, *pass)).collect::<Vec<_>>()});
+    (!found.is_empty())
+        .then(|| json!({"title": title, "prompts": found.iter().take(SHOWN).map(prompt).collect::<Vec<_>>()}))
 }
 
 fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
@@ -307,7 +339,8 @@ fn happenings(report: &Report) -> Vec<String> {
 }
 
 fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
-    let tiers: Vec<_> = TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
+    let tiers: Vec<_> =
+        TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
     let sentences: Vec<_> = pair.judged().map(|judged| judged.line().trim().to_owned()).collect();
     json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
 }
@@ -340,7 +373,11 @@ mod tests {
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let check = |text: &str, most: usize, expected: &str, secrets: usize| {
             let masked = AtomicUsize::new(0);
-            assert_eq!((escaped(text, most, &masked).as_str(), masked.load(Ordering::Relaxed)), (expected, secrets), "{text}");
+            assert_eq!(
+                (escaped(text, most, &masked).as_str(), masked.load(Ordering::Relaxed)),
+                (expected, secrets),
+                "{text}"
+            );
         };
         check("<a b=\"x\" c='y'>&", usize::MAX, "&lt;a b=&quot;x&quot; c=&#x27;y&#x27;&gt;&amp;", 0);
         check("a\u{202E}b\u{1b}[31m\n\t", usize::MAX, "a\u{FFFD}b␛[31m\n\t", 0);
@@ -367,9 +404,12 @@ mod tests {
         );
         let page = page.unwrap();
         assert!(
-            page.text.contains("&lt;i&gt;ghp_…(40 characters)&lt;") && !page.text.contains("<i>") && !page.text.contains(&token[4..20])
+            page.text.contains("&lt;i&gt;ghp_…(40 characters)&lt;")
+                && !page.text.contains("<i>")
+                && !page.text.contains(&token[4..20])
         );
-        // Every text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of columns, cells, the example's six.
+        // Every text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of
+        // columns, cells, the example's six.
         assert_eq!(page.masked, page.text.matches("ghp_…(40 characters)").count());
         // A name that a template gets wrong is an error, not an empty place.
         assert!(matches!(render("answers.html", context! { title => "x" }), Err(ReportError::Template(_))));

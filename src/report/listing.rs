@@ -40,8 +40,8 @@ impl Listing {
         &self.entries
     }
 
-    /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few runs that had to be read; once it
-    /// answers false, the rest is left out.
+    /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few
+    /// runs that had to be read; once it answers false, the rest is left out.
     #[must_use]
     pub fn refreshed(&self, places: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
         let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();

@@ -62,7 +62,8 @@ impl Report {
         let checkpoints = list_checkpoints(directory.path())?;
         let tags = read_tags(directory.path());
         let private = directory.check_private();
-        let warnings = [private.as_ref().err(), tags.as_ref().err()].into_iter().flatten().map(ToString::to_string).collect();
+        let warnings =
+            [private.as_ref().err(), tags.as_ref().err()].into_iter().flatten().map(ToString::to_string).collect();
         Ok(Self { directory, history, state, checkpoints, tags: tags.unwrap_or_default(), warnings })
     }
 
@@ -89,7 +90,9 @@ impl Report {
         let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
         let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
         let is_whole = (dropped_bytes, skipped, gaps, unknown) == (0, 0, 0, 0);
-        (!is_whole).then(|| format!("{dropped_bytes} torn bytes dropped, {skipped} unreadable lines, {gaps} events missing{newer}"))
+        (!is_whole).then(|| {
+            format!("{dropped_bytes} torn bytes dropped, {skipped} unreadable lines, {gaps} events missing{newer}")
+        })
     }
 
     /// The best of its checkpoints, by its own rule.
@@ -97,7 +100,8 @@ impl Report {
         self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
-    /// The eval that says how good the run's model is, on the test set where it was read, else on the eval set; see [`RunState::result`].
+    /// The eval that says how good the run's model is, on the test set where it was read, else on the eval set; see
+    /// [`RunState::result`].
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
         ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))
@@ -112,14 +116,20 @@ impl Report {
         let mut smoothing = Smoothing::new(SMOOTHING);
         if name.starts_with(SPARSE) {
             let steps = self.history.metrics.get("seconds")?.steps();
-            return steps.filter_map(|step| self.history.metric_at(name, step)).map(|value| smoothing.next(value)).last();
+            return steps
+                .filter_map(|step| self.history.metric_at(name, step))
+                .map(|value| smoothing.next(value))
+                .last();
         }
         self.history.metrics.get(name)?.values().iter().map(|value| smoothing.next(*value)).last()
     }
 
     /// Time of all steps.
     pub fn computed_seconds(&self) -> f64 {
-        self.history.metrics.get("seconds").map_or(0.0, |series| series.values().iter().filter(|value| value.is_finite()).sum())
+        self.history
+            .metrics
+            .get("seconds")
+            .map_or(0.0, |series| series.values().iter().filter(|value| value.is_finite()).sum())
     }
 }
 

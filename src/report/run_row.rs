@@ -95,9 +95,11 @@ impl RunRow {
     /// The row of a run that was read.
     pub fn of(report: &Report) -> Self {
         let history = &report.history;
-        let latest = |name: &String| LastValue { value: report.metric(name, false), smoothed: report.metric(name, true) };
+        let latest =
+            |name: &String| LastValue { value: report.metric(name, false), smoothed: report.metric(name, true) };
         let metrics = history.metrics.keys().map(|name| (name.clone(), latest(name)));
-        let series = |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
+        let series =
+            |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
         let evals: Vec<f64> = history
             .evals
             .values()
@@ -125,7 +127,8 @@ impl RunRow {
         }
     }
 
-    /// The rates that say how good the run's model is, with the set they were measured on; see [`crate::run::RunState::result`].
+    /// The rates that say how good the run's model is, with the set they were measured on; see
+    /// [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
         self.held_out.iter().find_map(|held_out| Some((held_out.set, &held_out.trained.as_ref()?.1)))
     }
@@ -141,7 +144,8 @@ impl RunRow {
         self.metrics.get(name).and_then(|latest| if smoothed { latest.smoothed } else { latest.value })
     }
 
-    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or a metric at the last step, `smoothed` or not.
+    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or a metric at the last step,
+    /// `smoothed` or not.
     pub fn field(&self, name: &str, smoothed: bool) -> Option<Field> {
         let file = self.directory.file();
         let text = |text: &str| Some(Field::Text(text.to_owned()));
@@ -169,7 +173,9 @@ impl RunRow {
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             _ => match name.strip_prefix("config.") {
-                Some(key) => file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value)),
+                Some(key) => {
+                    file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value))
+                }
                 None => self.metric(name, smoothed).map(Field::Number),
             },
         }
@@ -207,15 +213,19 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
 
 fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
-    let base = report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
+    let base =
+        report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
     let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 
-/// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal ones stay as they were.
+/// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal
+/// ones stay as they were.
 pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::Ordering {
     use std::cmp::Ordering;
-    let known = |field: &Option<Field>| field.as_ref().is_some_and(|field| !matches!(field, Field::Number(number) if number.is_nan()));
+    let known = |field: &Option<Field>| {
+        field.as_ref().is_some_and(|field| !matches!(field, Field::Number(number) if number.is_nan()))
+    };
     let found = match (&a, &b) {
         _ if known(&a) != known(&b) => return known(&b).cmp(&known(&a)),
         (Some(Field::Number(a)), Some(Field::Number(b))) => a.total_cmp(b),
@@ -225,9 +235,12 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
     if descending { found.reverse() } else { found }
 }
 
-/// Why a name is no field of these runs; `None` where it is one. A name that no run knows is a slip of the pen, not a condition that never holds.
+/// Why a name is no field of these runs; `None` where it is one. A name that no run knows is a slip of the pen, not a
+/// condition that never holds.
 pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Clone, smoothed: bool) -> Option<String> {
-    if FIELDS.contains(&name) || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some()) {
+    if FIELDS.contains(&name)
+        || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some())
+    {
         return None;
     }
     // Of a thousand runs the names are few.
@@ -265,7 +278,9 @@ mod tests {
 
     #[test]
     fn a_long_curve_keeps_its_ends() {
-        for (length, most) in [(0, CURVE), (1, CURVE), (47, CURVE), (48, CURVE), (49, CURVE), (1000, CURVE), (48, 10), (3, 10)] {
+        for (length, most) in
+            [(0, CURVE), (1, CURVE), (47, CURVE), (48, CURVE), (49, CURVE), (1000, CURVE), (48, 10), (3, 10)]
+        {
             let values: Vec<f64> = (0..length).map(f64::from).collect();
             let thin = spread(&values, most);
             let ends = (thin.first() == values.first(), thin.last() == values.last());

@@ -41,7 +41,8 @@ pub struct MetricComparison {
     /// Completions a prompt; of several, the counts are those of the first.
     #[serde(skip)]
     pub samples: usize,
-    /// Where no difference was found: prompts that would show one like this in four of five tries; `None` where one was found, or no number would.
+    /// Where no difference was found: prompts that would show one like this in four of five tries; `None` where one was
+    /// found, or no number would.
     #[serde(rename = "required_n")]
     pub needed: Option<usize>,
 }
@@ -50,7 +51,8 @@ impl MetricComparison {
     /// Both metrics of two evals; the second is `None` where no prompt of both has an expected answer.
     pub fn both(before: &[EvalRecord], after: &[EvalRecord]) -> (Self, Option<Self>) {
         // A prompt's completions are not independent of each other, so prompts are counted, each by its first.
-        let firsts = |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
+        let firsts =
+            |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
         let (first, second) = (firsts(before), firsts(after));
         let judged = |metric, comparison: Comparison, measure: fn(&EvalRecord) -> Option<bool>| {
             let samples = before.iter().chain(after).map(|record| record.sample + 1).max().unwrap_or(1);
@@ -61,7 +63,8 @@ impl MetricComparison {
             let test = paired_means(&differences, samples);
             Self::tested(metric, comparison, samples, test, || required_n_of_means(&differences, POWER))
         };
-        let exact = Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
+        let exact =
+            Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
         (judged("valid", Comparison::of(&first, &second), |record| Some(record.is_valid())), exact)
     }
 
@@ -69,7 +72,9 @@ impl MetricComparison {
     pub fn of(metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
-        Self::tested(metric, comparison, 1, paired_counts(fixed, broken, pairs), || required_n(share(fixed), share(broken), POWER))
+        Self::tested(metric, comparison, 1, paired_counts(fixed, broken, pairs), || {
+            required_n(share(fixed), share(broken), POWER)
+        })
     }
 
     fn tested(
@@ -111,7 +116,10 @@ impl MetricComparison {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (difference, pairs) = (points(&self.difference), self.n);
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
-        format!("{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n", self.sentence())
+        format!(
+            "{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n",
+            self.sentence()
+        )
     }
 }
 
@@ -146,7 +154,10 @@ mod tests {
 
     fn counted(fixed: usize, broken: usize, pairs: usize) -> MetricComparison {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
-        MetricComparison::of("valid", Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() })
+        MetricComparison::of(
+            "valid",
+            Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() },
+        )
     }
 
     #[test]
@@ -161,8 +172,7 @@ mod tests {
         check((5, 0, 500), Verdict::NoDifference, few);
         let none = "valid: no difference found (p = 1.0000)\n  +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
-        let better =
-            "valid: significantly better (p = 1.6e-61)\n  +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
+        let better = "valid: significantly better (p = 1.6e-61)\n  +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
         let worse = "valid: significantly worse (p = 0.0129)\n  -20.0 points [-34.2, -3.9]; 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
@@ -179,7 +189,9 @@ mod tests {
             ..EvalRecord::default()
         };
         let pass = |samples: usize, valid: usize, exact: usize| -> Vec<EvalRecord> {
-            (0..100 * samples).map(|at| record(at / samples, at % samples, at / samples < valid, at / samples < exact)).collect()
+            (0..100 * samples)
+                .map(|at| record(at / samples, at % samples, at / samples < valid, at / samples < exact))
+                .collect()
         };
         for samples in [1, 4] {
             let (valid, exact) = MetricComparison::both(&pass(samples, 20, 20), &pass(samples, 95, 5));
@@ -190,9 +202,13 @@ mod tests {
                 "{samples} samples"
             );
             // As many prompts, however many completions each has.
-            assert!((valid.difference.estimate - 0.75).abs() < 1e-12 && valid.p > 1e-24, "{samples} samples: {valid:?}");
+            assert!(
+                (valid.difference.estimate - 0.75).abs() < 1e-12 && valid.p > 1e-24,
+                "{samples} samples: {valid:?}"
+            );
         }
-        let unknown: Vec<EvalRecord> = pass(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
+        let unknown: Vec<EvalRecord> =
+            pass(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
         assert!(MetricComparison::both(&unknown, &unknown).1.is_none());
     }
 }

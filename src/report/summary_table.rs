@@ -44,7 +44,10 @@ pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
 pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     let Some(first) = passes.first() else { return Vec::new() };
     let cell = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |tagged| percent(tagged.valid));
-    let rows = first.by_tag.iter().map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
+    let rows = first
+        .by_tag
+        .iter()
+        .map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
     rows.collect()
 }
 

@@ -1,4 +1,5 @@
-//! A line chart as SVG: axes with round numbers, values that are not finite marked at the top, long series thinned without losing their spikes.
+//! A line chart as SVG: axes with round numbers, values that are not finite marked at the top, long series thinned
+//! without losing their spikes.
 
 use crate::format::percent_short;
 use std::fmt::Write;
@@ -43,7 +44,10 @@ const MOST_POINTS: usize = 800;
 /// The chart as an `svg` element; without any finite value a sentence says so.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
     let finite = || chart.lines.iter().flat_map(|line| &line.points).filter(|(_, value)| value.is_finite());
-    let mut text = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>", chart.title);
+    let mut text = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>",
+        chart.title
+    );
     let _ = write!(text, "<text class=\"title\" x=\"{LEFT}\" y=\"16\">{}</text>", chart.title);
     if finite().next().is_none() {
         let _ = write!(text, "<text class=\"tick\" x=\"{LEFT}\" y=\"60\">no values</text></svg>");
@@ -97,7 +101,8 @@ impl Frame {
 
 /// The values' range, widened to round numbers; never empty.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     let (low, high) = if high - low > 1e-9 * high.abs().max(low.abs()) {
         (low, high)
     } else {
@@ -111,7 +116,11 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 /// 1, 2, 2.5 or 5 times a power of ten, at least `step`.
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
-    [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|round| *round >= step * 0.999_999).unwrap_or(step)
+    [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|round| *round >= step * 0.999_999)
+        .unwrap_or(step)
 }
 
 fn axes(text: &mut String, chart: &Chart<'_>, frame: &Frame) {
@@ -133,7 +142,11 @@ fn axes(text: &mut String, chart: &Chart<'_>, frame: &Frame) {
     let mut at = (frame.first as u64).next_multiple_of(step);
     while at as f64 <= frame.last {
         let x = frame.x(at);
-        let _ = write!(text, "<text class=\"tick\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{at}</text>", HEIGHT - BOTTOM + 15.0);
+        let _ = write!(
+            text,
+            "<text class=\"tick\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{at}</text>",
+            HEIGHT - BOTTOM + 15.0
+        );
         at += step;
     }
 }
@@ -175,7 +188,11 @@ fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
     let lost: Vec<(u64, f64)> = line.points.iter().copied().filter(|(_, value)| !value.is_finite()).collect();
     for (step, _) in lost.iter().step_by(lost.len().div_ceil(60).max(1)) {
         let (x, y) = (frame.x(*step), TOP);
-        let _ = write!(text, "<path class=\"lost\" d=\"M{:.1} {y}h6l-3 -5z\"><title>step {step}: not finite</title></path>", x - 3.0);
+        let _ = write!(
+            text,
+            "<path class=\"lost\" d=\"M{:.1} {y}h6l-3 -5z\"><title>step {step}: not finite</title></path>",
+            x - 3.0
+        );
     }
 }
 
@@ -238,7 +255,10 @@ mod tests {
     fn round_numbers() {
         let check = |low: f64, high: f64, expected: (f64, f64)| {
             let found = range([low, high].into_iter());
-            assert!((found.0 - expected.0).abs() < 1e-9 && (found.1 - expected.1).abs() < 1e-9, "{low} {high}: {found:?}");
+            assert!(
+                (found.0 - expected.0).abs() < 1e-9 && (found.1 - expected.1).abs() < 1e-9,
+                "{low} {high}: {found:?}"
+            );
         };
         check(0.0, 1.0, (0.0, 1.0));
         check(0.13, 0.87, (0.0, 1.0));
@@ -258,7 +278,8 @@ mod tests {
 
     #[test]
     fn spikes_survive_thinning() {
-        let points: Vec<(u64, f64)> = (0..100_000).map(|step| (step, if step == 54_321 { 9.0 } else { (step % 7) as f64 })).collect();
+        let points: Vec<(u64, f64)> =
+            (0..100_000).map(|step| (step, if step == 54_321 { 9.0 } else { (step % 7) as f64 })).collect();
         let thin = thinned(&points, 800);
         assert!(thin.len() <= 802 && thin.contains(&(54_321, 9.0)), "{}", thin.len());
         assert!(thin.is_sorted_by_key(|(step, _)| *step));
@@ -268,8 +289,11 @@ mod tests {
     #[test]
     fn values_that_are_not_finite_break_the_line_and_are_marked() {
         let points = vec![(1, 0.5), (2, 0.6), (3, f64::NAN), (4, 0.2)];
-        let text =
-            chart(&Chart { title: "loss", lines: vec![Line { label: "loss", color: 1, points, ..Line::default() }], ..Chart::default() });
+        let text = chart(&Chart {
+            title: "loss",
+            lines: vec![Line { label: "loss", color: 1, points, ..Line::default() }],
+            ..Chart::default()
+        });
         assert_eq!((text.matches("<polyline").count(), text.matches("step 3: not finite").count()), (2, 1), "{text}");
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
         let nothing = Line { points: vec![(1, f64::NAN)], ..Line::default() };

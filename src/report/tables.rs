@@ -9,18 +9,22 @@ use serde_json::{Value, json};
 use crate::run::RunState;
 use crate::secrets::visible;
 
-/// Rows as aligned columns, two blanks between them, each cell on one line. `align` has a letter for each column, `r` for right; its last is that of all
-/// further columns.
+/// Rows as aligned columns, two blanks between them, each cell on one line. `align` has a letter for each column, `r`
+/// for right; its last is that of all further columns.
 pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
     let shown: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
-    let width = |column: usize| shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
     let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
     let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
         let width = widths[column];
         if is_right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
     };
-    let line = |row: &Vec<Cow<'_, str>>| row.iter().enumerate().map(aligned).collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n";
+    let line = |row: &Vec<Cow<'_, str>>| {
+        row.iter().enumerate().map(aligned).collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
     shown.iter().map(line).collect()
 }
 
@@ -34,7 +38,10 @@ pub fn csv(history: &RunState) -> String {
     for step in steps(history) {
         let _ = write!(text, "{step}");
         for name in history.metrics.keys() {
-            let value = history.metric_at(name, step).filter(|value| value.is_finite()).map_or_else(String::new, |value| value.to_string());
+            let value = history
+                .metric_at(name, step)
+                .filter(|value| value.is_finite())
+                .map_or_else(String::new, |value| value.to_string());
             let _ = write!(text, ",{value}");
         }
         text.push('\n');
@@ -45,7 +52,8 @@ pub fn csv(history: &RunState) -> String {
 /// One object a step; a number that is not finite is null.
 pub fn json_lines(history: &RunState) -> Vec<Value> {
     let line = |step: u64| {
-        let values = history.metrics.keys().filter_map(|name| Some((name.clone(), json!(history.metric_at(name, step)?))));
+        let values =
+            history.metrics.keys().filter_map(|name| Some((name.clone(), json!(history.metric_at(name, step)?))));
         std::iter::once(("step".to_owned(), json!(step))).chain(values).collect()
     };
     steps(history).into_iter().map(line).collect()
@@ -73,7 +81,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows = [["", "a", "b"], ["long\tname", "1", "22%"], ["x", "10", "5%"]].map(|row| row.map(str::to_owned).to_vec());
+        let rows =
+            [["", "a", "b"], ["long\tname", "1", "22%"], ["x", "10", "5%"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(text_table(&rows, "lr"), "            a    b\nlong name   1  22%\nx          10   5%\n");
         assert_eq!(text_table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"), "a\nb  c\n");
         assert_eq!(text_table(&[], "l"), "");

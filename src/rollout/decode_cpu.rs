@@ -1,4 +1,5 @@
-//! A few prompts decoded together on one thread: prefill once a prompt, then one token a row and step until every row has ended.
+//! A few prompts decoded together on one thread: prefill once a prompt, then one token a row and step until every row
+//! has ended.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -47,7 +48,9 @@ pub(super) fn decode(
 ) -> Result<Vec<Vec<Completion>>> {
     check(model, requests, sampling)?;
     let mut finished: Vec<Vec<Completion>> = requests.iter().map(|_| Vec::new()).collect();
-    let Some((mut rows, caches, mut logits)) = prefill(model, adapters, requests, sampling)? else { return Ok(finished) };
+    let Some((mut rows, caches, mut logits)) = prefill(model, adapters, requests, sampling)? else {
+        return Ok(finished);
+    };
     let mut ended = Vec::with_capacity(rows.len());
     loop {
         threads.check()?;
@@ -84,11 +87,20 @@ pub(super) fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) 
     Ok(())
 }
 
-fn prefill(model: &Decoder, adapters: Adapters, requests: &[Request], sampling: &Sampling) -> Result<Option<(Vec<Row>, KvCache, Tensor)>> {
+fn prefill(
+    model: &Decoder,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+) -> Result<Option<(Vec<Row>, KvCache, Tensor)>> {
     let (batch, prefixes, last_rows) = prefill_batch(requests);
-    let samples = requests.iter().enumerate().flat_map(|(request, wanted)| (0..wanted.samples as u32).map(move |sample| (request, sample)));
+    let samples = requests
+        .iter()
+        .enumerate()
+        .flat_map(|(request, wanted)| (0..wanted.samples as u32).map(move |sample| (request, sample)));
     let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
-    let row = |(slot, ((request, sample), prefix))| Row { request, sample, slot, prefix, completion: completion.clone() };
+    let row =
+        |(slot, ((request, sample), prefix))| Row { request, sample, slot, prefix, completion: completion.clone() };
     let rows: Vec<Row> = samples.zip(prefixes).enumerate().map(row).collect();
     if rows.is_empty() {
         return Ok(None);
@@ -117,7 +129,10 @@ fn sample(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampli
         .map(|row| {
             let position = row.completion.token_ids.len() as u32;
             let request = &requests[row.request];
-            uniform(sampling.seed, SampleKey { step: request.step, prompt: request.prompt_number, sample: row.sample, position })
+            uniform(
+                sampling.seed,
+                SampleKey { step: request.step, prompt: request.prompt_number, sample: row.sample, position },
+            )
         })
         .collect();
     sample_tokens(logits, sampling.temperature, &uniforms)
@@ -135,8 +150,10 @@ fn has_ended(row: &mut Row, sampling: &Sampling) -> bool {
 /// Feeds each row's newest token through the model -> [rows, vocabulary].
 fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &KvCache) -> Result<Tensor> {
     let newest: Vec<u32> = rows.iter().filter_map(|row| row.completion.token_ids.last().copied()).collect();
-    let places: Vec<DecodeRow> =
-        rows.iter().map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() }).collect();
+    let places: Vec<DecodeRow> = rows
+        .iter()
+        .map(|row| DecodeRow { slot: row.slot, prefix: row.prefix, length: row.completion.token_ids.len() })
+        .collect();
     let positions: Vec<u32> = places.iter().map(|place| (place.prefix.1 + place.length - 1) as u32).collect();
     let positions = Tensor::from_vec(positions, rows.len(), model.device())?;
     let newest = Tensor::from_vec(newest, rows.len(), model.device())?;

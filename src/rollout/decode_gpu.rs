@@ -1,4 +1,5 @@
-//! Prompts decoded together on a GPU: the step is recorded once as a graph and started for every token, and the host only looks now and then at who has ended.
+//! Prompts decoded together on a GPU: the step is recorded once as a graph and started for every token, and the host
+//! only looks now and then at who has ended.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -70,10 +71,18 @@ struct DecodeBatch<'a> {
     ended: Vec<u32>,
 }
 
-fn first_state(model: &Decoder, places: &[[u32; 3]], prefixes: &[(usize, usize)], sampling: &Sampling) -> Result<SampleState> {
+fn first_state(
+    model: &Decoder,
+    places: &[[u32; 3]],
+    prefixes: &[(usize, usize)],
+    sampling: &Sampling,
+) -> Result<SampleState> {
     let (rows, device) = (places.len(), model.device());
-    let table =
-        prefixes.iter().enumerate().flat_map(|(slot, prefix)| [slot as u32, prefix.0 as u32, prefix.1 as u32, 0]).collect::<Vec<u32>>();
+    let table = prefixes
+        .iter()
+        .enumerate()
+        .flat_map(|(slot, prefix)| [slot as u32, prefix.0 as u32, prefix.1 as u32, 0])
+        .collect::<Vec<u32>>();
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::U32, device);
     Ok(SampleState {
         rows: Tensor::from_vec(table, (rows, 4), device)?,
@@ -126,7 +135,8 @@ impl DecodeBatch<'_> {
     /// One more token a row, everything on the GPU.
     fn step(&self) -> Result<()> {
         let SampleState { newest, positions, rows, .. } = &self.state;
-        let logits = step(self.model, self.adapters, newest, positions, &DecodeRows::Table(rows.clone()), &self.caches)?;
+        let logits =
+            step(self.model, self.adapters, newest, positions, &DecodeRows::Table(rows.clone()), &self.caches)?;
         sample_step(&logits, &self.settings, &self.state)
     }
 

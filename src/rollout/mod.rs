@@ -1,4 +1,5 @@
-//! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished ones leave the batch.
+//! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished
+//! ones leave the batch.
 
 mod decode_cpu; // some prompts decoded together
 #[cfg(feature = "cuda")]
@@ -27,7 +28,8 @@ pub struct Request {
     pub samples: usize,
 }
 
-/// How completions are sampled. There is no top-p and no top-k: what is trained on must come from the model's own distribution.
+/// How completions are sampled. There is no top-p and no top-k: what is trained on must come from the model's own
+/// distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Logits are divided by this; 0 takes the likeliest token.
@@ -78,7 +80,8 @@ pub struct Completion {
 /// The completions of each request, in order.
 ///
 /// # Errors
-/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was cancelled.
+/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was
+/// cancelled.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,
@@ -89,16 +92,20 @@ pub fn generate(
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
         let shards = shards(requests, decode_gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
-        let results =
-            shards.into_iter().map(|shard| decode_gpu::decode(model, adapters, shard, sampling, threads)).collect::<Result<Vec<_>>>()?;
+        let results = shards
+            .into_iter()
+            .map(|shard| decode_gpu::decode(model, adapters, shard, sampling, threads))
+            .collect::<Result<Vec<_>>>()?;
         return Ok(results.into_iter().flatten().collect());
     }
-    let results = threads
-        .map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| decode_cpu::decode(model, adapters, shard, sampling, threads))?;
+    let results = threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| {
+        decode_cpu::decode(model, adapters, shard, sampling, threads)
+    })?;
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Requests in order, as many together as have at most `most_rows` completions and `most_prompt_rows` tokens of prompts; a larger request stands alone.
+/// Requests in order, as many together as have at most `most_rows` completions and `most_prompt_rows` tokens of
+/// prompts; a larger request stands alone.
 fn shards(requests: &[Request], most_rows: usize, most_prompt_rows: usize) -> Vec<&[Request]> {
     let mut shards = Vec::new();
     let (mut start, mut rows, mut prompt_rows) = (0, 0, 0);
@@ -121,9 +128,15 @@ mod tests {
     #[test]
     fn shards_are_bounded_by_completions_and_by_prompts() {
         let check = |requests: &[(usize, usize)], most_rows, most_prompt_rows, expected: &[usize]| {
-            let request = |&(prompt, samples): &(usize, usize)| Request { prompt: vec![1; prompt], prompt_number: 0, step: 0, samples };
+            let request = |&(prompt, samples): &(usize, usize)| Request {
+                prompt: vec![1; prompt],
+                prompt_number: 0,
+                step: 0,
+                samples,
+            };
             let requests: Vec<Request> = requests.iter().map(request).collect();
-            let sizes: Vec<usize> = shards(&requests, most_rows, most_prompt_rows).iter().map(|shard| shard.len()).collect();
+            let sizes: Vec<usize> =
+                shards(&requests, most_rows, most_prompt_rows).iter().map(|shard| shard.len()).collect();
             assert_eq!(sizes, expected);
         };
         check(&[(10, 8); 5], 16, usize::MAX, &[2, 2, 1]);

@@ -31,8 +31,8 @@ pub struct ScoredCompletion {
 }
 
 impl RolloutContext<'_> {
-    /// The completions of each request, in order. Sampling changes nothing and always gives the same, so where a GPU's memory runs out it is done once
-    /// more, with the memory that no tensor holds given back.
+    /// The completions of each request, in order. Sampling changes nothing and always gives the same, so where a GPU's
+    /// memory runs out it is done once more, with the memory that no tensor holds given back.
     ///
     /// # Errors
     /// As [`generate`].
@@ -41,7 +41,8 @@ impl RolloutContext<'_> {
         retry_once(|| _ = self.engine.trim_memory(), sample)
     }
 
-    /// Text and score of each group's completions, all of them scored together on every core. `rows`: that of each group.
+    /// Text and score of each group's completions, all of them scored together on every core. `rows`: that of each
+    /// group.
     ///
     /// # Errors
     /// When tokens cannot become text.
@@ -59,7 +60,9 @@ impl RolloutContext<'_> {
         let mut found = Vec::with_capacity(groups.len());
         for group in groups {
             let completions = group.into_iter().zip(scored.by_ref());
-            found.push(completions.map(|(completion, (text, score))| ScoredCompletion { completion, text, score }).collect());
+            found.push(
+                completions.map(|(completion, (text, score))| ScoredCompletion { completion, text, score }).collect(),
+            );
         }
         Ok(found)
     }
@@ -95,7 +98,8 @@ mod tests {
     fn a_rollout_is_tried_once_more() {
         let check = |failures: usize, is_out_of_memory: bool, expected: (usize, usize, bool)| {
             let (attempts, freed) = (Cell::new(0), Cell::new(0));
-            let failure = || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
+            let failure =
+                || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
             let attempt = || {
                 attempts.set(attempts.get() + 1);
                 if attempts.get() <= failures { Err(Error::Cuda(Box::new(failure()))) } else { Ok(()) }

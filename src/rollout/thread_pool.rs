@@ -1,4 +1,5 @@
-//! Work spread over the processor's cores, with results in the order of the work: the same numbers on one core and on sixteen.
+//! Work spread over the processor's cores, with results in the order of the work: the same numbers on one core and on
+//! sixteen.
 
 use std::fmt;
 
@@ -7,8 +8,8 @@ use rayon::prelude::*;
 
 use crate::kernels::device::Engine;
 
-/// A pool of worker threads for shards of a rollout and micro-batches of an update. Each piece of work runs on one thread from start to end. Work that
-/// is wanted no more can be cancelled in the middle.
+/// A pool of worker threads for shards of a rollout and micro-batches of an update. Each piece of work runs on one
+/// thread from start to end. Work that is wanted no more can be cancelled in the middle.
 pub struct ThreadPool {
     /// None: everything on the calling thread.
     pool: Option<rayon::ThreadPool>,
@@ -30,7 +31,8 @@ impl ThreadPool {
     /// `count` threads; 0 takes as many as the process may use.
     pub fn new(count: usize) -> Result<Self> {
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK_BYTES).build().map_err(Error::wrap)?;
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK_BYTES).build().map_err(Error::wrap)?;
         Ok(Self { pool: Some(pool), is_cancelled: None })
     }
 
@@ -39,7 +41,8 @@ impl ThreadPool {
         if engine.device.is_cpu() { Self::new(count) } else { Ok(Self { pool: None, is_cancelled: None }) }
     }
 
-    /// Work ends with an error soon after `is_cancelled` says so: within a decode step, a micro-batch or a prompt's prefill.
+    /// Work ends with an error soon after `is_cancelled` says so: within a decode step, a micro-batch or a prompt's
+    /// prefill.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
@@ -97,7 +100,10 @@ mod tests {
         let seen = Arc::clone(&begun);
         let threads = ThreadPool::new(1).unwrap().until(move || seen.load(Ordering::Relaxed) >= 3);
         let error = threads.map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed))).unwrap_err();
-        assert!(ThreadPool::is_cancellation(&error) && !ThreadPool::is_cancellation(&Error::Msg(error.to_string())), "{error}");
+        assert!(
+            ThreadPool::is_cancellation(&error) && !ThreadPool::is_cancellation(&Error::Msg(error.to_string())),
+            "{error}"
+        );
         assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }

@@ -15,7 +15,8 @@ pub fn checkpoint_folder(step: u64) -> String {
 /// The step of a folder's name; `None` for temporary and foreign names.
 pub fn checkpoint_step(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("step-")?;
-    let step = (digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())??;
+    let step =
+        (digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())??;
     (name == format!("step-{step:06}")).then_some(step)
 }
 
@@ -48,7 +49,8 @@ pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
     run.join(checkpoint_folder(step))
 }
 
-/// Which checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps every one), step 0, the best and the end.
+/// Which checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps every one), step 0, the best and the
+/// end.
 pub fn checkpoints_to_delete(steps: &[u64], keep_last: usize, best: Option<u64>, end: Option<u64>) -> Vec<u64> {
     if keep_last == 0 {
         return Vec::new();
@@ -82,7 +84,11 @@ mod tests {
     #[test]
     fn keep_rules() {
         let check = |steps: &[u64], keep, best, end, expected: &[u64]| {
-            assert_eq!(checkpoints_to_delete(steps, keep, best, end), expected, "{steps:?} keep {keep} best {best:?} end {end:?}");
+            assert_eq!(
+                checkpoints_to_delete(steps, keep, best, end),
+                expected,
+                "{steps:?} keep {keep} best {best:?} end {end:?}"
+            );
         };
         let all = [0, 10, 20, 30, 40];
         check(&all, 0, None, None, &[]);

@@ -11,7 +11,8 @@ use super::lock::RunLock;
 /// The file that holds the disk space that a run reserves for its end event.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Removes what never got its final name, and checkpoints whose removal had begun. What has its name is whole and stays.
+/// Removes what never got its final name, and checkpoints whose removal had begun. What has its name is whole and
+/// stays.
 ///
 /// # Errors
 /// [`RunError::Io`] naming what could not be removed.
@@ -33,15 +34,18 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
 
 /// Workers of older programs listened on a socket, and one that was killed left it where its `state.json` says.
 fn remove_socket(run: &Path) {
-    let state = crate::files::read(&run.join("state.json")).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let state = crate::files::read(&run.join("state.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
     let Some(path) = state.as_ref().and_then(|state| state["socket"].as_str()).map(Path::new) else { return };
     if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket() && found.uid() == user_id()) {
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// `state.json.4121.tmp`, the space that a run reserves, `.step-000004.partial`, and `step-000002` without its mark, which is the last to come and the
-/// first to go. An index that a viewer is writing may be among them; it is only made again.
+/// `state.json.4121.tmp`, the space that a run reserves, `.step-000004.partial`, and `step-000002` without its mark,
+/// which is the last to come and the first to go. An index that a viewer is writing may be among them; it is only made
+/// again.
 fn is_left_over(path: &Path, name: &str) -> bool {
     let unfinished_file = (name.ends_with(".tmp") || name == RESERVE) && !path.is_dir();
     let unfinished_folder = name.starts_with(".step-") && name.ends_with(".partial");
@@ -78,8 +82,13 @@ mod tests {
             "checkpoints/.step-000004.partial/model.safetensors",
             "checkpoints/step-000002/model.safetensors",
         ];
-        let whole =
-            ["state.json", "notes.md", "evals/step-000000-eval-base.jsonl", "checkpoints/step-000006/trainer.json", "checkpoints/mine/a"];
+        let whole = [
+            "state.json",
+            "notes.md",
+            "evals/step-000000-eval-base.jsonl",
+            "checkpoints/step-000006/trainer.json",
+            "checkpoints/mine/a",
+        ];
         for name in left_over.iter().chain(&whole) {
             std::fs::create_dir_all(place(name).parent().unwrap()).unwrap();
             std::fs::write(place(name), "x").unwrap();

@@ -1,4 +1,5 @@
-//! Device slots: one run at a time on the CPU and on each GPU of this host, whoever's it is, in the order in which they asked.
+//! Device slots: one run at a time on the CPU and on each GPU of this host, whoever's it is, in the order in which they
+//! asked.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -50,7 +51,9 @@ impl Device {
         match self {
             Self::Cpu => "cpu".to_owned(),
             Self::Gpu { ordinal, uuid } if uuid.is_empty() => format!("gpu-{ordinal}"),
-            Self::Gpu { uuid, .. } => uuid.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect(),
+            Self::Gpu { uuid, .. } => {
+                uuid.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect()
+            }
         }
     }
 }
@@ -84,11 +87,15 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may give up; then there is no slot.
+    /// Waits for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may
+    /// give up; then there is no slot.
     ///
     /// # Errors
     /// [`RunError`] naming what is wrong with the folder of locks.
-    pub fn wait(devices: &[Device], on_wait: impl FnMut(&Waiting) -> ControlFlow<()>) -> Result<Option<Self>, RunError> {
+    pub fn wait(
+        devices: &[Device],
+        on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
+    ) -> Result<Option<Self>, RunError> {
         Self::wait_in(&slots_folder()?, devices, on_wait)
     }
 
@@ -114,7 +121,8 @@ impl Slot {
                     return Ok(Some(slot));
                 }
                 if best.as_ref().is_none_or(|best| ahead < best.ahead) {
-                    best = Some(Waiting { device: ticket.device.clone(), ahead, holder: holder(folder, &ticket.device) });
+                    best =
+                        Some(Waiting { device: ticket.device.clone(), ahead, holder: holder(folder, &ticket.device) });
                 }
             }
             let Some(best) = best else { return Ok(None) };
@@ -169,7 +177,8 @@ pub fn queue_length(folder: &Path, device: &Device) -> usize {
     tickets(folder, device).into_iter().filter(|(_, path)| lives(path)).count()
 }
 
-/// A place in the queue of one device: a locked file with a number. The lock goes with the process, so that the dead do not wait.
+/// A place in the queue of one device: a locked file with a number. The lock goes with the process, so that the dead do
+/// not wait.
 struct Ticket {
     folder: PathBuf,
     device: Device,
@@ -196,14 +205,16 @@ impl Ticket {
             .and_then(|_| queue.write_all(format!("{number}\n").as_bytes()))
             .map_err(RunError::io("write", &queue_path))?;
         let path = folder.join(format!("{}.ticket-{number:020}", device.name()));
-        let file =
-            create_shared(folder, &path, true)?.ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
+        let file = create_shared(folder, &path, true)?
+            .ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
         Ok(Self { folder: folder.to_owned(), device: device.clone(), number, path, file })
     }
 
     /// Queue up again where somebody has removed the ticket's file.
     fn renew(&mut self) -> Result<(), RunError> {
-        let stands = |found: std::fs::Metadata| self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
+        let stands = |found: std::fs::Metadata| {
+            self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
+        };
         if !std::fs::symlink_metadata(&self.path).is_ok_and(stands) {
             *self = Self::draw(&self.folder, &self.device)?;
         }
@@ -278,7 +289,8 @@ fn make_shared(folder: &Path) -> Result<(), RunError> {
         Ok(()) => {
             // The mode that others need is given once the folder is there: the umask would take it away again.
             let open = openat(CWD, folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-            open.and_then(|open| fchmod(open, Mode::from_raw_mode(0o1777))).map_err(|error| RunError::io("share", folder)(error.into()))
+            open.and_then(|open| fchmod(open, Mode::from_raw_mode(0o1777)))
+                .map_err(|error| RunError::io("share", folder)(error.into()))
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_shared(folder),
         Err(error) => Err(RunError::io("create", folder)(error)),
@@ -296,7 +308,8 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
     Err(RunError::Unsafe { path: folder.to_owned(), why })
 }
 
-/// Open a shared file that exists. A symlink, or a file that has a second name, is refused: writing to it would change another one.
+/// Open a shared file that exists. A symlink, or a file that has a second name, is refused: writing to it would change
+/// another one.
 fn open_shared(path: &Path) -> Result<File, RunError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
@@ -305,7 +318,10 @@ fn open_shared(path: &Path) -> Result<File, RunError> {
     })?);
     let found = file.metadata().map_err(RunError::io("read", path))?;
     if !found.is_file() || found.nlink() > 1 {
-        return Err(RunError::Unsafe { path: path.to_owned(), why: "is not a regular file, or has other hard links".to_owned() });
+        return Err(RunError::Unsafe {
+            path: path.to_owned(),
+            why: "is not a regular file, or has other hard links".to_owned(),
+        });
     }
     Ok(file)
 }
@@ -322,8 +338,8 @@ fn open_or_create(folder: &Path, path: &Path) -> Result<File, RunError> {
     }
 }
 
-/// Create a file that every user may lock, and describe themselves in. It appears under its name complete, locked if asked for; `None` where that name
-/// is taken.
+/// Create a file that every user may lock, and describe themselves in. It appears under its name complete, locked if
+/// asked for; `None` where that name is taken.
 fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File>, RunError> {
     static CREATED: AtomicU64 = AtomicU64::new(0);
     let building = folder.join(format!(".{}-{}.new", std::process::id(), CREATED.fetch_add(1, Ordering::Relaxed)));

@@ -83,7 +83,8 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Create a run below `runs` (made where missing). The folder appears under its name only once `run.toml` and the frozen task are durable.
+    /// Create a run below `runs` (made where missing). The folder appears under its name only once `run.toml` and the
+    /// frozen task are durable.
     ///
     /// # Errors
     /// [`RunError::Io`] naming what could not be written.
@@ -125,7 +126,8 @@ impl RunDirectory {
     /// Open an existing run for reading.
     ///
     /// # Errors
-    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`] from a newer program, [`RunError::Malformed`] with the line.
+    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`] from a newer program, [`RunError::Malformed`] with
+    /// the line.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let file_path = path.join("run.toml");
         let text = match crate::files::read_text(&file_path) {
@@ -141,7 +143,8 @@ impl RunDirectory {
             message: error.message().to_owned(),
         };
         let mut table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
-        let version = table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
+        let version =
+            table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
         if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
             return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
         }
@@ -154,10 +157,12 @@ impl RunDirectory {
         Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file })
     }
 
-    /// Whether this user may act in the run: compute in it or remove it. Whoever else could write here could have put anything into it.
+    /// Whether this user may act in the run: compute in it or remove it. Whoever else could write here could have put
+    /// anything into it.
     ///
     /// # Errors
-    /// [`RunError::Foreign`] where the folder, or something in it, is another user's, [`RunError::Loose`] where others may write to it.
+    /// [`RunError::Foreign`] where the folder, or something in it, is another user's, [`RunError::Loose`] where others
+    /// may write to it.
     pub fn check_private(&self) -> Result<(), RunError> {
         let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -220,7 +225,8 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Give the configuration of an older program the keys that it did not know, as it computed: mostly their defaults; true where there were any.
+/// Give the configuration of an older program the keys that it did not know, as it computed: mostly their defaults;
+/// true where there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
     let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
@@ -229,7 +235,9 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
             "kl_importance" => Some(toml::Value::Boolean(false)),
             "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
             // As it is, also where today's range would not take it.
-            "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => config.get("eps_clip_high").cloned(),
+            "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => {
+                config.get("eps_clip_high").cloned()
+            }
             _ => None,
         };
         let default = || toml::Value::try_from(key.kind.parse(key.default).ok()?).ok();
@@ -246,9 +254,12 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     }
     let task = folder.join("task");
     for (name, bytes) in task_files {
-        let inside = !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
+        let inside =
+            !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
         if !inside {
-            let message = format!("task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside");
+            let message = format!(
+                "task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside"
+            );
             return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
         }
         let path = task.join(name);
@@ -259,7 +270,11 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     }
     sync_folder(&task)?;
     let path = folder.join("run.toml");
-    let text = toml::to_string(file).map_err(|error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() })?;
+    let text = toml::to_string(file).map_err(|error| RunError::Malformed {
+        path: path.clone(),
+        line: None,
+        message: error.to_string(),
+    })?;
     create_file(&path, text.as_bytes())?;
     create_file(&folder.join("events.jsonl"), b"")
 }

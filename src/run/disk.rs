@@ -72,7 +72,8 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     let rollouts_at_end = packed_step * kept.rollout_steps_at_end as f64;
     let (checkpoints, checkpoint) = checkpoints(run);
     let more_checkpoints = |wanted: u64| wanted.saturating_sub(checkpoints) as f64 * checkpoint;
-    let more = per_step(now.events_bytes, state.last_step) * rest as f64 + evals_to_come(run, state, config, total_steps);
+    let more =
+        per_step(now.events_bytes, state.last_step) * rest as f64 + evals_to_come(run, state, config, total_steps);
     let rollouts = rollouts_at_end - now.rollouts_bytes as f64;
     let at_end = now.total_bytes as f64 + more + rollouts + more_checkpoints(kept.checkpoints_at_end);
     // While the last file is still plain.
@@ -100,13 +101,21 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     }
 }
 
-/// Bytes of the evals that are still to come: of the eval set as often as the rest of the run asks for, and of the test set once.
+/// Bytes of the evals that are still to come: of the eval set as often as the rest of the run asks for, and of the test
+/// set once.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
     let of_set = |set: &str| {
-        let passes: Vec<u64> = state.evals.values().filter(|eval| eval.set == set).map(|eval| bytes_below(&run.join(&eval.file))).collect();
+        let passes: Vec<u64> = state
+            .evals
+            .values()
+            .filter(|eval| eval.set == set)
+            .map(|eval| bytes_below(&run.join(&eval.file)))
+            .collect();
         per_step(passes.iter().sum(), passes.len() as u64)
     };
-    let to_come = Retention::of(config, total_steps).eval_passes.saturating_sub(Retention::of(config, state.last_step + 1).eval_passes - 1);
+    let to_come = Retention::of(config, total_steps)
+        .eval_passes
+        .saturating_sub(Retention::of(config, state.last_step + 1).eval_passes - 1);
     of_set("eval") * to_come as f64 + of_set("test")
 }
 

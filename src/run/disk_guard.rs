@@ -42,7 +42,8 @@ pub enum WaitOutcome {
 impl DiskGuard {
     /// For a worker's run. Reserves some space.
     pub fn new(worker: &Worker) -> Self {
-        let room = Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
+        let room =
+            Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
         room.reserve_space();
         room
     }
@@ -52,9 +53,10 @@ impl DiskGuard {
         free_disk_bytes(&self.run)
     }
 
-    /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused` meanwhile, with a cause that tells
-    /// what is wanted and what there is. `what` needs the space, as in "the checkpoint of step 4". `retry`: a write has failed already, so free bytes
-    /// alone prove nothing. `told` is called once the run can write to its disk again.
+    /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused`
+    /// meanwhile, with a cause that tells what is wanted and what there is. `what` needs the space, as in "the
+    /// checkpoint of step 4". `retry`: a write has failed already, so free bytes alone prove nothing. `told` is called
+    /// once the run can write to its disk again.
     pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
@@ -64,7 +66,9 @@ impl DiskGuard {
         told();
         let fits = |free: Option<u64>| match free {
             // With the reserve, which was given up for this.
-            Some(free) => free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first),
+            Some(free) => {
+                free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first)
+            }
             None => false,
         };
         let outcome = loop {
@@ -108,7 +112,11 @@ impl DiskGuard {
             .open(&path)
             // Numbers that no file system packs away.
             .and_then(|mut file| {
-                file.write_all(&(0..RESERVE_BYTES as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<u8>>())
+                file.write_all(
+                    &(0..RESERVE_BYTES as u32)
+                        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+                        .collect::<Vec<u8>>(),
+                )
             });
         if written.is_err() {
             let _ = std::fs::remove_file(&path);

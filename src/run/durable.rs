@@ -13,7 +13,8 @@ pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
     files::create_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Create a private folder where it is missing. Its parent must exist: a run's folder that was removed must not come back by one within it.
+/// Create a private folder where it is missing. Its parent must exist: a run's folder that was removed must not come
+/// back by one within it.
 pub(super) fn ensure_one_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_one_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
@@ -56,7 +57,10 @@ pub fn free_path(path: &Path) -> PathBuf {
     let (stem, extension) = (part(path.file_stem()), part(path.extension()));
     let end = if extension.is_empty() { extension } else { format!(".{extension}") };
     let numbered = (2..).map(|number: u64| path.with_file_name(format!("{stem}-{number}{end}")));
-    std::iter::once(path.to_owned()).chain(numbered).find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| path.to_owned())
+    std::iter::once(path.to_owned())
+        .chain(numbered)
+        .find(|path| path.symlink_metadata().is_err())
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// Make the entries of a folder durable: new files, renames, removals.
@@ -69,8 +73,8 @@ pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(RunError::io("open", path))
 }
 
-/// Append one line with a single `write`. When the disk takes only a part of it, that part is truncated, so that the file still ends in whole lines.
-/// `kind` names the line for tests.
+/// Append one line with a single `write`. When the disk takes only a part of it, that part is truncated, so that the
+/// file still ends in whole lines. `kind` names the line for tests.
 pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
     failpoint("line.before", kind);
     torn_write("line.half", kind, line, |half| drop((&mut &*file).write(half)));

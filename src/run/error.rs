@@ -146,8 +146,8 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether a write found its disk full, and can be tried again when there is space. What failed while it was forced to the disk cannot: nobody
-    /// knows what of it arrived.
+    /// Whether a write found its disk full, and can be tried again when there is space. What failed while it was forced
+    /// to the disk cannot: nobody knows what of it arrived.
     pub fn is_full_disk(&self) -> bool {
         matches!(self, Self::Io { action, source, .. } if *action != "sync" && is_full_disk(source))
     }
@@ -172,7 +172,9 @@ fn remedy(source: &std::io::Error) -> &'static str {
         PermissionDenied | ReadOnlyFilesystem => "; make it writable, or use another folder with --runs DIR",
         StorageFull | QuotaExceeded => "; free some space, then try again",
         // The system's own word, not that of our limits on reading.
-        FileTooLarge if source.raw_os_error().is_some() => "; raise the limit on the size of files (`ulimit -f`), then try again",
+        FileTooLarge if source.raw_os_error().is_some() => {
+            "; raise the limit on the size of files (`ulimit -f`), then try again"
+        }
         AlreadyExists | NotADirectory => "; a file is in the way: remove it, or choose another folder with --runs DIR",
         _ => "",
     }

@@ -1,4 +1,5 @@
-//! The folder of a standalone eval: the answers of each target, the task as it was, prompts that are no set of the task, and the result.
+//! The folder of a standalone eval: the answers of each target, the task as it was, prompts that are no set of the
+//! task, and the result.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ use super::lock::RunLock;
 /// What an eval writes at its end; before it is there, the eval is active or has died.
 pub const RESULT_FILE: &str = "eval.json";
 
-/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval is active asks [`RunLock::is_held`].
+/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval is
+/// active asks [`RunLock::is_held`].
 #[derive(Debug)]
 pub struct EvalFolder {
     path: PathBuf,
@@ -22,8 +24,8 @@ impl EvalFolder {
     /// Make the folder, or take one that is there, and put the task's files into it.
     ///
     /// # Errors
-    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one is active there, [`RunError::Io`] naming what could not
-    /// be written.
+    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one is active there,
+    /// [`RunError::Io`] naming what could not be written.
     pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
         if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {
             return Err(RunError::Taken { path: path.to_owned() });
@@ -68,7 +70,10 @@ impl EvalFolder {
 /// A name as a part of a file's name.
 fn word(name: &str) -> String {
     let name = Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    name.chars().take(60).map(|letter| if letter.is_alphanumeric() || "._".contains(letter) { letter } else { '_' }).collect()
+    name.chars()
+        .take(60)
+        .map(|letter| if letter.is_alphanumeric() || "._".contains(letter) { letter } else { '_' })
+        .collect()
 }
 
 #[cfg(test)]
@@ -80,10 +85,20 @@ mod tests {
     fn a_folder_is_whole_once_it_has_its_result() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("one");
-        let files = [("task.toml".to_owned(), b"name = \"x\"".to_vec()), ("sub/schema.json".to_owned(), b"{}".to_vec())];
+        let files =
+            [("task.toml".to_owned(), b"name = \"x\"".to_vec()), ("sub/schema.json".to_owned(), b"{}".to_vec())];
         let folder = EvalFolder::create(&path, &files).unwrap();
-        folder.write("my set/rows.jsonl", "second-model", &[EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }]).unwrap();
-        assert!(path.join("evals/step-000000-rows-second_model.jsonl").is_file() && path.join("task/sub/schema.json").is_file());
+        folder
+            .write(
+                "my set/rows.jsonl",
+                "second-model",
+                &[EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }],
+            )
+            .unwrap();
+        assert!(
+            path.join("evals/step-000000-rows-second_model.jsonl").is_file()
+                && path.join("task/sub/schema.json").is_file()
+        );
         assert!(RunLock::is_held(&path) && matches!(EvalFolder::create(&path, &files), Err(RunError::InUse { .. })));
         folder.keep_prompts(b"{}\n").unwrap();
         folder.finish(&serde_json::json!({"targets": {}})).unwrap();

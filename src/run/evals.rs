@@ -71,9 +71,11 @@ pub struct EvalSummary {
     pub truncated: f64,
     /// The same for each tag, by name.
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the summary.
+    /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the
+    /// summary.
     pub with_expected: usize,
-    /// 95% intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed, since events are moved often.
+    /// 95% intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed,
+    /// since events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
 }
@@ -133,7 +135,8 @@ impl EvalSummary {
         self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
     }
 
-    /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or `exact` without expected values.
+    /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or
+    /// `exact` without expected values.
     pub fn metric(&self, name: &str) -> f64 {
         match name {
             "parse" => self.parse,
@@ -186,7 +189,11 @@ fn intervals_by_prompt(records: &[EvalRecord]) -> Option<BTreeMap<String, [f64; 
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
-    if records.is_empty() { 0.0 } else { records.iter().filter(|record| holds(record)).count() as f64 / records.len() as f64 }
+    if records.is_empty() {
+        0.0
+    } else {
+        records.iter().filter(|record| holds(record)).count() as f64 / records.len() as f64
+    }
 }
 
 fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
@@ -210,7 +217,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in an eval, its last record counts.
+    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in an eval, its last record
+    /// counts.
     pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
         Self::by(before, after, |record| Some(record.is_valid()))
     }
@@ -223,7 +231,10 @@ impl Comparison {
 
     fn by(before: &[EvalRecord], after: &[EvalRecord], holds: fn(&EvalRecord) -> Option<bool>) -> Self {
         let by_prompt = |records: &[EvalRecord]| -> BTreeMap<(String, usize), bool> {
-            records.iter().filter_map(|record| Some(((record.prompt_id.clone(), record.sample), holds(record)?))).collect()
+            records
+                .iter()
+                .filter_map(|record| Some(((record.prompt_id.clone(), record.sample), holds(record)?)))
+                .collect()
         };
         let (before, after) = (by_prompt(before), by_prompt(after));
         let mut found = Self::default();
@@ -265,7 +276,11 @@ pub fn eval_file(step: u64, set: &str, target: &str) -> String {
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
     for record in records {
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.to_owned(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: path.to_owned(),
+            line: None,
+            message: error.to_string(),
+        };
         serde_json::to_writer(&mut bytes, record).map_err(malformed)?;
         bytes.push(b'\n');
     }
@@ -294,7 +309,15 @@ mod tests {
 
     fn record(id: &str, tier: &str, exact: Option<bool>, tag: &str) -> EvalRecord {
         let tolerant = tier == "valid";
-        EvalRecord { prompt_id: id.into(), tier: tier.into(), tolerant, exact, tags: vec![tag.into()], tokens: 10, ..Default::default() }
+        EvalRecord {
+            prompt_id: id.into(),
+            tier: tier.into(),
+            tolerant,
+            exact,
+            tags: vec![tag.into()],
+            tokens: 10,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -326,7 +349,8 @@ mod tests {
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
     }
-    /// Four completions of each of ten prompts, all alike within a prompt, say as much as ten completions, not as forty.
+    /// Four completions of each of ten prompts, all alike within a prompt, say as much as ten completions, not as
+    /// forty.
     #[test]
     fn completions_of_a_prompt_are_not_independent() {
         let records: Vec<EvalRecord> = (0..40)
@@ -345,7 +369,14 @@ mod tests {
         }
         assert_eq!(summary.valid_interval, summary.interval("valid"));
         let (low, high) = wilson(24, 40);
-        assert!(summary.valid_interval[0] < low - 0.1 && summary.valid_interval[1] > high + 0.05, "{:?}", summary.valid_interval);
-        assert!(of_prompts.intervals.is_none() && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals"));
+        assert!(
+            summary.valid_interval[0] < low - 0.1 && summary.valid_interval[1] > high + 0.05,
+            "{:?}",
+            summary.valid_interval
+        );
+        assert!(
+            of_prompts.intervals.is_none()
+                && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals")
+        );
     }
 }

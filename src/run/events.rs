@@ -272,7 +272,8 @@ pub struct Control {
     pub user_id: u32,
     /// The step at which it takes effect.
     pub step: u64,
-    /// Tells it from every other request to the run, so that none is recorded twice; empty where it was recorded the moment it was accepted.
+    /// Tells it from every other request to the run, so that none is recorded twice; empty where it was recorded the
+    /// moment it was accepted.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request: String,
 }
@@ -347,7 +348,8 @@ pub enum BadLine {
 }
 
 impl Event {
-    /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in `nonfinite`.
+    /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in
+    /// `nonfinite`.
     ///
     /// # Errors
     /// Only where a map inside has keys that JSON cannot hold, which no kind has.
@@ -377,7 +379,10 @@ impl Event {
 impl EventBody {
     /// Whether the record must be on the disk before the worker continues.
     pub fn must_be_durable(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Eval(_) | Self::Checkpoint(_) | Self::Control(_) | Self::Recovered(_) | Self::End(_))
+        matches!(
+            self,
+            Self::Run(_) | Self::Eval(_) | Self::Checkpoint(_) | Self::Control(_) | Self::Recovered(_) | Self::End(_)
+        )
     }
 
     /// Names of the numbers that JSON cannot hold.
@@ -391,9 +396,13 @@ impl EventBody {
                 .collect::<Vec<_>>()
         };
         match self {
-            Self::Step(step) => step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect(),
+            Self::Step(step) => {
+                step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect()
+            }
             Self::Group(group) => [listed("rewards", &group.rewards), listed("advantages", &group.advantages)].concat(),
-            Self::Alert(alert) => alert.value.filter(|value| !value.is_finite()).map(|_| "value".to_owned()).into_iter().collect(),
+            Self::Alert(alert) => {
+                alert.value.filter(|value| !value.is_finite()).map(|_| "value".to_owned()).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }

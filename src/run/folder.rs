@@ -11,7 +11,8 @@ use rustix::fs::OFlags;
 
 use super::error::RunError;
 
-/// A kind of file system, by the number that the kernel gives it. On one that is shared over a network, changes are not announced and locks may not be seen.
+/// A kind of file system, by the number that the kernel gives it. On one that is shared over a network, changes are not
+/// announced and locks may not be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem(Option<u32>);
 
@@ -68,7 +69,8 @@ impl FileSystem {
     }
 }
 
-/// Wakes when something changes in a folder; where the file system announces nothing, or the system has no watch to give, whoever waits has to look.
+/// Wakes when something changes in a folder; where the file system announces nothing, or the system has no watch to
+/// give, whoever waits has to look.
 #[derive(Debug)]
 pub(super) struct FolderWatch {
     watcher: Option<RecommendedWatcher>,
@@ -95,7 +97,8 @@ impl FolderWatch {
         let heard = move |event: notify::Result<notify::Event>| {
             // Reading a file is an event too: were that taken, every look would cause the next.
             let changed = event.map_or(true, |event| {
-                event.need_rescan() || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| concerns(path)))
+                event.need_rescan()
+                    || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| concerns(path)))
             });
             if changed {
                 // One that nobody has taken yet tells as much.
@@ -127,7 +130,8 @@ pub(super) fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Make sure of a folder that only this user can look into: created 0700 where it is missing, else refused unless it is one. Returns whether it was created.
+/// Make sure of a folder that only this user can look into: created 0700 where it is missing, else refused unless it is
+/// one. Returns whether it was created.
 pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
     let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -146,7 +150,9 @@ pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
     let unsafe_because = |why: String| RunError::Unsafe { path: path.to_owned(), why };
     let folder = opened.map_err(|error| match error.raw_os_error() {
         Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => unsafe_because("is a symlink".to_owned()),
-        Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => unsafe_because("is a symlink or not a folder".to_owned()),
+        Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => {
+            unsafe_because("is a symlink or not a folder".to_owned())
+        }
         _ => RunError::io("open", path)(error),
     })?;
     let found = folder.metadata().map_err(RunError::io("read", path))?;

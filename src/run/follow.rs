@@ -17,7 +17,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// A worker writes some lines at once; they are taken together.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Follows one run's log. It survives torn lines, unknown kinds, gaps, truncation and a folder that vanishes, and says so in each [`Batch`].
+/// Follows one run's log. It survives torn lines, unknown kinds, gaps, truncation and a folder that vanishes, and says
+/// so in each [`Batch`].
 #[derive(Debug)]
 pub struct Follower {
     run: PathBuf,
@@ -37,7 +38,8 @@ impl Follower {
         Ok((state, Self::new(run, reader)))
     }
 
-    /// Follows from where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the log is polled.
+    /// Follows from where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the
+    /// log is polled.
     pub fn new(run: &Path, reader: EventReader) -> Self {
         // Of the folder, not of the file: the file may be replaced.
         Self { run: run.to_owned(), reader, watch: FolderWatch::new(run, |_| true), last_look: None, was_gone: false }

@@ -1,4 +1,5 @@
-//! GPUs as the driver's own library (NVML) tells of them. It is loaded at run time; where it is missing there is nothing to tell, and nothing fails.
+//! GPUs as the driver's own library (NVML) tells of them. It is loaded at run time; where it is missing there is
+//! nothing to tell, and nothing fails.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
@@ -28,7 +29,8 @@ pub struct GpuProcess {
 }
 
 impl Gpu {
-    /// GPU `ordinal` of those that CUDA shows this process, by the same rules as CUDA's; None without NVML or such a GPU.
+    /// GPU `ordinal` of those that CUDA shows this process, by the same rules as CUDA's; None without NVML or such a
+    /// GPU.
     pub fn of_ordinal(ordinal: usize) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let uuids: Vec<String> = (0..nvml.device_count().ok()?).map(|index| uuid(&nvml, index)).collect();
@@ -63,7 +65,8 @@ impl Gpu {
         found
     }
 
-    /// Processes other than this one that compute there. In a container the driver may show none of them, or this one under another id.
+    /// Processes other than this one that compute there. In a container the driver may show none of them, or this one
+    /// under another id.
     pub fn others(&self) -> Vec<GpuProcess> {
         let Ok(device) = self.nvml.device_by_index(self.index) else { return Vec::new() };
         let found = device.running_compute_processes().unwrap_or_default().into_iter().map(|process| GpuProcess {
@@ -76,7 +79,8 @@ impl Gpu {
         found.filter(|process| process.pid != std::process::id()).collect()
     }
 
-    /// What a person who is about to use the GPU should know: who else does. None where it is free. To be asked before this process opens the GPU.
+    /// What a person who is about to use the GPU should know: who else does. None where it is free. To be asked before
+    /// this process opens the GPU.
     pub fn in_use(&self) -> Option<String> {
         in_use(&self.name, &self.others(), self.condition().memory_used_bytes)
     }
@@ -89,7 +93,10 @@ fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<
     let mebibytes = |bytes: u64| bytes >> 20;
     if others.is_empty() {
         let used = used_bytes.filter(|&bytes| bytes > IDLE_BYTES)?;
-        return Some(format!("{name} is in use: {} MiB are taken by processes that are not visible from here", mebibytes(used)));
+        return Some(format!(
+            "{name} is in use: {} MiB are taken by processes that are not visible from here",
+            mebibytes(used)
+        ));
     }
     let one = |process: &GpuProcess| match process.memory_bytes {
         Some(bytes) => format!("process {} uses {} MiB", process.pid, mebibytes(bytes)),
@@ -102,8 +109,8 @@ fn uuid(nvml: &Nvml, index: u32) -> String {
     nvml.device_by_index(index).and_then(|device| device.uuid()).unwrap_or_default()
 }
 
-/// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as places in `uuids`: numbers, or unique beginnings of UUIDs; what
-/// follows the first entry that is no GPU is not shown. Without a value, all.
+/// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as places in `uuids`: numbers, or
+/// unique beginnings of UUIDs; what follows the first entry that is no GPU is not shown. Without a value, all.
 fn visible(setting: Option<&str>, uuids: &[String]) -> Vec<usize> {
     let Some(setting) = setting else { return (0..uuids.len()).collect() };
     let place = |entry: &str| {
@@ -143,7 +150,9 @@ mod tests {
             let found = in_use("H200", others, used);
             match expected {
                 None => assert_eq!(found, None),
-                Some(part) => assert!(found.as_deref().is_some_and(|text| text.contains(part)), "{found:?} lacks {part:?}"),
+                Some(part) => {
+                    assert!(found.as_deref().is_some_and(|text| text.contains(part)), "{found:?} lacks {part:?}")
+                }
             }
         };
         check(&[], Some(600 << 20), None);

@@ -11,7 +11,8 @@ use crate::config::BestBy;
 /// Steps whose groups are kept; earlier ones stay as counts, their events are in the log.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
-/// Metrics that a step without them has at 0: the shares of kinds of failure, of which the log tells those that occurred.
+/// Metrics that a step without them has at 0: the shares of kinds of failure, of which the log tells those that
+/// occurred.
 pub const SPARSE: &str = "failures/";
 
 /// Everything that a run's events say. Where a step is redone, the later event of the same kind and step counts.
@@ -126,12 +127,14 @@ impl RunState {
         }
     }
 
-    /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest. `None` without such an eval.
+    /// The step with the highest valid rate on the eval set among `candidates`; ties by exact match, then the earliest.
+    /// `None` without such an eval.
     pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
         self.best_step_by(candidates, BestBy::Valid)
     }
 
-    /// As [`Self::best_step`], by the rate that the run's `keep_best_by` names; ties by the other one, then the earliest.
+    /// As [`Self::best_step`], by the rate that the run's `keep_best_by` names; ties by the other one, then the
+    /// earliest.
     pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
         let rates = |eval: &Eval| {
             let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
@@ -153,11 +156,15 @@ impl RunState {
 
     /// The latest pass over `set` of `target`. What was read at step 0 is no trained model, whatever it was called.
     pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
-        self.evals.values().rev().find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
+        self.evals
+            .values()
+            .rev()
+            .find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
     }
 
-    /// The eval on `set` that stands for the trained model: once the run has ended that of its best checkpoint, until then the latest. Where the best
-    /// checkpoint is the start (step 0) it is the base's own pass: the same weights. `best`: as [`Self::best_step_by`] has it.
+    /// The eval on `set` that stands for the trained model: once the run has ended that of its best checkpoint, until
+    /// then the latest. Where the best checkpoint is the start (step 0) it is the base's own pass: the same weights.
+    /// `best`: as [`Self::best_step_by`] has it.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));
         let of_best = best.filter(|_| self.end.is_some()).and_then(|step| match step {
@@ -167,13 +174,15 @@ impl RunState {
         of_best.or_else(|| self.latest_eval(set, "trained"))
     }
 
-    /// A metric at a step: `None` where it was not measured there, whatever an earlier step had, and 0 where it is one of [`SPARSE`].
+    /// A metric at a step: `None` where it was not measured there, whatever an earlier step had, and 0 where it is one
+    /// of [`SPARSE`].
     pub fn metric_at(&self, name: &str, step: u64) -> Option<f64> {
         let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
         let is_valid = || at("tiers/valid").is_some_and(|share| share >= 1.0);
         // An older version's log tells none of them at all.
         let tells = || self.metrics.range(SPARSE.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(SPARSE));
-        at(name).or_else(|| (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || tells())).then_some(0.0))
+        at(name)
+            .or_else(|| (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || tells())).then_some(0.0))
     }
 
     fn series(&mut self, name: &str) -> &mut Series {

@@ -1,4 +1,5 @@
-//! `events.index`: the folded state of a long log up to a byte, so that opening a run reads the index and what came since. It may be deleted at any time.
+//! `events.index`: the folded state of a long log up to a byte, so that opening a run reads the index and what came
+//! since. It may be deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -43,8 +44,8 @@ pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
     places(run).into_iter().filter_map(|path| read(&path, &log)).max_by_key(|(_, position)| position.offset)
 }
 
-/// Write the index beside the log, or into the user's cache where the run is somebody else's or cannot be written. An index only saves time: where it
-/// cannot be written, nothing is said.
+/// Write the index beside the log, or into the user's cache where the run is somebody else's or cannot be written. An
+/// index only saves time: where it cannot be written, nothing is said.
 pub(super) fn store(run: &Path, state: &RunState, position: Position) {
     let Ok(log) = files::open(&run.join("events.jsonl")) else { return };
     let Some(fingerprint) = fingerprint(&log, position.offset) else { return };
@@ -78,7 +79,8 @@ fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -
     files::replace_file_with(path, Access::Private, Sync::Never, |file| fill(file, state, position, fingerprint))
 }
 
-/// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only not made this time.
+/// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only
+/// not made this time.
 fn remove_stale_temporaries(path: &Path) {
     let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };

@@ -1,4 +1,5 @@
-//! Starting a worker that outlives whoever starts it: this binary again, in its own session, with nothing inherited but a pipe on which it says `ready`.
+//! Starting a worker that outlives whoever starts it: this binary again, in its own session, with nothing inherited but
+//! a pipe on which it says `ready`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -78,8 +79,8 @@ pub struct Launched {
 /// Start a worker on a run and wait for its first word. It continues when this process ends.
 ///
 /// # Errors
-/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one; [`RunError::Foreign`] and
-/// [`RunError::Loose`] where others could change what the worker relies on.
+/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one;
+/// [`RunError::Foreign`] and [`RunError::Loose`] where others could change what the worker relies on.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
     run.check_private()?;
     launch_in(run.path(), "--run", how)
@@ -118,7 +119,13 @@ pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<L
 
 fn open_log(path: &Path) -> Result<File, RunError> {
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(RunError::io("open", path))
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(RunError::io("open", path))
 }
 
 fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command {
@@ -132,8 +139,8 @@ fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command
     };
     command.args(compute).args(how.resume.then_some("--resume"));
     command.current_dir(folder).envs(given_threads()).env(READY, speak.to_string());
-    // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that another thread may hold. `speak`
-    // is open in the child, which has a copy of every descriptor of this process.
+    // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
+    // another thread may hold. `speak` is open in the child, which has a copy of every descriptor of this process.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
@@ -169,7 +176,10 @@ fn first_word(listen: OwnedFd, patience: Duration) -> Option<String> {
         if left.is_zero() {
             return None;
         }
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         if !matches!(poll(&mut [PollFd::new(&listen, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
             continue;
         }
@@ -204,7 +214,8 @@ pub struct ReadyPipe {
 }
 
 impl ReadyPipe {
-    /// The pipe that the launcher left; without one, whatever is said goes nowhere. To be called once, before any other file is opened.
+    /// The pipe that the launcher left; without one, whatever is said goes nowhere. To be called once, before any other
+    /// file is opened.
     pub fn from_environment() -> Self {
         let number = std::env::var(READY).ok().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);
         Self { pipe: number.and_then(adopt) }
@@ -228,13 +239,15 @@ impl ReadyPipe {
     }
 }
 
-/// The descriptor of that number, if it is a pipe; a variable left over from another process names something else or nothing.
+/// The descriptor of that number, if it is a pipe; a variable left over from another process names something else or
+/// nothing.
 fn adopt(number: RawFd) -> Option<File> {
     let kind = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?.file_type();
     if !kind.is_fifo() {
         return None;
     }
-    // SAFETY: the descriptor is open, since the kernel just listed it, and nothing else of this process owns it: the launcher left it for this one use.
+    // SAFETY: the descriptor is open, since the kernel just listed it, and nothing else of this process owns it: the
+    // launcher left it for this one use.
     let pipe = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&pipe, FdFlags::CLOEXEC).ok()?;
     Some(File::from(pipe))

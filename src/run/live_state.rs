@@ -18,8 +18,8 @@ pub struct LiveState {
 }
 
 impl LiveState {
-    /// What a run's log says now. A long log has an index beside it, so that only what came since is read; an index that is missing, stale or of another
-    /// version is rebuilt.
+    /// What a run's log says now. A long log has an index beside it, so that only what came since is read; an index
+    /// that is missing, stale or of another version is rebuilt.
     ///
     /// # Errors
     /// As [`EventReader::each`].

@@ -1,4 +1,5 @@
-//! Whether a run's worker lives, and how to signal it: the lock decides, and a signal goes only to the very process that wrote `state.json`.
+//! Whether a run's worker lives, and how to signal it: the lock decides, and a signal goes only to the very process
+//! that wrote `state.json`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -77,7 +78,8 @@ pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     })
 }
 
-/// Signal a run's worker. The process is opened first and then compared with `state.json`, so that the signal cannot reach a later process of its id.
+/// Signal a run's worker. The process is opened first and then compared with `state.json`, so that the signal cannot
+/// reach a later process of its id.
 ///
 /// # Errors
 /// [`RunError::NoWorker`] where the worker is gone or runs elsewhere, [`RunError::Io`] where the system refuses.

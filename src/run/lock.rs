@@ -1,4 +1,5 @@
-//! Who computes a run: an exclusive `flock`, held for the worker's whole life. The lock says whether a worker lives; a process id never does.
+//! Who computes a run: an exclusive `flock`, held for the worker's whole life. The lock says whether a worker lives; a
+//! process id never does.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -29,7 +30,8 @@ pub(super) struct FolderIdentity {
 }
 
 impl FolderIdentity {
-    /// An error once the folder was removed, moved, or put in place of another: nothing may be written under its path any more.
+    /// An error once the folder was removed, moved, or put in place of another: nothing may be written under its path
+    /// any more.
     ///
     /// # Errors
     /// [`RunError::Lost`] with what has become of it.
@@ -44,7 +46,10 @@ impl FolderIdentity {
             return Ok(());
         }
         let why = match self.moved_to() {
-            Some(place) => format!("its folder was moved to {}: resume it there with `grpo-tui train --resume {0}`", place.display()),
+            Some(place) => format!(
+                "its folder was moved to {}: resume it there with `grpo-tui train --resume {0}`",
+                place.display()
+            ),
             None if self.run.is_dir() => "its lock file was removed or replaced".to_owned(),
             None => "its folder was removed".to_owned(),
         };
@@ -80,21 +85,30 @@ impl RunLock {
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-                Err(TryLockError::WouldBlock) => return Err(RunError::InUse { path: run.to_owned(), holder: holder(&mut file) }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10))
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(RunError::InUse { path: run.to_owned(), holder: holder(&mut file) });
+                }
                 Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
             }
         }
         let started = local_now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         file.set_len(0)
-            .and_then(|()| file.write_all(format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes()))
+            .and_then(|()| {
+                file.write_all(
+                    format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes(),
+                )
+            })
             .map_err(RunError::io("write", &path))?;
         Ok(Self { identity: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
     }
 
     /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
     pub fn is_held(run: &Path) -> bool {
-        crate::files::open(&run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        crate::files::open(&run.join("lock"))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     pub fn run(&self) -> &Path {
@@ -109,7 +123,8 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes another program.
+        // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes
+        // another program.
         let _ = self.identity.lock.unlock();
     }
 }

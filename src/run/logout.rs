@@ -1,4 +1,5 @@
-//! What becomes of a worker when its user logs out of this host: what systemd-logind answers, and under which control group the worker would be.
+//! What becomes of a worker when its user logs out of this host: what systemd-logind answers, and under which control
+//! group the worker would be.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,11 +51,13 @@ impl LogoutPolicy {
         let systemd = Path::new("/run/systemd/system").is_dir();
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let multiplexers = [("TMUX", "tmux"), ("STY", "screen"), ("ZELLIJ", "zellij")];
-        let (manager, properties) = ("org.freedesktop.login1.Manager", ["KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers"]);
+        let (manager, properties) =
+            ("org.freedesktop.login1.Manager", ["KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers"]);
         let bus = ["--json=short", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", manager];
         let logind = systemd.then(|| output_of("busctl", &[&bus[..], &properties[..]].concat(), PATIENCE)).flatten();
         let (kills, excepted) = logind.map_or((None, None), |text| kill_policy(&text, &user_name()));
-        let linger = || output_of("loginctl", &["show-user", &user_id().to_string(), "--property=Linger", "--value"], PATIENCE);
+        let linger =
+            || output_of("loginctl", &["show-user", &user_id().to_string(), "--property=Linger", "--value"], PATIENCE);
         Self {
             systemd,
             kills,
@@ -62,7 +65,10 @@ impl LogoutPolicy {
             lingers: systemd.then(linger).flatten().and_then(|text| yes_or_no(&text)),
             user_bus: session.is_some_and(|folder| folder.join("bus").exists()),
             home: scope(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
-            multiplexer: multiplexers.into_iter().find(|(name, _)| std::env::var_os(name).is_some()).map(|(_, name)| name),
+            multiplexer: multiplexers
+                .into_iter()
+                .find(|(name, _)| std::env::var_os(name).is_some())
+                .map(|(_, name)| name),
         }
     }
 
@@ -78,24 +84,33 @@ impl LogoutPolicy {
 
     /// The same in words, with what to do.
     pub fn sentence(&self) -> String {
-        let remedy = "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
+        let remedy =
+            "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
         let (verdict, why) = match (&self.home, self.survives()) {
             _ if !self.systemd => ("survive", "no systemd on this host".to_owned()),
-            (ProcessScope::Elsewhere, _) => ("survive", "not a login session (service, container or batch job)".to_owned()),
+            (ProcessScope::Elsewhere, _) => {
+                ("survive", "not a login session (service, container or batch job)".to_owned())
+            }
             (ProcessScope::UserManager, true) => ("survive", "your service manager lingers".to_owned()),
             (ProcessScope::UserManager, false) if self.lingers.is_none() => (
                 "may die at",
-                "logind does not say whether your service manager lingers; to be sure, run `loginctl enable-linger`".to_owned(),
+                "logind does not say whether your service manager lingers; to be sure, run `loginctl enable-linger`"
+                    .to_owned(),
             ),
-            (ProcessScope::UserManager, false) => {
-                ("DIE at", "your service manager ends with your last session; enable it with `loginctl enable-linger`".to_owned())
+            (ProcessScope::UserManager, false) => (
+                "DIE at",
+                "your service manager ends with your last session; enable it with `loginctl enable-linger`".to_owned(),
+            ),
+            (ProcessScope::Session(_), true) if self.kills == Some(false) => {
+                ("survive", "KillUserProcesses=no".to_owned())
             }
-            (ProcessScope::Session(_), true) if self.kills == Some(false) => ("survive", "KillUserProcesses=no".to_owned()),
             (ProcessScope::Session(_), true) => ("survive", "this user is excluded from KillUserProcesses".to_owned()),
             (ProcessScope::Session(session), false) if self.kills == Some(true) && self.excepted == Some(false) => {
                 ("DIE at", format!("KillUserProcesses=yes ends all of {session}, tmux and screen included; {remedy}"))
             }
-            (ProcessScope::Session(_), false) => ("may die at", format!("logind does not say what it kills; to be sure, {remedy}")),
+            (ProcessScope::Session(_), false) => {
+                ("may die at", format!("logind does not say what it kills; to be sure, {remedy}"))
+            }
         };
         format!("detached runs {verdict} logout: {why}")
     }
@@ -103,10 +118,12 @@ impl LogoutPolicy {
 
 /// From busctl's answer, a line of JSON a property: whether logind kills at logout, and whether it spares this user.
 fn kill_policy(answer: &str, user: &str) -> (Option<bool>, Option<bool>) {
-    let mut data = answer.lines().map(|line| serde_json::from_str::<Value>(line).ok().map(|property| property["data"].clone()));
+    let mut data =
+        answer.lines().map(|line| serde_json::from_str::<Value>(line).ok().map(|property| property["data"].clone()));
     let mut next = || data.next().flatten();
     let kills = next().and_then(|value| value.as_bool());
-    let mut users = || Some(next()?.as_array()?.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>());
+    let mut users =
+        || Some(next()?.as_array()?.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>());
     let (only, exclude) = (users(), users());
     let names = |list: &[String]| list.iter().any(|name| name == user);
     (kills, only.zip(exclude).map(|(only, exclude)| names(&exclude) || (!only.is_empty() && !names(&only))))
@@ -123,7 +140,13 @@ fn yes_or_no(text: &str) -> Option<bool> {
 /// What a command prints; `None` where there is no such command, it fails, or it takes longer.
 fn output_of(command: &str, arguments: &[&str], longest: Duration) -> Option<String> {
     let begun = Instant::now();
-    let mut child = Command::new(command).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let mut child = Command::new(command)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
     let status = loop {
         match child.try_wait() {
             Ok(None) if begun.elapsed() < longest => std::thread::sleep(Duration::from_millis(5)),
@@ -146,7 +169,9 @@ fn scope(cgroup: &str) -> ProcessScope {
     let session = parts().find(|part| part.starts_with("session-") && part.ends_with(".scope"));
     match session {
         Some(session) => ProcessScope::Session(session.to_owned()),
-        None if parts().any(|part| part.starts_with("user@") && part.ends_with(".service")) => ProcessScope::UserManager,
+        None if parts().any(|part| part.starts_with("user@") && part.ends_with(".service")) => {
+            ProcessScope::UserManager
+        }
         None => ProcessScope::Elsewhere,
     }
 }
@@ -217,10 +242,18 @@ mod tests {
         };
         let session = || ProcessScope::Session("session-3.scope".to_owned());
         let check = |facts: LogoutPolicy, survives: bool, expected: &str| {
-            assert!(facts.survives() == survives && facts.sentence().contains(expected), "{facts:?}: {}", facts.sentence());
+            assert!(
+                facts.survives() == survives && facts.sentence().contains(expected),
+                "{facts:?}: {}",
+                facts.sentence()
+            );
         };
         let (yes, no) = (Some(true), Some(false));
-        check(facts(yes, session(), yes, no), false, "DIE at logout: KillUserProcesses=yes ends all of session-3.scope, tmux");
+        check(
+            facts(yes, session(), yes, no),
+            false,
+            "DIE at logout: KillUserProcesses=yes ends all of session-3.scope, tmux",
+        );
         check(facts(yes, session(), no, yes), true, "survive logout: this user is excluded from KillUserProcesses");
         check(facts(no, session(), no, no), true, "survive logout: KillUserProcesses=no");
         check(facts(None, session(), no, None), false, "may die at logout: logind does not say");

@@ -10,7 +10,8 @@ use super::history::RunState;
 /// Which checkpoint of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The highest valid rate on the eval set, or exact match where the run's `keep_best_by` says so; what a bare RUN means.
+    /// The highest valid rate on the eval set, or exact match where the run's `keep_best_by` says so; what a bare RUN
+    /// means.
     Best,
     Last,
     Step(u64),
@@ -52,7 +53,8 @@ pub struct RunFolders {
 }
 
 impl RunFolders {
-    /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's data directory.
+    /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's
+    /// data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
             return Self { roots: vec![runs.to_owned()], is_given: true };
@@ -84,10 +86,14 @@ impl RunFolders {
     /// Every folder that may be a run: nothing is opened yet.
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = self.roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
-        entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).map(|entry| entry.path()).collect()
+        entries
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+            .map(|entry| entry.path())
+            .collect()
     }
 
-    /// Every run there is, oldest first; folders that are no runs are left out, runs that cannot be opened come with their error.
+    /// Every run there is, oldest first; folders that are no runs are left out, runs that cannot be opened come with
+    /// their error.
     pub fn list(&self) -> Vec<(PathBuf, Result<RunDirectory, RunError>)> {
         let mut found = Vec::new();
         for path in self.folders() {
@@ -101,7 +107,8 @@ impl RunFolders {
         found
     }
 
-    /// The run that `wanted` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its last part.
+    /// The run that `wanted` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its
+    /// last part.
     ///
     /// # Errors
     /// [`RunError::NotFound`], [`RunError::Ambiguous`], or why that run cannot be opened.
@@ -123,7 +130,8 @@ impl RunFolders {
         if wanted.is_empty() {
             return Err(not_found());
         }
-        let mut fitting: Vec<&PathBuf> = runs.iter().filter(|(path, run)| exact(path, run)).map(|(path, _)| path).collect();
+        let mut fitting: Vec<&PathBuf> =
+            runs.iter().filter(|(path, run)| exact(path, run)).map(|(path, _)| path).collect();
         if fitting.is_empty() {
             fitting = runs.iter().filter(|(path, _)| begins(path)).map(|(path, _)| path).collect();
         }
@@ -157,7 +165,9 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
     let found = match at {
         At::Last => steps.last().copied(),
         At::Step(step) => steps.contains(&step).then_some(step),
-        At::Best => RunState::read(run.path())?.best_step_by(&steps, run.file().config.keep_best_by).or(steps.last().copied()),
+        At::Best => {
+            RunState::read(run.path())?.best_step_by(&steps, run.file().config.keep_best_by).or(steps.last().copied())
+        }
     };
     found.ok_or_else(|| {
         let wanted = match at {
@@ -166,8 +176,11 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
             At::Step(step) => step.to_string(),
         };
         let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
-        let available =
-            if listed.is_empty() { "it has none yet".to_owned() } else { format!("there are those of steps {}", listed.join(", ")) };
+        let available = if listed.is_empty() {
+            "it has none yet".to_owned()
+        } else {
+            format!("there are those of steps {}", listed.join(", "))
+        };
         RunError::NoCheckpoint { path: run.path().to_owned(), wanted, available }
     })
 }

@@ -37,8 +37,12 @@ mod worker;
 mod worker_state;
 mod writer;
 
-pub use checkpoints::{CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints};
-pub use control::{AcceptedRequest, Answer, RequestOutcome, RequestQueue, Sample, Settings, Stop, Verb, ask, settings, stop_worker};
+pub use checkpoints::{
+    CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints,
+};
+pub use control::{
+    AcceptedRequest, Answer, RequestOutcome, RequestQueue, Sample, Settings, Stop, Verb, ask, settings, stop_worker,
+};
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
@@ -63,8 +67,8 @@ pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
 pub use remove::{Removal, Removed};
 pub use rollouts::{
-    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file, rollout_segments,
-    rollouts_to_delete,
+    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file,
+    rollout_segments, rollouts_to_delete,
 };
 pub use sampler::SampledCompletion;
 pub use series::Series;

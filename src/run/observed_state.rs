@@ -14,8 +14,8 @@ use super::worker_state::{State, Status};
 const TAIL_BYTES: u64 = 1 << 16;
 
 impl State {
-    /// Reads a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock becomes `Interrupted`. `None`
-    /// before any worker has spoken, and while one lives whose file cannot be understood.
+    /// Reads a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock
+    /// becomes `Interrupted`. `None` before any worker has spoken, and while one lives whose file cannot be understood.
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock is asked first: a worker that ends in between has then already written its end event.
         let held = RunLock::is_held(run);
@@ -23,8 +23,11 @@ impl State {
         if !held && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
-                // The log has its end event, which comes first; the worker died before it could say the same here. Nothing can begin such a run again.
-                Last::End(end) if end.status == Status::Finished.name() => (Status::Finished, end.step, Some(end.cause)),
+                // The log has its end event, which comes first; the worker died before it could say the same here.
+                // Nothing can begin such a run again.
+                Last::End(end) if end.status == Status::Finished.name() => {
+                    (Status::Finished, end.step, Some(end.cause))
+                }
                 _ => (Status::Interrupted, state.step, Some(gone())),
             };
         }
@@ -44,7 +47,17 @@ fn from_log(run: &Path) -> Option<State> {
         }
     };
     let (boot_id, host) = (String::new(), String::new());
-    let state = State { version: FORMAT_VERSION, status, pid: 0, start_ticks: 0, boot_id, host, step, cause: Some(cause), updated_ms: 0 };
+    let state = State {
+        version: FORMAT_VERSION,
+        status,
+        pid: 0,
+        start_ticks: 0,
+        boot_id,
+        host,
+        step,
+        cause: Some(cause),
+        updated_ms: 0,
+    };
     Some(state)
 }
 
@@ -77,7 +90,11 @@ fn last_word(run: &Path) -> Last {
         return Last::Nothing;
     }
     let mut reached = 0;
-    for event in tail.split(|byte| *byte == b'\n').rev().filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok()) {
+    for event in tail
+        .split(|byte| *byte == b'\n')
+        .rev()
+        .filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok())
+    {
         match event.body {
             EventBody::End(end) => return Last::End(end),
             // An end before this was an earlier worker's.

@@ -17,8 +17,8 @@ use crate::secrets::redact_json;
 /// What only a resume needs.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// Copies the checkpoint of `step` into the new folder `out`. Where all weights were trained, the base's configuration and tokenizer come with it, so that
-/// it is a model's folder. Returns what `provenance.json` says.
+/// Copies the checkpoint of `step` into the new folder `out`. Where all weights were trained, the base's configuration
+/// and tokenizer come with it, so that it is a model's folder. Returns what `provenance.json` says.
 ///
 /// # Errors
 /// [`RunError::Taken`] where `out` exists or is no name, [`RunError::Io`] naming what could not be read or written.
@@ -63,7 +63,8 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
     Ok(document)
 }
 
-/// What makes the weights of a run that trained all of them a model's folder. A checkpoint's numbers are f32, so the configuration says that.
+/// What makes the weights of a run that trained all of them a model's folder. A checkpoint's numbers are f32, so the
+/// configuration says that.
 fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
     if run.file().config.lora_rank > 0 {
         return Ok(Vec::new());
@@ -95,7 +96,8 @@ fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
             let base = config["base_model_name_or_path"].as_str();
             // An adapter's base is no adapter, as everywhere else.
             let base = base.filter(|base| {
-                find_model(base).map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
+                find_model(base)
+                    .map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
             });
             origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, places)
         }

@@ -1,4 +1,5 @@
-//! Choosing runs by what is known of them: `valid>0.9 and task:invoice`, `not (status=failed or config.lora_rank=0)`, `has:kl`.
+//! Choosing runs by what is known of them: `valid>0.9 and task:invoice`, `not (status=failed or config.lora_rank=0)`,
+//! `has:kl`.
 
 use std::fmt;
 
@@ -87,7 +88,9 @@ impl Query {
             Self::Or(any) => any.iter().any(|query| query.matches(field)),
             Self::Not(query) => !query.matches(field),
             Self::Has(name) => field(name).is_some(),
-            Self::Test { field: name, comparison, wanted } => field(name).is_some_and(|found| holds(&found, *comparison, wanted)),
+            Self::Test { field: name, comparison, wanted } => {
+                field(name).is_some_and(|found| holds(&found, *comparison, wanted))
+            }
         }
     }
 
@@ -182,11 +185,16 @@ impl Reading<'_> {
         if field.is_empty() {
             return Err(self.expected("a field such as `valid`, `task`, `status`, `config.KEY` or a metric"));
         }
-        let Some(comparison) = SIGNS.iter().find_map(|(sign, comparison)| self.sign(sign).then_some(*comparison)) else {
+        let Some(comparison) = SIGNS.iter().find_map(|(sign, comparison)| self.sign(sign).then_some(*comparison))
+        else {
             return Err(self.expected("one of >= <= != > < = :"));
         };
         let wanted = self.value()?;
-        Ok(if field == "has" && comparison == Comparison::Like { Query::Has(wanted) } else { Query::Test { field, comparison, wanted } })
+        Ok(if field == "has" && comparison == Comparison::Like {
+            Query::Has(wanted)
+        } else {
+            Query::Test { field, comparison, wanted }
+        })
     }
 
     fn value(&mut self) -> Result<String, RunError> {
@@ -223,7 +231,8 @@ impl Reading<'_> {
     fn word(&mut self, word: &str) -> bool {
         let before = self.at;
         let found = self.run_of(char::is_alphanumeric);
-        let there = found.eq_ignore_ascii_case(word) && !self.text[self.at..].starts_with(['>', '<', '=', '!', ':', '/', '_', '.']);
+        let there = found.eq_ignore_ascii_case(word)
+            && !self.text[self.at..].starts_with(['>', '<', '=', '!', ':', '/', '_', '.']);
         if !there {
             self.at = before;
         }
@@ -255,7 +264,8 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let check = |text: &str, expected: bool| assert_eq!(Query::parse(text).unwrap().matches(&field), expected, "{text}");
+        let check =
+            |text: &str, expected: bool| assert_eq!(Query::parse(text).unwrap().matches(&field), expected, "{text}");
         check("valid>0.9 and task:invoice", true);
         check("valid > 90% AND task:INV", true);
         check("valid>=0.92", true);

@@ -122,7 +122,8 @@ impl EventReader {
         file.seek(SeekFrom::Start(self.position.offset)).map_err(RunError::io("read", &path))?;
         let mut pending = Vec::new();
         loop {
-            let count = Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
+            let count =
+                Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
             let done = self.lines(&pending, count, &mut take)?;
             pending.drain(..done);
             if pending.len() > LONGEST_LINE_BYTES {
@@ -173,7 +174,9 @@ impl EventReader {
                 self.position.last_seq = self.position.last_seq.max(event.seq);
                 take(LogItem::Event(event));
             }
-            Err(BadLine::Newer(found)) => return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION }),
+            Err(BadLine::Newer(found)) => {
+                return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION });
+            }
             Err(BadLine::Malformed(reason)) => take(LogItem::Skipped(Skipped { line: self.position.line + 1, reason })),
         }
         Ok(())
@@ -205,7 +208,10 @@ mod tests {
         let note = || EventBody::from(Note { text: "a".to_owned() });
         let recovered = || EventBody::from(Recovered { dropped_bytes: u64::MAX, ..Recovered::default() });
         let events = [(u64::MAX, note()), (u64::MAX, note()), (7, recovered()), (8, recovered())];
-        let lines: Vec<u8> = events.into_iter().flat_map(|(seq, body)| Event { seq, time_ms: u64::MAX, body }.to_line().unwrap()).collect();
+        let lines: Vec<u8> = events
+            .into_iter()
+            .flat_map(|(seq, body)| Event { seq, time_ms: u64::MAX, body }.to_line().unwrap())
+            .collect();
         std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
         let state = RunState::read(folder.path()).unwrap();
         assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
@@ -229,7 +235,10 @@ mod tests {
         file.write_all(&note(2)).unwrap();
         let found = reader.read().unwrap();
         assert_eq!((found.events.len(), found.skipped.len(), found.skipped[0].line, found.gaps), (1, 1, 2, 0));
-        assert_eq!(reader.position(), Position { offset: std::fs::metadata(&path).unwrap().len(), line: 3, last_seq: 2 });
+        assert_eq!(
+            reader.position(),
+            Position { offset: std::fs::metadata(&path).unwrap().len(), line: 3, last_seq: 2 }
+        );
         assert_eq!(EventReader::new(&path).read().unwrap().skipped.len(), 1);
     }
 }

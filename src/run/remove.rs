@@ -30,8 +30,8 @@ impl Removal {
     /// Hold a run that is to be removed.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where a worker computes it, [`RunError::Linked`] where its folder is a link, [`RunError::Foreign`] and
-    /// [`RunError::Loose`] where it is not this user's alone.
+    /// [`RunError::InUse`] where a worker computes it, [`RunError::Linked`] where its folder is a link,
+    /// [`RunError::Foreign`] and [`RunError::Loose`] where it is not this user's alone.
     pub fn prepare(directory: RunDirectory, places: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
@@ -68,7 +68,9 @@ fn started_from(directory: &RunDirectory, places: &RunFolders) -> Vec<String> {
     let runs = places.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;
-        run == directory.id() || (!run.is_empty() && run == directory.file().name) || std::path::Path::new(&run) == directory.path()
+        run == directory.id()
+            || (!run.is_empty() && run == directory.file().name)
+            || std::path::Path::new(&run) == directory.path()
     };
     runs.filter(|run| names(&run.file().config.base_model)).map(|run| run.id().to_owned()).collect()
 }

@@ -1,4 +1,5 @@
-//! A complete rollout file, compressed: a zstd frame a step, so that one step can be read alone, and a table of the frames at its end.
+//! A complete rollout file, compressed: a zstd frame a step, so that one step can be read alone, and a table of the
+//! frames at its end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -28,7 +29,8 @@ pub(super) fn compressed(plain: &Path) -> PathBuf {
     name.into()
 }
 
-/// Replace a complete plain file by its compressed twin. Until the twin is durable the plain file stays, and while both are there the plain one counts.
+/// Replace a complete plain file by its compressed twin. Until the twin is durable the plain file stays, and while both
+/// are there the plain one counts.
 pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
     let target = compressed(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
@@ -59,7 +61,8 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
     sync_folder(plain.parent().unwrap_or(plain))
 }
 
-/// The lines of one step, as they were; the whole file's where its table is damaged. Not found is an error of that kind.
+/// The lines of one step, as they were; the whole file's where its table is damaged. Not found is an error of that
+/// kind.
 pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRead>> {
     match frames(path)? {
         Some(frames) => match frames.into_iter().find(|frame| frame.step == step) {
@@ -147,9 +150,14 @@ fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
     if bytes[..8] != head {
         return Ok(None);
     }
-    let numbers: Vec<u64> = bytes[8..bytes.len() - 8].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-    let frames: Vec<Frame> =
-        numbers.as_chunks::<3>().0.iter().map(|[step, offset, length]| Frame { step: *step, offset: *offset, length: *length }).collect();
+    let numbers: Vec<u64> =
+        bytes[8..bytes.len() - 8].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let frames: Vec<Frame> = numbers
+        .as_chunks::<3>()
+        .0
+        .iter()
+        .map(|[step, offset, length]| Frame { step: *step, offset: *offset, length: *length })
+        .collect();
     let fits = frames.iter().all(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= start));
     Ok(fits.then_some(frames))
 }

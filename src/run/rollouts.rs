@@ -1,4 +1,5 @@
-//! Full records of what was sampled: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one a line; compressed when it is complete.
+//! Full records of what was sampled: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one a line; compressed
+//! when it is complete.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -85,8 +86,9 @@ struct Open {
 }
 
 impl RolloutWriter {
-    /// Opens for appending after `step`, the last one that is done (0 at the beginning): groups of later steps are dropped, and a torn tail with
-    /// them. Complete files that a killed worker left plain are compressed; that of `step` is made plain again where more will be appended to it.
+    /// Opens for appending after `step`, the last one that is done (0 at the beginning): groups of later steps are
+    /// dropped, and a torn tail with them. Complete files that a killed worker left plain are compressed; that of
+    /// `step` is made plain again where more will be appended to it.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -138,7 +140,9 @@ impl RolloutWriter {
 
     /// Compress the plain files whose last step is at most `step`. On a full disk the plain file stays.
     fn compress_complete(&self, step: u64) -> Result<(), RunError> {
-        for segment in rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step) {
+        for segment in
+            rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step)
+        {
             let path = self.run.join(rollout_file(segment.last_step));
             match compress(&path, step_of) {
                 Err(RunError::Io { source, .. }) if is_full_disk(&source) => {}
@@ -155,7 +159,9 @@ impl RolloutWriter {
             let plain = self.run.join(rollout_file(segment));
             for path in [compressed(&plain), plain] {
                 match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RunError::io("remove", &path)(error)),
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(RunError::io("remove", &path)(error));
+                    }
                     _ => {}
                 }
             }
@@ -207,8 +213,8 @@ impl RolloutWriter {
     }
 }
 
-/// Read the groups of one step, from a plain file or a compressed one. Lines of other steps are skipped unread; a torn tail is left out. Empty where the
-/// step has none, or where the keep rule deleted them.
+/// Read the groups of one step, from a plain file or a compressed one. Lines of other steps are skipped unread; a torn
+/// tail is left out. Empty where the step has none, or where the keep rule deleted them.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
@@ -234,8 +240,11 @@ fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutG
     let mut groups = Vec::new();
     for_each_line(lines, path, |index, line| {
         if step_of(line) == Some(step) {
-            let malformed =
-                |error: serde_json::Error| RunError::Malformed { path: path.to_owned(), line: Some(index + 1), message: error.to_string() };
+            let malformed = |error: serde_json::Error| RunError::Malformed {
+                path: path.to_owned(),
+                line: Some(index + 1),
+                message: error.to_string(),
+            };
             groups.push(serde_json::from_slice(line).map_err(malformed)?);
         }
         Ok(true)
@@ -252,7 +261,8 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// The files of rollouts that there are, ascending. Where a worker was killed while it compressed one, the plain file counts.
+/// The files of rollouts that there are, ascending. Where a worker was killed while it compressed one, the plain file
+/// counts.
 ///
 /// # Errors
 /// [`RunError::Io`] where the folder exists but cannot be read.
@@ -286,14 +296,16 @@ fn segment_of(name: &str) -> Option<(u64, bool)> {
     numeric.then(|| digits.parse().ok()).flatten().map(|last_step| (last_step, compressed))
 }
 
-/// Which files to delete, by their last steps: all of `segments` but those of the last `keep_steps` steps (0 keeps every one) and those around
-/// `checkpoints`: the steps that led to one, and the first that went on from it.
+/// Which files to delete, by their last steps: all of `segments` but those of the last `keep_steps` steps (0 keeps
+/// every one) and those around `checkpoints`: the steps that led to one, and the first that went on from it.
 pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, checkpoints: &[u64]) -> Vec<u64> {
     if keep_steps == 0 {
         return Vec::new();
     }
     let oldest = last_step_of_file((last_step + 1).saturating_sub(keep_steps));
-    let around = |segment: u64| checkpoints.iter().any(|step| [*step, step + 1].into_iter().any(|step| last_step_of_file(step) == segment));
+    let around = |segment: u64| {
+        checkpoints.iter().any(|step| [*step, step + 1].into_iter().any(|step| last_step_of_file(step) == segment))
+    };
     segments.iter().copied().filter(|segment| *segment < oldest && !around(*segment)).collect()
 }
 
@@ -343,7 +355,10 @@ fn step_of(line: &[u8]) -> Option<u64> {
         step: u64,
     }
     // As this program writes it; anything else is read in full.
-    let digits = line.strip_prefix(b"{\"step\":").map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());
-    let quick = digits.filter(|digits| !digits.is_empty()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let digits = line
+        .strip_prefix(b"{\"step\":")
+        .map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());
+    let quick =
+        digits.filter(|digits| !digits.is_empty()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     quick.or_else(|| serde_json::from_slice::<Head>(line).ok().map(|head| head.step))
 }

@@ -90,13 +90,15 @@ impl Series {
             let ((first, start), (next, end)) = (pair[0], pair[1]);
             end > start && first.checked_add((end - start) as u64).is_some_and(|after| after < next)
         });
-        let inside =
-            stretches.last().is_none_or(|(first, start)| *start < values.len() && first.checked_add(values.len() as u64).is_some());
+        let inside = stretches
+            .last()
+            .is_none_or(|(first, start)| *start < values.len() && first.checked_add(values.len() as u64).is_some());
         (starts_right && ascending && inside).then_some(Self { stretches, values })
     }
 
     fn push(&mut self, step: u64, value: f64) {
-        let touches = self.stretches.last().is_some_and(|(first, start)| first + (self.values.len() - start) as u64 == step);
+        let touches =
+            self.stretches.last().is_some_and(|(first, start)| first + (self.values.len() - start) as u64 == step);
         if !touches {
             self.stretches.push((step, self.values.len()));
         }
@@ -155,10 +157,14 @@ mod tests {
                     map.insert(step, round as f64 + step as f64);
                 }
             }
-            assert_eq!(series.points().collect::<Vec<_>>(), map.iter().map(|(step, value)| (*step, *value)).collect::<Vec<_>>());
+            assert_eq!(
+                series.points().collect::<Vec<_>>(),
+                map.iter().map(|(step, value)| (*step, *value)).collect::<Vec<_>>()
+            );
             assert!((0..41).all(|step| series.at(step) == map.get(&step).copied()));
             let (from, to) = (random(45), random(45));
-            let inside = map.iter().filter(|(step, _)| (from..=to).contains(*step)).map(|(step, value)| (*step, *value));
+            let inside =
+                map.iter().filter(|(step, _)| (from..=to).contains(*step)).map(|(step, value)| (*step, *value));
             assert_eq!(series.between(from, to).collect::<Vec<_>>(), inside.collect::<Vec<_>>(), "{from} to {to}");
             let ends = map.first_key_value().zip(map.last_key_value()).map(|((first, _), (last, _))| (*first, *last));
             assert_eq!(series.extent(), ends);
@@ -171,7 +177,11 @@ mod tests {
     #[test]
     fn parts_that_do_not_fit_are_refused() {
         let check = |stretches: &[(u64, usize)], values: usize, fits: bool| {
-            assert_eq!(Series::from_parts(stretches.to_vec(), vec![0.0; values]).is_some(), fits, "{stretches:?} {values}");
+            assert_eq!(
+                Series::from_parts(stretches.to_vec(), vec![0.0; values]).is_some(),
+                fits,
+                "{stretches:?} {values}"
+            );
         };
         check(&[], 0, true);
         check(&[], 1, false);

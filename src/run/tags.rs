@@ -31,8 +31,9 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
         Ok(_) => {}
     }
     let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
-    let found: Vec<String> = serde_json::from_str(&text)
-        .map_err(|error| malformed(Some(error.line()), format!("{error}; it should be a list such as [\"baseline\"]")))?;
+    let found: Vec<String> = serde_json::from_str(&text).map_err(|error| {
+        malformed(Some(error.line()), format!("{error}; it should be a list such as [\"baseline\"]"))
+    })?;
     match found.iter().find_map(|tag| check_tag(tag)) {
         Some(wrong) => Err(malformed(None, wrong)),
         None => Ok(sorted(found)),

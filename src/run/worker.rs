@@ -32,8 +32,8 @@ impl Worker {
     /// Become the run's worker. `interrupted` is set by signals: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder is not this user's alone to change,
-    /// [`RunError::Io`].
+    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder
+    /// is not this user's alone to change, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
@@ -70,8 +70,8 @@ impl Worker {
         self.listener.notes()
     }
 
-    /// Waits for a device, says so in the run's state; calls `told` with the same message whenever it changes. `None`: the run was asked to stop
-    /// meanwhile, and has ended.
+    /// Waits for a device, says so in the run's state; calls `told` with the same message whenever it changes. `None`:
+    /// the run was asked to stop meanwhile, and has ended.
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a disk that cannot take the state.
@@ -83,7 +83,12 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Self::wait_for`].
-    pub fn wait_for_in(&self, slots: &Path, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+    pub fn wait_for_in(
+        &self,
+        slots: &Path,
+        devices: &[Device],
+        told: impl FnMut(&str),
+    ) -> Result<Option<Slot>, RunError> {
         let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told);
         match &slot {
             Ok(Some(_)) => {}
@@ -93,7 +98,8 @@ impl Worker {
         slot
     }
 
-    /// Whether the worker has lost its folder or its log. If so, that is said where it can be, and nothing more may be written.
+    /// Whether the worker has lost its folder or its log. If so, that is said where it can be, and nothing more may be
+    /// written.
     ///
     /// # Errors
     /// [`RunError::Lost`] with what has become of them.
@@ -112,8 +118,8 @@ impl Worker {
         Err(lost)
     }
 
-    /// Records the end of work that ended before it could record its own: requests are recorded, then the end, then the state. After an end event,
-    /// nothing.
+    /// Records the end of work that ended before it could record its own: requests are recorded, then the end, then the
+    /// state. After an end event, nothing.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
@@ -128,14 +134,16 @@ impl Worker {
         recorded
     }
 
-    /// Leave a run that had come to its end before: what was asked meanwhile is recorded, and its end stays the one that the log has.
+    /// Leave a run that had come to its end before: what was asked meanwhile is recorded, and its end stays the one
+    /// that the log has.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn exit_finished(&self) -> Result<(), RunError> {
         // The state may be of a moment before the last step: its worker was killed between its end event and that.
         let end = RunState::read(self.lock.run())?.end;
-        let (step, cause) = end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
+        let (step, cause) =
+            end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
         let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
         self.state.clone().status(Status::Finished, step, Some(cause))?;
         recorded
@@ -157,7 +165,8 @@ impl Worker {
     }
 }
 
-/// Waits for a device and says so in `state`; calls `told` with the same message whenever it changes. `None`: asked to stop meanwhile.
+/// Waits for a device and says so in `state`; calls `told` with the same message whenever it changes. `None`: asked to
+/// stop meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
     devices: &[Device],

@@ -53,8 +53,16 @@ impl Status {
 
     /// The status of that word; `Failed` for a word that is none.
     pub fn from_name(name: &str) -> Self {
-        let all =
-            [Self::Created, Self::Waiting, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Finished, Self::Interrupted];
+        let all = [
+            Self::Created,
+            Self::Waiting,
+            Self::Starting,
+            Self::Running,
+            Self::Paused,
+            Self::Stopping,
+            Self::Finished,
+            Self::Interrupted,
+        ];
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
     }
 
@@ -98,8 +106,9 @@ impl State {
     }
 }
 
-/// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at most once a second. Clones write
-/// the same state, one at a time, so that the loop, the request listener and the worker around them never contradict each other.
+/// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at
+/// most once a second. Clones write the same state, one at a time, so that the loop, the request listener and the
+/// worker around them never contradict each other.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
     kept: Arc<Mutex<Written>>,
@@ -132,7 +141,8 @@ impl StateWriter {
             cause: None,
             updated_ms: 0,
         };
-        let writer = Self { kept: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
+        let writer =
+            Self { kept: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
         writer.kept().write()?;
         Ok(writer)
     }
@@ -182,7 +192,8 @@ impl StateWriter {
         if kept.state.status.is_ended() { Ok(()) } else { kept.write_after(interval) }
     }
 
-    /// Records the end of a worker that has lost its folder, where that is now; whatever stands under its path is another's.
+    /// Records the end of a worker that has lost its folder, where that is now; whatever stands under its path is
+    /// another's.
     pub(super) fn follow(&self, cause: &str) {
         let mut kept = self.kept();
         if kept.identity.check().is_ok() || kept.state.status.is_ended() {
@@ -218,7 +229,11 @@ impl Written {
     fn write(&mut self) -> Result<(), RunError> {
         self.identity.check()?;
         self.state.updated_ms = super::events::now_ms();
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: self.path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
         let mut text = serde_json::to_vec_pretty(&self.state).map_err(malformed)?;
         text.push(b'\n');
         replace_file(&self.path, &text)?;
@@ -232,7 +247,8 @@ pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`; the command's name before it may hold blanks and parentheses.
+/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`; the command's name before it may
+/// hold blanks and parentheses.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()

@@ -1,4 +1,5 @@
-//! The one writer of `events.jsonl`: a `write` a line, sequence numbers that continue after a resume, torn tails sealed first.
+//! The one writer of `events.jsonl`: a `write` a line, sequence numbers that continue after a resume, torn tails sealed
+//! first.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -28,7 +29,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Open the log for appending. A torn last line is truncated and reported as a `recovered` event; the sequence continues after the last whole event.
+    /// Open the log for appending. A torn last line is truncated and reported as a `recovered` event; the sequence
+    /// continues after the last whole event.
     ///
     /// # Errors
     /// [`RunError`] naming the file.
@@ -41,7 +43,8 @@ impl EventWriter {
         let file = open_append(&path)?;
         let (dropped_bytes, length) = seal(&file, &path)?;
         let next_seq = last_seq(&file, length).map_err(RunError::io("read", &path))? + 1;
-        let syncer = file.try_clone().and_then(|file| Syncer::start(file, interval)).map_err(RunError::io("open", &path))?;
+        let syncer =
+            file.try_clone().and_then(|file| Syncer::start(file, interval)).map_err(RunError::io("open", &path))?;
         let mut writer = Self { file, path, next_seq, syncer };
         if dropped_bytes > 0 {
             let text = format!("the last line of events.jsonl was torn: {dropped_bytes} bytes dropped");
@@ -50,16 +53,22 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Append one event and return its sequence number. Kinds that others rely on are durable before this returns, the rest within five seconds.
+    /// Append one event and return its sequence number. Kinds that others rely on are durable before this returns, the
+    /// rest within five seconds.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that did not reach it. The log then still ends in whole lines.
+    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that did not reach it. The log
+    /// then still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
         if self.file.metadata().map_err(RunError::io("read", &self.path))?.nlink() == 0 {
             return Err(lost_log(&self.path));
         }
         let event = Event { seq: self.next_seq, time_ms: now_ms(), body: body.into() };
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: self.path.clone(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: self.path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
         let line = event.to_line().map_err(malformed)?;
         self.syncer.check().map_err(RunError::io("sync", &self.path))?;
         append_line(&self.file, &self.path, &line, &named(&event.body))?;
@@ -93,7 +102,10 @@ pub(super) fn is_gone(log: &Path) -> bool {
 
 /// The log was removed under its worker: what came after would be nowhere.
 pub(super) fn lost_log(path: &Path) -> RunError {
-    RunError::Lost { path: path.parent().unwrap_or(path).to_owned(), why: "its events.jsonl was removed or replaced".to_owned() }
+    RunError::Lost {
+        path: path.parent().unwrap_or(path).to_owned(),
+        why: "its events.jsonl was removed or replaced".to_owned(),
+    }
 }
 
 /// What tests call a line: its kind, and of a phase also which.
@@ -176,7 +188,8 @@ impl Drop for EventWriter {
     }
 }
 
-/// The sequence number of the last line that is an event, 0 in an empty log. Reads backwards, so that a long log costs no more than a short one.
+/// The sequence number of the last line that is an event, 0 in an empty log. Reads backwards, so that a long log costs
+/// no more than a short one.
 fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
     let mut start = length;
     let mut tail: Vec<u8> = Vec::new();
@@ -188,7 +201,8 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
         chunk.append(&mut tail);
         tail = chunk;
         // The first piece may be the end of a longer line; it counts only at the file's start.
-        let whole = if start == 0 { 0 } else { tail.iter().position(|byte| *byte == b'\n').map_or(tail.len(), |at| at + 1) };
+        let whole =
+            if start == 0 { 0 } else { tail.iter().position(|byte| *byte == b'\n').map_or(tail.len(), |at| at + 1) };
         let found = tail[whole..].split(|byte| *byte == b'\n').rev().find_map(seq_of);
         if let Some(seq) = found {
             return Ok(seq);
@@ -234,6 +248,10 @@ mod tests {
             writer.append(Note { text: number.to_string() }).unwrap();
         }
         writer.sync().unwrap();
-        assert_eq!((writer.syncer.stop(), writer.syncer.owed.load(Ordering::SeqCst)), (0, false), "ends at once, with nothing owed");
+        assert_eq!(
+            (writer.syncer.stop(), writer.syncer.owed.load(Ordering::SeqCst)),
+            (0, false),
+            "ends at once, with nothing owed"
+        );
     }
 }

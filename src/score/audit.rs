@@ -50,7 +50,14 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     }
     if rows.iter().any(|row| example_in(row).is_some()) {
         let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
-        findings.push(finding(scorer, rows, best, "the prompt's own example", &|row| row.and_then(example_in).unwrap_or_default(), advice));
+        findings.push(finding(
+            scorer,
+            rows,
+            best,
+            "the prompt's own example",
+            &|row| row.and_then(example_in).unwrap_or_default(),
+            advice,
+        ));
     }
     if let Some(constant) = most_common_expected(rows) {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
@@ -74,13 +81,21 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
             degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Nulls).to_string(),
             "give each property a `type` other than null",
         ),
-        ("empty strings and zeros", degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Empty).to_string(), narrow),
+        (
+            "empty strings and zeros",
+            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Empty).to_string(),
+            narrow,
+        ),
         (
             "the minimum that the schema requires",
             degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Least).to_string(),
             narrow,
         ),
-        ("the schema itself", task.schema.to_string(), "forbid other keys by `additionalProperties = false` and list `required` ones"),
+        (
+            "the schema itself",
+            task.schema.to_string(),
+            "forbid other keys by `additionalProperties = false` and list `required` ones",
+        ),
     ]
 }
 
@@ -97,13 +112,20 @@ fn finding(
     let tier = scorer.score(&shown, first).tier;
     let rows = &rows[..rows.len().min((MAX_BYTES / shown.len().max(1)).max(1))];
     let rewards: Vec<f64> = rows.iter().map(|row| scorer.score(&answer(Some(row)), Some(row)).reward).collect();
-    let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { rewards.iter().sum::<f64>() / rewards.len() as f64 };
-    let short: String = if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };
+    let reward = if rewards.is_empty() {
+        scorer.score(&shown, None).reward
+    } else {
+        rewards.iter().sum::<f64>() / rewards.len() as f64
+    };
+    let short: String =
+        if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };
     // Nine tenths of the best reward leave nothing to learn from.
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {
         Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
-        Tier::Valid => format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it"),
+        Tier::Valid => {
+            format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it")
+        }
         Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema rejects"),
         Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
     };

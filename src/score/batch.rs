@@ -1,4 +1,5 @@
-//! Scoring many completions: in order, with memory for one batch, on a pool of threads with every core, or with as many as `RAYON_NUM_THREADS` allows.
+//! Scoring many completions: in order, with memory for one batch, on a pool of threads with every core, or with as many
+//! as `RAYON_NUM_THREADS` allows.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
@@ -32,7 +33,11 @@ impl Scorer {
     }
 
     /// As [`Self::score_all`], for as long as `wanted` says so; `None` once it does not.
-    pub fn score_while(&self, completions: &[(&str, Option<&PromptRow>)], wanted: impl Fn() -> bool + Sync) -> Option<Vec<Score>> {
+    pub fn score_while(
+        &self,
+        completions: &[(&str, Option<&PromptRow>)],
+        wanted: impl Fn() -> bool + Sync,
+    ) -> Option<Vec<Score>> {
         let score = |(completion, row): &(&str, Option<&PromptRow>)| wanted().then(|| self.score(completion, *row));
         on_every_core(|| completions.par_iter().with_min_len(MOST_ALONE).map(score).collect())
     }

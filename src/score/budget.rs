@@ -1,4 +1,5 @@
-//! Bounds on one validation: each look at a value is a step, each error found takes bytes; a validation that has none left is ended.
+//! Bounds on one validation: each look at a value is a step, each error found takes bytes; a validation that has none
+//! left is ended.
 
 use std::cell::Cell;
 use std::panic::resume_unwind;
@@ -24,7 +25,8 @@ pub(super) struct Budget {
 pub(super) enum BudgetExceeded {
     Steps,
     Bytes,
-    /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the name of a property).
+    /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the
+    /// name of a property).
     Pattern {
         pattern: String,
         found: String,
@@ -43,7 +45,8 @@ thread_local! {
     static REASON: Cell<Option<BudgetExceeded>> = const { Cell::new(None) };
 }
 
-/// What `work` returns, unless it spends more than the budget. What is left stays in the budget; an exhausted one ends the next validation at once.
+/// What `work` returns, unless it spends more than the budget. What is left stays in the budget; an exhausted one ends
+/// the next validation at once.
 pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);

@@ -1,7 +1,7 @@
 //! A line of a file of completions, as other programs write them.
 
-/// The line's JSON. A `\ud800` that stands alone is kept as written: no text has that character, and the completion with the escape in it is
-/// unparsable for that reason, while the other lines have their scores.
+/// The line's JSON. A `\ud800` that stands alone is kept as written: no text has that character, and the completion
+/// with the escape in it is unparsable for that reason, while the other lines have their scores.
 ///
 /// # Errors
 /// Where the line is not JSON for another reason.
@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn half_a_pair_is_kept_as_text() {
         let check = |line: &str, completion: Option<&str>| {
-            let found = completion_line(line.as_bytes()).ok().and_then(|value| value["completion"].as_str().map(str::to_owned));
+            let found =
+                completion_line(line.as_bytes()).ok().and_then(|value| value["completion"].as_str().map(str::to_owned));
             assert_eq!(found.as_deref(), completion, "{line}");
         };
         check(r#"{"completion":"a"}"#, Some("a"));

@@ -1,4 +1,5 @@
-//! What makes a training less informative than it seems: expected answers that the schema rejects, and prompts that are in two sets.
+//! What makes a training less informative than it seems: expected answers that the schema rejects, and prompts that are
+//! in two sets.
 
 use std::collections::HashMap;
 
@@ -45,13 +46,16 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<Promp
 
 fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
     let answered: Vec<&PromptRow> = rows.iter().filter(|row| row.expected.is_some()).collect();
-    let scored: Vec<&PromptRow> = answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1)).copied().collect();
+    let scored: Vec<&PromptRow> =
+        answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1)).copied().collect();
     let answers: Vec<String> = scored.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
     let scores = scorer.score_all(&answers.iter().map(|answer| (answer.as_str(), None)).collect::<Vec<_>>());
     let refused: Vec<_> = scored.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid).collect();
     let (row, score) = refused.first()?;
-    let why = score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
-    let looked_at = if scored.len() < answered.len() { format!(" looked at, of {}", answered.len()) } else { String::new() };
+    let why =
+        score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
+    let looked_at =
+        if scored.len() < answered.len() { format!(" looked at, of {}", answered.len()) } else { String::new() };
     Some(DataProblem {
         message: format!(
             "{}: the schema rejects the expected answer of {} of {} rows{looked_at}, first on line {}: {}; correct the rows or the schema",
@@ -72,7 +76,8 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
     for (later, (set, rows)) in sets.iter().enumerate() {
         for (other, others) in &sets[..later] {
             let lines: HashMap<u64, usize> = others.iter().map(|row| (row.prompt_hash(), row.line)).collect();
-            let repeated: Vec<(usize, usize)> = rows.iter().filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?))).collect();
+            let repeated: Vec<(usize, usize)> =
+                rows.iter().filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?))).collect();
             let Some((line, there)) = repeated.first() else { continue };
             let effect = match set {
                 PromptSet::Test => "data leak",

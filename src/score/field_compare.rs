@@ -34,7 +34,8 @@ impl Normalisation {
     }
 }
 
-/// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is there.
+/// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is
+/// there.
 pub(super) fn compare(
     root: &Value<'_>,
     expected: &serde_json::Value,
@@ -50,7 +51,8 @@ pub(super) fn compare(
         let same = found.and_then(|object| object.get(name)).is_some_and(|member| equal(&member.value, value, rule));
         fields.push((name.clone(), same));
     }
-    let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == wanted.len());
+    let exact =
+        fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == wanted.len());
     (Some(OrderedMap(fields)), exact)
 }
 
@@ -70,11 +72,14 @@ fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -
         (Kind::Bool(found), Expected::Bool(expected)) => found == expected,
         (Kind::Null, Expected::Null) => true,
         (Kind::Array(found), Expected::Array(expected)) => {
-            found.len() == expected.len() && found.iter().zip(expected).all(|(found, expected)| equal(found, expected, rule))
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| equal(found, expected, rule))
         }
         (Kind::Object(found), Expected::Object(expected)) => {
             found.members().len() == expected.len()
-                && expected.iter().all(|(key, value)| found.get(key).is_some_and(|member| equal(&member.value, value, rule)))
+                && expected
+                    .iter()
+                    .all(|(key, value)| found.get(key).is_some_and(|member| equal(&member.value, value, rule)))
         }
         _ => false,
     }
@@ -112,8 +117,8 @@ fn written_number(text: &str) -> Option<Number<'_>> {
     }
 }
 
-/// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11 March 2024`,
-/// `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
+/// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11
+/// March 2024`, `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
 fn date(text: &str) -> Option<(u32, u32, u32)> {
     let parts: Vec<&str> = text.split([' ', '-', '/', '.', ',']).filter(|part| !part.is_empty()).collect();
     let [first, second, third] = parts.as_slice() else { return None };
@@ -133,15 +138,30 @@ fn date(text: &str) -> Option<(u32, u32, u32)> {
             }
         }
     };
-    ((1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day)).then_some((year, month, day))
+    ((1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day))
+        .then_some((year, month, day))
 }
 
 /// January is 1; three letters are enough.
 fn month_named(part: &str) -> Option<u32> {
-    const NAMES: [&str; 12] =
-        ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"];
+    const NAMES: [&str; 12] = [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ];
     let part = part.to_lowercase();
-    let found = NAMES.iter().position(|name| part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september")))?;
+    let found = NAMES
+        .iter()
+        .position(|name| part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september")))?;
     u32::try_from(found + 1).ok()
 }
 
@@ -152,7 +172,11 @@ mod tests {
     fn check(rule: &str, found: &str, expected: &str, same: bool) {
         let document = parse(found, 0).unwrap();
         let expected_value = serde_json::from_str(expected).unwrap();
-        assert_eq!(equal(&document.root, &expected_value, Normalisation::named(rule)), same, "{rule}: {found} against {expected}");
+        assert_eq!(
+            equal(&document.root, &expected_value, Normalisation::named(rule)),
+            same,
+            "{rule}: {found} against {expected}"
+        );
     }
 
     #[test]

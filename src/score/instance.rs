@@ -1,4 +1,5 @@
-//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact. Each look at one is a step of the validation's budget.
+//! Our JSON values as the schema validator reads them: in place, without a copy, numbers exact. Each look at one is a
+//! step of the validation's budget.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -115,7 +116,8 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         equals(self, expected)
     }
 
-    /// What the validator's errors carry, and nothing else asks for: nothing is copied, since reasons quote the completion's own text.
+    /// What the validator's errors carry, and nothing else asks for: nothing is copied, since reasons quote the
+    /// completion's own text.
     fn to_value(&self) -> Cow<'a, serde_json::Value> {
         error();
         Cow::Owned(serde_json::Value::Null)
@@ -239,7 +241,10 @@ pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
         }
         (Kind::Object(left), Theirs::Object(right)) => {
             left.members().len() == right.len()
-                && left.members().iter().all(|member| right.get(&*member.key).is_some_and(|value| equals(&member.value, value)))
+                && left
+                    .members()
+                    .iter()
+                    .all(|member| right.get(&*member.key).is_some_and(|value| equals(&member.value, value)))
         }
         _ => false,
     }

@@ -58,7 +58,8 @@ struct Walk<'s> {
     root_schema: &'s SchemaValue,
     /// In the order of their instance paths.
     violations: Vec<&'s Violation>,
-    /// Tallies of references by the target's and the value's addresses and the depth: followed again at each level, they would double with each.
+    /// Tallies of references by the target's and the value's addresses and the depth: followed again at each level,
+    /// they would double with each.
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
@@ -78,7 +79,8 @@ impl Walk<'_> {
     fn schema(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
         let Some(keywords) = schema.as_object().filter(|_| place.depth < MAX_DEPTH) else { return Tally::default() };
         let mut tally = Tally::default();
-        if let Some(location) = keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| target.strip_prefix('#'))
+        if let Some(location) =
+            keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| target.strip_prefix('#'))
             && let Some(target) = self.root_schema.pointer(location)
         {
             tally.add(self.reference(target, value, Place { location, depth: place.depth + 1, ..place }));
@@ -92,7 +94,11 @@ impl Walk<'_> {
     }
 
     fn reference(&self, target: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
-        let key = (std::ptr::from_ref(target) as usize, value.map_or(0, |value| std::ptr::from_ref(value) as usize), place.depth);
+        let key = (
+            std::ptr::from_ref(target) as usize,
+            value.map_or(0, |value| std::ptr::from_ref(value) as usize),
+            place.depth,
+        );
         let known = self.known.borrow().get(&key).copied();
         known.unwrap_or_else(|| {
             let tally = self.schema(target, value, place);
@@ -111,12 +117,14 @@ impl Walk<'_> {
     ) -> Tally {
         match (keyword, argument) {
             (
-                "$ref" | "$schema" | "$id" | "id" | "$defs" | "definitions" | "title" | "description" | "default" | "examples" | "$comment"
-                | "format",
+                "$ref" | "$schema" | "$id" | "id" | "$defs" | "definitions" | "title" | "description" | "default"
+                | "examples" | "$comment" | "format",
                 _,
             ) => Tally::default(),
             ("required", SchemaValue::Array(keys)) => {
-                let present = |key: &SchemaValue| value.and_then(Value::as_object).and_then(|object| object.get(key.as_str()?)).is_some();
+                let present = |key: &SchemaValue| {
+                    value.and_then(Value::as_object).and_then(|object| object.get(key.as_str()?)).is_some()
+                };
                 keys.iter().fold(Tally::default(), |mut tally, key| {
                     tally.add(Tally::one(present(key)));
                     tally
@@ -124,11 +132,13 @@ impl Walk<'_> {
             }
             ("properties", SchemaValue::Object(properties)) => self.properties(properties, keywords, value, place),
             ("items", SchemaValue::Object(_)) => self.items(argument, value, place),
-            ("allOf", SchemaValue::Array(parts)) => parts.iter().enumerate().fold(Tally::default(), |mut tally, (index, part)| {
-                let location = format!("{}/allOf/{index}", place.location);
-                tally.add(self.schema(part, value, Place { location: &location, depth: place.depth + 1, ..place }));
-                tally
-            }),
+            ("allOf", SchemaValue::Array(parts)) => {
+                parts.iter().enumerate().fold(Tally::default(), |mut tally, (index, part)| {
+                    let location = format!("{}/allOf/{index}", place.location);
+                    tally.add(self.schema(part, value, Place { location: &location, depth: place.depth + 1, ..place }));
+                    tally
+                })
+            }
             _ => Tally::one(self.holds(keyword, value, place)),
         }
     }
@@ -142,15 +152,25 @@ impl Walk<'_> {
         place: Place<'_>,
     ) -> Tally {
         let object = value.and_then(Value::as_object);
-        let required: HashSet<&str> =
-            keywords.get("required").and_then(SchemaValue::as_array).into_iter().flatten().filter_map(SchemaValue::as_str).collect();
+        let required: HashSet<&str> = keywords
+            .get("required")
+            .and_then(SchemaValue::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(SchemaValue::as_str)
+            .collect();
         let mut tally = Tally::default();
         for (key, schema) in properties {
             let member = object.and_then(|object| object.get(key)).map(|member| &member.value);
             if member.is_some() || required.contains(key.as_str()) {
                 let key = key.replace('~', "~0").replace('/', "~1");
-                let (path, location) = (format!("{}/{key}", place.path), format!("{}/properties/{key}", place.location));
-                tally.add(self.schema(schema, member, Place { path: &path, location: &location, depth: place.depth + 1 }));
+                let (path, location) =
+                    (format!("{}/{key}", place.path), format!("{}/properties/{key}", place.location));
+                tally.add(self.schema(
+                    schema,
+                    member,
+                    Place { path: &path, location: &location, depth: place.depth + 1 },
+                ));
             }
         }
         tally
@@ -165,7 +185,11 @@ impl Walk<'_> {
             Some(Kind::Array(items)) if !items.is_empty() => {
                 let mut sum = Tally::default();
                 for (index, item) in items.iter().enumerate() {
-                    sum.add(self.schema(schema, Some(item), Place { path: &format!("{}/{index}", place.path), ..place }));
+                    sum.add(self.schema(
+                        schema,
+                        Some(item),
+                        Place { path: &format!("{}/{index}", place.path), ..place },
+                    ));
                 }
                 Tally { met: sum.met / items.len() as f64, all: sum.all / items.len() as f64 }
             }
@@ -176,12 +200,14 @@ impl Walk<'_> {
     /// Whether no violation of the value, or inside it, is of this keyword; the value must be there.
     fn holds(&self, keyword: &str, value: Option<&Value<'_>>, place: Place<'_>) -> bool {
         let location = format!("{}/{keyword}", place.location);
-        value.is_some() && !self.violations_inside(place.path).any(|violation| is_inside(&violation.schema_path, &location))
+        value.is_some()
+            && !self.violations_inside(place.path).any(|violation| is_inside(&violation.schema_path, &location))
     }
 
     fn violations_inside<'w>(&'w self, path: &str) -> impl Iterator<Item = &'w Violation> {
         // In the order of bytes `/a-b` stands between `/a` and `/a/b`, and `0` follows `/`.
-        let before = |limit: &str| self.violations.partition_point(|violation| violation.instance_path.as_str() < limit);
+        let before =
+            |limit: &str| self.violations.partition_point(|violation| violation.instance_path.as_str() < limit);
         let own = before(path)..self.violations.partition_point(|violation| violation.instance_path.as_str() <= path);
         let below = before(&format!("{path}/"))..before(&format!("{path}0"));
         [own, below].into_iter().flat_map(|range| self.violations.get(range).unwrap_or_default()).copied()
@@ -222,13 +248,17 @@ mod tests {
         assert_eq!(reward_with(named("not"), r#"{"not":1}"#), reward_with(named("b"), r#"{"b":1}"#));
         // A fault below an item counts for the list and for the item, through references too.
         let list = json!({"items": {"$ref": "#/$defs/line"}, "$defs": {"line": {"properties": {"n": {"minimum": 1, "maximum": 5}}}}});
-        assert_eq!(reward_with(Some(list.clone()), r#"[{"n":0},{"n":9}]"#), reward_with(Some(list), r#"[{"n":9},{"n":0}]"#));
+        assert_eq!(
+            reward_with(Some(list.clone()), r#"[{"n":0},{"n":9}]"#),
+            reward_with(Some(list), r#"[{"n":9},{"n":0}]"#)
+        );
     }
 
     #[test]
     fn credit_is_found_without_following_references_again_and_again() {
         let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
-        let properties: serde_json::Map<_, _> = keys.iter().map(|key| ((*key).to_owned(), json!({"$ref": "#"}))).collect();
+        let properties: serde_json::Map<_, _> =
+            keys.iter().map(|key| ((*key).to_owned(), json!({"$ref": "#"}))).collect();
         // Followed one by one, these are 8^16 references.
         assert!(reward_with(Some(json!({"type": "object", "required": keys, "properties": properties})), "1") >= 0.5);
     }
@@ -249,7 +279,14 @@ mod tests {
             "{\"vendor\":\"a\",\"date\":\"b\",\"amount\":1,\"currency\":\"c\"}",
         ];
         for pair in steps.windows(2) {
-            assert!(reward(pair[0]) < reward(pair[1]), "{} earns {}, {} earns {}", pair[0], reward(pair[0]), pair[1], reward(pair[1]));
+            assert!(
+                reward(pair[0]) < reward(pair[1]),
+                "{} earns {}, {} earns {}",
+                pair[0],
+                reward(pair[0]),
+                pair[1],
+                reward(pair[1])
+            );
         }
         assert_eq!(reward(steps[0]), 0.0);
         assert!(reward("3") >= 0.5);

@@ -1,4 +1,5 @@
-//! Patterns with look-around or back-references: the longer the string, the fewer steps they may take, so that their product is bounded.
+//! Patterns with look-around or back-references: the longer the string, the fewer steps they may take, so that their
+//! product is bounded.
 
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::{Value as SchemaValue, json};
@@ -7,7 +8,8 @@ use super::budget::{BudgetExceeded, end};
 use super::instance::Completion;
 use super::json::{Kind, Value};
 
-/// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole string.
+/// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole
+/// string.
 pub(super) const BACKTRACK_LIMIT: usize = 100_000;
 
 /// Bytes of a string for which [`BACKTRACK_LIMIT`] stands; ten times as many get a tenth of the steps.
@@ -25,14 +27,16 @@ pub(super) fn backtracks(pattern: &str) -> bool {
     if is_plain(pattern) {
         return false;
     }
-    let linear = jsonschema::options().with_pattern_options(PatternOptions::regex()).build(&json!({ "pattern": pattern }));
+    let linear =
+        jsonschema::options().with_pattern_options(PatternOptions::regex()).build(&json!({ "pattern": pattern }));
     linear.is_err()
 }
 
 /// Whether nothing in a pattern can ask the engine to backtrack: most patterns, told without compiling them.
 fn is_plain(pattern: &str) -> bool {
     let mut characters = pattern.chars();
-    let mut escapes = std::iter::from_fn(|| characters.find(|character| *character == '\\').and_then(|_| characters.next()));
+    let mut escapes =
+        std::iter::from_fn(|| characters.find(|character| *character == '\\').and_then(|_| characters.next()));
     !pattern.contains("(?") && escapes.all(|escaped| "dDsSwWnrtfv".contains(escaped) || escaped.is_ascii_punctuation())
 }
 
@@ -43,7 +47,9 @@ pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&s
         SchemaValue::Object(members) => members.iter().any(|(key, inner)| {
             let own = match inner {
                 SchemaValue::String(pattern) => !of_keys && key == "pattern" && test(pattern),
-                SchemaValue::Object(patterns) => of_keys && key == "patternProperties" && patterns.keys().any(|pattern| test(pattern)),
+                SchemaValue::Object(patterns) => {
+                    of_keys && key == "patternProperties" && patterns.keys().any(|pattern| test(pattern))
+                }
                 _ => false,
             };
             own || any_pattern(inner, of_keys, test)
@@ -56,10 +62,9 @@ pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&s
 pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),
-        Kind::Object(object) => object
-            .members()
-            .iter()
-            .find_map(|member| if member.key.len() > SHORT { Some((&*member.key, member.key_start)) } else { long_key(&member.value) }),
+        Kind::Object(object) => object.members().iter().find_map(|member| {
+            if member.key.len() > SHORT { Some((&*member.key, member.key_start)) } else { long_key(&member.value) }
+        }),
         _ => None,
     }
 }
@@ -110,7 +115,8 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
 
 /// At most 80 characters of it, in one line.
 pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let mut short: String =
+        text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

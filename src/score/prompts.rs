@@ -1,4 +1,5 @@
-//! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected answers by the schema.
+//! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
+//! answers by the schema.
 
 use super::{Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
@@ -10,7 +11,12 @@ use crate::text::{Message, Thinking, Tokenizer, conversation};
 ///
 /// # Errors
 /// A file that cannot be opened.
-pub fn check_prompts(task: &Task, scorer: &Scorer, tokenizer: Option<&Tokenizer>, longest: usize) -> Result<Health, DatasetError> {
+pub fn check_prompts(
+    task: &Task,
+    scorer: &Scorer,
+    tokenizer: Option<&Tokenizer>,
+    longest: usize,
+) -> Result<Health, DatasetError> {
     let expected_problem = |row: &PromptRow| expected_problem(scorer, row);
     let count_tokens = |row: &PromptRow| match tokenizer {
         Some(tokenizer) => prompt_tokens(task, tokenizer, &row.messages),
@@ -28,7 +34,8 @@ pub fn check_prompts(task: &Task, scorer: &Scorer, tokenizer: Option<&Tokenizer>
 /// Why the row's `expected`, written as a completion, would not be valid.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
     let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
-    let reason = || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
+    let reason =
+        || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
     (score.tier != Tier::Valid).then(reason)
 }
 

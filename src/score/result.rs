@@ -117,8 +117,8 @@ pub struct Score {
 }
 
 impl Score {
-    /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that compare with `expected` are not asked of
-    /// a row without it.
+    /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
+    /// compare with `expected` are not asked of a row without it.
     pub fn is_max(&self) -> bool {
         let has_fields = self.fields.as_ref().is_some_and(|fields| !fields.is_empty());
         self.tier == Tier::Valid
@@ -225,7 +225,11 @@ mod tests {
                 parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
             };
             assert_eq!(score.is_max(), expected, "{score:?}");
-            assert_eq!(score.is_min(), tier == Tier::Unparsable && parts.iter().all(|(_, value)| *value == 0.0), "{score:?}");
+            assert_eq!(
+                score.is_min(),
+                tier == Tier::Unparsable && parts.iter().all(|(_, value)| *value == 0.0),
+                "{score:?}"
+            );
         };
         check(Tier::Valid, None, None, &[], true);
         check(Tier::Invalid, None, None, &[], false);

@@ -76,13 +76,17 @@ impl Schema {
             let label = task.label(file);
             let bytes = task.read(file)?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            let mut schema: serde_json::Value =
-                serde_json::from_str(text).map_err(|error| ScoreError::Reference { label: label.clone(), message: error.to_string() })?;
+            let mut schema: serde_json::Value = serde_json::from_str(text)
+                .map_err(|error| ScoreError::Reference { label: label.clone(), message: error.to_string() })?;
             // A file that names no draft is read by the draft of the file that refers to it.
             if let (Some(members), Some(draft)) = (schema.as_object_mut(), task.inherited_drafts.get(address)) {
                 members.entry("$schema").or_insert_with(|| draft.clone().into());
             }
-            let address = if address.contains(':') { address.clone() } else { format!("{HOME}{}", address.trim_start_matches("./")) };
+            let address = if address.contains(':') {
+                address.clone()
+            } else {
+                format!("{HOME}{}", address.trim_start_matches("./"))
+            };
             if let Err(fault) = check_against_meta_schema(&label, text, &schema) {
                 faults.insert(address.clone(), fault);
             }
@@ -120,12 +124,17 @@ impl Schema {
         if self.documents.keys_backtrack
             && let Some((key, offset)) = long_key(value)
         {
-            return Err(BudgetExceeded::Pattern { pattern: "of `patternProperties`".to_owned(), found: shorten(key), offset });
+            return Err(BudgetExceeded::Pattern {
+                pattern: "of `patternProperties`".to_owned(),
+                found: shorten(key),
+                offset,
+            });
         }
         bounded(budget, || self.validator.is_valid(value))
     }
 
-    /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where there is no end to it.
+    /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where
+    /// there is no end to it.
     pub(super) fn violations(
         &self,
         text: &str,
@@ -136,7 +145,8 @@ impl Schema {
             Err(exhausted) => Err(exhausted_violation(root, &exhausted, "")),
             Ok(_) => {
                 let prefix = "the schema does not accept this value; ";
-                self.explain(text, root, &mut self.error_budget(root)).map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
+                self.explain(text, root, &mut self.error_budget(root))
+                    .map_err(|exhausted| exhausted_violation(root, &exhausted, prefix))
             }
         }
     }
@@ -173,8 +183,9 @@ impl Documents {
     fn new(task: &Task, others: HashMap<String, serde_json::Value>) -> Self {
         let base = format!("{HOME}{}", encoded(&task.schema_file));
         let root = task.schema.clone();
-        let some_backtrack =
-            |of_keys| std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks));
+        let some_backtrack = |of_keys| {
+            std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks))
+        };
         let (strings_backtrack, keys_backtrack) = (some_backtrack(false), some_backtrack(true));
         Self { root, base, others, assert_formats: task.score.assert_formats, strings_backtrack, keys_backtrack }
     }
@@ -189,7 +200,8 @@ impl Documents {
         form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value,
     ) -> (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>) {
         let draft = Draft::default().detect(&self.root);
-        let files = self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();
+        let files =
+            self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();
         let used = Arc::new(Mutex::new(Vec::new()));
         let mut options = jsonschema::options_for::<Completion>()
             .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT))
@@ -225,7 +237,9 @@ fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTree
             let draft = draft.detect(schema);
             for (key, inner) in members.iter().filter(|(key, _)| !schema_rewrite::DATA.contains(&key.as_str())) {
                 match inner {
-                    serde_json::Value::String(name) if key == "format" && !jsonschema::options().is_known_format(draft, name) => {
+                    serde_json::Value::String(name)
+                        if key == "format" && !jsonschema::options().is_known_format(draft, name) =>
+                    {
                         unknown.insert(name.clone());
                     }
                     _ => unknown_formats(inner, draft, unknown),
@@ -249,9 +263,12 @@ pub(super) fn count_values(document: &serde_json::Value) -> usize {
 fn longest_path(value: &Value<'_>) -> usize {
     match &value.kind {
         // `~` and `/` are written in two bytes.
-        json::Kind::Object(object) => {
-            object.members().iter().map(|member| 1 + 2 * member.key.len() + longest_path(&member.value)).max().unwrap_or(0)
-        }
+        json::Kind::Object(object) => object
+            .members()
+            .iter()
+            .map(|member| 1 + 2 * member.key.len() + longest_path(&member.value))
+            .max()
+            .unwrap_or(0),
         json::Kind::Array(items) => items.iter().map(longest_path).max().map_or(0, |longest| longest + 8),
         _ => 0,
     }
@@ -266,7 +283,8 @@ fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value
     }
 }
 
-/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each branch.
+/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each
+/// branch.
 pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
@@ -278,12 +296,17 @@ pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)>
         );
         return vec![("/$schema".to_owned(), message)];
     };
-    let found: Vec<(String, String)> =
-        meta.iter_errors(schema).take(MAX_FAULTS).map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error))).collect();
+    let found: Vec<(String, String)> = meta
+        .iter_errors(schema)
+        .take(MAX_FAULTS)
+        .map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error)))
+        .collect();
     let mut deepest: Vec<(String, String)> = Vec::new();
     for (pointer, message) in &found {
         let above = found.iter().any(|(other, _)| {
-            other.len() > pointer.len() && other.starts_with(pointer.as_str()) && other.as_bytes().get(pointer.len()) == Some(&b'/')
+            other.len() > pointer.len()
+                && other.starts_with(pointer.as_str())
+                && other.as_bytes().get(pointer.len()) == Some(&b'/')
         });
         if !above && !deepest.iter().any(|(kept, _)| kept == pointer) {
             deepest.push((pointer.clone(), message.clone()));
@@ -306,7 +329,13 @@ fn schema_error(label: &str, text: &str, pointer: &str, message: String) -> Scor
     let document = json::parse(text, 0).ok();
     let offset = document.and_then(|document| document.root.pointer(pointer).map(|value| value.start)).unwrap_or(0);
     let place = Places::new(text).of(offset);
-    ScoreError::Schema { label: label.to_owned(), line: place.line, column: place.column, pointer: pointer.to_owned(), message }
+    ScoreError::Schema {
+        label: label.to_owned(),
+        line: place.line,
+        column: place.column,
+        pointer: pointer.to_owned(),
+        message,
+    }
 }
 
 /// Why a schema that its meta-schema accepts still cannot be used.
@@ -315,8 +344,9 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
         return schema_error(label, text, error.instance_path().as_str(), error.to_string());
     };
     let document = json::parse(text, 0).ok();
-    let named =
-        |wanted: &str| document.as_ref().and_then(|document| find_reference(&document.root, String::new(), wanted)).unwrap_or_default();
+    let named = |wanted: &str| {
+        document.as_ref().and_then(|document| find_reference(&document.root, String::new(), wanted)).unwrap_or_default()
+    };
     match cause {
         jsonschema::ReferencingError::Unretrievable { uri, .. } => {
             let shown = uri.strip_prefix(HOME).unwrap_or(uri);
@@ -332,12 +362,18 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
             let pointer = if whole.is_empty() { named(shown.rsplit('/').next().unwrap_or(shown)) } else { whole };
             schema_error(label, text, &pointer, advice)
         }
-        jsonschema::ReferencingError::PointerToNowhere { pointer } => {
-            schema_error(label, text, &named(pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
-        }
-        jsonschema::ReferencingError::NoSuchAnchor { anchor } => {
-            schema_error(label, text, &named(anchor), format!("`$ref` target not found: anchor {anchor:?} is not in the schema"))
-        }
+        jsonschema::ReferencingError::PointerToNowhere { pointer } => schema_error(
+            label,
+            text,
+            &named(pointer),
+            format!("`$ref` target not found: {pointer} is not in the schema"),
+        ),
+        jsonschema::ReferencingError::NoSuchAnchor { anchor } => schema_error(
+            label,
+            text,
+            &named(anchor),
+            format!("`$ref` target not found: anchor {anchor:?} is not in the schema"),
+        ),
         other => schema_error(label, text, "", other.to_string()),
     }
 }
@@ -345,9 +381,10 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
 /// Pointer to the first `$ref` (or `$dynamicRef`) whose text ends in what was looked for.
 fn find_reference(value: &Value<'_>, pointer: String, wanted: &str) -> Option<String> {
     match &value.kind {
-        json::Kind::Array(items) => {
-            items.iter().enumerate().find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), wanted))
-        }
+        json::Kind::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), wanted)),
         json::Kind::Object(object) => object.members().iter().find_map(|member| {
             let inner = format!("{pointer}/{}", member.key.replace('~', "~0").replace('/', "~1"));
             match &member.value.kind {
@@ -388,15 +425,22 @@ fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &st
     let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
     let message = match exhausted {
         BudgetExceeded::Steps => {
-            format!("{prefix}validating it takes too many steps{invalid}: the schema's alternatives are tried again at each level")
+            format!(
+                "{prefix}validating it takes too many steps{invalid}: the schema's alternatives are tried again at each level"
+            )
         }
         BudgetExceeded::Bytes => format!("{prefix}too many violations to list"),
         BudgetExceeded::Pattern { pattern, found, .. } => {
-            format!("matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern")
+            format!(
+                "matching {found} against the pattern {pattern} takes too many steps, so it counts as not valid; simplify the pattern"
+            )
         }
-        BudgetExceeded::Panic => format!("{prefix}validating it takes too many steps{invalid}; simplify the schema's patterns"),
+        BudgetExceeded::Panic => {
+            format!("{prefix}validating it takes too many steps{invalid}; simplify the schema's patterns")
+        }
     };
-    let offset = if let BudgetExceeded::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
+    let offset =
+        if let BudgetExceeded::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
     Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }
 }
 
@@ -418,15 +462,21 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
         Kind::Required { property } => format!("missing key {property}"),
         Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {what}"),
         Kind::Type { kind: TypeKind::Multiple(wanted) } => {
-            format!("expected {}, found {what}", wanted.iter().map(|wanted| wanted.to_string()).collect::<Vec<_>>().join(" or "))
+            format!(
+                "expected {}, found {what}",
+                wanted.iter().map(|wanted| wanted.to_string()).collect::<Vec<_>>().join(" or ")
+            )
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let keys: Vec<String> = unexpected.iter().take(10).map(|key| format!("{:?}", shorten(key))).collect();
-            let more = if unexpected.len() > 10 { format!(" and {} more", unexpected.len() - 10) } else { String::new() };
+            let more =
+                if unexpected.len() > 10 { format!(" and {} more", unexpected.len() - 10) } else { String::new() };
             format!("{} not allowed: {}{more}", if unexpected.len() == 1 { "key" } else { "keys" }, keys.join(", "))
         }
         Kind::Enum { options } => format!("expected one of {}, found {found}", shorten(&options.to_string())),
-        Kind::Constant { expected_value } => format!("expected {}, found {found}", shorten(&expected_value.to_string())),
+        Kind::Constant { expected_value } => {
+            format!("expected {}, found {found}", shorten(&expected_value.to_string()))
+        }
         Kind::Format { format } => format!("{found} is not a {format}"),
         Kind::Pattern { pattern } => format!("{found} does not match the pattern {pattern}"),
         Kind::BacktrackLimitExceeded { .. } | Kind::RegexEngineFailure { .. } => {

@@ -145,7 +145,9 @@ fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -
     }
     Scorer::new(task).map_err(|error| {
         match &error {
-            ScoreError::Schema { pointer, message, label, .. } if problems.is_empty() && *label == task.label(&task.schema_file) => {
+            ScoreError::Schema { pointer, message, label, .. }
+                if problems.is_empty() && *label == task.label(&task.schema_file) =>
+            {
                 faults.push(at_pointer(text, root, pointer, message.clone()));
             }
             ScoreError::Schema { .. } if !problems.is_empty() => {}
@@ -172,7 +174,11 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
         let inner = &member.value;
         match key {
             "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
-                inner.as_object().into_iter().flat_map(json::Object::members).for_each(|field| odd(text, &field.value, faults));
+                inner
+                    .as_object()
+                    .into_iter()
+                    .flat_map(json::Object::members)
+                    .for_each(|field| odd(text, &field.value, faults));
             }
             "items"
             | "additionalProperties"
@@ -202,9 +208,11 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
             }
         }
     }
-    let described = |name: &str| object.get("properties").and_then(|member| member.value.as_object()?.get(name)).is_some();
+    let described =
+        |name: &str| object.get("properties").and_then(|member| member.value.as_object()?.get(name)).is_some();
     let closed = object.get("additionalProperties").is_some_and(|member| member.value.kind == Kind::Bool(false));
-    let elsewhere = ["patternProperties", "$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| object.get(key).is_some());
+    let elsewhere =
+        ["patternProperties", "$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| object.get(key).is_some());
     let Some(Kind::Array(required)) = object.get("required").map(|member| &member.value.kind) else { return };
     for item in required {
         let Kind::String(name) = &item.kind else { continue };
@@ -221,7 +229,13 @@ fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
 
 fn at_pointer(text: &str, root: &Value<'_>, pointer: &str, message: String) -> Fault {
     let value = root.pointer(pointer).unwrap_or(root);
-    at(text, value.start, if matches!(value.kind, Kind::Object(_) | Kind::Array(_)) { value.start + 1 } else { value.end }, message, true)
+    at(
+        text,
+        value.start,
+        if matches!(value.kind, Kind::Object(_) | Kind::Array(_)) { value.start + 1 } else { value.end },
+        message,
+        true,
+    )
 }
 
 /// A fault from one byte offset to another; only what lies on the first line counts.
@@ -229,7 +243,8 @@ fn at(text: &str, start: usize, end: usize, message: String, is_error: bool) -> 
     let start = start.min(text.len());
     let place = Places::new(text).of(start);
     let rest = text.get(start..).unwrap_or("");
-    let length = rest.char_indices().take_while(|(index, letter)| *letter != '\n' && start + index < end).count().max(1);
+    let length =
+        rest.char_indices().take_while(|(index, letter)| *letter != '\n' && start + index < end).count().max(1);
     Fault { line: place.line, column: place.column, length, message, is_error }
 }
 
@@ -242,7 +257,11 @@ mod tests {
         let found = diagnose(&task, text);
         assert_eq!(found.faults.len(), expected.len(), "{text}: {:?}", found.faults);
         for (fault, (line, column, length, is_error, part)) in found.faults.iter().zip(expected) {
-            assert_eq!((fault.line, fault.column, fault.length, fault.is_error), (*line, *column, *length, *is_error), "{text}: {fault:?}");
+            assert_eq!(
+                (fault.line, fault.column, fault.length, fault.is_error),
+                (*line, *column, *length, *is_error),
+                "{text}: {fault:?}"
+            );
             assert!(fault.message.contains(part), "{text}: {:?} lacks {part:?}", fault.message);
         }
         assert_eq!(found.scorer.is_err(), expected.iter().any(|(_, _, _, is_error, _)| *is_error), "{text}");
@@ -259,8 +278,14 @@ mod tests {
         check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "duplicate key")]);
         check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
         check("{\"properties\": {\"requried\": {}}}", &[]);
-        check("{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}", &[(1, 45, 3, false, "does not describe it")]);
-        check("{\"additionalProperties\": false, \"required\": [\"b\"]}", &[(1, 46, 3, false, "no answer can be valid")]);
+        check(
+            "{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}",
+            &[(1, 45, 3, false, "does not describe it")],
+        );
+        check(
+            "{\"additionalProperties\": false, \"required\": [\"b\"]}",
+            &[(1, 46, 3, false, "no answer can be valid")],
+        );
         check("[1]", &[(1, 1, 1, true, "a schema is an object")]);
     }
 

@@ -1,7 +1,9 @@
-//! The two forms in which a schema is compiled. Both mean what the author wrote; they differ in what validating with them costs.
+//! The two forms in which a schema is compiled. Both mean what the author wrote; they differ in what validating with
+//! them costs.
 //!
-//! The validator (jsonschema 0.60) collects the errors of all branches of an `anyOf` or `oneOf` that fails, and theirs, which doubles with each level of a
-//! recursive schema. No reason shows them. In the form for explanations a branch is asked only whether it holds.
+//! The validator (jsonschema 0.60) collects the errors of all branches of an `anyOf` or `oneOf` that fails, and theirs,
+//! which doubles with each level of a recursive schema. No reason shows them. In the form for explanations a branch is
+//! asked only whether it holds.
 
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
@@ -10,12 +12,14 @@ use serde_json::{Map, Value, json};
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
 
 /// Members of these are schemas, whatever their keys.
-const NAMED: [&str; 6] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+const NAMED: [&str; 6] =
+    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
 /// Keywords whose schemas judge the same value again.
 const SAME_VALUE: [&str; 8] = ["allOf", "anyOf", "oneOf", "not", "if", "then", "dependentSchemas", "dependencies"];
 
-/// A keyword that always holds, and looks at the value first: so each visit of a schema that combines others is a step of the budget.
+/// A keyword that always holds, and looks at the value first: so each visit of a schema that combines others is a step
+/// of the budget.
 const STEP: &str = "minProperties";
 
 /// The schema to ask whether a value is valid.
@@ -32,13 +36,16 @@ pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     schema
 }
 
-/// Whether a reference leads into a branch, or by an anchor to who knows where: its explanation would be of the branch as it was rewritten.
+/// Whether a reference leads into a branch, or by an anchor to who knows where: its explanation would be of the branch
+/// as it was rewritten.
 pub(super) fn refers_into_branch(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(refers_into_branch),
         Value::Object(members) => members.iter().any(|(key, inner)| match inner {
             Value::String(target) if key == "$ref" => {
-                let anchor = target.split_once('#').is_some_and(|(_, fragment)| !fragment.is_empty() && !fragment.starts_with('/'));
+                let anchor = target
+                    .split_once('#')
+                    .is_some_and(|(_, fragment)| !fragment.is_empty() && !fragment.starts_with('/'));
                 anchor || target.contains("/anyOf/") || target.contains("/oneOf/")
             }
             Value::String(_) => false,
@@ -63,7 +70,9 @@ fn rewrite(schema: &mut Value, explain: Option<bool>) {
     for (key, inner) in members.iter_mut() {
         match (key.as_str(), inner) {
             (key, _) if DATA.contains(&key) => {}
-            (key, Value::Object(named)) if NAMED.contains(&key) => named.values_mut().for_each(|schema| rewrite(schema, explain)),
+            (key, Value::Object(named)) if NAMED.contains(&key) => {
+                named.values_mut().for_each(|schema| rewrite(schema, explain))
+            }
             // Its branches are never explained, and its reason quotes the schema.
             ("not", inner) => rewrite(inner, None),
             ("anyOf" | "oneOf", Value::Array(branches)) => branches.iter_mut().for_each(|branch| {
@@ -84,10 +93,12 @@ fn count_visits(members: &mut Map<String, Value>) {
     members.entry(STEP).or_insert(json!(0));
 }
 
-/// A branch with one short reason. `if` passes on which properties a branch has evaluated, which drafts with `unevaluatedProperties` need.
+/// A branch with one short reason. `if` passes on which properties a branch has evaluated, which drafts with
+/// `unevaluatedProperties` need.
 fn ask_only(branch: &mut Value, has_if: bool) {
     let whole = branch.take();
-    *branch = if has_if { json!({STEP: 0, "if": whole, "else": false}) } else { json!({STEP: 0, "not": {"not": whole}}) };
+    *branch =
+        if has_if { json!({STEP: 0, "if": whole, "else": false}) } else { json!({STEP: 0, "not": {"not": whole}}) };
 }
 
 #[cfg(test)]

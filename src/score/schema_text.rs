@@ -112,7 +112,9 @@ impl<'a> Words<'a> {
         }
         let keywords = match schema {
             Value::Object(keywords) => keywords,
-            Value::Bool(false) => return self.push(depth, name, required, "nothing: no value is accepted here".to_owned()),
+            Value::Bool(false) => {
+                return self.push(depth, name, required, "nothing: no value is accepted here".to_owned());
+            }
             _ => return self.push(depth, name, required, "anything".to_owned()),
         };
         if let Some(address) = keywords.get("$ref").and_then(Value::as_str) {
@@ -126,10 +128,19 @@ impl<'a> Words<'a> {
         }
     }
 
-    fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, depth: usize, name: String, required: Option<bool>) {
+    fn reference(
+        &mut self,
+        keywords: &'a Map<String, Value>,
+        address: &'a str,
+        depth: usize,
+        name: String,
+        required: Option<bool>,
+    ) {
         let target = address.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         match target {
-            Some(_) if self.open.contains(&address) => self.push(depth, name, required, format!("recursive, see {address}")),
+            Some(_) if self.open.contains(&address) => {
+                self.push(depth, name, required, format!("recursive, see {address}"))
+            }
             Some(target) if depth < MAX_DEPTH => {
                 self.open.push(address);
                 self.value(target, depth, name, required);
@@ -138,8 +149,11 @@ impl<'a> Words<'a> {
             _ => self.push(depth, name, required, format!("see {address}")),
         }
         if keywords.keys().any(|key| key != "$ref" && !SILENT.contains(&key.as_str())) {
-            let rest: Map<String, Value> =
-                keywords.iter().filter(|(key, _)| *key != "$ref").map(|(key, value)| (key.clone(), value.clone())).collect();
+            let rest: Map<String, Value> = keywords
+                .iter()
+                .filter(|(key, _)| *key != "$ref")
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
             self.push(depth + 1, "and".to_owned(), None, self.sentence(&rest));
         }
     }
@@ -151,7 +165,9 @@ impl<'a> Words<'a> {
         for (key, schema) in properties.into_iter().flatten() {
             self.value(schema, depth, key.clone(), Some(required.contains(key.as_str())));
         }
-        for key in strings(keywords.get("required")).filter(|key| !properties.is_some_and(|known| known.contains_key(*key))) {
+        for key in
+            strings(keywords.get("required")).filter(|key| !properties.is_some_and(|known| known.contains_key(*key)))
+        {
             self.push(depth, key.to_owned(), Some(true), "anything: `properties` does not describe it".to_owned());
         }
         for (pattern, schema) in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
@@ -187,8 +203,9 @@ impl<'a> Words<'a> {
             (None, None) => self.types(keywords),
         };
         // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
-        let is_unspoken =
-            |key: &&String| KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str());
+        let is_unspoken = |key: &&String| {
+            KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str())
+        };
         let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
         if !unspoken.is_empty() {
             text.push_str(&format!("; also {} (not described)", unspoken.join(", ")));
@@ -206,8 +223,9 @@ impl<'a> Words<'a> {
             return names.iter().map(|name| self.kind(name, keywords)).collect::<Vec<_>>().join(" or ");
         }
         // Without a type the keywords bind only values of their own kind; everything else is accepted.
-        let bound =
-            ["object", "array", "string", "number"].into_iter().filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
+        let bound = ["object", "array", "string", "number"]
+            .into_iter()
+            .filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
         let bound: Vec<String> = bound.map(|name| self.kind(name, keywords)).collect();
         let parts = ["anyOf", "oneOf", "allOf"].into_iter().any(|keyword| keywords.contains_key(keyword));
         match (bound.is_empty(), parts) {
@@ -233,14 +251,26 @@ impl<'a> Words<'a> {
         match name {
             "string" => {
                 parts.extend(amount(keywords, "minLength", "maxLength", "character"));
-                parts.extend(keywords.get("pattern").and_then(Value::as_str).map(|pattern| format!("that matches /{pattern}/")));
+                parts.extend(
+                    keywords.get("pattern").and_then(Value::as_str).map(|pattern| format!("that matches /{pattern}/")),
+                );
                 let checked = if self.formats_count { "" } else { " (not checked: assert_formats is off)" };
-                parts.extend(keywords.get("format").and_then(Value::as_str).map(|format| format!("in the form `{format}`{checked}")));
+                parts.extend(
+                    keywords
+                        .get("format")
+                        .and_then(Value::as_str)
+                        .map(|format| format!("in the form `{format}`{checked}")),
+                );
             }
             "integer" | "number" => {
-                let bounds =
-                    [("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("exclusiveMaximum", "below")];
-                let said = bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
+                let bounds = [
+                    ("minimum", "at least"),
+                    ("exclusiveMinimum", "above"),
+                    ("maximum", "at most"),
+                    ("exclusiveMaximum", "below"),
+                ];
+                let said =
+                    bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
                 parts.push(said.collect::<Vec<_>>().join(" and "));
                 parts.extend(keywords.get("multipleOf").map(|step| format!("in steps of {step}")));
             }
@@ -331,13 +361,22 @@ mod tests {
         one(json!({"type": "string", "minLength": 1}), "text of at least 1 character");
         one(json!({"type": "string", "maxLength": 3, "minLength": 3}), "text of exactly 3 characters");
         one(json!({"type": "string", "pattern": "^a"}), "text that matches /^a/");
-        one(json!({"type": "string", "format": "date"}), "text in the form `date` (not checked: assert_formats is off)");
-        one(json!({"type": ["integer", "null"], "minimum": 0, "exclusiveMaximum": 9}), "a whole number at least 0 and below 9 or null");
+        one(
+            json!({"type": "string", "format": "date"}),
+            "text in the form `date` (not checked: assert_formats is off)",
+        );
+        one(
+            json!({"type": ["integer", "null"], "minimum": 0, "exclusiveMaximum": 9}),
+            "a whole number at least 0 and below 9 or null",
+        );
         one(json!({"type": "number", "multipleOf": 0.01}), "a number in steps of 0.01");
         one(json!({"enum": ["a", 1, null]}), "one of \"a\", 1, null");
         one(json!({"const": "x"}), "exactly \"x\"");
         one(json!({"minLength": 2}), "anything (no `type`); if text of at least 2 characters");
-        one(json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}), "a list of 1 to 5 items no two alike");
+        one(
+            json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}),
+            "a list of 1 to 5 items no two alike",
+        );
         one(json!({"type": "object", "additionalProperties": false}), "an object without any field");
         one(json!({"type": "object", "minProperties": 1}), "an object of at least 1 field in all");
         one(json!({"type": "string", "x-note": 1}), "text");
@@ -372,8 +411,10 @@ mod tests {
     #[test]
     fn definitions_that_name_each_other_end_at_the_bound() {
         let names: Vec<String> = (0..30).map(|number| format!("d{number}")).collect();
-        let all: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")}))).collect();
-        let definitions: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
+        let all: Map<String, Value> =
+            names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")}))).collect();
+        let definitions: Map<String, Value> =
+            names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
         let lines = describe(&json!({"$ref": "#/$defs/d0", "$defs": definitions}), true);
         assert_eq!(lines.len(), MAX_LINES + 1);
         assert_eq!(lines.last().unwrap().text, "more lines omitted");
@@ -383,7 +424,10 @@ mod tests {
     fn a_schema_without_end_is_described_up_to_a_bound() {
         let mut schema = json!({"type": "string"});
         for _ in 0..40 {
-            schema = json!({"type": "object", "properties": {"a": schema.clone(), "b": schema}}).to_string().parse().unwrap();
+            schema = json!({"type": "object", "properties": {"a": schema.clone(), "b": schema}})
+                .to_string()
+                .parse()
+                .unwrap();
             if schema.to_string().len() > 100_000 {
                 break;
             }

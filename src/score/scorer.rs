@@ -36,13 +36,18 @@ impl Scorer {
             schema: Schema::compile(task)?,
             tiers: rules.tiers,
             strip_thinking: rules.strip_thinking,
-            normalise: rules.normalise.iter().map(|(field, names)| (field.clone(), Normalisation::named(names))).collect(),
+            normalise: rules
+                .normalise
+                .iter()
+                .map(|(field, names)| (field.clone(), Normalisation::named(names)))
+                .collect(),
             rewards: task.rewards.iter().filter(|part| part.weight != 0.0).cloned().collect(),
             graded: rules.graded.then(|| Constraints::new(&task.schema)),
         })
     }
 
-    /// Names under the schema's `format` that `assert_formats` does not check, because the validator does not know them.
+    /// Names under the schema's `format` that `assert_formats` does not check, because the validator does not know
+    /// them.
     pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
         self.schema.unknown_formats().into_iter()
     }
@@ -84,11 +89,16 @@ impl Scorer {
         if !valid {
             let found = self.schema.violations(completion, root, verdict);
             // Without a full list nobody knows which constraints are met.
-            credit = self.graded.as_ref().map(|graded| found.as_ref().map_or(0.0, |violations| graded.share_met(root, violations)));
+            credit = self
+                .graded
+                .as_ref()
+                .map(|graded| found.as_ref().map_or(0.0, |violations| graded.share_met(root, violations)));
             let violations = found.unwrap_or_else(|exhausted| vec![exhausted]);
             // A missing key explains more than what stands beside it; otherwise the first fault in the text does.
-            let class = violations.iter().map(|violation| violation.class).find(|class| *class == FailureClass::MissingKey);
-            score.failure = Some(class.or(violations.first().map(|violation| violation.class)).unwrap_or(FailureClass::Other));
+            let class =
+                violations.iter().map(|violation| violation.class).find(|class| *class == FailureClass::MissingKey);
+            score.failure =
+                Some(class.or(violations.first().map(|violation| violation.class)).unwrap_or(FailureClass::Other));
             score.errors = reasons(completion, violations, &mut score.warnings);
         }
         self.add_parts(&mut score, credit);
@@ -97,7 +107,8 @@ impl Scorer {
 
     fn score_unparsable(&self, completion: &str, from: usize, error: &SyntaxError, has_expected: bool) -> Score {
         let think = unclosed_think(completion, from, error);
-        // An open think block hides what follows it; a value that begins before it only holds the word in one of its strings.
+        // An open think block hides what follows it; a value that begins before it only holds the word in one of its
+        // strings.
         let open = think.filter(|_| self.strip_thinking).unwrap_or(usize::MAX);
         let mut budget = self.schema.budget(completion.len());
         let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
@@ -165,7 +176,8 @@ fn class_of(completion: &str, error: &SyntaxError, wrapping: Option<Wrapping>) -
     match error.reason {
         Syntax::Fence => FailureClass::Fence,
         Syntax::TextBefore | Syntax::TextAfter => {
-            let fenced = wrapping == Some(Wrapping::Fence) || completion.get(error.offset..).is_some_and(|rest| rest.starts_with("```"));
+            let fenced = wrapping == Some(Wrapping::Fence)
+                || completion.get(error.offset..).is_some_and(|rest| rest.starts_with("```"));
             if fenced { FailureClass::Fence } else { FailureClass::Prose }
         }
         Syntax::NoValue => FailureClass::Prose,

@@ -21,7 +21,11 @@ pub(super) fn unclosed_think(text: &str, from: usize, error: &SyntaxError) -> Op
 /// Whether the answer is prose or a fence around something: the complete JSON values inside it, fenced ones first.
 ///
 /// The work is bounded by a small multiple of the text's length.
-pub(super) fn inner_values<'t>(text: &'t str, from: usize, mut accept: impl FnMut(&Value<'t>) -> bool) -> Option<Wrapping> {
+pub(super) fn inner_values<'t>(
+    text: &'t str,
+    from: usize,
+    mut accept: impl FnMut(&Value<'t>) -> bool,
+) -> Option<Wrapping> {
     if fenced_values(text, from, &mut accept) {
         return Some(Wrapping::Fence);
     }

@@ -5,25 +5,38 @@ use std::ops::Range;
 use super::{LONGEST_BYTES, is_placeholder};
 
 /// Endings of names (lower case, without `_` and `-`) whose value is meant to be secret.
-const NAMES: [&str; 9] = ["secret", "token", "password", "passwd", "apikey", "accesskey", "privatekey", "secretkey", "credential"];
+const NAMES: [&str; 9] =
+    ["secret", "token", "password", "passwd", "apikey", "accesskey", "privatekey", "secretkey", "credential"];
 
 /// The least length of a value, in characters.
 const SHORTEST: usize = 16;
 
-/// The least Shannon entropy of a value, in bits a character: English words have about 3, random base64 of this length above 3.5.
+/// The least Shannon entropy of a value, in bits a character: English words have about 3, random base64 of this length
+/// above 3.5.
 const LEAST_ENTROPY: f64 = 3.5;
 
 /// Every such value of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
-    text.match_indices(['=', ':']).filter_map(|(sign, _)| assigned(text, sign)).map(|place| ("high-entropy assignment", place)).collect()
+    text.match_indices(['=', ':'])
+        .filter_map(|(sign, _)| assigned(text, sign))
+        .map(|place| ("high-entropy assignment", place))
+        .collect()
 }
 
 /// The value after the sign at byte `sign`, if its name and its look both say secret.
 fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let name = text[..sign].trim_end().trim_end_matches(['"', '\'', '`', '\\']);
-    let start = name.rfind(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-'))).map_or(0, |place| place + 1);
+    let start = name
+        .rfind(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')))
+        .map_or(0, |place| place + 1);
     // A boundary that is no ASCII letter may be wider than a byte.
-    let name: String = name.get(start..).unwrap_or("").chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let name: String = name
+        .get(start..)
+        .unwrap_or("")
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect::<String>()
+        .to_ascii_lowercase();
     if !NAMES.iter().any(|ending| name.ends_with(ending)) {
         return None;
     }
@@ -39,7 +52,10 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
 /// Long, with letters and digits, and no pattern in them.
 pub(super) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(test);
-    value.len() >= SHORTEST && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && entropy(value) >= LEAST_ENTROPY
+    value.len() >= SHORTEST
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_alphabetic)
+        && entropy(value) >= LEAST_ENTROPY
 }
 
 /// Shannon entropy of the bytes, in bits a byte.
@@ -47,5 +63,10 @@ fn entropy(value: &str) -> f64 {
     let mut counts = [0_u32; 256];
     value.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
     let total = value.len().max(1) as f64;
-    counts.iter().filter(|&&count| count > 0).map(|&count| f64::from(count) / total).map(|share| -share * share.log2()).sum()
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count) / total)
+        .map(|share| -share * share.log2())
+        .sum()
 }

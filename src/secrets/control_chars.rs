@@ -1,9 +1,11 @@
-//! Text of others as it may be shown: nothing of it moves a terminal's cursor, changes its state, or turns or reorders the text around it.
+//! Text of others as it may be shown: nothing of it moves a terminal's cursor, changes its state, or turns or reorders
+//! the text around it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a letter controls a terminal or the text around it: C0, DEL, C1, bidirectional and line controls, and the tags that nobody sees.
+/// Whether a letter controls a terminal or the text around it: C0, DEL, C1, bidirectional and line controls, and the
+/// tags that nobody sees.
 pub fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(
@@ -12,7 +14,8 @@ pub fn is_control(letter: char) -> bool {
         )
 }
 
-/// The letter that is shown in a letter's place, as wide as any other: control characters of ASCII have pictures, the others have none.
+/// The letter that is shown in a letter's place, as wide as any other: control characters of ASCII have pictures, the
+/// others have none.
 pub fn visible_letter(letter: char) -> char {
     match letter {
         '\t' => ' ',
@@ -60,11 +63,17 @@ mod tests {
 
     #[test]
     fn nothing_that_speaks_to_a_terminal_is_left() {
-        let check = |text: &str, line: &str, lines: &str| assert_eq!((visible(text).as_ref(), visible_lines(text).as_ref()), (line, lines));
+        let check = |text: &str, line: &str, lines: &str| {
+            assert_eq!((visible(text).as_ref(), visible_lines(text).as_ref()), (line, lines))
+        };
         check("a\tb ä日", "a b ä日", "a b ä日");
         check("\u{1b}[2Jx\u{9b}y\u{202e}\u{feff}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}");
         check("a\r\nb\rc\n", "a␍␊b␍c␊", "a\nb␍c\n");
-        check("\u{2028}\u{2066}\u{e0041}\u{61c}", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
+        check(
+            "\u{2028}\u{2066}\u{e0041}\u{61c}",
+            "\u{fffd}\u{fffd}\u{fffd}\u{fffd}",
+            "\u{fffd}\u{fffd}\u{fffd}\u{fffd}",
+        );
         for letter in (0..=0x10ffff).filter_map(char::from_u32) {
             assert!(!is_control(visible_letter(letter)), "{letter:?}");
         }

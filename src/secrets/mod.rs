@@ -1,5 +1,6 @@
-//! Text of others before it is shown. A deterministic scan for secrets: what would leave the machine, or be learnt by a model, and should not; bounded in
-//! time, no network, no guess by a model. And characters that would speak to a terminal.
+//! Text of others before it is shown. A deterministic scan for secrets: what would leave the machine, or be learnt by a
+//! model, and should not; bounded in time, no network, no guess by a model. And characters that would speak to a
+//! terminal.
 
 mod assignments;
 mod control_chars;
@@ -14,7 +15,8 @@ use serde_json::Value;
 
 pub use control_chars::{is_control, visible, visible_json, visible_letter, visible_lines};
 
-/// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length times this.
+/// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length
+/// times this.
 const LONGEST_BYTES: usize = 8192;
 
 /// A secret found in a text.
@@ -41,12 +43,14 @@ pub fn scan(text: &str) -> Vec<Secret> {
     found.into_values().collect()
 }
 
-/// The text with every secret masked, and how many there were. A text that will be cut is masked before: half a secret is not found, and may be enough.
+/// The text with every secret masked, and how many there were. A text that will be cut is masked before: half a secret
+/// is not found, and may be enough.
 pub fn redact(text: &str) -> (Cow<'_, str>, usize) {
     masked(text, &scan(text), 0)
 }
 
-/// Masks every secret in the texts of a document, names of fields included, and says how many there were. `"password": "…"` is read as one text.
+/// Masks every secret in the texts of a document, names of fields included, and says how many there were. `"password":
+/// "…"` is read as one text.
 pub fn redact_json(value: &mut Value) -> usize {
     match value {
         Value::String(text) => replace(text, ""),
@@ -65,7 +69,8 @@ pub fn redact_json(value: &mut Value) -> usize {
                 count += found;
                 // Two names may look alike once they are masked.
                 let more = (2..).map(|copy| format!("{name} ({copy})"));
-                let name = std::iter::once(name.clone()).chain(more).find(|name| !fields.contains_key(name)).unwrap_or(name);
+                let name =
+                    std::iter::once(name.clone()).chain(more).find(|name| !fields.contains_key(name)).unwrap_or(name);
                 fields.insert(name, value);
             }
             count
@@ -109,7 +114,8 @@ fn mask(secret: &str) -> String {
     format!("{shown}…({length} characters)")
 }
 
-/// Whether a value is a stand-in that people write in examples: repeated letters, `<password>`, `${PASSWORD}`, `EXAMPLE`.
+/// Whether a value is a stand-in that people write in examples: repeated letters, `<password>`, `${PASSWORD}`,
+/// `EXAMPLE`.
 fn is_placeholder(value: &str) -> bool {
     let mut letters: Vec<char> = value.chars().collect();
     letters.sort_unstable();

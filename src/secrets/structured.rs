@@ -1,4 +1,5 @@
-//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings, `Authorization` headers, tokens in parts.
+//! Secrets with a structure of their own: private keys, JSON Web Tokens, passwords inside connection strings,
+//! `Authorization` headers, tokens in parts.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -11,15 +12,25 @@ const PRIVATE_KEYS: [&str; 7] = ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPT
 /// Every such secret of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let keys = private_keys(text).map(|place| ("private key", place));
-    let tokens = text.match_indices("eyJ").filter_map(|(start, _)| web_token(text, start)).map(|place| ("JSON Web Token", place));
-    let strings =
-        text.match_indices("://").filter_map(|(place, _)| password(text, place + 3)).map(|place| ("connection string password", place));
+    let tokens = text
+        .match_indices("eyJ")
+        .filter_map(|(start, _)| web_token(text, start))
+        .map(|place| ("JSON Web Token", place));
+    let strings = text
+        .match_indices("://")
+        .filter_map(|(place, _)| password(text, place + 3))
+        .map(|place| ("connection string password", place));
     keys.chain(tokens).chain(strings).chain(in_parts(text)).chain(authorizations(text)).collect()
 }
 
-/// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many characters of which alphabet stand before
-/// it, how many each part behind it has, and of which alphabet.
-type Parted = (&'static str, &'static str, (RangeInclusive<usize>, fn(&u8) -> bool), (&'static [RangeInclusive<usize>], fn(&u8) -> bool));
+/// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many
+/// characters of which alphabet stand before it, how many each part behind it has, and of which alphabet.
+type Parted = (
+    &'static str,
+    &'static str,
+    (RangeInclusive<usize>, fn(&u8) -> bool),
+    (&'static [RangeInclusive<usize>], fn(&u8) -> bool),
+);
 
 static PARTED: [Parted; 4] = [
     ("Telegram bot token", ":A", (8..=10, u8::is_ascii_digit), (&[34..=34], is_url)),
@@ -47,7 +58,8 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
             let mut end = at + sign.len();
             for (place, lengths) in behind.iter().enumerate() {
                 end += usize::from(place > 0 && bytes.get(end) == sign.as_bytes().first());
-                let length = bytes.get(end..)?.iter().take(lengths.end() + 1).take_while(|byte| is_behind(byte)).count();
+                let length =
+                    bytes.get(end..)?.iter().take(lengths.end() + 1).take_while(|byte| is_behind(byte)).count();
                 end += lengths.contains(&length).then_some(length)?;
             }
             let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
@@ -60,7 +72,8 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
     found.collect()
 }
 
-/// What stands behind the scheme of an `Authorization` header, where it is no stand-in; behind `Bearer` elsewhere, where it looks random.
+/// What stands behind the scheme of an `Authorization` header, where it is no stand-in; behind `Bearer` elsewhere,
+/// where it looks random.
 fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let lower = text.to_ascii_lowercase();
     let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));
@@ -81,7 +94,9 @@ fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
 fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("-----BEGIN ").filter_map(|(start, begin)| {
         let rest = &text[start + begin.len()..];
-        let kind = PRIVATE_KEYS.into_iter().find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with("PRIVATE KEY")))?;
+        let kind = PRIVATE_KEYS
+            .into_iter()
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with("PRIVATE KEY")))?;
         let body = rest[kind.len() + "PRIVATE KEY".len()..].trim_start_matches(" BLOCK").strip_prefix("-----")?;
         // A mere mention of the line, without a body, is no key.
         let letters = body.chars().take(200).filter(char::is_ascii_alphanumeric).count();
@@ -140,5 +155,6 @@ fn password(text: &str, start: usize) -> Option<Range<usize>> {
     let colon = authority[..at].find(':')?;
     let value = &authority[colon + 1..at];
     let scheme = text[..start - 3].ends_with(|letter: char| letter.is_ascii_alphanumeric());
-    (scheme && value.len() >= 4 && authority.len() > at + 1 && !is_placeholder(value)).then_some(start + colon + 1..start + at)
+    (scheme && value.len() >= 4 && authority.len() > at + 1 && !is_placeholder(value))
+        .then_some(start + colon + 1..start + at)
 }

@@ -55,7 +55,10 @@ fn secrets_are_found_with_their_rule_and_place() {
     check("PyPI token", &format!("pypi-AgE{}", letters(150)));
     check("SendGrid key", &format!("SG.{}.{}", letters(22), letters(43)));
     check("Slack token", &format!("xoxb-{}-{}", random("123456789", 12), letters(24)));
-    check("Slack webhook", &format!("hooks.slack.com/services/T{}/B{}/{}", random("A1B2C3", 8), random("D4E5F6", 10), letters(24)));
+    check(
+        "Slack webhook",
+        &format!("hooks.slack.com/services/T{}/B{}/{}", random("A1B2C3", 8), random("D4E5F6", 10), letters(24)),
+    );
     check("Stripe key", &format!("sk_live_{}", letters(24)));
     check("JSON Web Token", &web_token());
 }
@@ -66,7 +69,9 @@ fn tokens_of_every_provider_are_found_and_masked() {
     let upper = |length| random("ABCDEFGH234567", length);
     let digits = |length| random("7130592468", length);
     let check = |rule: &str, secret: String| {
-        for (before, after) in [("", ""), ("use ", " now"), ("\"", "\","), ("url=https://x/", "?a=b"), ("ä ", "\n"), ("(", ").")] {
+        for (before, after) in
+            [("", ""), ("use ", " now"), ("\"", "\","), ("url=https://x/", "?a=b"), ("ä ", "\n"), ("(", ").")]
+        {
             let text = format!("{before}{secret}{after}");
             let found = scan(&text);
             assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), [rule], "{text}");
@@ -144,8 +149,13 @@ fn authorization_headers_are_masked() {
         assert_eq!((found.len(), found.first().map(|found| &text[found.place.clone()])), (1, Some(secret)), "{text}");
     };
     let value = letters(32);
-    for before in ["Authorization: Bearer ", "authorization:bearer ", "-H 'Authorization: Basic ", "\"Authorization\": \"Token ", "Bearer "]
-    {
+    for before in [
+        "Authorization: Bearer ",
+        "authorization:bearer ",
+        "-H 'Authorization: Basic ",
+        "\"Authorization\": \"Token ",
+        "Bearer ",
+    ] {
         check(&format!("{before}{value}\""), &value);
     }
     check("Authorization: Bearer short-one", "short-one");
@@ -172,8 +182,7 @@ fn a_token_whose_end_was_cut_off_is_masked() {
 #[test]
 fn documents_are_masked_in_names_and_texts() {
     let (token, value) = (format!("hf_{}", letters(34)), letters(32));
-    let mut document =
-        serde_json::json!({"a": [format!("use {token}"), 1, null], "api_key": value, token.clone(): {"b": "c"}, "plain": "text"});
+    let mut document = serde_json::json!({"a": [format!("use {token}"), 1, null], "api_key": value, token.clone(): {"b": "c"}, "plain": "text"});
     assert_eq!(redact_json(&mut document), 3);
     let expected = serde_json::json!({
         "a": ["use hf_B…(37 characters)", 1, null], "api_key": format!("{}…(32 characters)", &value[..4]), "hf_B…(37 characters)": {"b": "c"}, "plain": "text",
@@ -197,7 +206,14 @@ fn private_keys_passwords_and_assignments_are_found() {
     check("redis://:s3cr3t-9@cache:6379", "connection string password", "s3cr3t-9");
     check("https://bob:tr0ub4dor@example.org/x", "connection string password", "tr0ub4dor");
     let value = letters(24);
-    for text in ["API_KEY=", "api-key: ", "\"client_secret\": \"", "export DB_PASSWORD='", "{\\\"token\\\": \\\"", "möglich: Secret = "] {
+    for text in [
+        "API_KEY=",
+        "api-key: ",
+        "\"client_secret\": \"",
+        "export DB_PASSWORD='",
+        "{\\\"token\\\": \\\"",
+        "möglich: Secret = ",
+    ] {
         check(&format!("{text}{value}"), "high-entropy assignment", &value);
     }
     // The provider's rule says more than the name beside it.

@@ -1,4 +1,5 @@
-//! Tokens that name their provider: a fixed beginning, an alphabet and a length, from the providers' documented formats.
+//! Tokens that name their provider: a fixed beginning, an alphabet and a length, from the providers' documented
+//! formats.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -116,8 +117,20 @@ const RULES: &[Rule] = &[
     ("Sentry token", &["sntryu_"], Alphabet::Hex, 64, 64),
     ("Sentry token", &["sntrys_"], Alphabet::Base64, 80, 500),
     ("Shopify token", &["shpat_", "shpca_", "shppa_", "shpss_", "shptka_"], Alphabet::Hex, 30, 34),
-    ("Slack token", &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxe-", "xoxe.xox", "xapp-"], Alphabet::Url, 20, 250),
-    ("Slack webhook", &["hooks.slack.com/services/", "hooks.slack.com/workflows/", "hooks.slack.com/triggers/"], Alphabet::Path, 40, 80),
+    (
+        "Slack token",
+        &["xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxe-", "xoxe.xox", "xapp-"],
+        Alphabet::Url,
+        20,
+        250,
+    ),
+    (
+        "Slack webhook",
+        &["hooks.slack.com/services/", "hooks.slack.com/workflows/", "hooks.slack.com/triggers/"],
+        Alphabet::Path,
+        40,
+        80,
+    ),
     ("Square token", &["sq0atp-", "sq0idp-"], Alphabet::Url, 22, 60),
     ("Square token", &["sq0csp-"], Alphabet::Url, 43, 60),
     ("Square token", &["EAAA"], Alphabet::Base64, 60, 64),
@@ -141,16 +154,21 @@ static BEGINNINGS: LazyLock<Vec<Vec<(&'static str, &'static Rule)>>> = LazyLock:
     by_byte
 });
 
-/// What is left of a token before the mark of a cut: so many characters, or fewer with a digit among them. Words of a language are neither.
+/// What is left of a token before the mark of a cut: so many characters, or fewer with a digit among them. Words of a
+/// language are neither.
 const CUT: usize = 16;
 const CUT_WITH_DIGIT: usize = 6;
 
-/// Every provider token of the text. One whose end was cut off before a `…` is one too: what is left of it may be enough to use it.
+/// Every provider token of the text. One whose end was cut off before a `…` is one too: what is left of it may be
+/// enough to use it.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let bytes = text.as_bytes();
-    let begins = |start: &usize| *start == 0 || !(bytes[start - 1].is_ascii_alphanumeric() || matches!(bytes[start - 1], b'_' | b'-'));
-    let candidates =
-        (0..bytes.len()).filter(begins).flat_map(|start| BEGINNINGS[usize::from(bytes[start])].iter().map(move |rule| (start, rule)));
+    let begins = |start: &usize| {
+        *start == 0 || !(bytes[start - 1].is_ascii_alphanumeric() || matches!(bytes[start - 1], b'_' | b'-'))
+    };
+    let candidates = (0..bytes.len())
+        .filter(begins)
+        .flat_map(|start| BEGINNINGS[usize::from(bytes[start])].iter().map(move |rule| (start, rule)));
     let mut found = Vec::new();
     for (start, &(beginning, &(name, _, alphabet, least, greatest))) in candidates {
         let Some(rest) = bytes[start..].strip_prefix(beginning.as_bytes()) else { continue };

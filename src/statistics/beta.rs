@@ -1,11 +1,13 @@
-//! The incomplete beta function, and what follows from it: binomial tails, exact intervals of a share, quantiles of Student's t.
+//! The incomplete beta function, and what follows from it: binomial tails, exact intervals of a share, quantiles of
+//! Student's t.
 
 /// P(X <= `k`) for X binomial with `n` trials of chance `p`.
 pub(super) fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
     if k >= n { 1.0 } else { incomplete_beta((n - k) as f64, k as f64 + 1.0, 1.0 - p) }
 }
 
-/// 95% Clopper-Pearson interval of `successes` out of `n`. Both may be fractions of a count, as an effective sample size is.
+/// 95% Clopper-Pearson interval of `successes` out of `n`. Both may be fractions of a count, as an effective sample
+/// size is.
 pub(super) fn clopper_pearson(successes: f64, n: f64) -> (f64, f64) {
     let low = if successes <= 0.0 { 0.0 } else { beta_quantile(0.025, successes, n - successes + 1.0) };
     let high = if successes >= n { 1.0 } else { beta_quantile(0.975, successes + 1.0, n - successes) };
@@ -18,7 +20,8 @@ pub(super) fn t_critical(degrees: f64) -> f64 {
     (degrees * (1.0 - x) / x).sqrt()
 }
 
-/// The regularised incomplete beta function I_x(a, b), by its continued fraction; `a`, `b` > 0. Relative error below 1e-10 up to a + b = 1e5.
+/// The regularised incomplete beta function I_x(a, b), by its continued fraction; `a`, `b` > 0. Relative error below
+/// 1e-10 up to a + b = 1e5.
 pub(super) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
@@ -76,7 +79,8 @@ pub(super) fn log_choose(n: usize, k: usize) -> f64 {
     log_gamma(n as f64 + 1.0) - log_gamma(k as f64 + 1.0) - log_gamma((n - k) as f64 + 1.0)
 }
 
-/// Natural logarithm of the gamma function for x > 0: Stirling's series after shifting x to 12 and beyond; absolute error below 1e-12 there.
+/// Natural logarithm of the gamma function for x > 0: Stirling's series after shifting x to 12 and beyond; absolute
+/// error below 1e-12 there.
 fn log_gamma(x: f64) -> f64 {
     let (mut x, mut shift) = (x, 0.0);
     while x < 12.0 {
@@ -85,6 +89,7 @@ fn log_gamma(x: f64) -> f64 {
     }
     let inverse = 1.0 / x;
     let square = inverse * inverse;
-    let series = inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
+    let series = inverse
+        * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - shift
 }

@@ -1,4 +1,5 @@
-//! Two models on the same prompts: one test decides, the interval of the difference agrees with it, and how many prompts a claim needs.
+//! Two models on the same prompts: one test decides, the interval of the difference agrees with it, and how many
+//! prompts a claim needs.
 
 use super::beta::{binomial_cdf, clopper_pearson, incomplete_beta, log_choose};
 use super::rates::normal_quantile;
@@ -22,9 +23,9 @@ pub struct PairedTest {
     pub p: f64,
 }
 
-/// Two-sided exact McNemar test. `fixed`: prompts that only the second model passes; `broken`: prompts that only the first passes. Returns the chance,
-/// in [0, 1], that so uneven a split arises when both models are equally good: the binomial tail of min(fixed, broken) in fixed + broken fair throws,
-/// doubled, at most 1. With no disagreement it is 1.
+/// Two-sided exact McNemar test. `fixed`: prompts that only the second model passes; `broken`: prompts that only the
+/// first passes. Returns the chance, in [0, 1], that so uneven a split arises when both models are equally good: the
+/// binomial tail of min(fixed, broken) in fixed + broken fair throws, doubled, at most 1. With no disagreement it is 1.
 pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
     if fixed == broken {
         return 1.0;
@@ -32,25 +33,29 @@ pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
     (2.0 * binomial_cdf(fixed.min(broken), fixed + broken, 0.5)).min(1.0)
 }
 
-/// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the first alone `broken`; p is that of
-/// the exact McNemar test. The interval joins two exact ones: of the share of prompts that changed, and of the share of those that were fixed, which
-/// is the test's own. Coverage by simulation: `scripts/golden/statistics.py`.
+/// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the
+/// first alone `broken`; p is that of the exact McNemar test. The interval joins two exact ones: of the share of
+/// prompts that changed, and of the share of those that were fixed, which is the test's own. Coverage by simulation:
+/// `scripts/golden/statistics.py`.
 pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
     let (changed, pairs) = ((fixed + broken) as f64, pairs as f64);
     PairedTest { difference: joined(fixed as f64, changed, changed, pairs), p: mcnemar_exact(fixed, broken) }
 }
 
-/// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's mean rates, second minus first,
-/// one a prompt, of up to `samples` samples. The test weighs each prompt's sign by how far it moved and counts as many prompts as have the same
-/// variance when weighed alike (Kish's effective size); with one sample it is [`paired_counts`].
+/// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's
+/// mean rates, second minus first, one a prompt, of up to `samples` samples. The test weighs each prompt's sign by how
+/// far it moved and counts as many prompts as have the same variance when weighed alike (Kish's effective size); with
+/// one sample it is [`paired_counts`].
 pub fn paired_means(differences: &[f64], samples: usize) -> PairedTest {
     let count = differences.len() as f64;
     let sum = |of: &dyn Fn(f64) -> f64| differences.iter().map(|difference| of(*difference)).sum::<f64>();
-    let (moved, squares, up) = (sum(&f64::abs), sum(&|difference| difference * difference), sum(&|difference| difference.max(0.0)));
+    let (moved, squares, up) =
+        (sum(&f64::abs), sum(&|difference| difference * difference), sum(&|difference| difference.max(0.0)));
     let share = if count > 0.0 { (moved / count).min(1.0) } else { 0.0 };
     let variance = sum(&|difference| (difference.abs() - share).powi(2)) / (count - 1.0).max(1.0);
     // Between the prompts alone and every sample for itself.
-    let pairs = (share * (1.0 - share) * count / variance.max(f64::MIN_POSITIVE)).clamp(count, count * samples.max(1) as f64);
+    let pairs =
+        (share * (1.0 - share) * count / variance.max(f64::MIN_POSITIVE)).clamp(count, count * samples.max(1) as f64);
     let changed = if squares > 0.0 { moved * moved / squares } else { 0.0 };
     let fixed = if moved > 0.0 { changed * up / moved } else { 0.0 };
     let fewer = fixed.min(changed - fixed);
@@ -60,9 +65,10 @@ pub fn paired_means(differences: &[f64], samples: usize) -> PairedTest {
     PairedTest { difference, p: (2.0 * tail).min(1.0) }
 }
 
-/// The difference as a product: the share of prompts that changed (`moved` of `pairs`), and twice the share of those that were fixed (`fixed` of
-/// `changed`) less 1. Its interval is what the product takes in the ellipse whose half axes are the exact intervals of the two; so it holds 0 exactly
-/// where the second interval does. Where nothing changed it reaches as far as the share that may have gone unseen, either way.
+/// The difference as a product: the share of prompts that changed (`moved` of `pairs`), and twice the share of those
+/// that were fixed (`fixed` of `changed`) less 1. Its interval is what the product takes in the ellipse whose half axes
+/// are the exact intervals of the two; so it holds 0 exactly where the second interval does. Where nothing changed it
+/// reaches as far as the share that may have gone unseen, either way.
 fn joined(fixed: f64, changed: f64, moved: f64, pairs: f64) -> Interval {
     if pairs <= 0.0 {
         return Interval { estimate: 0.0, low: -1.0, high: 1.0 };
@@ -79,7 +85,8 @@ fn joined(fixed: f64, changed: f64, moved: f64, pairs: f64) -> Interval {
     Interval { estimate: share * direction, low, high }
 }
 
-/// The least product of a share and a direction where the direction lies up to `down` lower, and the share up to the other two numbers lower and higher.
+/// The least product of a share and a direction where the direction lies up to `down` lower, and the share up to the
+/// other two numbers lower and higher.
 fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
     const PARTS: u32 = 64;
     let product = |angle: f64| {
@@ -87,7 +94,10 @@ fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
         (share + along * if along > 0.0 { above } else { below }) * (direction - angle.sin() * down)
     };
     let part = std::f64::consts::PI / f64::from(PARTS);
-    let best = (0..=PARTS).map(|index| f64::from(index) * part).min_by(|a, b| product(*a).total_cmp(&product(*b))).unwrap_or(0.0);
+    let best = (0..=PARTS)
+        .map(|index| f64::from(index) * part)
+        .min_by(|a, b| product(*a).total_cmp(&product(*b)))
+        .unwrap_or(0.0);
     // Golden section between its neighbours.
     let (mut left, mut right) = (best - part, best + part);
     for _ in 0..60 {
@@ -97,9 +107,10 @@ fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
     product(0.5 * (left + right)).min(product(best))
 }
 
-/// Prompts needed so that the exact McNemar test at 5% sees a true difference with chance `power`. `fixed` and `broken`: the shares of prompts that
-/// the second model would fix and break, in [0, 1]. Where thousands of prompts change it is Connor's approximation (1987), within 1% of it. `None`
-/// where the shares are equal or impossible, since then no n suffices.
+/// Prompts needed so that the exact McNemar test at 5% sees a true difference with chance `power`. `fixed` and
+/// `broken`: the shares of prompts that the second model would fix and break, in [0, 1]. Where thousands of prompts
+/// change it is Connor's approximation (1987), within 1% of it. `None` where the shares are equal or impossible, since
+/// then no n suffices.
 pub fn required_n(fixed: f64, broken: f64, power: f64) -> Option<usize> {
     const MOST_CHANGED: f64 = 5000.0;
     let changed = fixed + broken;
@@ -137,18 +148,21 @@ fn connor(square: f64, mean: f64, power: f64) -> Option<usize> {
     if mean == 0.0 || !(power > 0.0 && power < 1.0) {
         return None;
     }
-    let spread = normal_quantile(0.975) * square.sqrt() + normal_quantile(power) * (square - mean * mean).max(0.0).sqrt();
+    let spread =
+        normal_quantile(0.975) * square.sqrt() + normal_quantile(power) * (square - mean * mean).max(0.0).sqrt();
     let needed = (spread / mean).powi(2).ceil();
     (needed.is_finite() && needed < 1e15).then_some((needed as usize).max(1))
 }
 
-/// The chance that the exact McNemar test on `n` prompts gives p < 0.05 where each is fixed and broken with these chances.
+/// The chance that the exact McNemar test on `n` prompts gives p < 0.05 where each is fixed and broken with these
+/// chances.
 pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64) -> f64 {
     let changed = fixed + broken;
     let (mean, deviation) = (n as f64 * changed, (n as f64 * changed * (1.0 - changed)).max(0.0).sqrt());
     let first = (mean - 9.0 * deviation - 9.0).max(0.0) as usize;
     let last = ((mean + 9.0 * deviation) as usize + 20).min(n);
-    // How many of the splits with the fewest on one side are significant; it only grows with the number of changed prompts.
+    // How many of the splits with the fewest on one side are significant; it only grows with the number of changed
+    // prompts.
     let mut significant = (first as f64 / 2.0 - (first as f64).sqrt() - 3.0).max(0.0) as usize;
     let mut power = 0.0;
     for count in first..=last {
@@ -159,7 +173,9 @@ pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64) -> f64 {
             continue;
         }
         let chance = match count {
-            _ if changed < 1.0 => (log_choose(n, count) + count as f64 * changed.ln() + (n - count) as f64 * (-changed).ln_1p()).exp(),
+            _ if changed < 1.0 => {
+                (log_choose(n, count) + count as f64 * changed.ln() + (n - count) as f64 * (-changed).ln_1p()).exp()
+            }
             all if all == n => 1.0,
             _ => 0.0,
         };

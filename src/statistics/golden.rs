@@ -1,4 +1,5 @@
-//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/statistics.py` prints these tables).
+//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/statistics.py` prints these
+//! tables).
 #![allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal, clippy::type_complexity)]
 
 use super::compare::mcnemar_power;
@@ -99,7 +100,8 @@ fn the_interval_holds_0_exactly_where_the_test_settles_nothing() {
     for pairs in [60, 500] {
         for fixed in 0..=30 {
             for broken in 0..=30 {
-                let PairedTest { difference: Interval { estimate, low, high }, p } = paired_counts(fixed, broken, pairs);
+                let PairedTest { difference: Interval { estimate, low, high }, p } =
+                    paired_counts(fixed, broken, pairs);
                 let what = format!("{fixed} {broken} of {pairs}: {estimate} [{low}, {high}], p {p}");
                 assert_eq!(low <= 0.0 && 0.0 <= high, p >= 0.05, "{what}");
                 assert!(-1.0 <= low && low <= estimate && estimate <= high && high <= 1.0 && low < high, "{what}");
@@ -113,7 +115,11 @@ fn the_interval_holds_0_exactly_where_the_test_settles_nothing() {
     // Nothing is known without prompts, and little without a change.
     assert_eq!(paired_counts(0, 0, 0).difference, Interval { estimate: 0.0, low: -1.0, high: 1.0 });
     let unchanged = paired_means(&[0.0; 100], 4);
-    assert!(unchanged.p == 1.0 && unchanged.difference.high > 0.03 && unchanged.difference.low == -unchanged.difference.high);
+    assert!(
+        unchanged.p == 1.0
+            && unchanged.difference.high > 0.03
+            && unchanged.difference.low == -unchanged.difference.high
+    );
 }
 
 #[test]

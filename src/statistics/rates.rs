@@ -3,15 +3,16 @@
 /// The z of a 95% interval.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1). More successes than `n`
-/// count as `n`.
+/// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1).
+/// More successes than `n` count as `n`.
 pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
     if n == 0 { (0.0, 1.0) } else { wilson_of(successes.min(n) as f64 / n as f64, n as f64, Z) }
 }
 
-/// The same where several completions of one prompt are not independent: `prompts` holds successes and completions, a pair a prompt. The interval is
-/// Wilson's with the effective number of completions (cluster-robust variance of the rate) and Student's t of the number of prompts. With one completion
-/// a prompt it is [`wilson`]; of one prompt alone nothing is known of others.
+/// The same where several completions of one prompt are not independent: `prompts` holds successes and completions, a
+/// pair a prompt. The interval is Wilson's with the effective number of completions (cluster-robust variance of the
+/// rate) and Student's t of the number of prompts. With one completion a prompt it is [`wilson`]; of one prompt alone
+/// nothing is known of others.
 pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
     let (successes, n) = prompts.iter().fold((0, 0), |(successes, n), (found, of)| (successes + found, n + of));
     let count = prompts.iter().filter(|(_, of)| *of > 0).count();
@@ -26,7 +27,8 @@ pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
     let squares: f64 = prompts.iter().map(|(found, of)| (*found as f64 - rate * *of as f64).powi(2)).sum();
     let variance = prompts_count / (prompts_count - 1.0) * squares / (all * all);
     // Where nothing varies at all, each prompt counts once.
-    let effective = if successes == 0 || successes == n { prompts_count } else { (rate * (1.0 - rate) / variance).min(all) };
+    let effective =
+        if successes == 0 || successes == n { prompts_count } else { (rate * (1.0 - rate) / variance).min(all) };
     wilson_of(rate, effective, super::beta::t_critical(prompts_count - 1.0))
 }
 
@@ -45,19 +47,33 @@ pub fn compound(p: f64, k: u32) -> f64 {
     p.powf(f64::from(k))
 }
 
-/// Chance that a group of `group_size` completions of one prompt with success rate `p` holds both a success and a failure: 1 - p^G - (1-p)^G.
-/// Holds for one prompt; a rate over many prompts says less, since prompts differ.
+/// Chance that a group of `group_size` completions of one prompt with success rate `p` holds both a success and a
+/// failure: 1 - p^G - (1-p)^G. Holds for one prompt; a rate over many prompts says less, since prompts differ.
 pub fn informative_probability(p: f64, group_size: u32) -> f64 {
     (1.0 - compound(p, group_size) - compound(1.0 - p, group_size)).max(0.0)
 }
 
-/// The x with P(X <= x) = `p` for a standard normal X, 0 < p < 1 (outside: -inf, +inf). Acklam's rational approximation, relative error 1.2e-9.
+/// The x with P(X <= x) = `p` for a standard normal X, 0 < p < 1 (outside: -inf, +inf). Acklam's rational
+/// approximation, relative error 1.2e-9.
 pub fn normal_quantile(p: f64) -> f64 {
-    const A: [f64; 6] =
-        [-3.969683028665376e1, 2.209460984245205e2, -2.759285104469687e2, 1.38357751867269e2, -3.066479806614716e1, 2.506628277459239];
-    const B: [f64; 5] = [-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1];
-    const C: [f64; 6] =
-        [-7.784894002430293e-3, -3.223964580411365e-1, -2.400758277161838, -2.549732539343734, 4.374664141464968, 2.938163982698783];
+    const A: [f64; 6] = [
+        -3.969683028665376e1,
+        2.209460984245205e2,
+        -2.759285104469687e2,
+        1.38357751867269e2,
+        -3.066479806614716e1,
+        2.506628277459239,
+    ];
+    const B: [f64; 5] =
+        [-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1];
+    const C: [f64; 6] = [
+        -7.784894002430293e-3,
+        -3.223964580411365e-1,
+        -2.400758277161838,
+        -2.549732539343734,
+        4.374664141464968,
+        2.938163982698783,
+    ];
     const D: [f64; 4] = [7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416];
     const TAIL: f64 = 0.02425;
     if p <= 0.0 {
@@ -106,7 +122,8 @@ mod tests {
 
     #[test]
     fn compounding() {
-        let check = |p, k, expected: f64| assert!((compound(p, k) - expected).abs() < 5e-4, "{p}^{k} = {}", compound(p, k));
+        let check =
+            |p, k, expected: f64| assert!((compound(p, k) - expected).abs() < 5e-4, "{p}^{k} = {}", compound(p, k));
         check(0.99, 10, 0.904);
         check(0.99, 50, 0.605);
         check(0.995, 50, 0.778);
@@ -128,7 +145,8 @@ mod tests {
 
     #[test]
     fn normal_quantiles() {
-        let check = |p, expected: f64| assert!((normal_quantile(p) - expected).abs() < 1e-6, "{p}: {}", normal_quantile(p));
+        let check =
+            |p, expected: f64| assert!((normal_quantile(p) - expected).abs() < 1e-6, "{p}: {}", normal_quantile(p));
         check(0.5, 0.0);
         check(0.975, 1.959963985);
         check(0.025, -1.959963985);

@@ -1,6 +1,7 @@
 //! Smoothing of a noisy series: an exponential moving average that starts unbiased.
 
-/// A running exponential moving average with bias correction (as in Adam): the first value counts fully, not against an imagined zero.
+/// A running exponential moving average with bias correction (as in Adam): the first value counts fully, not against an
+/// imagined zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Smoothing {
     weight: f64,
@@ -9,13 +10,15 @@ pub struct Smoothing {
 }
 
 impl Smoothing {
-    /// `weight` of the past in [0, 1): 0 shows the values themselves, 0.9 averages about the last ten. Values outside are clamped.
+    /// `weight` of the past in [0, 1): 0 shows the values themselves, 0.9 averages about the last ten. Values outside
+    /// are clamped.
     pub fn new(weight: f64) -> Self {
         let weight = if weight.is_finite() { weight.clamp(0.0, 0.999_999) } else { 0.0 };
         Self { weight, sum: 0.0, mass: 0.0 }
     }
 
-    /// Takes the next value and returns the average so far. A value that is not finite is skipped; before the first finite one the answer is NaN.
+    /// Takes the next value and returns the average so far. A value that is not finite is skipped; before the first
+    /// finite one the answer is NaN.
     pub fn next(&mut self, value: f64) -> f64 {
         if value.is_finite() {
             self.sum = self.weight * self.sum + (1.0 - self.weight) * value;

@@ -67,17 +67,25 @@ impl TaskError {
 fn outside(why: &Outside) -> String {
     let rule = "task files must be inside the task folder, so that a run can copy them";
     match why {
-        Outside::Written => format!("is outside the task's folder; {rule}: copy the file into the folder and name the copy"),
-        Outside::Link(target) => {
-            format!("is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file")
+        Outside::Written => {
+            format!("is outside the task's folder; {rule}: copy the file into the folder and name the copy")
         }
-        Outside::Broken(target) => format!("is a link to {target:?}, which does not exist; create that file or remove the link"),
+        Outside::Link(target) => {
+            format!(
+                "is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file"
+            )
+        }
+        Outside::Broken(target) => {
+            format!("is a link to {target:?}, which does not exist; create that file or remove the link")
+        }
     }
 }
 
 fn remedy(label: &str, source: &std::io::Error) -> &'static str {
     match source.kind() {
-        std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => "; write the file, or name another one in task.toml",
+        std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => {
+            "; write the file, or name another one in task.toml"
+        }
         std::io::ErrorKind::NotFound => "; a task is a folder with this file, and `grpo-tui init DIR` makes one",
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "; put a regular file there",
         std::io::ErrorKind::FileTooLarge => "; make it smaller",

@@ -138,7 +138,8 @@ pub struct RewardPart {
 }
 
 impl Task {
-    /// The task that a command line means: a path, a name in the nearest workspace above the current folder, or an embedded task.
+    /// The task that a command line means: a path, a name in the nearest workspace above the current folder, or an
+    /// embedded task.
     pub fn resolve(text: &str) -> Result<Self, TaskError> {
         let here = std::env::current_dir().map_err(|source| TaskError::Read { label: ".".to_owned(), source })?;
         resolve::resolve_from(text, &here)
@@ -155,8 +156,8 @@ impl Task {
 
     /// A task compiled into the program.
     pub fn embedded(name: &str) -> Result<Self, TaskError> {
-        let task =
-            embedded::find(name).ok_or_else(|| resolve::unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))?;
+        let task = embedded::find(name)
+            .ok_or_else(|| resolve::unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))?;
         parse::read_task(Home::Embedded(task))
     }
 
@@ -221,7 +222,8 @@ impl Task {
         self.home.label(file)
     }
 
-    /// The names of all files that belong to the task: `task.toml`, the schema and its references, the sets, samples and generator.
+    /// The names of all files that belong to the task: `task.toml`, the schema and its references, the sets, samples
+    /// and generator.
     pub fn file_names(&self) -> Vec<&str> {
         let prompts = &self.prompts;
         let mut names = vec![TASK_FILE, &self.schema_file];

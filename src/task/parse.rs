@@ -9,11 +9,12 @@ use super::references::follow_references;
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
 
-/// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount inside,
-/// `date` compares calendar dates however written, `number` reads numbers written as strings.
+/// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
+/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings.
 pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date", "number"];
 
-/// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass without a fence or prose around.
+/// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass
+/// without a fence or prose around.
 pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
 
 /// Reads `task.toml` and the schema.
@@ -21,7 +22,8 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     let label = home.label(TASK_FILE);
     let text = home.read_text(TASK_FILE)?;
     let source = Source { label: &label, text: &text };
-    let toml_error = |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
+    let toml_error =
+        |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
     let document = DeTable::parse(&text).map_err(toml_error)?;
     let top = Section::new(
         source,
@@ -37,7 +39,11 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
         || name.starts_with('.')
     {
         let offset = top.get("name").map_or(0, |(_, offset)| offset);
-        return Err(top.error("name", offset, format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}")));
+        return Err(top.error(
+            "name",
+            offset,
+            format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
+        ));
     }
     let schema_file = home.name(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?)?;
     let schema_text = home.read_text(&schema_file)?;
@@ -90,7 +96,10 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
         normalise: BTreeMap::new(),
     };
     let mut named = BTreeMap::new();
-    let Some(score) = top.section("score", &["kind", "tiers", "graded", "strip_thinking", "assert_formats", "normalise", "references"])?
+    let Some(score) = top.section(
+        "score",
+        &["kind", "tiers", "graded", "strip_thinking", "assert_formats", "normalise", "references"],
+    )?
     else {
         return Ok((rules, named));
     };
@@ -107,10 +116,15 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
         values.unparsable = reward(&tiers, "unparsable")?.unwrap_or(values.unparsable);
         values.invalid = reward(&tiers, "invalid")?.unwrap_or(values.invalid);
         values.valid = reward(&tiers, "valid")?.unwrap_or(values.valid);
-        if !(values.unparsable <= values.invalid && values.invalid <= values.valid && values.unparsable < values.valid) {
+        if !(values.unparsable <= values.invalid && values.invalid <= values.valid && values.unparsable < values.valid)
+        {
             let offset = score.get("tiers").map_or(0, |(_, offset)| offset);
             let found = format!("unparsable {}, invalid {}, valid {}", values.unparsable, values.invalid, values.valid);
-            return Err(score.error("tiers", offset, format!("must rise from unparsable through invalid to valid, not {found}")));
+            return Err(score.error(
+                "tiers",
+                offset,
+                format!("must rise from unparsable through invalid to valid, not {found}"),
+            ));
         }
     }
     if let Some(table) = score.table("normalise")? {
@@ -149,7 +163,11 @@ fn read_normalise(fields: &Section<'_>) -> Read<BTreeMap<String, String>> {
         for name in &names {
             if !NORMALISATIONS.contains(&name.as_str()) {
                 let near = crate::format::did_you_mean(name, NORMALISATIONS);
-                return Err(fields.error(field, offset, format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", "))));
+                return Err(fields.error(
+                    field,
+                    offset,
+                    format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", ")),
+                ));
             }
         }
         normalise.insert(field.to_owned(), names.join("+"));
@@ -169,15 +187,17 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
         };
         let block = Section::new(source, "reward.", table, &["part", "weight"])?;
         let at = block.get("part").map_or(item.span().start, |(_, offset)| offset);
-        let part =
-            block.string("part")?.ok_or_else(|| block.error("part", at, format!("is missing; it is one of {}", PARTS.join(", "))))?;
+        let part = block
+            .string("part")?
+            .ok_or_else(|| block.error("part", at, format!("is missing; it is one of {}", PARTS.join(", "))))?;
         if !PARTS.contains(&part.as_str()) {
             return Err(block.error("part", at, format!("takes {}, not {part:?}", PARTS.join(", "))));
         }
         if parts.iter().any(|earlier| earlier.part == part) {
             return Err(block.error("part", at, format!("{part:?} occurs twice: give it one weight")));
         }
-        let weight = reward(&block, "weight")?.ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
+        let weight = reward(&block, "weight")?
+            .ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
         parts.push(RewardPart { part, weight });
     }
     Ok(parts)

@@ -1,4 +1,5 @@
-//! The schema files that `$ref` leads to: relative ones are read from the task's folder, each from the place of the file it stands in.
+//! The schema files that `$ref` leads to: relative ones are read from the task's folder, each from the place of the
+//! file it stands in.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,8 +13,8 @@ use crate::files::Outside;
 /// What a schema says about a value is no schema itself.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in `schema_file`;
-/// and address -> inherited `$schema`.
+/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in
+/// `schema_file`; and address -> inherited `$schema`.
 pub(super) fn follow_references(
     home: &Home,
     schema_file: &str,
@@ -72,7 +73,8 @@ impl Found {
                 Value::Object(members) => members,
                 _ => continue,
             };
-            let text = |key: &str| members.get(key).and_then(Value::as_str).map(|text| text.split('#').next().unwrap_or(""));
+            let text =
+                |key: &str| members.get(key).and_then(Value::as_str).map(|text| text.split('#').next().unwrap_or(""));
             let mut own = base;
             if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
                 own = match joined(base, id) {
@@ -92,7 +94,9 @@ impl Found {
                     Some(Err(Elsewhere::Outside)) => return Err(outside(reference)),
                 }
             }
-            open.extend(members.iter().filter(|(key, _)| !DATA.contains(&key.as_str())).map(|(_, value)| (value, own.clone())));
+            open.extend(
+                members.iter().filter(|(key, _)| !DATA.contains(&key.as_str())).map(|(_, value)| (value, own.clone())),
+            );
         }
         let draft = schema.get("$schema").and_then(Value::as_str).map(str::to_owned);
         self.documents.insert(document.to_owned(), (draft, targets));
@@ -129,7 +133,8 @@ enum Elsewhere {
     Outside,
 }
 
-/// `reference` (without its fragment) as seen from the document at `base`; RFC 3986, section 5.2, except that climbing out is an error.
+/// `reference` (without its fragment) as seen from the document at `base`; RFC 3986, section 5.2, except that climbing
+/// out is an error.
 fn joined(base: &str, reference: &str) -> Result<String, Elsewhere> {
     let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
     if scheme || reference.starts_with("//") || reference.contains('?') {
@@ -153,7 +158,9 @@ fn from_host(document: &str, reference: &str) -> String {
     let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
     match (place, place.map(|(_, (_, path))| joined(path, reference))) {
         (Some((scheme, (host, _))), Some(Ok(path))) => format!("{scheme}://{host}/{path}"),
-        (Some((scheme, _)), Some(Err(Elsewhere::Remote))) if reference.starts_with("//") => format!("{scheme}:{reference}"),
+        (Some((scheme, _)), Some(Err(Elsewhere::Remote))) if reference.starts_with("//") => {
+            format!("{scheme}:{reference}")
+        }
         _ => reference.to_owned(),
     }
 }
@@ -170,7 +177,10 @@ fn decoded(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();
     while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| u8::from_str_radix(code, 16).ok());
+        let code = tail
+            .get(..2)
+            .and_then(|code| std::str::from_utf8(code).ok())
+            .and_then(|code| u8::from_str_radix(code, 16).ok());
         match (first, code) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
@@ -212,6 +222,9 @@ mod tests {
         assert_eq!(seen("urn:b"), "urn:b");
         assert_eq!(from_host("https://e.org", "b.json"), "https://e.org/b.json");
         assert_eq!(from_host("parts/a.json", "https://e.org/b.json"), "https://e.org/b.json");
-        assert_eq!((encoded("a b/ü.json").as_str(), decoded("a%20b/%C3%BC.json").as_str()), ("a%20b/%C3%BC.json", "a b/ü.json"));
+        assert_eq!(
+            (encoded("a b/ü.json").as_str(), decoded("a%20b/%C3%BC.json").as_str()),
+            ("a%20b/%C3%BC.json", "a b/ü.json")
+        );
     }
 }

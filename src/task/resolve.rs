@@ -34,7 +34,11 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
 /// The path as the user wrote it, so that errors show what they know.
 fn shown(text: &str, folder: &Path, here: &Path) -> PathBuf {
     let written = PathBuf::from(text);
-    if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() { written } else { folder.to_owned() }
+    if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() {
+        written
+    } else {
+        folder.to_owned()
+    }
 }
 
 fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {

@@ -51,7 +51,9 @@ impl Home {
     pub(super) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
         let path = self.path(file)?;
         match self {
-            Self::Folder(_) => files::read_at_most(&path, most_bytes).map(Cow::Owned).map_err(|source| self.unread(file, source)),
+            Self::Folder(_) => {
+                files::read_at_most(&path, most_bytes).map(Cow::Owned).map_err(|source| self.unread(file, source))
+            }
             Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {
                 Some((_, bytes)) => Ok(Cow::Borrowed(bytes)),
                 None => Err(self.unread(file, std::io::ErrorKind::NotFound.into())),
@@ -77,7 +79,8 @@ impl Home {
     /// A file as UTF-8.
     pub(super) fn read_text(&self, file: &str) -> Read<String> {
         let bytes = self.read(file, LARGEST_TEXT_BYTES)?.into_owned();
-        String::from_utf8(bytes).map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
+        String::from_utf8(bytes)
+            .map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
     }
 
     pub(super) fn parse_json(&self, file: &str, text: &str) -> Read<Value> {

@@ -37,8 +37,10 @@ impl<'a> Section<'a> {
         for (key, _) in table {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
-                let advice = nearest(name, known.iter().copied())
-                    .map_or_else(|| format!("known keys: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+                let advice = nearest(name, known.iter().copied()).map_or_else(
+                    || format!("known keys: {}", known.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 return Err(source.error(key.span().start, format!("unknown key `{prefix}{name}`; {advice}")));
             }
         }
@@ -110,7 +112,9 @@ impl<'a> Section<'a> {
 
     /// A table of this one whose keys are all known.
     pub(super) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
-        self.table(key)?.map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known)).transpose()
+        self.table(key)?
+            .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
+            .transpose()
     }
 
     pub(super) fn wrong_type(&self, key: &str, offset: usize, wanted: &str, found: &DeValue<'_>) -> TaskError {

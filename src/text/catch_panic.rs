@@ -1,4 +1,5 @@
-//! Runs code that is not ours and may panic on what a user or a model wrote: the panic is a value, and the panic hook does not hear of it.
+//! Runs code that is not ours and may panic on what a user or a model wrote: the panic is a value, and the panic hook
+//! does not hear of it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -15,7 +16,8 @@ static HOOK: Once = Once::new();
 
 /// Returns what `work` returns, or what it panicked with. Only panics of this thread are caught.
 ///
-/// The first call wraps the panic hook of that moment, which still hears every other panic. A hook that is set later replaces the wrapper: set it before.
+/// The first call wraps the panic hook of that moment, which still hears every other panic. A hook that is set later
+/// replaces the wrapper: set it before.
 pub(crate) fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
     HOOK.call_once(|| {
         let outer = take_hook();

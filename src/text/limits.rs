@@ -11,14 +11,15 @@ use super::template_source::CHECK;
 /// The longest prompt text that a template may make; no model reads as much.
 pub const LONGEST_PROMPT_BYTES: usize = 16 << 20;
 
-/// Steps of the template engine for one prompt. A conversation of a thousand turns needs less; an endless template stops here. A step adds a level to a
-/// value at most, and [`DEEP_STACK_BYTES`] hold so many levels.
+/// Steps of the template engine for one prompt. A conversation of a thousand turns needs less; an endless template
+/// stops here. A step adds a level to a value at most, and [`DEEP_STACK_BYTES`] hold so many levels.
 pub(super) const MOST_STEPS: u64 = 100_000;
 
 /// Widths, counts and precisions beyond this are refused: the engine reserves the memory at once.
 const WIDEST: usize = 9_999;
 
-/// The stack on which the engine works: it descends once for each operator, branch and level of a value. Only what is used takes memory.
+/// The stack on which the engine works: it descends once for each operator, branch and level of a value. Only what is
+/// used takes memory.
 const DEEP_STACK_BYTES: usize = 1 << 28;
 
 /// The deepest value that may be assigned; Python's own limit is not much further.
@@ -60,7 +61,8 @@ impl std::io::Write for BoundedPrompt {
     }
 }
 
-/// Filters whose result can be much larger than what they are given, or which walk through all of it: both are measured.
+/// Filters whose result can be much larger than what they are given, or which walk through all of it: both are
+/// measured.
 macro_rules! measured {
     ($environment:ident: $($name:literal $filter:expr),+ $(,)?) => {$(
         // The engine's own, under a name that no template can write.
@@ -89,10 +91,14 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
     );
     environment.add_filter("indent", indent);
     environment.add_filter("batch", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("batch", count).and_then(|()| measure("batch", &value)).and_then(|_| filters::batch(state, value, count, fill))
+        within("batch", count)
+            .and_then(|()| measure("batch", &value))
+            .and_then(|_| filters::batch(state, value, count, fill))
     });
     environment.add_filter("slice", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("slice", count).and_then(|()| measure("slice", &value)).and_then(|_| filters::slice(state, value, count, fill))
+        within("slice", count)
+            .and_then(|()| measure("slice", &value))
+            .and_then(|_| filters::slice(state, value, count, fill))
     });
     environment.add_filter("format", |state: &mut State, text: &Value, arguments: Rest<ValueOrKwargs>| {
         let numbers: Vec<Value> = arguments.iter().map(|argument| Value::clone(argument)).collect();
@@ -103,7 +109,10 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
     });
     // The engine's own test divides without looking and panics.
     environment.add_test("divisibleby", |value: i128, by: i128| {
-        value.checked_rem(by).map(|rest| rest == 0).ok_or_else(|| refuse(format!("divisibleby: cannot divide {value} by {by}")))
+        value
+            .checked_rem(by)
+            .map(|rest| rest == 0)
+            .ok_or_else(|| refuse(format!("divisibleby: cannot divide {value} by {by}")))
     });
     // Made for looking into a template; on deeply nested values they take hours.
     environment.remove_filter("pprint");
@@ -113,11 +122,14 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             widths_within(value.as_str().unwrap_or_default(), arguments)?;
         }
         let values: Vec<Value> = std::iter::once(value).chain(arguments).cloned().collect();
-        measured(method, &values, |_| minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments))
+        measured(method, &values, |_| {
+            minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+        })
     });
 }
 
-/// Runs the engine on a thread of its own with a deep stack; where it panics (3.0 does at an empty list read backwards), that is an error like any other.
+/// Runs the engine on a thread of its own with a deep stack; where it panics (3.0 does at an empty list read
+/// backwards), that is an error like any other.
 pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let joined = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".to_owned()).stack_size(DEEP_STACK_BYTES);
@@ -131,7 +143,11 @@ pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) ->
 }
 
 /// A filter or method by its name, with what it is given (first what it is applied to) and what it makes measured.
-fn measured(name: &str, values: &[Value], apply: impl FnOnce(&[Value]) -> Result<Value, Error>) -> Result<Value, Error> {
+fn measured(
+    name: &str,
+    values: &[Value],
+    apply: impl FnOnce(&[Value]) -> Result<Value, Error>,
+) -> Result<Value, Error> {
     let mut sizes = Vec::with_capacity(values.len());
     let mut stored = Vec::with_capacity(values.len());
     for value in values {
@@ -144,7 +160,9 @@ fn measured(name: &str, values: &[Value], apply: impl FnOnce(&[Value]) -> Result
     let items = |place: usize| sizes.get(place).copied().unwrap_or(0);
     let expected = match name {
         // Method: the separator is what it is applied to.
-        "join" if values.first().is_some_and(|value| value.as_str().is_some()) => text(0).len().saturating_mul(items(1)),
+        "join" if values.first().is_some_and(|value| value.as_str().is_some()) => {
+            text(0).len().saturating_mul(items(1))
+        }
         "join" => text(1).len().saturating_mul(items(0)),
         "replace" if text(1).is_empty() => text(2).len().saturating_mul(text(0).len() + 1),
         "replace" => text(2).len().saturating_mul(text(0).matches(text(1)).count()),
@@ -168,11 +186,15 @@ pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     };
     let printed = PRINTED.get() + size;
     PRINTED.set(printed);
-    if printed <= MOST_TEXT_BYTES { Ok(()) } else { Err(refuse(format!("more than {} MiB are printed", MOST_TEXT_BYTES >> 20))) }
+    if printed <= MOST_TEXT_BYTES {
+        Ok(())
+    } else {
+        Err(refuse(format!("more than {} MiB are printed", MOST_TEXT_BYTES >> 20)))
+    }
 }
 
-/// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A namespace held by an attribute could
-/// hold itself.
+/// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A
+/// namespace held by an attribute could hold itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
     Bounds { refuse_namespaces: to_attribute, ..Bounds::of("set") }.stored(value, 0)
 }
@@ -203,8 +225,9 @@ impl<'n> Bounds<'n> {
         Self { name, text_bytes: 0, items: 0, refuse_namespaces: false }
     }
 
-    /// Measures the value; what the engine would compute again each time (slices, sums, `chain`) becomes a plain list or mapping, at all levels. Kept as it
-    /// is, one such value could be put around another at each turn of a loop, and each look at the last would walk through all of them.
+    /// Measures the value; what the engine would compute again each time (slices, sums, `chain`) becomes a plain list
+    /// or mapping, at all levels. Kept as it is, one such value could be put around another at each turn of a loop, and
+    /// each look at the last would walk through all of them.
     fn stored(&mut self, value: Value, depth: usize) -> Result<Value, Error> {
         self.measure(&value, depth).map(|replaced| replaced.unwrap_or(value))
     }
@@ -227,7 +250,10 @@ impl<'n> Bounds<'n> {
             return Err(refuse(format!("{name}: the values of one prompt have more than {MOST_ITEMS} items")));
         }
         if WORKED.get() > MOST_WORKED_BYTES {
-            return Err(refuse(format!("{name}: the values of one prompt have more than {} MiB of text", MOST_WORKED_BYTES >> 20)));
+            return Err(refuse(format!(
+                "{name}: the values of one prompt have more than {} MiB of text",
+                MOST_WORKED_BYTES >> 20
+            )));
         }
         if self.refuse_namespaces && is_namespace(value) {
             return Err(refuse("set: a namespace cannot be an attribute's value (it could contain itself)".to_owned()));
@@ -263,12 +289,23 @@ impl<'n> Bounds<'n> {
             entries.push((replaced.0.unwrap_or(key), replaced.1.unwrap_or(held)));
         }
         let named = |(key, held): &(Value, Value)| (key.as_str().unwrap_or_default().to_owned(), held.clone());
-        Ok(is_replaced
-            .then(|| if value.is_kwargs() { entries.iter().map(named).collect::<Kwargs>().into() } else { Value::from_pairs(entries) }))
+        Ok(is_replaced.then(|| {
+            if value.is_kwargs() {
+                entries.iter().map(named).collect::<Kwargs>().into()
+            } else {
+                Value::from_pairs(entries)
+            }
+        }))
     }
 }
 
-fn indent(text: StringInput<'_>, width: Option<usize>, first: Option<bool>, blank: Option<bool>, named: Kwargs) -> Result<Value, Error> {
+fn indent(
+    text: StringInput<'_>,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    named: Kwargs,
+) -> Result<Value, Error> {
     let asked = match width {
         Some(width) => width,
         None => named.peek::<Option<usize>>("width")?.unwrap_or(0),
@@ -313,7 +350,11 @@ mod tests {
     fn check(source: &str, expected: &str) {
         let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
         let messages = serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
-        assert_eq!(template.render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off)).unwrap(), expected, "{source}");
+        assert_eq!(
+            template.render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off)).unwrap(),
+            expected,
+            "{source}"
+        );
     }
 
     /// `is sequence` tells a list from what is computed again each time it is looked at.
@@ -324,13 +365,22 @@ mod tests {
         check(&format!("{{% set x = {three} + [4] %}}{{{{ x is sequence }}}} {{{{ x[-1] }}}}"), "True 4");
         check("{% set x = [0] * 3 %}{{ x is sequence }} {{ x }}", "True [0, 0, 0]");
         check("{% set x = messages[1:] %}{{ x is sequence }} {{ x | length }} {{ x[0].content }}", "True 1 b");
-        check("{% set x = {'a': 1}.items() %}{{ x is sequence }}{% for k, v in x %} {{ k }}={{ v }}{% endfor %}", "True a=1");
+        check(
+            "{% set x = {'a': 1}.items() %}{{ x is sequence }}{% for k, v in x %} {{ k }}={{ v }}{% endfor %}",
+            "True a=1",
+        );
         check(&format!("{{% set x = [{three}[::-1]] %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True [[3, 2, 1]]");
         check(&format!("{{% set x = ({three}[1:], 1) %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True ([2, 3], 1)");
-        check(&format!("{{% set x = {{'k': {three}[1:]}} %}}{{{{ x.k is sequence }}}} {{{{ x | tojson }}}}"), "True {\"k\": [2, 3]}");
+        check(
+            &format!("{{% set x = {{'k': {three}[1:]}} %}}{{{{ x.k is sequence }}}} {{{{ x | tojson }}}}"),
+            "True {\"k\": [2, 3]}",
+        );
         check(&format!("{{% set x = {{{three}[1:]: 1}} %}}{{{{ (x | first) is sequence }}}}"), "True");
         check(&format!("{{% set x = dict(k={three}[1:]) %}}{{{{ x.k is sequence }}}} {{{{ x.k }}}}"), "True [2, 3]");
-        check(&format!("{{% set ns = namespace(x={three}[1:]) %}}{{{{ ns.x is sequence }}}} {{{{ ns.x }}}}"), "True [2, 3]");
+        check(
+            &format!("{{% set ns = namespace(x={three}[1:]) %}}{{{{ ns.x is sequence }}}} {{{{ ns.x }}}}"),
+            "True [2, 3]",
+        );
         check(&format!("{{% set ns = namespace({{'x': {three}[1:]}}) %}}{{{{ ns.x is sequence }}}}"), "True");
         check(&format!("{{% with x = {three}[1:] %}}{{{{ x is sequence }}}}{{% endwith %}}"), "True");
         check(&format!("{{% for x in [{three}[1:]] %}}{{{{ x is sequence }}}}{{% endfor %}}"), "True");
@@ -346,7 +396,8 @@ mod tests {
         check("{{ ['a', 'b'][::-1] | join(', ') }} {{ [[2, 1][::-1]] | map('first') | join }}", "b, a 1");
     }
 
-    /// Each turn puts one more slice, sum or `chain` around the last value; the work of a look at it must not grow with the turns.
+    /// Each turn puts one more slice, sum or `chain` around the last value; the work of a look at it must not grow with
+    /// the turns.
     #[test]
     fn values_made_in_a_loop_do_not_nest() {
         let turns = |first: &str, next: &str, last: &str| {
@@ -361,6 +412,9 @@ mod tests {
         check(&turns("{'k': 1}", "ns.x | chain({})", "ns.x"), "{'k': 1}");
         check(&turns("[1]", "ns.x | chain([])", "ns.x"), "[1]");
         let sets = "{% set ns = namespace(x=ns.x[::-1]) %}".repeat(5_000);
-        check(&format!("{{% set ns = namespace(x=range(200)) %}}{sets}{{{{ (ns.x is sequence, ns.x[0]) }}}}"), "(True, 0)");
+        check(
+            &format!("{{% set ns = namespace(x=range(200)) %}}{sets}{{{{ (ns.x is sequence, ns.x[0]) }}}}"),
+            "(True, 0)",
+        );
     }
 }

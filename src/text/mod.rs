@@ -56,9 +56,15 @@ pub enum TextError {
     Train(String),
 }
 
-/// The messages that the template sees: the task's `system` text first, joined to the row's own system turn by a blank line. Where reasoning is off and the
-/// template has no switch for it, Qwen's `/no_think` is appended to the system text.
-pub fn conversation(system: Option<&str>, messages: &[Message], thinking: Thinking, template_has_switch: bool) -> Vec<Message> {
+/// The messages that the template sees: the task's `system` text first, joined to the row's own system turn by a blank
+/// line. Where reasoning is off and the template has no switch for it, Qwen's `/no_think` is appended to the system
+/// text.
+pub fn conversation(
+    system: Option<&str>,
+    messages: &[Message],
+    thinking: Thinking,
+    template_has_switch: bool,
+) -> Vec<Message> {
     let (own, rest) = match messages {
         [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
         _ => (None, messages),
@@ -72,7 +78,8 @@ pub fn conversation(system: Option<&str>, messages: &[Message], thinking: Thinki
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
-/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON written.
+/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON
+/// written.
 ///
 /// # Errors
 /// [`TextError::Template`] for a document that cannot be written.
@@ -85,7 +92,10 @@ mod tests {
     use super::*;
 
     fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
-        turns.iter().map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() }).collect()
+        turns
+            .iter()
+            .map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() })
+            .collect()
     }
 
     #[test]
@@ -107,7 +117,13 @@ mod tests {
         check(Some(""), &[("user", "u")], on, true, &[("user", "u")]);
         check(Some("s"), &[("user", "u")], off, false, &[("system", "s /no_think"), ("user", "u")]);
         check(None, &[("user", "u")], off, false, &[("system", "/no_think"), ("user", "u")]);
-        check(Some("s"), &[("user", "u"), ("system", "late")], on, false, &[("system", "s"), ("user", "u"), ("system", "late")]);
+        check(
+            Some("s"),
+            &[("user", "u"), ("system", "late")],
+            on,
+            false,
+            &[("system", "s"), ("user", "u"), ("system", "late")],
+        );
         check(Some("s"), &[], on, true, &[("system", "s")]);
     }
 }

@@ -11,7 +11,8 @@ const DEEPEST: usize = 200;
 /// Wider indents are refused: the text grows with their square.
 const WIDEST_INDENT: usize = 64;
 
-/// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike Jinja's own.
+/// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike
+/// Jinja's own.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = arguments.get("indent")?;
     let separators: Option<Vec<String>> = arguments.get("separators")?;
@@ -20,7 +21,11 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
         Some(indent) => Some(match (indent.as_str(), indent.as_usize()) {
             (Some(text), _) if text.len() <= WIDEST_INDENT => text.to_owned(),
             (None, Some(width)) if width <= WIDEST_INDENT => " ".repeat(width),
-            _ => return Err(refused(format!("`indent` is {indent}; it is a number or a text of at most {WIDEST_INDENT}"))),
+            _ => {
+                return Err(refused(format!(
+                    "`indent` is {indent}; it is a number or a text of at most {WIDEST_INDENT}"
+                )));
+            }
         }),
     };
     let (item, key) = match separators.as_deref() {

@@ -1,4 +1,5 @@
-//! A chat template, rendered as transformers renders it: Jinja with trimmed blocks, Python's methods on strings, lists and mappings.
+//! A chat template, rendered as transformers renders it: Jinja with trimmed blocks, Python's methods on strings, lists
+//! and mappings.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
@@ -19,7 +20,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`; `special_tokens` are variables such as (`eos_token`, `<|im_end|>`), `path` names the template in messages.
+    /// Compiles `source`; `special_tokens` are variables such as (`eos_token`, `<|im_end|>`), `path` names the template
+    /// in messages.
     ///
     /// # Errors
     /// [`TextError::Template`] with the line of the mistake.
@@ -30,7 +32,9 @@ impl ChatTemplate {
         limits::bound(&mut environment);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
-            Ok(number) if value.is_number() && !value.is_integer() => Ok(output.write_str(&python_json::python_float(number))?),
+            Ok(number) if value.is_number() && !value.is_integer() => {
+                Ok(output.write_str(&python_json::python_float(number))?)
+            }
             _ => limits::count_printed(value).and_then(|()| minijinja::escape_formatter(output, state, value)),
         });
         environment.add_filter("tojson", python_json::tojson);
@@ -42,15 +46,16 @@ impl ChatTemplate {
         Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
     }
 
-    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json` (of several named ones, `default`).
-    /// None where the model has none.
+    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json` (of several
+    /// named ones, `default`). None where the model has none.
     ///
     /// # Errors
     /// Files that cannot be read or parsed, a template that does not compile.
     pub(super) fn of(source: &ModelSource, tokenizer_config: &Json) -> Result<Option<Self>, TextError> {
         let file = "chat_template.jinja";
         if source.exists(file) {
-            return Self::new(&source.read_text(file)?, special_tokens(tokenizer_config), &source.label(file)).map(Some);
+            return Self::new(&source.read_text(file)?, special_tokens(tokenizer_config), &source.label(file))
+                .map(Some);
         }
         let path = source.label("tokenizer_config.json");
         match chosen(tokenizer_config).map_err(|problem| TextError::Template { path: path.clone(), problem })? {
@@ -98,21 +103,32 @@ impl ChatTemplate {
         });
         let refuse = |problem: String| TextError::Template { path: self.path.clone(), problem };
         if prompt.full {
-            return Err(refuse(format!("chat template: the prompt becomes longer than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+            return Err(refuse(format!(
+                "chat template: the prompt becomes longer than {} MiB",
+                LONGEST_PROMPT_BYTES >> 20
+            )));
         }
         outcome.map_err(|error| problem(&self.path, &error))?;
-        String::from_utf8(prompt.bytes).map_err(|error| refuse(format!("chat template: the prompt is not UTF-8: {error}")))
+        String::from_utf8(prompt.bytes)
+            .map_err(|error| refuse(format!("chat template: the prompt is not UTF-8: {error}")))
     }
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ChatTemplate").field("path", &self.path).field("has_switch", &self.has_switch).finish_non_exhaustive()
+        formatter
+            .debug_struct("ChatTemplate")
+            .field("path", &self.path)
+            .field("has_switch", &self.has_switch)
+            .finish_non_exhaustive()
     }
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())].map(|(key, text)| (key, Value::from(text))))
+    Value::from_pairs(
+        [("role", message.role.as_str()), ("content", message.content.as_str())]
+            .map(|(key, text)| (key, Value::from(text))),
+    )
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
@@ -121,11 +137,17 @@ fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
         Some(Json::String(text)) => Ok(Some(text)),
         Some(Json::Array(named)) => {
             let name = |entry: &Json| entry.get("name").and_then(Json::as_str).unwrap_or("?").to_owned();
-            let default =
-                named.iter().find(|entry| name(entry) == "default").and_then(|entry| entry.get("template")).and_then(Json::as_str);
+            let default = named
+                .iter()
+                .find(|entry| name(entry) == "default")
+                .and_then(|entry| entry.get("template"))
+                .and_then(Json::as_str);
             default.map(Some).ok_or_else(|| {
                 let names: Vec<String> = named.iter().map(name).collect();
-                format!("`chat_template` has no template named `default` (it has {}); name the one to use `default`", names.join(", "))
+                format!(
+                    "`chat_template` has no template named `default` (it has {}); name the one to use `default`",
+                    names.join(", ")
+                )
             })
         }
         Some(other) => Err(format!("`chat_template` = {other}, expected text or a list of named templates")),
@@ -135,7 +157,10 @@ fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
 /// Every `*_token` of the tokenizer's configuration that has a text, as transformers hands them to the template.
 fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
     let token = |name: &str| Some((name.to_owned(), token_text(tokenizer_config.get(name)?)?.to_owned()));
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"].into_iter().filter_map(token).collect()
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
+        .into_iter()
+        .filter_map(token)
+        .collect()
 }
 
 /// The text of a special token, which is written plain or as an object with `content`.
@@ -188,8 +213,14 @@ mod tests {
         check("{% if true %}\n  a\n  {% endif %}\nb", "  a\nb");
         check("{{ messages[0]['content'].strip() }}|{{ messages[0].content | trim }}", "hi|hi");
         check("{{ 'a</think>b'.split('</think>')[-1] }}{{ '\n\nx'.lstrip('\\n') }}", "bx");
-        check("{{ none }} {{ true }} {{ enable_thinking }} {{ tools is none }} {{ documents is none }}", "None True False True True");
-        check("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1");
+        check(
+            "{{ none }} {{ true }} {{ enable_thinking }} {{ tools is none }} {{ documents is none }}",
+            "None True False True True",
+        );
+        check(
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "1",
+        );
         check("{% for c in ['a', 'b', 'c'] %}{% if loop.last %}{% continue %}{% endif %}{{ c }}{% endfor %}", "ab");
         check("{{ [1, 2, 3][::-1] | join(',') }}", "3,2,1");
         check("{{ messages[0] | tojson }}", r#"{"role": "user", "content": " hi "}"#);
@@ -201,10 +232,12 @@ mod tests {
 
     #[test]
     fn a_thousand_turns_are_within_the_bounds() {
-        let turns: Vec<Json> =
-            (0..1_000).map(|turn| json!({"role": if turn % 2 == 0 { "user" } else { "assistant" }, "content": "x"})).collect();
+        let turns: Vec<Json> = (0..1_000)
+            .map(|turn| json!({"role": if turn % 2 == 0 { "user" } else { "assistant" }, "content": "x"}))
+            .collect();
         let golden: Json = serde_json::from_str(include_str!("../../tests/parity/chat_templates.json")).unwrap();
-        let template = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "reasoning, one question").unwrap();
+        let template =
+            golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "reasoning, one question").unwrap();
         let prompt = render(template["template"].as_str().unwrap(), &json!(turns)).unwrap();
         assert_eq!(prompt.matches("<|im_start|>").count(), 1_001);
         let formats = "{{ 'a\nb' | indent(2) }}{{ '%5.2f' | format(1) }}{{ '{:>4}'.format(1) }}{{ [1, 2, 3] | batch(2) | list | length }}";
@@ -220,7 +253,10 @@ mod tests {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         };
-        check("\n{{ raise_exception('only user and assistant') }}", &["refuses these messages: only user and assistant", "line 2"]);
+        check(
+            "\n{{ raise_exception('only user and assistant') }}",
+            &["refuses these messages: only user and assistant", "line 2"],
+        );
         check("{% for %}", &["line 1"]);
         check("{{ missing.attribute }}", &["line 1"]);
         check("{{ messages | nonsense }}", &["nonsense"]);
@@ -244,15 +280,25 @@ mod tests {
         check("{{ [1] | slice(999999999999) | list }}", &["slice: 999999999999 is too many"]);
         let nest = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
         check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["set: a value nested deeper than 200", "line 1"]);
-        check("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", &["a namespace cannot be an attribute's value"]);
-        check("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns == ns.x }}", &["a namespace cannot be an attribute's value"]);
-        let double = "{% set ns = namespace(x='ab') %}{% for a in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+        check(
+            "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
+            &["a namespace cannot be an attribute's value"],
+        );
+        check(
+            "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns == ns.x }}",
+            &["a namespace cannot be an attribute's value"],
+        );
+        let double =
+            "{% set ns = namespace(x='ab') %}{% for a in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
         check(double, &["set: a value of more than 16 MiB"]);
         check(
             &double.replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}").replace("1000", "100"),
             &["set: the values of one prompt have more than 5000000 items"],
         );
-        check(&double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"), &["more than 64 MiB are printed"]);
+        check(
+            &double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"),
+            &["more than 64 MiB are printed"],
+        );
         // Nor what it makes without a name for it: by filters, methods, bindings and operators.
         let long = "{% set x = 'a' * 99999 %}";
         check(&format!("{long}{{{{ ([x] * 99999) | join }}}}"), &["join: a value of more than 16 MiB"]);
@@ -260,31 +306,62 @@ mod tests {
         check(&format!("{long}{{{{ x.join(range(99999)) }}}}"), &["join: a text of more than 16 MiB"]);
         check(&format!("{long}{{{{ x | replace('a', x) }}}}"), &["replace: a text of more than 16 MiB"]);
         check(&format!("{long}{{{{ x.replace('', x) }}}}"), &["replace: a text of more than 16 MiB"]);
-        check(&format!("{{{{ 'a'{} }}}}", "|replace('a', 'aaaaaaaaaa')".repeat(40)), &["replace: a text of more than 16 MiB"]);
+        check(
+            &format!("{{{{ 'a'{} }}}}", "|replace('a', 'aaaaaaaaaa')".repeat(40)),
+            &["replace: a text of more than 16 MiB"],
+        );
         check(&format!("{long}{{{{ ([x] * 99999) | string }}}}"), &["string: a value of more than 16 MiB"]);
-        check("{{ ([1] * 99999999) | list | length }}", &["list: the values of one prompt have more than 5000000 items"]);
+        check(
+            "{{ ([1] * 99999999) | list | length }}",
+            &["list: the values of one prompt have more than 5000000 items"],
+        );
         check("{{ ('a\n' * 99999) | indent(9999) }}", &["indent: a text of more than 16 MiB"]);
-        check(&format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"), &["print: a value of more than 16 MiB"]);
+        check(
+            &format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"),
+            &["print: a value of more than 16 MiB"],
+        );
         check(
             "{% set ns = namespace(x=[1]) %}{% for a in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | list | length }}",
             &["set: the values of one prompt have more than 5000000 items"],
         );
-        let nested = |open: &str, close: &str| format!("{long}{}{{{{ x | length }}}}{}", open.repeat(30), close.repeat(30));
+        let nested =
+            |open: &str, close: &str| format!("{long}{}{{{{ x | length }}}}{}", open.repeat(30), close.repeat(30));
         check(&nested("{% for x in [x ~ x] %}", "{% endfor %}"), &["set: a value of more than 16 MiB"]);
         check(&nested("{% with x = x ~ x %}", "{% endwith %}"), &["set: a value of more than 16 MiB"]);
-        check(&format!("{long}{{% macro f(x) %}}{{{{ f(x ~ x) }}}}{{% endmacro %}}{{{{ f(x) }}}}"), &["set: a value of more than 16 MiB"]);
-        check(&format!("{long}{{% for y in [x] recursive %}}{{{{ loop([y ~ y]) }}}}{{% endfor %}}"), &["set: a value of more than 16 MiB"]);
+        check(
+            &format!("{long}{{% macro f(x) %}}{{{{ f(x ~ x) }}}}{{% endmacro %}}{{{{ f(x) }}}}"),
+            &["set: a value of more than 16 MiB"],
+        );
+        check(
+            &format!("{long}{{% for y in [x] recursive %}}{{{{ loop([y ~ y]) }}}}{{% endfor %}}"),
+            &["set: a value of more than 16 MiB"],
+        );
         check(&format!("{long}{{{{ x{} }}}}", " ~ x".repeat(65)), &["more than 64 `+` and `~`"]);
         check(&format!("{long}{{{{ '' ~ ([x] * 99999) }}}}"), &["`*` of what may be a list"]);
         let sets: String = (0..5_000).map(|number| format!("{{% set x{number} = y ~ '' %}}")).collect();
         check(&format!("{{% set y = 'a' * 16000000 %}}{sets}"), &["more than 1024 MiB of text"]);
     }
 
-    /// What descends in the engine: operators, branches, levels of a value that were never assigned. An error or a prompt, and the program lives.
+    /// What descends in the engine: operators, branches, levels of a value that were never assigned. An error or a
+    /// prompt, and the program lives.
     #[test]
     fn deep_templates_stay_on_the_stack() {
         let deep = |source: String| drop(render(&source, &json!([])));
-        for operator in ["+1", "~1", " and 1", " or 1", "<1", "|string", "[0]", ".a", "()", "**1", " if 1 else 1", " is string", " in 1"] {
+        for operator in [
+            "+1",
+            "~1",
+            " and 1",
+            " or 1",
+            "<1",
+            "|string",
+            "[0]",
+            ".a",
+            "()",
+            "**1",
+            " if 1 else 1",
+            " is string",
+            " in 1",
+        ] {
             deep(format!("{{{{ 1{} }}}}", operator.repeat(8_000 / operator.trim().len())));
         }
         deep(format!("{{% if a %}}{}{{% endif %}}", "{% elif b %}".repeat(20_000)));
@@ -316,15 +393,17 @@ mod tests {
         assert_eq!(chosen(&json!({"chat_template": "a"})), Ok(Some("a")));
         let named = json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]});
         assert_eq!(chosen(&named), Ok(Some("d")));
-        assert!(chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]})).unwrap_err().contains("it has rag"));
+        assert!(
+            chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]})).unwrap_err().contains("it has rag")
+        );
         assert!(chosen(&json!({"chat_template": 1})).unwrap_err().contains("= 1"));
     }
 
     #[test]
     fn special_tokens_are_plain_or_objects() {
-        let config =
-            json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false});
-        let expected = [("eos_token", "<e>"), ("pad_token", "<p>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let config = json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false});
+        let expected =
+            [("eos_token", "<e>"), ("pad_token", "<p>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
         assert_eq!(special_tokens(&config), expected);
     }
 }

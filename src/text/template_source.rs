@@ -1,4 +1,5 @@
-//! A chat template's source, made ready for the engine: marks that only training uses are dropped, and every assignment passes through a check.
+//! A chat template's source, made ready for the engine: marks that only training uses are dropped, and every assignment
+//! passes through a check.
 
 /// The function that each assigned value goes through; see [`super::limits`].
 pub(super) const CHECK: &str = "__within_bounds";
@@ -7,7 +8,8 @@ pub(super) const CHECK: &str = "__within_bounds";
 const LONGEST_SOURCE_BYTES: usize = 1 << 18;
 /// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
 const LONGEST_TAG_BYTES: usize = 1 << 13;
-/// The most `+` and `~`, and the most `*`, in one tag: each may make a text as long as the longest value, and nothing measures them.
+/// The most `+` and `~`, and the most `*`, in one tag: each may make a text as long as the longest value, and nothing
+/// measures them.
 const MOST_JOINS: usize = 64;
 const MOST_PRODUCTS: usize = 4;
 
@@ -36,8 +38,8 @@ fn without_generation_marks(source: &str) -> String {
     text
 }
 
-/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and what `for` goes through. What a macro or
-/// a loop that calls itself is given is checked first thing inside.
+/// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and
+/// what `for` goes through. What a macro or a loop that calls itself is given is checked first thing inside.
 fn checked_assignments(source: &str) -> Result<String, String> {
     let mut text = String::with_capacity(source.len() + 256);
     let mut rest = source;
@@ -57,7 +59,9 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         }
         match (open, assignment(tag), word(tag)) {
             // Whether it is an attribute decides whether the value may hold a namespace.
-            ("{%", Some((target, value, end)), _) => text.push_str(&format!("{target}={CHECK}(({value}),{}){end}", target.contains('.'))),
+            ("{%", Some((target, value, end)), _) => {
+                text.push_str(&format!("{target}={CHECK}(({value}),{}){end}", target.contains('.')))
+            }
             ("{%", None, "with") => text.push_str(&with(tag)),
             ("{%", None, "for") => text.push_str(&for_loop(tag)),
             ("{%", None, "macro" | "call") => text.push_str(&with_names_checked(tag, tag, &parameters(tag))),
@@ -65,7 +69,10 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         }
         rest = after;
         if open == "{%" && word(tag) == "raw" {
-            let end = rest.match_indices("{%").find(|(at, _)| word(&rest[at + 2..]) == "endraw").map_or(rest.len(), |(at, _)| at);
+            let end = rest
+                .match_indices("{%")
+                .find(|(at, _)| word(&rest[at + 2..]) == "endraw")
+                .map_or(rest.len(), |(at, _)| at);
             text.push_str(&rest[..end]);
             rest = &rest[end..];
         }
@@ -90,7 +97,9 @@ fn code_end(inside: &str, close: &str) -> Result<Option<usize>, String> {
         code += usize::from(!byte.is_ascii_whitespace());
         if code > LONGEST_TAG_BYTES {
             let begin: String = inside.trim_start().chars().take(40).collect();
-            return Err(format!("chat template: more than {LONGEST_TAG_BYTES} bytes of code in one tag, which begins with `{begin}`"));
+            return Err(format!(
+                "chat template: more than {LONGEST_TAG_BYTES} bytes of code in one tag, which begins with `{begin}`"
+            ));
         }
     }
     Ok(None)
@@ -102,8 +111,8 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
         return None;
     }
     let bytes = tag.as_bytes();
-    let (at, ..) =
-        Code::of(tag).find(|(at, byte, _)| *byte == b'=' && bytes.get(at + 1) != Some(&b'=') && bytes.get(at - 1) != Some(&b'='))?;
+    let (at, ..) = Code::of(tag)
+        .find(|(at, byte, _)| *byte == b'=' && bytes.get(at + 1) != Some(&b'=') && bytes.get(at - 1) != Some(&b'='))?;
     let (target, value) = (&tag[..at], &tag[at + 1..]);
     // In `{% set x | filter(name="…") %}` the sign belongs to an argument.
     if target.contains('|') {
@@ -149,8 +158,13 @@ fn parameters(tag: &str) -> Vec<&str> {
         head.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
     };
     let Some(inside) = own.trim_start().strip_prefix('(') else { return Vec::new() };
-    let end = Code::of(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
-    split(&inside[..end], ",").into_iter().map(|one| one.split('=').next().unwrap_or(one).trim()).filter(|one| !one.is_empty()).collect()
+    let end =
+        Code::of(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
+    split(&inside[..end], ",")
+        .into_iter()
+        .map(|one| one.split('=').next().unwrap_or(one).trim())
+        .filter(|one| !one.is_empty())
+        .collect()
 }
 
 /// The tag `ready`, followed by one that checks the names; `tag` is as it was written.
@@ -172,13 +186,17 @@ fn without_end(tag: &str) -> (&str, &str) {
 /// Where a word or sign stands outside of strings and brackets.
 fn top_level(code: &str, sought: &str) -> Vec<usize> {
     let bytes = code.as_bytes();
-    let is_name = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let is_name = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at)).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
     let is_word = sought.bytes().all(|byte| byte.is_ascii_alphabetic());
     let fits = |at: usize| {
-        bytes[at..].starts_with(sought.as_bytes()) && !(is_word && (is_name(at.checked_sub(1)) || is_name(Some(at + sought.len()))))
+        bytes[at..].starts_with(sought.as_bytes())
+            && !(is_word && (is_name(at.checked_sub(1)) || is_name(Some(at + sought.len()))))
     };
     // A sign of two characters is another one.
-    let double = |at: usize| sought == "=" && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]));
+    let double =
+        |at: usize| sought == "=" && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]));
     Code::of(code).filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at)).map(|(at, ..)| at).collect()
 }
 
@@ -206,7 +224,8 @@ fn operators_within(tag: &str) -> Result<(), String> {
             b'*' => {
                 products += 1;
                 let beside = |byte: Option<&u8>| matches!(byte, Some(b'"' | b'\''));
-                let text = beside(bytes[..at].trim_ascii_end().last()) || beside(bytes[at + 1..].trim_ascii_start().first());
+                let text =
+                    beside(bytes[..at].trim_ascii_end().last()) || beside(bytes[at + 1..].trim_ascii_start().first());
                 of_lists |= !text;
             }
             _ => {}
@@ -289,7 +308,10 @@ mod tests {
         same("{% raw %}{% set x = 1 %}{% endraw %}{{ '{% set x = 1 %}' }}");
         same("{% settle = 1 %}{{ {'a': {'b': 1}} }}");
         same("{% set x = ");
-        check("{% if a == b %}{% for set in x %}{% endfor %}", "{% if a == b %}{% for set in C(( x ),false) %}{% endfor %}");
+        check(
+            "{% if a == b %}{% for set in x %}{% endfor %}",
+            "{% if a == b %}{% for set in C(( x ),false) %}{% endfor %}",
+        );
         check("{% with a = b, c = [d, 'e,='] -%}", "{% with a =C(( b),false), c =C(( [d, 'e,='] ),false)-%}");
         check("{% for a in b if a in c -%}", "{% for a in C(( b ),false) if a in c -%}");
         check(
@@ -309,7 +331,10 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         };
         check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
-        check(format!("{{{{ 1{} }}}}", "+1".repeat(LONGEST_TAG_BYTES)), "more than 8192 bytes of code in one tag, which begins with `1+1+");
+        check(
+            format!("{{{{ 1{} }}}}", "+1".repeat(LONGEST_TAG_BYTES)),
+            "more than 8192 bytes of code in one tag, which begins with `1+1+",
+        );
         check(format!("{{{{ {CHECK}(1) }}}}"), "reserved name");
         check("{{ a * b * c * d * e * f }}".to_owned(), "more than 4 `*`");
         assert!(prepared(&format!("{{{{ '{}' }}}}", "+".repeat(2 * LONGEST_TAG_BYTES))).is_ok());

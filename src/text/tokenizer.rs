@@ -28,11 +28,12 @@ enum Template {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, `chat_template.jinja` and `generation_config.json`.
+    /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, `chat_template.jinja` and
+    /// `generation_config.json`.
     ///
     /// # Errors
-    /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat template is an error of
-    /// [`Tokenizer::render`] only, because scoring and log-probs work without one.
+    /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat
+    /// template is an error of [`Tokenizer::render`] only, because scoring and log-probs work without one.
     pub fn load(source: &ModelSource) -> Result<Self, TextError> {
         let path = source.label("tokenizer.json");
         if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
@@ -51,8 +52,14 @@ impl Tokenizer {
             Err(other) => return Err(other),
         };
         let model = optional_json(source, "config.json")?;
-        let tokenizer =
-            Self::assemble(inner, growth, template, &config, &[&model, &optional_json(source, "generation_config.json")?], path);
+        let tokenizer = Self::assemble(
+            inner,
+            growth,
+            template,
+            &config,
+            &[&model, &optional_json(source, "generation_config.json")?],
+            path,
+        );
         tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
         Ok(tokenizer)
     }
@@ -65,9 +72,17 @@ impl Tokenizer {
         let (inner, growth) = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
         let config = json(files.tokenizer_config_json.as_bytes(), "tokenizer_config.json")?;
         let source = config.get("chat_template").and_then(Json::as_str).unwrap_or_default();
-        let tokens = config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
+        let tokens =
+            config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
         let template = ChatTemplate::new(source, tokens.into_iter().collect(), "tokenizer_config.json")?;
-        Ok(Self::assemble(inner, growth, Template::Ready(Box::new(template)), &config, &[], "tokenizer.json".to_owned()))
+        Ok(Self::assemble(
+            inner,
+            growth,
+            Template::Ready(Box::new(template)),
+            &config,
+            &[],
+            "tokenizer.json".to_owned(),
+        ))
     }
 
     fn assemble(
@@ -78,7 +93,8 @@ impl Tokenizer {
         eos: &[&Json],
         path: String,
     ) -> Self {
-        let turn_end_id = config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
+        let turn_end_id =
+            config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
         let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
         stop_ids.extend(turn_end_id);
         for (id, token) in inner.get_added_tokens_decoder() {
@@ -123,7 +139,10 @@ impl Tokenizer {
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
-        let decoded = self.growth.check_ids(token_ids, length).and_then(|()| caught(|| self.inner.decode(token_ids, skip_special)));
+        let decoded = self
+            .growth
+            .check_ids(token_ids, length)
+            .and_then(|()| caught(|| self.inner.decode(token_ids, skip_special)));
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
@@ -135,7 +154,9 @@ impl Tokenizer {
         match &self.template {
             Template::Ready(template) => template.render(messages, thinking),
             Template::Missing { path } => Err(TextError::NoTemplate { path: path.clone() }),
-            Template::Broken { path, problem } => Err(TextError::Template { path: path.clone(), problem: problem.clone() }),
+            Template::Broken { path, problem } => {
+                Err(TextError::Template { path: path.clone(), problem: problem.clone() })
+            }
         }
     }
 
@@ -228,7 +249,10 @@ mod tests {
     fn folder(changes: &[(&str, Option<&str>)]) -> (tempfile::TempDir, ModelSource) {
         let files = trained();
         let work = tempfile::tempdir().unwrap();
-        let defaults = [("tokenizer.json", files.tokenizer_json.as_str()), ("tokenizer_config.json", &files.tokenizer_config_json)];
+        let defaults = [
+            ("tokenizer.json", files.tokenizer_json.as_str()),
+            ("tokenizer_config.json", &files.tokenizer_config_json),
+        ];
         let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
         for (name, text) in defaults.into_iter().filter(|(name, _)| !changed(name)) {
             std::fs::write(work.path().join(name), text).unwrap();
@@ -250,7 +274,10 @@ mod tests {
         let (loaded, direct) = (Tokenizer::load(&source).unwrap(), Tokenizer::from_files(&trained()).unwrap());
         let ids = loaded.prompt_ids(&hello(), Thinking::Off).unwrap();
         assert_eq!(ids, direct.prompt_ids(&hello(), Thinking::Off).unwrap());
-        assert_eq!(loaded.decode(&ids, false).unwrap(), "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+        assert_eq!(
+            loaded.decode(&ids, false).unwrap(),
+            "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        );
         assert_eq!(loaded.stop_ids(), direct.stop_ids());
         assert!(loaded.has_thinking_switch());
     }
@@ -271,7 +298,13 @@ mod tests {
         };
         check(&[], &[0, 2]);
         check(&[("generation_config.json", Some(r#"{"eos_token_id":[7,2]}"#))], &[0, 2, 7]);
-        check(&[("config.json", Some(r#"{"eos_token_id":9}"#)), ("generation_config.json", Some(r#"{"eos_token_id":null}"#))], &[0, 2, 9]);
+        check(
+            &[
+                ("config.json", Some(r#"{"eos_token_id":9}"#)),
+                ("generation_config.json", Some(r#"{"eos_token_id":null}"#)),
+            ],
+            &[0, 2, 9],
+        );
         check(&[("tokenizer_config.json", None)], &[0, 2]);
         check(&[("tokenizer_config.json", Some(r#"{"eos_token":{"content":"</think>"}}"#))], &[0, 2, 4]);
     }
@@ -280,7 +313,10 @@ mod tests {
     fn what_is_missing_or_damaged_is_named() {
         let check = |changes: &[(&str, Option<&str>)], expected: &[&str]| {
             let (_work, source) = folder(changes);
-            let message = Tokenizer::load(&source).and_then(|tokenizer| tokenizer.render(&hello(), Thinking::Off)).unwrap_err().to_string();
+            let message = Tokenizer::load(&source)
+                .and_then(|tokenizer| tokenizer.render(&hello(), Thinking::Off))
+                .unwrap_err()
+                .to_string();
             for part in expected {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
@@ -306,7 +342,8 @@ mod tests {
 
     #[test]
     fn rules_that_would_fill_the_memory_or_panic_are_errors() {
-        let replace = |from: &str, to: &str| serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let replace =
+            |from: &str, to: &str| serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to});
         let sequence = |key: &str, rule: Json| {
             let mut sequence = serde_json::json!({"type": "Sequence"});
             sequence[key] = Json::Array(vec![rule; 7]);
@@ -319,7 +356,10 @@ mod tests {
         let (_work, source) = altered(&[("normalizer", replace("a", &"b".repeat(10_000)))]);
         let tokenizer = Tokenizer::load(&source).unwrap();
         let message = tokenizer.encode(&"a".repeat(100_000)).unwrap_err().to_string();
-        assert!(message.contains("cannot encode a text: its normalizers can make 20000 bytes of one; of 100000 bytes"), "{message}");
+        assert!(
+            message.contains("cannot encode a text: its normalizers can make 20000 bytes of one; of 100000 bytes"),
+            "{message}"
+        );
         let (_work, source) = altered(&[("decoder", sequence("decoders", replace("a", &"a".repeat(100))))]);
         let message = Tokenizer::load(&source).unwrap().decode(&[100, 101], false).unwrap_err().to_string();
         assert!(message.contains("its decoders can make 100000000000000 bytes of one"), "{message}");
@@ -354,7 +394,8 @@ mod tests {
     #[test]
     fn padding_and_truncation_of_the_file_are_ignored() {
         let mut json: Json = serde_json::from_str(&trained().tokenizer_json).unwrap();
-        json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["truncation"] =
+            serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
         json["padding"] = serde_json::json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
         let (_work, source) = folder(&[("tokenizer.json", Some(&json.to_string()))]);
         let text = "123456789";

@@ -1,4 +1,5 @@
-//! What a tokenizer's file may ask for: it comes with a model, so its rules must not fill the memory, end the program or give other ids each time.
+//! What a tokenizer's file may ask for: it comes with a model, so its rules must not fill the memory, end the program
+//! or give other ids each time.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -36,7 +37,8 @@ impl ExpansionBound {
     /// What makes it unusable, in words.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
-        let rules: Rules = serde_json::from_slice(file).map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
+        let rules: Rules =
+            serde_json::from_slice(file).map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
         let encode = growth(&rules.normalizer) * growth(&rules.pre_tokenizer);
         let added = rules.added_tokens.iter().filter_map(|token| Some(token.get("content")?.as_str()?.len()));
         within("its normalizers", added.max().unwrap_or(0), encode)?;
@@ -87,16 +89,20 @@ fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
     if bytes as f64 * growth <= LONGEST_BYTES as f64 {
         return Ok(());
     }
-    Err(format!("{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB", LONGEST_BYTES >> 20))
+    Err(format!(
+        "{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB",
+        LONGEST_BYTES >> 20
+    ))
 }
 
-/// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`, `Lowercase`, `Split`) grows by a small
-/// factor once, however often it is done, and counts as 1.
+/// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`,
+/// `Lowercase`, `Split`) grows by a small factor once, however often it is done, and counts as 1.
 fn growth(rule: &Json) -> f64 {
     let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().len() as f64;
     match rule.get("type").and_then(Json::as_str).unwrap_or_default() {
         "Sequence" => {
-            let lists = ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
+            let lists =
+                ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
             lists.flatten().map(growth).product()
         }
         "Replace" => {
@@ -108,8 +114,12 @@ fn growth(rule: &Json) -> f64 {
             }
         }
         "Prepend" => text("prepend") + 1.0,
-        "Metaspace" => rule.get("replacement").and_then(Json::as_str).map_or(1.0, |replacement| replacement.len() as f64 + 1.0),
-        "BPEDecoder" | "WordPiece" | "CTC" => text("suffix").max(text("prefix")).max(text("word_delimiter_token")) + 1.0,
+        "Metaspace" => {
+            rule.get("replacement").and_then(Json::as_str).map_or(1.0, |replacement| replacement.len() as f64 + 1.0)
+        }
+        "BPEDecoder" | "WordPiece" | "CTC" => {
+            text("suffix").max(text("prefix")).max(text("word_delimiter_token")) + 1.0
+        }
         "ByteLevel" | "BertNormalizer" => 2.0,
         // A table of its own; the published ones follow NFKC, whose worst is 18 characters of one.
         "Precompiled" => 18.0,
@@ -117,7 +127,8 @@ fn growth(rule: &Json) -> f64 {
     }
 }
 
-/// What `work` gives; where the regular expression engine panics (it does when an expression backtracks for too long), an error in its words.
+/// What `work` gives; where the regular expression engine panics (it does when an expression backtracks for too long),
+/// an error in its words.
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -1,4 +1,5 @@
-//! Training a byte-level BPE tokenizer from texts: every byte is a token, so any text can be written; digits stay single.
+//! Training a byte-level BPE tokenizer from texts: every byte is a token, so any text can be written; digits stay
+//! single.
 
 use serde_json::json;
 use tokenizers::decoders::DecoderWrapper;
@@ -21,7 +22,8 @@ pub struct TokenizerFiles {
     pub tokenizer_config_json: String,
 }
 
-/// A conversation in the manner of Qwen: `<|im_start|>role`, the content, `<|im_end|>`; `enable_thinking = false` closes the think block before the answer.
+/// A conversation in the manner of Qwen: `<|im_start|>role`, the content, `<|im_end|>`; `enable_thinking = false`
+/// closes the think block before the answer.
 pub const CHAT_TEMPLATE: &str = "\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
@@ -33,19 +35,27 @@ pub const CHAT_TEMPLATE: &str = "\
     {%- endif %}
 {%- endif %}";
 
-/// Tokens that are written in full, with their ids in this order from 0; the last two are ordinary text for the decoder.
+/// Tokens that are written in full, with their ids in this order from 0; the last two are ordinary text for the
+/// decoder.
 const WHOLE_TOKENS: [(&str, bool); 5] =
     [("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<think>", false), ("</think>", false)];
 
-/// How Qwen2 cuts text before merging: contractions, words with the character before them, single digits, runs of signs, line ends, spaces.
-const WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// How Qwen2 cuts text before merging: contractions, words with the character before them, single digits, runs of
+/// signs, line ends, spaces.
+const WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Trains a tokenizer of at most `vocab_size` tokens (fewer where the texts hold fewer pairs that occur twice). The same texts in the same order give
-/// the same bytes.
+/// Trains a tokenizer of at most `vocab_size` tokens (fewer where the texts hold fewer pairs that occur twice). The
+/// same texts in the same order give the same bytes.
 ///
 /// # Errors
-/// [`TextError::Train`] for a vocabulary too small for all bytes, [`TextError::Template`] for a template that does not compile.
-pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize, chat_template: &str) -> Result<TokenizerFiles, TextError> {
+/// [`TextError::Train`] for a vocabulary too small for all bytes, [`TextError::Template`] for a template that does not
+/// compile.
+pub fn train_tokenizer(
+    texts: impl Iterator<Item = String>,
+    vocab_size: usize,
+    chat_template: &str,
+) -> Result<TokenizerFiles, TextError> {
     let least = 256 + WHOLE_TOKENS.len();
     if vocab_size < least {
         return Err(TextError::Train(format!(
@@ -64,7 +74,9 @@ pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize, c
             .min_frequency(2)
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(WHOLE_TOKENS.map(|(token, special)| AddedToken::from(token, special).normalized(false)).to_vec())
+            .special_tokens(
+                WHOLE_TOKENS.map(|(token, special)| AddedToken::from(token, special).normalized(false)).to_vec(),
+            )
             .build(),
     );
     // The trainer reads in parallel what it is sent; texts of any iterator are gathered first.
@@ -85,7 +97,10 @@ pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize, c
 fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {
     let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
     let bytes = ByteLevel::new(false, true, false);
-    Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![PreTokenizerWrapper::Split(words), PreTokenizerWrapper::ByteLevel(bytes)])))
+    Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+        PreTokenizerWrapper::Split(words),
+        PreTokenizerWrapper::ByteLevel(bytes),
+    ])))
 }
 
 /// The trainer makes every whole token special; think marks must survive decoding without special tokens.
@@ -113,7 +128,12 @@ mod tests {
         let letter = |number: u32, place: u32| char::from(b'a' + ((number * 7919) / 26u32.pow(place) % 26) as u8);
         (0..400).map(move |number| {
             let vendor: String = (0..5).map(|place| letter(number % 100, place)).collect();
-            format!("Invoice {number} from {vendor} Ltd, due 2024-05-1{}: {}.{:02} EUR", number % 9, number * 7, number % 100)
+            format!(
+                "Invoice {number} from {vendor} Ltd, due 2024-05-1{}: {}.{:02} EUR",
+                number % 9,
+                number * 7,
+                number % 100
+            )
         })
     }
 
@@ -124,12 +144,16 @@ mod tests {
 
     #[test]
     fn the_same_texts_give_the_same_bytes() {
-        assert_eq!(train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap(), train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap());
+        assert_eq!(
+            train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap(),
+            train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap()
+        );
     }
 
     #[test]
     fn words_merge_digits_do_not_and_whole_tokens_come_first() {
-        let check = |text: &str, expected: usize| assert_eq!(trained().encode(text).unwrap().len(), expected, "{text:?}");
+        let check =
+            |text: &str, expected: usize| assert_eq!(trained().encode(text).unwrap().len(), expected, "{text:?}");
         check("Invoice", 1);
         check(" from", 1);
         check("2024", 4);

@@ -20,7 +20,8 @@ const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
 const EQUAL_STEPS: usize = 3;
 /// Share of truncated completions above which the limit decides rewards.
 const MOST_CLIPPED: f64 = 0.05;
-/// Share of zero-variance groups above which a KL term is the larger part of the work. A grade up from a warning at nine in ten.
+/// Share of zero-variance groups above which a KL term is the larger part of the work. A grade up from a warning at
+/// nine in ten.
 const MANY_EQUAL: f64 = 0.5;
 const NEARLY_ALL_EQUAL: f64 = 0.9;
 /// Share of completions whose reasoning reaches the scorer.
@@ -30,7 +31,8 @@ const ALL_EXACT: f64 = 0.995;
 /// Values drift when exact match loses at least this much while valid answers with wrong values gain as much.
 const DRIFT: f64 = 0.02;
 
-/// The last steps, what became of exact match, and the alerts that stand. A fold over the run's steps and evals, so a resumed run has the same.
+/// The last steps, what became of exact match, and the alerts that stand. A fold over the run's steps and evals, so a
+/// resumed run has the same.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     history: VecDeque<Metrics>,
@@ -97,8 +99,8 @@ impl Drift {
         self.latest = Some(level);
     }
 
-    /// The best level and the latest, while the latest has lost exact matches and answers became valid with wrong values on the way. That validity
-    /// falls too, or rises no more, resolves nothing.
+    /// The best level and the latest, while the latest has lost exact matches and answers became valid with wrong
+    /// values on the way. That validity falls too, or rises no more, resolves nothing.
     fn standing(&self) -> Option<(Level, Level)> {
         let (best, now) = (self.best?, self.latest?);
         let is_lost = now.high < best.low && best.exact - now.exact >= DRIFT;
@@ -117,14 +119,17 @@ struct Finding {
 }
 
 impl Alerts {
-    /// As they stood after step `last`, from what a run's events say: what was raised then is not raised again, and can still clear.
+    /// As they stood after step `last`, from what a run's events say: what was raised then is not raised again, and can
+    /// still clear.
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
         for step in 1..=last {
             // Of early steps only what the windows are made of.
             let is_late = step + WINDOW as u64 > last;
-            let values =
-                state.metrics.iter().filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });
+            let values = state
+                .metrics
+                .iter()
+                .filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });
             let metrics: Metrics = values.filter_map(|(name, series)| Some((name.clone(), series.at(step)?))).collect();
             if !metrics.is_empty() {
                 alerts.take_step(metrics, config);
@@ -215,7 +220,9 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
         level: "error",
         value: *value,
         sentence: format!("{name} is not finite: the step changed nothing."),
-        suggestion: "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run.".to_owned(),
+        suggestion:
+            "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run."
+                .to_owned(),
     })
 }
 
@@ -244,11 +251,15 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
 
 /// A reward at its maximum says that nothing is left to learn only where it sees the values too.
 fn all_max(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
-    let exact = latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
+    let exact =
+        latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
     let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
-            format!("only {} of the answers are exact: the reward no longer separates right values from wrong ones.", percent_short(exact)),
+            format!(
+                "only {} of the answers are exact: the reward no longer separates right values from wrong ones.",
+                percent_short(exact)
+            ),
             "Give values a weight: [[reward]] part = \"fields\".",
         )
     } else {
@@ -324,167 +335,4 @@ fn value_drift((best, now): (Level, Level)) -> Finding {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::config::Layers;
-
-    fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
-    }
-
-    /// The alerts of every step: (step, rule, level, cleared).
-    fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, String, bool)> {
-        let (mut alerts, config) = (Alerts::default(), config(set));
-        let mut found = Vec::new();
-        for (step, metrics) in (1..).zip(steps) {
-            let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            for alert in alerts.observe(step, &metrics, &config) {
-                assert!(alert.cleared || (alert.sentence.ends_with('.') && alert.suggestion.ends_with('.')), "{alert:?}");
-                found.push((step, alert.rule, alert.level, alert.cleared));
-            }
-        }
-        found
-    }
-
-    fn expect(found: &[(u64, String, String, bool)], expected: &[(u64, &str, &str, bool)]) {
-        let found: Vec<_> = found.iter().map(|(step, rule, level, cleared)| (*step, rule.as_str(), level.as_str(), *cleared)).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn each_rule_rises_once_and_clears() {
-        let best: &[(&str, f64)] = &[("groups/frac_all_best", 1.0)];
-        let mixed: &[(&str, f64)] = &[("groups/frac_all_best", 0.5)];
-        expect(&run(&[], &[best; 2]), &[]);
-        expect(&run(&[], &[best, best, best, best, mixed]), &[(3, "all_best", "info", false), (5, "all_best", "info", true)]);
-        let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
-        expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
-        let truncated: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
-        expect(&run(&[], &[truncated, &[]]), &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)]);
-        expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
-        let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
-        expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
-        let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN)];
-        expect(&run(&[], &[broken, broken, &[]]), &[(1, "not_finite", "error", false), (3, "not_finite", "error", true)]);
-    }
-
-    #[test]
-    fn a_resumed_run_goes_on_with_what_stood() {
-        let truncated = |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
-        let steps = [
-            truncated(0.0),
-            truncated(0.3),
-            truncated(0.3),
-            truncated(0.0),
-            truncated(0.0),
-            truncated(0.0),
-            truncated(0.0),
-            truncated(0.0),
-            truncated(0.9),
-        ];
-        let config = config(&[]);
-        let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
-            (from..steps.len()).flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config)).collect()
-        };
-        let whole = told(&mut Alerts::default(), 0);
-        let expected: &[(u64, bool)] = &[(2, false), (8, true), (9, false)];
-        assert_eq!(whole.iter().map(|alert| (alert.step, alert.cleared)).collect::<Vec<_>>(), expected);
-        for stopped in 0..steps.len() {
-            let mut state = RunState::default();
-            // Steps after the checkpoint are in the log too; they will be redone.
-            for (step, metrics) in (1..).zip(&steps) {
-                let body = crate::run::events::Step { step, seconds: 1.0, metrics: metrics.clone() }.into();
-                state.fold(crate::run::Event { seq: step, time_ms: 0, body });
-            }
-            let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
-            let rest: Vec<Alert> = whole.iter().filter(|alert| alert.step > stopped as u64).cloned().collect();
-            assert_eq!(told(&mut alerts, stopped), rest, "after step {stopped}");
-        }
-    }
-
-    #[test]
-    fn zero_variance_groups_matter_with_a_kl_and_by_grade() {
-        let equal: &[(&str, f64)] = &[("frac_reward_zero_std", 0.75)];
-        let all: &[(&str, f64)] = &[("frac_reward_zero_std", 1.0)];
-        expect(&run(&[], &[equal; 9]), &[]);
-        expect(&run(&["kl_beta=0.01"], &[equal; 4]), &[]);
-        let steps = [[equal; 6].as_slice(), &[all; 5]].concat();
-        let rule = "dead_groups_with_kl";
-        expect(&run(&["kl_beta=0.01"], &steps), &[(5, rule, "info", false), (9, rule, "warning", false)]);
-    }
-
-    /// Training completions tell of drift where no eval does; prompts differ from window to window, so a loss within both intervals is none.
-    #[test]
-    fn training_completions_show_drift_without_evals() {
-        let early: &[(&str, f64)] = &[("tiers/valid", 0.6), ("exact", 0.5)];
-        let later: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.1)];
-        expect(&run(&[], &[[early; 5], [later; 5]].concat()), &[(9, "value_drift", "warning", false)]);
-        let less: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.4)];
-        expect(&run(&[], &[[early; 5], [less; 5]].concat()), &[]);
-        let both: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.6)];
-        expect(&run(&[], &[[early; 5], [both; 5]].concat()), &[]);
-        let unknown: &[(&str, f64)] = &[("tiers/valid", 0.9)];
-        expect(&run(&[], &[[early; 5], [unknown; 5]].concat()), &[]);
-    }
-
-    fn eval(step: u64, valid: f64, exact: f64) -> Eval {
-        let summary = crate::run::EvalSummary { n: 100, valid, exact: Some(exact), with_expected: 100, ..Default::default() };
-        let target = if step == 0 { "base" } else { "trained" }.to_owned();
-        Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() }
-    }
-
-    /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
-    fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
-        let (config, mut state, mut alerts) = (config(&["eval_every=1"]), RunState::default(), Alerts::default());
-        let mut found = Vec::new();
-        for (step, &(valid, exact)) in (0..).zip(evals) {
-            let mut now = Vec::new();
-            if step > 0 {
-                let metrics =
-                    Metrics::from([("exact".to_owned(), exact), ("groups/frac_all_best".to_owned(), f64::from(u8::from(valid >= 1.0)))]);
-                now.extend(alerts.observe(step, &metrics, &config));
-                let body = crate::run::events::Step { step, seconds: 1.0, metrics }.into();
-                state.fold(crate::run::Event { seq: 2 * step, time_ms: 0, body });
-            }
-            let eval = eval(step, valid, exact);
-            now.extend(alerts.observe_eval(&eval, &config));
-            state.fold(crate::run::Event { seq: 2 * step + 1, time_ms: 0, body: eval.into() });
-            found.extend(now.into_iter().map(|alert| (alert.step, format!("{}: {}", alert.rule, alert.sentence), alert.cleared)));
-            let resumed = Alerts::resumed(&state, step, &config);
-            assert_eq!(resumed.standing, alerts.standing, "after step {step}");
-            assert_eq!(resumed.evals.standing().is_some(), alerts.evals.standing().is_some(), "after step {step}");
-        }
-        found
-    }
-
-    #[test]
-    fn drift_stands_until_exact_match_is_back() {
-        // (evals, steps at which value_drift rises and clears).
-        let check = |evals: &[(f64, f64)], expected: &[(u64, bool)]| {
-            let found = evaluated(evals);
-            let drift: Vec<_> = found.iter().filter(|(_, text, _)| text.starts_with("value_drift")).collect();
-            assert_eq!(drift.iter().map(|(step, _, cleared)| (*step, *cleared)).collect::<Vec<_>>(), expected, "{found:?}");
-        };
-        // Against the best so far, not the last window: it neither passes at a plateau nor at the bottom, nor when validity falls too.
-        check(&[(0.92, 0.90), (0.95, 0.71), (0.99, 0.51), (1.0, 0.07), (1.0, 0.03), (1.0, 0.03), (0.4, 0.03)], &[(1, false)]);
-        check(&[(0.6, 0.5), (0.8, 0.7), (0.9, 0.4), (0.9, 0.68)], &[(2, false), (3, true)]);
-        // Slowly, a little each time.
-        let slow: Vec<(f64, f64)> = (0..20).map(|step| (0.95, 0.9 - 0.01 * f64::from(step))).collect();
-        check(&slow, &[(6, false)]);
-        // Within the interval of 100 prompts.
-        check(&[(0.92, 0.90), (0.95, 0.86), (0.95, 0.85)], &[]);
-        // Validity and values fall together: a collapse, and no drift.
-        check(&[(0.92, 0.90), (0.5, 0.48), (0.1, 0.1)], &[]);
-        check(&[(0.6, 0.5), (0.9, 0.8), (1.0, 1.0)], &[]);
-    }
-
-    #[test]
-    fn nothing_is_left_to_learn_only_where_values_are_right() {
-        let said =
-            |evals: &[(f64, f64)]| evaluated(evals).into_iter().filter(|(_, text, _)| text.starts_with("all_best")).collect::<Vec<_>>();
-        let wrong = said(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
-        assert!(matches!(&wrong[..], [(3, text, false)] if text.contains("only 3%") && !text.contains("nothing left")), "{wrong:?}");
-        let right = said(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
-        assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
-    }
-}
+mod tests;

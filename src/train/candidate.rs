@@ -1,4 +1,5 @@
-//! A run before it exists: the model, the prompts and the scorer that it would have, and how fast this machine is with them.
+//! A run before it exists: the model, the prompts and the scorer that it would have, and how fast this machine is with
+//! them.
 
 use std::time::Instant;
 
@@ -10,10 +11,12 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows,
-    memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory,
+    gpu_decode_rows, memory_limit_bytes, training_operations,
 };
-use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, generate, signal_of};
+use crate::rollout::{
+    Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, generate, signal_of,
+};
 use crate::run::RunFolders;
 use crate::score::{FailureClass, Tier};
 use crate::task::Task;
@@ -61,9 +64,13 @@ impl Candidate {
     pub fn memory(&self) -> Memory {
         match &self.setup.fit {
             Some(fit) => fit.memory.clone(),
-            None => {
-                cpu_memory(&self.setup.start.config, &self.setup.config, &self.data(), self.setup.threads.count(), memory_limit_bytes())
-            }
+            None => cpu_memory(
+                &self.setup.start.config,
+                &self.setup.config,
+                &self.data(),
+                self.setup.threads.count(),
+                memory_limit_bytes(),
+            ),
         }
     }
 
@@ -72,13 +79,14 @@ impl Candidate {
         self.setup.shape()
     }
 
-    /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has seen some.
+    /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has
+    /// seen some.
     pub fn data(&self) -> DataShape {
         self.setup.prompts.shape(&self.setup.config)
     }
 
-    /// Times one small prefill, one small rollout and one small gradient of the real model on real prompts; the mean completion length that it saw goes
-    /// into the returned shape of the data.
+    /// Times one small prefill, one small rollout and one small gradient of the real model on real prompts; the mean
+    /// completion length that it saw goes into the returned shape of the data.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -98,7 +106,8 @@ impl Candidate {
         let lengths: Vec<usize> = sampled.iter().flatten().map(|completion| completion.token_ids.len()).collect();
         let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
         data.least_completion_tokens = seen;
-        // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe answer.
+        // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe
+        // answer.
         let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
         if !(is_truncated && limit < self.setup.config.max_completion_tokens) {
             data.mean_completion_tokens = seen;
@@ -121,7 +130,8 @@ impl Candidate {
         Ok((speed, data))
     }
 
-    /// Groups of the base for `prompts` training prompts (all, if there are fewer) in the order of the first epoch, scored.
+    /// Groups of the base for `prompts` training prompts (all, if there are fewer) in the order of the first epoch,
+    /// scored.
     ///
     /// # Errors
     /// When a tensor operation fails or tokens cannot become text.
@@ -134,8 +144,10 @@ impl Candidate {
             tokenizer: &self.setup.start.tokenizer,
             threads: &self.setup.threads,
         };
-        let rows: Vec<_> = requests.iter().map(|request| &self.setup.prompts.train[request.prompt_number as usize].row).collect();
-        let groups = context.score(&self.setup.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
+        let rows: Vec<_> =
+            requests.iter().map(|request| &self.setup.prompts.train[request.prompt_number as usize].row).collect();
+        let groups =
+            context.score(&self.setup.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
         let mut signal = Signal::default();
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {
@@ -177,7 +189,11 @@ impl Candidate {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        gpu_decode_rows(&self.setup.start.config, self.setup.config.max_completion_tokens, self.engine.dtype.size_in_bytes())
+        gpu_decode_rows(
+            &self.setup.start.config,
+            self.setup.config.max_completion_tokens,
+            self.engine.dtype.size_in_bytes(),
+        )
     }
 
     /// The first prompts of the first epoch's order; each is numbered by its row.
@@ -209,8 +225,10 @@ impl Candidate {
         forward()?;
         let seconds = start.elapsed().as_secs_f64();
         let shape = ModelShape::of(&self.setup.start.config);
-        let operations: f64 =
-            batches.iter().map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)).sum();
+        let operations: f64 = batches
+            .iter()
+            .map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0))
+            .sum();
         Ok(operations / seconds.max(1e-9))
     }
 
@@ -230,7 +248,8 @@ impl Candidate {
         };
         let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
         let completions = sampled.iter().flatten().count();
-        let totals = StepTotals { sequences: completions, tokens: sampled.iter().flatten().map(|c| c.token_ids.len()).sum() };
+        let totals =
+            StepTotals { sequences: completions, tokens: sampled.iter().flatten().map(|c| c.token_ids.len()).sum() };
         let mut settings = policy_settings(&self.setup.config, self.shape());
         settings.loss.kl_beta = 0.0;
         let gradient = || {
@@ -249,7 +268,8 @@ impl Candidate {
             kl_beta: 0.0,
             ..self.setup.config.clone()
         };
-        let data = DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
+        let data =
+            DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
         Ok(training_operations(&self.setup.start.config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
     }
 }

@@ -1,4 +1,5 @@
-//! The thread that makes checkpoints durable while training continues: its files, then its line in the log, then what the keep rules take away.
+//! The thread that makes checkpoints durable while training continues: its files, then its line in the log, then what
+//! the keep rules take away.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -14,7 +15,8 @@ use crate::plan::memory_limit_bytes;
 use crate::run::events::Checkpoint;
 use crate::run::{EventWriter, checkpoint_path};
 
-/// The largest checkpoint that is copied into this machine's memory; a larger one is written from the device, and training waits for it.
+/// The largest checkpoint that is copied into this machine's memory; a larger one is written from the device, and
+/// training waits for it.
 const MOST_COPIED_BYTES: u64 = 8 << 30;
 /// The copy takes at most one part in so many of this machine's memory.
 const MEMORY_PARTS: u64 = 16;
@@ -51,7 +53,8 @@ impl Drop for WriterThread {
     }
 }
 
-/// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is not done again.
+/// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is
+/// not done again.
 #[derive(Debug)]
 pub(super) struct PendingCheckpoint {
     pub(super) run: PathBuf,
@@ -72,11 +75,13 @@ impl CheckpointWriter {
     /// Starts the thread for checkpoints of this job, and has it make the buffer meanwhile.
     pub(super) fn prepare(&mut self, job: &Job) {
         let bytes = Snapshot::buffer_bytes(job.model.parameters());
-        let most = memory_limit_bytes().map_or(MOST_COPIED_BYTES, |memory| MOST_COPIED_BYTES.min(memory / MEMORY_PARTS));
+        let most =
+            memory_limit_bytes().map_or(MOST_COPIED_BYTES, |memory| MOST_COPIED_BYTES.min(memory / MEMORY_PARTS));
         if bytes as u64 > most {
             return;
         }
-        let ((made, buffer), (pending, received), (done, completed)) = (channel(), channel::<Box<PendingCheckpoint>>(), channel());
+        let ((made, buffer), (pending, received), (done, completed)) =
+            (channel(), channel::<Box<PendingCheckpoint>>(), channel());
         let device = job.engine.device.clone();
         let write = move || {
             let _ = made.send(HostBuffer::new(bytes, &device));
@@ -90,7 +95,8 @@ impl CheckpointWriter {
             }
         };
         let started = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
-        self.thread = started.ok().map(|handle| WriterThread { buffer, pending: Some(pending), completed, handle: Some(handle) });
+        self.thread =
+            started.ok().map(|handle| WriterThread { buffer, pending: Some(pending), completed, handle: Some(handle) });
     }
 
     /// None where checkpoints are not copied.
@@ -101,7 +107,9 @@ impl CheckpointWriter {
     /// Has the thread do what is left; gives the checkpoint back where there is no thread any more.
     pub(super) fn hand_over(&mut self, checkpoint: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
         let folder = checkpoint.folder();
-        let Some(pending) = self.thread.as_ref().and_then(|thread| thread.pending.as_ref()) else { return Err(checkpoint) };
+        let Some(pending) = self.thread.as_ref().and_then(|thread| thread.pending.as_ref()) else {
+            return Err(checkpoint);
+        };
         pending.send(checkpoint).map_err(|error| error.0)?;
         self.busy = Some(folder);
         Ok(())

@@ -1,4 +1,5 @@
-//! Checkpoints of a run: disk space for them first, then a copy of the numbers, which a thread makes durable while training continues.
+//! Checkpoints of a run: disk space for them first, then a copy of the numbers, which a thread makes durable while
+//! training continues.
 
 use std::time::Instant;
 
@@ -8,16 +9,24 @@ use super::job::Job;
 use super::recorder::Recorder;
 use crate::checkpoint::{self, Snapshot};
 use crate::run::events::Checkpoint;
-use crate::run::{RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast, list_checkpoints};
+use crate::run::{
+    RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
+    list_checkpoints,
+};
 
 /// A checkpoint's bytes for each trained number: itself and two moments, f32.
 const BYTES_PER_NUMBER: u64 = 12;
 /// What comes with it: names, counters, the log's lines.
 const BESIDES_BYTES: u64 = 1 << 20;
 
-/// A checkpoint of the step, then the keep rules. It is durable when this returns where somebody waits for it; those of an interval, an eval and the start
-/// are written while training continues, and their event says when they are durable.
-pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, why: &str) -> Result<(), TrainError> {
+/// A checkpoint of the step, then the keep rules. It is durable when this returns where somebody waits for it; those of
+/// an interval, an eval and the start are written while training continues, and their event says when they are durable.
+pub(super) fn save(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    why: &str,
+) -> Result<(), TrainError> {
     let begun = Instant::now();
     collect(recorder, true)?;
     let step = job.state.step;
@@ -44,9 +53,12 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     let (folder, base) = (checkpoint_path(run.path(), step), &job.config.base_model);
     let (parameters, optimizer, state) = (job.model.parameters(), &job.optimizer, &job.state);
     match recorder.saver.take_buffer() {
-        Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, parameters, optimizer, state, job.trainable, base)?),
+        Some(buffer) => {
+            pending.snapshot = Some(Snapshot::take(buffer, parameters, optimizer, state, job.trainable, base)?)
+        }
         None => {
-            let write = |_: &mut Recorder<'_>| checkpoint::save(&folder, parameters, optimizer, state, job.trainable, base);
+            let write =
+                |_: &mut Recorder<'_>| checkpoint::save(&folder, parameters, optimizer, state, job.trainable, base);
             pending.event.bytes = recorder.write(&pending.label(), needed_bytes, write)?;
         }
     }
@@ -70,7 +82,8 @@ pub(super) fn save(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_
     }
 }
 
-/// Takes note of a checkpoint that became durable since, or pauses the run where it could not be written; with `wait`, only once it is.
+/// Takes note of a checkpoint that became durable since, or pauses the run where it could not be written; with `wait`,
+/// only once it is.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
     match recorder.saver.completed(wait) {
         Some(completed) => complete(recorder, completed?),
@@ -78,7 +91,8 @@ pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), Tra
     }
 }
 
-/// The run ends, well or not: what is being written comes to its end, and nobody is held for it. Returns what became of a checkpoint that failed.
+/// The run ends, well or not: what is being written comes to its end, and nobody is held for it. Returns what became of
+/// a checkpoint that failed.
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
         Ok((checkpoint, Ok(()))) => {
@@ -107,8 +121,14 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
     Ok(())
 }
 
-/// Pauses the run while this checkpoint does not fit its disk, or, unless a user has resumed the run regardless, the rest of the run does not.
-fn wait_for_space(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, pending: &PendingCheckpoint) -> Result<(), TrainError> {
+/// Pauses the run while this checkpoint does not fit its disk, or, unless a user has resumed the run regardless, the
+/// rest of the run does not.
+fn wait_for_space(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    pending: &PendingCheckpoint,
+) -> Result<(), TrainError> {
     if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
         // To stop now is to try it all the same: the write tells, and a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);

@@ -1,4 +1,5 @@
-//! The device's condition, written into the run's events every few seconds by a thread of its own, whatever the engine is busy with.
+//! The device's condition, written into the run's events every few seconds by a thread of its own, whatever the engine
+//! is busy with.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,11 @@ pub(super) struct DeviceMonitor {
 
 impl DeviceMonitor {
     /// Writes what `condition` says at once, and then `every` so often.
-    pub(super) fn start(events: Arc<Mutex<EventWriter>>, every: Duration, mut condition: impl FnMut() -> Device + Send + 'static) -> Self {
+    pub(super) fn start(
+        events: Arc<Mutex<EventWriter>>,
+        every: Duration,
+        mut condition: impl FnMut() -> Device + Send + 'static,
+    ) -> Self {
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::spawn(move || {
             loop {
@@ -67,7 +72,10 @@ mod tests {
         let seen = EventReader::new(&folder.path().join("events.jsonl")).read().unwrap().events;
         assert!(seen.len() >= 3, "{seen:?}");
         for (index, event) in seen.iter().enumerate() {
-            assert!(matches!(&event.body, EventBody::Device(device) if device.power_watts == Some(index as f64 + 1.0)), "{event:?}");
+            assert!(
+                matches!(&event.body, EventBody::Device(device) if device.power_watts == Some(index as f64 + 1.0)),
+                "{event:?}"
+            );
             assert_eq!(event.seq, index as u64 + 1);
         }
     }

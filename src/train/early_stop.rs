@@ -1,4 +1,5 @@
-//! Early stop: a pure function of the run's log, its trainer state and its configuration, so a resumed run decides the same.
+//! Early stop: a pure function of the run's log, its trainer state and its configuration, so a resumed run decides the
+//! same.
 
 use crate::checkpoint::TrainerState;
 use crate::config::TrainConfig;
@@ -10,8 +11,8 @@ pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
     every > 0 && step / every > step.saturating_sub(steps) / every
 }
 
-/// Why the run stops after `state.step`, as a sentence; `None` where it continues. Evals that were asked for in between count for nothing: a resumed run may
-/// not have them.
+/// Why the run stops after `state.step`, as a sentence; `None` where it continues. Evals that were asked for in between
+/// count for nothing: a resumed run may not have them.
 pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
     if config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes {
         return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
@@ -28,8 +29,9 @@ pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &Tra
             return Some(format!("stopped early: {} on the eval set", config.stop_when));
         }
     }
-    (config.patience > 0 && without_gain >= config.patience)
-        .then(|| format!("stopped early: {without_gain} evals without a better valid rate (patience = {})", config.patience))
+    (config.patience > 0 && without_gain >= config.patience).then(|| {
+        format!("stopped early: {without_gain} evals without a better valid rate (patience = {})", config.patience)
+    })
 }
 
 #[cfg(test)]
@@ -40,7 +42,10 @@ mod tests {
     use crate::run::{EvalSummary, Event};
 
     fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
+            .resolve()
+            .unwrap()
+            .config
     }
 
     #[test]
@@ -72,7 +77,13 @@ mod tests {
         check(&[], &[(0, 0.5), (5, 0.5), (10, 0.5)], 10, 1e9, None);
         let patience = "patience=2";
         check(&[patience], &[(0, 0.5), (5, 0.6), (10, 0.6)], 10, 0.0, None);
-        check(&[patience], &[(0, 0.5), (5, 0.6), (10, 0.6), (15, 0.4)], 15, 0.0, Some("2 evals without a better valid rate"));
+        check(
+            &[patience],
+            &[(0, 0.5), (5, 0.6), (10, 0.6), (15, 0.4)],
+            15,
+            0.0,
+            Some("2 evals without a better valid rate"),
+        );
         // The decision stands at every later step too, also after a resume from there.
         check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.5)], 12, 0.0, Some("patience = 2"));
         check(&[patience], &[(0, 0.5), (5, 0.5), (7, 0.9), (10, 0.5)], 10, 0.0, Some("2 evals"));

@@ -13,8 +13,8 @@ use crate::model::Adapters;
 use crate::rollout::{RolloutContext, Sampling};
 use crate::run::events::Eval;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint,
-    write_evals,
+    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals,
+    resolve_checkpoint, write_evals,
 };
 
 /// What a finished run shows.
@@ -43,7 +43,8 @@ pub struct Report {
     pub exact_comparison: Option<Comparison>,
 }
 
-/// A greedy eval of a set, recorded, and the alerts that follow from it; None where the task has no such set. What is recorded already is not run again.
+/// A greedy eval of a set, recorded, and the alerts that follow from it; None where the task has no such set. What is
+/// recorded already is not run again.
 pub(super) fn run_eval(
     run: &RunDirectory,
     job: &mut Job,
@@ -80,7 +81,8 @@ fn sample_and_record(
     let context = RolloutContext { adapters, ..job.rollout_context() };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
     let records = evaluate(context, &job.scorer, prompts, &sampling, 1)?;
-    // An eval decodes more rows than a step does; what it held is given back, else the gradient's memory would come on top of it.
+    // An eval decodes more rows than a step does; what it held is given back, else the gradient's memory would come on
+    // top of it.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
@@ -93,7 +95,12 @@ fn sample_and_record(
 }
 
 /// Puts the best checkpoint's weights into the model and evaluates the test set with them.
-pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, seconds: f64) -> Result<Report, TrainError> {
+pub(super) fn report(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    seconds: f64,
+) -> Result<Report, TrainError> {
     let start = Instant::now();
     let best_step = resolve_checkpoint(run, At::Best)?;
     if best_step != job.state.step {
@@ -118,7 +125,9 @@ pub(super) fn report(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<
 /// # Errors
 /// [`TrainError`] naming a file that is missing or unreadable.
 pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
-    let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else { return Ok(None) };
+    let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else {
+        return Ok(None);
+    };
     let set = if eval_path(run.path(), 0, "test", "base").exists() { "test" } else { "eval" };
     let report = recorded(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))

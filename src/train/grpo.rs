@@ -1,4 +1,5 @@
-//! The loop: completions sampled and scored in groups, a gradient from the spread of their rewards, one optimizer step; or, for SFT, from the rows' answers.
+//! The loop: completions sampled and scored in groups, a gradient from the spread of their rewards, one optimizer step;
+//! or, for SFT, from the rows' answers.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,8 +16,8 @@ use crate::plan::StepShape;
 use crate::text::json_line;
 use crate::update::{self, Applied, Example, PolicyStatistics, completion_log_probs, supervised_gradient};
 
-/// `steps` steps, all sampled with the weights as they are. The first of them moves those very weights: its ratios are exactly 1. The others' old
-/// log-probs come from a training forward before anything moves.
+/// `steps` steps, all sampled with the weights as they are. The first of them moves those very weights: its ratios are
+/// exactly 1. The others' old log-probs come from a training forward before anything moves.
 pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
     let first = job.state.step + 1;
     recorder.phase(first, "rollout")?;
@@ -49,7 +50,8 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
     let prompts = next_prompts(job, job.config.prompt_groups_per_step);
-    let examples = prompts.iter().map(|&prompt| example(job, &job.prompts.train[prompt])).collect::<Result<Vec<_>, _>>()?;
+    let examples =
+        prompts.iter().map(|&prompt| example(job, &job.prompts.train[prompt])).collect::<Result<Vec<_>, _>>()?;
     let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
     let longest_sequence = lengths().max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * examples.len() };
@@ -70,7 +72,8 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     recorder.finish_step(job, &step, metrics, seconds)
 }
 
-/// The gradient of a step's batch, and again in a smaller shape where memory runs out: until the optimizer moves, a step has changed nothing.
+/// The gradient of a step's batch, and again in a smaller shape where memory runs out: until the optimizer moves, a
+/// step has changed nothing.
 fn policy_gradient(job: &Job, batch: &mut PolicyBatch<'_>) -> Result<(Gradients, PolicyStatistics), TrainError> {
     job.retry_smaller(job.extent(), || {
         let settings = job.policy_settings();
@@ -83,7 +86,8 @@ fn policy_gradient(job: &Job, batch: &mut PolicyBatch<'_>) -> Result<(Gradients,
     })
 }
 
-/// The log-probs of a step's completions under the weights as they are, in the micro-batches that the gradient will have.
+/// The log-probs of a step's completions under the weights as they are, in the micro-batches that the gradient will
+/// have.
 fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainError> {
     let start = Instant::now();
     let batch = policy_batch(&job.config, &job.prompts.train, rollout);
@@ -98,7 +102,8 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
-/// The answer is the row's `completion` where it has one, else its `expected` as JSON with a space after each comma and colon.
+/// The answer is the row's `completion` where it has one, else its `expected` as JSON with a space after each comma and
+/// colon.
 fn example(job: &Job, prompt: &Prompt) -> Result<Example, TrainError> {
     let written = prompt.row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
     let answer = match (written, &prompt.row.expected) {

@@ -1,4 +1,5 @@
-//! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last checkpoint left it.
+//! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last
+//! checkpoint left it.
 
 use std::cell::Cell;
 
@@ -26,7 +27,8 @@ pub(super) struct Job {
     pub(super) scorer: Scorer,
     pub(super) tokenizer: Tokenizer,
     pub(super) model: Decoder,
-    /// The start as a second model, where all weights are trained and a KL is wanted; with adapters the same model with them off serves.
+    /// The start as a second model, where all weights are trained and a KL is wanted; with adapters the same model with
+    /// them off serves.
     pub(super) frozen: Option<Decoder>,
     pub(super) optimizer: Optimizer,
     pub(super) threads: ThreadPool,
@@ -51,14 +53,21 @@ impl Job {
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
-    pub(super) fn load(run: &RunDirectory, setup: Setup, engine: &Engine, history: &RunState) -> Result<Self, TrainError> {
+    pub(super) fn load(
+        run: &RunDirectory,
+        setup: Setup,
+        engine: &Engine,
+        history: &RunState,
+    ) -> Result<Self, TrainError> {
         let shape = setup.shape();
         let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
         let trainable = Trainable::of(&config);
-        let decoder = |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device);
+        let decoder =
+            |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device);
         let model = decoder(trainable)?;
-        let frozen = if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
+        let frozen =
+            if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
         let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
@@ -102,8 +111,13 @@ impl Job {
         policy_settings(&self.config, self.shape.get())
     }
 
-    /// Computes a gradient that holds `extent` in the job's shape, and in smaller ones where memory runs out: `shape` is then the one that worked.
-    pub(super) fn retry_smaller<R>(&self, extent: Extent, attempt: impl FnMut() -> candle_core::Result<R>) -> Result<R, TrainError> {
+    /// Computes a gradient that holds `extent` in the job's shape, and in smaller ones where memory runs out: `shape`
+    /// is then the one that worked.
+    pub(super) fn retry_smaller<R>(
+        &self,
+        extent: Extent,
+        attempt: impl FnMut() -> candle_core::Result<R>,
+    ) -> Result<R, TrainError> {
         retry_smaller(&self.shape, extent, || _ = self.engine.trim_memory(), attempt)
     }
 
@@ -127,7 +141,10 @@ impl Job {
         if self.state.skipped_in_a_row < MOST_SKIPPED {
             return Ok(());
         }
-        Err(TrainError::NotFinite { step: self.state.step, what: format!("the gradient of {MOST_SKIPPED} consecutive steps") })
+        Err(TrainError::NotFinite {
+            step: self.state.step,
+            what: format!("the gradient of {MOST_SKIPPED} consecutive steps"),
+        })
     }
 
     /// Other values of keys, from the next step on, as [`crate::run::Verb::Set`] has checked them.

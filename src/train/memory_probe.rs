@@ -1,4 +1,5 @@
-//! A gradient at the longest shape before the first step, thrown away: memory that will not do shows in seconds, not at the longest completion of the run.
+//! A gradient at the longest shape before the first step, thrown away: memory that will not do shows in seconds, not at
+//! the longest completion of the run.
 
 use super::TrainError;
 use super::job::Job;
@@ -7,15 +8,21 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
-/// Forward and backward of one full micro-batch of the longest prompt with the longest completions. Nothing is moved, and no random number is drawn.
-/// Returns what to tell where the shape had to become smaller.
+/// Forward and backward of one full micro-batch of the longest prompt with the longest completions. Nothing is moved,
+/// and no random number is drawn. Returns what to tell where the shape had to become smaller.
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where not even one sequence fits.
 pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
     let before = job.shape.get();
     let extent = job.extent();
-    let prompt = job.prompts.train.iter().map(|prompt| prompt.token_ids.as_slice()).max_by_key(|ids| ids.len()).unwrap_or_default();
+    let prompt = job
+        .prompts
+        .train
+        .iter()
+        .map(|prompt| prompt.token_ids.as_slice())
+        .max_by_key(|ids| ids.len())
+        .unwrap_or_default();
     let tokens = job.config.max_completion_tokens;
     let token_ids = vec![prompt.first().copied().unwrap_or(0); tokens];
     let completion = Completion { token_ids, log_probs: vec![-1.0; tokens], stop: StopReason::Length };
@@ -35,7 +42,12 @@ pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
 }
 
 /// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.
-fn full_micro_batch<'a>(prompt: &'a [u32], completion: &'a Completion, together: usize, most_tokens: usize) -> Vec<PolicyGroup<'a>> {
+fn full_micro_batch<'a>(
+    prompt: &'a [u32],
+    completion: &'a Completion,
+    together: usize,
+    most_tokens: usize,
+) -> Vec<PolicyGroup<'a>> {
     let sample = |advantage| PolicySample::on_policy(completion, advantage);
     let mut groups = vec![PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }];
     let completion_tokens = completion.token_ids.len();
@@ -66,8 +78,9 @@ mod tests {
             let groups = full_micro_batch(&prompt, &completion, together, tokens);
             let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
             assert_eq!(sizes, expected, "{together} {tokens}");
-            let parts =
-                groups.iter().map(|group| (&*group.prompt, group.samples.iter().map(|sample| &*sample.token_ids).collect::<Vec<_>>()));
+            let parts = groups.iter().map(|group| {
+                (&*group.prompt, group.samples.iter().map(|sample| &*sample.token_ids).collect::<Vec<_>>())
+            });
             assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
         };
         check(8, 0, &[1]);

@@ -93,17 +93,25 @@ fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
-    let share = |wanted: &dyn Fn(&ScoredGroup) -> bool| mean(groups.iter().map(|group| f64::from(u8::from(wanted(group)))));
-    let rewards = |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
+    let share =
+        |wanted: &dyn Fn(&ScoredGroup) -> bool| mean(groups.iter().map(|group| f64::from(u8::from(wanted(group)))));
+    let rewards =
+        |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
     found.add("reward", mean(groups.iter().flat_map(rewards)));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
     found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));
-    found.add("groups/frac_all_worst", share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)));
+    found.add(
+        "groups/frac_all_worst",
+        share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)),
+    );
     let scores = || groups.iter().flat_map(|group| &group.completions).map(|scored| &scored.score);
     for tier in Tier::ALL {
-        found.add(&format!("tiers/{}", tier.name()), mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))));
+        found.add(
+            &format!("tiers/{}", tier.name()),
+            mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))),
+        );
     }
     for class in FailureClass::ALL {
         let share = mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class)))));
@@ -115,7 +123,8 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     if !exact.is_empty() {
         found.add("exact", mean(exact.into_iter()));
     }
-    let names: std::collections::BTreeSet<&str> = scores().flat_map(|score| score.parts.iter().map(|(name, _)| name)).collect();
+    let names: std::collections::BTreeSet<&str> =
+        scores().flat_map(|score| score.parts.iter().map(|(name, _)| name)).collect();
     for name in names {
         found.add(&format!("rewards/{name}/mean"), mean(scores().filter_map(|score| score.parts.get(name).copied())));
     }
@@ -127,5 +136,8 @@ fn completions(groups: &[ScoredGroup], found: &mut MetricMap) {
     found.add("completions/mean_length", mean(lengths()));
     found.add("completions/min_length", lengths().fold(f64::INFINITY, f64::min));
     found.add("completions/max_length", lengths().fold(0.0, f64::max));
-    found.add("completions/clipped_ratio", mean(all().map(|completion| f64::from(u8::from(completion.stop == StopReason::Length)))));
+    found.add(
+        "completions/clipped_ratio",
+        mean(all().map(|completion| f64::from(u8::from(completion.stop == StopReason::Length)))),
+    );
 }

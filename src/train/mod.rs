@@ -77,7 +77,9 @@ pub enum TrainError {
         task: String,
     },
     /// A prompt without an answer to imitate.
-    #[error("train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row")]
+    #[error(
+        "train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row"
+    )]
     NoAnswer { id: String, line: usize },
     /// The model under the run's name is another one than at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]

@@ -1,4 +1,5 @@
-//! A gradient within the memory that there is: where it runs out, the same gradient is computed again in a smaller shape.
+//! A gradient within the memory that there is: where it runs out, the same gradient is computed again in a smaller
+//! shape.
 
 use std::cell::Cell;
 
@@ -16,8 +17,9 @@ pub(super) struct Extent {
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free` gives back what no tensor holds.
-/// `shape` stays the one that worked. What `attempt` did before it failed must have changed nothing.
+/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free` gives
+/// back what no tensor holds. `shape` stays the one that worked. What `attempt` did before it failed must have changed
+/// nothing.
 ///
 /// # Errors
 /// [`TrainError::OutOfMemory`] where the smallest shape does not fit; every other error as it is.
@@ -137,6 +139,9 @@ mod tests {
             alert.sentence.contains("8192 tokens with activations kept")
                 && alert.sentence.contains("4096 tokens with activations recomputed")
         );
-        assert!(alert.suggestion.contains("recompute_activations = always, tokens_per_micro_batch = 4096") && alert.step == 3);
+        assert!(
+            alert.suggestion.contains("recompute_activations = always, tokens_per_micro_batch = 4096")
+                && alert.step == 3
+        );
     }
 }

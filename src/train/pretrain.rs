@@ -1,4 +1,5 @@
-//! Pretraining a small model on a task's generator: its tokenizer, its weights, its habits. Made for the embedded model; anyone can rerun it.
+//! Pretraining a small model on a task's generator: its tokenizer, its weights, its habits. Made for the embedded
+//! model; anyone can rerun it.
 
 use std::path::{Path, PathBuf};
 
@@ -63,10 +64,15 @@ pub fn pretrain(
     let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
     let mut tokens = 0;
     for update in 0..settings.updates {
-        let numbers: Vec<u64> = (0..settings.examples as u64).map(|offset| update * settings.examples as u64 + offset).collect();
-        let examples = numbers.iter().map(|&number| example(task, &generator, &tokenizer, number)).collect::<Result<Vec<_>, _>>()?;
+        let numbers: Vec<u64> =
+            (0..settings.examples as u64).map(|offset| update * settings.examples as u64 + offset).collect();
+        let examples = numbers
+            .iter()
+            .map(|&number| example(task, &generator, &tokenizer, number))
+            .collect::<Result<Vec<_>, _>>()?;
         tokens += examples.iter().map(|example| (example.prompt.len() + example.completion.len()) as u64).sum::<u64>();
-        let (gradients, loss) = supervised_gradient(&model, &examples, settings.tokens_per_micro_batch, false, threads)?;
+        let (gradients, loss) =
+            supervised_gradient(&model, &examples, settings.tokens_per_micro_batch, false, threads)?;
         if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }
@@ -84,7 +90,11 @@ fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u6
     Ok(Example { prompt: tokenizer.prompt_ids(&turns_of(task, tokenizer, &messages), thinking_of(task))?, completion })
 }
 
-fn tokenizer_files(task: &Task, generator: &Generator, settings: &PretrainSettings) -> Result<TokenizerFiles, TrainError> {
+fn tokenizer_files(
+    task: &Task,
+    generator: &Generator,
+    settings: &PretrainSettings,
+) -> Result<TokenizerFiles, TrainError> {
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
         let (messages, completion) = generator.pretrain_example(number)?;

@@ -14,8 +14,8 @@ use crate::config::Method;
 use crate::rollout::ScoredCompletion;
 use crate::run::events::{End, Group, Phase, Step};
 use crate::run::{
-    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock, RunState, StateWriter,
-    Status, WaitOutcome, Worker,
+    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock,
+    RunState, StateWriter, Status, WaitOutcome, Worker,
 };
 use crate::update::Applied;
 
@@ -62,7 +62,8 @@ impl<'a> Recorder<'a> {
         (self.listener)(body);
     }
 
-    /// Writes `what`, which needs about so many bytes. Where the disk is full, the run is paused until there is space, and the same is tried again.
+    /// Writes `what`, which needs about so many bytes. Where the disk is full, the run is paused until there is space,
+    /// and the same is tried again.
     pub(super) fn write<R, E: Into<TrainError>>(
         &mut self,
         what: &str,
@@ -101,7 +102,8 @@ impl<'a> Recorder<'a> {
         self.disk.free_bytes()
     }
 
-    /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay (0: all).
+    /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay
+    /// (0: all).
     pub(super) fn rewind(&mut self, lock: &RunLock, step: u64, keep_steps: u64) -> Result<(), TrainError> {
         self.rollouts = Some(RolloutWriter::resume(lock, step)?.with_retention(keep_steps));
         Ok(())
@@ -129,7 +131,8 @@ impl<'a> Recorder<'a> {
 
     /// From now on the GPU's condition is an event every few seconds.
     pub(super) fn watch(&mut self, gpu: Gpu) {
-        self.monitor = Some(DeviceMonitor::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
+        self.monitor =
+            Some(DeviceMonitor::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
     }
 
     /// No condition comes after this.
@@ -200,7 +203,8 @@ impl<'a> Recorder<'a> {
         job.check_skipped()
     }
 
-    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the step did not train on it.
+    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the
+    /// step did not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
         let ScoredGroup { prompt, completions, advantages, signal } = group;
         let prompt = &job.prompts.train[prompt];
@@ -228,7 +232,8 @@ impl<'a> Recorder<'a> {
                 advantage,
             });
         }
-        let append = |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
+        let append =
+            |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
         self.event(Group { advantages, file: place.file, line: place.line, ..event })
     }

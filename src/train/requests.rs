@@ -13,7 +13,8 @@ use crate::rollout::RolloutContext;
 use crate::run::events::Note;
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
-/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and save first.
+/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and
+/// save first.
 ///
 /// # Errors
 /// [`TrainError::StoppedAtOnce`] where even that is not wanted.
@@ -87,7 +88,8 @@ fn execute_request(
     Ok(())
 }
 
-/// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the asker's business, not the run's.
+/// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the
+/// asker's business, not the run's.
 fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
     let Some((model, adapters)) = job.model_for(wanted.base) else {
         let base = &job.config.base_model;
@@ -108,7 +110,10 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
     match sampled {
         Ok(completions) => {
             completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
-            Answer::done(format!("{} completions at step {}", completions.len(), job.state.step), json!({"step": job.state.step}))
+            Answer::done(
+                format!("{} completions at step {}", completions.len(), job.state.step),
+                json!({"step": job.state.step}),
+            )
         }
         Err(error) => Answer::refused(error.to_string()),
     }

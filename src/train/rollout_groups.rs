@@ -1,4 +1,5 @@
-//! One step's groups: prompts in their order, completions with scores and advantages, and the batch that a gradient is computed from.
+//! One step's groups: prompts in their order, completions with scores and advantages, and the batch that a gradient is
+//! computed from.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -32,7 +33,8 @@ pub(super) struct StepRollout {
     pub(super) replaced: Vec<ScoredGroup>,
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
-    /// Of the policy batch's completions in their order, where older weights sampled them than those that the step moves.
+    /// Of the policy batch's completions in their order, where older weights sampled them than those that the step
+    /// moves.
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
     /// Of the forward for them.
     pub(super) forward_seconds: f64,
@@ -48,7 +50,8 @@ pub(super) struct PolicyBatch<'a> {
 /// How often zero-variance groups are replaced before a step continues with fewer.
 const REFILL_ROUNDS: usize = 3;
 
-/// The groups of steps `first_step ..= first_step + steps - 1`, all sampled with the weights as they are. Moves the data cursor.
+/// The groups of steps `first_step ..= first_step + steps - 1`, all sampled with the weights as they are. Moves the
+/// data cursor.
 pub(super) fn sample_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepRollout>, TrainError> {
     let wanted = job.config.prompt_groups_per_step;
     let plan: Vec<(u64, Vec<u64>)> = (first_step..first_step + steps).map(|step| (step, take(job, wanted))).collect();
@@ -77,7 +80,8 @@ pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
 
 fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, wanted: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
-        let (mixed, zero_variance): (Vec<_>, Vec<_>) = rollout.groups.drain(..).partition(|group| group.signal == GroupSignal::Mixed);
+        let (mixed, zero_variance): (Vec<_>, Vec<_>) =
+            rollout.groups.drain(..).partition(|group| group.signal == GroupSignal::Mixed);
         rollout.groups = mixed;
         if zero_variance.is_empty() {
             return Ok(());
@@ -114,11 +118,17 @@ fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRoll
     let completions = context.rollout(&requests, &job.sampling())?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = Instant::now();
-    let scored = context.score(&job.scorer, completions, prompts.iter().map(|prompt| &job.prompts.train[*prompt].row))?;
-    let mut groups = prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
+    let scored =
+        context.score(&job.scorer, completions, prompts.iter().map(|prompt| &job.prompts.train[*prompt].row))?;
+    let mut groups =
+        prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
     let mut rollouts = Vec::with_capacity(plan.len());
     for (_, places) in plan {
-        rollouts.push(StepRollout { groups: groups.by_ref().take(places.len()).collect(), rollout_seconds, ..StepRollout::default() });
+        rollouts.push(StepRollout {
+            groups: groups.by_ref().take(places.len()).collect(),
+            rollout_seconds,
+            ..StepRollout::default()
+        });
     }
     let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     rollouts.iter_mut().for_each(|rollout| rollout.score_seconds = score_seconds);
@@ -154,8 +164,13 @@ impl Order {
     }
 }
 
-/// Zero-variance groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions and replaced groups do not.
-pub(super) fn policy_batch<'a>(config: &TrainConfig, prompts: &'a [Prompt], rollout: &'a StepRollout) -> PolicyBatch<'a> {
+/// Zero-variance groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions
+/// and replaced groups do not.
+pub(super) fn policy_batch<'a>(
+    config: &TrainConfig,
+    prompts: &'a [Prompt],
+    rollout: &'a StepRollout,
+) -> PolicyBatch<'a> {
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for group in &rollout.groups {
@@ -183,7 +198,9 @@ impl PolicyBatch<'_> {
     /// As [`crate::update::completion_log_probs`] gives them.
     pub(super) fn set_reference_log_probs(&mut self, log_probs: Vec<Vec<Vec<f32>>>) {
         let samples = self.groups.iter_mut().flat_map(|group| &mut group.samples);
-        samples.zip(log_probs.into_iter().flatten()).for_each(|(sample, log_probs)| sample.reference_log_probs = Some(log_probs));
+        samples
+            .zip(log_probs.into_iter().flatten())
+            .for_each(|(sample, log_probs)| sample.reference_log_probs = Some(log_probs));
     }
 }
 
@@ -197,7 +214,10 @@ mod tests {
     use crate::score::Score;
 
     fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
+            .resolve()
+            .unwrap()
+            .config
     }
 
     /// A group by its completions: (tokens, truncated, reward).

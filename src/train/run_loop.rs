@@ -1,4 +1,5 @@
-//! A training run from its start to its report: load, the loop over intervals, what is due between them, and the last word.
+//! A training run from its start to its report: load, the loop over intervals, what is due between them, and the last
+//! word.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,7 +19,8 @@ use crate::config::Method;
 use crate::kernels::device::Engine;
 use crate::run::events::{Checkpoint, End, Recovered, Run};
 use crate::run::{
-    Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints, settings,
+    Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
+    list_checkpoints, settings,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +41,9 @@ pub enum Ended {
     },
 }
 
-/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is asked. To stop after a step, it saves
-/// first; to stop at once, it leaves what it does within a decode step or a micro-batch. A disk without room holds it.
+/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is
+/// asked. To stop after a step, it saves first; to stop at once, it leaves what it does within a decode step or a
+/// micro-batch. A disk without room holds it.
 ///
 /// # Errors
 /// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
@@ -210,7 +213,9 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
         match recorder.history()?.checkpoints.get(&step) {
             // Its worker died when the log said what the keep rules remove, and not all of it was removed.
-            Some(told) => told.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?,
+            Some(told) => {
+                told.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
+            }
             // Its worker died when the checkpoint was on the disk and not yet in the log.
             None if setup.resumed_from.is_some() => {
                 let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
@@ -223,14 +228,20 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
 }
 
 /// Evals and checkpoints that fall due after `steps` more steps. Those of the last step are the end's.
-fn after_interval(run: &RunDirectory, job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
+fn after_interval(
+    run: &RunDirectory,
+    job: &mut Job,
+    recorder: &mut Recorder<'_>,
+    steps: u64,
+) -> Result<(), TrainError> {
     let step = job.state.step;
     if step >= job.total_steps {
         return Ok(());
     }
     let eval_due = is_due(job.config.eval_every, step, steps);
     let is_evaluated = eval_due && run_eval(run, job, recorder, "eval", "trained", step)?.is_some();
-    // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take the others away again.
+    // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take
+    // the others away again.
     if eval_due || is_due(job.config.checkpoint_every, step, steps) {
         save(run, job, recorder, if is_evaluated { "eval" } else { "interval" })?;
     }

@@ -61,7 +61,13 @@ impl Setup {
     ///
     /// # Errors
     /// As [`Setup::read`].
-    pub(super) fn of(task: Task, config: TrainConfig, digest: &str, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
+    pub(super) fn of(
+        task: Task,
+        config: TrainConfig,
+        digest: &str,
+        places: &RunFolders,
+        engine: &Engine,
+    ) -> Result<Self, TrainError> {
         let scorer = Scorer::new(&task)?;
         let start = StartModel::find(&config.base_model, places)?;
         if !digest.is_empty() && start.digest != digest {
@@ -115,7 +121,12 @@ impl Setup {
 }
 
 /// The plan of a run on a GPU; None on a CPU.
-fn fit_device(model: &ModelConfig, config: &TrainConfig, data: &DataShape, engine: &Engine) -> Result<Option<GpuPlan>, TrainError> {
+fn fit_device(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    engine: &Engine,
+) -> Result<Option<GpuPlan>, TrainError> {
     let Some(memory) = engine.memory() else { return Ok(None) };
     let gpu = GpuMemory::when_opened(memory, engine.dtype.size_in_bytes());
     Ok(Some(fit(model, config, data, gpu)?))
@@ -146,7 +157,8 @@ impl PromptSets {
     }
 }
 
-/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names before the run is made.
+/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names
+/// before the run is made.
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
@@ -157,7 +169,12 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(
 }
 
 /// The prompts of a task for a model, at most `max_rows`.
-fn prompt_sets(task: &Task, tokenizer: &Tokenizer, model: &ModelConfig, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+fn prompt_sets(
+    task: &Task,
+    tokenizer: &Tokenizer,
+    model: &ModelConfig,
+    config: &TrainConfig,
+) -> Result<PromptSets, TrainError> {
     let lengths = Lengths {
         max_seq_len: Some(config.max_seq_len),
         max_completion_tokens: config.max_completion_tokens,

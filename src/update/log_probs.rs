@@ -1,4 +1,5 @@
-//! Log-probs of completions and their gradient: only completion rows reach the head, a chunk at a time, so no [tokens, vocabulary] tensor of the whole batch exists.
+//! Log-probs of completions and their gradient: only completion rows reach the head, a chunk at a time, so no [tokens,
+//! vocabulary] tensor of the whole batch exists.
 
 use candle_core::{Result, Tensor};
 
@@ -9,7 +10,12 @@ use crate::model::{Activations, Adapters, Decoder, Gradients};
 use crate::plan::HEAD_ROWS;
 
 /// The log-probs of each sequence's tokens, without a gradient.
-pub fn log_probs(model: &Decoder, micro_batch: &MicroBatch, adapters: Adapters, temperature: f64) -> Result<Vec<Vec<TokenLogProb>>> {
+pub fn log_probs(
+    model: &Decoder,
+    micro_batch: &MicroBatch,
+    adapters: Adapters,
+    temperature: f64,
+) -> Result<Vec<Vec<TokenLogProb>>> {
     let normed = model.forward(&micro_batch.batch, adapters)?;
     let (flat, _) = forward_rows(model, &normed, micro_batch, temperature)?;
     Ok(by_sequence(micro_batch, flat))
@@ -29,10 +35,23 @@ pub(super) struct ForwardPass<'a> {
 }
 
 impl<'a> ForwardPass<'a> {
-    pub(super) fn new(model: &'a Decoder, micro_batch: &'a MicroBatch, temperature: f64, recompute: bool) -> Result<Self> {
+    pub(super) fn new(
+        model: &'a Decoder,
+        micro_batch: &'a MicroBatch,
+        temperature: f64,
+        recompute: bool,
+    ) -> Result<Self> {
         let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
         let (flat, logits) = forward_rows(model, &normed, micro_batch, temperature)?;
-        Ok(Self { log_probs: by_sequence(micro_batch, flat), model, micro_batch, temperature, normed, activations, logits })
+        Ok(Self {
+            log_probs: by_sequence(micro_batch, flat),
+            model,
+            micro_batch,
+            temperature,
+            normed,
+            activations,
+            logits,
+        })
     }
 
     /// Adds the gradient of a loss; `weights`: its derivative by each log-prob.

@@ -1,13 +1,16 @@
-//! The policy losses: one enum arm and one function each, as functions of log-probs alone, so that they can be checked by hand.
+//! The policy losses: one enum arm and one function each, as functions of log-probs alone, so that they can be checked
+//! by hand.
 //!
-//! Notation: `ratio = exp(log_prob - old)`, `A` the advantage, N sequences and M tokens in the whole optimizer step, T tokens in this sequence.
+//! Notation: `ratio = exp(log_prob - old)`, `A` the advantage, N sequences and M tokens in the whole optimizer step, T
+//! tokens in this sequence.
 
 use crate::config::{KlEstimator, PolicyLoss};
 
 /// Log-ratios are held within this before they are exponentiated.
 const LOG_RATIO_LIMIT: f64 = 20.0;
-/// Cap of the ratio of completions that older weights sampled, so that one stale completion cannot rule a step: beyond it a term is constant. Below the
-/// clip it changes nothing; it bites where the clip does not, at negative advantages (the `delta` of a two-sided clip). `cispo` has its own cap.
+/// Cap of the ratio of completions that older weights sampled, so that one stale completion cannot rule a step: beyond
+/// it a term is constant. Below the clip it changes nothing; it bites where the clip does not, at negative advantages
+/// (the `delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
 
 /// Which loss, and its numbers.
@@ -16,7 +19,8 @@ pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
     pub clip_low: f64,
-    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of both.
+    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of
+    /// both.
     pub clip_high: f64,
     /// Largest ratio of `cispo`.
     pub cispo_cap: f64,
@@ -29,7 +33,8 @@ pub struct LossSettings {
     pub max_completion_tokens: usize,
 }
 
-/// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked completions not.
+/// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
+/// completions not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTotals {
     /// N.
@@ -43,8 +48,8 @@ pub struct StepTotals {
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
     pub log_probs: &'a [f32],
-    /// Log-probs under the weights that sampled the completion, where those are older ones; None where they are the current ones: then the ratio is
-    /// exactly 1.
+    /// Log-probs under the weights that sampled the completion, where those are older ones; None where they are the
+    /// current ones: then the ratio is exactly 1.
     pub old: Option<&'a [f32]>,
     /// Log-probs under the reference, where `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
@@ -70,14 +75,18 @@ pub struct SequenceLoss {
 pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: StepTotals) -> SequenceLoss {
     let share = token_share(settings, terms.log_probs.len(), totals);
     let mut result = match settings.policy_loss {
-        PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => clipped_surrogate(settings, terms, share),
+        PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => {
+            clipped_surrogate(settings, terms, share)
+        }
         PolicyLoss::Gspo => sequence_ratio(settings, terms, share),
         PolicyLoss::Cispo => capped_importance(settings, terms, share),
     };
     if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
         for (token, (weight, &reference)) in result.weights.iter_mut().zip(reference).enumerate() {
-            let (value, slope) = kl_term(settings.kl_estimator, f64::from(reference) - f64::from(terms.log_probs[token]));
-            let (ratio, ratio_slope) = if settings.kl_importance { kl_ratio(log_ratio(terms, token)) } else { (1.0, 0.0) };
+            let (value, slope) =
+                kl_term(settings.kl_estimator, f64::from(reference) - f64::from(terms.log_probs[token]));
+            let (ratio, ratio_slope) =
+                if settings.kl_importance { kl_ratio(log_ratio(terms, token)) } else { (1.0, 0.0) };
             result.kl += value;
             result.loss += settings.kl_beta * share * ratio * value;
             *weight += settings.kl_beta * share * (ratio * slope + ratio_slope * value);
@@ -96,20 +105,23 @@ fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f6
     }
 }
 
-/// One KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman, "Approximating KL divergence", 2020).
+/// One KL term and its derivative by the policy's log-prob, with `d = reference - policy` (Schulman, "Approximating KL
+/// divergence", 2020).
 pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     match estimator {
         KlEstimator::K1 => (-d, 1.0),
         KlEstimator::K2 => (d * d / 2.0, -d),
         KlEstimator::K3 => {
-            // Beyond the limit the exponential continues as its tangent, so that value and slope stay finite and belong together.
+            // Beyond the limit the exponential continues as its tangent, so that value and slope stay finite and belong
+            // together.
             let bounded = d.min(LOG_RATIO_LIMIT);
             (bounded.exp() * (1.0 + d - bounded) - d - 1.0, 1.0 - bounded.exp())
         }
     }
 }
 
-/// What a KL term is weighted by, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv 2512.02556), constant beyond the cap.
+/// What a KL term is weighted by, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv
+/// 2512.02556), constant beyond the cap.
 fn kl_ratio(log_ratio: f64) -> (f64, f64) {
     match bounded_exp(log_ratio) {
         ratio if ratio > RATIO_CAP => (RATIO_CAP, 0.0),
@@ -162,12 +174,14 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> Clipped {
     Clipped { term, slope: term, low: false, high: false }
 }
 
-/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025, arXiv 2507.18071).
+/// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025,
+/// arXiv 2507.18071).
 fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let tokens = terms.log_probs.len();
     let mean = (0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64;
     let Clipped { term, slope, low, high } = clip(bounded_exp(mean), settings, terms.advantage);
-    // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T: `share * slope`.
+    // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T:
+    // `share * slope`.
     SequenceLoss {
         loss: share * tokens as f64 * term,
         weights: vec![share * slope; tokens],
@@ -177,7 +191,8 @@ fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64)
     }
 }
 
-/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv 2506.13585).
+/// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv
+/// 2506.13585).
 fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for (token, &log_prob) in terms.log_probs.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Groups packed into micro-batches by their tokens, and gradients summed in the order of the micro-batches. The split depends on the configuration alone,
-//! never on the machine or the number of threads, so neither do the gradients.
+//! Groups packed into micro-batches by their tokens, and gradients summed in the order of the micro-batches. The split
+//! depends on the configuration alone, never on the machine or the number of threads, so neither do the gradients.
 
 use candle_core::Result;
 
@@ -16,9 +16,13 @@ pub struct MicroBatch {
     pub owners: Vec<(usize, usize)>,
 }
 
-/// Packs the completions of each (prompt, completions), in order. A group stays together, its prompt computed once, unless it alone passes
-/// `tokens_per_micro_batch`; then its prompt is repeated. A single longer completion gets a micro-batch of its own.
-pub fn pack<'a>(groups: impl IntoIterator<Item = (&'a [u32], Vec<&'a [u32]>)>, tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
+/// Packs the completions of each (prompt, completions), in order. A group stays together, its prompt computed once,
+/// unless it alone passes `tokens_per_micro_batch`; then its prompt is repeated. A single longer completion gets a
+/// micro-batch of its own.
+pub fn pack<'a>(
+    groups: impl IntoIterator<Item = (&'a [u32], Vec<&'a [u32]>)>,
+    tokens_per_micro_batch: usize,
+) -> Vec<MicroBatch> {
     let mut packed = Vec::new();
     let mut current = MicroBatch::default();
     for (group, (prompt, completions)) in groups.into_iter().enumerate() {

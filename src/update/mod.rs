@@ -1,4 +1,5 @@
-//! One optimizer step: log-probs of the completions, policy losses and KL, gradients over micro-batches, clipping, AdamW.
+//! One optimizer step: log-probs of the completions, policy losses and KL, gradients over micro-batches, clipping,
+//! AdamW.
 
 mod log_probs; // log-probs of completions and their gradient, in chunks of rows
 mod loss; // policy losses, one arm and function each

@@ -133,12 +133,15 @@ impl Optimizer {
     }
 }
 
-/// Stretches of the flat buffer and their weight decay: one-dimensional tensors (norms, biases) have none unless they are asked for.
+/// Stretches of the flat buffer and their weight decay: one-dimensional tensors (norms, biases) have none unless they
+/// are asked for.
 fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<usize>, f64)> {
     if settings.weight_decay == 0.0 || settings.decay_norms_and_biases {
         return vec![(0..parameters.count(), settings.weight_decay)];
     }
     let decay = |slot: &ParameterSlot| if slot.shape.len() == 1 { 0.0 } else { settings.weight_decay };
     let of_one_decay = parameters.slots().chunk_by(|a, b| decay(a) == decay(b));
-    of_one_decay.filter_map(|slots| Some((slots.first()?.offset..slots.last()?.range().end, decay(slots.first()?)))).collect()
+    of_one_decay
+        .filter_map(|slots| Some((slots.first()?.offset..slots.last()?.range().end, decay(slots.first()?))))
+        .collect()
 }

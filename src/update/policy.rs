@@ -18,8 +18,8 @@ pub struct PolicySample<'a> {
     pub token_ids: Cow<'a, [u32]>,
     /// The sampler's log-probs, nats.
     pub sampled_log_probs: Cow<'a, [f32]>,
-    /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the ratio is exactly 1. The sampler's own
-    /// would not do: their rounding is another, and passes `gspo`'s clips.
+    /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the
+    /// ratio is exactly 1. The sampler's own would not do: their rounding is another, and passes `gspo`'s clips.
     pub old_log_probs: Option<Cow<'a, [f32]>>,
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
@@ -96,8 +96,9 @@ pub fn policy_gradient(
     Ok((sum, statistics))
 }
 
-/// The log-probs of every completion, without a gradient: under the reference, or under the weights that sampled it. The micro-batches are those of
-/// [`policy_gradient`] with the same groups, so the same weights give the very same numbers there.
+/// The log-probs of every completion, without a gradient: under the reference, or under the weights that sampled it.
+/// The micro-batches are those of [`policy_gradient`] with the same groups, so the same weights give the very same
+/// numbers there.
 pub fn completion_log_probs(
     model: &Decoder,
     adapters: Adapters,
@@ -106,7 +107,8 @@ pub fn completion_log_probs(
     threads: &ThreadPool,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let results = threads.map(&micro_batches, |micro_batch| log_probs(model, micro_batch, adapters, settings.temperature))?;
+    let results =
+        threads.map(&micro_batches, |micro_batch| log_probs(model, micro_batch, adapters, settings.temperature))?;
     let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
     for (micro_batch, sequences) in micro_batches.iter().zip(results) {
         for (&(group, sample), tokens) in micro_batch.owners.iter().zip(sequences) {
@@ -141,7 +143,8 @@ fn loss_weights(
             reference: sample.reference_log_probs.as_deref(),
             advantage: sample.advantage,
         };
-        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(&settings.loss, terms, totals);
+        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } =
+            sequence_loss(&settings.loss, terms, totals);
         statistics.loss += loss;
         if terms.reference.is_some() {
             statistics.kl = Some(statistics.kl.unwrap_or(0.0) + kl);
@@ -150,7 +153,9 @@ fn loss_weights(
         statistics.clipped_high += clipped_high;
         statistics.tokens += tokens.len();
         statistics.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
-        for (&trained, &sampled) in sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs) {
+        for (&trained, &sampled) in
+            sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs)
+        {
             let difference = f64::from((trained - sampled).abs());
             statistics.sampling_difference += difference;
             statistics.sampling_difference_max = statistics.sampling_difference_max.max(difference);

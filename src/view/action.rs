@@ -1,4 +1,5 @@
-//! The description of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation come from it.
+//! The description of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation
+//! come from it.
 
 use super::screens::Screen;
 
@@ -17,7 +18,8 @@ pub struct ActionInfo {
     pub scope: Scope,
     /// Other words for it, which find it in the palette before anything else.
     pub aliases: &'static [&'static str],
-    /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for commands.
+    /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for
+    /// commands.
     pub asks: bool,
 }
 

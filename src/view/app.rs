@@ -1,4 +1,5 @@
-//! The whole model: what screens share, and each screen's own part. Only this file knows all screens; here stands the table of them, and of all actions.
+//! The whole model: what screens share, and each screen's own part. Only this file knows all screens; here stands the
+//! table of them, and of all actions.
 
 use std::any::{Any, TypeId};
 
@@ -42,17 +43,41 @@ pub struct Model {
 
 /// All screens, in the order of their keys.
 const SCREENS: [&dyn ScreenParts; 7] = [
-    &ScreenEntry { definition: &runs::actions::SCREEN, of: |model| &model.runs, split: |model| (&mut model.runs, &mut model.shared) },
-    &ScreenEntry { definition: &schema::actions::SCREEN, of: |model| &model.schema, split: |model| (&mut model.schema, &mut model.shared) },
+    &ScreenEntry {
+        definition: &runs::actions::SCREEN,
+        of: |model| &model.runs,
+        split: |model| (&mut model.runs, &mut model.shared),
+    },
+    &ScreenEntry {
+        definition: &schema::actions::SCREEN,
+        of: |model| &model.schema,
+        split: |model| (&mut model.schema, &mut model.shared),
+    },
     &ScreenEntry {
         definition: &prompts::actions::SCREEN,
         of: |model| &model.prompts,
         split: |model| (&mut model.prompts, &mut model.shared),
     },
-    &ScreenEntry { definition: &scores::actions::SCREEN, of: |model| &model.scores, split: |model| (&mut model.scores, &mut model.shared) },
-    &ScreenEntry { definition: &launch::actions::SCREEN, of: |model| &model.launch, split: |model| (&mut model.launch, &mut model.shared) },
-    &ScreenEntry { definition: &live::actions::SCREEN, of: |model| &model.live, split: |model| (&mut model.live, &mut model.shared) },
-    &ScreenEntry { definition: &eval::actions::SCREEN, of: |model| &model.eval, split: |model| (&mut model.eval, &mut model.shared) },
+    &ScreenEntry {
+        definition: &scores::actions::SCREEN,
+        of: |model| &model.scores,
+        split: |model| (&mut model.scores, &mut model.shared),
+    },
+    &ScreenEntry {
+        definition: &launch::actions::SCREEN,
+        of: |model| &model.launch,
+        split: |model| (&mut model.launch, &mut model.shared),
+    },
+    &ScreenEntry {
+        definition: &live::actions::SCREEN,
+        of: |model| &model.live,
+        split: |model| (&mut model.live, &mut model.shared),
+    },
+    &ScreenEntry {
+        definition: &eval::actions::SCREEN,
+        of: |model| &model.eval,
+        split: |model| (&mut model.eval, &mut model.shared),
+    },
 ];
 
 pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
@@ -113,7 +138,9 @@ impl<X: 'static> ScreenParts for ScreenEntry<X> {
     }
 
     fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
-        let Some(action) = self.definition.actions.iter().find(|action| action.info.id == id) else { return Vec::new() };
+        let Some(action) = self.definition.actions.iter().find(|action| action.info.id == id) else {
+            return Vec::new();
+        };
         let (screen, shared) = (self.split)(model);
         (action.perform)(screen, shared)
     }
@@ -239,7 +266,8 @@ impl Model {
         self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
-    /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions what no text can be.
+    /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions
+    /// what no text can be.
     pub fn is_for_text(&self, chord: Chord) -> bool {
         self.screen().is_typing(self) && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab(self)))
     }
@@ -263,7 +291,8 @@ impl Model {
         }
     }
 
-    /// What the palette shows: what can be done here, then what belongs to another screen or pane and goes there first. Empty while there is no palette.
+    /// What the palette shows: what can be done here, then what belongs to another screen or pane and goes there first.
+    /// Empty while there is no palette.
     pub fn palette_entries(&self) -> Vec<PaletteEntry> {
         if !matches!(self.shared.popup, Some(Popup::Palette(_))) {
             return Vec::new();
@@ -279,7 +308,13 @@ impl Model {
                 Scope::Screen(of) | Scope::Pane(of, _) if of != self.shared.screen => Some(screen(of).title()),
                 _ => None,
             };
-            PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key: self.shared.keymap.shown(info) }
+            PaletteEntry {
+                info,
+                is_here: self.is_here(info),
+                screen,
+                blocked: self.blocked(info),
+                key: self.shared.keymap.shown(info),
+            }
         };
         self.actions_here().into_iter().chain(elsewhere).map(entry).collect()
     }
@@ -340,9 +375,13 @@ const GLOBAL: &[Global] = &[
     Global::new("screen.schema", "Go to schema", "", &["f2", "2"], &[], |_| vec![Command::GoTo(Screen::Schema)]),
     Global::new("screen.prompts", "Go to prompts", "", &["f3", "3"], &[], |_| vec![Command::GoTo(Screen::Prompts)]),
     Global::new("screen.scores", "Go to scores", "", &["f4", "4"], &[], |_| vec![Command::GoTo(Screen::Scores)]),
-    Global::new("screen.launch", "Go to launch", "", &["f5", "5"], &["new run"], |_| vec![Command::GoTo(Screen::Launch)]),
+    Global::new("screen.launch", "Go to launch", "", &["f5", "5"], &["new run"], |_| {
+        vec![Command::GoTo(Screen::Launch)]
+    }),
     Global::new("screen.live", "Go to live", "", &["f6", "6"], &[], |_| vec![Command::GoTo(Screen::Live)]),
-    Global::new("screen.eval", "Go to eval", "", &["f7", "7"], &["comparison", "eval"], |_| vec![Command::GoTo(Screen::Eval)]),
+    Global::new("screen.eval", "Go to eval", "", &["f7", "7"], &["comparison", "eval"], |_| {
+        vec![Command::GoTo(Screen::Eval)]
+    }),
     Global::new("pane.next", "Next pane", "pane", &["tab"], &[], |model| move_focus(model, 1)),
     Global::new("pane.previous", "Previous pane", "", &["backtab"], &[], |model| move_focus(model, -1)),
     Global::new("pane.zoom", "Toggle zoom", "zoom", &["z"], &["zoom", "maximize", "fullscreen"], |model| {
@@ -350,7 +389,8 @@ const GLOBAL: &[Global] = &[
         Vec::new()
     }),
     Global::new("notices", "Show messages", "", &["alt-n"], &["messages", "notifications", "log"], |model| {
-        let lines = model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
+        let lines =
+            model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
         model.shared.popup = Some(Popup::Page(Page::new("Messages", lines)));
         Vec::new()
     }),
@@ -368,13 +408,16 @@ fn quit(model: &mut Model) -> Vec<Command> {
     if unsaved.is_empty() || is_asked {
         return vec![Command::Quit];
     }
-    let text = format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
+    let text =
+        format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
     // What lay in front comes back after a no.
     let before = model.shared.popup.take();
-    let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise(move |_: &mut (), shared| {
-        shared.popup = before;
-        Vec::new()
-    });
+    let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise(
+        move |_: &mut (), shared| {
+            shared.popup = before;
+            Vec::new()
+        },
+    );
     model.shared.popup = Some(Popup::Confirm(question));
     Vec::new()
 }

@@ -1,4 +1,5 @@
-//! How the view looks and which keys it knows: from the command line, the user's files and the terminal, read again when a file changes.
+//! How the view looks and which keys it knows: from the command line, the user's files and the terminal, read again
+//! when a file changes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -84,7 +85,10 @@ impl Appearance {
         let settings = file.map_or_else(Settings::default, |file| settings::read(&file).0);
         let depth = given.colour.or(settings.colour).unwrap_or(given.capability.depth);
         let unknown = given.ground.or(given.capability.ground).is_none();
-        depth != ColourDepth::None && unknown && given.capability.answers && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
+        depth != ColourDepth::None
+            && unknown
+            && given.capability.answers
+            && given.theme.as_ref().unwrap_or(&settings.theme) == AUTO
     }
 
     /// The options with the appearance of a terminal and a user.
@@ -108,7 +112,8 @@ impl Appearance {
     }
 }
 
-/// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19 bytes each.
+/// As the user says, else as the environment does; over a slow link not in colours of 24 bits, which take up to 19
+/// bytes each.
 fn depth(given: &AppearanceInput, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
     match given.colour.or(settings.colour) {
         Some(depth) => depth,
@@ -128,7 +133,8 @@ fn theme_name(given: &AppearanceInput, settings: &Settings, depth: ColourDepth) 
     }
 }
 
-/// Look at the files from a thread of its own; `tell` gets the new appearance whenever one of them changed, and says whether anybody listens.
+/// Look at the files from a thread of its own; `tell` gets the new appearance whenever one of them changed, and says
+/// whether anybody listens.
 ///
 /// # Errors
 /// Where the system gives no thread.
@@ -151,7 +157,9 @@ pub(super) fn watch(given: AppearanceInput, tell: impl Fn(Appearance) -> bool + 
 
 /// When each of the user's files was last written, and its length.
 fn stamps(folder: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-    let in_folder = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let in_folder = |folder: &Path| {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
     let files = in_folder(folder).into_iter().chain(in_folder(&folder.join("themes")));
     let toml = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     let mut stamps: Vec<_> = toml
@@ -185,11 +193,25 @@ mod tests {
         check("", |_| {}, "dark", rich, false, false);
         check("", |given| given.ground = Some(Ground::Light), "light", rich, false, false);
         check("theme = \"dark\"", |given| given.ground = Some(Ground::Light), "dark", rich, false, false);
-        check("theme = \"dark\"", |given| given.theme = Some("high-contrast".to_owned()), "high-contrast", rich, false, false);
+        check(
+            "theme = \"dark\"",
+            |given| given.theme = Some("high-contrast".to_owned()),
+            "high-contrast",
+            rich,
+            false,
+            false,
+        );
         check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", ColourDepth::Colours256, true, true);
         check("colour = \"truecolor\"\nlow_bandwidth = true", |_| {}, "dark", rich, false, true);
         check("colour = \"16\"", |given| given.colour = Some(ColourDepth::None), "monochrome", none, false, false);
-        check("theme = \"light\"", |given| given.capability.depth = ColourDepth::None, "monochrome", none, false, false);
+        check(
+            "theme = \"light\"",
+            |given| given.capability.depth = ColourDepth::None,
+            "monochrome",
+            none,
+            false,
+            false,
+        );
         check("colour = \"truecolor\"", |given| given.capability.depth = ColourDepth::None, "dark", rich, false, false);
         check("", |given| given.capability.unicode = false, "dark", rich, true, false);
         check("ascii = false", |given| given.capability.unicode = false, "dark", rich, false, false);
@@ -208,7 +230,9 @@ mod tests {
         assert_ne!(stamps(folder.path()), empty);
         let found = Appearance::load(&given);
         assert_eq!(found.notes.len(), 3, "{:?}", found.notes);
-        for (note, place) in found.notes.iter().zip(["config.toml line 2: ", "keys.toml line 1: ", "themes/mine.toml line 3: "]) {
+        for (note, place) in
+            found.notes.iter().zip(["config.toml line 2: ", "keys.toml line 1: ", "themes/mine.toml line 3: "])
+        {
             assert!(note.contains(place), "{note}");
         }
         assert_eq!(found.files.len(), 3);

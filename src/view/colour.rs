@@ -4,7 +4,8 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::terminal_capability::ColourDepth;
 
-/// Read `#rrggbb`, a name of the terminal's own colours such as `light_red`, `default`, or a number of the palette of 256.
+/// Read `#rrggbb`, a name of the terminal's own colours such as `light_red`, `default`, or a number of the palette of
+/// 256.
 pub(super) fn parse(text: &str) -> Option<Color> {
     if text == "default" { Some(Color::Reset) } else { text.parse().ok() }
 }
@@ -27,7 +28,12 @@ pub(super) fn at_depth(style: Style, depth: ColourDepth) -> Style {
 }
 
 fn each(style: Style, change: impl Fn(Color) -> Color) -> Style {
-    Style { fg: style.fg.map(&change), bg: style.bg.map(&change), underline_color: style.underline_color.map(&change), ..style }
+    Style {
+        fg: style.fg.map(&change),
+        bg: style.bg.map(&change),
+        underline_color: style.underline_color.map(&change),
+        ..style
+    }
 }
 
 /// The number of the nearest colour of the palette of 256: its cube of 6 x 6 x 6, or its 24 greys.
@@ -35,7 +41,8 @@ fn nearest_of_256(red: u8, green: u8, blue: u8) -> u8 {
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
     let level = |value: u8| (0..6_u8).min_by_key(|index| LEVELS[*index as usize].abs_diff(value)).unwrap_or(0);
     let [r, g, b] = [red, green, blue].map(level);
-    let distance = |of: [u8; 3]| -> u32 { of.iter().zip([red, green, blue]).map(|(a, b)| u32::from(a.abs_diff(b)).pow(2)).sum() };
+    let distance =
+        |of: [u8; 3]| -> u32 { of.iter().zip([red, green, blue]).map(|(a, b)| u32::from(a.abs_diff(b)).pow(2)).sum() };
     let mean = (u16::from(red) + u16::from(green) + u16::from(blue)) / 3;
     let step = (mean.saturating_sub(3) / 10).min(23) as u8;
     let grey = 8 + 10 * step;

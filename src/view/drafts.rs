@@ -1,5 +1,5 @@
-//! Drafts: texts that are neither saved nor discarded. Each has a private file below the user's data that neither a crash nor another session
-//! overwrites; a later session offers it, on every screen by the same keys (`choice`).
+//! Drafts: texts that are neither saved nor discarded. Each has a private file below the user's data that neither a
+//! crash nor another session overwrites; a later session offers it, on every screen by the same keys (`choice`).
 
 pub mod choice;
 pub mod files;
@@ -56,7 +56,8 @@ pub trait Drafted: ScreenState<Shared = Shared> {
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
     /// The file's text, where it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
-    /// The user has decided: the file's text takes the place of the own one, which undo brings back, or the own one stays.
+    /// The user has decided: the file's text takes the place of the own one, which undo brings back, or the own one
+    /// stays.
     fn settle(&mut self, shared: &mut Shared, load: bool) -> Vec<Command>;
 }
 
@@ -72,7 +73,8 @@ pub fn remove(shared: &Shared, file: DraftFile) -> Vec<Command> {
     write(shared, file.stored.map(|_| (file.path, None)))
 }
 
-/// Brings the file to the text under edit: written where that is unsaved and was changed, removed where it is saved. Called once a second.
+/// Brings the file to the text under edit: written where that is unsaved and was changed, removed where it is saved.
+/// Called once a second.
 pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let change = due(screen, shared);
     write(shared, change)
@@ -116,7 +118,8 @@ pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let (path, task) = (file.path.clone(), file.task.clone());
     shared.drafts.known.remove(&path);
     let path = path.display();
-    shared.complain(format!("{title} of {task} is unsaved: draft kept in {path}, offered when the task is opened again"));
+    shared
+        .complain(format!("{title} of {task} is unsaved: draft kept in {path}, offered when the task is opened again"));
     commands
 }
 
@@ -154,7 +157,11 @@ pub fn look<T: Drafted>(shared: &Shared) -> Vec<Command> {
     )]
 }
 
-fn offer_all<T: Drafted>(screen: &mut T, shared: &mut Shared, mut found: Vec<(Result<Record, String>, PathBuf)>) -> Vec<Command> {
+fn offer_all<T: Drafted>(
+    screen: &mut T,
+    shared: &mut Shared,
+    mut found: Vec<(Result<Record, String>, PathBuf)>,
+) -> Vec<Command> {
     let before = std::mem::take(&mut shared.drafts.offers);
     let (old, mut offers): (Vec<Offer>, Vec<Offer>) = before.into_iter().partition(|offer| offer.screen == T::SCREEN);
     let mut done = Vec::new();
@@ -174,8 +181,11 @@ fn offer_all<T: Drafted>(screen: &mut T, shared: &mut Shared, mut found: Vec<(Re
             Ok((Ok(location), record)) if location.current == record.text => done.push((file, None)),
             Ok((Ok(location), record)) => {
                 if !old.iter().any(|offer| offer.file == file) {
-                    let (title, time, number) = (&location.title, crate::format::date_time(record.time_ms), T::SCREEN as usize + 1);
-                    shared.complain(format!("unsaved draft from {time}: {title}, restore it on screen {number} ({path})"));
+                    let (title, time, number) =
+                        (&location.title, crate::format::date_time(record.time_ms), T::SCREEN as usize + 1);
+                    shared.complain(format!(
+                        "unsaved draft from {time}: {title}, restore it on screen {number} ({path})"
+                    ));
                 }
                 offers.push(Offer { file, record, location, screen: T::SCREEN });
             }
@@ -193,8 +203,8 @@ fn read<T: Drafted>(path: &Path) -> Result<Record, String> {
     T::read(text, time.map_or(0, |time| time.as_millis() as u64))
 }
 
-/// The drafts of a task's text, in no order. A copy of an embedded task has those of the embedded one too. Earlier versions had one of the schema for
-/// all sessions, named for the task.
+/// The drafts of a task's text, in no order. A copy of an embedded task has those of the embedded one too. Earlier
+/// versions had one of the schema for all sessions, named for the task.
 fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
     let folder = folder(data);
     let found = match std::fs::read_dir(&folder) {
@@ -206,11 +216,14 @@ fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
     let embedded = is_copy.then(|| Task::embedded(&task.name).ok()).flatten();
     let tasks: Vec<&Task> = std::iter::once(task).chain(&embedded).collect();
     let is_one = |task: &&Task, name: &str| {
-        let is_earlier = || T::SCREEN == Screen::Schema && name == format!("{}-{}.json", task.name, mark(task, &task.schema_file));
-        (name.starts_with(&format!("{}-{}-", T::STEM, mark(task, TASK_FILE))) && name.ends_with(".json")) || is_earlier()
+        let is_earlier =
+            || T::SCREEN == Screen::Schema && name == format!("{}-{}.json", task.name, mark(task, &task.schema_file));
+        (name.starts_with(&format!("{}-{}-", T::STEM, mark(task, TASK_FILE))) && name.ends_with(".json"))
+            || is_earlier()
     };
-    let is_of_task =
-        |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| tasks.iter().any(|task| is_one(task, name)));
+    let is_of_task = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| tasks.iter().any(|task| is_one(task, name)))
+    };
     Ok(found.flatten().map(|entry| entry.path()).filter(is_of_task).collect())
 }
 
@@ -219,8 +232,14 @@ fn write(shared: &Shared, changes: impl IntoIterator<Item = (PathBuf, Option<Str
     if changes.is_empty() { Vec::new() } else { vec![write_then(shared, "draft.write", changes, Vec::new)] }
 }
 
-/// The work that writes files, or removes those without content, in this order; at an error the rest stays, else `then` follows.
-pub fn write_then(shared: &Shared, key: &'static str, changes: Changes, then: impl FnOnce() -> Vec<Command> + Send + 'static) -> Command {
+/// The work that writes files, or removes those without content, in this order; at an error the rest stays, else `then`
+/// follows.
+pub fn write_then(
+    shared: &Shared,
+    key: &'static str,
+    changes: Changes,
+    then: impl FnOnce() -> Vec<Command> + Send + 'static,
+) -> Command {
     let writer = Arc::clone(&shared.drafts.writer);
     writer.push(changes);
     Work::once(

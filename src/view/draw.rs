@@ -28,7 +28,8 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
         frame.render_widget(Paragraph::new(one_line(model)), Rect { height: 1, ..area });
         return;
     }
-    let [top, body, bottom] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
+    let [top, body, bottom] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
     frame.render_widget(Paragraph::new(header(model, top.width)).style(model.shared.theme.style(Role::Bar)), top);
     model.screen().draw(model, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
@@ -52,7 +53,8 @@ fn one_line(model: &Model) -> String {
     }
 }
 
-/// The tabs, as text with their screen: full titles where they fit, else numbers with the current title. The current one stands in brackets.
+/// The tabs, as text with their screen: full titles where they fit, else numbers with the current title. The current
+/// one stands in brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
         let title = app::screen(screen).title();
@@ -180,7 +182,8 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     ])
 }
 
-/// Where a terminal knows nothing but ASCII, any other letter would come out as several and move the rest of its row: each becomes one that is known.
+/// Where a terminal knows nothing but ASCII, any other letter would come out as several and move the rest of its row:
+/// each becomes one that is known.
 fn in_ascii(buffer: &mut Buffer) {
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
         let plain = match cell.symbol() {

@@ -68,6 +68,9 @@ mod tests {
         let left = format!("{} exists, not overwritten", file.display());
         let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
         assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), said);
-        assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()), (b"one".to_vec(), b"other".to_vec()));
+        assert_eq!(
+            (std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()),
+            (b"one".to_vec(), b"other".to_vec())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A run that is followed: its folded log, the latest of its events for people to read, and what its worker says of itself.
+//! A run that is followed: its folded log, the latest of its events for people to read, and what its worker says of
+//! itself.
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
@@ -90,7 +91,8 @@ impl FollowedRun {
 
     /// Take events that are older than what is followed, such as [`latest_events`] finds.
     pub fn remember(&mut self, events: Vec<Event>) {
-        let (first, first_ms) = (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
+        let (first, first_ms) =
+            (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());
         for event in events {
             match event.body {
@@ -121,7 +123,10 @@ impl FollowedRun {
             RunNews::Events(batch) => {
                 self.is_gone = batch.gone;
                 if batch.gone {
-                    self.error = Some(format!("the run no longer exists: showing the last state read ({})", self.path.display()));
+                    self.error = Some(format!(
+                        "the run no longer exists: showing the last state read ({})",
+                        self.path.display()
+                    ));
                 }
                 if batch.restarted {
                     self.log.clear();
@@ -129,7 +134,8 @@ impl FollowedRun {
                 }
                 // A log that is read again tells what it told before.
                 let old = |event: &Event| batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since);
-                let alerts = batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
+                let alerts =
+                    batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
                 batch.events.iter().for_each(|event| self.append(event));
                 self.history.take(batch);
                 return alerts;
@@ -145,7 +151,12 @@ impl FollowedRun {
                 Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
                 _ => Level::Done,
             };
-            return vec![RunNotice { level, title: format!("{} is {}", self.id(), now.name()), text: cause, urgent: true }];
+            return vec![RunNotice {
+                level,
+                title: format!("{} is {}", self.id(), now.name()),
+                text: cause,
+                urgent: true,
+            }];
         }
         Vec::new()
     }
@@ -189,7 +200,8 @@ fn readable(mut event: Event) -> Option<Event> {
     Some(event)
 }
 
-/// The latest events of a run's log, oldest first; of a long log only the end is read. Lines that are no events are left out.
+/// The latest events of a run's log, oldest first; of a long log only the end is read. Lines that are no events are
+/// left out.
 ///
 /// # Errors
 /// A sentence, where the log cannot be read.

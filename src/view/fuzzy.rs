@@ -1,6 +1,7 @@
 //! Fuzzy search: which of many texts a few letters mean, the nearest first, and which of their letters were meant.
 
-/// The items whose text holds the letters of each word of `wanted` in order; the best first, equal ones in their own order.
+/// The items whose text holds the letters of each word of `wanted` in order; the best first, equal ones in their own
+/// order.
 pub fn rank<T: Copy>(wanted: &str, items: &[T], text: impl Fn(&T) -> String) -> Vec<T> {
     if wanted.is_empty() {
         return items.to_vec();
@@ -21,7 +22,8 @@ pub fn letters(wanted: &str, text: &str) -> Vec<usize> {
     if wanted.is_empty() {
         return Vec::new();
     }
-    let mut bytes: Vec<usize> = found(wanted, &[text]).iter().flat_map(|found| &found.indices).map(|index| *index as usize).collect();
+    let mut bytes: Vec<usize> =
+        found(wanted, &[text]).iter().flat_map(|found| &found.indices).map(|index| *index as usize).collect();
     bytes.sort_unstable();
     bytes.dedup();
     bytes.retain(|byte| text.is_char_boundary(*byte) && *byte < text.len());
@@ -40,7 +42,9 @@ mod tests {
     #[test]
     fn the_nearest_comes_first() {
         let items = ["Stop the run", "Pause the run", "Open the palette", "Save schema"];
-        let check = |wanted, first| assert_eq!(rank(wanted, &items, |item| (*item).to_owned()).first().copied(), first, "{wanted}");
+        let check = |wanted, first| {
+            assert_eq!(rank(wanted, &items, |item| (*item).to_owned()).first().copied(), first, "{wanted}")
+        };
         check("pau", Some("Pause the run"));
         check("save", Some("Save schema"));
         check("strun", Some("Stop the run"));
@@ -51,7 +55,8 @@ mod tests {
     #[test]
     fn the_letters_that_were_meant_are_known() {
         let check = |wanted: &str, text: &str, expected: &str| {
-            let found: String = letters(wanted, text).into_iter().filter_map(|place| text[place..].chars().next()).collect();
+            let found: String =
+                letters(wanted, text).into_iter().filter_map(|place| text[place..].chars().next()).collect();
             assert_eq!(found, expected, "{wanted} in {text}");
         };
         check("pau", "Pause the run", "Pau");

@@ -1,4 +1,5 @@
-//! Changing one value of a task's files and nothing else: a row of a JSONL file, the system text in `task.toml`. Every other byte stays.
+//! Changing one value of a task's files and nothing else: a row of a JSONL file, the system text in `task.toml`. Every
+//! other byte stays.
 
 use serde_json::{Map, Value};
 
@@ -15,11 +16,17 @@ pub enum Change {
     Delete,
 }
 
-/// The file's text with one line (from 1) changed, where that line still holds the row that was read; else a sentence. Line 0 stands before the first.
+/// The file's text with one line (from 1) changed, where that line still holds the row that was read; else a sentence.
+/// Line 0 stands before the first.
 ///
 /// # Errors
 /// A sentence where the line is another one now.
-pub fn change_line(text: &str, line: usize, row: Option<&Map<String, Value>>, change: &Change) -> Result<String, String> {
+pub fn change_line(
+    text: &str,
+    line: usize,
+    row: Option<&Map<String, Value>>,
+    change: &Change,
+) -> Result<String, String> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let mut out = String::with_capacity(text.len() + 1024);
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
@@ -31,9 +38,11 @@ pub fn change_line(text: &str, line: usize, row: Option<&Map<String, Value>>, ch
         out.push_str(text);
         return Ok(out);
     };
-    let there = lines.get(index).ok_or_else(|| format!("the file now has {} lines, not {line}: reloaded", lines.len()))?;
-    let same =
-        |row: &Map<String, Value>| serde_json::from_str::<Map<String, Value>>(without_mark(there, index)).is_ok_and(|now| now == *row);
+    let there =
+        lines.get(index).ok_or_else(|| format!("the file now has {} lines, not {line}: reloaded", lines.len()))?;
+    let same = |row: &Map<String, Value>| {
+        serde_json::from_str::<Map<String, Value>>(without_mark(there, index)).is_ok_and(|now| now == *row)
+    };
     if row.is_some_and(|row| !same(row)) {
         return Err(format!("line {line} changed on disk: reloaded, nothing written"));
     }
@@ -92,12 +101,17 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
 /// # Errors
 /// A sentence where the text is not TOML.
 pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
-    let mut document: toml_edit::DocumentMut = task_toml.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    let mut document: toml_edit::DocumentMut =
+        task_toml.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
     if system.is_empty() {
         document.remove("system");
         return Ok(document.to_string());
     }
-    let text = match system.contains('\n') && !system.contains(['\\', '\r']) && !system.contains("\"\"\"") && !system.ends_with('"') {
+    let text = match system.contains('\n')
+        && !system.contains(['\\', '\r'])
+        && !system.contains("\"\"\"")
+        && !system.ends_with('"')
+    {
         // Over several lines as it is read; a line feed right after the quotes does not count.
         true => format!("\"\"\"\n{system}\"\"\""),
         false => toml_edit::value(system).to_string().trim().to_owned(),
@@ -145,7 +159,8 @@ mod tests {
     #[test]
     fn a_line_that_became_another_row_is_not_touched() {
         let row: Map<String, Value> = serde_json::from_str("{\"a\":1}").unwrap();
-        let check = |text: &str, ok: bool| assert_eq!(change_line(text, 1, Some(&row), &Change::Delete).is_ok(), ok, "{text}");
+        let check =
+            |text: &str, ok: bool| assert_eq!(change_line(text, 1, Some(&row), &Change::Delete).is_ok(), ok, "{text}");
         check("{ \"a\": 1 }\n", true);
         check("\u{feff}{ \"a\": 1 }\n", true);
         check("{\"a\":2}\n", false);
@@ -154,8 +169,9 @@ mod tests {
 
     #[test]
     fn a_member_is_set_and_the_rest_stays_as_written() {
-        let check =
-            |object: &str, key: &str, expected: &str| assert_eq!(set_member(object, key, &serde_json::json!([1])).unwrap(), expected);
+        let check = |object: &str, key: &str, expected: &str| {
+            assert_eq!(set_member(object, key, &serde_json::json!([1])).unwrap(), expected)
+        };
         check("{\"a\": 1.50, \"b\" : 2 }", "a", "{\"a\": [1], \"b\" : 2 }");
         check("{\"a\": 1.50 }", "b", "{\"a\": 1.50 ,\"b\":[1]}");
         check("{}", "b", "{\"b\":[1]}");
@@ -169,7 +185,10 @@ mod tests {
             let found = set_system(toml, system).unwrap();
             assert_eq!(found, expected);
             let read = found.parse::<toml::Table>().unwrap();
-            assert_eq!(read.get("system").and_then(toml::Value::as_str), Some(system).filter(|system| !system.is_empty()));
+            assert_eq!(
+                read.get("system").and_then(toml::Value::as_str),
+                Some(system).filter(|system| !system.is_empty())
+            );
         };
         check(toml, "new \"one\"", &toml.replace("\"old\"", "'new \"one\"'"));
         check(toml, "two\nlines", &toml.replace("\"old\"", "\"\"\"\ntwo\nlines\"\"\""));

@@ -70,14 +70,16 @@ impl Chord {
             }
         }
         let named = NAMED.iter().find(|(name, _)| *name == rest).map(|(_, code)| *code);
-        let function = rest.strip_prefix('f').and_then(|number| number.parse().ok()).filter(|number| (1..=12).contains(number));
+        let function =
+            rest.strip_prefix('f').and_then(|number| number.parse().ok()).filter(|number| (1..=12).contains(number));
         let mut letters = rest.chars();
         let single = letters.next().filter(|_| letters.as_str().is_empty()).map(KeyCode::Char);
         let code = named.or(function.map(KeyCode::F)).or(single)?;
         Some(Self::of(KeyEvent::new(code, modifiers)))
     }
 
-    /// Whether no text field needs it for itself: escape, tab, function keys, and whatever is pressed with control or alt.
+    /// Whether no text field needs it for itself: escape, tab, function keys, and whatever is pressed with control or
+    /// alt.
     pub fn is_command(self) -> bool {
         let is_modified = self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
         is_modified || matches!(self.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_))
@@ -86,7 +88,9 @@ impl Chord {
 
 impl fmt::Display for Chord {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (modifier, name) in [(KeyModifiers::CONTROL, "ctrl-"), (KeyModifiers::ALT, "alt-"), (KeyModifiers::SHIFT, "shift-")] {
+        for (modifier, name) in
+            [(KeyModifiers::CONTROL, "ctrl-"), (KeyModifiers::ALT, "alt-"), (KeyModifiers::SHIFT, "shift-")]
+        {
             if self.modifiers.contains(modifier) {
                 formatter.write_str(name)?;
             }
@@ -127,7 +131,10 @@ mod tests {
 
     #[test]
     fn a_shifted_letter_is_one_chord_whatever_the_terminal_reports() {
-        let reported = [KeyEvent::new(KeyCode::Char('G'), KeyModifiers::NONE), KeyEvent::new(KeyCode::Char('G'), KeyModifiers::SHIFT)];
+        let reported = [
+            KeyEvent::new(KeyCode::Char('G'), KeyModifiers::NONE),
+            KeyEvent::new(KeyCode::Char('G'), KeyModifiers::SHIFT),
+        ];
         assert!(reported.into_iter().all(|event| Some(Chord::of(event)) == Chord::parse("G")));
         let back = KeyEvent::new(KeyCode::Tab, KeyModifiers::SHIFT);
         assert_eq!(Some(Chord::of(back)), Chord::parse("backtab"));

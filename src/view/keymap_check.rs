@@ -60,7 +60,10 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     }
     for (chord, actions) in by_chord {
         for (index, one) in actions.iter().enumerate() {
-            for other in actions[index + 1..].iter().filter(|other| meet(one.scope, other.scope) && !is_meant(keymap, one, other)) {
+            for other in actions[index + 1..]
+                .iter()
+                .filter(|other| meet(one.scope, other.scope) && !is_meant(keymap, one, other))
+            {
                 let sentence = format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
                 found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
             }
@@ -73,14 +76,17 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
 /// Whether both could be meant at once. A pane's own key may stand before its screen's: the focus shows which is meant.
 fn meet(one: Scope, other: Scope) -> bool {
     match (one, other) {
-        (Scope::Pane(screen, pane), Scope::Pane(other_screen, other_pane)) => screen == other_screen && pane == other_pane,
+        (Scope::Pane(screen, pane), Scope::Pane(other_screen, other_pane)) => {
+            screen == other_screen && pane == other_pane
+        }
         (Scope::Screen(screen), Scope::Screen(other_screen)) => screen == other_screen,
         (Scope::Pane(..), Scope::Screen(_)) | (Scope::Screen(_), Scope::Pane(..)) => false,
         (Scope::Global, _) | (_, Scope::Global) => true,
     }
 }
 
-/// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that, such as tab in an editor.
+/// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that,
+/// such as tab in an editor.
 fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
     of_program
@@ -90,7 +96,10 @@ fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
 
 fn why_not(chord: Chord) -> Option<String> {
     let KeyCode::Char(letter) = chord.code else {
-        let editing = matches!(chord.code, KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right);
+        let editing = matches!(
+            chord.code,
+            KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right
+        );
         let of_field = editing || matches!(chord.code, KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End);
         return (of_field && chord.modifiers.is_empty()).then(|| "used by text fields".to_owned());
     };
@@ -98,7 +107,8 @@ fn why_not(chord: Chord) -> Option<String> {
         return None;
     }
     let taken = TAKEN.iter().find(|(known, _)| *known == letter).map(|(_, why)| (*why).to_owned());
-    taken.or_else(|| EDITING.contains(&letter).then(|| "edits text in fields; this action replaces it there".to_owned()))
+    taken
+        .or_else(|| EDITING.contains(&letter).then(|| "edits text in fields; this action replaces it there".to_owned()))
 }
 
 #[cfg(test)]
@@ -115,8 +125,8 @@ mod tests {
     fn the_program_binds_nothing_that_does_not_arrive() {
         for action in actions().filter(|action| action.id != "suspend") {
             for chord in Keymap::default().keys(action) {
-                let taken =
-                    chord.modifiers == KeyModifiers::CONTROL && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
+                let taken = chord.modifiers == KeyModifiers::CONTROL
+                    && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
                 assert!(!taken, "`{chord}` of `{}` never arrives everywhere", action.id);
             }
         }

@@ -74,14 +74,17 @@ fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, S
     }
 }
 
-/// Entries that take a key from another action go back to the keys of the table, one after the other until none is left.
+/// Entries that take a key from another action go back to the keys of the table, one after the other until none is
+/// left.
 fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut KeymapRead) {
     let byte_of = |id: &str| places.iter().find(|(other, _)| *other == id).map_or(0, |(_, byte)| *byte);
     loop {
         let findings = check(&found.keymap);
         let changed = |finding: &Finding| finding.actions.iter().rev().copied().find(|id| found.keymap.is_changed(id));
-        let Some((finding, id)) =
-            findings.iter().filter(|finding| finding.is_conflict).find_map(|finding| Some((finding, changed(finding)?)))
+        let Some((finding, id)) = findings
+            .iter()
+            .filter(|finding| finding.is_conflict)
+            .find_map(|finding| Some((finding, changed(finding)?)))
         else {
             let warnings = findings.iter().filter(|finding| !finding.is_conflict);
             let of_user = warnings.filter_map(|finding| Some((finding, changed(finding)?)));
@@ -102,7 +105,8 @@ mod tests {
     fn entries_count_unless_they_are_wrong() {
         let check = |text: &str, id: &str, keys: &[&str], errors: &[&str], warnings: &[&str]| {
             let found = read(&UserFile::new("keys.toml", text));
-            let shown: Vec<String> = found.keymap.keys(app::action(id).unwrap()).iter().map(ToString::to_string).collect();
+            let shown: Vec<String> =
+                found.keymap.keys(app::action(id).unwrap()).iter().map(ToString::to_string).collect();
             assert_eq!(shown, keys, "{text}");
             for (told, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
                 assert_eq!(told.len(), expected.len(), "{text}: {told:?}");

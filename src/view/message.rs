@@ -182,8 +182,8 @@ impl Work {
         })
     }
 
-    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin, and learns of it by the sender
-    /// once it has begun.
+    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin,
+    /// and learns of it by the sender once it has begun.
     pub fn latest<X: ScreenState, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce(&Sender) -> T + Send + 'static,
@@ -252,7 +252,8 @@ pub struct Sender {
 pub struct Turn(Arc<Key>);
 
 impl Senders {
-    /// The sender of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the view is gone.
+    /// The sender of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the
+    /// view is gone.
     pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Sender {
         let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
@@ -275,13 +276,17 @@ impl Key {
 }
 
 impl Sender {
-    /// Whether the model would still take what this work brings: false once newer work of its key has begun, or the view ends.
+    /// Whether the model would still take what this work brings: false once newer work of its key has begun, or the
+    /// view ends.
     pub fn is_wanted(&self) -> bool {
         self.key.newest.load(Ordering::Acquire) == self.generation
     }
 
     /// Hand over one piece. False where nobody wants it: then stop.
-    pub fn send<X: ScreenState>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
+    pub fn send<X: ScreenState>(
+        &self,
+        apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> bool {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
 
@@ -335,7 +340,8 @@ mod tests {
         assert!(!second.send(|_: &mut (), _| Vec::new()) && !other.is_wanted());
     }
 
-    /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun, but for the last.
+    /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun,
+    /// but for the last.
     #[test]
     fn of_one_key_one_computes_and_what_is_superseded_does_not_begin() {
         let senders = Senders::default();
@@ -352,7 +358,9 @@ mod tests {
                 }
                 tell.send((generation, "ends")).unwrap();
             };
-            let Command::Work(work) = Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new()) else { panic!("it is work") };
+            let Command::Work(work) = Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new()) else {
+                panic!("it is work")
+            };
             let work = Work { generation, ..work };
             let sender = senders.begin(&work, |_| true);
             threads.push(std::thread::spawn(move || (work.job)(&sender)));

@@ -1,4 +1,5 @@
-//! The terminal workbench: messages change the model (`update`), the model is drawn (`draw`), and everything that takes long runs beside it.
+//! The terminal workbench: messages change the model (`update`), the model is drawn (`draw`), and everything that takes
+//! long runs beside it.
 
 pub mod action;
 pub mod app;

@@ -11,7 +11,8 @@ use crate::run::RunFolders;
 /// Everything that comes from outside before the first message.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The task to open: a path or a name, as on the command line; `None` opens the workspace's first task, else the embedded one.
+    /// The task to open: a path or a name, as on the command line; `None` opens the workspace's first task, else the
+    /// embedded one.
     pub task: Option<String>,
     /// The folder from which names are resolved.
     pub here: PathBuf,
@@ -93,7 +94,8 @@ impl AppearanceInput {
 
     /// No files, no wishes, a terminal that can do everything. For tests.
     pub fn nothing() -> Self {
-        let capability = Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
+        let capability =
+            Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
         Self { folder: None, capability, ground: None, theme: None, colour: None, ascii: false, low_bandwidth: false }
     }
 

@@ -26,7 +26,11 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let role = if focused { Role::BorderFocused } else { Role::Border };
     let mark = if focused { theme.glyph("▸", ">") } else { "" };
     let set = if theme.ascii { ASCII_BORDER } else { border::PLAIN };
-    let title = if title.is_empty() { Span::raw("") } else { Span::styled(format!("{mark} {title} "), theme.style(Role::Title)) };
+    let title = if title.is_empty() {
+        Span::raw("")
+    } else {
+        Span::styled(format!("{mark} {title} "), theme.style(Role::Title))
+    };
     Block::new().borders(Borders::ALL).border_set(set).border_style(theme.style(role)).style(Style::new()).title(title)
 }
 

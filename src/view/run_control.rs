@@ -1,4 +1,5 @@
-//! Asking a run's worker from the view: the actions that do so, on every screen that shows a run; the request beside the view, its answer as a notice.
+//! Asking a run's worker from the view: the actions that do so, on every screen that shows a run; the request beside
+//! the view, its answer as a notice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -155,7 +156,9 @@ pub fn request(run: &Path, verb: Verb) -> Command {
 
 /// What was typed is told again where it could not be written.
 fn ask_note(run: PathBuf) -> Ask {
-    let ask = move |_: &mut (), _: &mut Shared, text: String| note_of(&text).into_iter().map(|verb| request(&run, verb)).collect();
+    let ask = move |_: &mut (), _: &mut Shared, text: String| {
+        note_of(&text).into_iter().map(|verb| request(&run, verb)).collect()
+    };
     Ask::new("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
 }
 

@@ -1,4 +1,5 @@
-//! The schema as it stands in the editor: its text, what is wrong with it, the last scorer that it made, and the file on disk.
+//! The schema as it stands in the editor: its text, what is wrong with it, the last scorer that it made, and the file
+//! on disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -29,7 +29,11 @@ impl<X> Action<X> {
         scope: Scope,
         perform: fn(&mut X, &mut Shared) -> Vec<Command>,
     ) -> Self {
-        Self { info: ActionInfo { id, title, hint, keys, scope, aliases: &[], asks: false }, blocked: |_, _| None, perform }
+        Self {
+            info: ActionInfo { id, title, hint, keys, scope, aliases: &[], asks: false },
+            blocked: |_, _| None,
+            perform,
+        }
     }
 
     /// The same, found by other words too.

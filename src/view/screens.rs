@@ -1,4 +1,5 @@
-//! The seven screens. Each has its state and its definition in its own file and folder; none names another but by its [`Screen`].
+//! The seven screens. Each has its state and its definition in its own file and folder; none names another but by its
+//! [`Screen`].
 
 pub mod eval;
 pub mod launch;
@@ -30,5 +31,6 @@ pub enum Screen {
 
 impl Screen {
     /// All, in the order of their keys.
-    pub const ALL: [Self; 7] = [Self::Runs, Self::Schema, Self::Prompts, Self::Scores, Self::Launch, Self::Live, Self::Eval];
+    pub const ALL: [Self; 7] =
+        [Self::Runs, Self::Schema, Self::Prompts, Self::Scores, Self::Launch, Self::Live, Self::Eval];
 }

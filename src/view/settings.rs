@@ -154,7 +154,11 @@ mod tests {
             assert_eq!(told, notes, "{text}");
         };
         check("", |_| {}, &[]);
-        check("theme = \"light\"\nmouse = false", |settings| (settings.theme, settings.mouse) = ("light".to_owned(), false), &[]);
+        check(
+            "theme = \"light\"\nmouse = false",
+            |settings| (settings.theme, settings.mouse) = ("light".to_owned(), false),
+            &[],
+        );
         check(
             "colour = \"256\"\nascii = true",
             |settings| (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true)),
@@ -164,9 +168,12 @@ mod tests {
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
         check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
-        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"]);
-        let colour =
-            "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
+        check(
+            "mouse = 1",
+            |_| {},
+            &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"],
+        );
+        let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());

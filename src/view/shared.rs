@@ -205,7 +205,8 @@ impl Shared {
             return Vec::new();
         }
         self.runs.looked_ms = self.now_ms;
-        let (places, before, here) = (self.options.run_folders.clone(), self.runs.listing.clone(), self.options.here.clone());
+        let (places, before, here) =
+            (self.options.run_folders.clone(), self.runs.listing.clone(), self.options.here.clone());
         let first = !self.runs.listed;
         vec![Work::stream("runs", move |sender| {
             let mut told = Instant::now();
@@ -220,8 +221,10 @@ impl Shared {
                     vec![Command::Changed(Change::Runs { first: false, news: false })]
                 })
             });
-            let demonstration =
-                here.ancestors().map(|folder| folder.join("sample-data/finished-run")).find(|run| run.join("run.toml").is_file());
+            let demonstration = here
+                .ancestors()
+                .map(|folder| folder.join("sample-data/finished-run"))
+                .find(|run| run.join("run.toml").is_file());
             sender.send(move |_: &mut (), shared: &mut Self| {
                 let news = listing.read > 0;
                 (shared.runs.listed, shared.runs.demonstration, shared.runs.listing) = (true, demonstration, listing);
@@ -257,7 +260,8 @@ impl OpenTask {
     }
 }
 
-/// The shortest word that means this very task on a command line: its folder's name, else its path. Another task may have the same name.
+/// The shortest word that means this very task on a command line: its folder's name, else its path. Another task may
+/// have the same name.
 fn typed_name(task: &Task, here: &Path) -> String {
     let Some(folder) = task.folder().map(|folder| here.join(folder)) else { return task.name.clone() };
     let real = |folder: &Path| folder.canonicalize().ok();
@@ -271,11 +275,18 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     let reader = task.open(file).map_err(|error| error.to_string())?;
     let mut samples = Vec::new();
     for line in dataset::read_lines(reader) {
-        let (number, line) = line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
+        let (number, line) =
+            line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
         let place = || format!("{} line {number}", task.label(file));
         let value = crate::score::completion_line(&line).map_err(|error| format!("{}: {error}", place()))?;
-        let text = value["completion"].as_str().ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
-        samples.push(SampleCompletion { text: text.to_owned(), prompt_id: value["prompt_id"].as_str().map(str::to_owned), line: number });
+        let text = value["completion"]
+            .as_str()
+            .ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
+        samples.push(SampleCompletion {
+            text: text.to_owned(),
+            prompt_id: value["prompt_id"].as_str().map(str::to_owned),
+            line: number,
+        });
     }
     Ok(samples)
 }
@@ -353,7 +364,8 @@ pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
 pub fn let_go(shared: &mut Shared) -> Vec<Command> {
     let Shared { followed, current, overlay, .. } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
-    let over: Vec<PathBuf> = followed.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
+    let over: Vec<PathBuf> =
+        followed.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
     followed.retain(|path, _| !over.contains(path));
     over.into_iter().map(Command::Unwatch).collect()
 }

@@ -68,7 +68,8 @@ pub struct Exit {
 impl Exit {
     /// Why it failed, in its own last words.
     pub fn reason(&self) -> String {
-        let from = self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
+        let from =
+            self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
         let words = self.told[from..].join(" ");
         let words = words.trim_start_matches("error:").trim();
         if words.is_empty() { "exited without output".to_owned() } else { words.to_owned() }
@@ -78,14 +79,21 @@ impl Exit {
 /// How the open task is named to the program; `None` where none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
-    Some(task.folder().map_or_else(|| task.name.clone(), |folder| shared.options.here.join(folder).display().to_string()))
+    Some(
+        task.folder()
+            .map_or_else(|| task.name.clone(), |folder| shared.options.here.join(folder).display().to_string()),
+    )
 }
 
 impl Call {
     /// A call from where the view was started.
     pub fn of<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
         let Options { program, here, .. } = options;
-        Self { program: program.clone(), here: here.clone(), arguments: arguments.into_iter().map(Into::into).collect() }
+        Self {
+            program: program.clone(),
+            here: here.clone(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        }
     }
 
     /// Run it to its end and read the JSON document that it prints. Blocks, so it belongs into work.
@@ -102,12 +110,13 @@ impl Call {
         };
         match self.run_through(heard)? {
             ended if !ended.success => Err(ended.reason()),
-            _ => serde_json::from_str(&document).map_err(|error| format!("{} printed invalid JSON: {error}", self.program.display())),
+            _ => serde_json::from_str(&document)
+                .map_err(|error| format!("{} printed invalid JSON: {error}", self.program.display())),
         }
     }
 
-    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was given up. It ends with the view,
-    /// and so does whatever it has started.
+    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was
+    /// given up. It ends with the view, and so does whatever it has started.
     ///
     /// # Errors
     /// A sentence where the program could not be started.
@@ -142,12 +151,17 @@ impl Call {
     }
 
     fn spawn(&self, mut command: Command) -> Result<Child, String> {
-        command
-            .spawn()
-            .map_err(|error| format!("{} in {}: {error}; check that the folder exists", self.program.display(), self.here.display()))
+        command.spawn().map_err(|error| {
+            format!("{} in {}: {error}; check that the folder exists", self.program.display(), self.here.display())
+        })
     }
 
-    fn hear(&self, mut child: Child, cancel: &CancelToken, heard: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
+    fn hear(
+        &self,
+        mut child: Child,
+        cancel: &CancelToken,
+        heard: &mut dyn FnMut(OutputLine),
+    ) -> Result<Option<Exit>, String> {
         let (tell, told) = channel();
         if let Some(output) = child.stdout.take() {
             read_lines(output, tell.clone(), OutputLine::Result);
@@ -246,8 +260,10 @@ mod tests {
         let check = |script: &str, success, results: &[&str], reason: &str| {
             let mut heard = Vec::new();
             let ended = shell(script).run(&CancelToken::default(), &mut |said| heard.push(said)).unwrap().unwrap();
-            let lines: Vec<&str> =
-                heard.iter().filter_map(|said| if let OutputLine::Result(line) = said { Some(line.as_str()) } else { None }).collect();
+            let lines: Vec<&str> = heard
+                .iter()
+                .filter_map(|said| if let OutputLine::Result(line) = said { Some(line.as_str()) } else { None })
+                .collect();
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
             assert_eq!(ended.reason(), reason, "{script}");
         };

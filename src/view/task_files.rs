@@ -81,7 +81,8 @@ pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<
     Ok(home)
 }
 
-/// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; where it is a link, what it leads to is replaced.
+/// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; where it is a link, what it
+/// leads to is replaced.
 ///
 /// # Errors
 /// A sentence with the file.

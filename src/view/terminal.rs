@@ -1,4 +1,5 @@
-//! The workbench in a real terminal: everything that touches a terminal, a clock, a signal or another program, around a model that knows of none.
+//! The workbench in a real terminal: everything that touches a terminal, a clock, a signal or another program, around a
+//! model that knows of none.
 
 mod background;
 mod commands;

@@ -91,7 +91,8 @@ impl Capability {
             () => None,
         };
         let plain = matches!(term.as_str(), "" | "dumb");
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(read).into_iter().find(|value| !value.is_empty()).unwrap_or_default();
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].map(read).into_iter().find(|value| !value.is_empty()).unwrap_or_default();
         // No locale at all says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
         let utf8 = locale.is_empty() || locale.contains("utf-8") || locale.contains("utf8");
         Self {
@@ -111,9 +112,10 @@ fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiple
     let said = read("COLORTERM");
     let many = term.contains("256color");
     // screen passes COLORTERM on, and cannot pass on the colours.
-    let rich = (said.contains("truecolor") || said.contains("24bit") || term.ends_with("-direct") || RICH.contains(&term))
-        && multiplexer != Some(Multiplexer::Screen)
-        && read("TERM_PROGRAM") != "apple_terminal";
+    let rich =
+        (said.contains("truecolor") || said.contains("24bit") || term.ends_with("-direct") || RICH.contains(&term))
+            && multiplexer != Some(Multiplexer::Screen)
+            && read("TERM_PROGRAM") != "apple_terminal";
     match () {
         () if rich => ColourDepth::TrueColour,
         () if many || multiplexer == Some(Multiplexer::Screen) => ColourDepth::Colours256,
@@ -133,7 +135,9 @@ mod tests {
     #[test]
     fn the_environment_tells_what_the_terminal_can_do() {
         let check = |environment: &str, depth, unicode, multiplexer| {
-            let variable = |name: &str| environment.split(' ').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name));
+            let variable = |name: &str| {
+                environment.split(' ').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+            };
             let found = Capability::of(|name| variable(name).map(|(_, value)| value.to_owned()));
             assert_eq!((found.depth, found.unicode, found.multiplexer), (depth, unicode, multiplexer), "{environment}");
         };
@@ -146,15 +150,29 @@ mod tests {
         check("", ColourDepth::None, false, None);
         check("TERM=xterm-kitty NO_COLOR=1", ColourDepth::None, true, None);
         check("TERM=xterm-kitty", ColourDepth::TrueColour, true, None);
-        check("TERM=tmux-256color TMUX=/tmp/x COLORTERM=truecolor", ColourDepth::TrueColour, true, Some(Multiplexer::Tmux));
+        check(
+            "TERM=tmux-256color TMUX=/tmp/x COLORTERM=truecolor",
+            ColourDepth::TrueColour,
+            true,
+            Some(Multiplexer::Tmux),
+        );
         check("TERM=screen STY=1.x COLORTERM=truecolor", ColourDepth::Colours256, true, Some(Multiplexer::Screen));
-        check("TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal", ColourDepth::Colours256, true, None);
+        check(
+            "TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal",
+            ColourDepth::Colours256,
+            true,
+            None,
+        );
     }
 
     #[test]
     fn the_ground_is_the_last_number() {
         let check = |text: &str, expected| {
-            assert_eq!(Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).ground, expected, "{text}");
+            assert_eq!(
+                Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).ground,
+                expected,
+                "{text}"
+            );
         };
         check("15;0", Some(Ground::Dark));
         check("0;15", Some(Ground::Light));

@@ -1,4 +1,5 @@
-//! Theme files: a style for each role in TOML, on top of another theme. What cannot be read keeps the style of the theme below.
+//! Theme files: a style for each role in TOML, on top of another theme. What cannot be read keeps the style of the
+//! theme below.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -37,7 +38,8 @@ impl Theme {
         Self::embedded("monochrome")
     }
 
-    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is none of that name.
+    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is
+    /// none of that name.
     pub fn embedded(name: &str) -> Self {
         read(name, None).theme
     }
@@ -73,7 +75,8 @@ pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
 /// The names of all themes that there are.
 pub fn names(folder: Option<&Path>) -> Vec<String> {
     let files = folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    let own = files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let own =
+        files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     let own = own.filter_map(|path| path.file_stem().map(|name| name.to_string_lossy().into_owned()));
     let mut names: Vec<String> = EMBEDDED.iter().map(|(name, _)| (*name).to_owned()).chain(own).collect();
     names.sort();
@@ -114,7 +117,9 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         // A user's `dark` may stand on the program's own.
         Some((_, Some(below))) if below == name && is_own => take(below, None, above, found),
         Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
-            found.notes.push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
+            found
+                .notes
+                .push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
             take("dark", None, &mut vec![String::new(); DEEPEST], found);
         }
         Some((_, Some(below))) => take(below, folder, above, found),
@@ -127,7 +132,9 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
 fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
     // A name, not a path: a theme comes from the folder of themes.
     let is_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
-    let own = folder.filter(|_| is_name && !above.iter().any(|other| other == name)).map(|folder| folder.join(format!("{name}.toml")));
+    let own = folder
+        .filter(|_| is_name && !above.iter().any(|other| other == name))
+        .map(|folder| folder.join(format!("{name}.toml")));
     if let Some(path) = own
         && let Some(file) = UserFile::read(&path)?
     {
@@ -190,16 +197,19 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
 /// A colour: a name of the theme's palette, or one that [`colour::parse`] reads.
 fn one_colour(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Color, String> {
     let wrong = |at: &Spanned<DeValue<'_>>, said: &str| {
-        let what = format!("`{said}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
+        let what =
+            format!("`{said}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
         file.problem_at(at, &what)
     };
     if let Some(number) = value.get_ref().as_integer() {
         return colour::parse(number.as_str()).ok_or_else(|| wrong(value, number.as_str()));
     }
-    let name = text(value).ok_or_else(|| file.problem_at(value, "a colour is a string, such as \"#61afef\", or a number up to 255"))?;
+    let name = text(value)
+        .ok_or_else(|| file.problem_at(value, "a colour is a string, such as \"#61afef\", or a number up to 255"))?;
     match palette.and_then(|palette| palette.get(name)) {
         Some(of_palette) => {
-            let said = text(of_palette).ok_or_else(|| file.problem_at(of_palette, "a colour is a string, such as \"#61afef\""))?;
+            let said = text(of_palette)
+                .ok_or_else(|| file.problem_at(of_palette, "a colour is a string, such as \"#61afef\""))?;
             colour::parse(said).ok_or_else(|| wrong(of_palette, said))
         }
         None => colour::parse(name).ok_or_else(|| wrong(value, name)),
@@ -224,7 +234,9 @@ mod tests {
                 }
             }
         }
-        let coloured = |role: &&Role| Theme::monochrome().style(**role).fg.is_some() || Theme::monochrome().style(**role).bg.is_some();
+        let coloured = |role: &&Role| {
+            Theme::monochrome().style(**role).fg.is_some() || Theme::monochrome().style(**role).bg.is_some()
+        };
         assert_eq!(Role::ALL.iter().find(coloured), None);
     }
 
@@ -257,10 +269,30 @@ mod tests {
             Style::new().fg(Color::Indexed(9)),
             &["mine.toml line 2: unknown role `acent`; did you mean `accent`?"],
         );
-        check("[roles]\naccent = \"rot\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `rot` is not a colour"]);
-        check("[palette]\nsea = \"wet\"\n[roles]\naccent = \"sea\"", Role::Accent, dark(Role::Accent), &["mine.toml line 2: `wet`"]);
-        check("[roles]\naccent = { bold = 3 }", Role::Accent, dark(Role::Accent), &["line 2: `bold` must be true or false"]);
-        check("[roles]\naccent = { blink = true }", Role::Accent, dark(Role::Accent), &["line 2: unknown style key `blink`"]);
+        check(
+            "[roles]\naccent = \"rot\"",
+            Role::Accent,
+            dark(Role::Accent),
+            &["mine.toml line 2: `rot` is not a colour"],
+        );
+        check(
+            "[palette]\nsea = \"wet\"\n[roles]\naccent = \"sea\"",
+            Role::Accent,
+            dark(Role::Accent),
+            &["mine.toml line 2: `wet`"],
+        );
+        check(
+            "[roles]\naccent = { bold = 3 }",
+            Role::Accent,
+            dark(Role::Accent),
+            &["line 2: `bold` must be true or false"],
+        );
+        check(
+            "[roles]\naccent = { blink = true }",
+            Role::Accent,
+            dark(Role::Accent),
+            &["line 2: unknown style key `blink`"],
+        );
         check("[roles\n", Role::Accent, dark(Role::Accent), &["mine.toml line 1: "]);
         check("roles = 3", Role::Accent, dark(Role::Accent), &["line 1: `roles` must be a table"]);
         check("inherits = \"mine\"", Role::Accent, dark(Role::Accent), &["unknown theme `mine`"]);
@@ -276,7 +308,11 @@ mod tests {
         }
         let found = read("one", Some(folder.path()));
         assert_eq!(found.theme.style(Role::Bad), Theme::default().style(Role::Bad));
-        assert!(found.notes.iter().any(|note| note.contains("two.toml line 1: `inherits` loops at `one`")), "{:?}", found.notes);
+        assert!(
+            found.notes.iter().any(|note| note.contains("two.toml line 1: `inherits` loops at `one`")),
+            "{:?}",
+            found.notes
+        );
         // A user's theme of the program's name stands on the program's.
         std::fs::write(folder.path().join("dark.toml"), "inherits = \"dark\"\n[roles]\nbad = \"red\"").unwrap();
         let found = read("dark", Some(folder.path()));

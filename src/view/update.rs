@@ -56,7 +56,8 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
     carry_out(model, commands)
 }
 
-/// Carries out what can be done within the view; what is left is for the terminal, with works numbered, so that the model knows which is the newest.
+/// Carries out what can be done within the view; what is left is for the terminal, with works numbered, so that the
+/// model knows which is the newest.
 pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
     let mut left = Vec::new();
     for command in commands {
@@ -64,7 +65,9 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
             Command::GoTo(screen) => go_to(model, screen),
             Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
             Command::Compare(passes) => model.compare(passes),
-            Command::Changed(change) => Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).changed(model, &change)).collect(),
+            Command::Changed(change) => {
+                Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).changed(model, &change)).collect()
+            }
             Command::Work(mut work) => {
                 let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
                 running.generation += 1;
@@ -134,7 +137,8 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     let chord = Chord::of(event);
     let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     let through = ["quit", "suspend", "redraw"].into_iter().filter_map(app::action);
-    if let Some(action) = through.filter(|_| modified).find(|action| model.shared.keymap.keys(action).contains(&chord)) {
+    if let Some(action) = through.filter(|_| modified).find(|action| model.shared.keymap.keys(action).contains(&chord))
+    {
         return model.perform(action);
     }
     let entries = model.palette_entries();
@@ -168,7 +172,8 @@ fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
 /// How long after a click another one at the same place makes it a double click, milliseconds.
 const DOUBLE_CLICK_MS: u64 = 400;
 
-/// A click on a tab goes to its screen, on the run at the right of the tabs to the live one. A double click does what enter does where it fell.
+/// A click on a tab goes to its screen, on the run at the right of the tabs to the live one. A double click does what
+/// enter does where it fell.
 fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
@@ -179,8 +184,10 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         return model.screen().mouse(model, event);
     }
     let place = (event.column, event.row);
-    let is_second =
-        model.clicked.take().is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
+    let is_second = model
+        .clicked
+        .take()
+        .is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
     // The first click has chosen; the list may have moved under the pointer since.
     if is_second && model.screen().opens(model, place) {
         let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };

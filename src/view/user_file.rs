@@ -1,4 +1,5 @@
-//! A file that a user writes (theme, keymap, configuration): read as TOML, with the line of everything that is wrong in it.
+//! A file that a user writes (theme, keymap, configuration): read as TOML, with the line of everything that is wrong in
+//! it.
 
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};

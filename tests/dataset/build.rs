@@ -51,7 +51,11 @@ fn build_writes_elsewhere_and_check_tells_a_difference() {
     std::fs::write(&path, changed).unwrap();
     let (code, text) = command(&["dataset", "build", INVOICE, "--out", out, "--check"]);
     assert_eq!(code, 1);
-    assert!(text.contains("eval.jsonl line 3 differs from the generator's output") && text.contains("grpo-tui dataset build"), "{text}");
+    assert!(
+        text.contains("eval.jsonl line 3 differs from the generator's output")
+            && text.contains("grpo-tui dataset build"),
+        "{text}"
+    );
     command(&["dataset", "build", INVOICE, "--out", out]);
     let more = std::fs::read_to_string(&path).unwrap() + "{}";
     std::fs::write(&path, more).unwrap();

@@ -26,7 +26,9 @@ fn the_base_model_is_meant_to_be_valid_in_sixty_of_a_hundred() {
     let greedy = proof.iter().filter(|row| row.habit_frequency < 0.5).count() as f64 / 5.0;
     assert!((59.5..=61.5).contains(&sampled), "valid at temperature 1: {sampled:.1}%");
     assert!((57.0..=62.0).contains(&greedy), "valid greedily: {greedy:.1}%");
-    let frequencies = |tag: &str| proof.iter().filter(|row| row.row.tags[0] == tag).map(|row| row.habit_frequency).collect::<Vec<_>>();
+    let frequencies = |tag: &str| {
+        proof.iter().filter(|row| row.row.tags[0] == tag).map(|row| row.habit_frequency).collect::<Vec<_>>()
+    };
     assert!(frequencies("clean").iter().all(|frequency| (0.05..=0.25).contains(frequency)));
     assert!(frequencies("messy").iter().all(|frequency| (0.55..=0.85).contains(frequency)));
 }
@@ -47,7 +49,10 @@ fn pretraining_examples_show_each_habit_as_often_as_its_style_says() {
     assert_eq!(styles.len(), 24);
     for (style, (count, spoilt, frequency)) in styles {
         let deviation = (frequency * (1.0 - frequency) / count).sqrt();
-        assert!((spoilt / count - frequency).abs() < 4.0 * deviation, "{style}: {spoilt} of {count}, meant {frequency}");
+        assert!(
+            (spoilt / count - frequency).abs() < 4.0 * deviation,
+            "{style}: {spoilt} of {count}, meant {frequency}"
+        );
     }
 }
 
@@ -64,7 +69,11 @@ fn no_vendor_is_shared_between_sets() {
             assert_eq!(*owner.entry(stem).or_insert(stream), stream, "{vendor} is in two sets");
             vendors.insert(vendor);
         }
-        assert!(vendors.len() as u64 * 100 >= count * 70, "{stream:?}: {} different vendors in {count} rows", vendors.len());
+        assert!(
+            vendors.len() as u64 * 100 >= count * 70,
+            "{stream:?}: {} different vendors in {count} rows",
+            vendors.len()
+        );
     }
 }
 
@@ -125,7 +134,8 @@ fn a_row_is_a_function_of_its_set_and_number() {
 
 #[test]
 fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice/generator.toml")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice/generator.toml")).unwrap();
     let check = |from: &str, to: &str, expected: &str| {
         assert!(text.contains(from), "{from}");
         let error = match Generator::parse(&text.replacen(from, to, 1), "generator.toml") {
@@ -143,13 +153,29 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
         "layout = \"line\"",
         "style line/symbol_comma: no layout `line` under [layouts]; it has backwards, chat, letter",
     );
-    check("amount = \"code_plain\"", "amount = \"plain\"", "no format `plain` under [amounts.formats]; it has code_plain");
-    check("habit = \"fence\"", "habit = \"fences\"", "no habit `fences` under [habits]; it has amount_string, extra, fence");
+    check(
+        "amount = \"code_plain\"",
+        "amount = \"plain\"",
+        "no format `plain` under [amounts.formats]; it has code_plain",
+    );
+    check(
+        "habit = \"fence\"",
+        "habit = \"fences\"",
+        "no habit `fences` under [habits]; it has amount_string, extra, fence",
+    );
     check("frequency = 0.05", "frequency = 1.5", "frequency is 1.5: must be between 0 and 1");
-    check("first = \"2018-01-01\"", "first = \"2018-13-01\"", "`2018-13-01` is not a date: write it like \"2026-03-12\"");
+    check(
+        "first = \"2018-01-01\"",
+        "first = \"2018-13-01\"",
+        "`2018-13-01` is not a date: write it like \"2026-03-12\"",
+    );
     check("first = \"2018-01-01\"", "first = \"2030-01-01\"", "first 2030-01-01 must not come after last 2029-12-31");
     check("digits = [2, 3, 3, 4, 4, 4, 5]", "digits = [0]", "digits is [0]; write a list of numbers between 1 and 15");
-    check("\"onset\", \"middle\"", "\"onsets\", \"middle\"", "[words] `stem`: unknown pool `onsets`; [pools] has chatter, due");
+    check(
+        "\"onset\", \"middle\"",
+        "\"onsets\", \"middle\"",
+        "[words] `stem`: unknown pool `onsets`; [pools] has chatter, due",
+    );
     check(
         "suffix = [\"GmbH\", \"Ltd\", \"Inc.\", \"S.A.\", \"AG\", \"LLC\", \"B.V.\", \"Oy\", \"AB\", \"plc\"]",
         "suffix = []",
@@ -159,5 +185,9 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
     check("{{ instruction }}", "{{ instructions }}", "prompt: undefined value");
     check("{{ instruction }}", "{{ instruction", "prompt: syntax error");
     check("\"amount\": {{ decimal }}, \"currency\": \"{{ code }}\"}'", "\"amount\": }'", "answer: not JSON");
-    check("eval = 5\ntest", "eval = 0\ntest", "[word_shares]: each of train, eval, test and pretrain must be at least 1");
+    check(
+        "eval = 5\ntest",
+        "eval = 0\ntest",
+        "[word_shares]: each of train, eval, test and pretrain must be at least 1",
+    );
 }

@@ -1,4 +1,5 @@
-//! `dataset check` names every kind of bad prompt with its place, keeps quiet about good ones, and stays small on large sets.
+//! `dataset check` names every kind of bad prompt with its place, keeps quiet about good ones, and stays small on large
+//! sets.
 
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
@@ -13,7 +14,10 @@ fn row(text: &str) -> String {
 
 /// A text of its own for each number, long enough to be compared for likeness.
 fn text(number: usize) -> String {
-    (0..12).map(|word| format!("{:x}", (number * 12 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect::<Vec<_>>().join(" ")
+    (0..12)
+        .map(|word| format!("{:x}", (number * 12 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Findings of a task with these sets, as `kind file:line message`.
@@ -33,9 +37,11 @@ fn found(sets: [String; 3], checks: &Checks<'_>) -> (Vec<String>, Health) {
 #[test]
 fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     let check = |sets: [String; 3], expected: &[&str]| {
-        let refuses = |row: &PromptRow| row.expected.as_ref()?.get("amount").is_none().then(|| "`amount` is missing".to_owned());
+        let refuses =
+            |row: &PromptRow| row.expected.as_ref()?.get("amount").is_none().then(|| "`amount` is missing".to_owned());
         let tokens = |row: &PromptRow| Ok(row.messages.iter().map(|turn| turn.content.split(' ').count()).sum());
-        let checks = Checks { expected_problem: Some(&refuses), count_tokens: Some(&tokens), most_prompt_tokens: Some(20) };
+        let checks =
+            Checks { expected_problem: Some(&refuses), count_tokens: Some(&tokens), most_prompt_tokens: Some(20) };
         assert_eq!(found(sets, &checks).0, expected);
     };
     let good = || [row(&text(0)), row(&text(1)), row(&text(2))];
@@ -43,7 +49,9 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     check(good(), &[]);
     check(
         with_train("{\n"),
-        &["bad_line train.jsonl:2 not JSON at column 1 (EOF while parsing an object): `{`; write one whole JSON object per line"],
+        &[
+            "bad_line train.jsonl:2 not JSON at column 1 (EOF while parsing an object): `{`; write one whole JSON object per line",
+        ],
     );
     check(
         [String::new(), row(&text(1)), row(&text(2))],
@@ -54,7 +62,9 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 same prompt as line 1: duplicate: remove one"]);
     check(
         with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),
-        &["near_duplicate train.jsonl:2 about 99% the same as line 1: near-duplicate: remove one, unless they ask different things"],
+        &[
+            "near_duplicate train.jsonl:2 about 99% the same as line 1: near-duplicate: remove one, unless they ask different things",
+        ],
     );
     check(
         [row(&text(0)), row(&text(1)), row(&text(0))],
@@ -62,12 +72,16 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         [row(&text(0)), row(&text(1)), row(&(text(1) + "!"))],
-        &["near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1: near-duplicate across sets: keep such rows in one set"],
+        &[
+            "near_leak proof.jsonl:1 about 99% the same as eval.jsonl line 1: near-duplicate across sets: keep such rows in one set",
+        ],
     );
     let turnless = r#"{"messages":[{"role":"system","content":"be brief"}]}"#;
     check(
         with_train(turnless),
-        &["no_user_turn train.jsonl:2 no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`"],
+        &[
+            "no_user_turn train.jsonl:2 no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`",
+        ],
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"id\":\"train-1\"}")),
@@ -75,9 +89,14 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
-        &["expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or the schema"],
+        &[
+            "expected_invalid train.jsonl:2 `expected` would not be valid: `amount` is missing; correct the row or the schema",
+        ],
     );
-    check(with_train(&row(&(text(7) + " " + &text(8)))), &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"]);
+    check(
+        with_train(&row(&(text(7) + " " + &text(8)))),
+        &["too_long train.jsonl:2 24 tokens, limit 20: shorten it or raise max_seq_len"],
+    );
     let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
     check(
         with_train(&row(&format!("my key is {token}"))),
@@ -86,7 +105,9 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     let value = "aB3dE5fG7hJ9kLmN1pQr";
     check(
         with_train(&row(&text(7)).replace("}]}", &format!("}}],\"db\":{{\"password\":\"{value}\"}}}}"))),
-        &["secret train.jsonl:2 `password` contains what looks like a high-entropy assignment: aB3d…(20 characters); remove it"],
+        &[
+            "secret train.jsonl:2 `password` contains what looks like a high-entropy assignment: aB3d…(20 characters); remove it",
+        ],
     );
 }
 
@@ -111,17 +132,22 @@ fn the_sample_task_is_healthy() {
 #[test]
 fn the_command_checks_expected_against_the_schema_and_fails() {
     let wrong = row(&text(0)).replace("}]}", "}],\"expected\":{\"amount\":\"12\"}}");
-    let (folder, _task) = super::task_with(&[("train.jsonl", &wrong), ("eval.jsonl", &row(&text(1))), ("proof.jsonl", &row(&text(2)))]);
+    let (folder, _task) =
+        super::task_with(&[("train.jsonl", &wrong), ("eval.jsonl", &row(&text(1))), ("proof.jsonl", &row(&text(2)))]);
     let output = call(folder.path(), &["dataset", "check", "."]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"), "{text}");
+    assert!(
+        text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"),
+        "{text}"
+    );
 }
 
 #[test]
 #[cfg(feature = "engine")]
 fn the_longest_prompt_follows_from_the_configuration() {
-    // The sample task's prompts have some 90 tokens; `[train.model.tiny]`, `[train]`, a preset and the option decide in that order from the last.
+    // The sample task's prompts have some 90 tokens; `[train.model.tiny]`, `[train]`, a preset and the option decide in
+    // that order from the last.
     let folder = tempfile::tempdir().unwrap();
     sample_task(folder.path(), ALL);
     let settings = std::fs::read_to_string(folder.path().join("task.toml")).unwrap();
@@ -130,7 +156,10 @@ fn the_longest_prompt_follows_from_the_configuration() {
         std::fs::write(folder.path().join("task.toml"), format!("{head}{own}")).unwrap();
         let output = call(folder.path(), &[&["dataset", "check", ".", "--model", "tiny"], more].concat());
         let text = String::from_utf8(output.stdout).unwrap();
-        let found = text.lines().find_map(|line| line.split_once(" tokens, limit ")).map(|(_, rest)| rest.split(':').next().unwrap());
+        let found = text
+            .lines()
+            .find_map(|line| line.split_once(" tokens, limit "))
+            .map(|(_, rest)| rest.split(':').next().unwrap());
         assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     };
     check("", &[], None);

@@ -14,7 +14,10 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
         let message = load_from("data/train.jsonl", text.as_slice()).unwrap_err().to_string();
         assert_eq!(message, format!("data/train.jsonl line 3: {expected}"));
     };
-    check(br#"{"prompt":"x"}"#, r#"missing `messages` (it has `prompt`); write {"messages": [{"role": "user", "content": "…"}]}"#);
+    check(
+        br#"{"prompt":"x"}"#,
+        r#"missing `messages` (it has `prompt`); write {"messages": [{"role": "user", "content": "…"}]}"#,
+    );
     check(b"{}", r#"missing `messages`; write {"messages": [{"role": "user", "content": "…"}]}"#);
     check(br#"{"messages":[]}"#, "`messages` is empty; it needs at least one user turn");
     check(br#"{"messages":"hi"}"#, "`messages` is `\"hi\"`; it must be a list of {\"role\", \"content\"}");
@@ -22,15 +25,30 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
         br#"{"messages":[{"role":"robot","content":"x"}]}"#,
         "turn 1: role `robot` is unknown; write one of system, user, assistant, tool, developer",
     );
-    check(br#"{"messages":[{"role":"user"}]}"#, r#"turn 1 has no `content`: `{"role":"user"}`; write {"role": "user", "content": "…"}"#);
-    check(br#"{"messages":[{"content":"x"}]}"#, r#"turn 1 has no `role`: `{"content":"x"}`; write {"role": "user", "content": "…"}"#);
+    check(
+        br#"{"messages":[{"role":"user"}]}"#,
+        r#"turn 1 has no `content`: `{"role":"user"}`; write {"role": "user", "content": "…"}"#,
+    );
+    check(
+        br#"{"messages":[{"content":"x"}]}"#,
+        r#"turn 1 has no `role`: `{"content":"x"}`; write {"role": "user", "content": "…"}"#,
+    );
     check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a string");
     check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
     check(b"[1]", "expected an object, found `[1]`; write {\"messages\": […]}");
-    check(br#"{"messages":[}"#, "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object per line");
-    check(br#"{"messages""#, "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object per line");
+    check(
+        br#"{"messages":[}"#,
+        "not JSON at column 14 (expected value): `{\"messages\":[}`; write one whole JSON object per line",
+    );
+    check(
+        br#"{"messages""#,
+        "not JSON at column 11 (EOF while parsing an object): `{\"messages\"`; write one whole JSON object per line",
+    );
     check(b"{\"a\": \"\xff\"}", "not UTF-8 from byte 8 of the line; save the file as UTF-8");
-    check(br#"{"messages":[{"role":"user","content":"x"}],"id":""}"#, "`id` is `\"\"`; write a text that is not empty, or leave it out");
+    check(
+        br#"{"messages":[{"role":"user","content":"x"}],"id":""}"#,
+        "`id` is `\"\"`; write a text that is not empty, or leave it out",
+    );
     check(
         br#"{"messages":[{"role":"user","content":"x"}],"tags":"clean"}"#,
         "`tags` contains `\"clean\"`; write a list of strings such as [\"clean\"]",

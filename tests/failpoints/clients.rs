@@ -1,4 +1,5 @@
-//! Whoever looks at a run and speaks to it while its workers die: a reader that notes every event, and a client that notes every promise.
+//! Whoever looks at a run and speaks to it while its workers die: a reader that notes every event, and a client that
+//! notes every promise.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -53,7 +54,10 @@ fn read(run: &Path, over: &AtomicBool) -> Observed {
         let last = over.load(Ordering::Relaxed);
         let batch = reader.read().unwrap();
         if batch.restarted || batch.gaps > 0 || !batch.skipped.is_empty() {
-            heard.trouble.push(format!("a reader found {:?}, {} missing, begun anew: {}", batch.skipped, batch.gaps, batch.restarted));
+            heard.trouble.push(format!(
+                "a reader found {:?}, {} missing, begun anew: {}",
+                batch.skipped, batch.gaps, batch.restarted
+            ));
         }
         heard.events.extend(batch.events.into_iter().map(|event| (event.seq, event.to_line().unwrap())));
         if last {
@@ -85,7 +89,12 @@ fn request(run: &Path, number: usize, over: &AtomicBool) -> std::io::Result<bool
     let (temporary, request, answers) = (file("request.tmp"), file("request.json"), file("answers.jsonl"));
     let arguments = serde_json::json!({"text": format!("remark {number}.")});
     let body = serde_json::json!({"v": 1, "id": format!("r{number}"), "verb": "annotate", "arguments": arguments});
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?.write_all(body.to_string().as_bytes())?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?
+        .write_all(body.to_string().as_bytes())?;
     std::fs::rename(&temporary, &request)?;
     let mut is_accepted = false;
     let mut waited = 0;
@@ -93,7 +102,8 @@ fn request(run: &Path, number: usize, over: &AtomicBool) -> std::io::Result<bool
     while !is_accepted && waited < 200 && !over.load(Ordering::Relaxed) {
         waited += usize::from(!request.exists());
         std::thread::sleep(Duration::from_millis(2));
-        is_accepted = std::fs::read_to_string(&answers).is_ok_and(|text| text.lines().any(|line| line.contains("\"stage\":\"accepted\"")));
+        is_accepted = std::fs::read_to_string(&answers)
+            .is_ok_and(|text| text.lines().any(|line| line.contains("\"stage\":\"accepted\"")));
     }
     for path in [&request, &answers] {
         let _ = std::fs::remove_file(path);

@@ -49,7 +49,10 @@ fn a_disk_that_cannot_be_written_to_is_read() {
     // The log of what the workers print lies beside the run, on the same disk.
     let output = |arguments: &[&str]| {
         let output = stage.program(&stage.folder.path().join("elsewhere")).args(arguments).arg(&run).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     let expected = output(&["runs", "show"]);
     assert!(expected.0 == Some(0) && expected.1.contains("interrupted"), "{expected:?}");

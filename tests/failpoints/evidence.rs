@@ -1,4 +1,5 @@
-//! What a run leaves behind, in a form in which two runs of one configuration must be equal; and whether all of it is whole.
+//! What a run leaves behind, in a form in which two runs of one configuration must be equal; and whether all of it is
+//! whole.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,8 @@ use serde_json::Value;
 /// What must be equal, by name: checkpoints, rollouts, evals, and what the events say. Times and rates are left out.
 pub(super) type Evidence = BTreeMap<String, Vec<u8>>;
 
-/// Everything of a run that has ended. Without `every_checkpoint`, the checkpoints of the last step only: a run that was stopped in between has others.
+/// Everything of a run that has ended. Without `every_checkpoint`, the checkpoints of the last step only: a run that
+/// was stopped in between has others.
 pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
     let mut found = Evidence::new();
     let state = RunState::read(run).unwrap();
@@ -18,11 +20,13 @@ pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
     let last = *checkpoints.last().unwrap();
     for step in checkpoints.into_iter().filter(|step| every_checkpoint || *step == last) {
         for path in files(&checkpoint_path(run, step)) {
-            let bytes = if path.ends_with("trainer.json") { timeless(&read(&path)) } else { std::fs::read(&path).unwrap() };
+            let bytes =
+                if path.ends_with("trainer.json") { timeless(&read(&path)) } else { std::fs::read(&path).unwrap() };
             found.insert(relative(run, &path), bytes);
         }
         if every_checkpoint {
-            let told = state.checkpoints.get(&step).unwrap_or_else(|| panic!("the log lacks the checkpoint of step {step}"));
+            let told =
+                state.checkpoints.get(&step).unwrap_or_else(|| panic!("the log lacks the checkpoint of step {step}"));
             found.insert(format!("checkpoint event {step}"), told.path.clone().into_bytes());
         }
     }
@@ -37,7 +41,9 @@ pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
         let lines = std::fs::read_to_string(run.join(&eval.file)).unwrap();
         found.insert(eval.file.clone(), lines.lines().flat_map(timeless).collect());
     }
-    let timed = |name: &str| ["time/", "tokens_per_second/", "seconds", "step_time"].iter().any(|start| name.starts_with(start));
+    let timed = |name: &str| {
+        ["time/", "tokens_per_second/", "seconds", "step_time"].iter().any(|start| name.starts_with(start))
+    };
     for (name, series) in state.metrics.iter().filter(|(name, _)| !timed(name)) {
         let bits = (1..=state.last_step).flat_map(|step| series.at(step).map_or([0; 8], f64::to_le_bytes));
         found.insert(format!("metric {name}"), bits.collect());
@@ -58,26 +64,34 @@ pub(super) fn differences(one: &Evidence, other: &Evidence) -> Vec<String> {
     names.into_iter().filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
 }
 
-/// Checks that everything under its final name is whole and private, at any moment after a death; returns how many records were looked at. `ended`:
-/// nothing else may be there either.
+/// Checks that everything under its final name is whole and private, at any moment after a death; returns how many
+/// records were looked at. `ended`: nothing else may be there either.
 pub(super) fn check_whole(run: &Path, ended: bool) -> usize {
     let mut records = 0;
     // Whoever asks may be doing so now.
     let exchanged = |path: &PathBuf| {
-        !ended && [".request.json", ".request.tmp", ".answers.jsonl"].iter().any(|ending| path.to_string_lossy().ends_with(ending))
+        !ended
+            && [".request.json", ".request.tmp", ".answers.jsonl"]
+                .iter()
+                .any(|ending| path.to_string_lossy().ends_with(ending))
     };
     for path in files(run).into_iter().filter(|path| !exchanged(path)) {
         let name = relative(run, &path);
         let mode = path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
         // A promise is made once its file is whole.
-        let unfinished = name.ends_with(".tmp") || name.contains(".partial/") || name.ends_with(".accepted.json") || name == "reserve";
+        let unfinished = name.ends_with(".tmp")
+            || name.contains(".partial/")
+            || name.ends_with(".accepted.json")
+            || name == "reserve";
         assert!(!(ended && unfinished), "{name} is left over");
         if unfinished || name.starts_with("task/") || name.starts_with("checkpoints/") {
             continue;
         }
         records += match name.rsplit('.').next().unwrap() {
-            "json" => serde_json::from_str::<Value>(&read(&path)).map(|_| 1).unwrap_or_else(|error| panic!("{name}: {error}")),
+            "json" => {
+                serde_json::from_str::<Value>(&read(&path)).map(|_| 1).unwrap_or_else(|error| panic!("{name}: {error}"))
+            }
             "jsonl" => check_lines(&name, &read(&path), ended || name.starts_with("evals/")),
             "zst" | "toml" | "lock" | "log" => 1,
             _ => panic!("{name} is not known"),
@@ -87,14 +101,21 @@ pub(super) fn check_whole(run: &Path, ended: bool) -> usize {
         for path in files(&checkpoint_path(run, step)) {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("safetensors") => check_tensors(&path),
-                _ => drop(serde_json::from_str::<Value>(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))),
+                _ => drop(
+                    serde_json::from_str::<Value>(&read(&path))
+                        .unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+                ),
             }
             records += 1;
         }
     }
     if ended {
         let kept = list_checkpoints(run).unwrap().len();
-        assert_eq!(std::fs::read_dir(run.join("checkpoints")).unwrap().count(), kept, "a part of a checkpoint is left over");
+        assert_eq!(
+            std::fs::read_dir(run.join("checkpoints")).unwrap().count(),
+            kept,
+            "a part of a checkpoint is left over"
+        );
         assert_eq!(std::fs::read_dir(run.join("control")).unwrap().count(), 0, "a request is left over");
     }
     let log = EventReader::new(&run.join("events.jsonl")).read().unwrap();

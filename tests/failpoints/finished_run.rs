@@ -1,4 +1,5 @@
-//! The recorded run of `sample-data/finished-run` is read as it stands in a clone: by anybody, without being written to, and it names nobody.
+//! The recorded run of `sample-data/finished-run` is read as it stands in a clone: by anybody, without being written
+//! to, and it names nobody.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,9 @@ fn it_has_something_for_every_screen() {
     let state = RunState::read(&run).unwrap();
     assert_eq!((state.skipped, state.gaps, state.unknown, state.last_step), (0, 0, 0, 40));
     assert_eq!(State::observe(&run).unwrap().status, Status::Finished);
-    let groups = |signal| state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.signal == signal).count();
+    let groups = |signal| {
+        state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.signal == signal).count()
+    };
     assert!(groups(GroupSignal::Mixed) > 20 && groups(GroupSignal::AllMax) > 20 && groups(GroupSignal::AllEqual) > 0);
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
     let (base, trained) = (state.latest_eval("test", "base").unwrap(), state.latest_eval("test", "trained").unwrap());
@@ -54,7 +57,10 @@ fn a_clone_is_read_and_not_written_to() {
     std::fs::create_dir(&runs).unwrap();
     copy(&recorded(), &runs.join("finished-run"));
     let names = |folder: &Path| {
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+        std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect::<std::collections::BTreeSet<_>>()
     };
     let before = names(&runs.join("finished-run"));
     let program = |arguments: &[&str]| stdout(&call(folder.path(), arguments));

@@ -1,7 +1,8 @@
-//! Killed without warning at named places and at any moment, a run ends bit for bit as an uninterrupted one, and nothing that was told is lost.
+//! Killed without warning at named places and at any moment, a run ends bit for bit as an uninterrupted one, and
+//! nothing that was told is lost.
 //!
-//! `cargo test --test main failpoints::kills` kills about twenty times; `GRPO_TUI_FAULTS=200 cargo test --test main failpoints::kills -- --nocapture` goes on until
-//! 200 workers have died.
+//! `cargo test --test main failpoints::kills` kills about twenty times; `GRPO_TUI_FAULTS=200 cargo test --test main
+//! failpoints::kills -- --nocapture` goes on until 200 workers have died.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,11 @@ use super::story::{Outcome, Stage, play};
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_killed_run_ends_as_if_nothing_had_happened() {
-    let wanted: usize = std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
-    let seed = std::env::var("GRPO_TUI_FAULTS_SEED").ok().map_or(1, |number| number.parse().expect("GRPO_TUI_FAULTS_SEED is a number"));
+    let wanted: usize =
+        std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
+    let seed = std::env::var("GRPO_TUI_FAULTS_SEED")
+        .ok()
+        .map_or(1, |number| number.parse().expect("GRPO_TUI_FAULTS_SEED is a number"));
     let (stage, mut chance) = (Stage::new(), Chance(seed));
     // All weights, and adapters.
     let kinds: [&[&str]; 2] = [&[], &["lora_rank=4", "learning_rate=2e-3"]];
@@ -54,7 +58,8 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     assert!(kills >= wanted.max(15), "only {kills} workers were killed: {:?}", total.kills);
 }
 
-/// The program under test can be told to die exactly where this build has failpoints: a release binary does not even hold the variable's name.
+/// The program under test can be told to die exactly where this build has failpoints: a release binary does not even
+/// hold the variable's name.
 #[test]
 fn only_development_builds_have_failpoints() {
     let program = std::fs::read(crate::program::PROGRAM).unwrap();

@@ -1,5 +1,5 @@
-//! A worker whose folder is taken from under it stops, frees its device, says so where it can, and never writes under the old path again; one that may
-//! not write says that too.
+//! A worker whose folder is taken from under it stops, frees its device, says so where it can, and never writes under
+//! the old path again; one that may not write says that too.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,8 +26,8 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
     let slots = slots(run);
     std::fs::create_dir(&slots).unwrap();
     std::fs::set_permissions(&slots, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let taken =
-        (how == Holding::Waits).then(|| Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
+    let taken = (how == Holding::Waits)
+        .then(|| Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
     let child = stage.worker(run).spawn().unwrap();
     until("a worker that hears", || status(run).is_some());
     let wanted = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
@@ -76,7 +76,10 @@ fn a_worker_whose_folder_is_removed_or_moved_stops_and_leaves_the_old_path_alone
         let expected = format!("its folder was moved to {}", elsewhere.display());
         assert!(said.contains(&expected) && !run.exists(), "{how:?}: {said}");
         let state = State::observe(&elsewhere).unwrap();
-        assert!(state.status == Status::Interrupted && state.cause.clone().unwrap().contains(&expected), "{how:?}: {state:?}");
+        assert!(
+            state.status == Status::Interrupted && state.cause.clone().unwrap().contains(&expected),
+            "{how:?}: {state:?}"
+        );
     }
 }
 
@@ -90,7 +93,8 @@ fn what_stands_in_the_place_of_a_lost_folder_is_not_touched() {
         }
     });
     assert!(said.contains("was moved to"), "{said}");
-    let names: Vec<_> = all_of(&run).into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes)).collect();
+    let names: Vec<_> =
+        all_of(&run).into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes)).collect();
     assert_eq!(names, ["events.jsonl", "lock", "state.json"].map(|name| (name.into(), b"another's".to_vec())));
     assert_eq!(status(&elsewhere), Some(Status::Interrupted));
 }
@@ -101,7 +105,10 @@ fn a_worker_whose_log_or_lock_is_removed_stops_and_says_so_in_its_state() {
         let (_stage, run, _, said) = lose(how, |run, _| std::fs::remove_file(run.join("events.jsonl")).unwrap());
         assert!(said.contains("its events.jsonl was removed") && !run.join("events.jsonl").exists(), "{how:?}: {said}");
         let state = State::observe(&run).unwrap();
-        assert!(state.status == Status::Failed && state.cause.clone().unwrap().contains("events.jsonl was removed"), "{how:?}: {state:?}");
+        assert!(
+            state.status == Status::Failed && state.cause.clone().unwrap().contains("events.jsonl was removed"),
+            "{how:?}: {state:?}"
+        );
     }
     let (_stage, run, _, said) = lose(Holding::Waits, |run, _| std::fs::remove_file(run.join("lock")).unwrap());
     assert!(said.contains("its lock file was removed") && !run.join("lock").exists(), "{said}");
@@ -117,7 +124,10 @@ fn a_worker_in_the_background_has_the_programs_name() {
     let _taken = Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap();
     let output = stage.program(&run).args(["runs", "resume", "--cpu", "--json"]).arg(&run).output().unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((document["run"].as_str(), document["path"].as_str()), (run.file_name().unwrap().to_str(), run.to_str()));
+    assert_eq!(
+        (document["run"].as_str(), document["path"].as_str()),
+        (run.file_name().unwrap().to_str(), run.to_str())
+    );
     let process = document["pid"].as_u64().unwrap();
     assert_eq!(std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap(), "grpo-tui\n");
     assert!(stage.program(&run).args(["runs", "stop", "--wait", "60"]).arg(&run).output().unwrap().status.success());
@@ -127,7 +137,10 @@ fn a_worker_in_the_background_has_the_programs_name() {
 fn limited(stage: &Stage, run: &Path, blocks: u32) -> Command {
     let program = stage.program(run);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]).arg(program.get_program()).stdin(Stdio::null());
+    command
+        .args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")])
+        .arg(program.get_program())
+        .stdin(Stdio::null());
     command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }
@@ -150,10 +163,14 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
     assert!(said.contains("error: ") && said.contains("File too large"), "{said}");
     // The log has whole lines only.
     let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-    assert!(events.ends_with('\n') && events.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{events}");
+    assert!(
+        events.ends_with('\n') && events.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "{events}"
+    );
 
     let runs = stage.folder.path().join("new");
-    let output = limited(&stage, &run, 1).args(["train", "invoice", "--detach", "--cpu", "--runs"]).arg(&runs).output().unwrap();
+    let output =
+        limited(&stage, &run, 1).args(["train", "invoice", "--detach", "--cpu", "--runs"]).arg(&runs).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("File too large") && said.contains("ulimit -f"), "{said}");
     assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 0, "nothing half-built is left");
@@ -172,8 +189,14 @@ fn a_clock_beyond_the_year_9999_is_no_bug() {
         .arg(&runs)
         .env("GRPO_TUI_FAULT_CLOCK", format!("1:{far}"));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let named =
-        || std::fs::read_dir(&runs).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| path.join("state.json").exists());
+    let named = || {
+        std::fs::read_dir(&runs)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.join("state.json").exists())
+    };
     until("a run", || named().is_some() || child.try_wait().unwrap().is_some());
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();

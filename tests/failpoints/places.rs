@@ -20,9 +20,20 @@ pub(super) fn short() -> Vec<Vec<Death>> {
     let at = |places: &[&str]| places.iter().map(|place| Death::At((*place).to_owned())).collect::<Vec<_>>();
     vec![
         // Before the first step, then in a rollout and in an update.
-        at(&["replace.half=state.json:1", "replace.half=step-:1", "checkpoint.half=model:1", "line.after=phase-rollout:2+15"]),
+        at(&[
+            "replace.half=state.json:1",
+            "replace.half=step-:1",
+            "checkpoint.half=model:1",
+            "line.after=phase-rollout:2+15",
+        ]),
         // Inside events, and around a checkpoint.
-        at(&["line.half=group:5", "line.after=phase-update:3+4", "folder.renamed:2", "line.half=checkpoint:1", "checkpoint.unmarked:1"]),
+        at(&[
+            "line.half=group:5",
+            "line.after=phase-update:3+4",
+            "folder.renamed:2",
+            "line.half=checkpoint:1",
+            "checkpoint.unmarked:1",
+        ]),
         // Inside rollouts and evals, and while it stops.
         [
             at(&["line.half=rollout:7", "line.after=phase-eval:3+20", "replace.written=step-:1", "line.half=eval:1"]),
@@ -30,7 +41,13 @@ pub(super) fn short() -> Vec<Vec<Death>> {
         ]
         .concat(),
         // At the end.
-        at(&["rollouts.both=compress:1", "line.before=end:1", "rollouts.both=expand:1", "line.half=recovered:1", "line.after=end:1"]),
+        at(&[
+            "rollouts.both=compress:1",
+            "line.before=end:1",
+            "rollouts.both=expand:1",
+            "line.half=recovered:1",
+            "line.after=end:1",
+        ]),
     ]
 }
 
@@ -50,7 +67,10 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                 5..=7 => format!("line.half={kind}:{few}"),
                 8 => format!("line.before={kind}:{few}"),
                 9 => format!("line.after={kind}:{few}"),
-                10 => format!("checkpoint.half={}:{few}", ["model", "adapter_model", "optimizer", "trainer"][chance.below(4) as usize]),
+                10 => format!(
+                    "checkpoint.half={}:{few}",
+                    ["model", "adapter_model", "optimizer", "trainer"][chance.below(4) as usize]
+                ),
                 11 => format!("folder.filled:{few}"),
                 12 => format!("folder.renamed:{few}"),
                 13 => format!("checkpoint.unmarked:{few}"),
@@ -59,14 +79,18 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                 16 => format!("line.{}=end:1", ["before", "half", "after"][chance.below(3) as usize]),
                 17 => format!(
                     "{}:1",
-                    ["rollouts.half", "replace.written=0", "rollouts.both=compress", "rollouts.both=expand"][chance.below(4) as usize]
+                    ["rollouts.half", "replace.written=0", "rollouts.both=compress", "rollouts.both=expand"]
+                        [chance.below(4) as usize]
                 ),
                 // An accepted request: the only file that a worker creates so.
                 18 => format!("create.half:{few}"),
                 _ => {
                     return Death::WhileStopping(
                         300 + chance.below(900),
-                        format!("{}:{few}", ["checkpoint.half", "folder.filled", "folder.renamed"][chance.below(3) as usize]),
+                        format!(
+                            "{}:{few}",
+                            ["checkpoint.half", "folder.filled", "folder.renamed"][chance.below(3) as usize]
+                        ),
                     );
                 }
             };

@@ -1,4 +1,5 @@
-//! A disk that takes its time: training goes on while a checkpoint is written, nothing says that it is there before it is, and who stops waits for it.
+//! A disk that takes its time: training goes on while a checkpoint is written, nothing says that it is there before it
+//! is, and who stops waits for it.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,12 +45,14 @@ fn training_goes_on_while_a_checkpoint_is_written() {
     for (at, checkpoint) in checkpoints(&events) {
         let (seconds, blocked) = (checkpoint.seconds.unwrap(), checkpoint.blocked_seconds.unwrap());
         assert!(seconds >= 2.0, "told of before it was there: {checkpoint:?}");
-        let begun =
-            |event: &Event| matches!(&event.body, EventBody::Phase(phase) if phase.phase == "rollout" && phase.step > checkpoint.step);
+        let begun = |event: &Event| matches!(&event.body, EventBody::Phase(phase) if phase.phase == "rollout" && phase.step > checkpoint.step);
         if checkpoint.why == "end" {
             assert_eq!(seconds, blocked);
         } else {
-            assert!(blocked < seconds && events[..at].iter().any(begun), "the next step did not begin meanwhile: {checkpoint:?}");
+            assert!(
+                blocked < seconds && events[..at].iter().any(begun),
+                "the next step did not begin meanwhile: {checkpoint:?}"
+            );
         }
     }
 }

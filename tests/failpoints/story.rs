@@ -1,4 +1,5 @@
-//! The life of one run: a worker after another, each killed at a place or a moment, until one comes to the end; watched and spoken to all the while.
+//! The life of one run: a worker after another, each killed at a place or a moment, until one comes to the end; watched
+//! and spoken to all the while.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -65,8 +66,12 @@ impl Stage {
         }
         let mut child = command.spawn().unwrap();
         match death {
-            Some(Death::After(milliseconds)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => child.kill().unwrap(),
-            Some(Death::WhileStopping(milliseconds, _)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => {
+            Some(Death::After(milliseconds)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => {
+                child.kill().unwrap()
+            }
+            Some(Death::WhileStopping(milliseconds, _))
+                if !ends_within(&mut child, Duration::from_millis(*milliseconds)) =>
+            {
                 signal(&child, "TERM");
             }
             _ => {}
@@ -185,7 +190,9 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
             .collect(),
     };
     outcome.records += found.len();
-    outcome.differences.extend(evidence::differences(&found, &expected).into_iter().map(|what| format!("{name} {deaths:?}: {what}")));
+    outcome
+        .differences
+        .extend(evidence::differences(&found, &expected).into_iter().map(|what| format!("{name} {deaths:?}: {what}")));
     std::fs::remove_dir_all(run.parent().unwrap().parent().unwrap()).unwrap();
     outcome
 }

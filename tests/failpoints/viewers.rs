@@ -1,4 +1,5 @@
-//! A run with eight viewers, one of them killed again and again, a second worker that is refused, and a clock that jumps; and an index whose writer dies.
+//! A run with eight viewers, one of them killed again and again, a second worker that is refused, and a clock that
+//! jumps; and an index whose writer dies.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,7 +27,8 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
     // In the middle of the run the clock goes back a day; in the next, it goes forward.
     for (name, jump) in [("back", -DAY), ("forward", DAY)] {
         let run = stage.create(name, &[]);
-        let outputs: Vec<PathBuf> = (0..8).map(|number| stage.folder.path().join(format!("viewer-{name}-{number}"))).collect();
+        let outputs: Vec<PathBuf> =
+            (0..8).map(|number| stage.folder.path().join(format!("viewer-{name}-{number}"))).collect();
         let viewers: Vec<Child> = outputs.iter().map(|output| viewer(&stage, &run, output)).collect();
         let mut worker = stage.worker(&run).env("GRPO_TUI_FAULT_CLOCK", format!("45:{jump}")).spawn().unwrap();
         let mut refused = 0;
@@ -37,7 +39,8 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
             killed.kill().unwrap();
             killed.wait().unwrap();
             if run.join("state.json").exists() && refused == 0 && worker.try_wait().unwrap().is_none() {
-                let output = stage.program(&run).args(["worker", "--cpu", "--resume", "--run"]).arg(&run).output().unwrap();
+                let output =
+                    stage.program(&run).args(["worker", "--cpu", "--resume", "--run"]).arg(&run).output().unwrap();
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 if said.contains(&format!("is in use by process {}", worker.id())) {
                     refused += 1;
@@ -48,7 +51,11 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
         let told = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
         for (mut viewer, output) in viewers.into_iter().zip(&outputs) {
             assert_eq!(viewer.wait().unwrap().code(), Some(0), "{name}");
-            assert!(std::fs::read_to_string(output).unwrap() == told, "{name}: {} differs from the log", output.display());
+            assert!(
+                std::fs::read_to_string(output).unwrap() == told,
+                "{name}: {} differs from the log",
+                output.display()
+            );
         }
         evidence::check_whole(&run, true);
         let differences = evidence::differences(&evidence::of(&run, true), &expected);
@@ -76,7 +83,11 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
     drop((log, lock));
     let show = |fault: Option<&str>| {
         let mut command: Command = stage.program(&run);
-        command.args(["runs", "show"]).arg(&run).env("HOME", stage.folder.path()).env("XDG_CACHE_HOME", stage.folder.path());
+        command
+            .args(["runs", "show"])
+            .arg(&run)
+            .env("HOME", stage.folder.path())
+            .env("XDG_CACHE_HOME", stage.folder.path());
         fault.map(|fault| command.env("GRPO_TUI_FAULT", fault));
         command.output().unwrap()
     };

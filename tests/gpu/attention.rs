@@ -92,10 +92,12 @@ fn a_prefix_is_a_segment() {
     assert!(Segments::new(list, &gpu()).is_err());
 }
 
-/// A step over prompts of these lengths, `tokens[i]` tokens of row i in a cache of `positions`; row i belongs to prompt i % prompts.
+/// A step over prompts of these lengths, `tokens[i]` tokens of row i in a cache of `positions`; row i belongs to prompt
+/// i % prompts.
 fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: Heads) {
     let prompt_rows: usize = prompts.iter().sum();
-    let starts: Vec<usize> = prompts.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length))).collect();
+    let starts: Vec<usize> =
+        prompts.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length))).collect();
     // Slots in another order than the rows, and one that no row uses.
     let slots = tokens.len() + 1;
     let rows: Vec<DecodeRow> = tokens
@@ -106,7 +108,8 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
             DecodeRow { slot: slots - 1 - i, prefix: (starts[prompt], prompts[prompt]), length }
         })
         .collect();
-    let numbers: Vec<u32> = rows.iter().flat_map(|row| [row.slot, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
+    let numbers: Vec<u32> =
+        rows.iter().flat_map(|row| [row.slot, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
     let table = DecodeRows::Table(Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap());
     let listed = DecodeRows::Listed(rows.clone());
     let tensors = [
@@ -115,7 +118,8 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
         random(5, &[slots, positions, 2 * heads.key_width()]),
     ];
     for dtype in [DType::F32, DType::BF16] {
-        let [packed_cpu, prefix_cpu, cache_cpu] = tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), dtype));
+        let [packed_cpu, prefix_cpu, cache_cpu] =
+            tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), dtype));
         let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), dtype));
         append_keys_values(&cache_cpu, &packed_cpu, heads, &listed).unwrap();
         append_keys_values(&cache, &packed, heads, &table).unwrap();

@@ -1,4 +1,5 @@
-//! The engine on a GPU against the same operations on the CPU. Ignored where there is no GPU: `scripts/gpu-check` runs them with `--ignored gpu::`.
+//! The engine on a GPU against the same operations on the CPU. Ignored where there is no GPU: `scripts/gpu-check` runs
+//! them with `--ignored gpu::`.
 
 mod attention;
 mod model;
@@ -15,7 +16,10 @@ fn gpu() -> Device {
 
 /// Numbers in [-1, 1) on the CPU, in f32.
 fn random(stream: u32, shape: &[usize]) -> Tensor {
-    Tensor::from_vec(uniform_weights(11, stream, shape.iter().product(), 1.0), shape, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap()
+    Tensor::from_vec(uniform_weights(11, stream, shape.iter().product(), 1.0), shape, &Device::Cpu)
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap()
 }
 
 /// The same numbers on the GPU in `dtype`.

@@ -1,4 +1,5 @@
-//! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says of it.
+//! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says
+//! of it.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::PolicyLoss;
@@ -7,8 +8,8 @@ use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, Sampling, ThreadPool, generate};
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, StepTotals,
-    policy_gradient,
+    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
+    StepTotals, policy_gradient,
 };
 
 use super::assert_close;
@@ -29,12 +30,15 @@ fn configs() -> [ModelConfig; 3] {
     [check("Qwen3ForCausalLM", 32, false), check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true)]
 }
 
-/// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every device.
+/// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every
+/// device.
 fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
     let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
     let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
         let factor = if name.contains("embed") || name.contains("lm_head") { 8.0 } else { 1.5 };
-        let noise = super::random(100 + stream as u32, tensor.dims()).affine(if name.contains("bias") { 0.3 } else { 0.0 }, 0.0).unwrap();
+        let noise = super::random(100 + stream as u32, tensor.dims())
+            .affine(if name.contains("bias") { 0.3 } else { 0.0 }, 0.0)
+            .unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
     let weights = Weights::from_tensors(tensors, "test");
@@ -56,17 +60,29 @@ fn sampled(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Comple
     generate(model, Adapters::On, &requests(), &sampling, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap()
 }
 
-fn gradient(model: &Decoder, engine: &Engine, completions: &[Vec<Completion>], recompute: bool) -> (Tensor, PolicyStatistics, Applied) {
+fn gradient(
+    model: &Decoder,
+    engine: &Engine,
+    completions: &[Vec<Completion>],
+    recompute: bool,
+) -> (Tensor, PolicyStatistics, Applied) {
     let requests = requests();
     let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
     for (request, completions) in requests.iter().zip(completions) {
         let sample = |(index, completion)| PolicySample::on_policy(completion, [1.0, -0.7, 0.2, -0.5][index % 4]);
-        groups.push(PolicyGroup { prompt: (&request.prompt).into(), samples: completions.iter().enumerate().map(sample).collect() });
+        groups.push(PolicyGroup {
+            prompt: (&request.prompt).into(),
+            samples: completions.iter().enumerate().map(sample).collect(),
+        });
     }
-    let totals = StepTotals { sequences: 48, tokens: completions.iter().flatten().map(|completion| completion.token_ids.len()).sum() };
+    let totals = StepTotals {
+        sequences: 48,
+        tokens: completions.iter().flatten().map(|completion| completion.token_ids.len()).sum(),
+    };
     let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
-    let (gradients, statistics) = policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
+    let (gradients, statistics) =
+        policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
     let settings = OptimizerSettings { weight_decay: 0.01, ..OptimizerSettings::PLAIN };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
@@ -82,7 +98,8 @@ fn a_whole_step_agrees() {
         for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
-            let (found, statistics, Applied::Moved { grad_norm, .. }) = gradient(&there, &gpu, &completions, recompute) else {
+            let (found, statistics, Applied::Moved { grad_norm, .. }) = gradient(&there, &gpu, &completions, recompute)
+            else {
                 panic!("the GPU's gradient is not finite")
             };
             let (expected, expected_statistics, _) = gradient(&here, &cpu, &completions, recompute);
@@ -91,7 +108,10 @@ fn a_whole_step_agrees() {
                 let part = |flat: &Tensor| flat.narrow(0, slot.offset, slot.range().len()).unwrap();
                 assert_close(&slot.name, &part(&found), &part(&expected), 1e-4);
             }
-            assert!((statistics.loss - expected_statistics.loss).abs() < 1e-5 && statistics.rows == expected_statistics.rows);
+            assert!(
+                (statistics.loss - expected_statistics.loss).abs() < 1e-5
+                    && statistics.rows == expected_statistics.rows
+            );
             assert!((statistics.entropy / expected_statistics.entropy - 1.0).abs() < 1e-5);
             assert_close("weights after the step", there.parameters().flat(), here.parameters().flat(), 1e-4);
         }
@@ -105,7 +125,8 @@ fn rollouts_agree() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
         for temperature in [1.0, 0.0] {
-            let [found, expected] = [&gpu, &cpu].map(|engine| sampled(&model(&config, LORA, engine), engine, temperature));
+            let [found, expected] =
+                [&gpu, &cpu].map(|engine| sampled(&model(&config, LORA, engine), engine, temperature));
             let pairs = || found.iter().flatten().zip(expected.iter().flatten());
             let same = pairs().filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop).count();
             println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
@@ -117,8 +138,9 @@ fn rollouts_agree() {
     }
 }
 
-/// What the sampler recorded is what training computes: within 1e-4 in f32; in bf16, with distributions as sharp as here, 0.03 on average (models of
-/// real shapes are measured by `bench gpu` and recorded at every step of a run). Sampled again, a rollout is the same.
+/// What the sampler recorded is what training computes: within 1e-4 in f32; in bf16, with distributions as sharp as
+/// here, 0.03 on average (models of real shapes are measured by `bench gpu` and recorded at every step of a run).
+/// Sampled again, a rollout is the same.
 #[test]
 #[ignore = "needs a GPU"]
 fn rollout_and_training_agree() {

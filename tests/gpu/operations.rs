@@ -7,7 +7,9 @@ use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
 use grpo_tui::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all};
+use grpo_tui::kernels::rope::{
+    Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+};
 use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
 
@@ -15,7 +17,8 @@ use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
 
 const NUMBER_TYPES: [DType; 2] = [DType::F32, DType::BF16];
 
-/// Fills and frees memory of about the size that a kernel's result takes next, so that what a kernel leaves out shows as NaN.
+/// Fills and frees memory of about the size that a kernel's result takes next, so that what a kernel leaves out shows
+/// as NaN.
 fn poison(count: usize) {
     for dtype in NUMBER_TYPES {
         let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(dtype).unwrap();
@@ -39,7 +42,8 @@ fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
 fn rms_norm_agrees() {
     for dtype in NUMBER_TYPES {
         for (rows, width) in [(1, 8), (5, 40), (3, 7), (300, 24), (64, 4096), (2, 10_000)] {
-            let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] = [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
+            let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] =
+                [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
             let (weight_cpu, weight) = pair(2, &[width], dtype);
             poison(rows * width);
             let y = rms_norm(&x, &weight, 1e-6).unwrap();
@@ -70,7 +74,12 @@ fn a_stream_in_f32_agrees() {
         let [(seed_cpu, seed), (addend_cpu, addend)] = [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
         let (weight_cpu, weight) = pair(2, &[width], DType::BF16);
         let half = tolerance(DType::BF16);
-        assert_close("norm", &rms_norm(&x, &weight, 1e-6).unwrap(), &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        assert_close(
+            "norm",
+            &rms_norm(&x, &weight, 1e-6).unwrap(),
+            &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(),
+            half,
+        );
         poison(rows * width);
         let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
         let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
@@ -101,17 +110,30 @@ fn rotary_positions_agree() {
             let table = RopeTable::new(90, dimension, 1e4, DType::F32, &gpu()).unwrap();
             for normed in [true, false] {
                 let on_cpu = normed.then_some((&query_norm.0, &key_norm.0));
-                let context_cpu = QueryKeyContext { heads, norms: on_cpu, epsilon: 1e-6, positions: &positions_cpu, table: &table_cpu };
+                let context_cpu = QueryKeyContext {
+                    heads,
+                    norms: on_cpu,
+                    epsilon: 1e-6,
+                    positions: &positions_cpu,
+                    table: &table_cpu,
+                };
                 let on_device = normed.then_some((&query_norm.1, &key_norm.1));
-                let context = QueryKeyContext { heads, norms: on_device, epsilon: 1e-6, positions: &positions, table: &table };
+                let context =
+                    QueryKeyContext { heads, norms: on_device, epsilon: 1e-6, positions: &positions, table: &table };
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
                 assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
                 poison(packed.elem_count());
                 let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
-                let (dx_cpu, dq_cpu, dk_cpu) = query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
+                let (dx_cpu, dq_cpu, dk_cpu) =
+                    query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
                 assert_close("rope backward", &dx, &dx_cpu, tolerance(dtype));
-                assert_close("rope backward alone", &query_key_rope_backward(&seed, &packed, context).unwrap(), &dx, 0.0);
+                assert_close(
+                    "rope backward alone",
+                    &query_key_rope_backward(&seed, &packed, context).unwrap(),
+                    &dx,
+                    0.0,
+                );
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
                 assert_close("key norm", &dk, &dk_cpu, 1e-5);
             }
@@ -141,7 +163,8 @@ fn the_gated_activation_agrees() {
 fn embeddings_agree() {
     for dtype in NUMBER_TYPES {
         for (vocabulary, count, width) in [(5, 9, 3), (11, 400, 24), (700, 50, 600), (3000, 2, 4096)] {
-            let ((table_cpu, table), token_ids) = (pair(1, &[vocabulary, width], dtype), ids(count, vocabulary as u32, 3));
+            let ((table_cpu, table), token_ids) =
+                (pair(1, &[vocabulary, width], dtype), ids(count, vocabulary as u32, 3));
             let (seed_cpu, seed) = pair(2, &[count, width], dtype);
             let ids_cpu = Tensor::new(token_ids.as_slice(), &Device::Cpu).unwrap();
             let rows = embedding(&table, &ids_cpu.to_device(&gpu()).unwrap()).unwrap();
@@ -163,12 +186,19 @@ fn embeddings_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn gradients_add_up_at_their_place() {
-    for (target_type, addend_type) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16)] {
+    for (target_type, addend_type) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16)]
+    {
         for (first, count) in [(0, 1), (0, 4096), (1, 1003), (3, 5), (4, 70_001)] {
-            let ((flat_cpu, flat), (addend_cpu, addend)) = (pair(1, &[first + count + 9], target_type), pair(2, &[count], addend_type));
+            let ((flat_cpu, flat), (addend_cpu, addend)) =
+                (pair(1, &[first + count + 9], target_type), pair(2, &[count], addend_type));
             accumulate(&flat.narrow(0, first, count).unwrap(), &addend).unwrap();
             accumulate(&flat_cpu.narrow(0, first, count).unwrap(), &addend_cpu).unwrap();
-            assert_close("accumulate", &flat, &flat_cpu, if target_type == DType::F32 { 1e-7 } else { tolerance(target_type) });
+            assert_close(
+                "accumulate",
+                &flat,
+                &flat_cpu,
+                if target_type == DType::F32 { 1e-7 } else { tolerance(target_type) },
+            );
         }
     }
     assert!(accumulate(&on_gpu(&random(1, &[4]), DType::BF16), &on_gpu(&random(1, &[4]), DType::F32)).is_err());
@@ -183,8 +213,15 @@ fn adamw_agrees() {
         let moments = Tensor::zeros(2 * count, DType::F32, &gpu()).unwrap();
         let working = Tensor::zeros(count, DType::BF16, &gpu()).unwrap();
         for update in 1..4 {
-            let step =
-                AdamWStep { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, gradient_scale: 0.3, update };
+            let step = AdamWStep {
+                learning_rate: 0.01,
+                beta1: 0.9,
+                beta2: 0.99,
+                epsilon: 1e-8,
+                weight_decay: 0.1,
+                gradient_scale: 0.3,
+                update,
+            };
             // In two stretches, as where norms do not decay.
             for range in [0..count / 3, count / 3..count].into_iter().filter(|range| !range.is_empty()) {
                 let step = AdamWStep { weight_decay: if range.start == 0 { 0.0 } else { 0.1 }, ..step };
@@ -215,7 +252,10 @@ fn log_probs_agree() {
             let found = token_log_probs(&logits, &targets, temperature).unwrap();
             for (found, expected) in found.iter().zip(token_log_probs(&logits_cpu, &targets, temperature).unwrap()) {
                 let near = |a: f32, b: f32| (a - b).abs() <= 2e-6 * b.abs().max(1.0);
-                assert!(near(found.log_prob, expected.log_prob) && near(found.entropy, expected.entropy), "{found:?}, not {expected:?}");
+                assert!(
+                    near(found.log_prob, expected.log_prob) && near(found.entropy, expected.entropy),
+                    "{found:?}, not {expected:?}"
+                );
             }
             let expected = token_log_probs_backward(&logits_cpu, &targets, &weights, temperature).unwrap();
             for dtype in NUMBER_TYPES {
@@ -238,8 +278,9 @@ fn both_devices_draw_the_same_tokens() {
             let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
             // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
-            let uniforms: Vec<f64> =
-                (0..rows as u32).map(|sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 })).collect();
+            let uniforms: Vec<f64> = (0..rows as u32)
+                .map(|sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 }))
+                .collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();
             for (found, expected) in found.iter().zip(sample_tokens(&logits, temperature, &uniforms).unwrap()) {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
@@ -261,10 +302,14 @@ fn the_gpu_sampler_follows_its_distribution() {
     let logits: Vec<f32> = (0..vocabulary).map(|i| -1.1 * (((i * 7919) % vocabulary) as f32 + 1.0).ln()).collect();
     let weights: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
     let total: f64 = weights.iter().sum();
-    let batch = on_gpu(&Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap().repeat((1000, 1)).unwrap(), DType::F32);
+    let batch = on_gpu(
+        &Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap().repeat((1000, 1)).unwrap(),
+        DType::F32,
+    );
     let mut counts = vec![0.0_f64; vocabulary];
     for prompt in 0..draws as u32 / 1000 {
-        let uniforms: Vec<f64> = (0..1000).map(|sample| uniform(42, SampleKey { step: 0, prompt, sample, position: 0 })).collect();
+        let uniforms: Vec<f64> =
+            (0..1000).map(|sample| uniform(42, SampleKey { step: 0, prompt, sample, position: 0 })).collect();
         for drawn in sample_tokens(&batch, 1.0, &uniforms).unwrap() {
             counts[drawn.token_id as usize] += 1.0;
         }
@@ -291,8 +336,12 @@ fn a_sampling_step_moves_its_rows_on() {
     let (vocabulary, most, slots) = (1500_usize, 4_usize, [3_u32, 0, 4]);
     let on_device = |numbers: &[u32], shape: &[usize]| Tensor::from_slice(numbers, shape, &gpu()).unwrap();
     let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &gpu()).unwrap();
-    let settings =
-        SampleSettings { temperature: 0.8, seed: 0x1234_5678_9abc, stop_ids: on_device(&[u32::MAX, 7], &[2]), max_completion_tokens: most };
+    let settings = SampleSettings {
+        temperature: 0.8,
+        seed: 0x1234_5678_9abc,
+        stop_ids: on_device(&[u32::MAX, 7], &[2]),
+        max_completion_tokens: most,
+    };
     let state = SampleState {
         rows: on_device(&[3, 0, 5, 0, 0, 10, 6, 0, 4, 20, 7, 0], &[3, 4]),
         places: on_device(&[2, 0, 1, 2, 1, 2, 2, 2, 3], &[3, 3]),
@@ -336,7 +385,8 @@ fn a_sampling_step_moves_its_rows_on() {
         assert_eq!(state.done.to_vec1::<u32>().unwrap(), ended, "step {step}");
         let (table, lengths) = (state.rows.to_vec2::<u32>().unwrap(), state.lengths.to_vec1::<u32>().unwrap());
         let (newest, positions) = (state.newest.to_vec1::<u32>().unwrap(), state.positions.to_vec1::<u32>().unwrap());
-        let (token_ids, log_probs) = (state.token_ids.to_vec2::<u32>().unwrap(), state.log_probs.to_vec2::<f32>().unwrap());
+        let (token_ids, log_probs) =
+            (state.token_ids.to_vec2::<u32>().unwrap(), state.log_probs.to_vec2::<f32>().unwrap());
         for (row, drawn) in drawn.iter().enumerate() {
             let (slot, count) = (slots[row] as usize, drawn.len());
             assert_eq!((lengths[slot], table[row][3]), (count as u32, count as u32));
@@ -346,11 +396,17 @@ fn a_sampling_step_moves_its_rows_on() {
             for (place, &(token_id, log_prob)) in drawn.iter().enumerate() {
                 assert_eq!(token_ids[slot][place], token_id, "step {step}, row {row}, token {place}");
                 let found = log_probs[slot][place];
-                assert!((found - log_prob).abs() < 2e-6 || found.is_nan() && log_prob.is_nan(), "{found}, not {log_prob}");
+                assert!(
+                    (found - log_prob).abs() < 2e-6 || found.is_nan() && log_prob.is_nan(),
+                    "{found}, not {log_prob}"
+                );
             }
         }
     }
-    assert!(ended.contains(&done::NOT_FINITE) && ended.contains(&done::STOPPED) && ended.contains(&done::FULL), "{ended:?}");
+    assert!(
+        ended.contains(&done::NOT_FINITE) && ended.contains(&done::STOPPED) && ended.contains(&done::FULL),
+        "{ended:?}"
+    );
 }
 
 #[test]

@@ -14,7 +14,8 @@ use super::plain;
 const HEADS: Heads = Heads { query: 4, key_value: 2, dimension: 6 };
 
 fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
-    let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
+    let difference =
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
     assert!(difference < tolerance, "{name}: {difference}");
 }
 
@@ -23,8 +24,12 @@ fn rms_norm_matches() {
     let (x, weight, seed) = (random(1, &[3, 7]), random(2, &[7]), random(3, &[3, 7]));
     let y = rms_norm(&x, &weight, 1e-6).unwrap();
     close("rms_norm", &y, &plain::rms_norm(&x, &weight, 1e-6), 1e-12);
-    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap(), |x| seeded(&rms_norm(x, &weight, 1e-6).unwrap(), &seed));
-    check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| seeded(&rms_norm(&x, w, 1e-6).unwrap(), &seed));
+    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap(), |x| {
+        seeded(&rms_norm(x, &weight, 1e-6).unwrap(), &seed)
+    });
+    check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| {
+        seeded(&rms_norm(&x, w, 1e-6).unwrap(), &seed)
+    });
 }
 
 #[test]
@@ -42,11 +47,22 @@ fn query_key_rope_matches() {
     let (query_norm, key_norm) = (random(3, &[HEADS.dimension]), random(4, &[HEADS.dimension]));
     let positions = Tensor::new(&[0_u32, 5, 11], &Device::Cpu).unwrap();
     let forward = |packed: &Tensor, query: &Tensor, key: &Tensor| {
-        let context = QueryKeyContext { heads: HEADS, norms: Some((query, key)), epsilon: 1e-6, positions: &positions, table: &table };
+        let context = QueryKeyContext {
+            heads: HEADS,
+            norms: Some((query, key)),
+            epsilon: 1e-6,
+            positions: &positions,
+            table: &table,
+        };
         query_key_rope(packed, context).unwrap()
     };
-    let context =
-        QueryKeyContext { heads: HEADS, norms: Some((&query_norm, &key_norm)), epsilon: 1e-6, positions: &positions, table: &table };
+    let context = QueryKeyContext {
+        heads: HEADS,
+        norms: Some((&query_norm, &key_norm)),
+        epsilon: 1e-6,
+        positions: &positions,
+        table: &table,
+    };
     let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
     check("packed", &packed, &dx, |x| seeded(&forward(x, &query_norm, &key_norm), &seed));
     check("query norm", &query_norm, &dq, |w| seeded(&forward(&packed, w, &key_norm), &seed));
@@ -69,7 +85,9 @@ fn segment_attention_matches() {
     let (packed, seed) = (random(1, &[11, HEADS.row_width()]), random(2, &[11, HEADS.query_width()]));
     let segments_of_batch = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
     let y = segment_attention(&packed, HEADS, &segments_of_batch).unwrap();
-    for (start, rows) in [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])] {
+    for (start, rows) in
+        [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])]
+    {
         let rows: Vec<u32> = rows;
         let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
         let expected = plain::attention(&own, HEADS);
@@ -91,10 +109,13 @@ fn embedding_adds_up_repeated_ids() {
 
 #[test]
 fn log_probs_match() {
-    let (logits, targets, weights) = (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
+    let (logits, targets, weights) =
+        (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
     for temperature in [1.0, 0.6] {
         let probabilities = plain::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap()).to_vec2::<f64>().unwrap();
-        for ((token, row), &target) in token_log_probs(&logits, &targets, temperature).unwrap().iter().zip(&probabilities).zip(&targets) {
+        for ((token, row), &target) in
+            token_log_probs(&logits, &targets, temperature).unwrap().iter().zip(&probabilities).zip(&targets)
+        {
             assert!((f64::from(token.log_prob) - row[target as usize].ln()).abs() < 1e-6);
             let entropy: f64 = row.iter().map(|p| -p * p.ln()).sum();
             assert!((f64::from(token.entropy) - entropy).abs() < 1e-6);

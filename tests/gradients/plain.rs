@@ -1,4 +1,5 @@
-//! The decoder once more, in candle's plain differentiable operations on its tape: slow, short, and the oracle for ours.
+//! The decoder once more, in candle's plain differentiable operations on its tape: slow, short, and the oracle for
+//! ours.
 
 use std::collections::HashMap;
 
@@ -61,7 +62,8 @@ impl Plain<'_> {
         if let Some(bias) = self.weights.get(&format!("model.layers.{layer}.{part}.bias")) {
             y = y.broadcast_add(bias).unwrap();
         }
-        let adapter = |which| self.weights.get(&format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"));
+        let adapter =
+            |which| self.weights.get(&format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"));
         match (adapter("A"), adapter("B")) {
             (Some(a), Some(b)) => {
                 let delta = x.matmul(&a.t().unwrap()).unwrap().matmul(&b.t().unwrap()).unwrap();
@@ -78,18 +80,28 @@ impl Plain<'_> {
     /// One sequence -> logits [time, vocabulary].
     pub(super) fn logits(&self, token_ids: &[u32]) -> Tensor {
         let config = self.config;
-        let heads = Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
+        let heads = Heads {
+            query: config.num_attention_heads,
+            key_value: config.num_key_value_heads,
+            dimension: config.head_dim,
+        };
         let time = token_ids.len();
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
-            let heads_of = |part: &str, count: usize| self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap();
+            let heads_of = |part: &str, count: usize| {
+                self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap()
+            };
             let rotated = |part: &str, norm: &str, count: usize| {
                 let x = heads_of(part, count);
                 // Only Qwen3 has norms of heads.
-                let x = if self.weights.contains_key(&name(norm)) { self.norm(&x.contiguous().unwrap(), &name(norm)) } else { x };
+                let x = if self.weights.contains_key(&name(norm)) {
+                    self.norm(&x.contiguous().unwrap(), &name(norm))
+                } else {
+                    x
+                };
                 self.rope(&x).reshape((time, count * heads.dimension)).unwrap()
             };
             let query = rotated("self_attn.q_proj", "self_attn.q_norm", heads.query);

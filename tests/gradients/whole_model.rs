@@ -1,4 +1,5 @@
-//! The whole model: our layer-by-layer gradient against the plain tape and against finite differences; nothing trainable is left out, nothing frozen moves.
+//! The whole model: our layer-by-layer gradient against the plain tape and against finite differences; nothing
+//! trainable is left out, nothing frozen moves.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient,
+    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals,
+    policy_gradient,
 };
 
 use super::finite_differences::{noise, random};
@@ -52,7 +54,9 @@ fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
 }
 
 fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
-    let model = Decoder::new(config, &Weights::from_tensors(weights(config), "test"), trainable, 3, DType::F64, &Device::Cpu).unwrap();
+    let model =
+        Decoder::new(config, &Weights::from_tensors(weights(config), "test"), trainable, 3, DType::F64, &Device::Cpu)
+            .unwrap();
     if matches!(trainable, Trainable::Lora { .. }) {
         // B starts at zero, where A has no gradient: move everything.
         model.parameters().restore(&random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap()).unwrap();
@@ -121,7 +125,11 @@ fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Te
 fn full_gradient_equals_the_tape() {
     for config in families() {
         let model = model(&config, Trainable::Full);
-        let plain = Plain { config: &config, weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(), lora_scale: 0.0 };
+        let plain = Plain {
+            config: &config,
+            weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(),
+            lora_scale: 0.0,
+        };
         let expected = tape_gradients(&plain);
         for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
             compare(&model, &gradient(&model, settings(recompute, micro_batch), threads), &expected);
@@ -169,15 +177,23 @@ fn gradient_equals_finite_differences() {
             plain_loss(&moved)
         };
         let expected = (at(1e-5) - at(-1e-5)) / 2e-5;
-        assert!((gradients[index] - expected).abs() < 1e-7, "parameter {index}: {} by hand, {expected} by differences", gradients[index]);
+        assert!(
+            (gradients[index] - expected).abs() < 1e-7,
+            "parameter {index}: {} by hand, {expected} by differences",
+            gradients[index]
+        );
     }
 }
 
 #[test]
 fn one_step_moves_everything_trainable_and_nothing_frozen() {
-    let both = |config: ModelConfig| [(config.clone(), Trainable::Full), (config, Trainable::Lora { rank: 2, alpha: 4.0 })];
+    let both =
+        |config: ModelConfig| [(config.clone(), Trainable::Full), (config, Trainable::Lora { rank: 2, alpha: 4.0 })];
     for (config, trainable) in families().into_iter().flat_map(both) {
-        let weights = Weights::from_tensors(weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())), "test");
+        let weights = Weights::from_tensors(
+            weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())),
+            "test",
+        );
         let model = Decoder::new(&config, &weights, trainable, 3, DType::F32, &Device::Cpu).unwrap();
         if matches!(trainable, Trainable::Lora { .. }) {
             let start = random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap();

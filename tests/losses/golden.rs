@@ -1,4 +1,5 @@
-//! Losses, KL terms, advantages and two whole steps of a sync interval against JAX's numbers (scripts/golden/policy_losses.py).
+//! Losses, KL terms, advantages and two whole steps of a sync interval against JAX's numbers
+//! (scripts/golden/policy_losses.py).
 
 use candle_core::{DType, Device};
 use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
@@ -8,8 +9,8 @@ use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms, StepTotals,
-    completion_log_probs, policy_gradient, sequence_loss,
+    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms,
+    StepTotals, completion_log_probs, policy_gradient, sequence_loss,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -50,8 +51,11 @@ fn losses_and_their_gradients() {
         let totals = StepTotals { sequences: read(&case["totals"][0]), tokens: read(&case["totals"][1]) };
         let off_policy = case["settings"]["off_policy"].as_bool().unwrap();
         let mut loss = 0.0;
-        for (sequence, expected) in case["sequences"].as_array().unwrap().iter().zip(read::<Vec<Vec<f64>>>(&case["weights"])) {
-            let [log_probs, old, reference] = ["log_probs", "old", "reference"].map(|name| read::<Vec<f32>>(&sequence[name]));
+        for (sequence, expected) in
+            case["sequences"].as_array().unwrap().iter().zip(read::<Vec<Vec<f64>>>(&case["weights"]))
+        {
+            let [log_probs, old, reference] =
+                ["log_probs", "old", "reference"].map(|name| read::<Vec<f32>>(&sequence[name]));
             let terms = SequenceTerms {
                 log_probs: &log_probs,
                 old: off_policy.then_some(&old),
@@ -70,7 +74,11 @@ fn losses_and_their_gradients() {
             );
         }
         let expected = number(&case["loss"]);
-        assert!((loss - expected).abs() <= 1e-12 + 1e-10 * expected.abs(), "{}: {loss}, expected {expected}", case["settings"]);
+        assert!(
+            (loss - expected).abs() <= 1e-12 + 1e-10 * expected.abs(),
+            "{}: {loss}, expected {expected}",
+            case["settings"]
+        );
     }
     assert!(low > 20 && high > 20, "clips and caps were active: {low} and {high}");
 }
@@ -88,34 +96,54 @@ fn advantages_and_the_share_of_mixed_groups() {
             );
         }
     }
-    let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), signal: group_signal(&rewards, false, false), rewards };
-    let signal = Signal { groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(), ..Signal::default() };
+    let group = |rewards: Vec<f64>| GroupOutcome {
+        prompt_id: String::new(),
+        signal: group_signal(&rewards, false, false),
+        rewards,
+    };
+    let signal = Signal {
+        groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(),
+        ..Signal::default()
+    };
     for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"]) {
         let size: usize = size.parse().unwrap();
         // A report estimates half the group size that it is told.
-        let settings = SignalSettings { completions_per_prompt: 2 * size, prompt_groups_per_step: 8, max_completion_tokens: 64 };
-        let found = judge(&signal, &settings).other_group_sizes.into_iter().find(|other| other.completions_per_prompt == size).unwrap();
+        let settings =
+            SignalSettings { completions_per_prompt: 2 * size, prompt_groups_per_step: 8, max_completion_tokens: 64 };
+        let found = judge(&signal, &settings)
+            .other_group_sizes
+            .into_iter()
+            .find(|other| other.completions_per_prompt == size)
+            .unwrap();
         assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
     }
 }
 
-/// Two steps of an interval: the first is on-policy, the second has its old log-probs from a forward before the first moved anything.
+/// Two steps of an interval: the first is on-policy, the second has its old log-probs from a forward before the first
+/// moved anything.
 #[test]
 fn a_sync_interval_of_two_steps() {
     let source = find_model(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/tied")).unwrap();
     let weights = Weights::open(&source).unwrap();
-    let decoder = |trainable| Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap();
+    let decoder =
+        |trainable| Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap();
     let threads = ThreadPool::new(1).unwrap();
     for case in golden()["intervals"].as_array().unwrap() {
         let (model, reference) = (decoder(Trainable::Full), decoder(Trainable::Frozen));
         let loss = settings(&case["settings"]);
         let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 30, recompute: false };
-        let mut steps: Vec<Vec<PolicyGroup<'_>>> =
-            case["groups"].as_array().unwrap().iter().map(|groups| groups.as_array().unwrap().iter().map(group).collect()).collect();
+        let mut steps: Vec<Vec<PolicyGroup<'_>>> = case["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|groups| groups.as_array().unwrap().iter().map(group).collect())
+            .collect();
         for groups in &mut steps {
             let found = completion_log_probs(&reference, Adapters::Off, groups, &settings, &threads).unwrap();
             let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
-            samples.zip(found.into_iter().flatten()).for_each(|(sample, found)| sample.reference_log_probs = Some(found));
+            samples
+                .zip(found.into_iter().flatten())
+                .for_each(|(sample, found)| sample.reference_log_probs = Some(found));
         }
         let old = completion_log_probs(&model, Adapters::Off, &steps[1], &settings, &threads).unwrap();
         let samples = steps[1].iter_mut().flat_map(|group| &mut group.samples);
@@ -137,9 +165,14 @@ fn a_sync_interval_of_two_steps() {
         .unwrap();
         for (groups, expected) in steps.iter().zip(case["steps"].as_array().unwrap()) {
             let samples = || groups.iter().flat_map(|group| &group.samples);
-            let totals = StepTotals { sequences: samples().count(), tokens: samples().map(|sample| sample.token_ids.len()).sum() };
+            let totals = StepTotals {
+                sequences: samples().count(),
+                tokens: samples().map(|sample| sample.token_ids.len()).sum(),
+            };
             let (gradients, statistics) = policy_gradient(&model, groups, totals, &settings, &threads).unwrap();
-            let Applied::Moved { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap() else { panic!("{case}") };
+            let Applied::Moved { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap() else {
+                panic!("{case}")
+            };
             let (loss, norm) = (number(&expected["loss"]), number(&expected["grad_norm"]));
             let name = &case["settings"]["policy_loss"];
             assert!((statistics.loss - loss).abs() < 2e-5, "{name}: loss {}, expected {loss}", statistics.loss);
@@ -152,8 +185,13 @@ fn a_sync_interval_of_two_steps() {
             if found.rank() == 2 {
                 found = found.get(7).unwrap();
             }
-            let worst =
-                found.to_vec1::<f32>().unwrap().iter().zip(read::<Vec<f32>>(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let worst = found
+                .to_vec1::<f32>()
+                .unwrap()
+                .iter()
+                .zip(read::<Vec<f32>>(expected))
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
             // Two updates of 3e-3 each moved them.
             assert!(worst < 2e-5, "{} {name}: off by {worst}", case["settings"]["policy_loss"]);
         }

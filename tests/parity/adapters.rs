@@ -26,7 +26,8 @@ fn adapted(base: &Path, adapter: &Path) -> Result<Decoder, String> {
     let source = find_model(base.to_str().unwrap()).unwrap();
     let weights = Weights::open(&source).unwrap();
     let adapter = PeftAdapter::read(adapter).map_err(|error| error.to_string())?;
-    let model = Decoder::new(&source.config().unwrap(), &weights, adapter.trainable(), 5, DType::F32, &Device::Cpu).unwrap();
+    let model =
+        Decoder::new(&source.config().unwrap(), &weights, adapter.trainable(), 5, DType::F32, &Device::Cpu).unwrap();
     adapter.apply(model.parameters()).map_err(|error| error.to_string())?;
     Ok(model)
 }
@@ -63,7 +64,10 @@ fn merged_matrices_are_those_of_peft() {
             let numbers = merged[tensor].flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
             let found = [numbers.iter().sum::<f64>(), numbers.iter().map(|number| number.abs()).sum()];
             for (found, expected) in found.into_iter().zip(sums.as_array().unwrap()) {
-                assert!((found - expected.as_f64().unwrap()).abs() < 1e-4, "{name}, {tensor}: {found} here, {expected} in PEFT");
+                assert!(
+                    (found - expected.as_f64().unwrap()).abs() < 1e-4,
+                    "{name}, {tensor}: {found} here, {expected} in PEFT"
+                );
             }
         }
     }
@@ -81,7 +85,9 @@ fn an_export_has_the_names_and_shapes_of_peft() {
     for name in ["peft-all-linear", "peft-rslora"] {
         let folder = golden_folder().join(name);
         let model = adapted(&base_of(name), &folder).unwrap();
-        let Trainable::Lora { rank, alpha } = PeftAdapter::read(&folder).unwrap().trainable() else { panic!("{name} is an adapter") };
+        let Trainable::Lora { rank, alpha } = PeftAdapter::read(&folder).unwrap().trainable() else {
+            panic!("{name} is an adapter")
+        };
         let out = work.path().join(name);
         export_adapter(&out, model.parameters(), "base", rank, alpha).unwrap();
         assert_eq!(shapes(&out), shapes(&folder), "{name}");
@@ -110,7 +116,8 @@ fn changed(work: &Path, name: &str, change: impl FnOnce(&mut BTreeMap<String, Te
 #[test]
 fn other_spellings_of_the_names_read_the_same() {
     let name = "peft-subset";
-    let expected = adapted(&base_of(name), &golden_folder().join(name)).unwrap().parameters().flat().to_vec1::<f32>().unwrap();
+    let expected =
+        adapted(&base_of(name), &golden_folder().join(name)).unwrap().parameters().flat().to_vec1::<f32>().unwrap();
     let spellings: [fn(&str) -> String; 3] = [
         |name| name.replace("base_model.model.", ""),
         |name| name.replace(".weight", ".default.weight"),
@@ -139,8 +146,12 @@ fn an_adapter_that_does_not_fit_is_refused_with_its_file() {
     };
     let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     check(&["adapter_model.safetensors", query, "incomplete"], &|tensors, _| drop(tensors.remove(query)));
-    check(&[query, "[32, 5]", "`r` = 3", "different adapters"], &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((32, 5)))));
-    check(&[query, "[48, 3]", "[32, 3]", "another base model"], &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((48, 3)))));
+    check(&[query, "[32, 5]", "`r` = 3", "different adapters"], &|tensors, _| {
+        drop(tensors.insert(query.to_owned(), zeros((32, 5))))
+    });
+    check(&[query, "[48, 3]", "[32, 3]", "another base model"], &|tensors, _| {
+        drop(tensors.insert(query.to_owned(), zeros((48, 3))))
+    });
     check(&["layers.9", "does not exist in this model"], &|tensors, _| {
         drop(tensors.insert(query.replace("layers.1", "layers.9"), zeros((32, 3))))
     });
@@ -149,7 +160,10 @@ fn an_adapter_that_does_not_fit_is_refused_with_its_file() {
     });
     check(&["adapter_config.json", "`use_dora` = true"], &|_, config| config["use_dora"] = true.into());
     let absent = PeftAdapter::read(Path::new("/nonexistent")).unwrap_err().to_string();
-    assert!(absent.contains("/nonexistent/adapter_config.json") && absent.contains("contains adapter_config.json"), "{absent}");
+    assert!(
+        absent.contains("/nonexistent/adapter_config.json") && absent.contains("contains adapter_config.json"),
+        "{absent}"
+    );
     let work = tempfile::tempdir().unwrap();
     let folder = changed(work.path(), name, |_, _| {});
     let file = folder.join("adapter_model.safetensors");

@@ -1,4 +1,5 @@
-//! Our decoder against transformers' logits, tiny checkpoint by tiny checkpoint: each sequence alone, all packed in one batch, and decoded with the caches.
+//! Our decoder against transformers' logits, tiny checkpoint by tiny checkpoint: each sequence alone, all packed in one
+//! batch, and decoded with the caches.
 
 use std::path::PathBuf;
 
@@ -147,7 +148,11 @@ fn greedy_decoding_equals_that_of_transformers() {
         let expected: Vec<f32> = serde_json::from_value(read("log_probs")).unwrap();
         for completion in decode(&golden.decoder(), &prompt, 0.0, expected.len(), 3) {
             assert_eq!(completion.token_ids, expected_ids, "{}", golden.name);
-            assert_close(&format!("{}, decoded", golden.name), &[completion.log_probs], std::slice::from_ref(&expected));
+            assert_close(
+                &format!("{}, decoded", golden.name),
+                &[completion.log_probs],
+                std::slice::from_ref(&expected),
+            );
         }
     }
 }
@@ -160,7 +165,11 @@ fn recorded_log_probs_are_those_of_transformers() {
             for completion in decode(&model, sequence, 1.0, 1, 8) {
                 let (token, recorded) = (completion.token_ids[0], completion.log_probs[0]);
                 let expected = log_softmax(expected.last().unwrap(), token);
-                assert!((recorded - expected).abs() < TOLERANCE, "{}: token {token}: {recorded} here, {expected}", golden.name);
+                assert!(
+                    (recorded - expected).abs() < TOLERANCE,
+                    "{}: token {token}: {recorded} here, {expected}",
+                    golden.name
+                );
             }
         }
     }

@@ -41,7 +41,10 @@ fn expected(golden: &Golden) -> (&[u32], Vec<f32>) {
 
 fn assert_near(name: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{name}");
-    assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < TOLERANCE), "{name}: {found:?} instead of {expected:?}");
+    assert!(
+        found.iter().zip(expected).all(|(a, b)| (a - b).abs() < TOLERANCE),
+        "{name}: {found:?} instead of {expected:?}"
+    );
 }
 
 #[test]
@@ -63,7 +66,9 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
 
         let out = work.path().join(name);
         let export = |flags: &[&str], out: &Path| {
-            model(&[&["export", "--model", text(&base), "--adapter", text(&adapter), "--out", text(out)], flags].concat())
+            model(
+                &[&["export", "--model", text(&base), "--adapter", text(&adapter), "--out", text(out)], flags].concat(),
+            )
         };
         assert!(export(&["--merged"], &out).status.success());
         assert_near(name, &printed_log_probs(&[text(&out)], sequence), &expected);
@@ -111,7 +116,8 @@ fn a_merged_export_keeps_the_element_type_of_its_base() {
     assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
     let tensors = |folder: &Path| find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
     let described = |folder: &Path| {
-        let mut tensors: Vec<_> = tensors(folder).into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect();
+        let mut tensors: Vec<_> =
+            tensors(folder).into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect();
         tensors.sort();
         tensors
     };
@@ -129,7 +135,11 @@ fn a_run_with_adapters_exports_its_own() {
     let config: Value = serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(config["base_model_name_or_path"], "tiny");
     let ids = [5, 300, 17, 9, 600, 2];
-    assert_near("the run's adapter", &printed_log_probs(&["tiny", "--adapter", text(&out)], &ids), &printed_log_probs(&[&reference], &ids));
+    assert_near(
+        "the run's adapter",
+        &printed_log_probs(&["tiny", "--adapter", text(&out)], &ids),
+        &printed_log_probs(&[&reference], &ids),
+    );
 }
 
 /// A run of all weights has f32 in its checkpoints, whatever its base is stored in.
@@ -137,14 +147,19 @@ fn a_run_with_adapters_exports_its_own() {
 fn what_a_run_of_all_weights_leaves_is_a_model() {
     let work = tempfile::tempdir().unwrap();
     let base = golden_folder().join("multi-query-bfloat16");
-    let run = crate::training::small_task::create(work.path(), &[&format!("base_model={}", text(&base)), "lora_rank=0"]);
+    let run =
+        crate::training::small_task::create(work.path(), &[&format!("base_model={}", text(&base)), "lora_rank=0"]);
     let checkpoint = grpo_tui::run::checkpoint_path(run.path(), 0);
     std::fs::create_dir_all(&checkpoint).unwrap();
     let source = find_model(text(&base)).unwrap();
     let stored = Weights::open(&source).unwrap().stored(&source.config().unwrap()).unwrap();
     let tensors: Vec<_> = stored.iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap())).collect();
-    safetensors::serialize_to_file(tensors.iter().map(|(name, tensor)| (name, tensor)), None, &checkpoint.join("model.safetensors"))
-        .unwrap();
+    safetensors::serialize_to_file(
+        tensors.iter().map(|(name, tensor)| (name, tensor)),
+        None,
+        &checkpoint.join("model.safetensors"),
+    )
+    .unwrap();
     std::fs::write(checkpoint.join("trainer.json"), "{}").unwrap();
     let reference = format!("{}@0", text(run.path()));
     let types = |folder: &Path| {
@@ -187,7 +202,12 @@ fn inspect_counts_what_the_headers_hold() {
         let uses = &document["memory_by_use"]["cpu"];
         assert!(uses["lora"].as_u64() > uses["lora_recomputed"].as_u64(), "{uses}");
         let kinds = document["tensors"].as_array().unwrap();
-        assert_eq!(kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(), entries.len() as u64, "{}", golden.name);
+        assert_eq!(
+            kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(),
+            entries.len() as u64,
+            "{}",
+            golden.name
+        );
         assert_eq!(document["stored"]["files"].as_array().unwrap().len(), files.len());
     }
     let tiny = model(&["inspect", "tiny"]);
@@ -203,29 +223,46 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     };
     let tied = golden_folder().join("tied");
-    check(&["log-probs", text(&tied), "--token-ids", "1,128"], 2, "128 is outside the model's vocabulary; its ids are 0 to 127");
+    check(
+        &["log-probs", text(&tied), "--token-ids", "1,128"],
+        2,
+        "128 is outside the model's vocabulary; its ids are 0 to 127",
+    );
     check(&["log-probs", text(&tied), "--token-ids", "1,x"], 2, "invalid value 'x'");
     let long = vec!["1"; 257].join(",");
     check(&["log-probs", text(&tied), "--token-ids", &long], 2, "257 tokens are more than the model's 256 positions");
-    check(&["export", "--model", text(&tied), "--out", "/tmp/never-made"], 2, "name one with --adapter, or add --merged");
+    check(
+        &["export", "--model", text(&tied), "--out", "/tmp/never-made"],
+        2,
+        "name one with --adapter, or add --merged",
+    );
     check(&["inspect", "no-such-model"], 1, "`no-such-model` was not found");
     let adapter = golden_folder().join("peft-subset");
     let other = golden_folder().join("grouped-untied");
-    check(&["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"], 1, "it belongs to another base model");
+    check(
+        &["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"],
+        1,
+        "it belongs to another base model",
+    );
 }
 
 #[cfg(feature = "parity")]
 #[test]
 fn check_compares_with_another_implementation() {
     let tied = golden_folder().join("tied");
-    for arguments in
-        [vec!["check", "tiny"], vec!["check", text(&tied), "--token-ids", "5,9,2,30,11"], vec!["check", "tiny", "--tokens", "7"]]
-    {
+    for arguments in [
+        vec!["check", "tiny"],
+        vec!["check", text(&tied), "--token-ids", "5,9,2,30,11"],
+        vec!["check", "tiny", "--tokens", "7"],
+    ] {
         let output = model(&[arguments.as_slice(), &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&document["ok"], &document["dtype"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
-        assert!(document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4, "{document}");
+        assert!(
+            document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4,
+            "{document}"
+        );
     }
     let words = model(&["check", "tiny"]);
     assert!(String::from_utf8_lossy(&words.stdout).contains("agrees: difference within rounding"));
@@ -236,5 +273,9 @@ fn check_compares_with_another_implementation() {
     };
     check(&["check", "tiny", "--token-ids", "4"], 2, "give two tokens or more");
     check(&["check", "tiny", "--token-ids", "4,5000"], 2, "token 5000 is outside the model's vocabulary");
-    check(&["check", text(&golden_folder().join("llama-biased-sharded")), "--token-ids", "1,2,3"], 1, "there is nothing to compare with");
+    check(
+        &["check", text(&golden_folder().join("llama-biased-sharded")), "--token-ids", "1,2,3"],
+        1,
+        "there is nothing to compare with",
+    );
 }

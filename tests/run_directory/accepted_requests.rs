@@ -20,8 +20,10 @@ fn recorded(run: &RunDirectory) -> Vec<(String, u64)> {
 
 fn promises(run: &RunDirectory) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(run.path().join("control")).unwrap();
-    let mut found: Vec<PathBuf> =
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(".accepted.json")).collect();
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".accepted.json"))
+        .collect();
     found.sort();
     found
 }
@@ -53,7 +55,13 @@ fn what_a_worker_accepted_the_next_one_records_once() {
     assert_eq!(recorded(&run), expected);
     assert_eq!(std::fs::read_dir(run.path().join("control")).unwrap().count(), 0);
     let notes = EventReader::new(&run.events_path()).read().unwrap().events;
-    assert_eq!(notes.iter().filter(|event| matches!(&event.body, EventBody::Note(note) if note.text == "so far so good")).count(), 1);
+    assert_eq!(
+        notes
+            .iter()
+            .filter(|event| matches!(&event.body, EventBody::Note(note) if note.text == "so far so good"))
+            .count(),
+        1
+    );
     drop(begin(&run));
     assert_eq!(recorded(&run).len(), 3);
 }

@@ -16,9 +16,13 @@ fn an_older_run_is_read() {
     let run = made(&root, &Made { set: &["seed=5", "keep_rollouts=300"], ..Made::default() });
     let path = run.path().join("run.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let newer_keys = ["keep_best_by", "keep_rollouts", "threads", "kl_importance", "decay_norms_and_biases", "cispo_cap"];
-    let older: String =
-        text.lines().filter(|line| !newer_keys.iter().any(|key| line.starts_with(key))).map(|line| format!("{line}\n")).collect();
+    let newer_keys =
+        ["keep_best_by", "keep_rollouts", "threads", "kl_importance", "decay_norms_and_biases", "cispo_cap"];
+    let older: String = text
+        .lines()
+        .filter(|line| !newer_keys.iter().any(|key| line.starts_with(key)))
+        .map(|line| format!("{line}\n"))
+        .collect();
     std::fs::write(&path, older.replacen("version = 1", "version = 0", 1)).unwrap();
     let opened = RunDirectory::open(run.path()).unwrap();
     let config = &opened.file().config;
@@ -47,7 +51,10 @@ fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
     let state = RunState::read(run.path()).unwrap();
     assert_eq!((state.skipped, state.gaps, state.unknown, state.last_step), (2, 2, 1, 40));
     let (_, text, _) = runs_command(&root, &["show", run.id()]);
-    assert!(text.contains("0 torn bytes dropped, 2 unreadable lines, 2 events missing, 1 events of a newer kind"), "{text}");
+    assert!(
+        text.contains("0 torn bytes dropped, 2 unreadable lines, 2 events missing, 1 events of a newer kind"),
+        "{text}"
+    );
     let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["log"]["skipped_lines"], 2);
@@ -61,7 +68,10 @@ fn a_run_that_others_may_write_to_is_read_but_not_acted_in() {
     assert!(run.check_private().is_ok());
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
     let error = run.check_private().unwrap_err();
-    assert!(matches!(error, RunError::Loose { mode: 0o770, .. }) && error.to_string().contains("(mode 0770)"), "{error}");
+    assert!(
+        matches!(error, RunError::Loose { mode: 0o770, .. }) && error.to_string().contains("(mode 0770)"),
+        "{error}"
+    );
     let (code, text, _) = runs_command(&root, &["show", run.id()]);
     assert!(code == 0 && text.contains("warning") && text.contains("is writable by other users"), "{text}");
     let (code, _, error) = runs_command(&root, &["remove", run.id(), "--yes"]);

@@ -30,9 +30,17 @@ fn the_runs_command_tells_what_the_files_say() {
         writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
         writer.append(step(1, 0.25)).unwrap();
         writer.append(step(2, f64::NAN)).unwrap();
-        let summary =
-            EvalSummary { n: 50, valid: 0.82, exact: Some(0.8), parse: 0.9, valid_interval: [0.692, 0.902], ..EvalSummary::default() };
-        writer.append(Eval { step: 2, set: "eval".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
+        let summary = EvalSummary {
+            n: 50,
+            valid: 0.82,
+            exact: Some(0.8),
+            parse: 0.9,
+            valid_interval: [0.692, 0.902],
+            ..EvalSummary::default()
+        };
+        writer
+            .append(Eval { step: 2, set: "eval".into(), target: "trained".into(), summary, ..Eval::default() })
+            .unwrap();
         state.status(Status::Running, 2, None).unwrap();
     }
     let broken = root.join("20200101-000000-broken-aaaaaa");
@@ -50,12 +58,21 @@ fn the_runs_command_tells_what_the_files_say() {
 
     let (code, text, _) = runs_command(&root, &["show", run.id()]);
     assert_eq!(code, 0);
-    for expected in ["interrupted, step 2 of 5", ") died", "grpo-tui train --resume", "valid  82.0% [69.2, 90.2]", "checkpoints  none"] {
+    for expected in [
+        "interrupted, step 2 of 5",
+        ") died",
+        "grpo-tui train --resume",
+        "valid  82.0% [69.2, 90.2]",
+        "checkpoints  none",
+    ] {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }
     let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((document["config"]["lora_rank"].as_u64(), document["sources"]["lora_rank"].as_str()), (Some(16), Some("default")));
+    assert_eq!(
+        (document["config"]["lora_rank"].as_u64(), document["sources"]["lora_rank"].as_str()),
+        (Some(16), Some("default"))
+    );
     assert_eq!(document["evals"][0]["summary"]["n"], 50);
 
     assert_eq!(runs_command(&root, &["export", run.id(), "--csv"]).1, "step,reward,seconds\n1,0.25,0.5\n2,,0.5\n");
@@ -103,7 +120,9 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
                 let mut writer = EventWriter::open(&lock).unwrap();
                 // The end of an earlier worker is not this one's.
                 writer.append(end("interrupted")).unwrap();
-                writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
+                writer
+                    .append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() })
+                    .unwrap();
                 writer.append(step(1, 0.25)).unwrap();
                 word.into_iter().for_each(|word| _ = writer.append(end(word)).unwrap());
             }
@@ -115,5 +134,8 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
         }
     }
     let (code, text) = attached(&root, &create(folder.path()));
-    assert!(code == 130 && text.contains("created: no worker yet: start one with grpo-tui train --resume "), "{code}\n{text}");
+    assert!(
+        code == 130 && text.contains("created: no worker yet: start one with grpo-tui train --resume "),
+        "{code}\n{text}"
+    );
 }

@@ -1,4 +1,5 @@
-//! A live run can be asked by several at once, through files; what is malformed, hostile or out of range is refused in words.
+//! A live run can be asked by several at once, through files; what is malformed, hostile or out of range is refused in
+//! words.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome, RequestQueue, RunDirectory, RunError, RunLock,
-    RunState, State, Status, Stop, Verb, Worker, ask, settings,
+    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome, RequestQueue, RunDirectory,
+    RunError, RunLock, RunState, State, Status, Stop, Verb, Worker, ask, settings,
 };
 use serde_json::{Value, json};
 
@@ -179,7 +180,11 @@ fn what_belongs_to_another_user_is_not_taken() {
     std::fs::rename(&request, control.join("a.request.json")).unwrap();
     let answer = || std::fs::read_to_string(control.join("a.answers.jsonl")).unwrap_or_default();
     until("an answer", || answer().ends_with('\n'));
-    assert!(answer().contains("refused") && answer().contains("the request belongs to user 65534, not to user"), "{}", answer());
+    assert!(
+        answer().contains("refused") && answer().contains("the request belongs to user 65534, not to user"),
+        "{}",
+        answer()
+    );
     give(&control);
     let refused = ask_now(&run, &Verb::Pause).unwrap_err().to_string();
     assert!(refused.contains("belongs to user 65534") && !worker.controls().pause_requested(), "{refused}");
@@ -207,7 +212,8 @@ fn parts_are_heard_while_the_work_goes_on() {
             controls.answer(id, &Answer::done("done", Value::Null));
         });
         let sample = Verb::parse("sample", json!({"row": "p", "n": 3}).as_object().unwrap()).unwrap();
-        let answered = ask(run.path(), &sample, LONG, &mut |part| heard.send(part["index"].as_i64().unwrap()).unwrap()).unwrap();
+        let answered =
+            ask(run.path(), &sample, LONG, &mut |part| heard.send(part["index"].as_i64().unwrap()).unwrap()).unwrap();
         assert!(answered.done, "{answered:?}");
     });
 }
@@ -243,9 +249,14 @@ fn what_lies_in_the_folder_is_judged() {
     check("link", &|request| symlink(&secret, request).unwrap(), "cannot be read");
     check("large", &|request| std::fs::write(request, "x".repeat(70_000)).unwrap(), "longer than 65536 bytes");
     check("words", &|request| std::fs::write(request, "please stop").unwrap(), "malformed");
-    check("folder-name", &|request| std::fs::write(request, "{\"id\":\"../x\",\"verb\":\"pause\"}").unwrap(), "letters, digits");
+    check(
+        "folder-name",
+        &|request| std::fs::write(request, "{\"id\":\"../x\",\"verb\":\"pause\"}").unwrap(),
+        "letters, digits",
+    );
     assert!(!worker.controls().pause_requested());
-    let line: Value = serde_json::from_str(&drop_in("a", &|request| _ = std::fs::copy(&secret, request).unwrap())).unwrap();
+    let line: Value =
+        serde_json::from_str(&drop_in("a", &|request| _ = std::fs::copy(&secret, request).unwrap())).unwrap();
     assert_eq!(line, json!({"v": 1, "id": "x", "stage": "accepted", "text": "pauses when the run starts"}));
     assert!(worker.controls().pause_requested());
 }
@@ -265,7 +276,10 @@ fn a_request_reaches_the_worker_that_it_was_made_to_and_no_later_one() {
     std::fs::File::options().write(true).open(&ahead).unwrap().set_modified(soon).unwrap();
     let worker = begin(&run);
     until("the request", || worker.controls().has_request());
-    assert_eq!(worker.controls().take().into_iter().map(|accepted| accepted.verb).collect::<Vec<_>>(), [Verb::Checkpoint]);
+    assert_eq!(
+        worker.controls().take().into_iter().map(|accepted| accepted.verb).collect::<Vec<_>>(),
+        [Verb::Checkpoint]
+    );
     assert!(left.iter().all(|name| !control.join(name).exists()), "{:?}", listing(&run));
 }
 
@@ -359,19 +373,28 @@ fn the_runs_command_asks() {
     let check = |arguments: &[&str], expected: (i32, &str)| {
         let (code, text, error) = program(folder.path(), arguments);
         let told = if code == 0 { &text } else { &error };
-        assert!(code == expected.0 && told.contains(expected.1), "{arguments:?}: {code} {text} {error} lacks {expected:?}");
+        assert!(
+            code == expected.0 && told.contains(expected.1),
+            "{arguments:?}: {code} {text} {error} lacks {expected:?}"
+        );
     };
     check(&["runs", "pause", run.id()], (0, "pauses when the run starts"));
     check(&["runs", "resume", run.id()], (0, "not paused"));
     check(&["runs", "checkpoint", run.id()], (0, ": done\n"));
     check(&["runs", "eval", run.id(), "--timeout", "0"], (0, "runs an eval when the run starts"));
     check(&["runs", "set", run.id(), "temperature=0.5", "max_steps=7"], (0, "sets max_steps = 7, temperature = 0.5"));
-    check(&["runs", "set", run.id(), "temperature=50"], (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"));
+    check(
+        &["runs", "set", run.id(), "temperature=50"],
+        (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"),
+    );
     check(&["runs", "annotate", run.id(), " "], (2, "the note is empty"));
     check(&["runs", "annotate", run.id(), "fine"], (0, "noted"));
     let (_, text, _) = program(folder.path(), &["runs", "checkpoint", run.id(), "--json"]);
     let document: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&document["run"], &document["result"], &document["done"]), (&json!(run.id()), &json!({"step": 3}), &json!(true)));
+    assert_eq!(
+        (&document["run"], &document["result"], &document["done"]),
+        (&json!(run.id()), &json!({"step": 3}), &json!(true))
+    );
     let (code, text, _) = program(folder.path(), &["runs", "stop", run.id(), "--wait", "0"]);
     assert!(code == 1 && text.contains("still active after 0 s"), "{text}");
     serving.join().unwrap();
@@ -387,7 +410,10 @@ fn the_runs_command_asks() {
     let after = RunState::read(run.path()).unwrap();
     assert_eq!(after.notes.last().unwrap().1.text, "kept for the paper");
     let asked = after.controls.last().unwrap();
-    assert_eq!((asked.verb.as_str(), asked.user_id, after.gaps, after.skipped), ("annotate", rustix::process::geteuid().as_raw(), 0, 0));
+    assert_eq!(
+        (asked.verb.as_str(), asked.user_id, after.gaps, after.skipped),
+        ("annotate", rustix::process::geteuid().as_raw(), 0, 0)
+    );
     assert_eq!((after.end, after.last_ms), (before.end, before.last_ms));
     let new = create(folder.path());
     check(&["runs", "annotate", new.id(), "too early"], (1, "no worker"));
@@ -400,7 +426,8 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     assert_eq!((code, error.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["slots"][0], json!({"device": "CPU", "is": "", "holder": null, "in_use": null}));
-    let used: Vec<&str> = document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
+    let used: Vec<&str> =
+        document["folders"].as_array().unwrap().iter().map(|folder| folder["used_for"].as_str().unwrap()).collect();
     assert_eq!(used, ["runs", "data", "config", "cache", "slots"]);
     if cfg!(not(feature = "cuda")) {
         let engine = json!({"uses": "cpu", "why": "this build has no CUDA: build with `--features cuda` (docs/gpu.md)", "libraries": []});
@@ -409,7 +436,10 @@ fn the_doctor_says_what_a_run_can_rely_on() {
     assert_eq!(std::fs::metadata(folder.path().join("slots")).unwrap().permissions().mode() & 0o7777, 0o1777);
     let (_, page, _) = program(folder.path(), &["doctor"]);
     assert!(
-        page.contains("detached runs ") && page.contains("engine    ") && page.contains("CPU       free") && page.contains("GB free"),
+        page.contains("detached runs ")
+            && page.contains("engine    ")
+            && page.contains("CPU       free")
+            && page.contains("GB free"),
         "{page}"
     );
 }

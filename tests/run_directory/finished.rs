@@ -5,8 +5,8 @@ use std::path::Path;
 
 use grpo_tui::run::events::{Alert, Checkpoint, Control, End, Eval, Group, Note, Run, Step};
 use grpo_tui::run::{
-    EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory, RunLock, StateWriter, Status, checkpoint_path, eval_file,
-    write_evals,
+    EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory, RunLock, StateWriter, Status,
+    checkpoint_path, eval_file, write_evals,
 };
 
 use super::long_log::Noise;
@@ -30,22 +30,30 @@ impl Default for Made<'_> {
 
 /// 40 steps, an eval every 10, checkpoints at 0, 20 and 40, a proof before and after.
 pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
-    let layers = grpo_tui::config::Layers { set: made.set.iter().map(|text| (*text).to_owned()).collect(), ..Default::default() };
+    let layers = grpo_tui::config::Layers {
+        set: made.set.iter().map(|text| (*text).to_owned()).collect(),
+        ..Default::default()
+    };
     let resolved = layers.resolve().unwrap();
-    let new = NewRun { name: made.name.into(), config: resolved.config, sources: resolved.sources, ..new_run(made.task) };
+    let new =
+        NewRun { name: made.name.into(), config: resolved.config, sources: resolved.sources, ..new_run(made.task) };
     let run = RunDirectory::create(root, new).unwrap();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut state = StateWriter::start(&lock).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
     let mut rollouts = RolloutWriter::resume(&lock, 0).unwrap();
     let mut noise = Noise(7);
-    events.append(Run { id: run.id().into(), device: "cpu <made up>".into(), total_steps: 40, ..Run::default() }).unwrap();
+    events
+        .append(Run { id: run.id().into(), device: "cpu <made up>".into(), total_steps: 40, ..Run::default() })
+        .unwrap();
     pass(&run, &mut events, "test", "base", 0, 0.3);
     pass(&run, &mut events, "eval", "base", 0, 0.3);
     checkpoint(&run, &mut events, 0);
     for step in 1..=40u64 {
         let place = rollouts.append(&rollout(step, "p1")).unwrap();
-        events.append(Group { step, prompt_id: "p1".into(), file: place.file, line: place.line, ..Group::default() }).unwrap();
+        events
+            .append(Group { step, prompt_id: "p1".into(), file: place.file, line: place.line, ..Group::default() })
+            .unwrap();
         let progress = step as f64 / 40.0;
         let valid = 0.3 + (made.valid - 0.3) * progress;
         let metrics = BTreeMap::from([
@@ -72,7 +80,16 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12, ..Control::default() }).unwrap();
     events.append(Note { text: "looks <good> & steady".into() }).unwrap();
     let sentence = "The gradient was not finite.".into();
-    events.append(Alert { rule: "grad".into(), level: "warning".into(), step: 17, sentence, cleared: true, ..Alert::default() }).unwrap();
+    events
+        .append(Alert {
+            rule: "grad".into(),
+            level: "warning".into(),
+            step: 17,
+            sentence,
+            cleared: true,
+            ..Alert::default()
+        })
+        .unwrap();
     if made.status.is_ended() {
         let status = made.status.name().to_owned();
         events.append(End { status, cause: "all steps done".into(), step: 40, seconds: 60.0 }).unwrap();
@@ -81,7 +98,8 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     run
 }
 
-/// A held-out pass of 50 prompts of which the first `valid` share is right; one completion holds what looks like a secret.
+/// A held-out pass of 50 prompts of which the first `valid` share is right; one completion holds what looks like a
+/// secret.
 fn pass(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, step: u64, valid: f64) {
     let records: Vec<EvalRecord> = (0..50)
         .map(|index| {
@@ -98,7 +116,11 @@ fn pass(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, s
                 tier: if right { "valid" } else { "unparsable" }.into(),
                 tolerant: right,
                 exact: Some(right && index % 5 > 0),
-                score: if right { serde_json::json!({"errors": []}) } else { serde_json::json!({"errors": [{"message": "expected `{`"}]}) },
+                score: if right {
+                    serde_json::json!({"errors": []})
+                } else {
+                    serde_json::json!({"errors": [{"message": "expected `{`"}]})
+                },
                 tokens: 80,
                 ..EvalRecord::default()
             }
@@ -113,7 +135,8 @@ fn pass(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, s
 fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {
     let path = checkpoint_path(run.path(), step);
     std::fs::create_dir(&path).unwrap();
-    let files = ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", grpo_tui::run::CHECKPOINT_MARK];
+    let files =
+        ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", grpo_tui::run::CHECKPOINT_MARK];
     for file in files {
         std::fs::write(path.join(file), format!("{file} of step {step}")).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Opening a long run by its index gives what its whole log gives; following it gives every event once, whatever happens to the file.
+//! Opening a long run by its index gives what its whole log gives; following it gives every event once, whatever
+//! happens to the file.
 
 use std::io::Write;
 use std::path::Path;
@@ -65,7 +66,13 @@ fn an_index_gives_what_the_whole_log_gives() {
     let other_version = [&b"grpo-tui events.index 0\n"[..], &second[24..]].concat();
     std::fs::write(&index, other_version).unwrap();
     assert!(RunState::read(run.path()).unwrap() == whole);
-    assert!(std::fs::read_dir(run.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+    assert!(
+        std::fs::read_dir(run.path()).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .ends_with(".tmp"))
+    );
 
     // Another log of the same length under the same name is seen, and so is a shorter one.
     std::fs::write(&index, &second).unwrap();
@@ -130,7 +137,10 @@ fn a_follower_tells_every_event_once() {
 
     // A torn line waits until it is whole; a line that is no event and an unknown kind are counted.
     let mut file = std::fs::OpenOptions::new().append(true).open(path.join("events.jsonl")).unwrap();
-    file.write_all(b"garbage\n{\"v\":1,\"seq\":450,\"t\":1,\"kind\":\"telepathy\"}\n{\"v\":1,\"seq\":451,\"t\":1,\"kind\":\"no").unwrap();
+    file.write_all(
+        b"garbage\n{\"v\":1,\"seq\":450,\"t\":1,\"kind\":\"telepathy\"}\n{\"v\":1,\"seq\":451,\"t\":1,\"kind\":\"no",
+    )
+    .unwrap();
     let batch = follower.next(LONG).unwrap();
     assert_eq!((batch.events.len(), batch.skipped.len(), batch.gaps), (1, 1, 49));
     state.take(batch);

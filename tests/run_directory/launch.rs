@@ -1,4 +1,5 @@
-//! A worker is started with nothing of its launcher's but a pipe; a launch that fails says why at once; signals reach only the worker itself.
+//! A worker is started with nothing of its launcher's but a pipe; a launch that fails says why at once; signals reach
+//! only the worker itself.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -7,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    Launch, Launched, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal, launch, signal_worker,
+    Launch, Launched, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal, launch,
+    signal_worker,
 };
 
 use super::{create, memory_folder};
@@ -49,8 +51,13 @@ fn a_launch_that_fails_says_why_in_the_caller() {
 fn a_worker_that_dies_or_says_nothing() {
     let folder = memory_folder();
     let run = create(folder.path());
-    let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60)).unwrap_err().to_string();
-    assert!(error.contains("exited before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"), "{error}");
+    let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("exited before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"),
+        "{error}"
+    );
     let error = launch_script(&run, "exit 0\n", Duration::from_secs(60)).unwrap_err().to_string();
     assert!(error.ends_with("worker.log is empty"), "{error}");
     let launched = launch_script(&run, "exec sleep 1000\n", Duration::ZERO).unwrap();
@@ -101,7 +108,10 @@ fn only_ones_own_folder_is_worked_on() {
         let before = std::fs::metadata(&path).unwrap().permissions();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let error = launch(&run, &this_program()).unwrap_err().to_string();
-        assert!(error.contains(&format!("{name} is writable by other users (mode 0666)")) && error.contains("chmod"), "{error}");
+        assert!(
+            error.contains(&format!("{name} is writable by other users (mode 0666)")) && error.contains("chmod"),
+            "{error}"
+        );
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "nobody else can reach it");
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -151,7 +161,9 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 fn a_signal_reaches_the_worker_and_nobody_else() {
     let folder = memory_folder();
     let run = create(folder.path());
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("no worker has started yet"));
+    assert!(
+        signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("no worker has started yet")
+    );
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::of(run.path()), Liveness::Alive);
     let kept = std::fs::read(run.path().join("state.json")).unwrap();

@@ -1,4 +1,5 @@
-//! A long run's log, made up: the events that a training with 8 groups of 8 completions a step writes. Used by the tests and by `cargo bench --bench history`.
+//! A long run's log, made up: the events that a training with 8 groups of 8 completions a step writes. Used by the
+//! tests and by `cargo bench --bench history`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -58,7 +59,8 @@ impl Noise {
     }
 }
 
-/// Appends the lines of steps `first..=last` to the log at `path`, as the trainer would; returns the next sequence number.
+/// Appends the lines of steps `first..=last` to the log at `path`, as the trainer would; returns the next sequence
+/// number.
 pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u64 {
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
@@ -88,7 +90,11 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
             add(eval(step, &mut noise).into(), step);
             let removed = step.checked_sub(150).into_iter().collect();
             let path = format!("checkpoints/step-{step:06}");
-            add(Checkpoint { step, path, bytes: 80_000_000, why: "eval".into(), removed, ..Checkpoint::default() }.into(), step);
+            add(
+                Checkpoint { step, path, bytes: 80_000_000, why: "eval".into(), removed, ..Checkpoint::default() }
+                    .into(),
+                step,
+            );
         }
     }
     file.flush().unwrap();
@@ -106,7 +112,8 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
         rewards,
         token_counts: (0..8).map(|_| (noise.next() * 200.0) as usize).collect(),
         stop_reasons: vec!["stop".into(); 8],
-        signal: [GroupSignal::Mixed, GroupSignal::AllMax, GroupSignal::AllMin, GroupSignal::AllEqual][(noise.next() * 4.0) as usize],
+        signal: [GroupSignal::Mixed, GroupSignal::AllMax, GroupSignal::AllMin, GroupSignal::AllEqual]
+            [(noise.next() * 4.0) as usize],
         file: format!("rollouts/{:06}.jsonl", step.div_ceil(100) * 100),
         line,
     }
@@ -114,9 +121,18 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
 
 fn eval(step: u64, noise: &mut Noise) -> Eval {
     let tag = TagSummary { n: 10, valid: noise.next(), exact: Some(noise.next()), parse: noise.next() };
-    let by_tag = ["clean", "messy", "long", "dates", "currency"].into_iter().map(|name| (name.to_owned(), tag.clone())).collect();
-    let summary =
-        EvalSummary { n: 50, valid: noise.next(), exact: Some(noise.next()), by_tag, with_expected: 50, ..EvalSummary::default() };
+    let by_tag = ["clean", "messy", "long", "dates", "currency"]
+        .into_iter()
+        .map(|name| (name.to_owned(), tag.clone()))
+        .collect();
+    let summary = EvalSummary {
+        n: 50,
+        valid: noise.next(),
+        exact: Some(noise.next()),
+        by_tag,
+        with_expected: 50,
+        ..EvalSummary::default()
+    };
     let file = format!("evals/step-{step:06}-eval-trained.jsonl");
     Eval { step, set: "eval".into(), target: "trained".into(), summary, file, seconds: 3.5 }
 }

@@ -1,4 +1,5 @@
-//! What a run's files say of its result: never the base as the trained model, never a metric of an earlier step as the last one's.
+//! What a run's files say of its result: never the base as the trained model, never a metric of an earlier step as the
+//! last one's.
 
 use std::collections::BTreeMap;
 
@@ -22,19 +23,31 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
         (result.step, result.who().to_owned(), (100.0 * result.summary.valid).round())
     };
     assert_eq!((result(&better), result(&worse)), ((40, "trained".to_owned(), 90.0), (0, "base".to_owned(), 30.0)));
-    let names = |run: &RunDirectory| base_and_trained(run.path()).unwrap().iter().map(|pass| pass.name(false)).collect::<Vec<_>>();
-    assert_eq!((names(&better), names(&worse)), (vec!["base".into(), "step 40".into()], vec!["base".to_owned(), "base".to_owned()]));
+    let names = |run: &RunDirectory| {
+        base_and_trained(run.path()).unwrap().iter().map(|pass| pass.name(false)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names(&better), names(&worse)),
+        (vec!["base".into(), "step 40".into()], vec!["base".to_owned(), "base".to_owned()])
+    );
 
     let page = html(&Report::read(worse.clone()).unwrap()).unwrap().text;
-    assert!(page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"), "{page}");
+    assert!(
+        page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"),
+        "{page}"
+    );
     let (_, shown, _) = runs_command(&root, &["show", worse.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()), (Some(0), Some("test"), Some(0.3)));
+    assert_eq!(
+        (shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()),
+        (Some(0), Some("test"), Some(0.3))
+    );
     let (_, compared, _) = runs_command(&root, &["compare", worse.id(), better.id()]);
     assert!(compared.contains("30 improvements, 0 regressions in 50 prompts"), "base against trained: {compared}");
 
     // An older version read the proof set with the weights of step 0 as the trained model's.
-    std::fs::copy(worse.path().join(eval_file(0, "test", "base")), worse.path().join(eval_file(0, "test", "trained"))).unwrap();
+    std::fs::copy(worse.path().join(eval_file(0, "test", "base")), worse.path().join(eval_file(0, "test", "trained")))
+        .unwrap();
     let lock = RunLock::acquire(worse.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     let summary = EvalSummary { n: 50, valid: 0.3, ..EvalSummary::default() };
@@ -60,7 +73,8 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
         let first = [("tiers/valid", 0.9), ("failures/prose", 0.015625), ("grad_norm", 0.5)];
         let second = [("tiers/valid", 1.0)];
         for (step, metrics) in [first.as_slice(), &second].into_iter().enumerate().take(steps) {
-            let metrics: BTreeMap<String, f64> = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            let metrics: BTreeMap<String, f64> =
+                metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
             writer.append(Step { step: step as u64 + 1, seconds: 0.5, metrics }).unwrap();
         }
     }
@@ -76,10 +90,16 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
         line.split(name).nth(1).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let (_, shown, _) = runs_command(&root, &["show", run.id()]);
-    assert_eq!((words(&shown, "failures/prose"), words(&shown, "grad_norm")), (vec!["0.0000".to_owned()], vec!["n/a".to_owned()]));
+    assert_eq!(
+        (words(&shown, "failures/prose"), words(&shown, "grad_norm")),
+        (vec!["0.0000".to_owned()], vec!["n/a".to_owned()])
+    );
     let (_, shown, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((&shown["metrics"]["failures/prose"], &shown["metrics"]["grad_norm"]), (&0.0.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&shown["metrics"]["failures/prose"], &shown["metrics"]["grad_norm"]),
+        (&0.0.into(), &serde_json::Value::Null)
+    );
     let (_, compared, _) = runs_command(&root, &["compare", run.id(), other.id()]);
     assert_eq!(
         (words(&compared, "failures/prose"), words(&compared, "grad_norm")),

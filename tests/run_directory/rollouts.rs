@@ -1,9 +1,11 @@
-//! Rollouts: complete files are compressed, one step is read alone, a crash at any point loses nothing, and the keep rules delete what they say.
+//! Rollouts: complete files are compressed, one step is read alone, a crash at any point loses nothing, and the keep
+//! rules delete what they say.
 
 use std::path::Path;
 
 use grpo_tui::run::{
-    DiskForecast, RolloutWriter, RunLock, RunState, checkpoint_path, disk_forecast, read_step, rollout_segments, rollouts_to_delete,
+    DiskForecast, RolloutWriter, RunLock, RunState, checkpoint_path, disk_forecast, read_step, rollout_segments,
+    rollouts_to_delete,
 };
 
 use super::finished::{Made, made};
@@ -73,7 +75,8 @@ fn complete_files_are_compressed_and_read_alike() {
     check_all(100);
 }
 
-/// A worker killed between any two steps of compressing or unpacking leaves everything readable, and the next one tidies up.
+/// A worker killed between any two steps of compressing or unpacking leaves everything readable, and the next one
+/// tidies up.
 #[test]
 fn a_crash_around_compression_loses_nothing() {
     let folder = memory_folder();
@@ -118,7 +121,11 @@ fn a_crash_around_compression_loses_nothing() {
 fn the_keep_rule_keeps_the_latest_and_what_surrounds_checkpoints() {
     let check = |last_step, keep, checkpoints: &[u64], expected: &[u64]| {
         let segments = [100, 200, 300, 400, 500];
-        assert_eq!(rollouts_to_delete(&segments, last_step, keep, checkpoints), expected, "{last_step} {keep} {checkpoints:?}");
+        assert_eq!(
+            rollouts_to_delete(&segments, last_step, keep, checkpoints),
+            expected,
+            "{last_step} {keep} {checkpoints:?}"
+        );
     };
     check(450, 0, &[], &[]);
     check(450, 1, &[], &[100, 200, 300, 400]);

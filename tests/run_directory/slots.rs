@@ -1,4 +1,5 @@
-//! Runs take turns on a device in the order in which they asked, whoever dies; folders and files that could be a trap are refused.
+//! Runs take turns on a device in the order in which they asked, whoever dies; folders and files that could be a trap
+//! are refused.
 
 use std::fs::{File, Permissions};
 use std::ops::ControlFlow;
@@ -8,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
-use grpo_tui::run::{Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder};
+use grpo_tui::run::{
+    Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder,
+};
 
 use super::{create, memory_folder};
 use crate::program::until;
@@ -92,7 +95,8 @@ fn several_devices_side_by_side() {
     let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
     let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
     let slots_taken = (take(&slots, &[nameless]), take(&slots, &[odd]));
-    let names: Vec<String> = std::fs::read_dir(&slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names: Vec<String> =
+        std::fs::read_dir(&slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()), "{names:?}");
     for name in names.iter().filter(|name| name.ends_with(".lock") || name.ends_with(".queue")) {
         assert_eq!(std::fs::metadata(slots.join(name)).unwrap().permissions().mode() & 0o777, 0o666, "{name}");
@@ -224,7 +228,10 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     assert!(asked.load(Ordering::Relaxed));
     drop(worker);
     let state = State::observe(run.path()).unwrap();
-    assert_eq!((state.status, state.cause.as_deref()), (Status::Interrupted, Some("stopped while waiting for a device")));
+    assert_eq!(
+        (state.status, state.cause.as_deref()),
+        (Status::Interrupted, Some("stopped while waiting for a device"))
+    );
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let kinds: Vec<&str> = events.iter().map(|event| event.body.kind()).collect();
     assert_eq!(kinds, ["control", "end"]);

@@ -62,9 +62,11 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["results"]["comparison"]["fixed"], 20);
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
-    let judged = "second run vs the first on the same test prompts\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
+    let judged =
+        "second run vs the first on the same test prompts\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
     assert!(
-        text.contains(judged) && text.contains("]; 20 improvements, 0 regressions in 50 prompts\nexact: significantly better"),
+        text.contains(judged)
+            && text.contains("]; 20 improvements, 0 regressions in 50 prompts\nexact: significantly better"),
         "{text}"
     );
     assert_eq!(document["results"]["exact"]["fixed"], 16);
@@ -177,12 +179,17 @@ fn promote_copies_what_a_server_needs() {
     let reference = format!("{}@20", run.id());
     let (code, text, error) = runs_command(&root, &["promote", &reference, "--out", out.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0, "{error}");
-    let mut names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
-    assert_eq!(std::fs::read_to_string(out.join("adapter_model.safetensors")).unwrap(), "adapter_model.safetensors of step 20");
+    assert_eq!(
+        std::fs::read_to_string(out.join("adapter_model.safetensors")).unwrap(),
+        "adapter_model.safetensors of step 20"
+    );
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("provenance.json")).unwrap()).unwrap();
+    let written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("provenance.json")).unwrap()).unwrap();
     assert_eq!(document, written);
     assert_eq!((written["run"].as_str(), written["step"].as_u64()), (Some(run.id()), Some(20)));
     assert_eq!(written["files"]["adapter_config.json"], grpo_tui::run::sha256(b"adapter_config.json of step 20"));

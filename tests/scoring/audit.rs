@@ -13,14 +13,19 @@ fn check(schema: &str, lines: &str, weak: &[&str]) {
     let mut rows = vec![row(r#"{"a":"x"}"#), row(r#"{"a":"y"}"#)];
     rows[0].messages.push(serde_json::from_str(r#"{"role":"user","content":"Like {\"a\":\"example\"}: x"}"#).unwrap());
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
-    let found: Vec<&str> = findings.iter().filter(|finding| finding.weak).map(|finding| finding.name.as_str()).collect();
+    let found: Vec<&str> =
+        findings.iter().filter(|finding| finding.weak).map(|finding| finding.name.as_str()).collect();
     assert_eq!(found, weak, "{schema}");
 }
 
 #[test]
 fn weak_schemas_are_named() {
     let closed = r#""type":"object","required":["a"],"additionalProperties":false"#;
-    check("{}", "", &["an empty object", "an empty list", "null", "an empty string", "zero", "one answer for every prompt"]);
+    check(
+        "{}",
+        "",
+        &["an empty object", "an empty list", "null", "an empty string", "zero", "one answer for every prompt"],
+    );
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"type":"string"}}}}}}"#),
         "",
@@ -36,7 +41,11 @@ fn weak_schemas_are_named() {
         "",
         &["the minimum that the schema requires", "one answer for every prompt"],
     );
-    check(&format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#), "[[reward]]\npart = \"exact\"\nweight = 1.0\n", &[]);
+    check(
+        &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
+        "[[reward]]\npart = \"exact\"\nweight = 1.0\n",
+        &[],
+    );
 }
 
 #[test]
@@ -53,7 +62,8 @@ fn the_sentence_says_what_to_do() {
 
 #[test]
 fn the_audit_of_large_schemas_and_recursive_ones_ends() {
-    let properties: serde_json::Map<_, _> = (0..10_000).map(|key| (format!("key{key}"), serde_json::json!({"type": "string"}))).collect();
+    let properties: serde_json::Map<_, _> =
+        (0..10_000).map(|key| (format!("key{key}"), serde_json::json!({"type": "string"}))).collect();
     let required: Vec<&String> = properties.keys().collect();
     let large = serde_json::json!({"type": "object", "required": required, "properties": properties});
     let this = serde_json::json!({"$ref": "#"});

@@ -28,7 +28,11 @@ fn the_samples_show_each_tier_from_any_folder() {
         let sample: serde_json::Value = serde_json::from_str(sample).unwrap();
         let shows = sample["shows"].as_str().unwrap();
         assert!(shows.starts_with(score["tier"].as_str().unwrap()), "{shows}: {score}");
-        assert_eq!(score["exact"].as_bool().unwrap(), shows.starts_with("valid") && !shows.contains("wrong"), "{shows}");
+        assert_eq!(
+            score["exact"].as_bool().unwrap(),
+            shows.starts_with("valid") && !shows.contains("wrong"),
+            "{shows}"
+        );
         assert_eq!(score["errors"].as_array().unwrap().is_empty(), shows.starts_with("valid"));
         assert_eq!(score["fields"].is_null(), shows.starts_with("unparsable"));
     }
@@ -40,7 +44,8 @@ fn the_samples_show_each_tier_from_any_folder() {
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
-        text.contains("21 completions, mean reward 0.357") && text.contains("exact match                  4 of 21 with an expected answer"),
+        text.contains("21 completions, mean reward 0.357")
+            && text.contains("exact match                  4 of 21 with an expected answer"),
         "{text}"
     );
 }
@@ -82,10 +87,17 @@ fn every_core_scores_or_as_many_as_the_user_allows() {
 #[test]
 fn standard_input_is_scored_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let input: String = (0..9_000).map(|index| format!("{{\"completion\":\"{}\"}}\n", if index % 2 == 0 { "{}" } else { "x" })).collect();
+    let input: String = (0..9_000)
+        .map(|index| format!("{{\"completion\":\"{}\"}}\n", if index % 2 == 0 { "{}" } else { "x" }))
+        .collect();
     let scores = json_lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &input));
     assert_eq!(scores.len(), 9_000);
-    assert!(scores.iter().enumerate().all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" }));
+    assert!(
+        scores
+            .iter()
+            .enumerate()
+            .all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" })
+    );
     let unknown = json_lines(&call(
         folder.path(),
         &["score", "invoice", "--completions", "-", "--json"],
@@ -97,7 +109,8 @@ fn standard_input_is_scored_in_order() {
 #[test]
 fn half_a_surrogate_pair_costs_one_row() {
     let folder = tempfile::tempdir().unwrap();
-    let input = "{\"completion\":\"{}\"}\n{\"completion\":\"{\\\"vendor\\\":\\\"\\ud800\\\"}\"}\n{\"completion\":\"{}\"}\n";
+    let input =
+        "{\"completion\":\"{}\"}\n{\"completion\":\"{\\\"vendor\\\":\\\"\\ud800\\\"}\"}\n{\"completion\":\"{}\"}\n";
     let scores = json_lines(&call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], input));
     let tiers: Vec<&str> = scores.iter().map(|score| score["tier"].as_str().unwrap()).collect();
     assert_eq!(tiers, ["invalid", "unparsable", "invalid"]);
@@ -110,7 +123,12 @@ fn complaints_name_file_line_and_remedy() {
     fs::write(folder.path().join("c.jsonl"), "{\"completion\":\"x\"}\n\n{\"text\":\"y\"}\n").unwrap();
     for (arguments, input, code, complaint) in [
         (&["score", "invoice", "--completions", "c.jsonl"][..], "", 1, "error: c.jsonl line 3: missing `completion`\n"),
-        (&["score", "invoice", "--completions", "none.jsonl"], "", 1, "error: none.jsonl: No such file or directory (os error 2)\n"),
+        (
+            &["score", "invoice", "--completions", "none.jsonl"],
+            "",
+            1,
+            "error: none.jsonl: No such file or directory (os error 2)\n",
+        ),
         (
             &["score", "invoice", "--completions", "-"],
             "{\"completions\":\"x\"}",
@@ -138,7 +156,11 @@ fn complaints_name_file_line_and_remedy() {
         (&["score", "invoise"], "", 1, "error: no task \"invoise\": did you mean `invoice`?\n"),
     ] {
         let output = call(folder.path(), arguments, input);
-        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(code), complaint), "{arguments:?}");
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+            (Some(code), complaint),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -151,7 +173,10 @@ fn a_workspace_is_made_once() {
     fs::write(&schema, "{}").unwrap();
     let again = call(folder.path(), &["init", "w"], "");
     assert_eq!(again.status.code(), Some(2));
-    assert_eq!(String::from_utf8_lossy(&again.stderr), "error: w/tasks/invoice already exists: choose another folder, or remove it\n");
+    assert_eq!(
+        String::from_utf8_lossy(&again.stderr),
+        "error: w/tasks/invoice already exists: choose another folder, or remove it\n"
+    );
     assert_eq!(fs::read_to_string(&schema).unwrap(), "{}");
     let audit = call(&folder.path().join("w"), &["task", "audit", "invoice"], "");
     assert!(
@@ -191,8 +216,11 @@ fn formats_that_nobody_checks_are_named() {
         let folder = super::folder_with(schema, lines);
         let output = call(folder.path(), &["task", "check", ".", "--json"], "");
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let warnings =
-            found["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().split(": ").nth(1).unwrap().to_owned());
+        let warnings = found["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|warning| warning.as_str().unwrap().split(": ").nth(1).unwrap().to_owned());
         warnings.filter(|warning| warning.starts_with("format ")).collect::<Vec<_>>()
     };
     let named = |format: &str| format!("format \"{format}\" is not checked");

@@ -18,13 +18,18 @@ type Case = (&'static str, &'static str, &'static str, bool);
 fn check(cases: &[Case], lines: &str) {
     let mut wrong = Vec::new();
     for (drafts, schema, instance, valid) in cases {
-        for (name, address) in DRAFTS.iter().filter(|(name, _)| *drafts == "*" || drafts.split(' ').any(|draft| draft == *name)) {
+        for (name, address) in
+            DRAFTS.iter().filter(|(name, _)| *drafts == "*" || drafts.split(' ').any(|draft| draft == *name))
+        {
             let mut schema: serde_json::Value = serde_json::from_str(schema).unwrap();
             if let Some(members) = schema.as_object_mut() {
                 members.insert("$schema".into(), (*address).into());
             }
             let score = scorer_with(&schema.to_string(), lines).score(instance, None);
-            if (score.tier == Tier::Valid) != *valid || score.errors.is_empty() != *valid || score.tier == Tier::Unparsable {
+            if (score.tier == Tier::Valid) != *valid
+                || score.errors.is_empty() != *valid
+                || score.tier == Tier::Unparsable
+            {
                 wrong.push(format!("draft {name}: {schema} on {instance} is {:?}: {:?}", score.tier, score.errors));
             }
         }
@@ -190,7 +195,12 @@ fn objects() {
             ("*", r#"{"properties":{"a":{}},"additionalProperties":false}"#, "{\"a\":1,\"b\":1}", false),
             ("*", r#"{"properties":{"a":{}},"additionalProperties":{"type":"number"}}"#, "{\"b\":\"x\"}", false),
             ("*", r#"{"patternProperties":{"^x":{"type":"number"}},"additionalProperties":false}"#, "{\"x1\":1}", true),
-            ("*", r#"{"patternProperties":{"^x":{"type":"number"}},"additionalProperties":false}"#, "{\"x1\":\"1\"}", false),
+            (
+                "*",
+                r#"{"patternProperties":{"^x":{"type":"number"}},"additionalProperties":false}"#,
+                "{\"x1\":\"1\"}",
+                false,
+            ),
             ("*", r#"{"patternProperties":{"^x":{"type":"number"}},"additionalProperties":false}"#, "{\"y\":1}", false),
             ("*", r#"{"minProperties":1}"#, "{}", false),
             ("*", r#"{"maxProperties":1}"#, "{\"a\":1,\"b\":2}", false),
@@ -203,7 +213,12 @@ fn objects() {
             ("2019 2020", r#"{"dependentSchemas":{"a":{"required":["b"]}}}"#, "{\"a\":1}", false),
             ("2019 2020", r#"{"properties":{"a":{}},"unevaluatedProperties":false}"#, "{\"b\":1}", false),
             ("2019 2020", r#"{"allOf":[{"properties":{"a":{}}}],"unevaluatedProperties":false}"#, "{\"a\":1}", true),
-            ("2019 2020", r#"{"allOf":[{"properties":{"a":{}}}],"unevaluatedProperties":false}"#, "{\"a\":1,\"b\":1}", false),
+            (
+                "2019 2020",
+                r#"{"allOf":[{"properties":{"a":{}}}],"unevaluatedProperties":false}"#,
+                "{\"a\":1,\"b\":1}",
+                false,
+            ),
             ("*", r#"{"properties":{"k1":{"type":"string"}},"required":["k17"]}"#, MANY_KEYS, true),
             ("*", r#"{"properties":{"k17":{"type":"string"}}}"#, MANY_KEYS, false),
         ],
@@ -258,12 +273,32 @@ fn combinations_and_references() {
             ("7 2019 2020", r#"{"if":{"minimum":10},"then":{"multipleOf":10},"else":{"maximum":5}}"#, "12", false),
             ("7 2019 2020", r#"{"if":{"minimum":10},"then":{"multipleOf":10},"else":{"maximum":5}}"#, "7", false),
             ("4 6", r#"{"if":{"minimum":10},"then":{"multipleOf":10}}"#, "12", true),
-            ("4 6 7", r##"{"definitions":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/definitions/n"}}}"##, "{\"a\":\"x\"}", false),
-            ("2019 2020", r##"{"$defs":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/$defs/n"}}}"##, "{\"a\":\"x\"}", false),
+            (
+                "4 6 7",
+                r##"{"definitions":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/definitions/n"}}}"##,
+                "{\"a\":\"x\"}",
+                false,
+            ),
+            (
+                "2019 2020",
+                r##"{"$defs":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/$defs/n"}}}"##,
+                "{\"a\":\"x\"}",
+                false,
+            ),
             ("4 6 7", r##"{"definitions":{"n":{"type":"number"}},"$ref":"#/definitions/n","maximum":1}"##, "5", true),
             ("2019 2020", r##"{"$defs":{"n":{"type":"number"}},"$ref":"#/$defs/n","maximum":1}"##, "5", false),
-            ("*", r##"{"properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##, "{\"next\":{\"next\":{}}}", true),
-            ("*", r##"{"properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##, "{\"next\":{\"next\":{\"x\":1}}}", false),
+            (
+                "*",
+                r##"{"properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##,
+                "{\"next\":{\"next\":{}}}",
+                true,
+            ),
+            (
+                "*",
+                r##"{"properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##,
+                "{\"next\":{\"next\":{\"x\":1}}}",
+                false,
+            ),
             ("2019 2020", r##"{"$defs":{"n":{"$anchor":"num","type":"number"}},"$ref":"#num"}"##, "\"x\"", false),
             (
                 "2020",

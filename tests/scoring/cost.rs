@@ -1,4 +1,5 @@
-//! Hostile completions and patterns cost little: unbounded, each of these would take hours or all memory, and this test would not end.
+//! Hostile completions and patterns cost little: unbounded, each of these would take hours or all memory, and this test
+//! would not end.
 
 use grpo_tui::score::{Scorer, Tier};
 
@@ -29,7 +30,11 @@ fn hostile_texts_are_cheap() {
     check(&scorer, &format!("[{}1]", "1,".repeat(megabyte)), Tier::Valid);
     check(&scorer, &format!("{}1", "9".repeat(megabyte)), Tier::Valid);
     check(&scorer, &format!("1e{}", "9".repeat(megabyte)), Tier::Valid);
-    check(&scorer, &format!("{{{}\"z\":1}}", (0..100_000).map(|index| format!("\"k{index}\":{index},")).collect::<String>()), Tier::Valid);
+    check(
+        &scorer,
+        &format!("{{{}\"z\":1}}", (0..100_000).map(|index| format!("\"k{index}\":{index},")).collect::<String>()),
+        Tier::Valid,
+    );
     check(&scorer, &format!("{{{}\"z\":1}}", "\"same\":1,".repeat(100_000)), Tier::Valid);
 }
 
@@ -50,7 +55,13 @@ fn the_deepest_value_fits_the_stack_of_a_thread() {
 
 #[test]
 fn backtracking_patterns_are_bounded() {
-    for pattern in ["^(a+)+$", "^(?=(a+)+$).*b$", "^(a|aa)+(?!b)c$", "^(([a-z])+.)+[A-Z]([a-z])+$", "(?=x)x|^(?:a?){40}(?:a){40}(?<!b)$"] {
+    for pattern in [
+        "^(a+)+$",
+        "^(?=(a+)+$).*b$",
+        "^(a|aa)+(?!b)c$",
+        "^(([a-z])+.)+[A-Z]([a-z])+$",
+        "(?=x)x|^(?:a?){40}(?:a){40}(?<!b)$",
+    ] {
         let schema = serde_json::json!({ "pattern": pattern }).to_string();
         check(&scorer_with(&schema, ""), &format!("\"{}!\"", "a".repeat(5_000)), Tier::Invalid);
     }
@@ -87,7 +98,8 @@ fn an_invalid_leaf_deep_in_an_expression_is_cheap() {
         let schema = format!(r#"{{"type":"object","{combine}":[{},{},{leaf}]}}"#, operator("add"), operator("mul"));
         let scorer = scorer_with(&schema, "[score]\ngraded = true\n");
         for depth in [14, 20, 200] {
-            let expression = |leaf: &str| format!("{}{leaf}{}", r#"{"op":"add","args":["#.repeat(depth), "]}".repeat(depth));
+            let expression =
+                |leaf: &str| format!("{}{leaf}{}", r#"{"op":"add","args":["#.repeat(depth), "]}".repeat(depth));
             check(&scorer, &expression(r#"{"n":1}"#), Tier::Valid);
             check(&scorer, &expression(r#"{"n":"1"}"#), Tier::Invalid);
             check(&scorer, &format!("Here: {}", expression("{}")), Tier::Unparsable);
@@ -102,13 +114,16 @@ fn an_invalid_leaf_deep_in_an_expression_is_cheap() {
     check(&arrays, &format!("{}1{}", "[".repeat(20), "]".repeat(20)), Tier::Invalid);
 }
 
-/// Found by hand: a schema of 2 kB that asks for more checks than anybody can make is a slow `no`, not the end of the run.
+/// Found by hand: a schema of 2 kB that asks for more checks than anybody can make is a slow `no`, not the end of the
+/// run.
 #[test]
 fn a_validation_without_end_is_ended_and_earns_no_credit() {
-    let definition =
-        |number: usize| format!(r##""d{number}":{{"allOf":[{{"$ref":"#/$defs/d{0}"}},{{"$ref":"#/$defs/d{0}"}}]}}"##, number + 1);
+    let definition = |number: usize| {
+        format!(r##""d{number}":{{"allOf":[{{"$ref":"#/$defs/d{0}"}},{{"$ref":"#/$defs/d{0}"}}]}}"##, number + 1)
+    };
     let definitions: Vec<String> = (0..40).map(definition).collect();
-    let schema = format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{},"d40":{{"type":"string"}}}}}}"##, definitions.join(","));
+    let schema =
+        format!(r##"{{"$ref":"#/$defs/d0","$defs":{{{},"d40":{{"type":"string"}}}}}}"##, definitions.join(","));
     let scorer = scorer_with(&schema, "[score]\ngraded = true\n");
     check(&scorer, "\"a\"", Tier::Invalid);
     let score = scorer.score("\"a\"", None);
@@ -120,7 +135,8 @@ fn a_validation_without_end_is_ended_and_earns_no_credit() {
 #[test]
 fn patterns_that_look_around_are_bounded_on_long_strings() {
     for pattern in ["(?<=a)b", "(?<=a*)b", "(?<!x)y", "a*(?=b)", "(a*)\\1b", "(?=.*b)a"] {
-        let schema = serde_json::json!({"properties": {"s": {"pattern": pattern}, "t": {"pattern": "^a+$"}}}).to_string();
+        let schema =
+            serde_json::json!({"properties": {"s": {"pattern": pattern}, "t": {"pattern": "^a+$"}}}).to_string();
         let scorer = scorer_with(&schema, "");
         let long = "a".repeat(60_000);
         check(&scorer, &format!(r#"{{"s":"{long}","t":"{long}"}}"#), Tier::Invalid);

@@ -8,7 +8,8 @@ use super::{invoice, scorer_with};
 fn check(completion: &str, expected: (&str, &str, &str, usize, usize), count: usize) {
     let score = invoice(completion);
     let first = &score.errors[0];
-    let found = (first.message.as_str(), first.instance_path.as_str(), first.schema_path.as_str(), first.line, first.column);
+    let found =
+        (first.message.as_str(), first.instance_path.as_str(), first.schema_path.as_str(), first.line, first.column);
     assert_eq!((found, score.errors.len()), (expected, count), "{completion}");
 }
 

@@ -47,9 +47,13 @@ fn weighted_parts_come_on_top() {
     let lines = "[[reward]]\npart = \"fields\"\nweight = 0.5\n[[reward]]\npart = \"exact\"\nweight = 1\n[[reward]]\npart = \"tolerant\"\nweight = 0.25\n";
     let scorer = scorer_with(SCHEMA, lines);
     let row = row(r#"{"a":"v","b":1}"#);
-    for (completion, reward) in
-        [(r#"{"a":"v","b":1}"#, 2.75), (r#"{"a":"v","b":2}"#, 1.5), (r#"{"a":"v"}"#, 0.75), (r#"Ok: {"a":"v","b":1}"#, 0.25), ("no", 0.0)]
-    {
+    for (completion, reward) in [
+        (r#"{"a":"v","b":1}"#, 2.75),
+        (r#"{"a":"v","b":2}"#, 1.5),
+        (r#"{"a":"v"}"#, 0.75),
+        (r#"Ok: {"a":"v","b":1}"#, 0.25),
+        ("no", 0.0),
+    ] {
         let score = scorer.score(completion, Some(&row));
         assert!((score.reward - reward).abs() < 1e-12, "{completion}: {} {:?}", score.reward, score.parts);
     }
@@ -64,7 +68,11 @@ fn repaired(state: &[u8; 3]) -> String {
         1 => Some(wrong.to_owned()),
         _ => Some(right.to_owned()),
     };
-    let members = [member(0, "\"a\":1", "\"a\":\"v\""), member(1, "\"b\":-1", "\"b\":1"), member(2, "\"c\":\"z\"", "\"c\":\"x\"")];
+    let members = [
+        member(0, "\"a\":1", "\"a\":\"v\""),
+        member(1, "\"b\":-1", "\"b\":1"),
+        member(2, "\"c\":\"z\"", "\"c\":\"x\""),
+    ];
     format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(","))
 }
 
@@ -117,7 +125,8 @@ proptest! {
 #[test]
 fn a_batch_is_scored_in_order() {
     let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
-    let texts: Vec<String> = (0..10_000).map(|index| if index % 3 == 0 { "{}".to_owned() } else { format!("no {index}") }).collect();
+    let texts: Vec<String> =
+        (0..10_000).map(|index| if index % 3 == 0 { "{}".to_owned() } else { format!("no {index}") }).collect();
     let scores = scorer.score_all(&texts.iter().map(|text| (text.as_str(), None)).collect::<Vec<_>>());
     assert!(scores.iter().enumerate().all(|(index, score)| (score.tier == Tier::Invalid) == (index % 3 == 0)));
     assert_eq!(scores.len(), texts.len());

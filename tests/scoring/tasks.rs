@@ -22,20 +22,35 @@ fn complaints_about_task_toml() {
         "zzz = 1\n",
         "line 3 column 1: unknown key `zzz`; known keys: name, title, schema, system, thinking, prompts, score, reward, train",
     );
-    check("[score]\nstrip_thinkin = true\n", "line 4 column 1: unknown key `score.strip_thinkin`; did you mean `strip_thinking`?");
-    check("[score]\nstrip_thinking = \"yes\"\n", "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"");
+    check(
+        "[score]\nstrip_thinkin = true\n",
+        "line 4 column 1: unknown key `score.strip_thinkin`; did you mean `strip_thinking`?",
+    );
+    check(
+        "[score]\nstrip_thinking = \"yes\"\n",
+        "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"",
+    );
     check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
         "line 5 column 9: `prompts.proof` is the old name of `test`, which is set too: remove one",
     );
-    check("[score]\ntiers = { valid = \"1\" }\n", "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"");
-    check("[score]\ntiers = { valid = 1e308 }\n", "line 4 column 19: `score.tiers.valid` must be between -1000000 and 1000000, not 1e308");
+    check(
+        "[score]\ntiers = { valid = \"1\" }\n",
+        "line 4 column 19: `score.tiers.valid` must be a number, not the string \"1\"",
+    );
+    check(
+        "[score]\ntiers = { valid = 1e308 }\n",
+        "line 4 column 19: `score.tiers.valid` must be between -1000000 and 1000000, not 1e308",
+    );
     check(
         "[[reward]]\npart = \"exact\"\nweight = -1e7\n",
         "line 5 column 10: `reward.weight` must be between -1000000 and 1000000, not -1e7",
     );
-    check("[score]\ntiers = { valid = nan }\n", "line 4 column 19: `score.tiers.valid` must be a finite number, not nan");
+    check(
+        "[score]\ntiers = { valid = nan }\n",
+        "line 4 column 19: `score.tiers.valid` must be a finite number, not nan",
+    );
     check(
         "[score]\ntiers = { valid = 0.2 }\n",
         "line 4 column 9: `score.tiers` must rise from unparsable through invalid to valid, not unparsable 0, invalid 0.5, valid 0.2",
@@ -50,9 +65,18 @@ fn complaints_about_task_toml() {
         "[score]\nnormalise = { a = \"casefolt\" }\n",
         "line 4 column 19: `score.normalise.a` takes casefold, trim, whitespace, date, number, not \"casefolt\"; did you mean `casefold`?",
     );
-    check("[[reward]]\npart = \"field\"\nweight = 1\n", "line 4 column 8: `reward.part` takes fields, exact, tolerant, not \"field\"");
-    check("[[reward]]\npart = \"fields\"\n", "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`");
-    check("[reward]\npart = \"fields\"\n", "line 3 column 1: `reward` must be written as `[[reward]]`, one block per part");
+    check(
+        "[[reward]]\npart = \"field\"\nweight = 1\n",
+        "line 4 column 8: `reward.part` takes fields, exact, tolerant, not \"field\"",
+    );
+    check(
+        "[[reward]]\npart = \"fields\"\n",
+        "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`",
+    );
+    check(
+        "[reward]\npart = \"fields\"\n",
+        "line 3 column 1: `reward` must be written as `[[reward]]`, one block per part",
+    );
     check("system = 3\n", "line 3 column 10: `system` must be a string in quotes, not the number 3");
     check("prompts = \"train.jsonl\"\n", "line 3 column 11: `prompts` must be a table, not the string \"train.jsonl\"");
     check("train = 1\n", "line 3 column 9: `train` must be a table, not the number 1");
@@ -62,7 +86,8 @@ fn complaints_about_task_toml() {
 fn complaints_about_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &[u8]| fs::write(folder.path().join(file), text).unwrap();
-    let complaint = || Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    let complaint =
+        || Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
     write("task.toml", b"title = \"x\"\n");
     assert_eq!(complaint(), "DIR/task.toml: missing `name`; add for example `name = \"invoice\"`");
     write("task.toml", b"name = \"a b\"\n");
@@ -73,7 +98,10 @@ fn complaints_about_files() {
     write("task.toml", b"name = \"a\"\n");
     assert_eq!(complaint(), "DIR/task.toml: missing `schema`; add for example `schema = \"schema.json\"`");
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
-    assert_eq!(complaint(), "DIR/schema.json: No such file or directory (os error 2); write the file, or name another one in task.toml");
+    assert_eq!(
+        complaint(),
+        "DIR/schema.json: No such file or directory (os error 2); write the file, or name another one in task.toml"
+    );
     write("task.toml", b"name = \"a\"\nschema = \"../schema.json\"\n");
     assert_eq!(
         complaint(),
@@ -158,7 +186,8 @@ fn a_file_without_a_draft_is_of_the_draft_of_the_file_that_refers_to_it() {
         write("b.json", tuple);
         // Nothing refers to it, so its fault is nobody's.
         write("unused.json", r#"{"type":"nummer"}"#);
-        let scorer = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("draft {draft}: {error}"));
+        let scorer =
+            Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("draft {draft}: {error}"));
         assert_eq!(scorer.score(r#"{"b":[1]}"#, None).reward, 1.0);
         assert_eq!(scorer.score(r#"{"b":[1,2]}"#, None).reward, 0.5);
         let (good, bad) = if a == bound { ("2", "1") } else { ("[1]", "[\"x\"]") };
@@ -182,7 +211,8 @@ fn a_file_has_one_name_however_it_is_written() {
         "{}",
         "[prompts]\ntrain = \"./sets//train.jsonl\"\n[score.references]\n\"https://example.com/b.json\" = \"./b.json\"\n",
     );
-    let toml = fs::read_to_string(folder.path().join("task.toml")).unwrap().replace("\"schema.json\"", "\"./schema.json\"");
+    let toml =
+        fs::read_to_string(folder.path().join("task.toml")).unwrap().replace("\"schema.json\"", "\"./schema.json\"");
     fs::write(folder.path().join("task.toml"), toml).unwrap();
     fs::write(folder.path().join("b.json"), "{}").unwrap();
     let task = Task::load(folder.path()).unwrap();
@@ -192,7 +222,8 @@ fn a_file_has_one_name_however_it_is_written() {
 
 #[test]
 fn references_are_seen_from_the_file_they_stand_in() {
-    let folder = folder_with(r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#, "");
+    let folder =
+        folder_with(r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#, "");
     let write = |file: &str, text: &str| {
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -215,7 +246,10 @@ fn references_are_seen_from_the_file_they_stand_in() {
         assert_eq!(reward(wrong), 0.5, "{wrong}");
     }
     let names: Vec<&str> = task.file_names();
-    assert_eq!(names, ["task.toml", "schema.json", "parts/line.json", "parts/money.json", "parts/named", "units/unit names.json"]);
+    assert_eq!(
+        names,
+        ["task.toml", "schema.json", "parts/line.json", "parts/money.json", "parts/named", "units/unit names.json"]
+    );
 }
 
 #[test]
@@ -228,7 +262,11 @@ fn references_stay_inside_the_folder_and_follow_ids() {
         }
         let found = Task::load(folder.path()).map_err(|error| error.to_string()).and_then(|task| {
             let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
-            Ok(format!("{} {}", scorer.score("1", None).reward, task.references.into_values().collect::<Vec<_>>().join(" ")))
+            Ok(format!(
+                "{} {}",
+                scorer.score("1", None).reward,
+                task.references.into_values().collect::<Vec<_>>().join(" ")
+            ))
         });
         let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{schema}");
@@ -236,7 +274,12 @@ fn references_stay_inside_the_folder_and_follow_ids() {
     let outside = "is outside the task's folder; task files must be inside the task folder, so that a run can copy them: copy the file into the folder and name the copy";
     check(r#"{"$ref":"../x.json"}"#, &[], "", Err(&format!("DIR/schema.json: \"../x.json\" {outside}")));
     let climbing = [("parts/a.json", r#"{"$ref":"../../../etc/x.json"}"#)];
-    check(r#"{"$ref":"parts/a.json"}"#, &climbing, "", Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")));
+    check(
+        r#"{"$ref":"parts/a.json"}"#,
+        &climbing,
+        "",
+        Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")),
+    );
     // A relative `$id` moves what is below it, and is itself no file.
     check(r#"{"$defs":{"a":{"$id":"parts/a.json","type":"number"}},"$ref":"parts/a.json"}"#, &[], "", Ok("1 "));
     check(r#"{"$id":"parts/","$ref":"a.json"}"#, &[("parts/a.json", r#"{"type":"null"}"#)], "", Ok("0.5 parts/a.json"));
@@ -286,7 +329,10 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
         ("zzz", "no task \"zzz\": known tasks: invoice; a task's folder can be named by its path"),
         ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
-        ("../deep", "no task \"../deep\": the folder has no task.toml; `grpo-tui init DIR` makes a workspace with a task to edit"),
+        (
+            "../deep",
+            "no task \"../deep\": the folder has no task.toml; `grpo-tui init DIR` makes a workspace with a task to edit",
+        ),
     ] {
         assert_eq!(Task::resolve_from(text, &below).unwrap_err().to_string(), complaint);
     }
@@ -298,7 +344,10 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
 #[test]
 fn the_embedded_task_is_whole() {
     let task = Task::embedded("invoice").unwrap();
-    assert_eq!((task.name.as_str(), task.system.as_deref(), task.thinking), ("invoice", Some("Answer with JSON only."), false));
+    assert_eq!(
+        (task.name.as_str(), task.system.as_deref(), task.thinking),
+        ("invoice", Some("Answer with JSON only."), false)
+    );
     for set in PromptSet::ALL {
         assert!(!task.read(task.set_file(set).unwrap()).unwrap().is_empty());
     }

@@ -1,4 +1,5 @@
-//! A disk that fills holds the run where it is, in a state that says so, and the run then comes to what it would have come to with room.
+//! A disk that fills holds the run where it is, in a state that says so, and the run then comes to what it would have
+//! come to with room.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +21,8 @@ fn small_disk() -> (tempfile::TempDir, SmallDisk) {
     (folder, disk)
 }
 
-/// Frees the disk where its test has failed: a run that is held would never end, and the test would hang instead of failing.
+/// Frees the disk where its test has failed: a run that is held would never end, and the test would hang instead of
+/// failing.
 struct FreedOnPanic<'a>(&'a SmallDisk);
 
 impl Drop for FreedOnPanic<'_> {
@@ -104,12 +106,16 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         }
         assert!(matches!(ended, Ended::Finished(_)), "{name}: {ended:?}");
         assert!(fingerprint(&run) == expected, "{name}: the run came to something else");
-        let left: Vec<String> =
-            std::fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let left: Vec<String> = std::fs::read_dir(run.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         assert!(!left.iter().any(|file| file == "reserve" || file.ends_with(".tmp")), "{left:?}");
         let lines = std::fs::read_to_string(run.events_path()).unwrap();
-        let numbers: Vec<u64> =
-            lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
+        let numbers: Vec<u64> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
+            .collect();
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{name}: {numbers:?}");
         std::fs::remove_dir_all(&parent).unwrap();
     }
@@ -120,8 +126,10 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
 fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told() {
     let (folder, disk) = small_disk();
     let run = create(&folder.path().join("run"), &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat());
-    let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
-    // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the rest of the run leaves.
+    let before =
+        |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
+    // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the
+    // rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
     let (path, told) = (run.path().to_owned(), &seen);
     let ended = filled(&disk, &run, 2_600_000, before, |state| {
@@ -151,7 +159,10 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     let ended = filled(&disk, &run, 0, at, |_| {
         ask(&path, &Verb::Stop { now: false }, LONG, &mut |_| {}).unwrap();
     });
-    assert!(matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")), "{ended:?}");
+    assert!(
+        matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")),
+        "{ended:?}"
+    );
     let state = State::observe(run.path()).unwrap();
     assert_eq!(state.status, Status::Interrupted, "{state:?}");
     disk.free().unwrap();

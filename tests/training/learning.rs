@@ -1,4 +1,5 @@
-//! It learns; zero-variance groups change nothing; the reference stays where it was; numbers that are not finite change nothing.
+//! It learns; zero-variance groups change nothing; the reference stays where it was; numbers that are not finite change
+//! nothing.
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
@@ -28,7 +29,9 @@ fn validity_rises() {
     let (first, last) = (mean(&valid[..3]), mean(&valid[13..]));
     assert!(last > 0.95 && last > first + 0.1, "valid {first:.2} at the start, {last:.2} at the end: {valid:?}");
     // The sampler and the trainer are one model: decode and training log-probs agree.
-    assert!(state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3));
+    assert!(
+        state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3)
+    );
 }
 
 /// Near temperature 0 all completions of a prompt are equal: every group has zero variance, and nothing moves.
@@ -66,14 +69,19 @@ fn a_kl_that_is_not_computed_is_not_a_zero() {
     work(&run, |_| false).unwrap();
     let state = RunState::read(run.path()).unwrap();
     assert!(state.metrics.contains_key("entropy") && !state.metrics.contains_key("kl"), "{:?}", state.metrics.keys());
-    let page = grpo_tui::report::html(&grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap())
-        .unwrap()
-        .text;
-    assert!(page.contains("KL to reference: not measured (kl_beta = 0)") && !page.contains("KL to reference, nats/token"));
+    let page = grpo_tui::report::html(
+        &grpo_tui::report::Report::read(grpo_tui::run::RunDirectory::open(run.path()).unwrap()).unwrap(),
+    )
+    .unwrap()
+    .text;
+    assert!(
+        page.contains("KL to reference: not measured (kl_beta = 0)") && !page.contains("KL to reference, nats/token")
+    );
 }
 
-/// With clips of width 0 any rounding of a ratio would be clipped. The weights do not move, so every ratio is exactly 1: in an interval's first step by
-/// definition, in the others because the old log-probs come from the same forward as the current ones, and not from the sampler.
+/// With clips of width 0 any rounding of a ratio would be clipped. The weights do not move, so every ratio is exactly
+/// 1: in an interval's first step by definition, in the others because the old log-probs come from the same forward as
+/// the current ones, and not from the sampler.
 #[test]
 fn ratios_of_a_sync_interval_are_exactly_one_while_nothing_moves() {
     for loss in ["gspo", "grpo"] {
@@ -100,7 +108,8 @@ fn ratios_of_a_sync_interval_are_exactly_one_while_nothing_moves() {
     }
 }
 
-/// Every completion lacks a key that the schema asks for, and `invalid` is worth more than half: equal rewards near the top are not a solved task.
+/// Every completion lacks a key that the schema asks for, and `invalid` is worth more than half: equal rewards near the
+/// top are not a solved task.
 #[test]
 fn groups_without_a_valid_completion_are_never_all_best() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,7 +121,11 @@ fn groups_without_a_valid_completion_are_never_all_best() {
     };
     edit("schema.json", "\"required\": [", "\"required\": [\"approved_by\", ");
     edit("task.toml", "invalid = 0.5", "invalid = 0.6");
-    let run = super::small_task::create_of(&task, folder.path(), &["temperature=0.3", "max_steps=4", "eval_every=0", "learning_rate=0"]);
+    let run = super::small_task::create_of(
+        &task,
+        folder.path(),
+        &["temperature=0.3", "max_steps=4", "eval_every=0", "learning_rate=0"],
+    );
     let mut told = Vec::new();
     work(&run, |event| {
         if let EventBody::Alert(alert) = event {
@@ -168,8 +181,12 @@ fn stop_conditions_end_a_run_early() {
 
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
-    let parameters =
-        Parameters::new(vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let parameters = Parameters::new(
+        vec![("w".to_owned(), Tensor::ones(3, DType::F32, &Device::Cpu).unwrap())],
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let settings = OptimizerSettings { learning_rate: 0.1, ..OptimizerSettings::PLAIN };
     let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
     for bad in [f32::NAN, f32::INFINITY] {
@@ -185,8 +202,12 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 /// Three updates against numbers worked out by hand from the AdamW paper's algorithm 2, with clipping and warm-up.
 #[test]
 fn adamw_follows_its_definition() {
-    let parameters =
-        Parameters::new(vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())], DType::F32, &Device::Cpu).unwrap();
+    let parameters = Parameters::new(
+        vec![("w".to_owned(), Tensor::new(&[1.0_f32, -2.0], &Device::Cpu).unwrap())],
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let settings = OptimizerSettings {
         learning_rate: 0.1,
         warmup_steps: 2,
@@ -220,8 +241,8 @@ fn adamw_follows_its_definition() {
 fn one_dimensional_tensors_do_not_decay() {
     let tensor = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
     for (decay_norms_and_biases, kept) in [(false, 1.0), (true, 0.95)] {
-        let named =
-            [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])].map(|(name, shape)| (name.to_owned(), tensor(shape)));
+        let named = [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])]
+            .map(|(name, shape)| (name.to_owned(), tensor(shape)));
         let parameters = Parameters::new(named.into(), DType::F32, &Device::Cpu).unwrap();
         let settings = OptimizerSettings {
             learning_rate: 0.1,
@@ -242,7 +263,14 @@ fn one_dimensional_tensors_do_not_decay() {
 #[test]
 fn sft_then_grpo() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["method=sft", "max_steps=12", "prompt_groups_per_step=6", "learning_rate=5e-4", "eval_every=0", "checkpoint_every=0"];
+    let set = [
+        "method=sft",
+        "max_steps=12",
+        "prompt_groups_per_step=6",
+        "learning_rate=5e-4",
+        "eval_every=0",
+        "checkpoint_every=0",
+    ];
     let first = create(folder.path(), &set);
     work(&first, |_| false).unwrap();
     let state = RunState::read(first.path()).unwrap();
@@ -254,5 +282,9 @@ fn sft_then_grpo() {
         let state = RunState::read(run.path()).unwrap();
         state.evals.into_values().find(|eval| eval.set == "test" && eval.target == target).unwrap().summary
     };
-    assert_eq!(proof(&first, "trained").valid, proof(&second, "base").valid, "the second run starts where the first ended");
+    assert_eq!(
+        proof(&first, "trained").valid,
+        proof(&second, "base").valid,
+        "the second run starts where the first ended"
+    );
 }

@@ -1,4 +1,5 @@
-//! What is asked between two steps: samples disturb nothing, what was set comes back after a kill, a stop at once is quick, and no promise is lost.
+//! What is asked between two steps: samples disturb nothing, what was set comes back after a kill, a stop at once is
+//! quick, and no promise is lost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use grpo_tui::run::sampler::SampledCompletion;
 use grpo_tui::run::{
-    EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask, list_checkpoints,
-    read_evals,
+    EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask,
+    list_checkpoints, read_evals,
 };
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
@@ -25,7 +26,12 @@ fn never(_: &EventBody) -> bool {
 type Answers = Arc<Mutex<Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)>>>;
 
 /// Ask in a thread of its own, as others would, and return once the question waits for the loop.
-fn ask_meanwhile(run: &RunDirectory, controls: &RequestQueue, arguments: Value, answers: &Answers) -> std::thread::JoinHandle<()> {
+fn ask_meanwhile(
+    run: &RunDirectory,
+    controls: &RequestQueue,
+    arguments: Value,
+    answers: &Answers,
+) -> std::thread::JoinHandle<()> {
     let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
     let verb = Verb::parse("sample", arguments.as_object().unwrap()).unwrap();
     let thread = std::thread::spawn(move || {
@@ -69,11 +75,16 @@ fn samples_of_a_live_run_change_nothing() {
         let answered = answered.as_ref().unwrap();
         assert!(answered.done && completions.len() == 3, "{answered:?}");
         for (index, completion) in completions.iter().enumerate() {
-            assert_eq!((completion.sample, completion.prompt_id.as_str(), completion.target.as_str()), (index, "eval-001", "trained"));
+            assert_eq!(
+                (completion.sample, completion.prompt_id.as_str(), completion.target.as_str()),
+                (index, "eval-001", "trained")
+            );
             assert!(!completion.token_ids.is_empty() && completion.token_ids.len() == completion.log_probs.len());
             assert!(completion.log_probs.iter().all(|log_prob| *log_prob <= 0.0));
             assert!(
-                completion.score["reward"].is_number() && completion.score["tier"].is_string() && completion.score["errors"].is_array()
+                completion.score["reward"].is_number()
+                    && completion.score["tier"].is_string()
+                    && completion.score["errors"].is_array()
             );
         }
     }
@@ -81,7 +92,10 @@ fn samples_of_a_live_run_change_nothing() {
     // The weights have moved in between, and with them what they write.
     assert_ne!(answers[0].1[0].log_probs, answers[1].1[0].log_probs);
     let controls = RunState::read(run.path()).unwrap().controls;
-    assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("sample", 3), ("sample", 5)]);
+    assert_eq!(
+        controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(),
+        [("sample", 3), ("sample", 5)]
+    );
 }
 
 #[test]
@@ -155,16 +169,21 @@ fn what_was_set_comes_back_after_a_kill() {
         for kill in kills {
             let run = create(&folder.path().join(format!("{name}-{kill}")), set);
             assert!(setting(&run, set_at, Some(kill)).is_none());
-            // The kill came after the acceptance and before the loop had taken it; what was set later is set as in the other run.
+            // The kill came after the acceptance and before the loop had taken it; what was set later is set as in the
+            // other run.
             let ended = setting(&run, |step| set_at(step).filter(|_| step > kill), None);
-            assert!(matches!(ended, Some(Ended::Finished(ref report)) if report.steps == 8), "{name} {kill}: {ended:?}");
+            assert!(
+                matches!(ended, Some(Ended::Finished(ref report)) if report.steps == 8),
+                "{name} {kill}: {ended:?}"
+            );
             assert!(fingerprint(&run) == expected, "{name}: killed after step {kill}, the resumed run differs");
             assert_eq!(RunState::read(run.path()).unwrap().run.unwrap().total_steps, 8);
         }
     }
 }
 
-/// Before the first step, and after one: what is asked there holds from the next step on, also where nobody lived to record it.
+/// Before the first step, and after one: what is asked there holds from the next step on, also where nobody lived to
+/// record it.
 #[test]
 fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,7 +194,8 @@ fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
                 work_asked(run, |event, _| {
                     if !set && matches!(event, EventBody::Phase(phase) if phase.phase == "eval" && phase.step == at) {
                         set = true;
-                        let answered = ask(run.path(), &Verb::set(["learning_rate=5e-4"]).unwrap(), LONG, &mut |_| {}).unwrap();
+                        let answered =
+                            ask(run.path(), &Verb::set(["learning_rate=5e-4"]).unwrap(), LONG, &mut |_| {}).unwrap();
                         assert_eq!(answered.text, format!("sets learning_rate = 0.0005 after step {at}"));
                         assert!(!kill, "killed, as the test wants it");
                     }
@@ -191,7 +211,10 @@ fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
         assert!(fingerprint(&run) == fingerprint(&whole), "{at}");
         for run in [whole, run] {
             let controls = RunState::read(run.path()).unwrap().controls;
-            assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("set", at + 1)]);
+            assert_eq!(
+                controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(),
+                [("set", at + 1)]
+            );
         }
     }
 }
@@ -202,10 +225,16 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
     let check = |name: &str, at: u64, assignment: &'static str, steps: u64| {
         let set = |step: u64| (step == at).then_some(assignment);
         let whole = create(&folder.path().join(name), &["max_steps=4"]);
-        assert!(matches!(setting(&whole, set, None), Some(Ended::Finished(ref report)) if report.steps == steps), "{name}");
+        assert!(
+            matches!(setting(&whole, set, None), Some(Ended::Finished(ref report)) if report.steps == steps),
+            "{name}"
+        );
         let run = create(&folder.path().join(format!("{name}-killed")), &["max_steps=4"]);
         assert!(setting(&run, set, Some(at)).is_none());
-        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(ref report) if report.steps == steps), "{name}, resumed");
+        assert!(
+            matches!(work(&run, never).unwrap(), Ended::Finished(ref report) if report.steps == steps),
+            "{name}, resumed"
+        );
         assert!(fingerprint(&run) == fingerprint(&whole), "{name}");
     };
     check("nearer", 2, "max_steps=3", 3);
@@ -239,7 +268,8 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
         assert_eq!(goes_on_from, checkpoints.last().copied());
         let state = State::observe(run.path()).unwrap();
         assert!(
-            state.status == Status::Interrupted && state.cause.clone().unwrap().starts_with("stopped now, as requested; resume "),
+            state.status == Status::Interrupted
+                && state.cause.clone().unwrap().starts_with("stopped now, as requested; resume "),
             "{state:?}"
         );
         let controls = RunState::read(run.path()).unwrap().controls;
@@ -269,8 +299,16 @@ fn what_was_accepted_is_recorded_once_whoever_dies() {
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert_eq!(kept(), 0);
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
-    let controls: Vec<_> =
-        events.iter().filter_map(|event| if let EventBody::Control(control) = &event.body { Some(control) } else { None }).collect();
-    assert_eq!(controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(), [("annotate", 3), ("eval", 3)]);
-    assert_eq!(RunState::read(run.path()).unwrap().notes.iter().filter(|(_, note)| note.text == "before the end").count(), 1);
+    let controls: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let EventBody::Control(control) = &event.body { Some(control) } else { None })
+        .collect();
+    assert_eq!(
+        controls.iter().map(|control| (control.verb.as_str(), control.step)).collect::<Vec<_>>(),
+        [("annotate", 3), ("eval", 3)]
+    );
+    assert_eq!(
+        RunState::read(run.path()).unwrap().notes.iter().filter(|(_, note)| note.text == "before the end").count(),
+        1
+    );
 }

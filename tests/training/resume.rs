@@ -49,18 +49,23 @@ fn stopping_changes_nothing_in_the_middle_of_an_interval() {
     stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
 }
 
-/// Killed anywhere around an early stop, a run stops at the same step, and what exists is neither read nor written again.
+/// Killed anywhere around an early stop, a run stops at the same step, and what exists is neither read nor written
+/// again.
 #[test]
 fn an_early_stop_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["patience=1", "learning_rate=0", "max_steps=30"];
     let events = |run: &RunDirectory, kind: &str| {
         let text = std::fs::read_to_string(run.events_path()).unwrap();
-        text.lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .filter(|line| line.contains(&format!("\"kind\":\"{kind}\"")))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let whole = create(&folder.path().join("whole"), &set);
     assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(report) if report.steps == 3));
-    // The base on both sets, and what was trained on the eval set: it is no better, so that the base is the run's result.
+    // The base on both sets, and what was trained on the eval set: it is no better, so that the base is the run's
+    // result.
     assert_eq!(events(&whole, "eval").len(), 3);
     let expected = fingerprint(&whole);
     let is_checkpoint = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 3);
@@ -86,7 +91,11 @@ fn an_early_stop_survives_a_kill() {
         assert!(fingerprint(&run) == expected, "{name}: the resumed run differs");
         assert_eq!(events(&run, "eval").len(), evals, "{name}");
         if let Some(before) = before {
-            assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before, "{name}: the finished checkpoint was written again");
+            assert_eq!(
+                std::fs::metadata(&file).unwrap().modified().unwrap(),
+                before,
+                "{name}: the finished checkpoint was written again"
+            );
         }
     }
 }

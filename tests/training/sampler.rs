@@ -1,4 +1,5 @@
-//! The sample worker: loads a model once, answers as `grpo-tui sample` does, is found by a second asker, and goes when a run wants its device.
+//! The sample worker: loads a model once, answers as `grpo-tui sample` does, is found by a second asker, and goes when
+//! a run wants its device.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,7 +34,8 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let folder = home.path();
     small_task(folder);
     let direct = stdout(&program(folder, 600, &[&SAMPLE[..], &["tiny"]].concat()).output().unwrap());
-    let asked = |idle: u32| stdout(&program(folder, idle, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap());
+    let asked =
+        |idle: u32| stdout(&program(folder, idle, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap());
     assert_eq!(asked(600), direct);
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let first = State::observe(&worker).unwrap();
@@ -46,10 +48,12 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     });
     assert_eq!(State::observe(&worker).unwrap().pid, first.pid);
     // A question that cannot be answered is refused in words, and the worker stays.
-    let output = program(folder, 600, &["sample", "task", "--model", "tiny", "--worker", "--n", "65"]).output().unwrap();
+    let output =
+        program(folder, 600, &["sample", "task", "--model", "tiny", "--worker", "--n", "65"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("`n` must be a whole number from 1 to 64"), "{output:?}");
     // A run on the same device does not wait for long.
-    let set = ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
+    let set =
+        ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
     let mut train = program(folder, 600, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
     set.iter().for_each(|key| _ = train.args(["--set", key]));
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
@@ -58,7 +62,12 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     assert_eq!((last.status, last.cause.as_deref()), (Status::Finished, Some("released CPU to a waiting run")));
     // The result of a run has its worker under the run, and `runs list` shows the run alone.
     let direct = stdout(&program(folder, 600, &[&SAMPLE[..], &["short", "--runs", "runs"]].concat()).output().unwrap());
-    assert_eq!(stdout(&program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()), direct);
+    assert_eq!(
+        stdout(
+            &program(folder, 1, &[&SAMPLE[..], &["short", "--runs", "runs", "--worker"]].concat()).output().unwrap()
+        ),
+        direct
+    );
     let run = worker_below(&folder.join("runs"));
     let worker = worker_below(&run.join("samplers"));
     assert!(worker.file_name().unwrap().to_string_lossy().starts_with("step-0000"));

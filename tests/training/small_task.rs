@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{
+    EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
+};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, TrainError, train};
 
@@ -19,8 +21,14 @@ pub(crate) fn write(folder: &Path) -> PathBuf {
 }
 
 /// What every small run shares.
-pub(crate) const SMALL: &[&str] =
-    &["prompt_groups_per_step=3", "completions_per_prompt=4", "max_steps=6", "checkpoint_every=2", "eval_every=3", "keep_checkpoints=10"];
+pub(crate) const SMALL: &[&str] = &[
+    "prompt_groups_per_step=3",
+    "completions_per_prompt=4",
+    "max_steps=6",
+    "checkpoint_every=2",
+    "eval_every=3",
+    "keep_checkpoints=10",
+];
 
 /// A run of the small task with `SMALL`, then `set`.
 pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
@@ -59,30 +67,42 @@ pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
 }
 
 /// Works on a run; `on` sees every event and the queue of requests.
-pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody, &RequestQueue)) -> Result<Ended, TrainError> {
+pub(super) fn work_asked(
+    run: &RunDirectory,
+    mut on: impl FnMut(&EventBody, &RequestQueue),
+) -> Result<Ended, TrainError> {
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
     let places = RunFolders::discover(run.path().parent(), run.path());
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| on(event, &controls))
 }
 
-/// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards, advantages, eval completions.
+/// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards,
+/// advantages, eval completions.
 pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
     let last = *list_checkpoints(run.path()).unwrap().last().unwrap();
     let folder = checkpoint_path(run.path(), last);
-    let weights = ["model.safetensors", "adapter_model.safetensors"].iter().find_map(|name| std::fs::read(folder.join(name)).ok()).unwrap();
+    let weights = ["model.safetensors", "adapter_model.safetensors"]
+        .iter()
+        .find_map(|name| std::fs::read(folder.join(name)).ok())
+        .unwrap();
     let moments = std::fs::read(folder.join("optimizer.safetensors")).unwrap();
     let state = RunState::read(run.path()).unwrap();
     let mut told = format!("last step {}\n", state.last_step);
     for (step, groups) in &state.groups {
         for group in groups.values() {
-            told += &format!("{step} {} {:?} {:?} {:?}\n", group.prompt_id, group.rewards, group.advantages, group.token_counts);
+            told += &format!(
+                "{step} {} {:?} {:?} {:?}\n",
+                group.prompt_id, group.rewards, group.advantages, group.token_counts
+            );
         }
     }
     for (key, eval) in &state.evals {
         let text = std::fs::read_to_string(run.path().join(&eval.file)).unwrap();
-        let completions: Vec<String> =
-            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string()).collect();
+        let completions: Vec<String> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string())
+            .collect();
         told += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
     }
     (weights, moments, told)

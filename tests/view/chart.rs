@@ -16,7 +16,12 @@ fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
 }
 
 fn picture(chart: &Chart<'_>, theme: &Theme, columns: usize, rows: usize) -> String {
-    chart.lines(theme, columns, rows).iter().map(|line| line.to_string().trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    chart
+        .lines(theme, columns, rows)
+        .iter()
+        .map(|line| line.to_string().trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -32,7 +37,8 @@ fn pictures() {
     insta::assert_snapshot!("chart_ascii", picture(&plain, &Theme::default().in_ascii(), 60, 12));
     let wide = series([0.001, 0.01, 0.1, 1.0, 10.0, 0.0, -1.0, 100.0]);
     insta::assert_snapshot!("chart_log", picture(&Chart { log: true, ..chart(&wide, 0.0, (1, 8)) }, &theme, 50, 14));
-    let holes: Series = [(1, 0.2), (2, 0.3), (3, f64::NAN), (4, 0.4), (8, 0.8), (9, f64::INFINITY), (10, 0.6)].into_iter().collect();
+    let holes: Series =
+        [(1, 0.2), (2, 0.3), (3, f64::NAN), (4, 0.4), (8, 0.8), (9, f64::INFINITY), (10, 0.6)].into_iter().collect();
     insta::assert_snapshot!("chart_holes", picture(&chart(&holes, 0.0, (1, 10)), &theme, 50, 10));
 }
 
@@ -78,7 +84,10 @@ fn a_spike_never_vanishes() {
             let shown = Chart { values: Some((0.0, 1.0)), ..chart(&long, 0.9, (1, 100_000)) };
             let picture = picture(&shown, &Theme::default(), columns, 8);
             let top = picture.lines().next().unwrap_or_default();
-            assert!(top.chars().any(|letter| ('\u{2801}'..='\u{28ff}').contains(&letter)), "step {at} in {columns} columns:\n{picture}");
+            assert!(
+                top.chars().any(|letter| ('\u{2801}'..='\u{28ff}').contains(&letter)),
+                "step {at} in {columns} columns:\n{picture}"
+            );
         }
     }
 }
@@ -91,7 +100,10 @@ fn the_cursor_reads_raw_and_smoothed_values() {
     let check = |step, raw: Option<f64>, smoothed: Option<f64>| {
         let (found, average) = curve.at(step);
         assert_eq!(found.filter(|value| value.is_finite()), raw, "{step}");
-        assert!(average.zip(smoothed).map_or(average == smoothed, |(a, b)| (a - b).abs() < 1e-9), "{step}: {average:?}");
+        assert!(
+            average.zip(smoothed).map_or(average == smoothed, |(a, b)| (a - b).abs() < 1e-9),
+            "{step}: {average:?}"
+        );
     };
     check(1, Some(1.0), Some(1.0));
     check(2, Some(2.0), Some(5.0 / 3.0));

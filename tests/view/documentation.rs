@@ -22,8 +22,10 @@ fn part(name: &str) -> String {
                     let _ = write!(text, "\n### {place}\n\n| keys | does | id |\n|---|---|---|\n");
                     last = Some(place);
                 }
-                let keys: Vec<String> = action.keys.iter().map(|key| format!("`{}`", key.replace('|', "\\|"))).collect();
-                let _ = writeln!(text, "| {} | {} | `{}` |", keys.join(" "), action.title.replace('|', "\\|"), action.id);
+                let keys: Vec<String> =
+                    action.keys.iter().map(|key| format!("`{}`", key.replace('|', "\\|"))).collect();
+                let _ =
+                    writeln!(text, "| {} | {} | `{}` |", keys.join(" "), action.title.replace('|', "\\|"), action.id);
             }
         }
         "configuration" => {
@@ -58,5 +60,8 @@ fn the_page_of_the_view_agrees_with_the_tables() {
         std::fs::write(path, &expected).unwrap();
         return;
     }
-    assert!(found == expected, "docs/view.md is out of date; write it with: UPDATE_DOCS=1 cargo test --test main the_page_of_the_view");
+    assert!(
+        found == expected,
+        "docs/view.md is out of date; write it with: UPDATE_DOCS=1 cargo test --test main the_page_of_the_view"
+    );
 }

@@ -15,7 +15,8 @@ fn quick(mut stage: Stage) -> Stage {
     stage
 }
 
-/// The screen with a task in a folder of the stage, with ten rows of training and one of the other sets; and that folder.
+/// The screen with a task in a folder of the stage, with ten rows of training and one of the other sets; and that
+/// folder.
 fn few_rows() -> (Stage, PathBuf) {
     let stage = Stage::with(120, 36, |options| {
         crate::program::sample_task(&options.here.join("tasks/invoice"), [10, 1, 1]);
@@ -74,7 +75,11 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
     let mut next = again(&first);
-    assert!(next.shows("unsaved draft from 2027-01-15 ") && next.shows("expected answer of train-002, 7 lines"), "{}", next.picture());
+    assert!(
+        next.shows("unsaved draft from 2027-01-15 ") && next.shows("expected answer of train-002, 7 lines"),
+        "{}",
+        next.picture()
+    );
     next.keys("o");
     assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
     next.keys("f1 f3");
@@ -92,7 +97,10 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     assert!(!file.exists());
     let file = kept(&first).remove(0);
     let editing = next.model.prompts.editing.as_ref().unwrap();
-    assert_eq!((editing.editor.text(), editing.editor.cursor()), (text, first.model.prompts.editing.as_ref().unwrap().editor.cursor()));
+    assert_eq!(
+        (editing.editor.text(), editing.editor.cursor()),
+        (text, first.model.prompts.editing.as_ref().unwrap().editor.cursor())
+    );
     assert!(editing.is_changed() && editing.editor.is_json() && file.exists());
     assert_eq!(selected_id(&next), "train-002");
     next.types("\n");
@@ -168,11 +176,14 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
     check("x ctrl-home", " ", without_first, "train-001 was deleted from train.jsonl", |rows| {
         assert!(rows[9].contains("\"messages\":[") && rows[9].contains("\"expected\":{\"vendor\""), "{}", rows[9]);
     });
-    let changed =
-        |rows: Vec<String>| rows.iter().map(|row| row.replace("\"user\",\"content\":\"", "\"user\",\"content\":\"NEW ")).collect();
+    let changed = |rows: Vec<String>| {
+        rows.iter().map(|row| row.replace("\"user\",\"content\":\"", "\"user\",\"content\":\"NEW ")).collect()
+    };
     check("x ctrl-home", " ", changed, "train-001 has changed since", |rows| assert!(rows[0].contains("NEW ")));
     let few = |rows: Vec<String>| rows[..5].to_vec();
-    check("j j j j j j j j j a", "Due?", few, "train.jsonl is shorter now", |rows| assert!(rows[5].contains("Due?") && rows.len() == 6));
+    check("j j j j j j j j j a", "Due?", few, "train.jsonl is shorter now", |rows| {
+        assert!(rows[5].contains("Due?") && rows.len() == 6)
+    });
 }
 
 #[test]
@@ -189,7 +200,8 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let bad = files[0].with_file_name(files[0].file_name().unwrap().to_str().unwrap().replace(".json", "0.json"));
     std::fs::write(&bad, "{\"task\":").unwrap();
     let mut next = again(&first);
-    let complaint = next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
+    let complaint =
+        next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
     assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
     assert!(next.shows("system prompt"), "{}", next.picture());
     next.keys("o");
@@ -203,8 +215,9 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     // A set that cannot be read now, and one that the task has no more.
     std::fs::write(folder.join("train.jsonl"), "{\n").unwrap();
     let next = again(&first);
-    let told =
-        |notice: &&grpo_tui::view::messages::Notice| notice.text.contains("not offered") && notice.text.contains("train.jsonl line 1");
+    let told = |notice: &&grpo_tui::view::messages::Notice| {
+        notice.text.contains("not offered") && notice.text.contains("train.jsonl line 1")
+    };
     assert_eq!(next.model.shared.notices.all().iter().filter(told).count(), 1, "{}", next.picture());
     assert_eq!(kept(&first).len(), 3);
 }
@@ -231,7 +244,11 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     last.keys("o");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("invoice".to_owned())));
-    assert!(next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"), "{}", said(&next));
+    assert!(
+        next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"),
+        "{}",
+        said(&next)
+    );
     let copy = first.folder.path().join("data/tasks/invoice");
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string())));
     assert!(next.shows("expected answer of train-001"), "{}", next.picture());
@@ -268,7 +285,8 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         assert!(!asked.exists() && kept(&first).len() == 1, "{}", next.picture());
         next.keys("X y");
         assert!(kept(&first).is_empty() && !next.shows("unsaved draft"));
-        // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the user has decided.
+        // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the
+        // user has decided.
         for (keys, is_own) in [("alt-t", false), ("alt-t ctrl-u", true), ("alt-o", true)] {
             let mut stage = again(&first);
             let file = folder.join(file);
@@ -280,7 +298,11 @@ fn both_screens_ask_by_the_same_keys_and_words() {
             assert!(stage.shows("file changed on disk while you have unsaved edits"), "{keys}: {}", stage.picture());
             assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{keys}: {}", stage.picture());
             stage.types("t").keys("ctrl-o");
-            assert!(said(&stage).contains("two versions exist: alt-t use other, alt-o keep mine, alt-d diff"), "{}", said(&stage));
+            assert!(
+                said(&stage).contains("two versions exist: alt-t use other, alt-o keep mine, alt-d diff"),
+                "{}",
+                said(&stage)
+            );
             stage.keys("alt-d");
             assert!(stage.shows("Yours (-) vs file on disk (+)"), "{}", stage.picture());
             stage.keys("esc").keys(keys);
@@ -305,7 +327,9 @@ fn sessions_do_not_overwrite_each_other_and_drafts_of_earlier_versions_are_read(
     second(&mut one);
     let texts: Vec<String> = kept(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     assert!(
-        texts.len() == 2 && texts.iter().any(|text| text.starts_with("one more ")) && texts.iter().any(|text| text.starts_with("other "))
+        texts.len() == 2
+            && texts.iter().any(|text| text.starts_with("one more "))
+            && texts.iter().any(|text| text.starts_with("other "))
     );
     kept(&one).iter().for_each(|file| std::fs::remove_file(file).unwrap());
     // One file for all sessions, named for the task and marked by the schema's path.

@@ -1,4 +1,7 @@
-//! The comparison: passes of the recorded run side by side, found, filtered, read, chosen, refused, exported and started by keys.
+//! The comparison: passes of the recorded run side by side, found, filtered, read, chosen, refused, exported and
+//! started by keys.
+
+mod job;
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +66,10 @@ fn the_numbers_are_those_of_the_run() {
     assert_eq!(names, ["base", "step 30"], "the best step, on the proof set");
     for (pass, key) in versus.passes.iter().zip([(0, "test", "base"), (30, "test", "trained")]) {
         let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
-        assert_eq!((pass.summary.n, pass.summary.valid, pass.summary.exact), (recorded.n, recorded.valid, recorded.exact));
+        assert_eq!(
+            (pass.summary.n, pass.summary.valid, pass.summary.exact),
+            (recorded.n, recorded.valid, recorded.exact)
+        );
     }
     let records = |pass: usize| read_evals(&versus.passes[pass].id.path()).unwrap();
     let pair = &versus.pairs[0];
@@ -80,7 +86,8 @@ fn the_numbers_are_those_of_the_run() {
     assert_eq!((pair.valid.verdict, pair.valid.needed), (Verdict::Better, None));
 }
 
-/// Where no checkpoint did better than the start, the result is the start: it isn't shown as a trained model, and no later step takes its place.
+/// Where no checkpoint did better than the start, the result is the start: it isn't shown as a trained model, and no
+/// later step takes its place.
 #[test]
 fn a_base_that_stayed_the_best_is_called_the_base() {
     let mut stage = Stage::with(160, 48, |options| {
@@ -94,7 +101,10 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
     stage.keys("7");
     let picture = stage.picture();
     assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
-    assert!(picture.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"), "{picture}");
+    assert!(
+        picture.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"),
+        "{picture}"
+    );
     assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
     stage.keys("E enter y");
     assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.picture());
@@ -106,7 +116,10 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
     let told = |step: &str| {
         let mut stage = Stage::with(160, 48, |options| {
             let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
-            change(&run.join("events.jsonl"), &[("\"step\":30,\"set\":\"proof\"", &format!("\"step\":{step},\"set\":\"proof\""))]);
+            change(
+                &run.join("events.jsonl"),
+                &[("\"step\":30,\"set\":\"proof\"", &format!("\"step\":{step},\"set\":\"proof\""))],
+            );
         });
         stage.keys("enter");
         stage.keys("6");
@@ -120,7 +133,8 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
 #[test]
 fn both_metrics_are_judged_on_their_own() {
     let run = finished_run();
-    let mut passes = base_and_trained(&run).unwrap().into_iter().map(|id| Pass::read(id, false).unwrap()).collect::<Vec<_>>();
+    let mut passes =
+        base_and_trained(&run).unwrap().into_iter().map(|id| Pass::read(id, false).unwrap()).collect::<Vec<_>>();
     for (index, record) in passes[0].records.iter_mut().enumerate() {
         (record.tier, record.exact) = ("invalid".to_owned(), Some(index < 50));
     }
@@ -134,7 +148,10 @@ fn both_metrics_are_judged_on_their_own() {
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
-    assert!(text.contains("valid: significantly better (p = ") && text.contains("exact: significantly worse (p = 1.9e-9)"), "{text}");
+    assert!(
+        text.contains("valid: significantly better (p = ") && text.contains("exact: significantly worse (p = 1.9e-9)"),
+        "{text}"
+    );
     assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
     let document = page.document();
     assert_eq!(
@@ -153,7 +170,10 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     let check = |before, after, (fixed, broken), needed, expected: &str| {
         let versus = Versus::read(&[pass(before), pass(after)]).unwrap();
         let valid = &versus.pairs[0].valid;
-        assert_eq!((valid.verdict, valid.comparison.fixed, valid.comparison.broken), (Verdict::NoDifference, fixed, broken));
+        assert_eq!(
+            (valid.verdict, valid.comparison.fixed, valid.comparison.broken),
+            (Verdict::NoDifference, fixed, broken)
+        );
         assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
     };
     let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
@@ -186,7 +206,8 @@ fn the_command_line_says_the_same() {
 fn the_matrix_filters_the_list() {
     let mut stage = stage(120, 36);
     let versus = Versus::read(&base_and_trained(&finished_run()).unwrap()).unwrap();
-    for (key, outcome) in [("f", Outcome::Fixed), ("b", Outcome::Broken), ("n", Outcome::Neither), ("v", Outcome::Both)] {
+    for (key, outcome) in [("f", Outcome::Fixed), ("b", Outcome::Broken), ("n", Outcome::Neither), ("v", Outcome::Both)]
+    {
         stage.keys(key);
         let title = format!("{} {} of 100", outcome.name(), versus.pairs[0].count(outcome));
         assert!(stage.shows(&title), "{title}: {}", stage.picture());
@@ -197,7 +218,11 @@ fn the_matrix_filters_the_list() {
     let picture = stage.picture();
     let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let messy = |asked: &&grpo_tui::report::Asked| versus.record(asked, 0).unwrap().tags.contains(&"messy".to_owned());
-    let fixed = versus.prompts.iter().filter(messy).filter(|asked| versus.outcome(asked, &versus.pairs[0]) == Some(Outcome::Fixed));
+    let fixed = versus
+        .prompts
+        .iter()
+        .filter(messy)
+        .filter(|asked| versus.outcome(asked, &versus.pairs[0]) == Some(Outcome::Fixed));
     assert_eq!(found, fixed.count(), "{picture}");
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
@@ -210,9 +235,11 @@ fn answers_are_read_copied_and_exported() {
     let mut stage = stage(160, 48);
     stage.keys("f j enter");
     let picture = stage.picture();
-    for expected in
-        ["proof-003 improvement", "/amount: expected number, found string \"1315.62\" (line 1 column 63)", "expected (base, step 30)"]
-    {
+    for expected in [
+        "proof-003 improvement",
+        "/amount: expected number, found string \"1315.62\" (line 1 column 63)",
+        "expected (base, step 30)",
+    ] {
         assert!(picture.contains(expected), "{expected}: {picture}");
     }
     // The end of the text holds the scrolling: the next key up is seen.
@@ -250,7 +277,11 @@ fn three_passes_of_any_runs_are_chosen() {
         copy_run(&options.here.join("runs"), "20261121-000000-invoice-second", "two", "finished");
     });
     stage.keys("7 o");
-    assert!(stage.shows("Choose evals: select a run") && stage.shows("20261121-000000-invoice-second"), "{}", stage.picture());
+    assert!(
+        stage.shows("Choose evals: select a run") && stage.shows("20261121-000000-invoice-second"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("c");
     assert!(stage.shows("select two or three evals first (space)"));
     stage.keys("enter");
@@ -276,13 +307,20 @@ fn unlike_passes_are_refused_with_the_reason() {
         run
     };
     let first = copy_run(folder.path(), ID, "one", "finished");
-    let pass = |run: &Path, set: &str| EvalId { folder: run.to_owned(), step: 30, set: set.to_owned(), target: "trained".to_owned() };
+    let pass = |run: &Path, set: &str| EvalId {
+        folder: run.to_owned(),
+        step: 30,
+        set: set.to_owned(),
+        target: "trained".to_owned(),
+    };
     let check = |second: &Path, set: &str, expected: &str| {
         let error = Versus::read(&[pass(&first, "test"), pass(second, set)]).unwrap_err();
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
     check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "test", "their prompts differ");
-    let schema = Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")]).unwrap_err();
+    let schema =
+        Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")])
+            .unwrap_err();
     assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")), "{schema}");
     check(
         &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
@@ -311,7 +349,11 @@ fn passes_of_other_schemas_are_scored_again() {
         change(&run.join("task/schema.json"), &[("\"type\"", " \"type\"")]);
     });
     stage.keys("space space v");
-    assert!(stage.shows("were scored with different schemas") && stage.shows("r  re-score both sides"), "{}", stage.picture());
+    assert!(
+        stage.shows("were scored with different schemas") && stage.shows("r  re-score both sides"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("r");
     let picture = stage.picture();
     assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
@@ -323,19 +365,29 @@ fn passes_of_other_schemas_are_scored_again() {
     stage.keys("n j enter");
     assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.picture());
     stage.keys("esc r");
-    assert!(stage.shows("were scored with different schemas"), "as recorded they cannot be compared: {}", stage.picture());
+    assert!(
+        stage.shows("were scored with different schemas"),
+        "as recorded they cannot be compared: {}",
+        stage.picture()
+    );
     let runs = stage.folder.path().join("runs");
     let command = |more: &[&str]| {
         let arguments = [&["runs", "versus", ID, OTHER, "--runs", runs.to_str().unwrap()], more].concat();
         let output = call_anywhere(&arguments);
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, _, error) = command(&[]);
     assert!(code == 1 && error.contains("add --rescore TASK"), "{error}");
     let task = runs.join(ID).join("task");
     let (code, text, error) = command(&["--rescore", task.to_str().unwrap()]);
     assert!(
-        code == 0 && text.contains("0 improvements, 0 regressions in 100 prompts") && text.contains("re-scored with one schema"),
+        code == 0
+            && text.contains("0 improvements, 0 regressions in 100 prompts")
+            && text.contains("re-scored with one schema"),
         "{text} {error}"
     );
 }
@@ -375,79 +427,6 @@ fn a_run_without_passes_says_so_and_new_passes_are_read() {
     }
     stage.keys("R");
     assert!(stage.shows("base → step 30"), "{}", stage.picture());
-}
-
-/// An eval that is started from here goes on by itself; its result is picked up from its folder.
-#[test]
-fn an_eval_is_started_and_its_result_comes() {
-    let mut stage = stage(120, 36);
-    let folder = stage.folder.path().to_owned();
-    let program = |script: &str| {
-        let text = format!("echo \"$@\" > {}/arguments\nfor last; do :; done\n{script}", folder.display());
-        super::harness::script(&folder.join("program"), &text)
-    };
-    let wait = |stage: &mut Stage, expected: &str| {
-        until(expected, || {
-            let is_shown = stage.shows(expected);
-            if !is_shown {
-                stage.now_ms += 1_000;
-                stage.send(Message::Tick);
-            }
-            is_shown
-        });
-    };
-    let evals = finished_run().join("evals");
-    let copy = format!(
-        "mkdir -p $last/evals && cp -r $2 $last/task && cp {0}/step-000000-proof-base.jsonl $last/evals/ \
-         && cp {0}/step-000030-proof-trained.jsonl $last/evals/step-000000-proof-trained.jsonl && echo 'trained: 100 prompts' >&2 && echo '{{}}' > $last/eval.json",
-        evals.display()
-    );
-    stage.model.shared.options.program = program(&copy);
-    stage.keys("E");
-    assert!(stage.shows("Prompt set: "));
-    stage.keys("enter");
-    assert!(stage.shows("100 prompts, two models") && stage.shows("up to"), "what it costs is said first: {}", stage.picture());
-    stage.keys("y");
-    wait(&mut stage, "eval finished");
-    let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
-    let run = folder.join("runs").join(ID);
-    let expected = format!(
-        "eval {0}/task --model base=tiny --model trained={0}@best --on test --json --out {1}/data/evals/",
-        run.display(),
-        folder.display()
-    );
-    assert!(said.starts_with(&expected), "{said}");
-    assert!(stage.shows("base → trained"), "{}", stage.picture());
-    // It can be chosen again later.
-    stage.keys("o G");
-    assert!(stage.shows("eval  20270115-"), "{}", stage.picture());
-    stage.keys("esc");
-    stage.now_ms += 5_000;
-    stage.model.shared.options.program = program("echo 'error: no such model' >&2; exit 1");
-    stage.keys("E enter y");
-    wait(&mut stage, "eval failed: no such model");
-}
-
-#[test]
-fn an_eval_of_an_earlier_session_is_found_and_watched() {
-    let mut stage = stage_after(160, 48, |data| {
-        let going = data.join("evals/20270115-080000-6sx3dn");
-        std::fs::create_dir_all(&going).unwrap();
-        std::fs::write(going.join("log"), "trained: 30 of 100 prompts\n").unwrap();
-        std::fs::create_dir_all(data.join("evals/20270115-090000-6sx3dn")).unwrap();
-        Some(grpo_tui::run::RunLock::acquire(&going).unwrap())
-    });
-    let second = |stage: &mut Stage| {
-        stage.now_ms += 1_000;
-        stage.send(Message::Tick);
-    };
-    second(&mut stage.0);
-    assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.picture());
-    stage.0.keys("E");
-    assert!(stage.0.shows("an eval is already running"), "{}", stage.0.picture());
-    drop(stage.1.take());
-    second(&mut stage.0);
-    assert!(stage.0.shows("eval failed: no result; last line of "), "{}", stage.0.picture());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Every action of the table: where it says it works, its key means it, and performing it changes the model or asks for something.
+//! Every action of the table: where it says it works, its key means it, and performing it changes the model or asks for
+//! something.
 
 use std::path::Path;
 
@@ -44,7 +45,8 @@ const PREPARATIONS: [&str; 23] = [
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
 
-/// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample run, and a program that answers forecasts.
+/// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
+/// run, and a program that answers forecasts.
 fn stage() -> Stage {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
@@ -69,8 +71,8 @@ fn write_drafts(folder: &Path, task: &Path) {
     std::fs::write(folder.join(format!("prompts-{}-1-1.json", mark("task.toml"))), system).unwrap();
 }
 
-/// Whether the action does anything after a preparation; false also where the preparation leads away from it. What keeps it from being done is not
-/// asked: what an action does then is its own.
+/// Whether the action does anything after a preparation; false also where the preparation leads away from it. What
+/// keeps it from being done is not asked: what an action does then is its own.
 fn works(action: &ActionInfo, preparation: &str) -> bool {
     let mut stage = stage();
     let (screen, pane) = match action.scope {
@@ -88,7 +90,8 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
         // Its work is not carried out: it goes on.
         update::update(&mut stage.model, stage.now_ms, Message::Key(KeyEvent::new(chord.code, chord.modifiers)));
     }
-    let is_meant = |key: &&str| stage.model.action_of(Chord::parse(key).unwrap()).is_some_and(|found| found.id == action.id);
+    let is_meant =
+        |key: &&str| stage.model.action_of(Chord::parse(key).unwrap()).is_some_and(|found| found.id == action.id);
     if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
         return false;
     }

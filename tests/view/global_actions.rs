@@ -9,9 +9,15 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
         stage.keys(key);
         assert_eq!(stage.model.screen().title(), title, "{key}");
     };
-    for (key, title) in
-        [("f2", "Schema"), ("f3", "Prompts"), ("f4", "Scores"), ("f5", "Launch"), ("f6", "Live"), ("f7", "Eval"), ("f1", "Runs")]
-    {
+    for (key, title) in [
+        ("f2", "Schema"),
+        ("f3", "Prompts"),
+        ("f4", "Scores"),
+        ("f5", "Launch"),
+        ("f6", "Live"),
+        ("f7", "Eval"),
+        ("f1", "Runs"),
+    ] {
         check(&mut stage, key, title);
     }
     stage.click(10, 0);
@@ -24,7 +30,8 @@ fn actions_have_one_name_and_readable_keys() {
     for action in grpo_tui::view::app::actions() {
         assert!(seen.insert(action.id), "{} stands twice in the table", action.id);
         for key in action.keys {
-            let chord = grpo_tui::view::key_chord::Chord::parse(key).unwrap_or_else(|| panic!("{}: no key is called {key}", action.id));
+            let chord = grpo_tui::view::key_chord::Chord::parse(key)
+                .unwrap_or_else(|| panic!("{}: no key is called {key}", action.id));
             assert_eq!(chord.to_string(), *key, "{}", action.id);
         }
     }
@@ -67,11 +74,17 @@ fn help_names_every_action_of_every_screen_at_every_width() {
             // Out of a text field, in which `?` is a letter.
             stage.keys("esc ?");
             let help = whole(&mut stage);
-            let words: String = help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
+            let words: String =
+                help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
             let words: std::collections::BTreeSet<&str> = words.split_whitespace().collect();
             for action in stage.model.actions_here() {
-                for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
-                    assert!(words.contains(word), "{columns} {screen}: `{word}` of {} is missing in\n{help}", action.id);
+                for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty())
+                {
+                    assert!(
+                        words.contains(word),
+                        "{columns} {screen}: `{word}` of {} is missing in\n{help}",
+                        action.id
+                    );
                 }
             }
         }
@@ -83,9 +96,13 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
     let mut stage = Stage::new(110, 60);
     stage.keys("?");
     let help = stage.picture();
-    let line = |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
+    let line =
+        |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
     let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
-    assert!(!of_line("Filter runs", 0).contains("unavailable") && !of_line("Filter runs", 1).contains("unavailable"), "{help}");
+    assert!(
+        !of_line("Filter runs", 0).contains("unavailable") && !of_line("Filter runs", 1).contains("unavailable"),
+        "{help}"
+    );
     // The first of those with one reason tells it, on its line or below.
     let first = [0, 1].map(|below| of_line("Open run", below)).concat();
     assert!(first.contains("(unavailable: no run selected)"), "{help}");
@@ -98,12 +115,19 @@ fn no_hint_names_a_key_that_a_text_field_takes() {
     // A filter of one line takes enter for itself, an editor the tab key, too.
     for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter edit", "enter"), ("f2", "tab pane", "enter")] {
         let mut stage = Stage::with(200, 36, |options| {
-            crate::program::copy_tree(&super::harness::finished_run(), &options.here.join("runs/20261120-120000-invoice-done01"));
+            crate::program::copy_tree(
+                &super::harness::finished_run(),
+                &options.here.join("runs/20261120-120000-invoice-done01"),
+            );
         });
         stage.keys(keys);
         assert!(bottom(&stage).contains(before), "{keys}: {}", bottom(&stage));
         stage.keys(after);
-        assert!(!bottom(&stage).contains(before) && bottom(&stage).contains("ctrl-p palette"), "{keys}: {}", bottom(&stage));
+        assert!(
+            !bottom(&stage).contains(before) && bottom(&stage).contains("ctrl-p palette"),
+            "{keys}: {}",
+            bottom(&stage)
+        );
     }
 }
 
@@ -133,7 +157,10 @@ fn the_palette_finds_marks_and_says_why_not() {
     stage.keys("ctrl-u").types("remove delete a run");
     stage.keys("ctrl-u").types("runs.remove");
     let picture = stage.picture();
-    assert!(picture.contains("Delete run (unavailable)") && picture.contains("unavailable: no run selected"), "{picture}");
+    assert!(
+        picture.contains("Delete run (unavailable)") && picture.contains("unavailable: no run selected"),
+        "{picture}"
+    );
     stage.keys("esc ctrl-p").types("zzzzzz");
     assert!(stage.shows("no matching action"));
 }
@@ -186,14 +213,20 @@ fn the_palette_knows_the_usual_words() {
         let mut stage = Stage::new(120, 36);
         stage.keys(screen).keys("esc ctrl-p").types(word);
         let picture = stage.picture();
-        let rows =
-            picture.lines().skip_while(|line| !line.contains("▸ Palette")).skip(1).map(|line| line.chars().skip(19).collect::<String>());
+        let rows = picture
+            .lines()
+            .skip_while(|line| !line.contains("▸ Palette"))
+            .skip(1)
+            .map(|line| line.chars().skip(19).collect::<String>());
         rows.into_iter().find_map(|row| Some(row.strip_prefix("▸ ")?.split("  ").next()?.to_owned()))
     };
     let check = |screen: &str, words: &[&str], title: &str| {
         for word in words {
             let found = first(screen, word).unwrap_or_default();
-            assert!(found.trim_end().trim_end_matches(" (unavailable)") == title, "{screen} {word}: {found:?} instead of {title:?}");
+            assert!(
+                found.trim_end().trim_end_matches(" (unavailable)") == title,
+                "{screen} {word}: {found:?} instead of {title:?}"
+            );
         }
     };
     for screen in ["f1", "f2", "f4", "f5", "f7"] {
@@ -236,7 +269,10 @@ fn a_click_takes_a_row_of_the_palette() {
     stage.click(40, 2);
     assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
     stage.click(40, row as u16);
-    assert!(stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch, "{picture}");
+    assert!(
+        stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
+        "{picture}"
+    );
     // In a list to choose from a click chooses, and on what is chosen takes.
     stage.keys("T");
     let row = stage.picture().lines().position(|line| line.contains("▸ invoice")).unwrap();

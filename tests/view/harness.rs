@@ -1,4 +1,5 @@
-//! A stage for the view: messages go in, work is done at once, pictures come out as text. No thread, no terminal, no clock.
+//! A stage for the view: messages go in, work is done at once, pictures come out as text. No thread, no terminal, no
+//! clock.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,13 @@ impl Stage {
         let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
-        let mut stage =
-            Self { model: Model::new(options), asked: Vec::new(), now_ms: 1_800_000_000_000, folder, senders: Senders::default() };
+        let mut stage = Self {
+            model: Model::new(options),
+            asked: Vec::new(),
+            now_ms: 1_800_000_000_000,
+            folder,
+            senders: Senders::default(),
+        };
         stage.send(Message::Resize(columns, rows));
         let commands = start(&mut stage.model);
         stage.carry_out(commands);
@@ -62,7 +68,8 @@ impl Stage {
     /// Text, letter by letter.
     pub(super) fn types(&mut self, text: &str) -> &mut Self {
         for letter in text.chars() {
-            let code = if letter == '\n' { crossterm::event::KeyCode::Enter } else { crossterm::event::KeyCode::Char(letter) };
+            let code =
+                if letter == '\n' { crossterm::event::KeyCode::Enter } else { crossterm::event::KeyCode::Char(letter) };
             self.send(Message::Key(KeyEvent::new(code, crossterm::event::KeyModifiers::NONE)));
         }
         self
@@ -143,8 +150,9 @@ fn news(run: &Path) -> Vec<RunNews> {
     vec![RunNews::State(State::observe(run)), log]
 }
 
-/// Writes a shell script that can be run at once; its path. Another process writes it: a file that this one has open may be inherited by a child that
-/// another test just starts, and the system runs nothing that somebody has open for writing.
+/// Writes a shell script that can be run at once; its path. Another process writes it: a file that this one has open
+/// may be inherited by a child that another test just starts, and the system runs nothing that somebody has open for
+/// writing.
 pub(super) fn script(path: &Path, text: &str) -> PathBuf {
     let write = ["-c", "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 700 \"$1\"", "sh"];
     assert!(std::process::Command::new("sh").args(write).arg(path).arg(text).status().unwrap().success());

@@ -1,4 +1,5 @@
-//! The whole way in one terminal, with the real engine: a schema is edited and saved, a run launched from the form, watched, and its answers compared.
+//! The whole way in one terminal, with the real engine: a schema is edited and saved, a run launched from the form,
+//! watched, and its answers compared.
 
 use std::path::Path;
 use std::time::Duration;
@@ -54,7 +55,8 @@ fn from_the_schema_to_the_comparison() {
     session.send("L");
     session.wait_text("[6 Live]");
     // It is watched to its end, then compared with what it began as.
-    session.wait_within(RUN_PATIENCE, "the run's end", |session| session.picture().contains("finished: all steps done"));
+    session
+        .wait_within(RUN_PATIENCE, "the run's end", |session| session.picture().contains("finished: all steps done"));
     session.wait_text("step 3 of 3");
     session.wait_text("groups of step 3");
     session.send("7");

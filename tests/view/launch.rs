@@ -1,4 +1,5 @@
-//! The launch screen: the form, the forecast and the start; the program behind it is a script that answers what the real one once did.
+//! The launch screen: the form, the forecast and the start; the program behind it is a script that answers what the
+//! real one once did.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,7 +13,8 @@ use grpo_tui::view::screens::launch;
 
 use super::harness::{Stage, finished_run};
 
-/// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two cores.
+/// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two
+/// cores.
 const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan.json");
 const PLAN_SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan-sample.json");
 
@@ -110,7 +112,11 @@ fn a_value_is_checked_while_it_is_typed() {
     stage.keys("enter ctrl-u").types("512");
     assert!(stage.shows("leaves no tokens for"), "{}", stage.picture());
     stage.keys("enter L");
-    assert!(stage.model.shared.notices.all().last().unwrap().text.contains("leaves no tokens for"), "{}", stage.picture());
+    assert!(
+        stage.model.shared.notices.all().last().unwrap().text.contains("leaves no tokens for"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("g");
     assert!(stage.shows("cannot start: see right"), "{}", stage.picture());
     assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
@@ -158,7 +164,11 @@ fn a_forecast_is_made_and_goes_stale() {
     stage.keys("enter ctrl-u").types("5").keys("enter");
     assert!(stage.shows("stale: settings changed; f updates"), "{}", stage.picture());
     stage.keys("t");
-    assert!(arguments(&stage).join(" ").ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"), "{:?}", arguments(&stage));
+    assert!(
+        arguments(&stage).join(" ").ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"),
+        "{:?}",
+        arguments(&stage)
+    );
     assert!(!stage.shows("stale"));
     assert!(format!("{:?}", stage.model.launch.signal).contains("about 5.5 of the 8 groups"));
     // A name changes nothing that was measured.
@@ -179,7 +189,11 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
     };
     check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["forecast failed: model `x` was", "not found"]);
     check("echo not-json", "f", &["cannot parse the forecast"]);
-    check("echo 'error: the worker ended: no GPU 3' >&2; exit 1", "L", &["run not started: the worker ended: no GPU 3"]);
+    check(
+        "echo 'error: the worker ended: no GPU 3' >&2; exit 1",
+        "L",
+        &["run not started: the worker ended: no GPU 3"],
+    );
     check("echo '{}'", "L", &["returned no run id"]);
     let too_large = r#"echo '{"fits":false,"why":"weights of 16 GB do not fit","memory":{"parts":[{"name":"weights","phase":"always","bytes":16000000000}],"peak_bytes":16000000000,"peak_recomputed_bytes":16000000000,"machine_bytes":8000000000}}'; exit 1"#;
     check(too_large, "f", &["weights of 16 GB do not fit", "(200%), too big"]);
@@ -188,8 +202,9 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
 #[test]
 fn enter_starts_a_run_and_goes_to_it() {
     let run = finished_run();
-    let mut stage =
-        Stage::with(120, 36, |options| answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display())));
+    let mut stage = Stage::with(120, 36, |options| {
+        answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display()))
+    });
     stage.keys("f5");
     go_to(&mut stage, "run name");
     stage.keys("enter").types("my first").keys("enter");
@@ -197,7 +212,10 @@ fn enter_starts_a_run_and_goes_to_it() {
     stage.keys("right");
     assert_eq!(stage.model.launch.form.compute, DeviceChoice::Cpu);
     stage.keys("g enter");
-    assert_eq!(arguments(&stage), ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]);
+    assert_eq!(
+        arguments(&stage),
+        ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]
+    );
     assert_eq!(stage.model.shared.screen, Screen::Live);
     assert_eq!(stage.model.shared.current.as_deref(), Some(Path::new(&run)));
 }
@@ -263,7 +281,11 @@ fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
         }
     });
     stage.keys("f5");
-    assert!(!stage.shows("schema.json ") && !stage.shows("train.jsonl "), "the task is as it was:\n{}", stage.picture());
+    assert!(
+        !stage.shows("schema.json ") && !stage.shows("train.jsonl "),
+        "the task is as it was:\n{}",
+        stage.picture()
+    );
     let train = stage.folder.path().join("tasks/invoice/train.jsonl");
     let text = std::fs::read_to_string(&train).unwrap();
     std::fs::write(&train, text.split_inclusive('\n').skip(1).collect::<String>()).unwrap();
@@ -334,7 +356,11 @@ fn the_last_run_of_the_task_is_compared() {
     });
     stage.keys("f5");
     assert!(stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.picture());
-    assert!(stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"), "{}", stage.picture());
+    assert!(
+        stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"),
+        "{}",
+        stage.picture()
+    );
     assert!(!stage.shows("temperature 1"));
 }
 
@@ -365,7 +391,10 @@ fn the_program_itself_answers() {
     stage.keys("enter ctrl-u").types("1").keys("enter f");
     let forecast = &stage.model.launch.forecast.as_ref().unwrap_or_else(|| panic!("{}", stage.picture())).value;
     assert!(
-        forecast.steps == 1 && forecast.memory.peak_bytes > 1 << 20 && forecast.time.is_some() && forecast.disk.is_some(),
+        forecast.steps == 1
+            && forecast.memory.peak_bytes > 1 << 20
+            && forecast.time.is_some()
+            && forecast.disk.is_some(),
         "{forecast:?}"
     );
     // A launch that cannot be is refused in the program's own words, and leaves nothing.

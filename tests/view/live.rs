@@ -1,4 +1,5 @@
-//! The live screen: on the recorded run, on one that a writer makes while it is watched, and on those that cannot be read.
+//! The live screen: on the recorded run, on one that a writer makes while it is watched, and on those that cannot be
+//! read.
 
 use std::path::PathBuf;
 
@@ -26,7 +27,10 @@ pub(super) fn stable(stage: &Stage) -> String {
         let mut line = line.to_owned();
         for at in 0..line.len().saturating_sub(7) {
             let is_clock = line.get(at..at + 8).is_some_and(|clock| {
-                clock.bytes().enumerate().all(|(index, byte)| if index % 3 == 2 { byte == b':' } else { byte.is_ascii_digit() })
+                clock
+                    .bytes()
+                    .enumerate()
+                    .all(|(index, byte)| if index % 3 == 2 { byte == b':' } else { byte.is_ascii_digit() })
             });
             if is_clock {
                 line.replace_range(at..at + 8, "HH:MM:SS");
@@ -90,7 +94,11 @@ fn keys_go_through_panes_groups_and_completions() {
             assert!(picture.contains(text), "after {keys}: {text} is missing\n{picture}");
         }
     };
-    check(&mut stage, "home", &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"]);
+    check(
+        &mut stage,
+        "home",
+        &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"],
+    );
     check(&mut stage, "l", &["train-012 2 of 8", "(1.000 - 0.875)"]);
     check(&mut stage, "j", &["train-033 2 of 8"]);
     check(&mut stage, "G", &["train-078 2 of 8", "(zero variance)"]);

@@ -12,7 +12,8 @@ fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
     let check = |variables: &[(&str, &str)], expected: &[&str]| {
         let home = tempfile::tempdir().unwrap();
         let _run = LiveRun::begin(&home.path().join("runs"), 5);
-        let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], variables, ..Start::PLAIN });
+        let mut session =
+            Session::start(home.path(), &Start { arguments: &["--runs", "runs"], variables, ..Start::PLAIN });
         session.wait_text("[6 Live]");
         session.send("1");
         session.wait_text("[1 Runs]");
@@ -50,7 +51,11 @@ fn the_end_of_a_watched_run_is_notified() {
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kept() {
     let home = tempfile::tempdir().unwrap();
-    let start = Start { shell: Some("\"$@\"; echo CODE $?"), variables: &[("GRPO_TUI_FAULT", "view.key=F12:1")], ..Start::PLAIN };
+    let start = Start {
+        shell: Some("\"$@\"; echo CODE $?"),
+        variables: &[("GRPO_TUI_FAULT", "view.key=F12:1")],
+        ..Start::PLAIN
+    };
     let mut session = Session::start(home.path(), &start);
     session.write_unsaved(["2", "\"vendor\"", "\r", "esc leave"]);
     session.send("\x1b[24~");

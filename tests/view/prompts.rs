@@ -62,8 +62,15 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
     assert_eq!(prompts.tokens[0] as usize, counted);
     let chat = prompts.chat.as_ref().unwrap();
     assert_eq!(chat.tokens, Some(counted));
-    let special: Vec<&str> =
-        chat.lines.as_ref().unwrap().iter().flatten().filter(|(_, special)| *special).map(|(text, _)| text.as_str()).collect();
+    let special: Vec<&str> = chat
+        .lines
+        .as_ref()
+        .unwrap()
+        .iter()
+        .flatten()
+        .filter(|(_, special)| *special)
+        .map(|(text, _)| text.as_str())
+        .collect();
     assert!(special.contains(&"<|im_start|>") && special.contains(&"<|im_end|>"), "{special:?}");
     assert!(chat.prompt.contains("Answer with JSON only."));
 }
@@ -102,7 +109,8 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
         assert_eq!(selected_id(&stage), id);
     }
     stage.keys("g s s");
-    let tokens: Vec<u32> = stage.model.prompts.shown.iter().map(|index| stage.model.prompts.tokens[*index as usize]).collect();
+    let tokens: Vec<u32> =
+        stage.model.prompts.shown.iter().map(|index| stage.model.prompts.tokens[*index as usize]).collect();
     assert!(tokens.is_sorted() && tokens[0] < tokens[tokens.len() - 1]);
 }
 
@@ -120,7 +128,9 @@ fn a_row_is_edited_and_all_other_lines_stay() {
     let after = lines(&folder, "train.jsonl");
     assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]"));
     assert_eq!(after[1..], before[1..]);
-    assert!(stage.model.prompts.editing.is_none() && stage.model.prompts.chat.as_ref().unwrap().prompt.contains("Yes?"));
+    assert!(
+        stage.model.prompts.editing.is_none() && stage.model.prompts.chat.as_ref().unwrap().prompt.contains("Yes?")
+    );
     // Expected: what the schema refuses is said and may be saved, what is no JSON may not.
     stage.keys("x");
     let before = lines(&folder, "train.jsonl");

@@ -1,4 +1,5 @@
-//! The real program in a terminal of its own: keys go in, the picture is read back by an emulator, the process is watched from outside.
+//! The real program in a terminal of its own: keys go in, the picture is read back by an emulator, the process is
+//! watched from outside.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -101,7 +102,14 @@ impl Session {
         let file = unsafe { BorrowedFd::borrow_raw(file) };
         let reader = std::thread::spawn(move || listen(reader, file, &of_reader));
         let writer = pair.master.take_writer().unwrap();
-        Self { master: Some(pair.master), writer: Some(writer), child, heard, reader: Some(reader), home: home.to_owned() }
+        Self {
+            master: Some(pair.master),
+            writer: Some(writer),
+            child,
+            heard,
+            reader: Some(reader),
+            home: home.to_owned(),
+        }
     }
 
     /// Bytes as the terminal sends them.

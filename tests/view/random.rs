@@ -22,8 +22,23 @@ fn input() -> impl Strategy<Value = Input> {
     let chords: Vec<String> = app::actions()
         .flat_map(|action| action.keys.iter().map(|key| (*key).to_owned()))
         .chain(
-            ["enter", "esc", "tab", "backtab", "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "space", "backspace"]
-                .map(str::to_owned),
+            [
+                "enter",
+                "esc",
+                "tab",
+                "backtab",
+                "up",
+                "down",
+                "left",
+                "right",
+                "home",
+                "end",
+                "pageup",
+                "pagedown",
+                "space",
+                "backspace",
+            ]
+            .map(str::to_owned),
         )
         .collect();
     let kinds = [
@@ -57,7 +72,9 @@ fn take(stage: &mut Stage, input: Input) {
             Message::Key(KeyEvent::new(chord.code, chord.modifiers))
         }
         Input::Letter(letter) => Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE)),
-        Input::Mouse(kind, column, row) => Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }),
+        Input::Mouse(kind, column, row) => {
+            Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
+        }
         Input::Size(columns, rows) => Message::Resize(columns, rows),
         Input::Paste(text) => Message::Paste(text),
         Input::Tick => {

@@ -11,7 +11,8 @@ use grpo_tui::view::{Message, Screen};
 use super::harness::{Stage, finished_run};
 use super::synthetic_run::serve;
 
-/// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share what tests change.
+/// A copy of the recorded run under another id and name, with another status in `state.json`; hard links would share
+/// what tests change.
 pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathBuf {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
@@ -33,7 +34,8 @@ pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathB
     if status != "finished" {
         // Its worker never came to its last word.
         let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-        let kept: String = log.lines().filter(|line| !line.contains("\"kind\":\"end\"")).map(|line| format!("{line}\n")).collect();
+        let kept: String =
+            log.lines().filter(|line| !line.contains("\"kind\":\"end\"")).map(|line| format!("{line}\n")).collect();
         std::fs::write(run.join("events.jsonl"), kept).unwrap();
     }
     run
@@ -51,7 +53,10 @@ fn several(folder: &Path) {
     let failed = copy_run(&runs, "20261119-090000-invoice-aaaaaa", "too fast", "failed");
     change(
         &failed.join("run.toml"),
-        &[("created_ms = 1795185041316", "created_ms = 1795085041316"), ("learning_rate = 0.0015", "learning_rate = 0.5")],
+        &[
+            ("created_ms = 1795185041316", "created_ms = 1795085041316"),
+            ("learning_rate = 0.0015", "learning_rate = 0.5"),
+        ],
     );
     change(&failed.join("state.json"), &[("all steps done", "the loss was not finite three times in a row")]);
     // It says that it runs, and nobody holds its lock.
@@ -97,7 +102,8 @@ fn no_runs_yet_says_what_to_do() {
     insta::assert_snapshot!("runs_none_80x24", stage.picture());
     stage.keys("p");
     assert!(stage.shows("no run selected"));
-    let with_recording = |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let with_recording =
+        |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut stage = Stage::with(80, 24, with_recording);
     assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.picture());
     stage.keys("D");
@@ -139,7 +145,8 @@ fn order_of(stage: &Stage) -> Vec<String> {
     let ids = ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"];
     let picture = stage.picture();
     let list = picture.split('└').next().unwrap();
-    let mut found: Vec<(usize, &str)> = ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
+    let mut found: Vec<(usize, &str)> =
+        ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
     found.sort_unstable();
     found.into_iter().map(|(_, id)| id.to_owned()).collect()
 }
@@ -161,7 +168,10 @@ fn runs_are_ordered_by_columns_and_metrics() {
     let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
-    assert!(stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(), "the question stays until it is right");
+    assert!(
+        stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(),
+        "the question stays until it is right"
+    );
     stage.keys("esc > > > >");
     assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
 }
@@ -189,7 +199,8 @@ fn only_what_changed_is_read_again() {
     assert_eq!((first.read, first.entries().len()), (5, 5));
     let again = look(&first);
     assert_eq!((again.read, again.entries().len()), (0, 5));
-    grpo_tui::run::change_tags(&folder.path().join("runs/20261119-090000-invoice-aaaaaa"), &["kept".to_owned()], &[]).unwrap();
+    grpo_tui::run::change_tags(&folder.path().join("runs/20261119-090000-invoice-aaaaaa"), &["kept".to_owned()], &[])
+        .unwrap();
     std::fs::remove_dir_all(folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
     let third = look(&again);
     assert_eq!((third.read, third.entries().len()), (1, 4));
@@ -249,11 +260,18 @@ fn exports_promotion_and_copies() {
     stage.keys("w ctrl-u").types("report.html").keys("enter");
     assert_eq!(std::fs::read_to_string(at(&stage, "report-2.html")).unwrap(), html, "beside the first, which stays");
     stage.keys("W ctrl-u").types("run.csv").keys("enter");
-    assert!(std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41, "a line a step, and the names");
+    assert!(
+        std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41,
+        "a line a step, and the names"
+    );
     stage.keys("P ctrl-u").types("worst adapter").keys("enter");
     assert!(stage.shows("write `best FOLDER`"));
     stage.keys("ctrl-u").types("best adapter").keys("enter");
-    assert!(at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"), "{}", stage.picture());
+    assert!(
+        at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("P ctrl-u").types("40 adapter").keys("enter");
     assert!(stage.shows("exists: choose a new folder"));
     stage.keys("y");
@@ -269,7 +287,11 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     stage.keys("n");
     assert!(run.exists());
     stage.keys("d y");
-    assert!(!run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"), "{}", stage.picture());
+    assert!(
+        !run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("G d");
     assert!(stage.shows("cannot read the run"), "an unreadable run is not removed from here");
 }
@@ -343,7 +365,11 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     let under = stage.model.clicked;
     stage.now_ms += 100;
     stage.click(20, 4);
-    assert!(under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(), "{}", stage.picture());
+    assert!(
+        under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(),
+        "{}",
+        stage.picture()
+    );
     // Two clicks with time between them are two clicks; the run at the right of the tabs is a way to it, too.
     stage.keys("1");
     stage.click(20, 4);
@@ -358,7 +384,10 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
 #[test]
 fn an_interrupted_run_is_resumed_by_the_program() {
     let program = |folder: &Path, script: &str| {
-        super::harness::script(&folder.join("program"), &format!("echo \"$@\" > {}/arguments\n{script}", folder.display()))
+        super::harness::script(
+            &folder.join("program"),
+            &format!("echo \"$@\" > {}/arguments\n{script}", folder.display()),
+        )
     };
     let mut stage = stage_with(120, 36, several);
     let folder = stage.folder.path().to_owned();
@@ -366,7 +395,10 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     stage.keys("j j r");
     assert!(stage.shows("resumed by a new worker"), "{}", stage.picture());
     let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
-    assert_eq!(said.trim(), format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display()));
+    assert_eq!(
+        said.trim(),
+        format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display())
+    );
     stage.model.shared.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
     stage.keys("r");
     assert!(stage.shows("no GPU is free"));

@@ -60,7 +60,10 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     assert_eq!(stage.model.shared.draft.text, "{}");
     let open = stage.model.schema.effects.clone().unwrap();
     assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
-    assert!(stage.model.schema.degenerate.as_ref().unwrap().iter().any(|finding| finding.weak), "an open schema is easy");
+    assert!(
+        stage.model.schema.degenerate.as_ref().unwrap().iter().any(|finding| finding.weak),
+        "an open schema is easy"
+    );
     stage.types("x");
     assert!(stage.model.shared.draft.stale.is_some() && stage.shows("STALE sample scores"));
     assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
@@ -153,7 +156,10 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     // Taking it.
     let mut next = start();
     next.keys("t");
-    assert_eq!((next.model.shared.draft.text.as_str(), next.model.schema.editor.text().as_str()), (text.as_str(), text.as_str()));
+    assert_eq!(
+        (next.model.shared.draft.text.as_str(), next.model.schema.editor.text().as_str()),
+        (text.as_str(), text.as_str())
+    );
     let taken = next.model.shared.draft.file.path.clone();
     assert!(next.model.shared.draft.is_changed() && taken.exists() && !kept.exists());
     next.keys("R y");
@@ -216,7 +222,10 @@ fn a_change_between_two_looks_is_not_overwritten() {
 fn an_external_editor_gets_the_file_or_the_unsaved_text() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("down down e");
-    assert!(stage.asked.last().unwrap().contains("tasks/invoice/schema.json") && stage.asked.last().unwrap().contains("line: 3"));
+    assert!(
+        stage.asked.last().unwrap().contains("tasks/invoice/schema.json")
+            && stage.asked.last().unwrap().contains("line: 3")
+    );
     std::fs::write(folder.join("schema.json"), "{\"const\": 2}\n").unwrap();
     stage.send(Message::Edited(folder.join("schema.json")));
     assert_eq!(stage.model.schema.editor.text(), "{\"const\": 2}\n");
@@ -265,7 +274,12 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
     assert_eq!(stage.model.schema.editor.window().0, stage.model.schema.editor.lines().len() - 20);
     for _ in 0..400 {
         use crossterm::event::{KeyModifiers, MouseEvent, MouseEventKind};
-        stage.send(Message::Mouse(MouseEvent { kind: MouseEventKind::ScrollUp, column: 3, row: 5, modifiers: KeyModifiers::NONE }));
+        stage.send(Message::Mouse(MouseEvent {
+            kind: MouseEventKind::ScrollUp,
+            column: 3,
+            row: 5,
+            modifiers: KeyModifiers::NONE,
+        }));
     }
     assert_eq!(stage.model.schema.editor.window().0, 0);
 }

@@ -1,4 +1,5 @@
-//! The scores screen: every source of completions, filters, groups and formulas, and what an edit of the schema changes here and in a stored run.
+//! The scores screen: every source of completions, filters, groups and formulas, and what an edit of the schema changes
+//! here and in a stored run.
 
 use std::fmt::Write;
 
@@ -51,7 +52,9 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
     stage.keys("f f f f");
     assert_eq!(stage.model.scores.only, TierFilter::Moved);
     assert!(
-        stage.shows("changed by schema") && stage.shows("was invalid before the last schema change") && stage.shows("↑"),
+        stage.shows("changed by schema")
+            && stage.shows("was invalid before the last schema change")
+            && stage.shows("↑"),
         "{}",
         stage.picture()
     );
@@ -150,8 +153,16 @@ fn stored_steps_are_scored_again() {
     edit_schema(&mut stage, |text| {
         text.replacen("\"vendor\": { \"type\": \"string\"", "\"vendor\": { \"type\": \"string\", \"maxLength\": 9", 1)
     });
-    assert!(stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none(), "{}", stage.model.shared.draft.text);
-    assert!(stage.shows("the run's schema is 15841fb1, this one is "), "the digests of run.toml and of the text: {}", stage.picture());
+    assert!(
+        stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none(),
+        "{}",
+        stage.model.shared.draft.text
+    );
+    assert!(
+        stage.shows("the run's schema is 15841fb1, this one is "),
+        "the digests of run.toml and of the text: {}",
+        stage.picture()
+    );
     assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.picture());
     let held = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);
     assert!(held.rewards > 0 && held.signs > 0 && held.completions == 1280, "{held:?}");
@@ -193,10 +204,17 @@ fn completions_are_sampled_from_base_and_trained() {
         }
         stage
     };
-    let stage =
-        check(&sampled, "b r", &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, sampling 1"]);
+    let stage = check(
+        &sampled,
+        "b r",
+        &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, sampling 1"],
+    );
     assert_eq!(stage.model.scores.source, Source::Sampled);
-    check(&sampled, "r r", &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, sampling 2"]);
+    check(
+        &sampled,
+        "r r",
+        &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, sampling 2"],
+    );
     // Whoever writes a completion by then goes on writing.
     let mut stage = check(&sampled, "b", &[]);
     let commands = stage.model.perform(app::action("scores.draw").unwrap());
@@ -204,8 +222,16 @@ fn completions_are_sampled_from_base_and_trained() {
     stage.keys("a").types("{");
     stage.carry_out(sampling);
     assert_eq!(stage.model.scores.sampled.len(), 2);
-    assert!(stage.model.scores.source == Source::Written && stage.shows("editing: scored as you type"), "{}", stage.picture());
-    check("echo 'error: model `tiny` was not found' >&2; exit 1", "b r", &["sampling failed: model `tiny` was not found"]);
+    assert!(
+        stage.model.scores.source == Source::Written && stage.shows("editing: scored as you type"),
+        "{}",
+        stage.picture()
+    );
+    check(
+        "echo 'error: model `tiny` was not found' >&2; exit 1",
+        "b r",
+        &["sampling failed: model `tiny` was not found"],
+    );
 }
 
 #[test]
@@ -215,7 +241,11 @@ fn pictures() {
         let mut stage = with_run(columns, rows);
         write!(shown, "===== {columns}x{rows}, a stored step\n{}\n", stage.picture()).unwrap();
         edit_schema(&mut stage, |text| {
-            text.replacen("\"vendor\": { \"type\": \"string\"", "\"vendor\": { \"type\": \"string\", \"maxLength\": 9", 1)
+            text.replacen(
+                "\"vendor\": { \"type\": \"string\"",
+                "\"vendor\": { \"type\": \"string\", \"maxLength\": 9",
+                1,
+            )
         });
         stage.keys("tab tab");
         write!(shown, "===== {columns}x{rows}, schema was changed\n{}\n", stage.picture()).unwrap();

@@ -1,4 +1,5 @@
-//! Every screen at two sizes: its text, and that colours come from roles, never carry the meaning alone, and change no text.
+//! Every screen at two sizes: its text, and that colours come from roles, never carry the meaning alone, and change no
+//! text.
 
 use std::collections::HashSet;
 
@@ -17,7 +18,8 @@ use super::runs::copy_run;
 const SIZES: [(u16, u16); 2] = [(120, 36), (80, 24)];
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
-/// The text of the screen, the same under each theme. Every colour is one of the theme's roles, and without colour the cursor is still seen.
+/// The text of the screen, the same under each theme. Every colour is one of the theme's roles, and without colour the
+/// cursor is still seen.
 fn text(stage: impl Fn(Theme) -> Stage) -> String {
     let stages = [Theme::embedded("dark"), Theme::embedded("light"), Theme::monochrome()].map(stage);
     let [dark, light, plain] = stages.each_ref().map(Stage::buffer);
@@ -30,13 +32,17 @@ fn text(stage: impl Fn(Theme) -> Stage) -> String {
     for cell in &plain.content {
         assert!((cell.fg, cell.bg) == (Color::Reset, Color::Reset), "a colour where there is none: {cell:?}");
     }
-    assert!(plain.content.iter().any(|cell| cell.modifier.intersects(marks)), "nothing stands out without colour:\n{text}");
+    assert!(
+        plain.content.iter().any(|cell| cell.modifier.intersects(marks)),
+        "nothing stands out without colour:\n{text}"
+    );
     text
 }
 
 fn colours_are_roles(buffer: &Buffer, theme: &Theme) {
     let styles = || Role::ALL.iter().map(|role| theme.style(*role));
-    let known: HashSet<Color> = styles().flat_map(|style| [style.fg, style.bg]).flatten().chain([Color::Reset]).collect();
+    let known: HashSet<Color> =
+        styles().flat_map(|style| [style.fg, style.bg]).flatten().chain([Color::Reset]).collect();
     for cell in &buffer.content {
         assert!(known.contains(&cell.fg) && known.contains(&cell.bg), "a colour of no role: {cell:?}");
     }
@@ -47,8 +53,10 @@ fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
     let (buffer, theme) = (stage.buffer(), &stage.model.shared.theme);
     for (words, role) in expected {
         let symbols: Vec<&str> = words.split("").filter(|symbol| !symbol.is_empty()).collect();
-        let at = (0..buffer.content.len())
-            .find(|&at| (0..symbols.len()).all(|next| buffer.content.get(at + next).is_some_and(|cell| cell.symbol() == symbols[next])));
+        let at = (0..buffer.content.len()).find(|&at| {
+            (0..symbols.len())
+                .all(|next| buffer.content.get(at + next).is_some_and(|cell| cell.symbol() == symbols[next]))
+        });
         let cell = &buffer.content[at.unwrap_or_else(|| panic!("{words:?} is not shown:\n{}", stage.picture()))];
         let style = theme.style(*role);
         assert!(style.fg.is_none_or(|colour| colour == cell.fg), "{words:?} is not {}: {cell:?}", role.name());
@@ -83,7 +91,12 @@ fn runs() {
     snapshots(
         "runs",
         "f1 space",
-        &[("✓ finished", Role::Good), ("6sx3dn invoice", Role::Accent), ("state  ", Role::Faint), ("99.0% [94.6", Role::Trained)],
+        &[
+            ("✓ finished", Role::Good),
+            ("6sx3dn invoice", Role::Accent),
+            ("state  ", Role::Faint),
+            ("99.0% [94.6", Role::Trained),
+        ],
     );
 }
 
@@ -94,7 +107,11 @@ fn schema() {
 
 #[test]
 fn prompts() {
-    snapshots("prompts", "f3 j", &[("98 ✓", Role::JsonNumber), ("✓   Turn", Role::Good), ("<|im_start|>", Role::Special)]);
+    snapshots(
+        "prompts",
+        "f3 j",
+        &[("98 ✓", Role::JsonNumber), ("✓   Turn", Role::Good), ("<|im_start|>", Role::Special)],
+    );
 }
 
 #[test]
@@ -124,7 +141,11 @@ fn live() {
 
 #[test]
 fn eval() {
-    snapshots("eval", "f7 j", &[("60.0%", Role::Base), ("99.0%", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)]);
+    snapshots(
+        "eval",
+        "f7 j",
+        &[("60.0%", Role::Base), ("99.0%", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)],
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows with the events.
+//! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows
+//! with the events.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
 use grpo_tui::run::{
-    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory,
-    RunState, State, Status, Verb, Worker,
+    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
+    RolloutWriter, RunDirectory, RunState, State, Status, Verb, Worker,
 };
 use grpo_tui::score::{Score, Scorer};
 use grpo_tui::task::Task;
@@ -55,7 +56,13 @@ impl Written {
         let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
         let worker = Worker::begin(&run, Arc::default()).unwrap();
         let mut events = EventWriter::open(worker.lock()).unwrap();
-        let begun = Run { id: run.id().into(), job: "train".into(), device: "NVIDIA H200".into(), total_steps: 50, ..Run::default() };
+        let begun = Run {
+            id: run.id().into(),
+            job: "train".into(),
+            device: "NVIDIA H200".into(),
+            total_steps: 50,
+            ..Run::default()
+        };
         events.append(begun).unwrap();
         let rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
         worker.state().status(Status::Running, 0, None).unwrap();
@@ -81,15 +88,16 @@ impl Written {
             let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
             let advantages = group_advantages(&rewards, Advantage::Standardized);
             valid += texts.iter().filter(|text| **text == 0).count() as f64 / 12.0;
-            let completions = texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
-                text: COMPLETIONS[*text].into(),
-                token_ids: vec![7; 40 + *text],
-                log_probs: vec![-0.25; 40 + *text],
-                stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
-                reward: Some(score.reward),
-                score: serde_json::to_value(score).unwrap(),
-                advantage: *advantage,
-            });
+            let completions =
+                texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
+                    text: COMPLETIONS[*text].into(),
+                    token_ids: vec![7; 40 + *text],
+                    log_probs: vec![-0.25; 40 + *text],
+                    stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
+                    reward: Some(score.reward),
+                    score: serde_json::to_value(score).unwrap(),
+                    advantage: *advantage,
+                });
             let group = RolloutGroup {
                 step,
                 prompt_id: name.into(),
@@ -123,7 +131,8 @@ impl Written {
             ("time/update", 4.0),
             ("step_time", 12.4),
         ];
-        let metrics: BTreeMap<String, f64> = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let metrics: BTreeMap<String, f64> =
+            metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.append(Step { step, seconds: 12.4, metrics });
         self.worker.state().status(Status::Running, step, None).unwrap();
     }
@@ -215,7 +224,11 @@ fn a_run_grows_on_the_screen() {
     written.tell(&mut stage);
     look_now(&mut stage, &written);
     insta::assert_snapshot!("live_running_120x36", stable(&stage, &written));
-    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all min or all equal")), "{:?}", stage.asked);
+    assert!(
+        stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all min or all equal")),
+        "{:?}",
+        stage.asked
+    );
     // The selected completion is the invalid one: its fault and its advantage are said.
     stage.keys("l enter");
     assert!(stage.shows("/amount"), "{}", stage.picture());
@@ -234,13 +247,21 @@ fn the_picture_follows_stands_still_and_goes_back() {
     stage.keys("f");
     written.step(4);
     written.tell(&mut stage);
-    assert!(stage.shows("groups of step 3") && stage.shows("frozen") && stage.shows("step 4 of 50"), "{}", stage.picture());
+    assert!(
+        stage.shows("groups of step 3") && stage.shows("frozen") && stage.shows("step 4 of 50"),
+        "{}",
+        stage.picture()
+    );
     stage.keys("f");
     assert!(stage.shows("groups of step 4, the latest"));
     stage.keys("[");
     written.step(5);
     written.tell(&mut stage);
-    assert!(stage.shows("groups of step 3 ") && !stage.shows("latest"), "looking back stays where it is:\n{}", stage.picture());
+    assert!(
+        stage.shows("groups of step 3 ") && !stage.shows("latest"),
+        "looking back stays where it is:\n{}",
+        stage.picture()
+    );
     stage.keys("] ]");
     assert!(stage.shows("groups of step 5, the latest"));
     stage.keys("home");
@@ -274,7 +295,8 @@ fn keys_reach_the_worker_as_verbs() {
     written.step(1);
     written.tell(&mut stage);
     let serving = serve(&written.worker);
-    let said = |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+    let said =
+        |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
     let short = written.run.id().rsplit('-').next().unwrap().to_owned();
     stage.keys("p");
     assert!(said(&stage).contains("pauses after step"), "{}", said(&stage));
@@ -306,12 +328,23 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     // The view still believes that it lives: the answer says that it does not.
     stage.keys("p");
     let said = |stage: &Stage| {
-        stage.model.shared.notices.all().last().map(|notice| (notice.level == Level::Complaint, notice.text.clone())).unwrap_or_default()
+        stage
+            .model
+            .shared
+            .notices
+            .all()
+            .last()
+            .map(|notice| (notice.level == Level::Complaint, notice.text.clone()))
+            .unwrap_or_default()
     };
     assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
     assert!(stage.shows("interrupted"), "{}", stage.picture());
-    assert!(stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("interrupted")), "{:?}", stage.asked);
+    assert!(
+        stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("interrupted")),
+        "{:?}",
+        stage.asked
+    );
     for key in ["p", "C", "E", "x", "X", "="] {
         stage.keys("esc").keys(key);
         let is_prompt = key == "=";
@@ -336,7 +369,13 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
 #[test]
 fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     let (mut stage, mut written) = shown(80, 24);
-    let alert = |step: u64| Alert { rule: "kl".into(), level: "warning".into(), step, sentence: "KL is high.".into(), ..Alert::default() };
+    let alert = |step: u64| Alert {
+        rule: "kl".into(),
+        level: "warning".into(),
+        step,
+        sentence: "KL is high.".into(),
+        ..Alert::default()
+    };
     written.append(alert(1));
     for step in 1..=150 {
         written.append(Step { step, seconds: 1.0, metrics: (0..40).map(|name| (format!("m{name}"), 0.5)).collect() });
@@ -370,16 +409,29 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
 fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     let (mut stage, mut written) = shown(120, 36);
     written.step(1);
-    let alert =
-        Alert { rule: "value_drift".into(), level: "warning".into(), step: 1, sentence: "Values drift.".into(), ..Alert::default() };
+    let alert = Alert {
+        rule: "value_drift".into(),
+        level: "warning".into(),
+        step: 1,
+        sentence: "Values drift.".into(),
+        ..Alert::default()
+    };
     written.append(alert);
     written.tell(&mut stage);
     let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
-    assert!(bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value drift: Values drift."), "{}", bottom(&stage));
+    assert!(
+        bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value drift: Values drift."),
+        "{}",
+        bottom(&stage)
+    );
     stage.keys("esc");
     written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
     written.tell(&mut stage);
-    assert!(bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"), "{}", bottom(&stage));
+    assert!(
+        bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"),
+        "{}",
+        bottom(&stage)
+    );
     assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.picture());
 }
 
@@ -388,10 +440,13 @@ fn runs_over_the_chart_keep_all_their_curves() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=6).for_each(|step| written.step(step));
     written.tell(&mut stage);
-    let other = super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+    let other =
+        super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
     stage.model.shared.overlay.push(other.clone());
     stage.act(|model| shared::follow(&mut model.shared, other));
-    let legend = |stage: &Stage| stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned();
+    let legend = |stage: &Stage| {
+        stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned()
+    };
     assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
     assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
 }
@@ -412,7 +467,8 @@ fn texts_that_could_not_be_read_come_once_they_can() {
     assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.picture());
 }
 
-/// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log tells none.
+/// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log
+/// tells none.
 #[test]
 fn steps_long_past_are_read_from_the_rollouts() {
     let (mut stage, mut written) = shown(160, 48);

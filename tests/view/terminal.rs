@@ -177,7 +177,8 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     let editor = super::harness::script(&home.path().join("editor"), draws).display().to_string();
     copy_tree(&sample_data("invoice"), &home.path().join("invoice"));
     let variables = [("VISUAL", editor.as_str()), ("RAYON_NUM_THREADS", "3")];
-    let mut session = Session::start(home.path(), &Start { arguments: &["invoice"], variables: &variables, ..Start::PLAIN });
+    let mut session =
+        Session::start(home.path(), &Start { arguments: &["invoice"], variables: &variables, ..Start::PLAIN });
     session.wait_text("[1 Runs]");
     session.send("2");
     session.wait_text("\"vendor\"");
@@ -190,18 +191,24 @@ fn the_editor_gets_the_terminal_and_gives_it_back() {
     assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
     // The editor has the user's environment, and nothing of what the engine needs.
     let variables = std::fs::read_to_string(home.path().join("env")).unwrap();
-    let threads: Vec<&str> = variables.lines().filter(|line| line.contains("NUM_THREADS") || line.contains("CANDLE")).collect();
+    let threads: Vec<&str> =
+        variables.lines().filter(|line| line.contains("NUM_THREADS") || line.contains("CANDLE")).collect();
     assert_eq!(threads, ["RAYON_NUM_THREADS=3"]);
 }
 
 /// Processes whose parent is `process`, with their command lines.
 fn children(process: i32) -> Vec<(i32, String)> {
-    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |child: &i32| {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.split_whitespace().nth(1) == Some(&process.to_string()))
     };
-    let command = |child: i32| (child, std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default().replace('\0', " "));
+    let command = |child: i32| {
+        (child, std::fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default().replace('\0', " "))
+    };
     all.filter(is_child).map(command).collect()
 }
 
@@ -226,7 +233,9 @@ fn quitting_ends_a_forecast() {
         session.wait_for("a forecast", |_| forecast().is_some());
         let (process, command) = forecast().unwrap();
         assert!(command.starts_with("grpo-tui "), "{command}");
-        session.wait_for("its name", |_| std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name == "grpo-tui\n"));
+        session.wait_for("its name", |_| {
+            std::fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name == "grpo-tui\n")
+        });
         leave(&mut session);
         session.wait_gone(process);
     }
@@ -244,11 +253,15 @@ fn runs_that_nobody_looks_at_are_followed_no_more() {
     session.wait_text("Runs 4");
     let followers = || {
         let tasks = std::fs::read_dir(format!("/proc/{program}/task")).unwrap().flatten();
-        tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "follow\n")).count()
+        tasks
+            .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "follow\n"))
+            .count()
     };
     let watches = || {
         let files = std::fs::read_dir(format!("/proc/{program}/fd")).unwrap().flatten();
-        files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().contains("inotify"))).count()
+        files
+            .filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().contains("inotify")))
+            .count()
     };
     let without = watches();
     for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no commands.
+//! What is typed is text: where a text cannot be taken, or something else comes in between, its letters are no
+//! commands.
 
 use grpo_tui::view::action::Scope;
 use grpo_tui::view::popup::Popup;
@@ -37,7 +38,11 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
         assert_eq!((stage.model.shared.screen, stage.asked.len()), (screen, asked), "{}", action.id);
         if matches!(stage.model.shared.popup, Some(Popup::Refusal(_))) {
             let why = stage.model.shared.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
-            assert!(stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why), "{}", stage.picture());
+            assert!(
+                stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why),
+                "{}",
+                stage.picture()
+            );
             stage.keys("enter");
             assert!(stage.model.shared.popup.is_none(), "enter ends what was typed");
             refused.push(action.id);

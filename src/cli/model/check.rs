@@ -70,7 +70,8 @@ fn token_ids(arguments: &Arguments, model: &crate::checkpoint::OpenModel) -> Res
         (None, path) => {
             let text = match path {
                 None => TEXT.to_owned(),
-                Some(path) => std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?,
+                Some(path) => std::fs::read_to_string(path)
+                    .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?,
             };
             Tokenizer::load(&model.source)?.encode(&text)?
         }

@@ -1,4 +1,5 @@
-//! `grpo-tui model export`: a model with its adapter merged, as a folder for any server; or the adapter alone, as PEFT's files.
+//! `grpo-tui model export`: a model with its adapter merged, as a folder for any server; or the adapter alone, as
+//! PEFT's files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,7 +40,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             (Some(named), _) => (named, arguments.model.as_str()),
             (None, Some(own)) => (own, own.base_name()?),
             (None, None) => {
-                let text = format!("{} has no adapter: name one with --adapter, or add --merged for full weights", arguments.model);
+                let text = format!(
+                    "{} has no adapter: name one with --adapter, or add --merged for full weights",
+                    arguments.model
+                );
                 return Err(Failure::usage(text));
             }
         };

@@ -1,4 +1,5 @@
-//! `grpo-tui model inspect`: a model's shape and memory, read from its configuration and the headers of its weights; nothing is computed.
+//! `grpo-tui model inspect`: a model's shape and memory, read from its configuration and the headers of its weights;
+//! nothing is computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -127,7 +128,9 @@ impl Inspection {
         let head = if config.tie_word_embeddings { "tied head" } else { "untied head" };
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
-            RopeScaling::Llama3 { factor, original_positions, .. } => format!(", stretched {factor} times from {original_positions}"),
+            RopeScaling::Llama3 { factor, original_positions, .. } => {
+                format!(", stretched {factor} times from {original_positions}")
+            }
         };
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
@@ -151,21 +154,31 @@ impl Inspection {
         );
         for (kind, tensors, parameters) in self.kinds.iter().filter(|kind| kind.1 > 0) {
             let share = percent(*parameters as f64 / self.parameters() as f64);
-            text += &format!("  {:<13} {tensors:>5} tensors {:>16} parameters {share:>6}\n", kind.replace('_', "-"), grouped(*parameters));
+            text += &format!(
+                "  {:<13} {tensors:>5} tensors {:>16} parameters {share:>6}\n",
+                kind.replace('_', "-"),
+                grouped(*parameters)
+            );
         }
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
         text += &format!("\n  memory        weights {} in f32, {} in bf16; ", bytes(4 * weights), bytes(2 * weights));
         text += &format!("KV cache {} per token in f32, {} in bf16\n", bytes(4 * cache), bytes(2 * cache));
         text += &uses_text(uses);
         for problem in &self.problems {
-            text += &format!("  problem       {}; the checkpoint is incomplete or of another architecture\n", visible(problem));
+            text += &format!(
+                "  problem       {}; the checkpoint is incomplete or of another architecture\n",
+                visible(problem)
+            );
         }
         text
     }
 }
 
 fn uses_text(uses: &ByDevice) -> String {
-    let mut text = format!("\n  by use, {SEQUENCES} sequences of {} tokens            GPU, bf16     CPU, f32\n", grouped(TOKENS as u64));
+    let mut text = format!(
+        "\n  by use, {SEQUENCES} sequences of {} tokens            GPU, bf16     CPU, f32\n",
+        grouped(TOKENS as u64)
+    );
     let mut row = |name: &str, of: fn(&MemoryEstimates) -> u64| {
         text += &format!("  {name:<48} {:>12} {:>12}\n", bytes(of(&uses.gpu)), bytes(of(&uses.cpu)));
     };

@@ -1,4 +1,5 @@
-//! `grpo-tui model log-probs`: the log-probability of each given token after those before it, for comparing with other programs.
+//! `grpo-tui model log-probs`: the log-probability of each given token after those before it, for comparing with other
+//! programs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,13 +27,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
     let (given, positions) = (arguments.token_ids.len(), loaded.config.max_position_embeddings);
     if given > positions {
-        return Err(Failure::usage(format!("--token-ids: {given} tokens are more than the model's {positions} positions; give fewer")));
+        return Err(Failure::usage(format!(
+            "--token-ids: {given} tokens are more than the model's {positions} positions; give fewer"
+        )));
     }
     let model = loaded.decoder(arguments.adapter.as_deref(), &engine)?;
     let (first, rest) = arguments.token_ids.split_at(1);
     let mut found = Vec::with_capacity(rest.len());
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {
-        found.extend(log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob));
+        found.extend(
+            log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob),
+        );
     }
     if arguments.compared.json {
         print_json(&format!("{}\n", serde_json::json!({ "log_probs": found })))?;

@@ -1,4 +1,5 @@
-//! `grpo-tui model pull`: a model from the Hugging Face Hub into the cache, where every command then finds it by its name.
+//! `grpo-tui model pull`: a model from the Hugging Face Hub into the cache, where every command then finds it by its
+//! name.
 
 use std::process::ExitCode;
 
@@ -26,7 +27,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let found = pull(name, &settings, &mut |progress| {
         done = progress.done_bytes;
         // What was here before does not count in the speed.
-        bar.get_or_insert_with(|| Bar::new("fetching", name, progress.done_bytes)).show(progress.done_bytes, progress.total_bytes);
+        bar.get_or_insert_with(|| Bar::new("fetching", name, progress.done_bytes))
+            .show(progress.done_bytes, progress.total_bytes);
     });
     if let Some(bar) = &mut bar {
         if found.is_ok() { bar.finish(done) } else { bar.clear() }

@@ -38,7 +38,11 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
         Ok(Some(_)) => Ok(ExitCode::from(130)),
         Ok(None) => {
-            output::say(&format!("detached from {}; it continues. Reattach: grpo-tui runs attach {}", run.id(), run.id()));
+            output::say(&format!(
+                "detached from {}; it continues. Reattach: grpo-tui runs attach {}",
+                run.id(),
+                run.id()
+            ));
             Ok(ExitCode::from(130))
         }
     }
@@ -63,7 +67,10 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         let ended = status.is_ended() || has_none;
         let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE }).map_err(Failure::from)?;
         if batch.gone {
-            return Err(Stopped::Work(Failure::failed(format!("{} is gone: the run was moved or removed", run.path().display()))));
+            return Err(Stopped::Work(Failure::failed(format!(
+                "{} is gone: the run was moved or removed",
+                run.path().display()
+            ))));
         }
         let quiet = batch.is_empty();
         tell(&batch, &state, json, &mut out)?;
@@ -76,7 +83,8 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
             if !json {
                 let cause = State::observe(run.path()).and_then(|state| state.cause);
                 let none = || format!("no worker yet: start one with grpo-tui train --resume {}", run.id());
-                let cause = cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
+                let cause =
+                    cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", shown(&format!("{}{cause}", status.name())))?;
                 out.flush()?;
             }
@@ -104,7 +112,8 @@ fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> st
     }
     for event in &batch.events {
         if json {
-            let mut document: serde_json::Value = serde_json::from_slice(&event.to_line().map_err(std::io::Error::from)?)?;
+            let mut document: serde_json::Value =
+                serde_json::from_slice(&event.to_line().map_err(std::io::Error::from)?)?;
             redact_json(&mut document);
             writeln!(out, "{document}")?;
         } else if let Some((_, text)) = event_text(&event.body, state.run.as_ref().map_or(0, |run| run.total_steps)) {

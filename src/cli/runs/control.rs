@@ -1,4 +1,5 @@
-//! `grpo-tui runs pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, `annotate`: requests to an active run, and resuming an interrupted one.
+//! `grpo-tui runs pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, `annotate`: requests to an active run, and
+//! resuming an interrupted one.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Failure, Outcome, print, print_json};
 use crate::cli::worker::detach;
-use crate::run::{DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, State, Status, Verb, ask, stop_worker};
+use crate::run::{
+    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, State, Status, Verb, ask, stop_worker,
+};
 use crate::secrets::visible;
 
 #[derive(Debug, Subcommand)]

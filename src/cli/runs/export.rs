@@ -47,7 +47,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let mut document = show::document(&seen);
     let series = seen.history.metrics.iter();
     let series: serde_json::Map<String, serde_json::Value> = series
-        .map(|(name, series)| (name.clone(), json!({"steps": series.steps().collect::<Vec<_>>(), "values": series.values()})))
+        .map(|(name, series)| {
+            (name.clone(), json!({"steps": series.steps().collect::<Vec<_>>(), "values": series.values()}))
+        })
         .collect();
     document["series"] = series.into();
     print_json(document)

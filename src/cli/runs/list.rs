@@ -13,7 +13,8 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Filter by run fields, config.KEY and metrics, such as `valid>0.9 and task:invoice`; operators: >= <= != > < = :, and, or, not, has:NAME
+    /// Filter by run fields, config.KEY and metrics, such as `valid>0.9 and task:invoice`; operators: >= <= != > < = :,
+    /// and, or, not, has:NAME
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
     /// Sort by a field, config.KEY or the last value of a metric, and show it
@@ -31,7 +32,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let query = arguments.condition.as_deref().map(Query::parse).transpose().map_err(|error| Failure::usage(error.to_string()))?;
+    let query = arguments
+        .condition
+        .as_deref()
+        .map(Query::parse)
+        .transpose()
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
     for (path, run) in places.list() {
         match run.and_then(Report::read) {
@@ -50,10 +56,13 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let all = seen.len();
     seen.retain(|run| query.as_ref().is_none_or(|query| query.matches(&|name| run.field(name, arguments.smoothed))));
     if let Some(name) = &arguments.sort {
-        seen.sort_by(|a, b| order(a.field(name, arguments.smoothed), b.field(name, arguments.smoothed), arguments.descending));
+        seen.sort_by(|a, b| {
+            order(a.field(name, arguments.smoothed), b.field(name, arguments.smoothed), arguments.descending)
+        });
     }
     if arguments.json {
-        let unreadable = unreadable.iter().map(|(path, message)| json!({"id": id(path), "path": path, "error": message}));
+        let unreadable =
+            unreadable.iter().map(|(path, message)| json!({"id": id(path), "path": path, "error": message}));
         let rows = seen.iter().map(|run| {
             let mut row = run.document();
             if let Some(name) = &arguments.sort {
@@ -85,7 +94,10 @@ fn value(field: &Field) -> serde_json::Value {
 }
 
 fn table(seen: &[RunRow], arguments: &Arguments) -> String {
-    let extra = arguments.sort.as_deref().filter(|name| !["id", "run", "status", "step", "valid", "exact", "model"].contains(name));
+    let extra = arguments
+        .sort
+        .as_deref()
+        .filter(|name| !["id", "run", "status", "step", "valid", "exact", "model"].contains(name));
     let row = |cells: [String; 5], sorted: Option<String>, model: &str| {
         [cells.to_vec(), sorted.into_iter().collect(), vec![model.to_owned()]].concat()
     };
@@ -94,8 +106,10 @@ fn table(seen: &[RunRow], arguments: &Arguments) -> String {
     for run in seen {
         let share = |rate: Option<f64>| or_na(rate, percent);
         let summary = run.latest_valid().map(|(_, summary)| summary);
-        let (valid, exact) = (share(summary.map(|summary| summary.valid)), share(summary.and_then(|summary| summary.exact)));
-        let cells = [run.directory.id().to_owned(), run.status.name().to_owned(), run.last_step.to_string(), valid, exact];
+        let (valid, exact) =
+            (share(summary.map(|summary| summary.valid)), share(summary.and_then(|summary| summary.exact)));
+        let cells =
+            [run.directory.id().to_owned(), run.status.name().to_owned(), run.last_step.to_string(), valid, exact];
         let sorted = extra.map(|name| match run.field(name, arguments.smoothed) {
             Some(Field::Number(number)) => format!("{number:.4}"),
             Some(Field::Text(text)) => text,

@@ -94,7 +94,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Text out of a run's folder. Whatever leaves one goes through here or through [`print_json`] and [`print_json_lines`]: its secrets are masked.
+/// Text out of a run's folder. Whatever leaves one goes through here or through [`print_json`] and
+/// [`print_json_lines`]: its secrets are masked.
 fn print(text: &str) -> Outcome {
     let (text, masked) = redact(text);
     tell_masked(masked);

@@ -28,6 +28,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     if arguments.json {
         return print_json(document);
     }
-    output::say(&format!("wrote {}: the checkpoint of step {step} of {}; provenance.json records its origin", out.display(), run.id()));
+    output::say(&format!(
+        "wrote {}: the checkpoint of step {step} of {}; provenance.json records its origin",
+        out.display(),
+        run.id()
+    ));
     Ok(ExitCode::SUCCESS)
 }

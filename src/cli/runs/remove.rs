@@ -31,10 +31,20 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let users = removal.started_from_it.clone();
     if !arguments.yes {
         let what = seen.as_ref().map_or_else(String::new, |seen| {
-            format!(", {}, {} steps, checkpoints of {}", seen.status().name(), seen.history.last_step, seen.checkpoints.len())
+            format!(
+                ", {}, {} steps, checkpoints of {}",
+                seen.status().name(),
+                seen.history.last_step,
+                seen.checkpoints.len()
+            )
         });
-        let used = if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
-        if !ask(&format!("{} ({}{what}){used}\nDelete it for good? [y/N] ", visible(removal.id()), bytes(removal.bytes)))? {
+        let used =
+            if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
+        if !ask(&format!(
+            "{} ({}{what}){used}\nDelete it for good? [y/N] ",
+            visible(removal.id()),
+            bytes(removal.bytes)
+        ))? {
             return Err(Failure::failed("nothing was deleted"));
         }
     }

@@ -61,8 +61,11 @@ pub(super) fn page(seen: &Report) -> String {
         line("tags", seen.tags.join(" "));
     }
     line("model", file.config.base_model.clone());
-    let changed: Vec<String> =
-        RunRow::of(seen).changed_keys().into_iter().map(|[key, value, source]| format!("{key}={value} ({source})")).collect();
+    let changed: Vec<String> = RunRow::of(seen)
+        .changed_keys()
+        .into_iter()
+        .map(|[key, value, source]| format!("{key}={value} ({source})"))
+        .collect();
     line("configured", if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(", ") });
     for name in seen.history.metrics.keys() {
         let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
@@ -98,8 +101,11 @@ pub(super) fn page(seen: &Report) -> String {
 fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let best = seen.best();
     let all: Vec<&Eval> = seen.history.evals.values().collect();
-    let between: Vec<u64> =
-        all.iter().filter(|eval| eval.step > 0 && eval.set == "eval" && Some(eval.step) != best).map(|eval| eval.step).collect();
+    let between: Vec<u64> = all
+        .iter()
+        .filter(|eval| eval.step > 0 && eval.set == "eval" && Some(eval.step) != best)
+        .map(|eval| eval.step)
+        .collect();
     let hidden = &between[..between.len().saturating_sub(LATEST_EVALS)];
     let listed = all.iter().copied().filter(|eval| eval.set != "eval" || !hidden.contains(&eval.step)).collect();
     (listed, hidden.len())

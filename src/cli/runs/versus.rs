@@ -1,4 +1,5 @@
-//! `runs versus`: a run's base against its result, or the results of two or three runs, answer by answer on the same prompts.
+//! `runs versus`: a run's base against its result, or the results of two or three runs, answer by answer on the same
+//! prompts.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

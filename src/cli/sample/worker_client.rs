@@ -1,4 +1,5 @@
-//! `grpo-tui sample --worker`: the completions come from a worker that keeps the model loaded, or from that of a live run.
+//! `grpo-tui sample --worker`: the completions come from a worker that keeps the model loaded, or from that of a live
+//! run.
 
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -40,8 +41,11 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
         let mut printed = Ok(ExitCode::SUCCESS);
         let mut heard = |completion: SampledCompletion| {
             if printed.is_ok() {
-                printed =
-                    if arguments.json { print_json(&format!("{}\n", document(&completion))) } else { print(&completion_text(&completion)) };
+                printed = if arguments.json {
+                    print_json(&format!("{}\n", document(&completion)))
+                } else {
+                    print(&completion_text(&completion))
+                };
             }
         };
         with_status_output(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
@@ -50,7 +54,8 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device, load, compute a step.
+/// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device,
+/// load, compute a step.
 fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T) -> T {
     let (tell, told) = channel::<SampleBackend>();
     std::thread::scope(|scope| {
@@ -79,7 +84,11 @@ fn status_text(answerer: &SampleBackend) -> Option<String> {
     let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
     Some(match answerer {
         SampleBackend::Run(_) => {
-            format!("answered by the run's worker between steps: it is {}, step {}{cause}", state.status.name(), state.step)
+            format!(
+                "answered by the run's worker between steps: it is {}, step {}{cause}",
+                state.status.name(),
+                state.step
+            )
         }
         SampleBackend::Worker { .. } => format!("the sample worker is {}{cause}", state.status.name()),
     })

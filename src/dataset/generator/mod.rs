@@ -17,7 +17,8 @@ use super::{DatasetError, PromptRow};
 use crate::task::Task;
 use crate::text::Message;
 
-/// Which rows: the three written sets, or the endless ones that the embedded model is pretrained on. No two share a composed word.
+/// Which rows: the three written sets, or the endless ones that the embedded model is pretrained on. No two share a
+/// composed word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
     /// `train`.
@@ -73,8 +74,10 @@ impl Generator {
         let file = task.prompts.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
         let label = task.label(file);
         let bytes = task.read(file)?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| DatasetError::Generator { label: label.clone(), problem: format!("not UTF-8 ({error}); save it as UTF-8") })?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| DatasetError::Generator {
+            label: label.clone(),
+            problem: format!("not UTF-8 ({error}); save it as UTF-8"),
+        })?;
         Self::parse(text, &label)
     }
 
@@ -123,8 +126,8 @@ impl Generator {
         Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
     }
 
-    /// Example `index` of the endless stream: the messages (without the task's system turn) and a completion, which is the right one or, as often as
-    /// the style says, the one that shows the style's habit.
+    /// Example `index` of the endless stream: the messages (without the task's system turn) and a completion, which is
+    /// the right one or, as often as the style says, the one that shows the style's habit.
     pub fn pretrain_example(&self, index: u64) -> Result<(Vec<Message>, String), DatasetError> {
         let generated = self.row(Stream::Pretrain, index)?;
         let spoilt = self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
@@ -139,7 +142,8 @@ impl Generator {
         CounterRandom::new(&[self.specification.seed, stream as u64, index])
     }
 
-    /// Styles come in their shares in every stretch of rows, not only on average: the golden ratio's multiples fill the unit interval evenly.
+    /// Styles come in their shares in every stretch of rows, not only on average: the golden ratio's multiples fill the
+    /// unit interval evenly.
     fn style(&self, stream: Stream, index: u64) -> &Style {
         let start = mix(self.specification.seed ^ mix(stream as u64 + 1));
         let mut place = scale(start.wrapping_add(index.wrapping_mul(GOLDEN)), self.total_share);
@@ -214,7 +218,8 @@ impl Generator {
         let low = 10_u64.pow(digits - 1);
         let whole = low + random.below(low * 9);
         let cents = format!("{:02}", random.below(100));
-        let (code, symbol) = currencies.iter().nth(random.below(currencies.len() as u64) as usize).map_or(("", ""), |(c, s)| (c, s));
+        let (code, symbol) =
+            currencies.iter().nth(random.below(currencies.len() as u64) as usize).map_or(("", ""), |(c, s)| (c, s));
         let mut values = Values::from([
             ("decimal".into(), format!("{whole}.{cents}").into()),
             ("whole".into(), whole.into()),
@@ -227,7 +232,14 @@ impl Generator {
         Ok(values)
     }
 
-    fn prompt_row(&self, stream: Stream, index: u64, style: &Style, content: String, answer: &str) -> Result<PromptRow, DatasetError> {
+    fn prompt_row(
+        &self,
+        stream: Stream,
+        index: u64,
+        style: &Style,
+        content: String,
+        answer: &str,
+    ) -> Result<PromptRow, DatasetError> {
         let expected: serde_json::Value =
             serde_json::from_str(answer).map_err(|error| self.fail(format!("answer: not JSON ({error}): {answer}")))?;
         let id = format!("{}-{:03}", stream.name(), index + 1);

@@ -109,13 +109,21 @@ pub(crate) struct Amounts {
 impl Specification {
     /// The first thing on which the file does not agree with itself, in words.
     pub(crate) fn problem(&self) -> Option<String> {
-        self.styles.iter().find_map(|style| self.style_problem(style)).or_else(|| self.list_problem()).or_else(|| self.range_problem())
+        self.styles
+            .iter()
+            .find_map(|style| self.style_problem(style))
+            .or_else(|| self.list_problem())
+            .or_else(|| self.range_problem())
     }
 
     fn style_problem(&self, style: &Style) -> Option<String> {
         let name = style.name();
         if !self.layouts.contains_key(&style.layout) {
-            return Some(format!("style {name}: no layout `{}` under [layouts]; it has {}", style.layout, names(&self.layouts)));
+            return Some(format!(
+                "style {name}: no layout `{}` under [layouts]; it has {}",
+                style.layout,
+                names(&self.layouts)
+            ));
         }
         if !self.amounts.formats.contains_key(&style.amount) {
             return Some(format!(
@@ -132,7 +140,8 @@ impl Specification {
     }
 
     fn list_problem(&self) -> Option<String> {
-        let lists = [("fields", &self.fields), ("words", &self.words), ("layouts", &self.layouts), ("pools", &self.pools)];
+        let lists =
+            [("fields", &self.fields), ("words", &self.words), ("layouts", &self.layouts), ("pools", &self.pools)];
         for (table, lists) in lists {
             if let Some((name, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
                 return Some(format!("[{table}] `{name}` is an empty list; write at least one entry"));
@@ -152,16 +161,23 @@ impl Specification {
         }
         if self.dates.last < self.dates.first || self.dates.formats.is_empty() {
             let Dates { first, last, .. } = &self.dates;
-            return Some(format!("[dates]: first {first} must not come after last {last}, and `formats` needs an entry"));
+            return Some(format!(
+                "[dates]: first {first} must not come after last {last}, and `formats` needs an entry"
+            ));
         }
         if self.amounts.digits.is_empty() || self.amounts.digits.iter().any(|digits| !(1..=15).contains(digits)) {
-            return Some(format!("[amounts]: digits is {:?}; write a list of numbers between 1 and 15", self.amounts.digits));
+            return Some(format!(
+                "[amounts]: digits is {:?}; write a list of numbers between 1 and 15",
+                self.amounts.digits
+            ));
         }
         let WordShares { train, eval, test, pretrain } = self.word_shares;
         if [train, eval, test, pretrain].contains(&0) {
             return Some("[word_shares]: each of train, eval, test and pretrain must be at least 1".into());
         }
-        self.currencies.is_empty().then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())
+        self.currencies
+            .is_empty()
+            .then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())
     }
 }
 

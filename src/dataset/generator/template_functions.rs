@@ -8,7 +8,8 @@ use minijinja::{Error, ErrorKind, State};
 
 use crate::dataset::random::{CounterRandom, scale, text_hash};
 
-/// How often a composed word is drawn again until it belongs to the set; with a share of 1% this misses once in 10^43 rows.
+/// How often a composed word is drawn again until it belongs to the set; with a share of 1% this misses once in 10^43
+/// rows.
 const WORD_ATTEMPTS: usize = 10_000;
 
 /// Pools and words, shared by all rows.
@@ -65,7 +66,9 @@ impl Draw {
                 return Ok(text);
             }
         }
-        Err(invalid(format!("draw.word('{word}'): no word for this set after {WORD_ATTEMPTS} attempts: add entries to its pools")))
+        Err(invalid(format!(
+            "draw.word('{word}'): no word for this set after {WORD_ATTEMPTS} attempts: add entries to its pools"
+        )))
     }
 }
 
@@ -92,7 +95,12 @@ fn invalid(message: String) -> Error {
 }
 
 impl Object for Draw {
-    fn call_method(self: &Arc<Self>, _state: &mut State<'_, '_>, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _state: &mut State<'_, '_>,
+        method: &str,
+        arguments: &[Value],
+    ) -> Result<Value, Error> {
         match method {
             "pick" => {
                 let (pool,): (&str,) = from_args(arguments)?;

@@ -56,7 +56,8 @@ fn group(number: &Value, separator: &str) -> String {
 mod tests {
     #[test]
     fn digits_are_grouped_by_three() {
-        for (number, expected) in [(7, "7"), (123, "123"), (1234, "1,234"), (12345, "12,345"), (1_234_567, "1,234,567")] {
+        for (number, expected) in [(7, "7"), (123, "123"), (1234, "1,234"), (12345, "12,345"), (1_234_567, "1,234,567")]
+        {
             assert_eq!(super::group(&number.into(), ","), expected);
         }
     }

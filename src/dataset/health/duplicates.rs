@@ -65,14 +65,21 @@ impl Duplicates {
     }
 
     fn repeat(&self, number: u32, likeness: f64, exact: bool) -> Repeat {
-        let set = self.starts.iter().rev().find(|(start, _)| *start <= number as usize).map_or(PromptSet::Train, |(_, set)| *set);
+        let set = self
+            .starts
+            .iter()
+            .rev()
+            .find(|(start, _)| *start <= number as usize)
+            .map_or(PromptSet::Train, |(_, set)| *set);
         Repeat { set, line: self.lines.get(number as usize).map_or(0, |&line| line as usize), likeness, exact }
     }
 
     #[cfg(test)]
     fn held_bytes(&self) -> usize {
         // A hash table holds an entry and a byte of control a place, and leaves an eighth of the places free.
-        self.exact.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1) + self.lines.capacity() * size_of::<u32>() + self.near.held_bytes()
+        self.exact.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1)
+            + self.lines.capacity() * size_of::<u32>()
+            + self.near.held_bytes()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Checks prompt sets before they are used for training and evals. Each set is read once, row by row, in bounded memory.
+//! Checks prompt sets before they are used for training and evals. Each set is read once, row by row, in bounded
+//! memory.
 
 mod duplicates;
 mod near_duplicates;
@@ -55,7 +56,9 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
         for row in read_rows(&label, reader) {
             match row {
                 Ok(row) => pass.row(&row, &mut duplicates, &mut health),
-                Err(DatasetError::Line { line, problem, .. }) => health.add(FindingKind::BadLine, &label, Some(line), || problem),
+                Err(DatasetError::Line { line, problem, .. }) => {
+                    health.add(FindingKind::BadLine, &label, Some(line), || problem)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -63,7 +66,8 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
         health.sets.push(set_health);
     }
     if duplicates.is_full() {
-        let message = || format!("only the first {MOST_ROWS} rows were compared with each other; check the files in parts");
+        let message =
+            || format!("only the first {MOST_ROWS} rows were compared with each other; check the files in parts");
         health.add(FindingKind::NotCompared, "the sets together", None, message);
     }
     Ok(health)
@@ -99,7 +103,8 @@ impl<'a> Pass<'a> {
             self.repeat(row, repeat, health);
         }
         if !row.messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
-            let message = || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
+            let message =
+                || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
             health.add(FindingKind::NoUserTurn, &self.result.file, Some(row.line), message);
         }
         let problem = self.checks.expected_problem.filter(|_| row.expected.is_some()).and_then(|check| check(row));
@@ -125,13 +130,19 @@ impl<'a> Pass<'a> {
     fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
         let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
             (true, true) => (FindingKind::Duplicate, "duplicate: remove one"),
-            (false, true) => (FindingKind::NearDuplicate, "near-duplicate: remove one, unless they ask different things"),
+            (false, true) => {
+                (FindingKind::NearDuplicate, "near-duplicate: remove one, unless they ask different things")
+            }
             (true, false) => (FindingKind::Leak, "data leak: keep it in one set"),
             (false, false) => (FindingKind::NearLeak, "near-duplicate across sets: keep such rows in one set"),
         };
         let message = || {
             let other = self.task.set_file(repeat.set).map_or(String::new(), |file| self.task.label(file));
-            let place = if repeat.set == self.set { format!("line {}", repeat.line) } else { format!("{other} line {}", repeat.line) };
+            let place = if repeat.set == self.set {
+                format!("line {}", repeat.line)
+            } else {
+                format!("{other} line {}", repeat.line)
+            };
             if repeat.exact {
                 format!("same prompt as {place}: {advice}")
             } else {
@@ -161,9 +172,11 @@ impl<'a> Pass<'a> {
     fn secrets(&self, key: &str, value: &Value, line: usize, health: &mut Health) {
         match value {
             Value::String(text) => {
-                // With its key before it, as in a file of settings: the name says whether a random value is meant to be secret.
+                // With its key before it, as in a file of settings: the name says whether a random value is meant to be
+                // secret.
                 for secret in secrets::scan(&format!("{key}: {text}")) {
-                    let message = || format!("`{key}` contains what looks like a {}: {}; remove it", secret.rule, secret.masked);
+                    let message =
+                        || format!("`{key}` contains what looks like a {}: {}; remove it", secret.rule, secret.masked);
                     health.add(FindingKind::Secret, &self.result.file, Some(line), message);
                 }
             }
@@ -175,7 +188,8 @@ impl<'a> Pass<'a> {
 
     fn finish(mut self, health: &mut Health) -> SetHealth {
         if self.result.rows == 0 {
-            let message = || DatasetError::Empty { label: String::new() }.to_string().trim_start_matches(": ").to_owned();
+            let message =
+                || DatasetError::Empty { label: String::new() }.to_string().trim_start_matches(": ").to_owned();
             health.add(FindingKind::EmptySet, &self.result.file, None, message);
         }
         if let Some((_, mean, _)) = &mut self.result.prompt_tokens {

@@ -1,14 +1,17 @@
-//! Near duplicates in bounded memory: a 64-byte sketch a text (MinHash), and a table of fixed size that proposes which to compare.
+//! Near duplicates in bounded memory: a 64-byte sketch a text (MinHash), and a table of fixed size that proposes which
+//! to compare.
 
 use crate::dataset::random::{GOLDEN, mix};
 
 /// Minima of a sketch.
 const BINS: usize = 64;
-/// Groups of minima that must agree wholly for two texts to be compared: texts that are 80% the same are met in 95 of 100 cases, at 90% in all.
+/// Groups of minima that must agree wholly for two texts to be compared: texts that are 80% the same are met in 95 of
+/// 100 cases, at 90% in all.
 const BANDS: usize = 10;
 /// Minima of a group.
 const BAND_WIDTH: usize = 6;
-/// Entries of a group's table; a newer text overwrites an older one, so that the memory is the same for any number of texts.
+/// Entries of a group's table; a newer text overwrites an older one, so that the memory is the same for any number of
+/// texts.
 const TABLE_ENTRIES: usize = 1 << 20;
 const SHINGLE_BYTES: usize = 8;
 /// Texts with fewer shingles say too little about likeness.
@@ -60,7 +63,8 @@ impl NearIndex {
     }
 }
 
-/// The least hash of each bin (Li, Owen and Zhang 2012: one hash a shingle); an empty bin takes its neighbour's. `None` for a short text.
+/// The least hash of each bin (Li, Owen and Zhang 2012: one hash a shingle); an empty bin takes its neighbour's. `None`
+/// for a short text.
 fn minima(text: &str) -> Option<[u64; BINS]> {
     let plain = normalise(text);
     if plain.len() < FEWEST_SHINGLES + SHINGLE_BYTES {
@@ -79,8 +83,13 @@ fn minima(text: &str) -> Option<[u64; BINS]> {
         while *minimum == u64::MAX && steps < BINS {
             steps += 1;
             let neighbour = filled[(bin + steps) % BINS];
-            // The distance stays in the value, so that two texts agree here only if they are empty over the same distance.
-            *minimum = if neighbour == u64::MAX { u64::MAX } else { neighbour.wrapping_add(GOLDEN.wrapping_mul(steps as u64)) };
+            // The distance stays in the value, so that two texts agree here only if they are empty over the same
+            // distance.
+            *minimum = if neighbour == u64::MAX {
+                u64::MAX
+            } else {
+                neighbour.wrapping_add(GOLDEN.wrapping_mul(steps as u64))
+            };
         }
     }
     Some(minima)
@@ -122,7 +131,8 @@ mod tests {
             }
             // A block of c changed words of about 6 bytes leaves (100 - c) words' shingles in common.
             let expected = (100.0 - changed as f64) / (100.0 + changed as f64);
-            let sketch = |words: &[String]| minima(&words.join(" ")).unwrap().map(|minimum| (mix(minimum) & 0xff) as u8);
+            let sketch =
+                |words: &[String]| minima(&words.join(" ")).unwrap().map(|minimum| (mix(minimum) & 0xff) as u8);
             let found = likeness(&sketch(&base), &sketch(&other));
             assert!((found - expected).abs() < 0.13, "{changed} changed: {found:.2}, meant {expected:.2}");
         }

@@ -116,7 +116,8 @@ impl Hasher {
     }
 }
 
-/// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written at its end.
+/// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written
+/// at its end.
 struct Partial {
     path: PathBuf,
     file: File,
@@ -130,7 +131,8 @@ impl Partial {
     /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
     fn open(path: PathBuf, listed: &Listed) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
-        let mut file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
+        let mut file =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
         if file.try_lock().is_err() {
             return Err(PullError::Busy { path });
         }
@@ -191,7 +193,8 @@ fn continue_at(
     partial: &mut Partial,
     told: &mut dyn FnMut(u64),
 ) -> Result<(), Ended> {
-    let broken = |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
+    let broken =
+        |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
     let response = client.get(url, partial.length).map_err(Ended::Broken)?;
     match response.status().as_u16() {
         206 if start_of_range(&response) == Some(partial.length) => {}
@@ -219,7 +222,10 @@ fn continue_at(
         told(partial.length);
     }
     if partial.length < file.size_bytes {
-        return Err(broken(format!("the server closed the connection after {} of {} bytes", partial.length, file.size_bytes)));
+        return Err(broken(format!(
+            "the server closed the connection after {} of {} bytes",
+            partial.length, file.size_bytes
+        )));
     }
     Ok(())
 }
@@ -230,7 +236,8 @@ fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// Hashes what an earlier attempt left; what cannot be a beginning of the file is dropped. Returns how many bytes are there.
+/// Hashes what an earlier attempt left; what cannot be a beginning of the file is dropped. Returns how many bytes are
+/// there.
 fn read_back(out: &mut File, hasher: &mut Hasher, most: u64) -> std::io::Result<u64> {
     let length = out.metadata()?.len();
     if length > most {

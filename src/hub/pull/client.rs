@@ -77,7 +77,8 @@ impl Client {
         Ok(Self { agent: config.build().into(), endpoint, origin, token: settings.token.clone() })
     }
 
-    /// The answer to a GET, of the bytes from `from` on. Redirects are followed; the token goes along to the endpoint alone.
+    /// The answer to a GET, of the bytes from `from` on. Redirects are followed; the token goes along to the endpoint
+    /// alone.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<http::Response<Body>, PullError> {
         let broken = |problem: String| PullError::Network { url: url.to_owned(), problem, hint: String::new() };
         let mut place = url.to_owned();
@@ -94,8 +95,9 @@ impl Client {
                 return Ok(response);
             }
             let location = response.headers().get("location").and_then(|location| location.to_str().ok());
-            place =
-                location.and_then(|location| redirected(&place, location)).ok_or_else(|| broken("a redirect leads nowhere".to_owned()))?;
+            place = location
+                .and_then(|location| redirected(&place, location))
+                .ok_or_else(|| broken("a redirect leads nowhere".to_owned()))?;
         }
         Err(broken(format!("more than {MOST_REDIRECTS} redirects")))
     }
@@ -107,7 +109,9 @@ impl Client {
             401 | 403 if has_token => {
                 "the token in HF_TOKEN may not read this model: accept its licence on its page, or take another token"
             }
-            401 | 403 => "the model is private, gated or does not exist: check the name, accept its licence on its page, and set HF_TOKEN",
+            401 | 403 => {
+                "the model is private, gated or does not exist: check the name, accept its licence on its page, and set HF_TOKEN"
+            }
             404 => "no such model, revision or file: check the name",
             429 => "too many requests: wait some minutes, or set HF_TOKEN",
             500..=599 => "the server has an internal error: try again later",
@@ -151,15 +155,27 @@ mod tests {
     fn an_endpoint_is_known_by_scheme_host_and_port() {
         let same = |one: &str, other: &str| Origin::of(one).unwrap() == Origin::of(other).unwrap();
         assert!(same("https://huggingface.co", "https://HuggingFace.co:443/api/x?y#z"));
-        for other in
-            ["http://huggingface.co", "https://huggingface.co:8443", "https://huggingface.co.evil.org", "https://cdn.huggingface.co"]
-        {
+        for other in [
+            "http://huggingface.co",
+            "https://huggingface.co:8443",
+            "https://huggingface.co.evil.org",
+            "https://cdn.huggingface.co",
+        ] {
             assert!(!same("https://huggingface.co", other), "{other}");
         }
         let here = |url: &str| Origin::of(url).is_some_and(|origin| origin.is_loopback());
-        assert!(["http://127.0.0.1:8080", "http://localhost/x", "http://[::1]:80", "http://127.8.9.1"].into_iter().all(here));
-        let elsewhere =
-            ["http://127.0.0.1.evil.org", "http://localhost.evil.org", "http://127.0.0.1@evil.org", "http://mirror", "localhost"];
+        assert!(
+            ["http://127.0.0.1:8080", "http://localhost/x", "http://[::1]:80", "http://127.8.9.1"]
+                .into_iter()
+                .all(here)
+        );
+        let elsewhere = [
+            "http://127.0.0.1.evil.org",
+            "http://localhost.evil.org",
+            "http://127.0.0.1@evil.org",
+            "http://mirror",
+            "localhost",
+        ];
         assert!(!elsewhere.into_iter().any(here));
     }
 

@@ -57,8 +57,15 @@ impl Listing {
             return Err(client.refused(&url, response.status().as_u16()));
         }
         let mut text = String::new();
-        let broken = |error: std::io::Error| PullError::Network { url: url.clone(), problem: words(&error), hint: String::new() };
-        StallGuard::new(response.into_body().into_reader(), settings).take(LONGEST_BYTES).read_to_string(&mut text).map_err(broken)?;
+        let broken = |error: std::io::Error| PullError::Network {
+            url: url.clone(),
+            problem: words(&error),
+            hint: String::new(),
+        };
+        StallGuard::new(response.into_body().into_reader(), settings)
+            .take(LONGEST_BYTES)
+            .read_to_string(&mut text)
+            .map_err(broken)?;
         let listing = Self::parse(name, &text)?;
         listing.require()?;
         Ok(listing)
@@ -70,7 +77,9 @@ impl Listing {
         let bad = |problem: String| Err(PullError::Listing { name: self.name.clone(), problem });
         let is_adapter = has("adapter_config.json") && has("adapter_model.safetensors");
         if !has("config.json") && !is_adapter {
-            return bad("it has no config.json, so it is not a transformers model: check the name and the revision".to_owned());
+            return bad(
+                "it has no config.json, so it is not a transformers model: check the name and the revision".to_owned()
+            );
         }
         if !has("tokenizer.json") && !is_adapter {
             return bad(
@@ -93,11 +102,19 @@ impl Listing {
     }
 
     fn parse(name: &str, text: &str) -> Result<Self, PullError> {
-        let bad = |problem: &str| PullError::Listing { name: name.to_owned(), problem: format!("{problem}; check HF_ENDPOINT") };
-        let value: Value = serde_json::from_str(text).map_err(|error| bad(&format!("the server's list of files is not JSON ({error})")))?;
-        let commit =
-            value.get("sha").and_then(Value::as_str).filter(|sha| is_hash(sha)).ok_or_else(|| bad("the server names no commit"))?;
-        let siblings = value.get("siblings").and_then(Value::as_array).ok_or_else(|| bad("the server lists no files"))?;
+        let bad = |problem: &str| PullError::Listing {
+            name: name.to_owned(),
+            problem: format!("{problem}; check HF_ENDPOINT"),
+        };
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| bad(&format!("the server's list of files is not JSON ({error})")))?;
+        let commit = value
+            .get("sha")
+            .and_then(Value::as_str)
+            .filter(|sha| is_hash(sha))
+            .ok_or_else(|| bad("the server names no commit"))?;
+        let siblings =
+            value.get("siblings").and_then(Value::as_array).ok_or_else(|| bad("the server lists no files"))?;
         let files = siblings.iter().filter_map(listed).collect();
         Ok(Self { name: name.to_owned(), commit: commit.to_owned(), files })
     }
@@ -128,7 +145,10 @@ impl Listing {
         };
         let text = files::read_text(index).map_err(|source| PullError::Disk { path: index.to_owned(), source })?;
         let shards = super::super::weights::shard_names(&text, INDEX)?;
-        shards.iter().map(|shard| find(shard).ok_or_else(|| bad(format!("{INDEX} names {shard}, which is not among its files")))).collect()
+        shards
+            .iter()
+            .map(|shard| find(shard).ok_or_else(|| bad(format!("{INDEX} names {shard}, which is not among its files"))))
+            .collect()
     }
 }
 
@@ -179,7 +199,8 @@ mod tests {
             ".a.json",
         ];
         let siblings: Vec<Value> = names.iter().map(|name| file(name)).chain([lfs]).collect();
-        let listing = Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap();
+        let listing =
+            Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap();
         let first: Vec<&str> = listing.first().map(|file| file.name.as_str()).collect();
         assert_eq!(first, ["config.json", "chat_template.jinja", "merges.txt"]);
         let rest = listing.rest(None).unwrap();

@@ -28,7 +28,10 @@ impl<R: Read> Read for StallGuard<R> {
         if passed >= self.window {
             let rate = self.arrived as f64 / passed.as_secs_f64();
             if count > 0 && rate < self.lowest_rate as f64 {
-                return Err(Error::other(format!("the server sends {rate:.0} bytes a second, fewer than {}", self.lowest_rate)));
+                return Err(Error::other(format!(
+                    "the server sends {rate:.0} bytes a second, fewer than {}",
+                    self.lowest_rate
+                )));
             }
             (self.since, self.arrived) = (Instant::now(), 0);
         }

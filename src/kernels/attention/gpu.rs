@@ -22,8 +22,11 @@ pub(super) struct DeviceSegments {
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
         let tiles = Tiles::new(list)?;
-        let segments = list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect();
-        let place = |numbers: Vec<u32>, columns: usize| Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device);
+        let segments =
+            list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect();
+        let place = |numbers: Vec<u32>, columns: usize| {
+            Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
+        };
         Ok(Self {
             segments: place(segments, 4)?,
             query_tiles: place(tiles.queries, 2)?,
@@ -133,22 +136,34 @@ pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments) -> Res
 pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
     let rows = check(packed, heads)?;
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
-        bail!("a gradient of {:?} {:?} for attention over {:?} {:?}", gradient.shape(), gradient.dtype(), packed.shape(), packed.dtype())
+        bail!(
+            "a gradient of {:?} {:?} for attention over {:?} {:?}",
+            gradient.shape(),
+            gradient.dtype(),
+            packed.shape(),
+            packed.dtype()
+        )
     }
     let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[gradient, packed])?);
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
-    // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities times their gradients.
+    // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities
+    // times their gradients.
     let statistics = empty((2, heads.query, rows), DType::F32, device)?;
     let halves = TILE / kernels.tile;
 
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
     arguments.extend([at(gradient)?, at(packed)?, at(&packed_gradient)?, at(&statistics)?]);
-    let grid = Grid { blocks: (tiles, heads.query, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[1] };
+    let grid =
+        Grid { blocks: (tiles, heads.query, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[1] };
     launch(device, kernels.module, kernels.backward_queries, Some(dtype), grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, heads)?;
     arguments.extend([at(gradient)?, at(packed)?, at(&statistics)?, at(&packed_gradient)?]);
-    let grid = Grid { blocks: (tiles, heads.key_value, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[2] };
+    let grid = Grid {
+        blocks: (tiles, heads.key_value, halves),
+        threads: kernels.threads,
+        shared_bytes: kernels.shared_bytes[2],
+    };
     launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), grid, &arguments)?;
     Ok(packed_gradient)
 }

@@ -1,4 +1,5 @@
-//! A batch's segments cut into tiles for the blocks of a GPU, the longest work first, and who reads which segment's keys.
+//! A batch's segments cut into tiles for the blocks of a GPU, the longest work first, and who reads which segment's
+//! keys.
 
 use candle_core::{Result, bail};
 
@@ -81,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_prefix_is_one_whole_segment() {
-        let segments = [Segment { start: 0, length: 3, prefix: (0, 0) }, Segment { start: 3, length: 1, prefix: (0, 2) }];
+        let segments =
+            [Segment { start: 0, length: 3, prefix: (0, 0) }, Segment { start: 3, length: 1, prefix: (0, 2) }];
         assert!(Tiles::new(&segments).is_err());
     }
 }

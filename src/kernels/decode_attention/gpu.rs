@@ -1,4 +1,5 @@
-//! Launches of a decode step's attention. Grids follow from the shapes of tensors alone, so that a captured step can be run again.
+//! Launches of a decode step's attention. Grids follow from the shapes of tensors alone, so that a captured step can be
+//! run again.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -17,7 +18,11 @@ fn check(packed: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result
     let (count, width) = packed.dims2()?;
     let (_, positions, cached) = cache.dims3()?;
     let same_type = packed.dtype() == cache.dtype();
-    if width != heads.row_width() || cached != 2 * heads.key_width() || !same_type || !heads.query.is_multiple_of(heads.key_value.max(1)) {
+    if width != heads.row_width()
+        || cached != 2 * heads.key_width()
+        || !same_type
+        || !heads.query.is_multiple_of(heads.key_value.max(1))
+    {
         let (packed_type, cache_type) = (packed.dtype(), cache.dtype());
         bail!("new rows of {width} {packed_type:?} and a cache of {cached} {cache_type:?} a position for {heads:?}")
     }
@@ -37,7 +42,8 @@ pub(super) fn append(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &Tenso
         bytes if bytes.is_multiple_of(4) => ("append_keys_values_4", 4),
         _ => ("append_keys_values_2", 2),
     };
-    let arguments = [at(rows)?, at(packed)?, at(cache)?, int(positions), int(stride / unit), int(start / unit), int(length / unit)];
+    let arguments =
+        [at(rows)?, at(packed)?, at(cache)?, int(positions), int(stride / unit), int(start / unit), int(length / unit)];
     let threads = (length / unit).next_multiple_of(32).clamp(32, 256);
     launch(device(cache)?, &MODULE, name, None, Grid::rows(count, threads), &arguments)
 }
@@ -45,7 +51,8 @@ pub(super) fn append(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &Tenso
 /// The fastest variant of the kernel, and the query heads of a block.
 fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Result<(&'static str, usize)> {
     // Tensor cores are fed 16 bytes at a time.
-    let aligned = (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
+    let aligned =
+        (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
     Ok(match heads.dimension {
         1..=64 if aligned && packed.dtype() == DType::BF16 => ("decode_attention_tensor_64", 8),
         65..=128 if aligned && packed.dtype() == DType::BF16 => ("decode_attention_tensor_128", 8),
@@ -64,16 +71,22 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     let (name, heads_a_block) = variant(packed, prefix, cache, heads)?;
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let longest = prefix_rows + positions;
-    let splits = BLOCKS_WANTED.div_ceil((across * count).max(1)).min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
+    let splits =
+        BLOCKS_WANTED.div_ceil((across * count).max(1)).min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
     // Eight warps where few blocks leave room for them, unless what they merge would not fit into 48 KiB.
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
     let warps = if across * count <= BLOCKS_WANTED && shared_bytes(8) <= 48 << 10 { 8 } else { 4 };
 
     let output = empty((count, heads.query_width()), dtype, device)?;
-    let partial = if splits == 1 { None } else { Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?) };
+    let partial = if splits == 1 {
+        None
+    } else {
+        Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?)
+    };
     let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
     let scale = std::f64::consts::LOG2_E / (heads.dimension as f64).sqrt();
-    let sizes = [int(positions), int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
+    let sizes =
+        [int(positions), int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
     let grid = Grid { blocks: (across, count, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };

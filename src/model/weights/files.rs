@@ -35,7 +35,8 @@ impl Files {
             entries.extend(source.tensors(&file)?.into_iter().map(|entry| (entry.name.clone(), (number, entry))));
             bytes.push(map(source, &file)?);
         }
-        // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no configuration and nothing more.
+        // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
+        // configuration and nothing more.
         let wanted: Option<HashSet<String>> =
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
         let taken = |name: &String| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
@@ -58,7 +59,9 @@ impl Files {
         let (file, entry) = self.entries.get(name).ok_or_else(missing)?;
         let stored = dtype(&entry.element_type).ok_or_else(|| {
             let element_type = &entry.element_type;
-            ModelError::Weights(format!("`{name}` is stored as {element_type}; take the checkpoint in BF16, F16 or F32"))
+            ModelError::Weights(format!(
+                "`{name}` is stored as {element_type}; take the checkpoint in BF16, F16 or F32"
+            ))
         })?;
         let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
         let bytes = self.bytes[*file].slice().get(range).ok_or_else(missing)?;
@@ -84,8 +87,8 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     }
     let refused = |error| ModelError::Hub(HubError::Read { path: source.label(file), source: error });
     let opened = source.open_file(file)?;
-    // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone shortens while it is mapped ends
-    // the process with SIGBUS; that is documented at `Weights::open`.
+    // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone
+    // shortens while it is mapped ends the process with SIGBUS; that is documented at `Weights::open`.
     let mapped = unsafe { Mmap::map(&opened) }.map_err(refused)?;
     // Only a hint: tensors are taken nearly in the order of the file.
     let _ = mapped.advise(Advice::Sequential);

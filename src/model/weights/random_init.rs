@@ -39,11 +39,14 @@ impl Fresh {
             let deviation = match (shape.as_slice(), name.as_str()) {
                 ([_], _) => None,
                 (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => Some(0.02),
-                ([_, inputs], name) if name.contains("o_proj") || name.contains("down_proj") => Some(residual / (*inputs as f64).sqrt()),
+                ([_, inputs], name) if name.contains("o_proj") || name.contains("down_proj") => {
+                    Some(residual / (*inputs as f64).sqrt())
+                }
                 (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
             };
             let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-            let numbers = deviation.map_or(Numbers::Constant(constant), |d| Numbers::Uniform { bound: d * 3.0_f64.sqrt() });
+            let numbers =
+                deviation.map_or(Numbers::Constant(constant), |d| Numbers::Uniform { bound: d * 3.0_f64.sqrt() });
             (name, Draw { stream: stream as u32, shape, numbers })
         };
         Self { seed, tensors: tensor_names(config).into_iter().enumerate().map(draw).collect() }
@@ -58,10 +61,14 @@ impl Fresh {
     }
 
     pub(super) fn get(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let Some(Draw { stream, shape, numbers }) = self.tensors.get(name) else { candle_core::bail!("no tensor `{name}`") };
+        let Some(Draw { stream, shape, numbers }) = self.tensors.get(name) else {
+            candle_core::bail!("no tensor `{name}`")
+        };
         match numbers {
             Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(dtype),
-            Numbers::Uniform { bound } => uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype),
+            Numbers::Uniform { bound } => {
+                uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype)
+            }
         }
     }
 }

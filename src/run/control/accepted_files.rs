@@ -1,4 +1,5 @@
-//! What was promised and is not yet in the log: a file a request, on the disk before it is accepted, gone once the log has it.
+//! What was promised and is not yet in the log: a file a request, on the disk before it is accepted, gone once the log
+//! has it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,11 @@ impl AcceptedFiles {
         let number = self.kept.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
         let path = self.path(&control.request);
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
         let bytes = serde_json::to_vec(&control).map_err(malformed)?;
         let kept = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
         if kept.is_err() {
@@ -57,7 +62,8 @@ impl AcceptedFiles {
     }
 }
 
-/// Record what an earlier worker promised and did not live to record. What it had recorded already is not recorded again.
+/// Record what an earlier worker promised and did not live to record. What it had recorded already is not recorded
+/// again.
 ///
 /// # Errors
 /// [`RunError`] naming the file that could not be read, written or removed.
@@ -71,7 +77,8 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
         history.controls.iter().map(|control| control.request.as_str()).filter(|name| !name.is_empty()).collect();
     let mut log = EventWriter::open(lock)?;
     for path in left {
-        // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the disk.
+        // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the
+        // disk.
         let control = crate::files::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
         if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
             record(&mut log, control)?;
@@ -81,10 +88,12 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
     log.sync()
 }
 
-/// Record a note in the log of a run that no worker computes, as its worker would have. The run's lock is held meanwhile, so no worker can begin.
+/// Record a note in the log of a run that no worker computes, as its worker would have. The run's lock is held
+/// meanwhile, so no worker can begin.
 ///
 /// # Errors
-/// [`RunError::Foreign`] and [`RunError::Loose`] where the run is not this user's alone, [`RunError::InUse`] where a worker has just begun.
+/// [`RunError::Foreign`] and [`RunError::Loose`] where the run is not this user's alone, [`RunError::InUse`] where a
+/// worker has just begun.
 pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunError> {
     RunDirectory::open(run)?.check_private()?;
     let lock = RunLock::acquire(run)?;

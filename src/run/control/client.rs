@@ -32,13 +32,19 @@ pub struct RequestOutcome {
     pub result: Value,
 }
 
-/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work (checkpoint, eval, sample) are waited
-/// for up to `timeout` once they are accepted, the others are not. `heard` is given each part of a result as it comes.
+/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work
+/// (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not. `heard` is
+/// given each part of a result as it comes.
 ///
 /// # Errors
-/// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`] where it does not answer,
-/// [`RunError::Unsafe`] and [`RunError::Io`] where the request cannot be written.
-pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Value)) -> Result<RequestOutcome, RunError> {
+/// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`]
+/// where it does not answer, [`RunError::Unsafe`] and [`RunError::Io`] where the request cannot be written.
+pub fn ask(
+    run: &Path,
+    verb: &Verb,
+    timeout: Duration,
+    heard: &mut dyn FnMut(Value),
+) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
         // A run that no worker has begun with may get one at any moment, which must not find its lock held.
         if matches!(verb, Verb::Annotate { .. }) && State::read(run).is_some() {
@@ -65,10 +71,14 @@ pub fn ask(run: &Path, verb: &Verb, timeout: Duration, heard: &mut dyn FnMut(Val
         let is_over = accepted.as_ref().map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout);
         match (liveness, accepted) {
             // What is known when no more is waited for: at least that it was accepted.
-            (Liveness::Gone(_), Some((text, _))) => return Ok(RequestOutcome { text, done: false, result: Value::Null }),
+            (Liveness::Gone(_), Some((text, _))) => {
+                return Ok(RequestOutcome { text, done: false, result: Value::Null });
+            }
             (_, Some((text, _))) if is_over => return Ok(RequestOutcome { text, done: false, result: Value::Null }),
             (Liveness::Gone(standing), None) => return Err(RunError::NoWorker { path: run.to_owned(), standing }),
-            (_, None) if is_over => return Err(RunError::NoAnswer { path: run.to_owned(), seconds: begun.elapsed().as_secs() }),
+            (_, None) if is_over => {
+                return Err(RunError::NoAnswer { path: run.to_owned(), seconds: begun.elapsed().as_secs() });
+            }
             (_, waited) => accepted = waited,
         }
         posted.watch.wait(LOOK);
@@ -123,12 +133,15 @@ impl PostedRequest {
         written.map_err(RunError::io("write", &posted.request)).map(|()| posted)
     }
 
-    /// What came since the last look; a line that is not whole is left for the next one. What a newer worker says besides is no answer to this program.
+    /// What came since the last look; a line that is not whole is left for the next one. What a newer worker says
+    /// besides is no answer to this program.
     fn new_answers(&mut self) -> Vec<Answer> {
         let mut bytes = Vec::new();
         let open = crate::files::open(&self.answers);
         // What was read before an error counts; the rest comes at the next look.
-        let _ = open.and_then(|mut file| file.seek(SeekFrom::Start(self.read_bytes)).and_then(|_| file.read_to_end(&mut bytes)));
+        let _ = open.and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.read_bytes)).and_then(|_| file.read_to_end(&mut bytes))
+        });
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.read_bytes += whole as u64;
         let lines = bytes[..whole].split(|byte| *byte == b'\n');

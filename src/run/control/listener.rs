@@ -1,4 +1,5 @@
-//! The worker's thread beside the loop: takes requests out of the folder, shows that the worker lives, and sees to it that a stop comes about.
+//! The worker's thread beside the loop: takes requests out of the folder, shows that the worker lives, and sees to it
+//! that a stop comes about.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use crate::run::lock::{FolderIdentity, RunLock};
 use crate::run::worker_state::{StateWriter, Status};
 use crate::run::writer::{is_gone, lost_log};
 
-/// How often requests are looked for although nothing was announced, and the run's folder and the stop flag are looked at.
+/// How often requests are looked for although nothing was announced, and the run's folder and the stop flag are looked
+/// at.
 const ROUND: Duration = Duration::from_millis(500);
 /// How long a loop that must stop at once may take before the process is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,8 +34,8 @@ pub(in crate::run) struct RequestListener {
 }
 
 impl RequestListener {
-    /// Begin to take requests for the run whose lock this process holds. Where its folder for requests is not this user's alone, none are taken until it
-    /// is, and [`Self::notes`] says so.
+    /// Begin to take requests for the run whose lock this process holds. Where its folder for requests is not this
+    /// user's alone, none are taken until it is, and [`Self::notes`] says so.
     ///
     /// # Errors
     /// [`RunError::Io`] where the system has no thread left.
@@ -119,10 +121,12 @@ impl ListenerThread {
                 state.follow(why);
             }
             // What was accepted is kept, and the next worker records it.
-            let why = lost.unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
+            let why = lost
+                .unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
             let _ = state.turn(Status::Interrupted, Some(why));
-            // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment, and the kernel
-            // releases the run's lock. `std::process::exit` would run a driver's exit handlers while the loop still computes.
+            // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at
+            // every moment, and the kernel releases the run's lock. `std::process::exit` would run a driver's exit
+            // handlers while the loop still computes.
             unsafe { libc::_exit(130) };
         }
     }

@@ -1,4 +1,5 @@
-//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers; and where these files are.
+//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers; and where these
+//! files are.
 
 use std::path::{Path, PathBuf};
 
@@ -74,9 +75,12 @@ impl Request {
         if bytes.len() > LONGEST_REQUEST {
             return Err(nameless(format!("the request is longer than {LONGEST_REQUEST} bytes")));
         }
-        let request: Self = serde_json::from_slice(bytes).map_err(|error| nameless(format!("the request is malformed: {error}")))?;
+        let request: Self =
+            serde_json::from_slice(bytes).map_err(|error| nameless(format!("the request is malformed: {error}")))?;
         if !is_id(&request.id) {
-            return Err(nameless(format!("a request's id is 1 to {LONGEST_ID} letters, digits, hyphens or underscores")));
+            return Err(nameless(format!(
+                "a request's id is 1 to {LONGEST_ID} letters, digits, hyphens or underscores"
+            )));
         }
         if request.v > PROTOCOL_VERSION {
             let error = format!("the request has version {}, newer than this worker's {PROTOCOL_VERSION}", request.v);
@@ -101,7 +105,8 @@ pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
 
 /// Ids become file names, so they hold nothing that means something in one.
 pub(super) fn is_id(id: &str) -> bool {
-    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    (1..=LONGEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 impl Answer {

@@ -1,4 +1,5 @@
-//! The queue between whoever asks and the training loop: requests are put in by any thread and taken out between steps by the one that writes.
+//! The queue between whoever asks and the training loop: requests are put in by any thread and taken out between steps
+//! by the one that writes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -45,7 +46,13 @@ impl AcceptedRequest {
     /// The event to record. `step`: the one from which it takes effect.
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
-        events::Control { verb: self.verb.name().to_owned(), arguments: self.verb.arguments(), user_id: self.user_id, step, request }
+        events::Control {
+            verb: self.verb.name().to_owned(),
+            arguments: self.verb.arguments(),
+            user_id: self.user_id,
+            step,
+            request,
+        }
     }
 }
 
@@ -93,7 +100,8 @@ impl RequestQueue {
         let _ = self.0.interrupted_again.set(flag);
     }
 
-    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event, [`Self::recorded`], and answered.
+    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event,
+    /// [`Self::recorded`], and answered.
     pub fn take(&self) -> Vec<AcceptedRequest> {
         self.queue().waiting.drain(..).collect()
     }
@@ -103,7 +111,8 @@ impl RequestQueue {
         self.queue().waiting.pop_front()
     }
 
-    /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody will record.
+    /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody
+    /// will record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
@@ -111,8 +120,9 @@ impl RequestQueue {
         queue.waiting.drain(..).collect()
     }
 
-    /// The loop computes steps up to `step` and then looks at requests again: what is accepted from now on takes effect at the step after it. False, and
-    /// nothing has changed, where a request waits already: it was promised for the next step, so the loop should look at once.
+    /// The loop computes steps up to `step` and then looks at requests again: what is accepted from now on takes effect
+    /// at the step after it. False, and nothing has changed, where a request waits already: it was promised for the
+    /// next step, so the loop should look at once.
     pub fn compute_until(&self, step: u64) -> bool {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
@@ -134,7 +144,8 @@ impl RequestQueue {
         }
     }
 
-    /// Pause where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it like any pause.
+    /// Pause where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it
+    /// like any pause.
     pub fn block(&self) {
         self.queue().blocked = true;
     }
@@ -145,7 +156,8 @@ impl RequestQueue {
         self.0.changed.notify_all();
     }
 
-    /// Blocks while something is in the way, for at most `longest`; returns at once when the run should stop. True: it still is.
+    /// Blocks while something is in the way, for at most `longest`; returns at once when the run should stop. True: it
+    /// still is.
     pub fn wait_while_blocked(&self, longest: Duration) -> bool {
         self.wait_while(longest, |queue| queue.blocked).blocked
     }
@@ -171,13 +183,14 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Blocks while the run is paused and nothing is to be done; returns once there is a request to take, the pause has ended, or the run should
-    /// stop. The loop then looks again at all three.
+    /// Blocks while the run is paused and nothing is to be done; returns once there is a request to take, the pause has
+    /// ended, or the run should stop. The loop then looks again at all three.
     pub fn wait_while_paused(&self) {
         drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
     }
 
-    /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves requests.
+    /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves
+    /// requests.
     pub fn wait_for_request(&self, longest: Duration) {
         drop(self.wait_while(longest, |queue| queue.waiting.is_empty()));
     }
@@ -203,8 +216,9 @@ impl RequestQueue {
         let _ = self.0.spool.set(AcceptedFiles::of(run));
     }
 
-    /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen at once, before the loop has taken
-    /// them. Returns the step after which the loop will look at it; None where there is no loop.
+    /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen
+    /// at once, before the loop has taken them. Returns the step after which the loop will look at it; None where there
+    /// is no loop.
     pub(super) fn push(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal().map_or(Ok(()), Err)?;
@@ -230,8 +244,8 @@ impl RequestQueue {
         Ok(computes_until)
     }
 
-    /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's pause, or the run, is done even where
-    /// it cannot be written down.
+    /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's
+    /// pause, or the run, is done even where it cannot be written down.
     fn persist(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
         match (spool.write(accepted.event(step)), &accepted.verb) {
@@ -268,7 +282,8 @@ impl RequestQueue {
             if left.is_zero() {
                 break;
             }
-            queue = self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+            queue =
+                self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
         }
         queue
     }

@@ -1,4 +1,5 @@
-//! The folder `control/` of a run, through which requests go: a request is renamed into it, its answers are appended to a file beside it.
+//! The folder `control/` of a run, through which requests go: a request is renamed into it, its answers are appended to
+//! a file beside it.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -43,7 +44,8 @@ impl RequestFolder {
         requests.sort();
         for (path, id) in requests {
             let request = read(&path);
-            // Gone before it is handled, so that no request ever is handled twice; where it cannot go, it is left alone.
+            // Gone before it is handled, so that no request ever is handled twice; where it cannot go, it is left
+            // alone.
             if std::fs::remove_file(&path).is_err() {
                 continue;
             }
@@ -56,13 +58,15 @@ impl RequestFolder {
     }
 }
 
-/// Requests to an earlier worker are thrown away, and so are its answers: their clients are gone. What was accepted lies here too, until
-/// the log has it, and stays. The lock was written to when this worker took it, on the same file system, so no clock is compared with another one.
+/// Requests to an earlier worker are thrown away, and so are its answers: their clients are gone. What was accepted
+/// lies here too, until the log has it, and stays. The lock was written to when this worker took it, on the same file
+/// system, so no clock is compared with another one.
 fn remove_stale(folder: &Path, lock: &Path) {
     let modified = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
     let begun = modified(lock);
-    let is_stale =
-        |path: &Path, name: &str| [REQUEST, ANSWERS, ".tmp"].iter().any(|ending| name.ends_with(ending)) && modified(path) <= begun;
+    let is_stale = |path: &Path, name: &str| {
+        [REQUEST, ANSWERS, ".tmp"].iter().any(|ending| name.ends_with(ending)) && modified(path) <= begun
+    };
     for (path, _) in files(folder).filter(|(path, name)| is_stale(path, name)) {
         let _ = std::fs::remove_file(path);
     }
@@ -93,7 +97,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(request)
 }
 
-/// Appends answers, each line with one write. The first one makes the file where nobody has; that it is gone later means that nobody listens any more.
+/// Appends answers, each line with one write. The first one makes the file where nobody has; that it is gone later
+/// means that nobody listens any more.
 fn reply(path: PathBuf, id: &str) -> ReplyFn {
     let id = id.to_owned();
     let is_first = Mutex::new(true);
@@ -103,9 +108,14 @@ fn reply(path: PathBuf, id: &str) -> ReplyFn {
         line.push(b'\n');
         let mut is_first = is_first.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-        let file = OpenOptions::new().append(true).create(std::mem::take(&mut is_first)).mode(0o600).custom_flags(flags).open(&path);
-        // Closed at once, which is when a network file system shows it to others. Where the disk cannot take an answer, the request was handled all the
-        // same; the log tells.
+        let file = OpenOptions::new()
+            .append(true)
+            .create(std::mem::take(&mut is_first))
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(&path);
+        // Closed at once, which is when a network file system shows it to others. Where the disk cannot take an answer,
+        // the request was handled all the same; the log tells.
         let _ = file.and_then(|mut file| file.write_all(&line));
     })
 }

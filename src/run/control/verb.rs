@@ -1,4 +1,5 @@
-//! What a worker can be asked: the verbs, their arguments, and the checks that every request passes before it reaches the loop.
+//! What a worker can be asked: the verbs, their arguments, and the checks that every request passes before it reaches
+//! the loop.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -44,7 +45,8 @@ pub enum Verb {
         /// Without control characters other than line ends and tabs.
         text: String,
     },
-    /// Other values of keys, from the next step on; names are among [`SETTABLE`], values numbers within the key's range.
+    /// Other values of keys, from the next step on; names are among [`SETTABLE`], values numbers within the key's
+    /// range.
     Set {
         /// Value by key.
         changes: BTreeMap<String, Value>,
@@ -66,13 +68,14 @@ pub struct Sample {
     pub base: bool,
     /// Decides every random number.
     pub seed: u64,
-    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name. `None`: the run's own; a model that belongs
-    /// to no run has none, and the request is refused.
+    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name. `None`:
+    /// the run's own; a model that belongs to no run has none, and the request is refused.
     pub task: Option<String>,
 }
 
 impl Verb {
-    /// Read a verb with its arguments, as a request or a `control` event has them. The error is a sentence for whoever asked.
+    /// Read a verb with its arguments, as a request or a `control` event has them. The error is a sentence for whoever
+    /// asked.
     ///
     /// # Errors
     /// What does not fit, and what would.
@@ -169,7 +172,8 @@ pub type Settings = BTreeMap<u64, BTreeMap<String, Value>>;
 /// What was set in a run so far, by its `history`. Where a key was set several times for one step, the last one holds.
 ///
 /// # Errors
-/// [`RunError::Malformed`] naming the log, for a `set` that this program cannot take: leaving it out would change the run.
+/// [`RunError::Malformed`] naming the log, for a `set` that this program cannot take: leaving it out would change the
+/// run.
 pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     let mut settings = Settings::new();
     for control in history.controls.iter().filter(|control| control.verb == "set") {
@@ -177,7 +181,9 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
             let message = format!("step {}: {message}", control.step);
             RunError::Malformed { path: run.join("events.jsonl"), line: None, message }
         };
-        if let Verb::Set { changes } = Verb::parse("set", &control.arguments.clone().into_iter().collect()).map_err(malformed)? {
+        if let Verb::Set { changes } =
+            Verb::parse("set", &control.arguments.clone().into_iter().collect()).map_err(malformed)?
+        {
             settings.entry(control.step).or_default().extend(changes);
         }
     }
@@ -193,7 +199,8 @@ struct Given<'a> {
 impl Given<'_> {
     fn only(&self, known: &[&str]) -> Result<(), String> {
         let Some(stranger) = self.arguments.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-        let takes = if known.is_empty() { "takes no arguments".to_owned() } else { format!("takes {}", known.join(", ")) };
+        let takes =
+            if known.is_empty() { "takes no arguments".to_owned() } else { format!("takes {}", known.join(", ")) };
         Err(format!("{}: unknown argument `{}`; it {takes}", self.name, stranger.chars().take(40).collect::<String>()))
     }
 
@@ -224,7 +231,9 @@ fn note(text: String) -> Result<String, String> {
     let text = text.trim().to_owned();
     match text.chars().count() {
         0 => Err("annotate: the note is empty".to_owned()),
-        length if length > LONGEST_NOTE => Err(format!("annotate: the note has {length} characters (limit {LONGEST_NOTE})")),
+        length if length > LONGEST_NOTE => {
+            Err(format!("annotate: the note has {length} characters (limit {LONGEST_NOTE})"))
+        }
         _ => Ok(text),
     }
 }
@@ -233,7 +242,11 @@ fn settable(name: &str) -> Result<&'static Key, String> {
     let key = Key::find(name).filter(|key| SETTABLE.contains(&key.name));
     key.ok_or_else(|| {
         let shown: String = name.chars().take(40).collect();
-        let known = if Key::find(name).is_some() { "cannot change while the run is active" } else { "is not a configuration key" };
+        let known = if Key::find(name).is_some() {
+            "cannot change while the run is active"
+        } else {
+            "is not a configuration key"
+        };
         format!("set: `{shown}` {known}; these can: {}", SETTABLE.join(", "))
     })
 }
@@ -244,7 +257,10 @@ fn out_of_range(name: &str, found: &str, expected: &str) -> String {
 
 fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, String> {
     if arguments.is_empty() {
-        return Err(format!("set: name a key and its value, such as learning_rate=1e-5; these can change: {}", SETTABLE.join(", ")));
+        return Err(format!(
+            "set: name a key and its value, such as learning_rate=1e-5; these can change: {}",
+            SETTABLE.join(", ")
+        ));
     }
     let mut changes = BTreeMap::new();
     for (name, value) in arguments {
@@ -262,8 +278,11 @@ fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, St
 fn sample(given: &Given<'_>) -> Result<Sample, String> {
     given.only(&["row", "n", "temperature", "max_tokens", "target", "seed", "task"])?;
     let row = given.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
-    let temperature =
-        given.optional("temperature", |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)), "a number from 0 to 10")?;
+    let temperature = given.optional(
+        "temperature",
+        |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)),
+        "a number from 0 to 10",
+    )?;
     let target = given.text("target")?.unwrap_or_else(|| "trained".to_owned());
     Ok(Sample {
         row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
@@ -339,7 +358,9 @@ mod tests {
         let set = Verb::set(["learning_rate=1e-5", "max_steps = 40"]);
         assert_eq!(
             set,
-            Ok(Verb::Set { changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))]) })
+            Ok(Verb::Set {
+                changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))])
+            })
         );
         for (typed, expected) in
             [("learning_rate", "is not KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")]

@@ -1,4 +1,5 @@
-//! Who answers for a model: the worker of the live run that it is being trained in, else a sample worker whose folder both sides can derive from the model.
+//! Who answers for a model: the worker of the live run that it is being trained in, else a sample worker whose folder
+//! both sides can derive from the model.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,8 @@ pub struct SamplerFile {
     pub version: u64,
     /// Always `sample`.
     pub job: String,
-    /// M in a form that means the same from every folder: an absolute path, PATH@STEP of a run, a Hugging Face name, `tiny`.
+    /// M in a form that means the same from every folder: an absolute path, PATH@STEP of a run, a Hugging Face name,
+    /// `tiny`.
     pub model: String,
 }
 
@@ -43,14 +45,17 @@ impl SampleBackend {
     /// Find out. RUN and RUN@last of a run that is being computed mean its worker; everything else a sample worker.
     ///
     /// # Errors
-    /// [`RunError::Model`] where `model` is neither a model nor a run; [`RunError`] where the run has no such checkpoint.
+    /// [`RunError::Model`] where `model` is neither a model nor a run; [`RunError`] where the run has no such
+    /// checkpoint.
     pub fn of(model: &str, places: &RunFolders) -> Result<Self, RunError> {
         // The order in which a command line looks: a model's folder or name, then a run.
         let found = find_model(model);
         let refused = match found {
             Ok(source) if !source.folder().is_some_and(|folder| folder.join("run.toml").is_file()) => {
-                let name = source.folder().map_or_else(|| model.to_owned(), |folder| absolute(folder).display().to_string());
-                // Other files under the same name are another model; those of an adapter's folder have no digest of their own.
+                let name =
+                    source.folder().map_or_else(|| model.to_owned(), |folder| absolute(folder).display().to_string());
+                // Other files under the same name are another model; those of an adapter's folder have no digest of
+                // their own.
                 let digest = source.digest().unwrap_or_default();
                 return Ok(Self::Worker { folder: in_cache(&format!("{name} {digest}"))?, model: name });
             }
@@ -100,7 +105,11 @@ impl SamplerFile {
         private_folder(folder)?;
         let path = folder.join("sampler.json");
         let file = Self { version: VERSION, job: "sample".to_owned(), model: model.to_owned() };
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
         replace_file(&path, &serde_json::to_vec_pretty(&file).map_err(malformed)?)
     }
 
@@ -111,7 +120,11 @@ impl SamplerFile {
     pub fn read(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join("sampler.json");
         let bytes = crate::files::read(&path).map_err(RunError::io("read", &path))?;
-        let malformed = |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
         let file: Self = serde_json::from_slice(&bytes).map_err(malformed)?;
         if file.version > VERSION {
             return Err(RunError::Newer { path, found: file.version, known: VERSION });

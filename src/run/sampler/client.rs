@@ -1,4 +1,5 @@
-//! Asking for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one that is started for it.
+//! Asking for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one
+//! that is started for it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use crate::run::lookup::RunFolders;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingRequest {
-    /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and RUN@last of a live run are the
-    /// weights that it has now.
+    /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and
+    /// RUN@last of a live run are the weights that it has now.
     pub model: String,
     /// Of which prompt, and how sampled.
     pub sample: Sample,
@@ -35,13 +36,14 @@ const MOST_WORKERS: usize = 3;
 /// How long a worker may take from its end event to its exit.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread of its own. `asked` is told who will
-/// answer before they are asked, again where another one must be: how they fare meanwhile (loading, waiting for their device, computing a step) is in
-/// the `state.json` of [`SampleBackend::folder`]. Where a worker must be started, `how` says on what it computes.
+/// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread
+/// of its own. `asked` is told who will answer before they are asked, again where another one must be: how they fare
+/// meanwhile (loading, waiting for their device, computing a step) is in the `state.json` of [`SampleBackend::folder`].
+/// Where a worker must be started, `how` says on what it computes.
 ///
 /// # Errors
-/// [`RunError::Model`] and others where there is no such model, [`RunError::Launch`] with the worker's own reason, [`RunError::Refused`] with the
-/// answerer's words, [`RunError::NoAnswer`].
+/// [`RunError::Model`] and others where there is no such model, [`RunError::Launch`] with the worker's own reason,
+/// [`RunError::Refused`] with the answerer's words, [`RunError::NoAnswer`].
 pub fn sample(
     request: &SamplingRequest,
     places: &RunFolders,
@@ -70,7 +72,8 @@ pub fn sample(
             }
         });
         match answered {
-            // It has gone between two looks, or before it came to this: for its device's sake, or because it was idle. The next one hears the same.
+            // It has gone between two looks, or before it came to this: for its device's sake, or because it was idle.
+            // The next one hears the same.
             Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MOST_WORKERS => {}
             Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && goes(answerer.folder()) => {}
             outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { answerer, done, text }),
@@ -78,7 +81,8 @@ pub fn sample(
     }
 }
 
-/// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken, which is as good.
+/// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken,
+/// which is as good.
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     // One that has recorded its end exits in an instant.
     let deadline = Instant::now() + LEAVING;

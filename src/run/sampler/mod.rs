@@ -1,4 +1,5 @@
-//! The sample worker, and how it is asked: a model that stays loaded between two questions, or the worker of a live run, answering between its steps.
+//! The sample worker, and how it is asked: a model that stays loaded between two questions, or the worker of a live
+//! run, answering between its steps.
 
 mod backend;
 mod client;

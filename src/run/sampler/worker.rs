@@ -38,10 +38,12 @@ pub enum NextAction {
 }
 
 impl SampleWorker {
-    /// Become the worker of a folder. `interrupted` is set by signals: the worker then ends. It also ends after `idle` without a request.
+    /// Become the worker of a folder. `interrupted` is set by signals: the worker then ends. It also ends after `idle`
+    /// without a request.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker is there, [`RunError::Unsafe`] where the folder is not this user's alone, [`RunError::Io`].
+    /// [`RunError::InUse`] where another worker is there, [`RunError::Unsafe`] where the folder is not this user's
+    /// alone, [`RunError::Io`].
     pub fn begin(folder: &Path, interrupted: Arc<AtomicBool>, idle: Duration) -> Result<Self, RunError> {
         private_folder(folder)?;
         let lock = RunLock::acquire(folder)?;
@@ -78,9 +80,9 @@ impl SampleWorker {
         self.state.turn(Status::Running, Some(cause)).map(drop)
     }
 
-    /// Until there is a request, or it is time to end: nobody asked for long, somebody waits for the device, the folder is gone, or it was told to. While
-    /// the worker has answered nobody (`fresh`), a request comes before those who wait: two workers that wait for each other's device would otherwise
-    /// both come to nothing.
+    /// Until there is a request, or it is time to end: nobody asked for long, somebody waits for the device, the folder
+    /// is gone, or it was told to. While the worker has answered nobody (`fresh`), a request comes before those who
+    /// wait: two workers that wait for each other's device would otherwise both come to nothing.
     pub fn next(&self, slot: &Slot, fresh: bool) -> NextAction {
         let since = Instant::now();
         loop {

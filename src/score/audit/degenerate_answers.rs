@@ -45,12 +45,15 @@ fn take_bytes(left: &Cell<usize>, bytes: usize) {
 fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cell<usize>) -> Value {
     let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && take(left)) else { return Value::Null };
     let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
-    if let Some(target) = keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?)) {
+    if let Some(target) =
+        keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?))
+    {
         return next(target);
     }
     if habit == FillStyle::Least
-        && let Some(value) =
-            keywords.get("const").or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
+        && let Some(value) = keywords
+            .get("const")
+            .or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
     {
         left.set(left.get().saturating_sub(count_values(value) - 1));
         take_bytes(left, value.to_string().len());
@@ -59,7 +62,8 @@ fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cel
     let types = keywords.get("type");
     if types.is_none()
         && !keywords.contains_key("properties")
-        && let Some(part) = ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first())
+        && let Some(part) =
+            ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first())
     {
         return next(part);
     }
@@ -86,7 +90,12 @@ fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cel
     }
 }
 
-fn object(keywords: &Map<String, Value>, habit: FillStyle, left: &Cell<usize>, next: impl Fn(&Value) -> Value) -> Value {
+fn object(
+    keywords: &Map<String, Value>,
+    habit: FillStyle,
+    left: &Cell<usize>,
+    next: impl Fn(&Value) -> Value,
+) -> Value {
     let required: HashSet<&str> =
         keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut members = Map::new();
@@ -96,7 +105,13 @@ fn object(keywords: &Map<String, Value>, habit: FillStyle, left: &Cell<usize>, n
             members.insert(key.clone(), if habit == FillStyle::Nulls { Value::Null } else { next(schema) });
         }
     }
-    for key in keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).take_while(|_| take(left))
+    for key in keywords
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .take_while(|_| take(left))
     {
         take_bytes(left, key.len());
         members.entry(key).or_insert(Value::Null);
@@ -122,7 +137,8 @@ fn least_number(keywords: &Map<String, Value>, habit: FillStyle) -> Value {
 mod tests {
     use super::*;
 
-    /// Values and bytes of the answer, within the budget of the schema: the schema's own once, and what it is repeated to.
+    /// Values and bytes of the answer, within the budget of the schema: the schema's own once, and what it is repeated
+    /// to.
     #[track_caller]
     fn check(schema: &Value) -> Value {
         let made = answer(schema, FillStyle::Least);
@@ -155,7 +171,8 @@ mod tests {
         assert_eq!(check(&json!({"type": "array", "minItems": 1000})), json!(vec![Value::Null; 1_000]));
         assert_eq!(check(&json!({"type": "array", "minItems": 3, "items": {"const": [1, 2]}})), json!(vec![[1, 2]; 3]));
         let name = json!({"type": "string", "minLength": 200});
-        let list = json!({"type": "array", "minItems": 1000, "items": {"required": ["name"], "properties": {"name": name}}});
+        let list =
+            json!({"type": "array", "minItems": 1000, "items": {"required": ["name"], "properties": {"name": name}}});
         assert_eq!(check(&list), json!(vec![json!({"name": "x".repeat(200)}); 1_000]));
     }
 }

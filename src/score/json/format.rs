@@ -8,7 +8,8 @@ const COLUMNS: usize = 80;
 /// The same document in the one layout.
 ///
 /// # Errors
-/// A sentence with line and column where the text is not JSON; where a key stands twice, because one of them would be lost.
+/// A sentence with line and column where the text is not JSON; where a key stands twice, because one of them would be
+/// lost.
 pub fn format(text: &str) -> Result<String, String> {
     let place = |offset| {
         let place = super::Places::new(text).of(offset);
@@ -16,7 +17,11 @@ pub fn format(text: &str) -> Result<String, String> {
     };
     let document = parse(text, 0).map_err(|error| format!("{}: {}", place(error.offset), error.reason))?;
     if let Some(duplicate) = document.duplicates.first() {
-        return Err(format!("{}: duplicate key {:?}: one of them would be lost", place(duplicate.offset), duplicate.key));
+        return Err(format!(
+            "{}: duplicate key {:?}: one of them would be lost",
+            place(duplicate.offset),
+            duplicate.key
+        ));
     }
     let mut out = String::new();
     write(text, &document.root, 0, true, &mut out);
@@ -69,7 +74,11 @@ fn one_line(text: &str, value: &Value<'_>, depth: usize) -> Option<String> {
         }
         Kind::Object(object) => {
             let member = |member: &super::Member<'_>| {
-                Some(format!("{}: {}", key(text, member.key_start), one_line(text, &member.value, depth.checked_sub(1)?)?))
+                Some(format!(
+                    "{}: {}",
+                    key(text, member.key_start),
+                    one_line(text, &member.value, depth.checked_sub(1)?)?
+                ))
             };
             let members: Option<Vec<String>> = object.members().iter().map(member).collect();
             Some(format!("{{ {} }}", members?.join(", ")))

@@ -32,7 +32,8 @@ impl<'t> Number<'t> {
         self.text.parse().ok()
     }
 
-    /// The nearest 64-bit float; `None` beyond their range. A number too small for them keeps its sign and does not become zero.
+    /// The nearest 64-bit float; `None` beyond their range. A number too small for them keeps its sign and does not
+    /// become zero.
     pub fn as_f64(&self) -> Option<f64> {
         let value: f64 = self.text.parse().ok()?;
         if value == 0.0 && !self.significant_digits().0.is_empty() {
@@ -58,7 +59,8 @@ impl<'t> Number<'t> {
         left == right && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
     }
 
-    /// Exact equality with a number of a schema or of an expected answer (which serde_json may have rounded to a float).
+    /// Exact equality with a number of a schema or of an expected answer (which serde_json may have rounded to a
+    /// float).
     pub fn equals_serde(&self, other: &serde_json::Number) -> bool {
         match (self.as_i64(), other.as_i64()) {
             (Some(left), Some(right)) => left == right,
@@ -84,12 +86,14 @@ impl<'t> Number<'t> {
         Cow::Owned(format!("{sign}{digits}{}", "0".repeat(usize::try_from(exponent).unwrap_or(0))))
     }
 
-    /// The value is `digits * 10^exponent`, the digits without zeros at either end (empty for zero, then with exponent 0).
+    /// The value is `digits * 10^exponent`, the digits without zeros at either end (empty for zero, then with exponent
+    /// 0).
     fn significant_digits(&self) -> (Cow<'t, str>, i64) {
         let unsigned = self.text.strip_prefix('-').unwrap_or(self.text);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let digits: Cow<'t, str> = if fraction.is_empty() { Cow::Borrowed(whole) } else { Cow::Owned(format!("{whole}{fraction}")) };
+        let digits: Cow<'t, str> =
+            if fraction.is_empty() { Cow::Borrowed(whole) } else { Cow::Owned(format!("{whole}{fraction}")) };
         let zeros = digits.len() - digits.trim_end_matches('0').len();
         let significant = match digits {
             Cow::Borrowed(digits) => Cow::Borrowed(digits.trim_matches('0')),
@@ -98,7 +102,8 @@ impl<'t> Number<'t> {
         if significant.is_empty() {
             return (significant, 0);
         }
-        let exponent = exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 });
+        let exponent =
+            exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 });
         let shift = i64::try_from(zeros).unwrap_or(0) - i64::try_from(fraction.len()).unwrap_or(0);
         (significant, exponent.saturating_add(shift))
     }
@@ -126,7 +131,11 @@ mod tests {
             ("1.55e1", false, false),
             ("1e99999999999999999999", true, false),
         ] {
-            assert_eq!((Number::new(text).is_integer(), Number::new(text).is_written_as_integer()), (whole, written), "{text}");
+            assert_eq!(
+                (Number::new(text).is_integer(), Number::new(text).is_written_as_integer()),
+                (whole, written),
+                "{text}"
+            );
         }
     }
 

@@ -21,7 +21,8 @@ pub struct Duplicate<'t> {
     pub offset: usize,
 }
 
-/// Parses the text from a byte offset to its end as one JSON value with white space around; offsets stay those of the whole text.
+/// Parses the text from a byte offset to its end as one JSON value with white space around; offsets stay those of the
+/// whole text.
 pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
     let mut parser = Parser { text, bytes: text.as_bytes(), at: from, depth: 0, duplicates: Vec::new() };
     parser.skip_white_space();
@@ -29,7 +30,9 @@ pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
     parser.skip_white_space();
     match parser.peek() {
         None => Ok(Document { root, duplicates: parser.duplicates }),
-        Some(_) if parser.rest().starts_with("//") || parser.rest().starts_with("/*") => Err(parser.error(Syntax::Comment)),
+        Some(_) if parser.rest().starts_with("//") || parser.rest().starts_with("/*") => {
+            Err(parser.error(Syntax::Comment))
+        }
         Some(_) => Err(parser.error(Syntax::TextAfter)),
     }
 }
@@ -328,7 +331,11 @@ impl<'t> Parser<'t> {
         }
         loop {
             let member = self.member()?;
-            let earlier = if members.len() < SMALL_OBJECT { members.iter_mut().find(|earlier| earlier.key == member.key) } else { None };
+            let earlier = if members.len() < SMALL_OBJECT {
+                members.iter_mut().find(|earlier| earlier.key == member.key)
+            } else {
+                None
+            };
             match earlier {
                 Some(earlier) => {
                     self.duplicates.push(Duplicate { key: member.key.clone(), offset: member.key_start });
@@ -337,7 +344,11 @@ impl<'t> Parser<'t> {
                 None => members.push(member),
             }
             if !self.another(b'}')? {
-                return Ok(if members.len() > SMALL_OBJECT { self.index(members) } else { Object { members, by_key: Vec::new() } });
+                return Ok(if members.len() > SMALL_OBJECT {
+                    self.index(members)
+                } else {
+                    Object { members, by_key: Vec::new() }
+                });
             }
         }
     }

@@ -49,7 +49,8 @@ mod tests {
     fn counts_scalars_and_lines() {
         let text = "aé🦀\nb\r\nc";
         let mut places = Places::new(text);
-        for (offset, line, column) in [(0, 1, 1), (1, 1, 2), (3, 1, 3), (7, 1, 4), (8, 2, 1), (11, 3, 1), (12, 3, 2), (99, 3, 2), (1, 1, 2)]
+        for (offset, line, column) in
+            [(0, 1, 1), (1, 1, 2), (3, 1, 3), (7, 1, 4), (8, 2, 1), (11, 3, 1), (12, 3, 2), (99, 3, 2), (1, 1, 2)]
         {
             assert_eq!(places.of(offset), Place { line, column }, "offset {offset}");
         }

@@ -93,7 +93,9 @@ impl fmt::Display for Syntax {
             Self::LeadingZero => "a number must not begin with a zero that other digits follow",
             Self::PlusSign => "a number must not begin with a plus sign",
             Self::IncompleteNumber => "the number is incomplete: a digit is missing",
-            Self::ControlCharacter(byte) => return write!(formatter, "control character U+{byte:04X} in a string must be escaped"),
+            Self::ControlCharacter(byte) => {
+                return write!(formatter, "control character U+{byte:04X} in a string must be escaped");
+            }
             Self::BadEscape => "JSON has no such escape in strings",
             Self::BadUnicodeEscape => "\\u needs four hexadecimal digits",
             Self::LoneSurrogate => "unpaired surrogate",

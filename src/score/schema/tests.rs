@@ -1,4 +1,5 @@
-//! What validation costs, in steps and in bytes of errors: linear in the completion's size times the schema's, on schemas that invite more.
+//! What validation costs, in steps and in bytes of errors: linear in the completion's size times the schema's, on
+//! schemas that invite more.
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -20,7 +21,8 @@ fn compile(mut schema: Json, draft: &str) -> Schema {
     Schema::compile(&task).unwrap()
 }
 
-/// Validates, explains where there is something to explain, and holds both to the bound: no allowance for small completions.
+/// Validates, explains where there is something to explain, and holds both to the bound: no allowance for small
+/// completions.
 fn check(schema: &Schema, text: &str, valid: bool) -> Vec<Violation> {
     let document = json::parse(text, 0).unwrap();
     let root = &document.root;
@@ -46,8 +48,11 @@ fn check(schema: &Schema, text: &str, valid: bool) -> Vec<Violation> {
 fn expressions(combine: &str, operators: usize, definitions: &str) -> Json {
     let this = json!({"$ref": format!("#/{definitions}/e")});
     let operator = |number: usize| {
-        let op =
-            if definitions == "definitions" { json!({"enum": [format!("op{number}")]}) } else { json!({"const": format!("op{number}")}) };
+        let op = if definitions == "definitions" {
+            json!({"enum": [format!("op{number}")]})
+        } else {
+            json!({"const": format!("op{number}")})
+        };
         json!({"type": "object", "properties": {"op": op, "args": {"type": "array", "items": this}}, "required": ["op", "args"]})
     };
     let mut branches: Vec<Json> = (0..operators).map(operator).collect();
@@ -77,9 +82,9 @@ fn recursive_alternatives_cost_what_their_size_is() {
                     let found = check(&schema, &expression(depth, 2, leaf), false);
                     assert_eq!((found.len(), found[0].instance_path.as_str()), (1, ""));
                     assert_eq!(found[0].schema_path, format!("/{definitions}/e/{combine}"), "{draft}");
-                    assert!(
-                        found[0].message.ends_with(&format!("is not valid under any of the schemas listed in the '{combine}' keyword"))
-                    );
+                    assert!(found[0].message.ends_with(&format!(
+                        "is not valid under any of the schemas listed in the '{combine}' keyword"
+                    )));
                 }
             }
         }
@@ -121,7 +126,8 @@ proptest! {
 /// `d0` is two times `d1`, which is two times `d2`, and so on.
 fn doubled(combine: &str, levels: usize, last: Json) -> Json {
     let next = |number: usize| json!({"$ref": format!("#/$defs/d{}", number + 1)});
-    let level = |number: usize| if number == levels { last.clone() } else { json!({combine: [next(number), next(number)]}) };
+    let level =
+        |number: usize| if number == levels { last.clone() } else { json!({combine: [next(number), next(number)]}) };
     let definitions: serde_json::Map<_, _> = (0..=levels).map(|number| (format!("d{number}"), level(number))).collect();
     json!({"$ref": "#/$defs/d0", "$defs": definitions})
 }
@@ -138,8 +144,11 @@ fn what_costs_more_is_ended_and_says_so() {
     };
     for last in [json!({"type": "string"}), json!(true), json!(false), json!({}), json!({"minimum": 2})] {
         // 2 kB that ask for 2^60 checks of one number: all are made where all hold, or where none does.
-        let (combine, levels) =
-            if last == json!(false) || last["type"] == "string" || last["minimum"] == 2 { ("anyOf", 60) } else { ("allOf", 60) };
+        let (combine, levels) = if last == json!(false) || last["type"] == "string" || last["minimum"] == 2 {
+            ("anyOf", 60)
+        } else {
+            ("allOf", 60)
+        };
         ended(doubled(combine, levels, last), "1", "too many steps");
     }
     // Decided at once; the reasons are without end.
@@ -161,7 +170,10 @@ fn the_form_for_explanations_says_the_same() {
             json!({"properties": {"x": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "y": {"$ref": "#/properties/x/anyOf/0"}}}),
             r#"{"x":1,"y":2}"#,
         ),
-        (json!({"properties": {"x": {"anyOf": [{"$anchor": "text", "type": "string"}]}, "y": {"$ref": "#text"}}}), r#"{"x":1,"y":2}"#),
+        (
+            json!({"properties": {"x": {"anyOf": [{"$anchor": "text", "type": "string"}]}, "y": {"$ref": "#text"}}}),
+            r#"{"x":1,"y":2}"#,
+        ),
         (
             json!({"properties": {"x": {"anyOf": [{"properties": {"z": {"type": "string"}}}]}, "y": {"$ref": "#/properties/x/anyOf/0/properties/z"}}}),
             r#"{"x":{"z":1},"y":2}"#,
@@ -184,9 +196,13 @@ fn the_form_for_explanations_says_the_same() {
                 continue;
             }
             let said = |validator: &Validator<Completion>| -> Vec<String> {
-                validator.iter_errors(&document.root).map(|error| format!("{:?}", violation(text, &document.root, &error))).collect()
+                validator
+                    .iter_errors(&document.root)
+                    .map(|error| format!("{:?}", violation(text, &document.root, &error)))
+                    .collect()
             };
-            let explained: Vec<String> = check(&schema, text, false).iter().map(|violation| format!("{violation:?}")).collect();
+            let explained: Vec<String> =
+                check(&schema, text, false).iter().map(|violation| format!("{violation:?}")).collect();
             let mut plain = said(&schema.validator);
             plain.sort();
             let mut explained = explained;

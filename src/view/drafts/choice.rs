@@ -1,4 +1,5 @@
-//! Two versions of a text, a draft of an earlier session or a file that changed on disk: what is asked, by the same keys and words on every screen.
+//! Two versions of a text, a draft of an earlier session or a file that changed on disk: what is asked, by the same
+//! keys and words on every screen.
 
 use std::path::PathBuf;
 
@@ -36,15 +37,25 @@ pub const fn keep_action<T: Drafted>() -> Action<T> {
 }
 
 pub const fn discard_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[2], "Discard draft", "discard draft", &["X", "alt-x"], Scope::Screen(T::SCREEN), discard::<T>).unless(
-        |screen, shared| (screen.on_disk(shared).is_some() || offer(screen, shared).is_none()).then(|| "no draft to discard".to_owned()),
+    Action::new(
+        T::ACTIONS[2],
+        "Discard draft",
+        "discard draft",
+        &["X", "alt-x"],
+        Scope::Screen(T::SCREEN),
+        discard::<T>,
     )
+    .unless(|screen, shared| {
+        (screen.on_disk(shared).is_some() || offer(screen, shared).is_none()).then(|| "no draft to discard".to_owned())
+    })
 }
 
 pub const fn difference_action<T: Drafted>() -> Action<T> {
     Action::new(T::ACTIONS[3], "Show diff", "diff", &["d", "alt-d"], Scope::Screen(T::SCREEN), difference::<T>)
         .also(&["diff", "changes"])
-        .unless(|screen, shared| (!are_two(screen, shared) && unsaved(screen, shared).is_none()).then(|| "no unsaved changes".to_owned()))
+        .unless(|screen, shared| {
+            (!are_two(screen, shared) && unsaved(screen, shared).is_none()).then(|| "no unsaved changes".to_owned())
+        })
 }
 
 /// Why a text cannot be edited or saved before the user has decided.
@@ -107,7 +118,9 @@ fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (Str
     let possible = all.into_iter().filter(|action| (action.blocked)(screen, shared).is_none());
     // Tab, too, is text in an editor.
     let is_free = |key: &Chord| !screen.is_typing() || (key.is_command() && *key != Chord::TAB);
-    possible.filter_map(move |action| Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), action.info.hint)))
+    possible.filter_map(move |action| {
+        Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), action.info.hint))
+    })
 }
 
 /// Takes the offer of a file out: the user has decided.
@@ -171,7 +184,8 @@ fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let (title, old, new) = match (screen.on_disk(shared), offer(screen, shared)) {
         (Some(theirs), _) => ("Yours (-) vs file on disk (+)", own, theirs),
         (None, Some(offer)) => {
-            let current = screen.locate(shared, &offer.record).map_or_else(|_| String::new(), |location| location.current);
+            let current =
+                screen.locate(shared, &offer.record).map_or_else(|_| String::new(), |location| location.current);
             ("Current (-) vs draft (+)", current, offer.record.text.clone())
         }
         (None, None) => ("Saved (-) vs yours (+)", saved, own),

@@ -143,7 +143,10 @@ mod tests {
         assert_eq!(std::fs::read_to_string(place("a/one")).unwrap(), "second");
         assert!(!place("a/two").exists());
         writer.work_off();
-        assert!(writer.take_failure().is_some_and(|error| error.contains("a/one")), "told though nothing was due any more");
+        assert!(
+            writer.take_failure().is_some_and(|error| error.contains("a/one")),
+            "told though nothing was due any more"
+        );
         assert_eq!(writer.take_failure(), None);
     }
 }

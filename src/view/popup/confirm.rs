@@ -34,7 +34,10 @@ impl Confirm {
 
     /// With something to do after a no.
     #[must_use]
-    pub fn otherwise<X: ScreenState>(self, otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+    pub fn otherwise<X: ScreenState>(
+        self,
+        otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> Self {
         Self { otherwise: Some(Update::new(otherwise)), ..self }
     }
 
@@ -46,14 +49,17 @@ impl Confirm {
     pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match event.code {
             KeyCode::Char('y' | 'Y') => self.then.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self.otherwise.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => {
+                self.otherwise.take().map_or(PopupOutcome::Close, PopupOutcome::Update)
+            }
             _ => PopupOutcome::Stay,
         }
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let columns = 64.min(area.width);
-        let rows = (self.text.chars().count() / columns.saturating_sub(6).max(1) as usize + self.text.lines().count()) as u16;
+        let rows =
+            (self.text.chars().count() / columns.saturating_sub(6).max(1) as usize + self.text.lines().count()) as u16;
         let inside = window(theme, frame, area, &self.title, columns, rows + 5);
         let key = theme.style(Role::Key);
         let mut lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();

@@ -43,7 +43,11 @@ impl Help {
             lines.push(Line::default());
             lines.push(Line::styled(group.heading, theme.style(Role::Title)));
             let notes = by_reason(&group.rows);
-            lines.extend(notes.iter().flat_map(|(action, note)| row(theme, (action.info.title, note), &action.keys, of_keys, columns)));
+            lines.extend(
+                notes
+                    .iter()
+                    .flat_map(|(action, note)| row(theme, (action.info.title, note), &action.keys, of_keys, columns)),
+            );
         }
         lines.push(Line::default());
         let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows and column titles, double-click to open, wheel to scroll.";
@@ -85,7 +89,8 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     found
 }
 
-/// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the first of them tells it.
+/// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the
+/// first of them tells it.
 fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
     let mut reasons: Vec<Option<String>> = vec![None];
     let mut placed: Vec<(usize, &HelpRow)> = Vec::new();

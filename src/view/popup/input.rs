@@ -26,7 +26,8 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes its place.
+    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes
+    /// its place.
     pub fn new<X: ScreenState>(
         title: impl Into<String>,
         label: impl Into<String>,
@@ -72,7 +73,12 @@ impl Ask {
             Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
             None => Line::styled("enter accept, esc cancel", theme.style(Role::Faint)),
         };
-        let lines = vec![Line::from(self.label.clone()), self.field.line(theme, inside.width as usize, true), Line::default(), below];
+        let lines = vec![
+            Line::from(self.label.clone()),
+            self.field.line(theme, inside.width as usize, true),
+            Line::default(),
+            below,
+        ];
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     }
 }

@@ -69,7 +69,10 @@ impl Palette {
         let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
         let inside = place(body, COLUMNS, box_rows(found)).inner(Margin::new(1, 1));
         let (rows, first) = self.seen(inside, found);
-        let line = at.1.checked_sub(inside.y + 2).map(usize::from).filter(|line| *line < rows && inside.contains(at.into()))?;
+        let line =
+            at.1.checked_sub(inside.y + 2)
+                .map(usize::from)
+                .filter(|line| *line < rows && inside.contains(at.into()))?;
         Some(first + line).filter(|row| *row < found)
     }
 
@@ -150,7 +153,10 @@ impl Palette {
         let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(ABOUT_ROWS)]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
         if let Some(entry) = found.get(cursor) {
-            frame.render_widget(Paragraph::new(about(theme, entry, found.len(), cursor)).wrap(Wrap { trim: true }), below);
+            frame.render_widget(
+                Paragraph::new(about(theme, entry, found.len(), cursor)).wrap(Wrap { trim: true }),
+                below,
+            );
         }
     }
 
@@ -173,7 +179,11 @@ impl Palette {
                 break;
             }
             used += width;
-            let style = if meant.contains(&place) { theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED) } else { style };
+            let style = if meant.contains(&place) {
+                theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED)
+            } else {
+                style
+            };
             spans.push(Span::styled(letter.to_string(), style));
         }
         spans.push(Span::styled(after, theme.style(Role::Faint)));
@@ -183,7 +193,8 @@ impl Palette {
     }
 }
 
-/// How near a word, in small letters, is to naming an action: it is a name of it or the first word of one, or the beginning.
+/// How near a word, in small letters, is to naming an action: it is a name of it or the first word of one, or the
+/// beginning.
 fn nearness(action: &ActionInfo, wanted: &str) -> Option<u8> {
     let title = action.title.to_lowercase();
     let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());

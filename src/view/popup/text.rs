@@ -46,19 +46,33 @@ impl Page {
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let widest = self.lines.iter().map(Line::width).max().unwrap_or(0).clamp(self.title.width(), self.title.width().max(120)) as u16;
+        let widest = self
+            .lines
+            .iter()
+            .map(Line::width)
+            .max()
+            .unwrap_or(0)
+            .clamp(self.title.width(), self.title.width().max(120)) as u16;
         let rows = (self.lines.len().min(u16::MAX as usize - 2)) as u16;
         let inside = window(theme, frame, area, &self.title, widest + 4, rows + 2);
         // Where no line is broken the end is known, and nobody scrolls past it.
-        let last = if inside.width >= widest { self.lines.len().saturating_sub(inside.height as usize) } else { self.lines.len() };
+        let last = if inside.width >= widest {
+            self.lines.len().saturating_sub(inside.height as usize)
+        } else {
+            self.lines.len()
+        };
         let top = self.top.min(last).min(u16::MAX as usize);
         // Where there is more below than is seen, the frame says how far it is.
         let (seen, all) = (inside.height as usize, self.lines.len());
         if all > seen && area.height > 2 {
             let percent = (top + seen).min(all) * 100 / all;
             let text = format!(" {percent}% ");
-            let place =
-                Rect { x: inside.right().saturating_sub(text.len() as u16), y: inside.bottom(), width: text.len() as u16, height: 1 };
+            let place = Rect {
+                x: inside.right().saturating_sub(text.len() as u16),
+                y: inside.bottom(),
+                width: text.len() as u16,
+                height: 1,
+            };
             frame.render_widget(Line::styled(text, theme.style(Role::Faint)), place.intersection(frame.area()));
         }
         let text = Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((top as u16, 0));

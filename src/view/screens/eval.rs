@@ -165,13 +165,15 @@ impl Eval {
         let words: Vec<String> = self.filter.text().split_whitespace().map(str::to_lowercase).collect();
         let fits = |asked: &Asked| {
             let outcome = versus.outcome(asked, pair);
-            self.only.is_none_or(|only| outcome == Some(only)) && words.iter().all(|word| has_word(&versus, asked, pair, word))
+            self.only.is_none_or(|only| outcome == Some(only))
+                && words.iter().all(|word| has_word(&versus, asked, pair, word))
         };
         let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
         let change = |index: usize| {
             let asked = &versus.prompts[index];
             let reward = |pass| versus.record(asked, pass).map_or(0.0, |record| record.reward);
-            let exact = |pass| versus.record(asked, pass).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))));
+            let exact =
+                |pass| versus.record(asked, pass).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))));
             // Where the reward is as it was, exact answers won or lost still matter.
             (reward(pair.second) - reward(pair.first)) + 0.01 * (exact(pair.second) - exact(pair.first))
         };
@@ -181,9 +183,10 @@ impl Eval {
             Sort::File => {}
         }
         let place = under.and_then(|under| {
-            shown
-                .iter()
-                .position(|index| (versus.prompts[*index].prompt_id.as_str(), versus.prompts[*index].sample) == (under.0.as_str(), under.1))
+            shown.iter().position(|index| {
+                (versus.prompts[*index].prompt_id.as_str(), versus.prompts[*index].sample)
+                    == (under.0.as_str(), under.1)
+            })
         });
         self.shown = shown;
         self.cursor.index = place.unwrap_or(0);
@@ -199,8 +202,9 @@ fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str)
     let records = || (0..versus.passes.len()).filter_map(|pass| versus.record(asked, pass));
     asked.prompt_id.to_lowercase().contains(word)
         || outcome == word
-        || records()
-            .any(|record| record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word))
+        || records().any(|record| {
+            record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word)
+        })
 }
 
 /// Whether the schema in the editor has changed since the evals were re-scored.

@@ -131,9 +131,11 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
     let text = text.trim();
     let mut without = launch.form.clone();
     without.changed.remove(key.name);
-    let below = layers(launch, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
+    let below =
+        layers(launch, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
-        key.kind.parse(text).ok().map(|value| value.to_string()) == key.kind.parse(&below).ok().map(|value| value.to_string())
+        key.kind.parse(text).ok().map(|value| value.to_string())
+            == key.kind.parse(&below).ok().map(|value| value.to_string())
     });
     launch.form = without;
     if !is_below {
@@ -162,7 +164,11 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
     let wanted = launch.filter.text().to_lowercase();
     let found = |row: &Row| match row {
         _ if wanted.is_empty() => true,
-        Row::Key(key) => key.name.contains(&wanted) || key.meaning.to_lowercase().contains(&wanted) || group_of(key).contains(&wanted),
+        Row::Key(key) => {
+            key.name.contains(&wanted)
+                || key.meaning.to_lowercase().contains(&wanted)
+                || group_of(key).contains(&wanted)
+        }
         other => other.title().contains(&wanted),
     };
     let differs = |row: &Row| match row {
@@ -267,7 +273,8 @@ fn chosen_device(launch: &Launch) -> String {
 
 /// The form's next device; `by` is 1 or -1.
 fn next_device(launch: &Launch, by: isize) -> DeviceChoice {
-    let all: Vec<DeviceChoice> = std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
+    let all: Vec<DeviceChoice> =
+        std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
     stepped(&all, &launch.form.compute, by)
 }
 
@@ -291,7 +298,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_long_text_is_kept() {
-        let check = |text: &str, columns, expected: &str| assert_eq!(clip_start(&Theme::default(), text, columns), expected);
+        let check =
+            |text: &str, columns, expected: &str| assert_eq!(clip_start(&Theme::default(), text, columns), expected);
         check("abc", 3, "abc");
         check("abcd", 3, "…cd");
         check("日本語", 4, "…語");

@@ -1,4 +1,5 @@
-//! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it and acts on it.
+//! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it
+//! and acts on it.
 
 pub mod actions;
 mod completion;
@@ -175,7 +176,9 @@ impl ChartView {
     fn smooth_more(&mut self) -> String {
         self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
         match self.weight() {
-            weight if weight > 0.0 => format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight)),
+            weight if weight > 0.0 => {
+                format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight))
+            }
             _ => "not smoothed".to_owned(),
         }
     }

@@ -1,4 +1,5 @@
-//! Screen: what the model is asked. All prompt rows as a table, the selected one as the model sees it, editing, and the health of the sets.
+//! Screen: what the model is asked. All prompt rows as a table, the selected one as the model sees it, editing, and the
+//! health of the sets.
 
 pub mod actions;
 mod draw;

@@ -83,9 +83,14 @@ impl Runs {
 
     /// Marked runs that are still there, in the order of the list; without any, the one under the cursor.
     fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
-        let marked = shared.runs.listing.entries().iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
+        let marked =
+            shared.runs.listing.entries().iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
         let marked: Vec<PathBuf> = marked.cloned().collect();
-        if marked.is_empty() { self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect() } else { marked }
+        if marked.is_empty() {
+            self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect()
+        } else {
+            marked
+        }
     }
 
     /// Filter and sort again; the cursor stays on its run.
@@ -93,8 +98,11 @@ impl Runs {
         let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
         let filter = match report::Filter::parse(self.filter.text()) {
             Ok(filter) => {
-                self.filter_error =
-                    filter.fields().iter().find_map(|name| unknown_field(name, rows(), false)).filter(|_| rows().next().is_some());
+                self.filter_error = filter
+                    .fields()
+                    .iter()
+                    .find_map(|name| unknown_field(name, rows(), false))
+                    .filter(|_| rows().next().is_some());
                 Some(filter)
             }
             Err(error) => {
@@ -105,13 +113,16 @@ impl Runs {
         // While a condition is being typed and cannot be read, the list stays as it was.
         let shown: Vec<usize> = match &filter {
             Some(filter) => {
-                let fits = |entry: &Entry| entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row));
+                let fits = |entry: &Entry| {
+                    entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row))
+                };
                 (0..entries.len()).filter(|index| fits(&entries[*index])).collect()
             }
             None => self.shown.iter().copied().filter(|index| *index < entries.len()).collect(),
         };
         let Sort { field, descending, smoothed } = &self.sort;
-        let key = |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
+        let key =
+            |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
         let mut keyed: Vec<_> = shown.into_iter().map(|index| (key(index), index)).collect();
         keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
         self.shown = keyed.into_iter().map(|(_, index)| index).collect();
@@ -160,6 +171,10 @@ fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
 
 /// The same, also where it cannot be read.
 fn no_readable(runs: &Runs, shared: &Shared) -> Option<String> {
-    let error = || runs.entry(shared).and_then(|entry| entry.row.as_ref().err()).map(|error| format!("cannot read this run: {error}"));
+    let error = || {
+        runs.entry(shared)
+            .and_then(|entry| entry.row.as_ref().err())
+            .map(|error| format!("cannot read this run: {error}"))
+    };
     no_run(runs, shared).or_else(error)
 }

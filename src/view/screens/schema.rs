@@ -1,4 +1,5 @@
-//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and what degenerate answers would earn.
+//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and
+//! what degenerate answers would earn.
 
 pub mod actions;
 mod draw;

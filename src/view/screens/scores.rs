@@ -1,4 +1,5 @@
-//! Screen: how completions score against the schema as it stands in the editor, alone, in groups, and over the stored steps of a run.
+//! Screen: how completions score against the schema as it stands in the editor, alone, in groups, and over the stored
+//! steps of a run.
 
 pub mod actions;
 mod draw;
@@ -215,7 +216,8 @@ impl Order {
     }
 }
 
-/// Make the lines of the list again: after every change of the scores, the filters or the order. Drawing and moving only read them.
+/// Make the lines of the list again: after every change of the scores, the filters or the order. Drawing and moving
+/// only read them.
 fn arrange(scores: &mut Scores) {
     scores.shown = lines(scores);
 }
@@ -223,7 +225,8 @@ fn arrange(scores: &mut Scores) {
 fn lines(scores: &Scores) -> Vec<Shown> {
     let Some(scored) = &scores.scored else { return Vec::new() };
     let text = scores.filter.text().to_lowercase();
-    let mut places: Vec<usize> = (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
+    let mut places: Vec<usize> =
+        (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
     let reward = |place: &usize| scored.scores.get(*place).map_or(0.0, |score| score.reward);
     let length = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.text.len());
     match scores.order {

@@ -7,7 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::view::terminal_capability::Ground;
 
-/// The ground's colour, and who is there: a terminal that does not know the first answers the second, so that nobody waits.
+/// The ground's colour, and who is there: a terminal that does not know the first answers the second, so that nobody
+/// waits.
 const QUESTION: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
 
 /// What the terminal said.

@@ -1,4 +1,5 @@
-//! Executes the view's commands: work, followed runs, the clipboard, notifications, the user's editor, the shell's job control.
+//! Executes the view's commands: work, followed runs, the clipboard, notifications, the user's editor, the shell's job
+//! control.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,8 +34,9 @@ impl View {
                 Command::Watch(run) => {
                     let (tell, path) = (self.tell.clone(), run.clone());
                     // Gone, the loop has dropped what is followed.
-                    let following =
-                        follow::start(run.clone(), move |news| _ = tell.send(LoopEvent::Message(Message::Run(path.clone(), news))));
+                    let following = follow::start(run.clone(), move |news| {
+                        _ = tell.send(LoopEvent::Message(Message::Run(path.clone(), news)))
+                    });
                     self.followed.insert(run, following);
                 }
                 Command::Unwatch(run) => drop(self.followed.remove(&run)),
@@ -88,7 +90,8 @@ impl View {
                 shared.complain(text);
                 Vec::new()
             });
-            let tell = |apply| _ = self.tell.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply })));
+            let tell =
+                |apply| _ = self.tell.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply })));
             tell(Some(apply));
             tell(None);
         }
@@ -111,7 +114,9 @@ impl View {
         let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
         if self.bells.may(Instant::now(), &sentence, urgent) {
             match self.model.shared.options.notifications {
-                Notifications::All => self.besides.extend(osc::notify(title, text, &self.model.shared.options.appearance.capability)),
+                Notifications::All => {
+                    self.besides.extend(osc::notify(title, text, &self.model.shared.options.appearance.capability))
+                }
                 Notifications::Bell => self.besides.push(b'\x07'),
                 Notifications::None => {}
             }

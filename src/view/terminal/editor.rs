@@ -6,7 +6,8 @@ use std::process::Command;
 
 use crate::score::given_threads;
 
-/// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may hold arguments and quotes.
+/// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may hold arguments and
+/// quotes.
 pub(super) fn command(editor: &str, path: &Path, line: usize) -> Command {
     // A shell takes the words apart, as git has it done; the paths are handed over as they are.
     let mut command = Command::new("sh");
@@ -28,8 +29,8 @@ fn arguments(editor: &str, path: &Path, line: usize) -> Vec<OsString> {
     let line = line.max(1);
     let place = || OsString::from([path.as_os_str().to_string_lossy().as_ref(), &line.to_string()].join(":"));
     match name.as_str() {
-        "vi" | "vim" | "nvim" | "view" | "nano" | "pico" | "emacs" | "emacsclient" | "mg" | "jed" | "joe" | "ne" | "kak" | "micro"
-        | "vis" | "ed" => {
+        "vi" | "vim" | "nvim" | "view" | "nano" | "pico" | "emacs" | "emacsclient" | "mg" | "jed" | "joe" | "ne"
+        | "kak" | "micro" | "vis" | "ed" => {
             vec![format!("+{line}").into(), path.into()]
         }
         "hx" | "helix" | "subl" | "zed" => vec![place()],

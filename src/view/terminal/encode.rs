@@ -1,4 +1,5 @@
-//! Cells as control sequences, in as few bytes as they need: one sequence for a change of style, short moves, no colour for what shows none.
+//! Cells as control sequences, in as few bytes as they need: one sequence for a change of style, short moves, no colour
+//! for what shows none.
 
 use std::io::Write;
 
@@ -45,7 +46,8 @@ pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, colu
         pen = Some(take_up(pen, wanted, symbol == " ", bytes));
         // Whatever a screen forgot to make visible ends here.
         bytes.extend_from_slice(visible(symbol).as_bytes());
-        // Where letters are not one column each, and behind the last column, terminals do not agree on where the cursor is.
+        // Where letters are not one column each, and behind the last column, terminals do not agree on where the cursor
+        // is.
         let is_sure = symbol.width() == 1 && symbol.chars().count() == 1 && column + 1 < columns;
         cursor = is_sure.then_some((column + 1, row));
     }
@@ -83,8 +85,12 @@ fn take_up(pen: Option<Pen>, wanted: Pen, blank: bool, bytes: &mut Vec<u8>) -> P
         now = PLAIN;
     }
     let added = wanted.attributes - now.attributes;
-    codes.extend(ATTRIBUTES.iter().filter(|(attribute, _)| added.contains(*attribute)).map(|(_, code)| (*code).to_owned()));
-    for (of_now, of_wanted, base) in [(now.fg, wanted.fg, 30), (now.bg, wanted.bg, 40), (now.underline, wanted.underline, 50)] {
+    codes.extend(
+        ATTRIBUTES.iter().filter(|(attribute, _)| added.contains(*attribute)).map(|(_, code)| (*code).to_owned()),
+    );
+    for (of_now, of_wanted, base) in
+        [(now.fg, wanted.fg, 30), (now.bg, wanted.bg, 40), (now.underline, wanted.underline, 50)]
+    {
         if of_now != of_wanted {
             codes.push(colour(of_wanted, base));
         }
@@ -147,7 +153,10 @@ mod tests {
         let bold = Style::new().fg(Color::Rgb(1, 2, 3)).bg(Color::Indexed(7)).add_modifier(Modifier::BOLD);
         check(&[], "");
         check(&[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)], "\x1b[1H\u{fffd}\x1b[1;2H\u{fffd}2J");
-        check(&[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)], "\x1b[1Hab\x1b[3Cc\x1b[3Hd");
+        check(
+            &[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)],
+            "\x1b[1Hab\x1b[3Cc\x1b[3Hd",
+        );
         check(&[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)], "\x1b[2;4H\x1b[31ma b\x1b[m");
         check(&[(3, 1, "a", bold), (4, 1, "b", red)], "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m");
         check(&[(0, 0, "語", plain), (2, 0, "a", plain)], "\x1b[1H語\x1b[1;3Ha");
@@ -169,7 +178,8 @@ mod tests {
             Modifier::REVERSED,
             Modifier::BOLD | Modifier::ITALIC,
         ]);
-        (colour.clone(), colour, attributes).prop_map(|(fg, bg, attributes)| Style::new().fg(fg).bg(bg).add_modifier(attributes))
+        (colour.clone(), colour, attributes)
+            .prop_map(|(fg, bg, attributes)| Style::new().fg(fg).bg(bg).add_modifier(attributes))
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! The loop: messages from keyboard, runs, work and clock; all pending ones are handled, then at most one frame is drawn.
+//! The loop: messages from keyboard, runs, work and clock; all pending ones are handled, then at most one frame is
+//! drawn.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -122,7 +123,8 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
 fn keep_now(model: &mut Model) -> Option<String> {
     let Model { shared, schema, prompts, .. } = model;
     let kept = [("schema", drafts::store_now(schema, shared)), ("prompts", drafts::store_now(prompts, shared))];
-    let unkept = |(what, kept): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", kept.err()?));
+    let unkept =
+        |(what, kept): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", kept.err()?));
     kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
 }
 
@@ -140,7 +142,9 @@ impl View {
         let written = sender();
         let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
         let looks = sender();
-        appearance::watch(options.appearance.clone(), move |looks_now| looks.send(LoopEvent::Looks(Box::new(looks_now))).is_ok())?;
+        appearance::watch(options.appearance.clone(), move |looks_now| {
+            looks.send(LoopEvent::Looks(Box::new(looks_now))).is_ok()
+        })?;
         Ok(Self {
             model: Model::new(options),
             tell,
@@ -238,7 +242,10 @@ impl View {
     }
 
     pub(super) fn message(&mut self, message: Message) {
-        let by_user = matches!(message, Message::Key(_) | Message::Mouse(_) | Message::Paste(_) | Message::Resize(..) | Message::Edited(_));
+        let by_user = matches!(
+            message,
+            Message::Key(_) | Message::Mouse(_) | Message::Paste(_) | Message::Resize(..) | Message::Edited(_)
+        );
         if matches!(message, Message::Tick) {
             self.measure();
         }

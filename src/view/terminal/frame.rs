@@ -117,7 +117,11 @@ mod tests {
         assert_eq!(pictures.draw(&model), b"");
         model.shared.say("something");
         let second = pictures.draw(&model);
-        assert!(second.starts_with(BEGIN) && second.ends_with(END) && second.len() < first / 2, "{} of {first} bytes", second.len());
+        assert!(
+            second.starts_with(BEGIN) && second.ends_with(END) && second.len() < first / 2,
+            "{} of {first} bytes",
+            second.len()
+        );
         model.shared.size = (0, 0);
         assert_eq!(pictures.draw(&model), b"");
         model.shared.size = (80, 24);

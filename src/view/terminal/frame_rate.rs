@@ -1,4 +1,5 @@
-//! When a frame is due: at once after a key, soon for its effects, a few times a second for run updates, never without a change.
+//! When a frame is due: at once after a key, soon for its effects, a few times a second for run updates, never without
+//! a change.
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,8 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use crossterm::{cursor, execute, style};
 use rustix::process::{Signal, getpid, getsid, kill_current_process_group};
 
-/// Presses, drags and the wheel, with places beyond column 223. Plain movement is not reported: over a slow link it would only cost.
+/// Presses, drags and the wheel, with places beyond column 223. Plain movement is not reported: over a slow link it
+/// would only cost.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1002h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1002l\x1b[?1000l";
 
@@ -59,7 +60,9 @@ pub(super) fn leave() {
         return;
     }
     let restored = [END_OF_PICTURE, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
-    let _ = restored.and_then(|()| execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show));
+    let _ = restored.and_then(|()| {
+        execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)
+    });
     let _ = disable_raw_mode();
     let _ = io::stdout().flush();
 }
@@ -87,7 +90,8 @@ pub(super) fn cannot_be_suspended() -> Option<&'static str> {
     first.then_some("cannot suspend: not started from a shell with job control")
 }
 
-/// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would continue otherwise). Returns when continued.
+/// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would continue
+/// otherwise). Returns when continued.
 pub(super) fn stop() {
     let _ = kill_current_process_group(Signal::STOP);
 }

@@ -1,4 +1,5 @@
-//! Keys, mouse and pasted text are read on a thread of their own, which releases the terminal while another program uses it.
+//! Keys, mouse and pasted text are read on a thread of their own, which releases the terminal while another program
+//! uses it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,7 +35,8 @@ enum Ask {
 }
 
 impl Input {
-    /// Read until `tell` says that nobody listens. `late_answer`: the terminal was asked something that it has not answered yet.
+    /// Read until `tell` says that nobody listens. `late_answer`: the terminal was asked something that it has not
+    /// answered yet.
     ///
     /// # Errors
     /// Where the system gives no thread or pipe.
@@ -99,7 +101,9 @@ fn wait(woken: &OwnedFd) -> Ready {
         if of_pipe.intersects(PollFlags::IN) {
             return Ready::Woken;
         }
-        if of_pipe.intersects(PollFlags::HUP) || of_terminal.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+        if of_pipe.intersects(PollFlags::HUP)
+            || of_terminal.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
+        {
             return Ready::Gone;
         }
         if of_terminal.intersects(PollFlags::IN) {
@@ -131,7 +135,8 @@ fn message(event: Event) -> Option<Message> {
     }
 }
 
-/// An answer to a question about the ground's colour that comes after it was given up: `ESC ] 11;rgb:… ESC \` would be read as keys.
+/// An answer to a question about the ground's colour that comes after it was given up: `ESC ] 11;rgb:… ESC \` would be
+/// read as keys.
 #[derive(Debug)]
 struct LateAnswer {
     until: Option<Instant>,
@@ -164,7 +169,11 @@ mod tests {
     fn a_late_answer_is_no_key() {
         let mut answer = LateAnswer { until: Some(Instant::now() + LATE), inside: false };
         let mut check = |letter: char, modifiers, swallowed: bool| {
-            assert_eq!(answer.swallows(&Event::Key(KeyEvent::new(KeyCode::Char(letter), modifiers))), swallowed, "{letter}");
+            assert_eq!(
+                answer.swallows(&Event::Key(KeyEvent::new(KeyCode::Char(letter), modifiers))),
+                swallowed,
+                "{letter}"
+            );
         };
         check('q', KeyModifiers::NONE, false);
         check(']', KeyModifiers::ALT, true);

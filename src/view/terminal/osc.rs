@@ -1,4 +1,5 @@
-//! Control sequences for the clipboard and notifications of the terminal, also through a multiplexer; rate limit of notifications.
+//! Control sequences for the clipboard and notifications of the terminal, also through a multiplexer; rate limit of
+//! notifications.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ pub(super) fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
         return None;
     }
     let sequence = format!("\x1b]52;c;{}\x07", BASE64_STANDARD.encode(text));
-    // tmux takes the sequence itself where `set-clipboard` is on, and hands it on where `allow-passthrough` is; either is enough.
+    // tmux takes the sequence itself where `set-clipboard` is on, and hands it on where `allow-passthrough` is; either
+    // is enough.
     let direct = if capability.multiplexer == Some(Multiplexer::Tmux) { sequence.clone() } else { String::new() };
     Some(format!("{direct}{}", through(&sequence, capability.multiplexer)).into_bytes())
 }
@@ -70,7 +72,10 @@ fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
         Some(Multiplexer::Tmux) => format!("\x1bPtmux;{}\x1b\\", sequence.replace('\x1b', "\x1b\x1b")),
         Some(Multiplexer::Screen) => {
             let bytes: Vec<char> = sequence.chars().collect();
-            bytes.chunks(SCREEN_PIECE_BYTES).map(|piece| format!("\x1bP{}\x1b\\", piece.iter().collect::<String>())).collect()
+            bytes
+                .chunks(SCREEN_PIECE_BYTES)
+                .map(|piece| format!("\x1bP{}\x1b\\", piece.iter().collect::<String>()))
+                .collect()
         }
         Some(Multiplexer::Zellij) | None => sequence.to_owned(),
     }
@@ -78,7 +83,11 @@ fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
 
 /// Without anything that would end the sequence or be read as one, or as one of its fields; at most 200 letters.
 fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter == ';' { ',' } else { letter }).filter(|letter| !is_control(*letter)).take(200).collect()
+    text.chars()
+        .map(|letter| if letter == ';' { ',' } else { letter })
+        .filter(|letter| !is_control(*letter))
+        .take(200)
+        .collect()
 }
 
 #[cfg(test)]
@@ -104,7 +113,11 @@ mod tests {
     #[test]
     fn notifications_hold_nothing_but_their_words() {
         let check = |environment: &[(&str, &str)], title: &str, text: &str, expected: &str| {
-            assert_eq!(String::from_utf8(notify(title, text, &of(environment))).unwrap(), expected, "{environment:?} {title}");
+            assert_eq!(
+                String::from_utf8(notify(title, text, &of(environment))).unwrap(),
+                expected,
+                "{environment:?} {title}"
+            );
         };
         check(&[("TERM_PROGRAM", "iTerm.app")], "run", "done", "\x1b]9;run: done\x07\x07");
         check(&[("TERM_PROGRAM", "WezTerm")], "run;x", "a\x1b\x07b", "\x1b]777;notify;run,x;ab\x07\x07");
@@ -131,9 +144,12 @@ mod tests {
     fn the_end_of_a_run_always_rings() {
         let start = Instant::now();
         let mut bells = NotifyThrottle::default();
-        for (text, urgent, expected) in
-            [("an alert", false, true), ("a has failed", true, true), ("b has failed", true, true), ("more", false, false)]
-        {
+        for (text, urgent, expected) in [
+            ("an alert", false, true),
+            ("a has failed", true, true),
+            ("b has failed", true, true),
+            ("more", false, false),
+        ] {
             assert_eq!(bells.may(start, text, urgent), expected, "{text}");
         }
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::guard;
 use crate::secrets::visible_lines;
 
-/// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only writes the report, since the
-/// view continues and says so itself.
+/// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only
+/// writes the report, since the view continues and says so itself.
 pub(super) fn install(data: PathBuf) {
     let own = std::thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {
@@ -31,7 +31,10 @@ pub(super) fn install(data: PathBuf) {
 
 /// What a thread said when it ended by a bug, as a sentence.
 pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
-    let said = panicked.downcast_ref::<String>().cloned().or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let said = panicked
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     let said = said.unwrap_or_else(|| "no message".to_owned());
     format!("{what} crashed ({said}); the rest continues, crash report in {}", folder(data).display())
 }
@@ -49,7 +52,10 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     let (version, thread) = (env!("CARGO_PKG_VERSION"), std::thread::current());
     let thread = thread.name().unwrap_or("without a name").to_owned();
     let variables = ["TERM", "COLORTERM", "LANG", "SSH_CONNECTION", "TMUX"].map(|name| {
-        format!("{name} {}", if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" })
+        format!(
+            "{name} {}",
+            if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" }
+        )
     });
     write!(
         file,

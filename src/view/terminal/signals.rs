@@ -10,7 +10,8 @@ use signal_hook::iterator::Signals;
 /// The exit code of a process that lost its terminal, as after SIGHUP.
 pub(super) const LOST: u8 = 129;
 
-/// How long the loop may take to save its files. crossterm would read from the dead terminal for ever, at the cost of a core.
+/// How long the loop may take to save its files. crossterm would read from the dead terminal for ever, at the cost of a
+/// core.
 const LAST_WORD: Duration = Duration::from_millis(400);
 
 /// What a signal asks.
@@ -52,7 +53,8 @@ pub(super) fn listen(tell: impl Fn(Asked) -> bool + Send + 'static) -> io::Resul
     std::thread::Builder::new().name("signals".to_owned()).spawn(listening).map(drop)
 }
 
-/// Watch standard input from a thread that costs nothing; `tell` is called when the terminal is gone, and the process ends soon after.
+/// Watch standard input from a thread that costs nothing; `tell` is called when the terminal is gone, and the process
+/// ends soon after.
 pub(super) fn watch_terminal(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let watching = move || {
         wait_until_gone();
@@ -80,6 +82,7 @@ fn wait_until_gone() {
 /// End the process after a while, without running anything more of it.
 pub(super) fn end_after(patience: Duration, code: u8) {
     std::thread::sleep(patience);
-    // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every moment.
+    // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at every
+    // moment.
     unsafe { libc::_exit(i32::from(code)) };
 }

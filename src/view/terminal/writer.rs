@@ -1,4 +1,5 @@
-//! Frames are written by their own thread: a slow link delays neither keys nor runs, and gets the latest frame when it is ready.
+//! Frames are written by their own thread: a slow link delays neither keys nor runs, and gets the latest frame when it
+//! is ready.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -25,7 +26,10 @@ impl Writer {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub(super) fn start(output: impl Write + Send + 'static, tell: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        tell: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (give, given) = sync_channel(1);
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);

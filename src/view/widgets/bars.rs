@@ -4,7 +4,8 @@ use crate::view::theme::Theme;
 
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// A bar of exactly `columns`, its ends included: `▕███▌  ▏`, or `[###  ]`. A share outside 0 to 1 is clamped; below four columns there is none.
+/// A bar of exactly `columns`, its ends included: `▕███▌  ▏`, or `[###  ]`. A share outside 0 to 1 is clamped; below
+/// four columns there is none.
 pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
     if columns < 4 {
         return " ".repeat(columns);
@@ -21,14 +22,15 @@ pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
     format!("▕{}{part}{}▏", "█".repeat(full), " ".repeat(rest))
 }
 
-/// The latest values, at most `columns` of them, as letters of rising height between the ends of `range`, or between their own least and greatest. A value
-/// that is not finite is a blank.
+/// The latest values, at most `columns` of them, as letters of rising height between the ends of `range`, or between
+/// their own least and greatest. A value that is not finite is a blank.
 pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f64, f64)>) -> String {
     const RICH: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 5] = ['_', '.', '-', '=', '#'];
     let shown = &values[values.len().saturating_sub(columns)..];
     let finite = || shown.iter().copied().filter(|value| value.is_finite());
-    let (low, high) = range.unwrap_or_else(|| (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max)));
+    let (low, high) =
+        range.unwrap_or_else(|| (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max)));
     let letters: &[char] = if theme.ascii { &PLAIN } else { &RICH };
     let top = (letters.len() - 1) as f64;
     let letter = |value: f64| {
@@ -38,7 +40,8 @@ pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f
     shown.iter().map(|value| if value.is_finite() { letter(*value) } else { ' ' }).collect()
 }
 
-/// Counts in `bins` of equal width between two ends; what lies outside counts into the nearest, what is no number nowhere.
+/// Counts in `bins` of equal width between two ends; what lies outside counts into the nearest, what is no number
+/// nowhere.
 pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usize) -> Vec<usize> {
     let mut counts = vec![0; bins];
     let width = ends.1 - ends.0;
@@ -60,7 +63,12 @@ pub fn bars(theme: &Theme, counts: &[usize], rows: usize) -> Vec<String> {
     let (steps, most) = (letters.len() - 1, counts.iter().copied().max().unwrap_or(0).max(1));
     let height = |count: usize| (count * rows * steps).div_ceil(most);
     (0..rows)
-        .map(|row| counts.iter().map(|count| letters[height(*count).saturating_sub((rows - 1 - row) * steps).min(steps)]).collect())
+        .map(|row| {
+            counts
+                .iter()
+                .map(|count| letters[height(*count).saturating_sub((rows - 1 - row) * steps).min(steps)])
+                .collect()
+        })
         .collect()
 }
 
@@ -71,7 +79,9 @@ mod tests {
 
     #[test]
     fn the_bar_has_its_width_at_every_share() {
-        let check = |share: f64, columns: usize, expected: &str| assert_eq!(gauge(&Theme::default(), share, columns), expected, "{share}");
+        let check = |share: f64, columns: usize, expected: &str| {
+            assert_eq!(gauge(&Theme::default(), share, columns), expected, "{share}")
+        };
         check(0.0, 6, "▕    ▏");
         check(0.5, 6, "▕██  ▏");
         check(0.55, 6, "▕██▎ ▏");
@@ -116,7 +126,9 @@ mod tests {
 
     #[test]
     fn bars_rise_with_the_counts() {
-        let check = |found: &[usize], rows, expected: &[&str]| assert_eq!(bars(&Theme::default(), found, rows), expected, "{found:?}");
+        let check = |found: &[usize], rows, expected: &[&str]| {
+            assert_eq!(bars(&Theme::default(), found, rows), expected, "{found:?}")
+        };
         check(&[0, 4, 8], 1, &[" ▄█"]);
         check(&[0, 4, 8], 2, &["  █", " ██"]);
         check(&[1, 1000], 1, &["▁█"]);

@@ -1,4 +1,5 @@
-//! A line chart over steps in braille: the smallest and the largest value of each column are drawn, so that no spike is lost.
+//! A line chart over steps in braille: the smallest and the largest value of each column are drawn, so that no spike is
+//! lost.
 
 mod axis;
 mod braille;
@@ -79,7 +80,8 @@ struct Frame {
 impl Curve<'_> {
     /// The value at a step, and the smoothed one where there is smoothing.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
-        let smoothed = if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
+        let smoothed =
+            if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
         (self.series.at(step), smoothed)
     }
 }
@@ -104,21 +106,26 @@ impl Chart<'_> {
         let mut lines: Vec<Line<'static>> = (0..high).map(|row| raster.row(theme, row)).collect();
         if left > 0 {
             let (_, dots_down) = raster.size();
-            let labels = ticks.iter().map(|(value, label)| (raster.row_of(dot_of(&axis, *value, dots_down)), label.as_str()));
+            let labels =
+                ticks.iter().map(|(value, label)| (raster.row_of(dot_of(&axis, *value, dots_down)), label.as_str()));
             let labels: std::collections::BTreeMap<usize, &str> = labels.collect();
             for (row, line) in lines.iter_mut().enumerate() {
                 let (label, edge) = match labels.get(&row) {
                     Some(label) => (*label, theme.glyph("┤", "+")),
                     None => ("", theme.glyph("│", "|")),
                 };
-                line.spans.insert(0, Span::styled(format!("{label:>width$}{edge}", width = left - 1), theme.style(Role::Axis)));
+                line.spans.insert(
+                    0,
+                    Span::styled(format!("{label:>width$}{edge}", width = left - 1), theme.style(Role::Axis)),
+                );
             }
         }
         lines.extend(self.below(theme, left, wide, below));
         lines
     }
 
-    /// The step that [`Self::lines`] draws in a column, of those shown; `None` left of the curves or where there are none.
+    /// The step that [`Self::lines`] draws in a column, of those shown; `None` left of the curves or where there are
+    /// none.
     pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
         let frame = self.frame(columns, rows)?;
         let column = column.checked_sub(frame.left).filter(|column| *column < frame.wide)?;
@@ -156,10 +163,26 @@ impl Chart<'_> {
             entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
         }
         for (value, role, word) in &self.levels {
-            entry(theme, &mut spans, &mut used, columns, theme.glyph("┄", "-"), *role, format!("{word} {}", amount(*value)));
+            entry(
+                theme,
+                &mut spans,
+                &mut used,
+                columns,
+                theme.glyph("┄", "-"),
+                *role,
+                format!("{word} {}", amount(*value)),
+            );
         }
         if let Some(dot) = self.dots.last() {
-            entry(theme, &mut spans, &mut used, columns, theme.glyph("◆", "@"), dot.role, format!("eval {}", amount(dot.value)));
+            entry(
+                theme,
+                &mut spans,
+                &mut used,
+                columns,
+                theme.glyph("◆", "@"),
+                dot.role,
+                format!("eval {}", amount(dot.value)),
+            );
         }
         Line::from(spans)
     }
@@ -187,7 +210,11 @@ impl Chart<'_> {
             return Some(Axis { low, high, log: false });
         }
         // A smoothed curve stays between the values.
-        let of_curves = self.curves.iter().flat_map(|curve| curve.series.between(self.steps.0, self.steps.1)).map(|(_, value)| value);
+        let of_curves = self
+            .curves
+            .iter()
+            .flat_map(|curve| curve.series.between(self.steps.0, self.steps.1))
+            .map(|(_, value)| value);
         let rest = self.dots.iter().filter(|dot| self.is_shown(dot.step)).map(|dot| dot.value);
         Axis::around(of_curves.chain(rest).chain(self.levels.iter().map(|(value, ..)| *value)), self.log, ticks)
     }
@@ -208,7 +235,9 @@ impl Chart<'_> {
         }
         // What has no place on the axis is shown at its edge rather than not at all.
         let rows = raster.row_of(down.saturating_sub(1));
-        for (x, bucket) in measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?))) {
+        for (x, bucket) in
+            measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?)))
+        {
             if bucket.not_finite {
                 raster.put(raster.column_of(x), 0, theme.glyph("▲", "^"), Role::Bad);
             } else if axis.log && bucket.has_unfit {
@@ -216,7 +245,8 @@ impl Chart<'_> {
             }
         }
         for dot in self.dots.iter().filter(|dot| self.is_shown(dot.step) && dot.value.is_finite()) {
-            let (column, row) = (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
+            let (column, row) =
+                (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
             raster.put(column, row, theme.glyph("◆", "@"), dot.role);
         }
         let columns = raster.column_of(raster.size().0);
@@ -259,8 +289,12 @@ impl Chart<'_> {
             format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }),
             style,
         )];
-        let marked: std::collections::BTreeMap<usize, &'static str> =
-            self.marks.iter().filter(|(step, _)| self.is_shown(*step)).map(|(step, letter)| (column(*step), *letter)).collect();
+        let marked: std::collections::BTreeMap<usize, &'static str> = self
+            .marks
+            .iter()
+            .filter(|(step, _)| self.is_shown(*step))
+            .map(|(step, letter)| (column(*step), *letter))
+            .collect();
         line.extend(edge.iter().enumerate().map(|(at, edge)| match marked.get(&at) {
             Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
             None => Span::styled(*edge, style),
@@ -292,7 +326,15 @@ fn said(value: Option<f64>) -> String {
     or_na(value, amount)
 }
 
-fn entry(theme: &Theme, spans: &mut Vec<Span<'static>>, used: &mut usize, columns: usize, sign: &'static str, role: Role, text: String) {
+fn entry(
+    theme: &Theme,
+    spans: &mut Vec<Span<'static>>,
+    used: &mut usize,
+    columns: usize,
+    sign: &'static str,
+    role: Role,
+    text: String,
+) {
     let width = text.width() + 4;
     if *used + width <= columns {
         *used += width;

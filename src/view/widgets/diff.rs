@@ -1,4 +1,5 @@
-//! Where two answers differ: JSON field by field, other texts line by line; by mark and colour, one below the other or side by side.
+//! Where two answers differ: JSON field by field, other texts line by line; by mark and colour, one below the other or
+//! side by side.
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -52,7 +53,8 @@ pub fn difference(before: &str, after: &str) -> Vec<Row> {
     }
 }
 
-/// What makes `new` of `old`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile five of them for every kind of text.
+/// What makes `new` of `old`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile five
+/// of them for every kind of text.
 pub fn diff_ops(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let mut hook = Compact::new(Replace::new(Capture::new()), old, new);
     let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
@@ -85,7 +87,9 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
     let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}")).into_owned();
     let mut push = |kind, before: Option<String>, after: Option<String>| rows.push(Row { kind, before, after });
     match (before, after) {
-        (Some(Value::Object(old)), Some(Value::Object(new))) if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) => {
+        (Some(Value::Object(old)), Some(Value::Object(new)))
+            if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) =>
+        {
             let open = Some(format!("{indent}{name}{{"));
             push(Kind::Same, open.clone(), open);
             let keys: Vec<&String> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).collect();
@@ -97,7 +101,9 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
             let close = Some(format!("{indent}}}{end}"));
             rows.push(Row { kind: Kind::Same, before: close.clone(), after: close });
         }
-        (Some(Value::Array(old)), Some(Value::Array(new))) if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) => {
+        (Some(Value::Array(old)), Some(Value::Array(new)))
+            if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) =>
+        {
             let open = Some(format!("{indent}{name}["));
             push(Kind::Same, open.clone(), open);
             let length = old.len().max(new.len());
@@ -107,7 +113,9 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
             let close = Some(format!("{indent}]{end}"));
             rows.push(Row { kind: Kind::Same, before: close.clone(), after: close });
         }
-        (Some(old), Some(new)) => push(if old == new { Kind::Same } else { Kind::Changed }, Some(line(old)), Some(line(new))),
+        (Some(old), Some(new)) => {
+            push(if old == new { Kind::Same } else { Kind::Changed }, Some(line(old)), Some(line(new)))
+        }
         (Some(old), None) => push(Kind::Missing, Some(line(old)), None),
         (None, Some(new)) => push(Kind::Extra, None, Some(line(new))),
         (None, None) => {}
@@ -187,8 +195,11 @@ fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec
     let words = |text| <str as UnicodeSegmentation>::split_word_bounds(text).collect::<Vec<_>>();
     let (other, own) = (words(other), words(text));
     let pieces = diff_ops(&other, &own).into_iter().flat_map(|operation| {
-        let strong = if operation.tag() == DiffTag::Equal { Modifier::empty() } else { Modifier::BOLD | Modifier::UNDERLINED };
-        own[operation.new_range()].iter().map(move |word| Span::styled((*word).to_owned(), Style::add_modifier(style, strong)))
+        let strong =
+            if operation.tag() == DiffTag::Equal { Modifier::empty() } else { Modifier::BOLD | Modifier::UNDERLINED };
+        own[operation.new_range()]
+            .iter()
+            .map(move |word| Span::styled((*word).to_owned(), Style::add_modifier(style, strong)))
     });
     pieces.collect()
 }
@@ -236,7 +247,9 @@ mod tests {
 
     #[test]
     fn fields_are_aligned_by_their_keys() {
-        let check = |before: &str, after: &str, expected: &[&str]| assert_eq!(told(before, after), expected, "{before} {after}");
+        let check = |before: &str, after: &str, expected: &[&str]| {
+            assert_eq!(told(before, after), expected, "{before} {after}")
+        };
         check(r#"{"a":1,"b":"x"}"#, r#"{"b":"x", "a":1}"#, &[" {", " \"a\": 1,", " \"b\": \"x\"", " }"]);
         check(r#"{"a":1,"b":2}"#, r#"{"a":3,"c":4}"#, &[" {", "~\"a\": 1,|\"a\": 3,", "-\"b\": 2,", "+\"c\": 4", " }"]);
         check(
@@ -253,7 +266,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_compared_line_by_line() {
-        let check = |before: &str, after: &str, expected: &[&str]| assert_eq!(told(before, after), expected, "{before} {after}");
+        let check = |before: &str, after: &str, expected: &[&str]| {
+            assert_eq!(told(before, after), expected, "{before} {after}")
+        };
         check("a\nb\nc", "a\nx\nc\nd", &[" a", "~b|x", " c", "+d"]);
         check("```json\n{}\n```", "{}", &["-```json", " {}", "-```"]);
         check("", "a", &["+a"]);
@@ -263,7 +278,10 @@ mod tests {
 
     #[test]
     fn lines_fit_at_every_width() {
-        let rows = difference(r#"{"name":"日本語 long text that is broken","b":1}"#, r#"{"name":"another long text","c":[1,2]}"#);
+        let rows = difference(
+            r#"{"name":"日本語 long text that is broken","b":1}"#,
+            r#"{"name":"another long text","c":[1,2]}"#,
+        );
         for width in 3..60 {
             for lines in [unified(&Theme::default(), &rows, width), side_by_side(&Theme::default(), &rows, width)] {
                 assert!(lines.iter().all(|line| line.width() <= width.max(7)), "{width}: {lines:?}");

@@ -1,4 +1,5 @@
-//! A text editor for JSON and plain text: typing, selection, undo in steps of words, search, a window that follows the cursor.
+//! A text editor for JSON and plain text: typing, selection, undo in steps of words, search, a window that follows the
+//! cursor.
 
 pub mod paint;
 mod tokens;
@@ -233,7 +234,11 @@ impl Editor {
         let before: String = self.lines().get(row).map_or(String::new(), |line| line.chars().take(column).collect());
         let closes = self.is_json && matches!(letter, '}' | ']') && !self.area.is_selecting();
         // A closing bracket alone on its line stands one level further out.
-        let back = if closes && !before.is_empty() && before.chars().all(|letter| letter == ' ') { INDENT.min(column) } else { 0 };
+        let back = if closes && !before.is_empty() && before.chars().all(|letter| letter == ' ') {
+            INDENT.min(column)
+        } else {
+            0
+        };
         self.edit(if back > 0 { Step::Single } else { step }, |area| {
             let erased = (0..back).filter(|_| area.delete_char()).count();
             area.insert_char(letter);
@@ -339,7 +344,9 @@ impl Editor {
         self.wanted = wanted.to_owned();
         let places = self.places();
         let cursor = self.cursor();
-        if let Some((row, columns)) = places.iter().find(|(row, columns)| (*row, columns.start) >= cursor).or(places.first()) {
+        if let Some((row, columns)) =
+            places.iter().find(|(row, columns)| (*row, columns.start) >= cursor).or(places.first())
+        {
             self.go_to(*row, columns.start);
         }
         places.len()
@@ -371,11 +378,13 @@ impl Editor {
 
     fn places(&self) -> Vec<(usize, Range<usize>)> {
         let lines = self.lines().iter().enumerate();
-        lines.flat_map(|(row, line)| tokens::found(line, &self.wanted).into_iter().map(move |columns| (row, columns))).collect()
+        lines
+            .flat_map(|(row, line)| tokens::found(line, &self.wanted).into_iter().map(move |columns| (row, columns)))
+            .collect()
     }
 
-    /// One step of undo, or a part of the last one where the same edit continues at the same position. What is selected goes first; `change` says how many edits it
-    /// made of the text's own history.
+    /// One step of undo, or a part of the last one where the same edit continues at the same position. What is selected
+    /// goes first; `change` says how many edits it made of the text's own history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
         let goes_on = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
         let edits = usize::from(self.selection().is_some() && self.area.cut());

@@ -44,7 +44,9 @@ impl Field {
                     return before > 0;
                 }
                 KeyCode::Char(letter) if control && "ukw".contains(letter) => self.clear(),
-                KeyCode::Char(_) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => self.clear(),
+                KeyCode::Char(_) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                    self.clear()
+                }
                 KeyCode::Left => self.cursor = 0,
                 _ => {}
             }
@@ -83,8 +85,11 @@ impl Field {
         if std::mem::take(&mut self.is_selected) {
             self.clear();
         }
-        let text: String =
-            text.trim_end_matches(['\r', '\n']).chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        let text: String = text
+            .trim_end_matches(['\r', '\n'])
+            .chars()
+            .map(|letter| if letter.is_control() { ' ' } else { letter })
+            .collect();
         self.text.insert_str(self.cursor, &text);
         self.cursor += text.len();
     }
@@ -131,7 +136,8 @@ impl Field {
             return Line::from(vec![Span::styled(self.text[start..end].to_owned(), selected), Span::raw(" ")]);
         }
         let under = self.after().min(end);
-        let (at, rest) = if under > self.cursor { (&self.text[self.cursor..under], &self.text[under..end]) } else { (" ", "") };
+        let (at, rest) =
+            if under > self.cursor { (&self.text[self.cursor..under], &self.text[under..end]) } else { (" ", "") };
         Line::from(vec![
             Span::styled(self.text[start..self.cursor].to_owned(), text),
             Span::styled(at.to_owned(), text.add_modifier(ratatui::style::Modifier::REVERSED)),

@@ -1,4 +1,5 @@
-//! JSON, or what was meant to be, as coloured lines; places of faults are underlined. It never refuses a text: a completion may hold anything.
+//! JSON, or what was meant to be, as coloured lines; places of faults are underlined. It never refuses a text: a
+//! completion may hold anything.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -17,13 +18,15 @@ pub struct Fault {
     pub column: usize,
 }
 
-/// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's end a mark stands.
+/// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's
+/// end a mark stands.
 pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> {
     text.split('\n')
         .enumerate()
         .map(|(index, line)| {
             let line = line.strip_suffix('\r').unwrap_or(line);
-            let columns: Vec<usize> = faults.iter().filter(|fault| fault.line == index + 1).map(|fault| fault.column).collect();
+            let columns: Vec<usize> =
+                faults.iter().filter(|fault| fault.line == index + 1).map(|fault| fault.column).collect();
             coloured(theme, line, &columns)
         })
         .collect()
@@ -81,8 +84,11 @@ mod tests {
         let check = |line: &str, expected: &[(&str, Role)]| {
             let found = pieces(line);
             assert_eq!(found.iter().map(|(text, _)| text.as_str()).collect::<String>(), line);
-            let words: Vec<_> =
-                found.iter().filter(|(text, _)| !text.trim().is_empty()).map(|(text, role)| (text.as_str(), *role)).collect();
+            let words: Vec<_> = found
+                .iter()
+                .filter(|(text, _)| !text.trim().is_empty())
+                .map(|(text, role)| (text.as_str(), *role))
+                .collect();
             assert_eq!(words, expected, "{line}");
         };
         check(
@@ -110,7 +116,9 @@ mod tests {
             let marked: String = lines
                 .iter()
                 .flat_map(|line| &line.spans)
-                .filter(|span| span.style.add_modifier.contains(fault_style.add_modifier) && span.style.fg == fault_style.fg)
+                .filter(|span| {
+                    span.style.add_modifier.contains(fault_style.add_modifier) && span.style.fg == fault_style.fg
+                })
                 .map(|span| span.content.as_ref())
                 .collect();
             assert_eq!(marked, expected, "{text}");

@@ -21,7 +21,8 @@ impl Cursor {
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);
     }
 
-    /// Take a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False where the key means something else.
+    /// Take a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False
+    /// where the key means something else.
     pub fn key(&mut self, event: KeyEvent, page: usize, length: usize) -> bool {
         if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
             return false;
@@ -91,7 +92,10 @@ mod tests {
                     let cursor = Cursor { index };
                     let first = cursor.first(rows, length);
                     assert!(first <= length.saturating_sub(rows), "{index} {rows} {length}");
-                    assert!(rows == 0 || cursor.at(length).is_none_or(|at| (first..first + rows).contains(&at)), "{index} {rows} {length}");
+                    assert!(
+                        rows == 0 || cursor.at(length).is_none_or(|at| (first..first + rows).contains(&at)),
+                        "{index} {rows} {length}"
+                    );
                 }
             }
         }

@@ -17,7 +17,8 @@ pub struct Band<'a> {
     pub role: Role,
 }
 
-/// The bands between two steps, `rows` lines of `columns` signs; a column is the mean of its steps, and empty where there are none.
+/// The bands between two steps, `rows` lines of `columns` signs; a column is the mean of its steps, and empty where
+/// there are none.
 pub fn stack(theme: &Theme, bands: &[Band<'_>], steps: (u64, u64), columns: usize, rows: usize) -> Vec<Line<'static>> {
     let shares: Vec<Vec<Option<f64>>> = bands.iter().map(|band| means(band.series, steps, columns)).collect();
     let band_at = |column: usize, height: f64| {
@@ -51,7 +52,8 @@ fn span(theme: &Theme, (text, role): (String, Option<Role>)) -> Span<'static> {
     role.map_or_else(|| Span::raw(text.clone()), |role| Span::styled(text.clone(), theme.style(role)))
 }
 
-/// The mean of each column's steps. Columns between two steps take the nearer past, so that a short run fills the width.
+/// The mean of each column's steps. Columns between two steps take the nearer past, so that a short run fills the
+/// width.
 fn means(series: Option<&Series>, steps: (u64, u64), columns: usize) -> Vec<Option<f64>> {
     let mut sums = vec![(0.0, 0_u32); columns];
     let Some(series) = series.filter(|_| columns > 0) else { return vec![None; columns] };
@@ -78,7 +80,9 @@ mod tests {
 
     #[test]
     fn bands_stand_on_each_other() {
-        let series = |values: &[f64]| values.iter().enumerate().map(|(index, value)| (index as u64 + 1, *value)).collect::<Series>();
+        let series = |values: &[f64]| {
+            values.iter().enumerate().map(|(index, value)| (index as u64 + 1, *value)).collect::<Series>()
+        };
         let check = |low: &[f64], high: &[f64], columns, rows, expected: &[&str]| {
             let (low, high) = (series(low), series(high));
             let bands = [

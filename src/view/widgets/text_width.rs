@@ -54,7 +54,11 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
                 continue;
             }
             // A word longer than a line.
-            let end = word.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| word[..*end].width() <= width).last();
+            let end = word
+                .char_indices()
+                .map(|(at, letter)| at + letter.len_utf8())
+                .take_while(|end| word[..*end].width() <= width)
+                .last();
             let end = end.unwrap_or(word.len());
             row.push_str(&word[..end]);
             word = &word[end..];

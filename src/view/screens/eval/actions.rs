@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::{Margin, Position};
 
 use super::{
-    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, layout, prompts, read, rescore,
-    summary,
+    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, layout,
+    prompts, read, rescore, summary,
 };
 use crate::report::{Outcome, versus_html};
 use crate::view::action::Scope;
@@ -60,7 +60,8 @@ const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
 const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
     Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
-    Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare).unless(chooser::no_compare),
+    Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare)
+        .unless(chooser::no_compare),
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
     Action::new("eval.read", "Show answers", "read", &["enter"], Scope::Pane(Screen::Eval, PROMPTS), |eval, _| {
         eval.pane = ANSWERS;
@@ -69,12 +70,18 @@ const ACTIONS: &[Action] = &[
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
-    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| only(eval, Some(Outcome::Fixed)))
+    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| {
+        only(eval, Some(Outcome::Fixed))
+    })
+    .unless(nothing),
+    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |eval, _| {
+        only(eval, Some(Outcome::Broken))
+    })
+    .unless(nothing),
+    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither)))
         .unless(nothing),
-    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |eval, _| only(eval, Some(Outcome::Broken)))
+    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both)))
         .unless(nothing),
-    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither))).unless(nothing),
-    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both))).unless(nothing),
     Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |eval, _| {
         eval.filter = Filter::default();
         only(eval, None)
@@ -105,7 +112,8 @@ const ACTIONS: &[Action] = &[
     })
     .unless(|eval, shared| {
         let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
-        nothing(eval, shared).or_else(|| (!several).then(|| "only two evals are compared: choose three with o".to_owned()))
+        nothing(eval, shared)
+            .or_else(|| (!several).then(|| "only two evals are compared: choose three with o".to_owned()))
     }),
     Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
         let now = answers::is_side_by_side(eval, shared);
@@ -117,8 +125,14 @@ const ACTIONS: &[Action] = &[
         .also(&["yank", "clipboard"])
         .unless(nothing),
     Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |eval, _| copy(eval, false)).unless(nothing),
-    Action::new("eval.html", "Export HTML", "", &["w"], HERE, html).also(&["export", "report"]).asking().unless(nothing),
-    Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask).also(&["run eval"]).asking().unless(eval_job::no_start),
+    Action::new("eval.html", "Export HTML", "", &["w"], HERE, html)
+        .also(&["export", "report"])
+        .asking()
+        .unless(nothing),
+    Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask)
+        .also(&["run eval"])
+        .asking()
+        .unless(eval_job::no_start),
     Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),
@@ -255,7 +269,8 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
         chooser.cursor().go(by, length);
         return Vec::new();
     }
-    let pane = layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
+    let pane =
+        layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
     if pane == PROMPTS {
         go(eval, by);
         return Vec::new();
@@ -270,7 +285,8 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
 fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
     match &eval.chooser {
         Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
-        None => layout::pane_at(eval, shared, (column, row).into()).is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
+        None => layout::pane_at(eval, shared, (column, row).into())
+            .is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
     }
 }
 
@@ -280,7 +296,9 @@ fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> 
         row.into_iter().for_each(|row| chooser.cursor().index = row);
         return Vec::new();
     }
-    let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else { return Vec::new() };
+    let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else {
+        return Vec::new();
+    };
     if pane == SUMMARY {
         // The focus would give the short summary the whole screen, and take the cell away from under the pointer.
         if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {

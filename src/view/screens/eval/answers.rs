@@ -1,4 +1,5 @@
-//! The two answers to the prompt under the cursor: how they were scored and why, where they differ, what was expected, what was asked.
+//! The two answers to the prompt under the cursor: how they were scored and why, where they differ, what was expected,
+//! what was asked.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -44,19 +45,31 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
     let found = eval.pair(versus).zip(eval.asked(versus));
-    found.map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, layout::answer_columns(eval, shared)).len())
+    found
+        .map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, layout::answer_columns(eval, shared)).len())
 }
 
-fn lines(eval: &Eval, shared: &Shared, versus: &Versus, pair: &PairedComparison, asked: &Asked, width: usize) -> Vec<Line<'static>> {
+fn lines(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    pair: &PairedComparison,
+    asked: &Asked,
+    width: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else { return Vec::new() };
+    let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else {
+        return Vec::new();
+    };
     let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];
     let mut lines = Vec::new();
     for (name, record, role) in [(names[0], before, Role::Base), (names[1], after, Role::Trained)] {
         lines.push(scored(theme, name, record, role));
         for reason in reasons(record) {
             lines.extend(
-                wrapped(&reason, width.saturating_sub(2)).into_iter().map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
+                wrapped(&reason, width.saturating_sub(2))
+                    .into_iter()
+                    .map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
             );
         }
     }
@@ -79,7 +92,9 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, pair: &PairedComparison,
         for message in &row.messages {
             lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
             for line in message.content.lines() {
-                lines.extend(wrapped(line, width).into_iter().map(|line| Line::from(line.replace(char::is_control, "·"))));
+                lines.extend(
+                    wrapped(line, width).into_iter().map(|line| Line::from(line.replace(char::is_control, "·"))),
+                );
             }
         }
     }
@@ -134,13 +149,21 @@ fn expected(
         Some(false) => (theme.glyph("✗", "x"), Role::Bad),
         None => (" ", Role::Faint),
     };
-    let mut lines = vec![Line::default(), Line::styled(format!("expected ({}, {})", names[0], names[1]), theme.style(Role::Special))];
+    let mut lines = vec![
+        Line::default(),
+        Line::styled(format!("expected ({}, {})", names[0], names[1]), theme.style(Role::Special)),
+    ];
     match expected.as_object() {
         Some(fields) => {
             for (field, value) in fields {
                 let (first, second) = (mark(before, field), mark(after, field));
-                let marks = [Span::styled(first.0, theme.style(first.1)), Span::styled(format!("{} ", second.0), theme.style(second.1))];
-                for (index, text) in wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).into_iter().enumerate() {
+                let marks = [
+                    Span::styled(first.0, theme.style(first.1)),
+                    Span::styled(format!("{} ", second.0), theme.style(second.1)),
+                ];
+                for (index, text) in
+                    wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).into_iter().enumerate()
+                {
                     let before = if index == 0 { marks.to_vec() } else { vec![Span::raw("   ")] };
                     lines.push(Line::from([before, vec![Span::raw(text)]].concat()));
                 }

@@ -63,7 +63,9 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if chooser.passes.is_some() {
         return pick(eval, shared);
     }
-    let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else { return Vec::new() };
+    let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else {
+        return Vec::new();
+    };
     let folder = folder.clone();
     vec![Work::once(
         "eval.chooser",
@@ -144,7 +146,8 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     };
     let inside = framed(theme, &title, true, frame, area);
     let width = inside.width as usize;
-    let picked: Vec<String> = chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
+    let picked: Vec<String> =
+        chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
     let picked = if picked.is_empty() {
         "Nothing selected: enter opens a run, space selects, c compares two or three.".to_owned()
     } else {

@@ -34,7 +34,9 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Re
 pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
     match eval.versus() {
         Some(versus) if pane == ANSWERS => answers::rows(eval, shared, versus),
-        Some(versus) => places(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area)),
+        Some(versus) => {
+            places(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area))
+        }
         None => 0,
     }
 }

@@ -54,11 +54,13 @@ pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(shared);
     }
-    let question = Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
-        confirm(shared, on.trim().to_owned());
-        Vec::new()
-    });
-    shared.popup = Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+    let question =
+        Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
+            confirm(shared, on.trim().to_owned());
+            Vec::new()
+        });
+    shared.popup =
+        Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
 }
 
@@ -85,17 +87,23 @@ fn confirm(shared: &mut Shared, on: String) {
         }
         None => format!("Duration unknown: the run has no eval on {on}."),
     };
-    let text =
-        format!("{cost}\nContinues after you quit; the run is not changed. Results: {}.", evals_folder(&shared.options.data).display());
-    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| begin(shared, &on))));
+    let text = format!(
+        "{cost}\nContinues after you quit; the run is not changed. Results: {}.",
+        evals_folder(&shared.options.data).display()
+    );
+    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
+        begin(shared, &on)
+    })));
 }
 
 fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let Some(directory) = run.directory.clone() else { return Vec::new() };
     let time = i64::try_from(shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let time =
-        time.map_or_else(|| shared.now_ms.to_string(), |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string());
+    let time = time.map_or_else(
+        || shared.now_ms.to_string(),
+        |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
+    );
     let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
     let (program, here, on) = (shared.options.program.clone(), shared.options.here.clone(), on.to_owned());
     vec![Work::once(
@@ -107,7 +115,10 @@ fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
                 return Err(format!("{} has no checkpoint", directory.id()));
             }
             if history.best_step_by(&kept, directory.file().config.keep_best_by) == Some(0) {
-                return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
+                return Err(format!(
+                    "the best checkpoint of {} is step 0 (the base): nothing to compare",
+                    directory.id()
+                ));
             }
             let best = format!("trained={}@best", directory.path().display());
             let mut process = Process::new(program);
@@ -139,11 +150,14 @@ fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
     )]
 }
 
-/// Start a process that a terminal's end does not reach; what it says goes into the folder. What comes back is set when it has ended.
+/// Start a process that a terminal's end does not reach; what it says goes into the folder. What comes back is set when
+/// it has ended.
 fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
     let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let file = |name: &str| OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed);
+    let file = |name: &str| {
+        OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed)
+    };
     process.stdin(Stdio::null()).stdout(file("out.json")?).stderr(file("log")?).process_group(0);
     let mut child = process.spawn().map_err(failed)?;
     let ended = Arc::new(AtomicBool::new(false));
@@ -173,7 +187,8 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         },
         |eval: &mut Eval, _, found| {
             if let (Some(folder), None) = (found, &eval.started) {
-                eval.started = Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+                eval.started =
+                    Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
             }
             Vec::new()
         },

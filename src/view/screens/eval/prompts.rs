@@ -40,13 +40,21 @@ pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
     eval.cursor.row_at(line as usize, (inside.height - above) as usize, eval.shown.len())
 }
 
-fn row(eval: &Eval, shared: &Shared, versus: &Versus, asked: &Asked, width: usize, under_cursor: bool) -> Line<'static> {
+fn row(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    asked: &Asked,
+    width: usize,
+    under_cursor: bool,
+) -> Line<'static> {
     let theme = &shared.theme;
     let pair = eval.pair(versus);
     let outcome = pair.and_then(|pair| versus.outcome(asked, pair));
     let (mark, role) = mark(outcome);
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
-    let id = if asked.sample == 0 { asked.prompt_id.clone() } else { format!("{}#{}", asked.prompt_id, asked.sample + 1) };
+    let id =
+        if asked.sample == 0 { asked.prompt_id.clone() } else { format!("{}#{}", asked.prompt_id, asked.sample + 1) };
     let mut spans = vec![
         Span::styled(cursor, theme.style(Role::Accent)),
         Span::styled(format!("{mark} "), theme.style(role)),

@@ -34,7 +34,13 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
 }
 
 /// The cell of the matrix at a screen position.
-pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect, place: Position) -> Option<Outcome> {
+pub(super) fn outcome_at(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    area: Rect,
+    place: Position,
+) -> Option<Outcome> {
     let inside = area.inner(Margin::new(1, 1));
     let pair = eval.pair(versus)?;
     let parts = SummaryText { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
@@ -45,7 +51,9 @@ pub(super) fn outcome_at(eval: &Eval, shared: &Shared, versus: &Versus, area: Re
         right += span.width();
         right > place.x as usize
     })?;
-    Outcome::ALL.into_iter().find(|outcome| span.content.ends_with(&format!("{} {}", outcome.name(), pair.count(*outcome))))
+    Outcome::ALL
+        .into_iter()
+        .find(|outcome| span.content.ends_with(&format!("{} {}", outcome.name(), pair.count(*outcome))))
 }
 
 /// How many lines there are to scroll through.
@@ -61,7 +69,10 @@ fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     let (set, task) = (&versus.passes[0].id.set, &versus.passes[0].task);
     let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
     let run = versus.passes[0].id.short_folder();
-    fitted(&format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()), width.saturating_sub(6))
+    fitted(
+        &format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()),
+        width.saturating_sub(6),
+    )
 }
 
 struct SummaryText<'a> {
@@ -73,7 +84,8 @@ struct SummaryText<'a> {
 }
 
 impl SummaryText<'_> {
-    /// What is seen of it, and where: the short one where there is little room, else from the line on to which it was scrolled.
+    /// What is seen of it, and where: the short one where there is little room, else from the line on to which it was
+    /// scrolled.
     fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         // With its frame.
         if inside.height + 2 <= SHORT_ROWS {
@@ -97,7 +109,8 @@ impl SummaryText<'_> {
         }
         // The matrix is as wide as its numbers.
         let matrix = self.matrix().iter().map(Line::width).max().unwrap_or(0) as u16;
-        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
+        let [left, right] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
         let beside = SummaryText { width: left.width as usize, ..*self };
         vec![
             ([beside.rates(), beside.differences(), beside.verdict(), beside.tags()].concat(), left),
@@ -113,7 +126,9 @@ impl SummaryText<'_> {
         // Where the columns do not fit with their intervals, the rates stand alone.
         let room = (self.width.saturating_sub(LABEL) / summaries.len().max(1)).saturating_sub(1);
         let cell_width = CELL.min(room);
-        let shown = |cell: &str| if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() };
+        let shown = |cell: &str| {
+            if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() }
+        };
         let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
         let mut heading = vec![Span::raw(" ".repeat(LABEL))];
         for (place, pass) in self.versus.passes.iter().enumerate() {
@@ -125,12 +140,9 @@ impl SummaryText<'_> {
         let mut lines = vec![Line::from(heading)];
         for (label, cells) in rate_rows(&summaries) {
             let mut spans = vec![Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))];
-            spans.extend(
-                cells
-                    .iter()
-                    .enumerate()
-                    .map(|(place, cell)| Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))),
-            );
+            spans.extend(cells.iter().enumerate().map(|(place, cell)| {
+                Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
+            }));
             let judged = match label {
                 "valid" => Some(&self.pair.valid),
                 "exact match" => self.pair.exact.as_ref(),
@@ -166,7 +178,8 @@ impl SummaryText<'_> {
         let theme = &self.shared.theme;
         let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
-        let which = if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
+        let which =
+            if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
         let told = |judged: &MetricComparison| {
             let role = role_of(judged);
             let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
@@ -174,7 +187,9 @@ impl SummaryText<'_> {
         };
         let mut lines: Vec<Line<'static>> = self.pair.judged().flat_map(told).collect();
         for warning in &self.versus.warnings {
-            lines.extend(wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))));
+            lines.extend(
+                wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))),
+            );
         }
         lines
     }
@@ -193,7 +208,12 @@ impl SummaryText<'_> {
         };
         vec![
             Line::styled(
-                format!("{}{}{}", padded("", label, false), padded("valid after", wide, true), padded("not", wide, true)),
+                format!(
+                    "{}{}{}",
+                    padded("", label, false),
+                    padded("valid after", wide, true),
+                    padded("not", wide, true)
+                ),
                 theme.style(Role::Faint),
             ),
             row("valid before", [Outcome::Both, Outcome::Broken]),
@@ -225,9 +245,11 @@ impl SummaryText<'_> {
     /// How many answers went from one tier to another.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let heading =
-            TIERS.map(|tier| padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true));
-        let mut lines = vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
+        let heading = TIERS.map(|tier| {
+            padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true)
+        });
+        let mut lines =
+            vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
         for (tier, counts) in TIERS.iter().zip(self.pair.tiers) {
             let glyph = format!("{} ", theme.tier_glyph(tier));
             let cells: Vec<Span<'static>> = counts
@@ -235,7 +257,10 @@ impl SummaryText<'_> {
                 .zip(TIERS)
                 .map(|(count, to)| {
                     let role = if *count == 0 { Role::Faint } else { crate::view::theme::Theme::tier_role(to) };
-                    Span::styled(padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true), theme.style(role))
+                    Span::styled(
+                        padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true),
+                        theme.style(role),
+                    )
                 })
                 .collect();
             let from = Span::styled(padded(&glyph, 4, false), theme.style(crate::view::theme::Theme::tier_role(tier)));
@@ -249,8 +274,10 @@ impl SummaryText<'_> {
         let theme = &self.shared.theme;
         let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.passes[place].summary);
         let arrow = theme.glyph("→", "->");
-        let texts: Vec<String> =
-            tag_rows(&pair).into_iter().map(|(tag, n, cells)| format!("{tag} ({n}) {}", cells.join(arrow).replace(' ', ""))).collect();
+        let texts: Vec<String> = tag_rows(&pair)
+            .into_iter()
+            .map(|(tag, n, cells)| format!("{tag} ({n}) {}", cells.join(arrow).replace(' ', "")))
+            .collect();
         if texts.is_empty() {
             return Vec::new();
         }
@@ -295,8 +322,9 @@ impl SummaryText<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        let told =
-            |judged: &MetricComparison| Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)));
+        let told = |judged: &MetricComparison| {
+            Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)))
+        };
         lines.extend(self.pair.judged().map(told));
         lines
     }

@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::form::{self, Row};
 use super::{
-    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, load_context, next_device, publish,
-    read_train, refresh, rows, selected, set, start_run, stepped, value,
+    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, load_context,
+    next_device, publish, read_train, refresh, rows, selected, set, start_run, stepped, value,
 };
 use crate::config::{Kind, Preset};
 use crate::run::DeviceChoice;
@@ -50,10 +50,14 @@ const ACTIONS: &[Action] = &[
     Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_run::start)
         .also(&["train", "launch"])
         .unless(start_run::blocked),
-    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| cycle(launch, shared, 1))
-        .unless(no_choice),
-    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |launch, shared| cycle(launch, shared, -1))
-        .unless(no_choice),
+    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| {
+        cycle(launch, shared, 1)
+    })
+    .unless(no_choice),
+    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |launch, shared| {
+        cycle(launch, shared, -1)
+    })
+    .unless(no_choice),
     Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |launch, shared| {
         match selected(launch) {
             Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
@@ -70,9 +74,11 @@ const ACTIONS: &[Action] = &[
         launch.form = form::Form::default();
         refresh(launch, shared)
     }),
-    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |launch, shared| start_run::forecast(launch, shared, false))
-        .also(&["plan", "estimate"])
-        .unless(start_run::blocked),
+    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |launch, shared| {
+        start_run::forecast(launch, shared, false)
+    })
+    .also(&["plan", "estimate"])
+    .unless(start_run::blocked),
     Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |launch, shared| {
         start_run::forecast(launch, shared, true)
     })
@@ -238,8 +244,11 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
             field.text().trim().clone_into(&mut launch.form.name);
             return Vec::new();
         }
-        // What does not fit the key itself is not taken; what does not go with another key is, since that may be what is set next.
-        (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => return set(launch, shared, key.name, field.text()),
+        // What does not fit the key itself is not taken; what does not go with another key is, since that may be what
+        // is set next.
+        (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => {
+            return set(launch, shared, key.name, field.text());
+        }
         (KeyCode::Enter, _) => {}
         _ => {
             field.key(event);

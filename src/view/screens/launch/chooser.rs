@@ -1,4 +1,5 @@
-//! A list to choose from, over the form: models to start from, or tasks. Letters filter it; a name that is not in it can be typed.
+//! A list to choose from, over the form: models to start from, or tasks. Letters filter it; a name that is not in it
+//! can be typed.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
@@ -38,13 +39,16 @@ pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
                 })
                 .collect()
         }
-        ChooserKind::Task => {
-            context.tasks.iter().map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true }).collect()
-        }
+        ChooserKind::Task => context
+            .tasks
+            .iter()
+            .map(|name| Item { value: name.clone(), shown: name.clone(), about: String::new(), usable: true })
+            .collect(),
     };
     let places: Vec<usize> = (0..all.len()).collect();
-    let ranked =
-        fuzzy::rank(typed, &places, |place| all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about)));
+    let ranked = fuzzy::rank(typed, &places, |place| {
+        all.get(*place).map_or_else(String::new, |item| format!("{} {}", item.shown, item.about))
+    });
     let mut found: Vec<Item> = ranked.into_iter().filter_map(|place| all.get(place).cloned()).collect();
     if !typed.is_empty() && !all.iter().any(|item| item.value == typed) {
         let about = match chooser.kind {
@@ -132,7 +136,8 @@ pub(super) fn draw(launch: &Launch, shared: &Shared, chooser: &Chooser, frame: &
         let mark = if is_here { theme.glyph("▸ ", "> ") } else { "  " };
         let role = if item.usable { Role::Text } else { Role::Faint };
         let shown = super::clip_start(theme, &item.shown, columns.saturating_sub(2));
-        let line = Line::from(vec![Span::styled(mark, theme.style(Role::Accent)), Span::styled(shown, theme.style(role))]);
+        let line =
+            Line::from(vec![Span::styled(mark, theme.style(Role::Accent)), Span::styled(shown, theme.style(role))]);
         lines.push(if is_here { line.style(theme.style(Role::Selected)) } else { line });
         lines.push(Line::styled(format!("    {}", item.about), theme.style(Role::Faint)));
     }

@@ -1,4 +1,5 @@
-//! What a new run finds here: the task's own defaults, and beside them other tasks, models, and the last run of the task.
+//! What a new run finds here: the task's own defaults, and beside them other tasks, models, and the last run of the
+//! task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -43,7 +44,8 @@ pub struct LastRun {
     pub files: Vec<Changed>,
 }
 
-/// A file of the task: its name, the beginning of its digest in the run, and of that now; empty where it was not, or is not.
+/// A file of the task: its name, the beginning of its digest in the run, and of that now; empty where it was not, or is
+/// not.
 pub type Changed = (String, String, String);
 
 /// The model that a base model came from through runs: its part of the task's `[train]` holds too.
@@ -84,7 +86,9 @@ pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start
             ModelPlace::Folder => "folder",
             ModelPlace::Cache => "Hugging Face cache",
         };
-        let short = Path::new(&model.name).strip_prefix(here).map_or_else(|_| model.name.clone(), |path| path.display().to_string());
+        let short = Path::new(&model.name)
+            .strip_prefix(here)
+            .map_or_else(|_| model.name.clone(), |path| path.display().to_string());
         let (what, usable) = described(&model.source);
         Start { name: model.name, shown: short, about: format!("{place}, {what}"), usable }
     });
@@ -103,7 +107,11 @@ fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
     Some(Start {
         name: format!("{}@best", path.display()),
         shown: format!("{}@best", run.id()),
-        about: format!("{named}result of {} from {}{of_task}, {last} steps", file.job, short_name(&file.config.base_model)),
+        about: format!(
+            "{named}result of {} from {}{of_task}, {last} steps",
+            file.job,
+            short_name(&file.config.base_model)
+        ),
         usable: true,
     })
 }
@@ -132,10 +140,15 @@ fn described(source: &ModelSource) -> (String, bool) {
 }
 
 pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
-    let trains = |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
+    let trains =
+        |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
     let run = runs.into_iter().find(trains)?;
-    Some(LastRun { id: run.id().to_owned(), values: values_of(&run.file().config), files: changed(task, &run.file().task_files) })
+    Some(LastRun {
+        id: run.id().to_owned(),
+        values: values_of(&run.file().config),
+        files: changed(task, &run.file().task_files),
+    })
 }
 
 /// Files of the task that a run started now would freeze otherwise than a run did.

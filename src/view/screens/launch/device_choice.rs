@@ -38,7 +38,13 @@ pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     for ordinal in 0.. {
         let Some(gpu) = Gpu::of_ordinal(ordinal) else { break };
         let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
-        found.push(choice(&folder, DeviceChoice::Gpu(ordinal), &device, format!("GPU {ordinal} {}", gpu.name), condition(&gpu)));
+        found.push(choice(
+            &folder,
+            DeviceChoice::Gpu(ordinal),
+            &device,
+            format!("GPU {ordinal} {}", gpu.name),
+            condition(&gpu),
+        ));
     }
     found
 }
@@ -68,12 +74,21 @@ mod tests {
     #[test]
     fn the_queue_is_said_in_a_sentence() {
         let check = |holder: &str, waiting, expected: &str| {
-            let choice =
-                Choice { compute: DeviceChoice::Cpu, title: String::new(), condition: String::new(), holder: holder.to_owned(), waiting };
+            let choice = Choice {
+                compute: DeviceChoice::Cpu,
+                title: String::new(),
+                condition: String::new(),
+                holder: holder.to_owned(),
+                waiting,
+            };
             assert_eq!(choice.queue(), expected);
         };
         check("", 0, "free");
-        check("process 7 of user 0 since 14:03:59", 0, "in use by process 7 of user 0 since 14:03:59; a new run is number 1 in the queue");
+        check(
+            "process 7 of user 0 since 14:03:59",
+            0,
+            "in use by process 7 of user 0 since 14:03:59; a new run is number 1 in the queue",
+        );
         check("process 7", 2, "in use by process 7; a new run is number 3 in the queue");
         check("", 1, "1 queued; a new run is number 2");
     }

@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::form::{self, Row};
 use super::{
-    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, key_help, rows, selected, source, start_run,
-    value,
+    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, key_help, rows, selected,
+    source, start_run, value,
 };
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
@@ -74,7 +74,10 @@ fn draw_forecast(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: 
     let lines = forecast_view::lines(launch, shared, inside.width as usize);
     let top = launch.scroll.at(lines.len()).unwrap_or(0);
     let below = lines.len().saturating_sub(top + inside.height as usize);
-    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inside);
+    frame.render_widget(
+        Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }),
+        inside,
+    );
     if below > 0 && area.width > 24 {
         let more = Line::styled(" more below: tab, j ".to_owned(), theme.style(Role::Faint)).right_aligned();
         let bottom = Rect { y: area.bottom() - 1, height: 1, x: area.x + 1, width: area.width - 2 };
@@ -192,8 +195,16 @@ fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &
     let theme = &shared.theme;
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
     let value = clip_start(theme, value, room);
-    let value = if cycles && is_here { format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { value };
-    Line::from(vec![Span::raw(mark(shared, is_here)), Span::raw(format!("{:<NAME_COLUMNS$}", row.title())), Span::raw(value)])
+    let value = if cycles && is_here {
+        format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">"))
+    } else {
+        value
+    };
+    Line::from(vec![
+        Span::raw(mark(shared, is_here)),
+        Span::raw(format!("{:<NAME_COLUMNS$}", row.title())),
+        Span::raw(value),
+    ])
 }
 
 fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
@@ -214,7 +225,8 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
     let shown = clip_start(theme, &shown, room);
     let unit_room = room.saturating_sub(shown.width() + 1);
-    let unit = if key.unit.width() <= unit_room && !value.is_empty() { format!(" {}", key.unit) } else { String::new() };
+    let unit =
+        if key.unit.width() <= unit_room && !value.is_empty() { format!(" {}", key.unit) } else { String::new() };
     let blanks = room.saturating_sub(shown.width() + unit.width());
     let value_role = match source {
         Source::Set => Role::Marked,
@@ -244,19 +256,23 @@ pub(super) fn is_over_forecast(launch: &Launch, shared: &Shared, column: u16, ro
 
 /// Whether a position is over a row of the form.
 pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u16) -> bool {
-    pane_at(launch, shared, column, row).is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
+    pane_at(launch, shared, column, row)
+        .is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
 }
 
 /// A click: it gives a pane the focus and puts the cursor on the row under it.
 pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row: u16) -> Vec<Command> {
     if launch.chooser.is_some() {
-        let form = areas(launch, shared, shared.body()).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
+        let form =
+            areas(launch, shared, shared.body()).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
         return chooser::clicked(launch, shared, form.map_or(shared.body(), |(_, form)| form), row);
     }
     if launch.edit.is_some() {
         return Vec::new();
     }
-    let Some((pane, area)) = pane_at(launch, shared, column, row).filter(|(pane, _)| *pane != ABOUT) else { return Vec::new() };
+    let Some((pane, area)) = pane_at(launch, shared, column, row).filter(|(pane, _)| *pane != ABOUT) else {
+        return Vec::new();
+    };
     launch.in_forecast = pane == FORECAST;
     if pane != FORM {
         return Vec::new();

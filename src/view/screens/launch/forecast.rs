@@ -1,4 +1,5 @@
-//! The forecast: this program's own `train --plan`, asked beside the view, and whether it still is about the form as it stands.
+//! The forecast: this program's own `train --plan`, asked beside the view, and whether it still is about the form as it
+//! stands.
 
 use serde::Deserialize;
 

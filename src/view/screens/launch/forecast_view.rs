@@ -1,4 +1,5 @@
-//! What a run would take, as lines: failures first, then memory, time, disk, whether it can learn, and what differs from the last run.
+//! What a run would take, as lines: failures first, then memory, time, disk, whether it can learn, and what differs
+//! from the last run.
 
 use ratatui::text::{Line, Span};
 
@@ -105,11 +106,17 @@ impl Text<'_> {
                 Span::raw(format!("{size} ")),
                 Span::styled(bar, self.shared.theme.style(Role::SeriesOne)),
                 Span::raw(format!(" {}", part.name)),
-                Span::styled(if when.is_empty() { String::new() } else { format!(", {when}") }, self.shared.theme.style(Role::Faint)),
+                Span::styled(
+                    if when.is_empty() { String::new() } else { format!(", {when}") },
+                    self.shared.theme.style(Role::Faint),
+                ),
             ]));
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
-            lines.push(self.faint(&format!("{:>9} peak with recompute_activations = always", bytes(memory.peak_recomputed_bytes))));
+            lines.push(self.faint(&format!(
+                "{:>9} peak with recompute_activations = always",
+                bytes(memory.peak_recomputed_bytes)
+            )));
         }
     }
 
@@ -119,7 +126,9 @@ impl Text<'_> {
         let in_all = |step: f64, total: f64| format!("{} per step, {} total", duration(step), duration(total));
         lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
         if time.is_upper_bound {
-            lines.push(self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))));
+            lines.push(
+                self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))),
+            );
             lines.push(self.faint("assumes max_completion_tokens: some sampled completions were truncated"));
         }
         let step = time.seconds_per_step.max(1e-12);
@@ -134,7 +143,8 @@ impl Text<'_> {
                 Span::raw(format!(" {name}, {}", percent_short(seconds / step))),
             ]));
         }
-        let evals = format!("{:>9} {} evals, and the test set before and after", duration(time.eval_seconds), time.evals);
+        let evals =
+            format!("{:>9} {} evals, and the test set before and after", duration(time.eval_seconds), time.evals);
         lines.push(self.faint(&evals));
     }
 
@@ -172,16 +182,23 @@ impl Text<'_> {
             percent_short(signal.all_min),
             percent_short(signal.all_equal)
         )));
-        for (tier, share) in [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)] {
+        for (tier, share) in
+            [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)]
+        {
             let theme = &self.shared.theme;
             lines.push(Line::from(vec![
                 Span::styled(self.bar(share, 10), theme.style(crate::view::theme::Theme::tier_role(tier))),
                 Span::raw(format!(" {:>5} {tier}", percent_short(share))),
             ]));
         }
-        let failures: Vec<String> = signal.failures.iter().map(|(class, share)| format!("{class} {}", percent_short(*share))).collect();
+        let failures: Vec<String> =
+            signal.failures.iter().map(|(class, share)| format!("{class} {}", percent_short(*share))).collect();
         if !failures.is_empty() {
-            lines.push(self.faint(&format!("failures: {}; {} truncated", failures.join(", "), percent_short(signal.truncated))));
+            lines.push(self.faint(&format!(
+                "failures: {}; {} truncated",
+                failures.join(", "),
+                percent_short(signal.truncated)
+            )));
         }
         lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
     }
@@ -199,7 +216,8 @@ impl Text<'_> {
         lines.push(self.title(&format!("diff to last run, {}", last.id)));
         let keys = KEYS.iter().filter_map(|key| {
             let (now, then) = (value(self.launch, key), last_value(self.launch, key).unwrap_or_default());
-            let shown = |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
+            let shown =
+                |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
             (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
         });
         let digest = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
@@ -217,7 +235,11 @@ impl Text<'_> {
             ]));
         }
         if self.shared.draft.is_changed() {
-            lines.push(self.marked("the schema in the editor is not saved: the run uses the saved file", Role::Warning, ("▲ ", "! ")));
+            lines.push(self.marked(
+                "the schema in the editor is not saved: the run uses the saved file",
+                Role::Warning,
+                ("▲ ", "! "),
+            ));
         }
     }
 
@@ -250,6 +272,9 @@ impl Text<'_> {
     }
 
     fn keyed(&self, key: &str, text: &str) -> Line<'static> {
-        Line::from(vec![Span::styled(format!("{key}  "), self.shared.theme.style(Role::Key)), Span::raw(text.to_owned())])
+        Line::from(vec![
+            Span::styled(format!("{key}  "), self.shared.theme.style(Role::Key)),
+            Span::raw(text.to_owned()),
+        ])
     }
 }

@@ -1,4 +1,5 @@
-//! What the row under the cursor means: meaning, range, default, presets, where its value comes from, what the last run had.
+//! What the row under the cursor means: meaning, range, default, presets, where its value comes from, what the last run
+//! had.
 
 use ratatui::text::{Line, Span};
 
@@ -37,7 +38,9 @@ fn about_start(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>)
     } else if let Some(why) = start_run::blocked(launch, shared).filter(|_| launch.problem.is_none()) {
         lines.push(faint(shared, &why));
     } else {
-        lines.push(Line::from("Enter starts the run in the background; it continues after you quit or disconnect. Live opens."));
+        lines.push(Line::from(
+            "Enter starts the run in the background; it continues after you quit or disconnect. Live opens.",
+        ));
     }
     lines.push(Line::default());
     lines.push(faint(shared, "command:"));
@@ -114,13 +117,15 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
         }
     }
     lines.push(Line::from(key.meaning));
-    let label =
-        |name: &str, text: String| Line::from(vec![Span::styled(format!("{name:<9}"), shared.theme.style(Role::Faint)), Span::raw(text)]);
+    let label = |name: &str, text: String| {
+        Line::from(vec![Span::styled(format!("{name:<9}"), shared.theme.style(Role::Faint)), Span::raw(text)])
+    };
     let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
     lines.push(label("range", format!("{}{unit}", key.kind)));
     let rule = key.derived.as_ref().map_or_else(String::new, |derived| format!(" ({})", derived.rule));
     lines.push(label("default", format!("{}{rule}", shown(key.default))));
-    let presets: Vec<String> = Preset::ALL.iter().filter_map(|preset| Some(format!("{preset} {}", shown(key.preset(*preset)?)))).collect();
+    let presets: Vec<String> =
+        Preset::ALL.iter().filter_map(|preset| Some(format!("{preset} {}", shown(key.preset(*preset)?)))).collect();
     if !presets.is_empty() {
         lines.push(label("presets", presets.join(", ")));
     }

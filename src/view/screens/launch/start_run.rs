@@ -35,19 +35,26 @@ fn launching(launch: &Launch) -> impl Iterator<Item = String> {
     std::iter::once("--detach".to_owned()).chain(name)
 }
 
-/// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in the same place.
+/// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in
+/// the same place.
 pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
     let Some(open) = &shared.task else { return String::new() };
     let options = &shared.options;
-    let there =
-        if options.shell == options.here { String::new() } else { format!("cd {} && ", quoted(&options.here.display().to_string())) };
-    let words = arguments(launch, shared, open.typed.clone(), shared.options.run_folders.is_given()).into_iter().chain(launching(launch));
+    let there = if options.shell == options.here {
+        String::new()
+    } else {
+        format!("cd {} && ", quoted(&options.here.display().to_string()))
+    };
+    let words = arguments(launch, shared, open.typed.clone(), shared.options.run_folders.is_given())
+        .into_iter()
+        .chain(launching(launch));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
     format!("{there}grpo-tui {}", words.join(" "))
 }
 
 fn quoted(word: &str) -> String {
-    let is_plain = !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
+    let is_plain =
+        !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
@@ -145,7 +152,10 @@ fn begun(launch: &mut Launch, shared: &mut Shared, run: Begun) -> Vec<Command> {
 pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
     let Some(resolved) = &launch.resolved else { return String::new() };
     let config = &resolved.config;
-    let rows = shared.task.as_ref().and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
+    let rows = shared
+        .task
+        .as_ref()
+        .and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
     let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
     let device = match launch.form.compute {
         DeviceChoice::Any => String::new(),
@@ -162,7 +172,8 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     let Some(call) = call(launch, shared, samples) else { return Vec::new() };
     let cancel = CancelToken::default();
     launch.failure = None;
-    launch.forecast_job = Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
+    launch.forecast_job =
+        Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
     let of = launch.form.clone();
     vec![Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();

@@ -38,78 +38,167 @@ const fn within(pane: &'static str) -> Scope {
 }
 
 type Perform = fn(&mut Live, &mut Shared) -> Vec<Command>;
-const fn quiet(id: &'static str, title: &'static str, keys: &'static [&'static str], scope: Scope, perform: Perform) -> Action {
+const fn quiet(
+    id: &'static str,
+    title: &'static str,
+    keys: &'static [&'static str],
+    scope: Scope,
+    perform: Perform,
+) -> Action {
     Action::new(id, title, "", keys, scope, perform)
 }
 
 const ACTIONS: &[Action] = &[
     // The chart.
-    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| navigation::sideways(live, shared, -1)),
-    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |live, shared| navigation::sideways(live, shared, 1)),
-    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |live, shared| navigation::sideways(live, shared, -10)),
-    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| navigation::sideways(live, shared, 10)),
-    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| navigation::zoom(live, shared, true)),
-    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| navigation::zoom(live, shared, false)),
+    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, -1)
+    }),
+    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, 1)
+    }),
+    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, -10)
+    }),
+    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, 10)
+    }),
+    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| {
+        navigation::zoom(live, shared, true)
+    }),
+    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| {
+        navigation::zoom(live, shared, false)
+    }),
     quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |live, _| {
         live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |live, _| turn_large(live, 1)),
+    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |live, _| {
+        turn_large(live, 1)
+    }),
     quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |live, _| turn_large(live, -1)),
     // The runs over it.
-    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| overlay::go(live, shared, 1)),
-    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| overlay::go(live, shared, -1)),
-    Action::new("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
+    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| {
+        overlay::go(live, shared, 1)
+    }),
+    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| {
+        overlay::go(live, shared, -1)
+    }),
+    Action::new(
+        "live.overlay.toggle",
+        "Toggle overlay",
+        "overlay",
+        &["space", "enter"],
+        within(OVERLAY),
+        overlay::toggle,
+    ),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     // The groups.
-    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, 1)),
-    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, -1)),
-    quiet("live.group.first", "First group", &["g"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, isize::MIN)),
-    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |live, shared| navigation::by_groups(live, shared, isize::MAX)),
-    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| navigation::by_members(live, shared, 1)),
+    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, 1)
+    }),
+    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, -1)
+    }),
+    quiet("live.group.first", "First group", &["g"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, isize::MIN)
+    }),
+    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, isize::MAX)
+    }),
+    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| {
+        navigation::by_members(live, shared, 1)
+    }),
     quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |live, shared| {
         navigation::by_members(live, shared, -1)
     }),
-    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
+    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| {
+        focus(live, COMPLETION)
+    }),
     // The completion.
-    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, 1)),
-    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, -1)),
-    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, 10)),
-    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |live, shared| navigation::scroll_text(live, shared, -10)),
-    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| navigation::by_members(live, shared, 1)),
+    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, 1)
+    }),
+    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, -1)
+    }),
+    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, 10)
+    }),
+    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, -10)
+    }),
+    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| {
+        navigation::by_members(live, shared, 1)
+    }),
     quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |live, shared| {
         navigation::by_members(live, shared, -1)
     }),
-    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
-    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| focus(live, GROUPS)),
-    quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |live, _| focus(live, COMPLETION)),
-    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| navigation::by_groups(live, shared, 1)),
-    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| navigation::by_groups(live, shared, -1)),
+    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| {
+        focus(live, PROMPT)
+    }),
+    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| {
+        focus(live, GROUPS)
+    }),
+    quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |live, _| {
+        focus(live, COMPLETION)
+    }),
+    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| {
+        navigation::by_groups(live, shared, 1)
+    }),
+    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| {
+        navigation::by_groups(live, shared, -1)
+    }),
     quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
     quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
     // The small charts.
-    Action::new("live.small.next", "Next small charts", "charts", &["l", "right", "j", "down"], within(METRICS), |live, _| {
-        turn_small(live, 1)
+    Action::new(
+        "live.small.next",
+        "Next small charts",
+        "charts",
+        &["l", "right", "j", "down"],
+        within(METRICS),
+        |live, _| turn_small(live, 1),
+    ),
+    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |live, _| {
+        turn_small(live, -1)
     }),
-    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |live, _| turn_small(live, -1)),
     quiet("live.small.enlarge", "Enlarge chart", &["enter"], within(METRICS), |live, _| {
         live.view.large = live.view.small;
         focus(live, CHART)
     }),
     // The log.
-    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| navigation::scroll_log(live, shared, 1)),
-    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| navigation::scroll_log(live, shared, -1)),
-    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| navigation::scroll_log(live, shared, 10)),
-    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| navigation::scroll_log(live, shared, -10)),
-    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| navigation::scroll_log(live, shared, isize::MAX)),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| {
+        navigation::scroll_log(live, shared, 1)
+    }),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| {
+        navigation::scroll_log(live, shared, -1)
+    }),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| {
+        navigation::scroll_log(live, shared, 10)
+    }),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| {
+        navigation::scroll_log(live, shared, -10)
+    }),
+    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
+        navigation::scroll_log(live, shared, isize::MAX)
+    }),
     // Steps.
-    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| navigation::by_steps(live, shared, -1))
+    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
+        navigation::by_steps(live, shared, -1)
+    })
+    .unless(no_run),
+    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1))
         .unless(no_run),
-    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1)).unless(no_run),
-    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10)).unless(no_run),
-    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10)).unless(no_run),
-    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1))).unless(no_run),
-    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| navigation::to_step(live, shared, None)).unless(no_run),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10))
+        .unless(no_run),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10))
+        .unless(no_run),
+    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1)))
+        .unless(no_run),
+    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| {
+        navigation::to_step(live, shared, None)
+    })
+    .unless(no_run),
     // How curves are drawn.
     Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
         live.view.cursor = !live.view.cursor;
@@ -165,7 +254,8 @@ pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
 }
 
 fn no_text(live: &Live, shared: &Shared) -> Option<String> {
-    no_run(live, shared).or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
+    no_run(live, shared)
+        .or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
 }
 
 impl Controls for Live {
@@ -188,7 +278,9 @@ impl Controls for Live {
 }
 
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else { return Vec::new() };
+    let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else {
+        return Vec::new();
+    };
     shared.say("completion copied");
     vec![Command::Copy(text)]
 }
@@ -199,7 +291,9 @@ fn assignments(text: &str) -> Result<Verb, String> {
 }
 
 fn set(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let now = shared.current_run().and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
+    let now = shared
+        .current_run()
+        .and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
     let question = Ask::new("Set", label, &text, |live: &mut Live, shared, text| match assignments(&text) {

@@ -1,4 +1,5 @@
-//! The selected completion: its text with the faults underlined, why it stopped, its reward, and its advantage with the numbers put in.
+//! The selected completion: its text with the faults underlined, why it stopped, its reward, and its advantage with the
+//! numbers put in.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -16,7 +17,8 @@ use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 use crate::view::widgets::text_width::one_line;
 
-/// The group and the completion that are selected, with the number of the completion; `None` while the texts are read, or where there are none.
+/// The group and the completion that are selected, with the number of the completion; `None` while the texts are read,
+/// or where there are none.
 pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampled, &'a Completion, usize)> {
     let run = shared.current_run()?;
     let groups = live.rollouts.of(live.at(run))?.as_ref().ok()?;
@@ -30,7 +32,9 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let step = live.at(run);
     let found = selected(live, shared);
     let title = match found {
-        Some((group, _, member)) => format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len()),
+        Some((group, _, member)) => {
+            format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len())
+        }
         None => "completion".to_owned(),
     };
     let inside = framed(theme, &title, focused, frame, area);
@@ -39,7 +43,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
     let top = live.completion_top.min(lines.len().saturating_sub(1));
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)), inside);
+    frame.render_widget(
+        Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)),
+        inside,
+    );
 }
 
 fn nothing(live: &Live, step: u64) -> String {
@@ -51,7 +58,13 @@ fn nothing(live: &Live, step: u64) -> String {
     }
 }
 
-fn lines(live: &Live, shared: &Shared, run: &FollowedRun, completion: &Completion, member: usize) -> Vec<Line<'static>> {
+fn lines(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    completion: &Completion,
+    member: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
     let rows = group_rows::of_step(live, shared, live.at(run));
@@ -66,14 +79,24 @@ fn lines(live: &Live, shared: &Shared, run: &FollowedRun, completion: &Completio
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(theme, &completion.text, &faults));
     for reason in errors {
-        let place = if reason.instance_path.is_empty() { String::new() } else { format!("{}: ", one_line(&reason.instance_path)) };
+        let place = if reason.instance_path.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", one_line(&reason.instance_path))
+        };
         let message = one_line(&reason.message);
-        let text = format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
+        let text =
+            format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }
     if let Some(score) = &completion.score {
         lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
-        let wrong = score.fields.iter().flat_map(|fields| fields.iter()).filter(|(_, equal)| !**equal).map(|(name, _)| one_line(name));
+        let wrong = score
+            .fields
+            .iter()
+            .flat_map(|fields| fields.iter())
+            .filter(|(_, equal)| !**equal)
+            .map(|(name, _)| one_line(name));
         let wrong: Vec<String> = wrong.collect();
         if !wrong.is_empty() {
             lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));

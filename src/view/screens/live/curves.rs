@@ -30,7 +30,12 @@ pub(super) struct Subject {
     pub(super) note: &'static str,
 }
 
-const fn subject(title: &'static str, metrics: &'static [(&'static str, &'static str)], share: bool, note: &'static str) -> Subject {
+const fn subject(
+    title: &'static str,
+    metrics: &'static [(&'static str, &'static str)],
+    share: bool,
+    note: &'static str,
+) -> Subject {
     Subject { title, metrics, share, note }
 }
 
@@ -41,21 +46,43 @@ pub(super) const SUBJECTS: [Subject; 11] = [
     subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
     subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
     subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
-    subject("completion length", &[("mean", "completions/mean_length"), ("longest", "completions/max_length")], false, "tokens"),
-    subject("sampler/trainer logprob difference", &[("mean", "sampling/sampling_logp_difference/mean")], false, "keep near 0"),
+    subject(
+        "completion length",
+        &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
+        false,
+        "tokens",
+    ),
+    subject(
+        "sampler/trainer logprob difference",
+        &[("mean", "sampling/sampling_logp_difference/mean")],
+        false,
+        "keep near 0",
+    ),
     subject(
         "informative groups",
         &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
         true,
         "zero-variance groups give no gradient",
     ),
-    subject("truncated completions", &[("truncated", "completions/clipped_ratio")], true, "share at max_completion_tokens"),
+    subject(
+        "truncated completions",
+        &[("truncated", "completions/clipped_ratio")],
+        true,
+        "share at max_completion_tokens",
+    ),
     subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
     subject("step time", &[("s/step", "step_time")], false, ""),
 ];
 
 const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
-pub(super) fn draw_large(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw_large(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    focused: bool,
+) {
     let view = &live.view;
     let subject = &SUBJECTS[view.large % SUBJECTS.len()];
     let log = if view.log { ", log scale" } else { "" };
@@ -66,7 +93,11 @@ pub(super) fn draw_large(live: &Live, shared: &Shared, run: &FollowedRun, frame:
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
     if above > 0 {
-        lines.push(if chart.cursor.is_some() { readout(shared, run, &chart, columns) } else { chart.legend(&shared.theme, columns) });
+        lines.push(if chart.cursor.is_some() {
+            readout(shared, run, &chart, columns)
+        } else {
+            chart.legend(&shared.theme, columns)
+        });
     }
     lines.extend(chart.lines(&shared.theme, columns, high));
     if above + high < rows {
@@ -79,7 +110,11 @@ pub(super) fn draw_large(live: &Live, shared: &Shared, run: &FollowedRun, frame:
 fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
     let is_kl = subject.metrics.iter().any(|(_, name)| *name == "kl");
     let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
-    if is_kl && !run.history.metrics.contains_key("kl") && is_off() { "not measured (kl_beta = 0)" } else { subject.note }
+    if is_kl && !run.history.metrics.contains_key("kl") && is_off() {
+        "not measured (kl_beta = 0)"
+    } else {
+        subject.note
+    }
 }
 
 /// Rows of the legend above the large chart, and of the chart itself; what is left below is for the subject's note.
@@ -147,7 +182,8 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     }
 }
 
-/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left out, the least telling first.
+/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left
+/// out, the least telling first.
 fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
     let step = chart.cursor.unwrap_or_default();
@@ -158,7 +194,12 @@ fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize
     for (index, curve) in curves.clone().skip(chart.under).chain(curves.take(chart.under)) {
         let (raw, smoothed) = curve.at(step);
         let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
-        let spread = run.history.metrics.get("reward_std").and_then(|series| series.at(step)).filter(|_| full && curve.label == "reward");
+        let spread = run
+            .history
+            .metrics
+            .get("reward_std")
+            .and_then(|series| series.at(step))
+            .filter(|_| full && curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
         let sign = Span::styled(format!("{} ", chart.sign(theme, index)), theme.style(curve.role));
         parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, said(raw)))]);
@@ -185,7 +226,9 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
     let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
     let checkpoints = history.checkpoints.keys().map(|step| (*step, "c"));
-    let of = |notes: bool| history.controls.iter().filter(move |control| (control.verb == "annotate") == notes).map(|control| control.step);
+    let of = |notes: bool| {
+        history.controls.iter().filter(move |control| (control.verb == "annotate") == notes).map(|control| control.step)
+    };
     evals.chain(checkpoints).chain(of(false).map(|step| (step, "s"))).chain(of(true).map(|step| (step, "n"))).collect()
 }
 
@@ -193,14 +236,24 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
 fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     let history = &run.history;
     let checkpoint = history.checkpoints.contains_key(&step).then(|| "checkpoint".to_owned());
-    let requests =
-        history.controls.iter().filter(|control| control.step == step).map(|control| text_width::one_line(&control_text(control)));
+    let requests = history
+        .controls
+        .iter()
+        .filter(|control| control.step == step)
+        .map(|control| text_width::one_line(&control_text(control)));
     let found: Vec<String> = checkpoint.into_iter().chain(requests).collect();
     (!found.is_empty()).then(|| found.join(", "))
 }
 
 /// Draws as many small charts beside each other as fit, beginning with the carousel's.
-pub(super) fn draw_small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn draw_small(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    focused: bool,
+) {
     let count = (area.width / 34).clamp(1, 4);
     let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
     for (index, place) in places.iter().enumerate() {
@@ -209,13 +262,26 @@ pub(super) fn draw_small(live: &Live, shared: &Shared, run: &FollowedRun, frame:
     }
 }
 
-fn small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, number: usize, focused: bool) {
+fn small(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    number: usize,
+    focused: bool,
+) {
     let subject = &SUBJECTS[number];
-    let inside = framed(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused, frame, area);
+    let inside =
+        framed(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
-    let mut lines = vec![if chart.cursor.is_some() { readout(shared, run, &chart, columns) } else { chart.legend(&shared.theme, columns) }];
+    let mut lines = vec![if chart.cursor.is_some() {
+        readout(shared, run, &chart, columns)
+    } else {
+        chart.legend(&shared.theme, columns)
+    }];
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
     lines.extend(chart.lines(&shared.theme, columns, rows.saturating_sub(1 + with_note)));
     lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, shared.theme.style(Role::Faint))));
@@ -224,7 +290,8 @@ fn small(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>,
 
 /// One line: the reward as a sparkline, for narrow terminals.
 pub(super) fn one_line(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Line<'static> {
-    let values = |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
+    let values =
+        |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
     let said = |values: &[f64]| or_na(values.last(), |value| amount(*value));
     let valid = values("tiers/valid");

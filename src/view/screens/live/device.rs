@@ -34,11 +34,14 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 fn phases(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let step = live.at(run);
-    let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
+    let value =
+        |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
     let parts: Vec<(&str, Role, f64)> =
         PHASES.iter().filter_map(|(name, role)| Some((*name, *role, value(&format!("time/{name}"))?))).collect();
     let known: f64 = parts.iter().map(|(.., seconds)| seconds).sum();
-    let Some(whole) = value("step_time").or_else(|| value("seconds")).map(|whole| whole.max(known)).filter(|whole| *whole > 0.0) else {
+    let Some(whole) =
+        value("step_time").or_else(|| value("seconds")).map(|whole| whole.max(known)).filter(|whole| *whole > 0.0)
+    else {
         return vec![Line::styled("no step times yet", theme.style(Role::Faint))];
     };
     let mut bar = Vec::new();
@@ -59,7 +62,9 @@ fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'stati
     let Some(now) = &run.history.device else {
         let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());
         let text = match name {
-            Some(name) if name.starts_with("cpu") => format!("{name}: memory, power and temperature are measured on GPUs only"),
+            Some(name) if name.starts_with("cpu") => {
+                format!("{name}: memory, power and temperature are measured on GPUs only")
+            }
             Some(name) => format!("{name}: no readings yet"),
             None => "device unknown".to_owned(),
         };

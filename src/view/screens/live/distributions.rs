@@ -20,7 +20,8 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let theme = &shared.theme;
     let inside = framed(theme, "tiers, failures, advantages", focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let advantages = if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
+    let advantages =
+        if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
     let room = rows.saturating_sub(advantages.len());
     let failing = of_failures(live, shared, run, columns, room.saturating_sub(3) / 2);
     let mut lines = of_tiers(live, shared, run, columns, room.saturating_sub(failing.len()));
@@ -41,13 +42,18 @@ fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, row
     let head = {
         let parts = falling().flat_map(|tier| {
             let share = or_na(series(tier).and_then(|series| series.at(at)), percent_short);
-            let sign = Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name())));
+            let sign =
+                Span::styled(format!("{} ", theme.tier_glyph(tier.name())), theme.style(Theme::tier_role(tier.name())));
             [sign, Span::raw(format!("{} {} ", tier.name(), share))]
         });
         Line::from(parts.collect::<Vec<_>>())
     };
     let bands: Vec<Band<'_>> = falling()
-        .map(|tier| Band { series: series(tier), sign: theme.tier_glyph(tier.name()), role: Theme::tier_role(tier.name()) })
+        .map(|tier| Band {
+            series: series(tier),
+            sign: theme.tier_glyph(tier.name()),
+            role: Theme::tier_role(tier.name()),
+        })
         .collect();
     let (first, last) = live.view.steps(live.last(run));
     let mut lines = vec![head];
@@ -60,8 +66,10 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
     let theme = &shared.theme;
     let (_, last) = live.view.steps(live.last(run));
     let shares = failures::shares(live, run, last, 60);
-    let mut sums: Vec<(&str, &Vec<f64>, f64)> =
-        shares.iter().map(|(name, values)| (*name, values, values.iter().filter(|value| value.is_finite()).sum())).collect();
+    let mut sums: Vec<(&str, &Vec<f64>, f64)> = shares
+        .iter()
+        .map(|(name, values)| (*name, values, values.iter().filter(|value| value.is_finite()).sum()))
+        .collect();
     sums.retain(|(_, _, sum)| *sum > 0.0);
     sums.sort_by(|a, b| b.2.total_cmp(&a.2));
     if sums.is_empty() {
@@ -81,20 +89,25 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
 fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let step = live.at(run);
-    let all: Vec<f64> =
-        group_rows::of_step(live, shared, step).iter().flat_map(|row| row.advantages.clone()).filter(|value| value.is_finite()).collect();
+    let all: Vec<f64> = group_rows::of_step(live, shared, step)
+        .iter()
+        .flat_map(|row| row.advantages.clone())
+        .filter(|value| value.is_finite())
+        .collect();
     let widest = all.iter().fold(0.0, |widest: f64, value| widest.max(value.abs()));
     if all.is_empty() || widest == 0.0 {
         let text = if all.is_empty() { "" } else { "advantages: all 0 (zero-variance groups only)" };
         return vec![Line::styled(text, theme.style(Role::Faint))];
     }
-    let (low, high) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+    let (low, high) =
+        (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
     let said = format!(" {low:+.2} to {high:+.2}");
     let bins = columns.saturating_sub(12 + said.len()).clamp(3, 31) | 1;
     let bars = bars(theme, &counts(all, (-widest, widest), bins), rows);
     let count = bars.len();
     let line = |(index, bar): (usize, String)| {
-        let (before, after) = if index + 1 == count { ("advantages ", said.clone()) } else { ("           ", String::new()) };
+        let (before, after) =
+            if index + 1 == count { ("advantages ", said.clone()) } else { ("           ", String::new()) };
         Line::from(vec![Span::raw(before), Span::styled(bar, theme.style(Role::SeriesOne)), Span::raw(after)])
     };
     bars.into_iter().enumerate().map(line).collect()

@@ -34,7 +34,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
         let lines = text_summary::lines(live, shared, run, area.width as usize);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), layout.numbers);
     }
-    frame.render_widget(Paragraph::new(curves::one_line(live, shared, run, layout.reward.width as usize)), layout.reward);
+    frame.render_widget(
+        Paragraph::new(curves::one_line(live, shared, run, layout.reward.width as usize)),
+        layout.reward,
+    );
     for (area, slot) in &layout.slots {
         one_of(live, shared, run, frame, *area, shown_in(live, slot));
     }
@@ -43,7 +46,13 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
 }
 
 /// The pane at a screen position, with the area of its frame.
-pub(super) fn pane_at(live: &Live, shared: &Shared, run: &FollowedRun, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+pub(super) fn pane_at(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    column: u16,
+    row: u16,
+) -> Option<(&'static str, Rect)> {
     let slots = Places::of(live, shared, run, shared.body()).slots;
     let found = slots.into_iter().find(|(area, _)| area.contains((column, row).into()));
     found.map(|(area, slot)| (shown_in(live, &slot), area))
@@ -112,8 +121,13 @@ impl Places {
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
-        let rows =
-            [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(charts), Constraint::Length(events)];
+        let rows = [
+            Constraint::Length(2),
+            Constraint::Length(upper),
+            Constraint::Fill(1),
+            Constraint::Length(charts),
+            Constraint::Length(events),
+        ];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
         let mut slots = vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS])];
@@ -153,7 +167,12 @@ impl Places {
         let [top, first, second, alert] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);
         let rest = vec![COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
-        Self { top, alert, slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)], ..Self::default() }
+        Self {
+            top,
+            alert,
+            slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)],
+            ..Self::default()
+        }
     }
 
     fn one_column(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {

@@ -1,4 +1,5 @@
-//! Kinds of failure over steps: from the log where it tells them, else counted from the scores in the rollouts, beside the view.
+//! Kinds of failure over steps: from the log where it tells them, else counted from the scores in the rollouts, beside
+//! the view.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +44,8 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     if !run.loaded || live.failures.asked == last || is_told(run) {
         return Vec::new();
     }
-    let failed = run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
+    let failed =
+        run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
     if !failed {
         return Vec::new();
     }

@@ -27,7 +27,9 @@ impl Row {
         let why = match self.signal {
             GroupSignal::Mixed => return None,
             GroupSignal::AllMax => "all max".to_owned(),
-            GroupSignal::AllMin | GroupSignal::AllEqual if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) => {
+            GroupSignal::AllMin | GroupSignal::AllEqual
+                if !first.is_empty() && self.tiers.iter().all(|tier| tier == first) =>
+            {
                 format!("all {first}")
             }
             GroupSignal::AllMin => "all min".to_owned(),

@@ -1,4 +1,5 @@
-//! The groups of a step: prompts down, completions across as marks of their tiers, mean and std, and which groups have zero variance.
+//! The groups of a step: prompts down, completions across as marks of their tiers, mean and std, and which groups have
+//! zero variance.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -39,7 +40,9 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     if head > 0 {
         lines.push(plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len()))));
     }
-    lines.extend(live.group.seen(room, rows.len()).map(|(index, here)| plan.row(theme, &rows[index], here, live.member.index)));
+    lines.extend(
+        live.group.seen(room, rows.len()).map(|(index, here)| plan.row(theme, &rows[index], here, live.member.index)),
+    );
     let all_equal = rows.iter().all(|row| row.zero_variance_reason().is_some());
     let role = if all_equal { Role::Warning } else { Role::Faint };
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
@@ -58,7 +61,8 @@ pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> O
 fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
     let (equal, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
-    let replaced = if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
+    let replaced =
+        if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
     let footer = if height >= 4 { wrapped(&(zero_variance_text(equal, all) + &replaced), columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
@@ -68,7 +72,10 @@ fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
-        (0, _) => format!("Step 1 is not finished{}.", if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }),
+        (0, _) => format!(
+            "Step 1 is not finished{}.",
+            if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }
+        ),
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {
             format!("No groups of step {step}: not a GRPO run, or deleted (keep_rollouts).")
@@ -113,10 +120,16 @@ impl Plan {
         let mut marks = " ".repeat(self.members * self.each);
         if let Some(member) = member.filter(|member| *member < self.members) {
             let at = member * self.each;
-            marks = format!("{}{}{}", " ".repeat(at), theme.glyph("▾", "v"), " ".repeat((self.members * self.each).saturating_sub(at + 1)));
+            marks = format!(
+                "{}{}{}",
+                " ".repeat(at),
+                theme.glyph("▾", "v"),
+                " ".repeat((self.members * self.each).saturating_sub(at + 1))
+            );
         }
         let numbers = if self.numbers { "  mean   std" } else { "" };
-        let mut line = Line::styled(format!("  {:<prompt$} ", "prompt", prompt = self.prompt), theme.style(Role::Faint));
+        let mut line =
+            Line::styled(format!("  {:<prompt$} ", "prompt", prompt = self.prompt), theme.style(Role::Faint));
         line.spans.push(Span::styled(marks, theme.style(Role::Accent)));
         line.spans.push(Span::styled(numbers, theme.style(Role::Faint)));
         line
@@ -125,7 +138,10 @@ impl Plan {
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
         let prompt: String = one_line(&row.prompt_id).chars().take(self.prompt).collect();
         let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
-        let mut spans = vec![Span::styled(mark, theme.style(Role::Accent)), Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
+        let mut spans = vec![
+            Span::styled(mark, theme.style(Role::Accent)),
+            Span::raw(format!("{prompt:<width$} ", width = self.prompt)),
+        ];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
         spans.extend(tiers(theme, &row.tiers, self.each, self.members, selected.then_some(chosen)));
         let short = self.members.saturating_sub(row.tiers.len()) * self.each;
@@ -138,8 +154,12 @@ impl Plan {
         if let Some(why) = row.zero_variance_reason() {
             let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
-            let text =
-                [format!(" {sign} {why}: zero variance"), format!(" {sign} zero variance"), format!(" {sign} {why}"), format!(" {sign}")];
+            let text = [
+                format!(" {sign} {why}: zero variance"),
+                format!(" {sign} zero variance"),
+                format!(" {sign} {why}"),
+                format!(" {sign}"),
+            ];
             let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Warning)));
         }
@@ -148,7 +168,13 @@ impl Plan {
 }
 
 /// Completions as marks of their tiers; a chosen one is reversed.
-pub(super) fn tiers(theme: &Theme, tiers: &[String], each: usize, most: usize, chosen: Option<usize>) -> Vec<Span<'static>> {
+pub(super) fn tiers(
+    theme: &Theme,
+    tiers: &[String],
+    each: usize,
+    most: usize,
+    chosen: Option<usize>,
+) -> Vec<Span<'static>> {
     let blank = if each > 1 { " " } else { "" };
     let mut spans = Vec::new();
     for (index, tier) in tiers.iter().take(most).enumerate() {

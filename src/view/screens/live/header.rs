@@ -21,8 +21,8 @@ pub(super) fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<L
     vec![fitted(state(shared, run, columns), columns), fitted(progress(shared, run, columns), columns)]
 }
 
-/// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model and device. The parts
-/// that matter most stand first; an error is cut rather than left out, however long its path.
+/// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model
+/// and device. The parts that matter most stand first; an error is cut rather than left out, however long its path.
 fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let status = run.status();
@@ -39,17 +39,25 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
     }
     if let Some(silent) = silent_seconds(shared, run) {
-        spans.push(Span::styled(format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)), theme.style(Role::Warning)));
+        spans.push(Span::styled(
+            format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)),
+            theme.style(Role::Warning),
+        ));
     }
     match run.history.standing_alerts().count() {
         0 => {}
         1 => spans.push(Span::styled(format!("  {} 1 alert", theme.glyph("▲", "!")), theme.style(Role::Warning))),
-        count => spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning))),
+        count => {
+            spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning)))
+        }
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
         let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };
         spans.push(Span::styled(format!("  {}", one_line(&name)), theme.style(Role::Title)));
-        spans.push(Span::styled(format!("  {} on {}", file.task, one_line(&file.config.base_model)), theme.style(Role::Text)));
+        spans.push(Span::styled(
+            format!("  {} on {}", file.task, one_line(&file.config.base_model)),
+            theme.style(Role::Text),
+        ));
     }
     if let Some(begun) = &run.history.run {
         spans.push(Span::styled(format!("  {}", one_line(&begun.device)), theme.style(Role::Faint)));
@@ -63,7 +71,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     let (done, total) = (run.history.last_step, total_steps(run));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
     let bar = gauge(theme, share, (columns / 5).clamp(6, 30));
-    let mut spans = vec![Span::raw(format!(" step {done}")), Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() })];
+    let mut spans = vec![
+        Span::raw(format!(" step {done}")),
+        Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
+    ];
     if total > 0 {
         spans.push(Span::styled(bar, theme.style(Role::Accent)));
         spans.push(Span::raw(format!(" {}", percent_short(share))));
@@ -82,7 +93,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     if let (Status::Finished | Status::Failed | Status::Interrupted, Some(first), Some(last)) =
         (run.status(), run.history.first_ms, run.history.last_ms)
     {
-        spans.push(Span::styled(format!("  took {}", duration(last.saturating_sub(first) as f64 / 1000.0)), theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            format!("  took {}", duration(last.saturating_sub(first) as f64 / 1000.0)),
+            theme.style(Role::Faint),
+        ));
     }
     if run.history.resumed > 0 {
         spans.push(Span::styled(format!("  resumed {}x", run.history.resumed), theme.style(Role::Faint)));
@@ -93,7 +107,8 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
 /// Steps planned, as they stand after the `set` verbs; 0 where nobody knows.
 pub(super) fn total_steps(run: &FollowedRun) -> u64 {
     let set = run.history.controls.iter().rev().filter(|control| control.verb == "set");
-    let changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(serde_json::Value::as_u64)).next();
+    let changed =
+        set.filter_map(|control| control.arguments.get("max_steps").and_then(serde_json::Value::as_u64)).next();
     changed.or_else(|| run.history.run.as_ref().map(|run| run.total_steps)).unwrap_or(0)
 }
 

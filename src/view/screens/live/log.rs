@@ -38,11 +38,21 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
     let mut lines = Vec::new();
     for alert in standing {
         let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
-        let text = format!("{} {} (step {}): {}", theme.glyph("▲", "!"), alert_name(&alert.rule), alert.step, one_line(&alert.sentence));
+        let text = format!(
+            "{} {} (step {}): {}",
+            theme.glyph("▲", "!"),
+            alert_name(&alert.rule),
+            alert.step,
+            one_line(&alert.sentence)
+        );
         lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
         let what = format!("  {} {}", theme.glyph("→", "->"), one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {
-            lines.extend(wrapped(&what, columns).into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))));
+            lines.extend(
+                wrapped(&what, columns)
+                    .into_iter()
+                    .map(|text| Line::styled(format!("  {text}"), theme.style(Role::Text))),
+            );
         }
     }
     lines
@@ -61,7 +71,8 @@ fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows:
         let Some((level, text)) = event_text(&event.body, total_steps) else { continue };
         let (role, room) = (role(level), columns.saturating_sub(10).max(10));
         // A step's other values are in the charts.
-        let rows_of_event = if level == Level::Step { vec![fitted(&text, room)] } else { wrapped(&one_line(&text), room) };
+        let rows_of_event =
+            if level == Level::Step { vec![fitted(&text, room)] } else { wrapped(&one_line(&text), room) };
         used += rows_of_event.len();
         if used > rows && !blocks.is_empty() {
             break;
@@ -69,7 +80,10 @@ fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows:
         let clock = crate::format::clock(event.time_ms);
         let line = |(index, text): (usize, String)| {
             let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
-            Line::from(vec![Span::styled(format!("{time}  "), theme.style(Role::Faint)), Span::styled(text, theme.style(role))])
+            Line::from(vec![
+                Span::styled(format!("{time}  "), theme.style(Role::Faint)),
+                Span::styled(text, theme.style(role)),
+            ])
         };
         blocks.push(rows_of_event.into_iter().enumerate().map(line).collect());
         if used >= rows {

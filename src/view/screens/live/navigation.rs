@@ -50,7 +50,8 @@ fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
 }
 
 pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
-    let lines = super::completion::selected(live, shared).map_or(0, |(_, completion, _)| completion.text.lines().count() + 20);
+    let lines =
+        super::completion::selected(live, shared).map_or(0, |(_, completion, _)| completion.text.lines().count() + 20);
     live.completion_top = live.completion_top.saturating_add_signed(by).min(lines);
     Vec::new()
 }
@@ -108,7 +109,8 @@ pub(super) fn opens(live: &Live, shared: &Shared, (column, row): (u16, u16)) -> 
     pane.is_some_and(|(pane, _)| pane == GROUPS || pane == METRICS)
 }
 
-/// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel moves what is under it.
+/// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel
+/// moves what is under it.
 pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let Some((pane, area)) = draw::pane_at(live, shared, run, event.column, event.row) else { return Vec::new() };
@@ -123,7 +125,9 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
             live.pane = pane;
             if pane == GROUPS {
                 let line = event.row.checked_sub(inside.y).map(usize::from);
-                if let Some(index) = line.and_then(|line| super::groups::at_line(live, &groups(live, shared), inside, line)) {
+                if let Some(index) =
+                    line.and_then(|line| super::groups::at_line(live, &groups(live, shared), inside, line))
+                {
                     live.group.index = index;
                     live.completion_top = 0;
                 }

@@ -51,7 +51,9 @@ pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command
 /// Lay the run under the cursor over the chart, or take it away.
 pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let others = others(shared);
-    let Some(run) = live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone()) else {
+    let Some(run) =
+        live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone())
+    else {
         return Vec::new();
     };
     let overlay = &mut shared.overlay;

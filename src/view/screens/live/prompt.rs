@@ -48,7 +48,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 /// The groups of a row's prompt, by step.
 fn across(run: &FollowedRun, row: &Row) -> Vec<(u64, Row)> {
     let of_prompt = |(step, groups): (&u64, &std::collections::BTreeMap<u64, crate::run::events::Group>)| {
-        groups.values().find(|group| group.prompt_id == row.prompt_id).map(|group| (*step, group_rows::from_event(group)))
+        groups
+            .values()
+            .find(|group| group.prompt_id == row.prompt_id)
+            .map(|group| (*step, group_rows::from_event(group)))
     };
     run.history.groups.iter().filter_map(of_prompt).collect()
 }

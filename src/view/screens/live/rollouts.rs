@@ -5,7 +5,8 @@ use crate::run::{RolloutGroup, read_step};
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
 
-/// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was wrong may have been mended.
+/// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was
+/// wrong may have been mended.
 pub(super) fn wanted(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let rollouts = &live.rollouts;
@@ -15,8 +16,11 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Com
     }
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
     live.rollouts.reading = Some(step);
-    let read =
-        move |_: &Sender| read_step(&path, step).map(|groups| groups.into_iter().map(sampled).collect()).map_err(|error| error.to_string());
+    let read = move |_: &Sender| {
+        read_step(&path, step)
+            .map(|groups| groups.into_iter().map(sampled).collect())
+            .map_err(|error| error.to_string())
+    };
     let work = Work::latest("live.rollouts", read, move |live: &mut Live, shared, groups| {
         if shared.current.as_ref() == Some(&of) {
             live.rollouts.reading = None;
@@ -42,5 +46,10 @@ fn sampled(group: RolloutGroup) -> Sampled {
         advantage: completion.advantage,
         score: serde_json::from_value(completion.score).ok(),
     });
-    Sampled { prompt_id: group.prompt_id, prompt: group.prompt, replaced: group.replaced, completions: completions.collect() }
+    Sampled {
+        prompt_id: group.prompt_id,
+        prompt: group.prompt,
+        replaced: group.replaced,
+        completions: completions.collect(),
+    }
 }

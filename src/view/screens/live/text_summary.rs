@@ -16,7 +16,8 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
     let share = |name: &str| or_na(value(name), percent_short);
     let (_, role) = shared.theme.status_mark(run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
     let total = header::total_steps(run);
-    let left = header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
+    let left =
+        header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
     let eval = or_na(run.history.latest_eval("eval", "trained"), |eval| percent_short(eval.summary.valid));
     let base = or_na(run.history.latest_eval("eval", "base"), |eval| percent_short(eval.summary.valid));
     let mut lines = vec![
@@ -28,7 +29,11 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("unparsable {}", share("tiers/unparsable"))),
         Line::raw(format!("zero-variance groups {}", share("frac_reward_zero_std"))),
         Line::raw(format!("eval: base {base}, now {eval}")),
-        Line::raw(format!("tokens {} truncated {}", number("completions/mean_length"), share("completions/clipped_ratio"))),
+        Line::raw(format!(
+            "tokens {} truncated {}",
+            number("completions/mean_length"),
+            share("completions/clipped_ratio")
+        )),
         Line::raw(format!("kl {} entropy {}", number("kl"), number("entropy"))),
         Line::raw(format!("loss {} grad norm {}", number("loss"), number("grad_norm"))),
     ];

@@ -5,7 +5,10 @@ use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words, row};
-use super::{CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table, token_count};
+use super::{
+    CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table,
+    token_count,
+};
 use crate::task::PromptSet;
 use crate::view::action::Scope;
 use crate::view::drafts;
@@ -82,9 +85,11 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search"])
     .asking(),
-    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| write(prompts, shared, EditTarget::Messages))
-        .asking()
-        .unless(no_row),
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| {
+        write(prompts, shared, EditTarget::Messages)
+    })
+    .asking()
+    .unless(no_row),
     Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |prompts, shared| {
         write(prompts, shared, EditTarget::Expected)
     })
@@ -111,7 +116,9 @@ const ACTIONS: &[Action] = &[
     .also(&["clone"])
     .unless(no_row),
     Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
-    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside).also(&["editor", "vim"]).unless(no_task),
+    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
+        .also(&["editor", "vim"])
+        .unless(no_task),
     Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |prompts, shared| {
         let prompt = prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
         shared.say("prompt copied");
@@ -119,7 +126,10 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"])
     .unless(no_row),
-    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model).also(&["tokenizer"]).asking().unless(no_task),
+    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
+        .also(&["tokenizer"])
+        .asking()
+        .unless(no_task),
     Action::new("prompts.health", "Show health report", "", &["H"], HERE, |prompts, _| {
         prompts.pane = Some(HEALTH);
         Vec::new()
@@ -174,7 +184,9 @@ fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     match place.or_else(first) {
         Some((set, line)) => row_editor::begin(prompts, shared, EditTarget::New(set, line)),
         None => {
-            shared.complain("the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"");
+            shared.complain(
+                "the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"",
+            );
             Vec::new()
         }
     }
@@ -200,7 +212,10 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
         let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
-        let line = error.split(" line ").nth(1).and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
+        let line = error
+            .split(" line ")
+            .nth(1)
+            .and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
         Some((set, line.unwrap_or(1)))
     });
     let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
@@ -212,7 +227,10 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 fn go_to_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some((set, line)) = table::finding_place(prompts, shared) else { return Vec::new() };
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    let place = prompts.entries.iter().position(|entry| entry.set == set && row(&open, *entry).is_some_and(|row| row.line == line));
+    let place = prompts
+        .entries
+        .iter()
+        .position(|entry| entry.set == set && row(&open, *entry).is_some_and(|row| row.line == line));
     let Some(place) = place else {
         shared.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
         return Vec::new();
@@ -270,7 +288,8 @@ fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<C
         }
         Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
         Change::File(path) if is_of_task(shared, path) => {
-            let folder = shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            let folder =
+                shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             prompts.wanted = prompts.selected_place(shared);
             shared::open_task(shared, folder)
         }
@@ -362,7 +381,13 @@ fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<C
     Vec::new()
 }
 
-fn clicked(prompts: &mut Prompts, shared: &mut Shared, pane: &'static str, area: ratatui::layout::Rect, event: MouseEvent) -> Vec<Command> {
+fn clicked(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    pane: &'static str,
+    area: ratatui::layout::Rect,
+    event: MouseEvent,
+) -> Vec<Command> {
     if pane == EDITOR {
         row_editor::click(prompts, shared, area, event);
         return Vec::new();

@@ -42,7 +42,9 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     };
     let sort = match prompts.sort {
         (Column::File, false) => String::new(),
-        (column, backwards) => format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") }),
+        (column, backwards) => {
+            format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") })
+        }
     };
     let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
     let inner = framed(theme, &format!("{count}{sort}{busy}"), prompts.pane() == ROWS, frame, area);

@@ -1,4 +1,5 @@
-//! What is being written on this screen, and where that is in the task as it is now: rows move, change and go while a text of them is unsaved.
+//! What is being written on this screen, and where that is in the task as it is now: rows move, change and go while a
+//! text of them is unsaved.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -173,7 +174,8 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
         DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;
             let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
-            let note = (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
+            let note =
+                (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
             return Ok(here(EditTarget::New(set, last.min(*after)), note));
         }
     };
@@ -189,7 +191,11 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
         return Ok(here(what(Entry { set, index: index as u32 }), note));
     }
     let last = rows.last().map_or(0, |row| row.line);
-    let what = if matches!(of, DraftTarget::Messages(_)) { EditTarget::New(set, last) } else { EditTarget::NewExpected(set, last) };
+    let what = if matches!(of, DraftTarget::Messages(_)) {
+        EditTarget::New(set, last)
+    } else {
+        EditTarget::NewExpected(set, last)
+    };
     let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
     Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
 }
@@ -199,7 +205,8 @@ fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), St
     found.ok_or_else(|| format!("task.toml no longer names {name} prompts"))
 }
 
-/// The row as it was, wherever it is now; else the row that has its id. A row without an id of its own is only known by what it holds.
+/// The row as it was, wherever it is now; else the row that has its id. A row without an id of its own is only known by
+/// what it holds.
 fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
     let same = |row: &PromptRow| row.fields == origin.fields;
     let place = rows.iter().position(|row| row.id == origin.id && same(row)).or_else(|| rows.iter().position(same));
@@ -246,8 +253,10 @@ mod tests {
     #[test]
     fn a_row_is_found_again() {
         let rows = |text: &str| crate::dataset::load_from("train.jsonl", text.as_bytes()).unwrap();
-        let line = |id: &str, text: &str| format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n");
-        let (named, nameless) = (|id: &str, text: &str| line(&format!("\"id\":\"{id}\","), text), |text: &str| line("", text));
+        let line =
+            |id: &str, text: &str| format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n");
+        let (named, nameless) =
+            (|id: &str, text: &str| line(&format!("\"id\":\"{id}\","), text), |text: &str| line("", text));
         let check = |before: &str, index: usize, after: &str, expected: Option<usize>| {
             let row = &rows(before)[index];
             let origin = Origin { set: "train".to_owned(), id: row.id.clone(), fields: row.fields.clone() };

@@ -42,8 +42,10 @@ pub(super) fn pane_at(prompts: &Prompts, shared: &Shared, column: u16, row: u16)
 /// Rows of the focused pane, for the page keys.
 pub(super) fn page(prompts: &Prompts, shared: &Shared) -> usize {
     let focused = prompts.pane();
-    let area =
-        areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == focused).map_or(Rect::default(), |(_, area)| area);
+    let area = areas(prompts, shared, shared.body())
+        .into_iter()
+        .find(|(pane, _)| *pane == focused)
+        .map_or(Rect::default(), |(_, area)| area);
     area.height.saturating_sub(3).max(1) as usize
 }
 
@@ -55,6 +57,8 @@ pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usiz
 /// Rows and columns of the editor's window.
 pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> (usize, usize) {
     let pane = areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
-    let inner = pane.zip(prompts.editing.as_ref()).map_or(Rect::default(), |((_, area), editing)| text_area(&editing.editor, area));
+    let inner = pane
+        .zip(prompts.editing.as_ref())
+        .map_or(Rect::default(), |((_, area), editing)| text_area(&editing.editor, area));
     (inner.height as usize, inner.width as usize)
 }

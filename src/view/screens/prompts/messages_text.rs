@@ -40,7 +40,11 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
             }
             return Err(format!("line {}: messages start with a line such as `=== user`", index + 1));
         };
-        let own = if line.starts_with('\\') && line.trim_start_matches('\\').starts_with(MARK.trim_end()) { &line[1..] } else { line };
+        let own = if line.starts_with('\\') && line.trim_start_matches('\\').starts_with(MARK.trim_end()) {
+            &line[1..]
+        } else {
+            line
+        };
         turn.content.push_str(own);
         turn.content.push('\n');
     }
@@ -60,13 +64,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let check = |turns: &[(&str, &str)], text: &str| {
-            let turns: Vec<Message> =
-                turns.iter().map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() }).collect();
+            let turns: Vec<Message> = turns
+                .iter()
+                .map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() })
+                .collect();
             assert_eq!(write(&turns), text);
             assert_eq!(read(text).unwrap(), turns);
         };
         check(&[("user", "Hi")], "=== user\nHi");
-        check(&[("system", ""), ("user", "a\n\nb\n"), ("assistant", "c")], "=== system\n\n=== user\na\n\nb\n\n=== assistant\nc");
+        check(
+            &[("system", ""), ("user", "a\n\nb\n"), ("assistant", "c")],
+            "=== system\n\n=== user\na\n\nb\n\n=== assistant\nc",
+        );
         check(&[("user", "=== user\n\\=== x")], "=== user\n\\=== user\n\\\\=== x");
     }
 

@@ -26,11 +26,14 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         "prompts.chat",
         move |_| {
             let row = row(&open, entry)?;
-            let expected =
-                row.expected.as_ref().map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
+            let expected = row
+                .expected
+                .as_ref()
+                .map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, &counter.tokenizer, &row.messages);
-                let prompt = counter.tokenizer.render(&turns, thinking_of(&open.task)).map_err(|error| error.to_string())?;
+                let prompt =
+                    counter.tokenizer.render(&turns, thinking_of(&open.task)).map_err(|error| error.to_string())?;
                 let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
                 let tokens = counter.tokenizer.encode(&prompt).map_err(|error| error.to_string())?.len();
                 Ok((lines(&prompt, &special), tokens, prompt))
@@ -86,7 +89,8 @@ mod tests {
     fn a_prompt_is_cut_at_lines_and_special_tokens() {
         let text = "<s>user\nHi\n</s>";
         let piece = |text: &str, special| (text.to_owned(), special);
-        let expected = vec![vec![piece("<s>", true), piece("user", false)], vec![piece("Hi", false)], vec![piece("</s>", true)]];
+        let expected =
+            vec![vec![piece("<s>", true), piece("user", false)], vec![piece("Hi", false)], vec![piece("</s>", true)]];
         assert_eq!(lines(text, &[0..3, 11..15]), expected);
         assert_eq!(lines("", &[]), vec![Vec::new()]);
         assert_eq!(lines(&"\n".repeat(6000), &[]).len(), MOST_LINES + 1);

@@ -1,4 +1,5 @@
-//! What is being written on this screen: a row's turns, its expected answer, the task's system text; checked while typing.
+//! What is being written on this screen: a row's turns, its expected answer, the task's system text; checked while
+//! typing.
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
@@ -43,7 +44,8 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: Found, tex
     after(prompts, shared, Effect::Moved);
 }
 
-/// The task was read again: what is being written continues where its row is now. Where somebody else changed the text itself, the user decides.
+/// The task was read again: what is being written continues where its row is now. Where somebody else changed the text
+/// itself, the user decides.
 pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let (Some(open), Some(editing)) = (&shared.task, &mut prompts.editing) else { return Vec::new() };
     let Ok(found) = find(open, &editing.target()) else { return Vec::new() };

@@ -33,8 +33,9 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
         entries.extend((0..count as u32).map(|index| Entry { set: *set, index }));
     }
     let wanted = prompts.wanted.take();
-    let place = wanted
-        .and_then(|(set, line)| entries.iter().position(|entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line >= line)));
+    let place = wanted.and_then(|(set, line)| {
+        entries.iter().position(|entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line >= line))
+    });
     prompts.shown = (0..entries.len() as u32).collect();
     prompts.tokens = vec![UNCOUNTED; entries.len()];
     prompts.entries = entries;
@@ -79,22 +80,30 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, kept: Option<u32>) -> Vec<Comm
 }
 
 /// Places in `entries` that the filter lets through, sorted.
-fn arranged(open: &Arc<OpenTask>, entries: &[Entry], tokens: &[u32], filter: &str, (column, backwards): (Column, bool)) -> Vec<u32> {
+fn arranged(
+    open: &Arc<OpenTask>,
+    entries: &[Entry],
+    tokens: &[u32],
+    filter: &str,
+    (column, backwards): (Column, bool),
+) -> Vec<u32> {
     let mut shown: Vec<u32> = (0..entries.len() as u32).collect();
     let at = |index: u32| entries.get(index as usize).and_then(|entry| row(open, *entry));
     let mut words = Vec::new();
     for word in filter.split_whitespace() {
         let wanted = |value: &str| value.to_lowercase();
         match word.split_once(':') {
-            Some(("set", value)) => {
-                shown.retain(|index| entries.get(*index as usize).is_some_and(|entry| entry.set.name().starts_with(&wanted(value))))
+            Some(("set", value)) => shown.retain(|index| {
+                entries.get(*index as usize).is_some_and(|entry| entry.set.name().starts_with(&wanted(value)))
+            }),
+            Some(("tag", value)) => shown.retain(|index| {
+                at(*index).is_some_and(|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(&wanted(value))))
+            }),
+            Some(("id", value)) => {
+                shown.retain(|index| at(*index).is_some_and(|row| row.id.to_lowercase().contains(&wanted(value))))
             }
-            Some(("tag", value)) => shown
-                .retain(|index| at(*index).is_some_and(|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(&wanted(value))))),
-            Some(("id", value)) => shown.retain(|index| at(*index).is_some_and(|row| row.id.to_lowercase().contains(&wanted(value)))),
-            Some(("expected", value)) => {
-                shown.retain(|index| at(*index).is_some_and(|row| row.expected.is_some() != wanted(value).starts_with('n')))
-            }
+            Some(("expected", value)) => shown
+                .retain(|index| at(*index).is_some_and(|row| row.expected.is_some() != wanted(value).starts_with('n'))),
             _ => words.push(word),
         }
     }

@@ -1,4 +1,5 @@
-//! Writing rows and the system text into the task's files, beside the view; a task that is a part of the program becomes a copy first.
+//! Writing rows and the system text into the task's files, beside the view; a task that is a part of the program
+//! becomes a copy first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
         EditTarget::Expected(entry) => member(open, entry, editing, "expected", expected_of(editing)?),
         EditTarget::System => {
             let system = editing.editor.text();
-            let rewrite: Rewrite = Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
+            let rewrite: Rewrite =
+                Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
             Ok((rewrite, None))
         }
         EditTarget::New(set, after) => {
@@ -83,7 +85,8 @@ fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static s
         let text = read(&file)?;
         let old = line_of(&text, line).ok_or("the row was deleted from its file")?;
         let new = set_member(old, key, &value)?;
-        let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new)).map_err(|error| format!("{file}: {error}"))?;
+        let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new))
+            .map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
     Ok((rewrite, Some((entry.set, line))))
@@ -127,15 +130,18 @@ pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet,
     let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
-        let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete).map_err(|error| format!("{file}: {error}"))?;
+        let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete)
+            .map_err(|error| format!("{file}: {error}"))?;
         Ok((file, new))
     });
     write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
 }
 
-/// An id that no row of the set has: the number at the end of the ids continues. `None` where the row before has no id of its own.
+/// An id that no row of the set has: the number at the end of the ids continues. `None` where the row before has no id
+/// of its own.
 fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
-    let like = rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
+    let like =
+        rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
     let stem = like.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
     let width = like.id.len() - stem.len();
     let numbers = rows.iter().filter_map(|row| row.id.strip_prefix(stem)?.parse::<u64>().ok());
@@ -145,7 +151,13 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 }
 
 /// Write it, and close the editor where it still writes into the file that keeps its text.
-fn write(prompts: &mut Prompts, shared: &mut Shared, made: Rewriting, done: &'static str, closes: Option<PathBuf>) -> Vec<Command> {
+fn write(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    made: Rewriting,
+    done: &'static str,
+    closes: Option<PathBuf>,
+) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (rewrite, wanted) = match made {
         Ok(made) => made,
@@ -185,7 +197,8 @@ fn write(prompts: &mut Prompts, shared: &mut Shared, made: Rewriting, done: &'st
         }
         Err(error) => {
             shared.complain(error);
-            let folder = shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            let folder =
+                shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             prompts.wanted = wanted;
             if folder.is_some() { shared::open_task(shared, folder) } else { Vec::new() }
         }

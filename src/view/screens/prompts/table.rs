@@ -1,4 +1,5 @@
-//! The lines of the prompts screen: rows of the table, the selected row as the model sees it, the findings of the health report.
+//! The lines of the prompts screen: rows of the table, the selected row as the model sees it, the findings of the
+//! health report.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
@@ -41,12 +42,16 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     if prompts.filter.is_shown() {
         let mut line = prompts.filter.line(theme, columns);
         if prompts.filter.text().is_empty() {
-            line.spans.push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
+            line.spans
+                .push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
         }
         lines.push(line);
     }
     for (set, error) in bad_sets(shared) {
-        lines.push(Line::styled(format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()), theme.style(Role::Bad)));
+        lines.push(Line::styled(
+            format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()),
+            theme.style(Role::Bad),
+        ));
     }
     let mut text = String::from("  ");
     for (_, name, width) in titles(columns) {
@@ -94,7 +99,8 @@ pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: us
             UNCOUNTABLE => "?".to_owned(),
             counted => counted.to_string(),
         };
-        let mut spans = vec![Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent))];
+        let mut spans =
+            vec![Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent))];
         let mut cell = |text: &str, width: usize, role: Role| {
             if width > 0 {
                 spans.push(Span::styled(format!("{} ", padded(text, width, false)), theme.style(role)));
@@ -125,10 +131,12 @@ fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) ->
     let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
     // Where the place would not be seen, the words before it are left out.
     let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
-    let part = |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
+    let part =
+        |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
     let before = format!("{}{}", if start > 0 { theme.glyph("…", "~") } else { "" }, part(start, place));
     let found = part(place, place + word.len());
-    let rest = padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);
+    let rest =
+        padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);
     vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
 }
 
@@ -162,8 +170,12 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
         }
         None => lines.push(faint("no expected answer: x adds one")),
     }
-    let other: Vec<&str> =
-        row.fields.keys().map(String::as_str).filter(|key| !["id", "messages", "expected", "tags"].contains(key)).collect();
+    let other: Vec<&str> = row
+        .fields
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !["id", "messages", "expected", "tags"].contains(key))
+        .collect();
     if !other.is_empty() {
         lines.push(faint(&format!("other fields (passed to the scorer): {}", other.join(", "))));
     }
@@ -183,7 +195,9 @@ pub(super) fn finding_place(prompts: &Prompts, shared: &Shared) -> Option<(Promp
     let findings = findings(prompts);
     let finding = findings.get(prompts.finding.at(findings.len())?)?;
     let task = &shared.task.as_ref()?.task;
-    let set = PromptSet::ALL.into_iter().find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
+    let set = PromptSet::ALL
+        .into_iter()
+        .find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
     Some((set, finding.line.unwrap_or(1)))
 }
 
@@ -196,9 +210,13 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         Some(Ok(health)) => health,
     };
     let set = |set: &crate::dataset::health::SetHealth| {
-        let tokens =
-            set.prompt_tokens.map_or_else(String::new, |(least, mean, most)| format!("  {least} to {most} tokens, mean {mean:.0}"));
-        Line::from(vec![Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)), Span::raw(format!("{} rows{tokens}", set.rows))])
+        let tokens = set
+            .prompt_tokens
+            .map_or_else(String::new, |(least, mean, most)| format!("  {least} to {most} tokens, mean {mean:.0}"));
+        Line::from(vec![
+            Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)),
+            Span::raw(format!("{} rows{tokens}", set.rows)),
+        ])
     };
     let mut lines: Vec<Line<'static>> = health.sets.iter().map(set).collect();
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));

@@ -40,7 +40,8 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let tokens: Vec<u32> = chunk
                 .iter()
                 .map(|entry| {
-                    let counted = row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, &row.messages).ok());
+                    let counted =
+                        row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, &row.messages).ok());
                     counted.map_or(UNCOUNTABLE, |tokens| u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1))
                 })
                 .collect();
@@ -55,11 +56,15 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 return;
             }
         }
-        sender.send(|prompts: &mut Prompts, shared| if prompts.sort.0 == Column::Tokens { arrange(prompts, shared) } else { Vec::new() });
+        sender.send(
+            |prompts: &mut Prompts, shared| {
+                if prompts.sort.0 == Column::Tokens { arrange(prompts, shared) } else { Vec::new() }
+            },
+        );
         let longest = config.map_or(usize::MAX, |config| config.max_seq_len);
-        let health = Scorer::new(&open.task)
-            .map_err(|error| error.to_string())
-            .and_then(|scorer| check_prompts(&open.task, &scorer, tokenizer.as_deref(), longest).map_err(|error| error.to_string()));
+        let health = Scorer::new(&open.task).map_err(|error| error.to_string()).and_then(|scorer| {
+            check_prompts(&open.task, &scorer, tokenizer.as_deref(), longest).map_err(|error| error.to_string())
+        });
         sender.send(move |prompts: &mut Prompts, _| {
             prompts.health = Some(health);
             Vec::new()
@@ -71,7 +76,11 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 /// What training would take: the key table and the task's own.
 fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
     let own = train_table(task)?;
-    let layers = Layers { task: Some(own), set: model.iter().map(|model| format!("base_model={model}")).collect(), ..Layers::default() };
+    let layers = Layers {
+        task: Some(own),
+        set: model.iter().map(|model| format!("base_model={model}")).collect(),
+        ..Layers::default()
+    };
     Ok(layers.resolve().map_err(|error| error.to_string())?.config)
 }
 

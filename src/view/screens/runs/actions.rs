@@ -1,4 +1,5 @@
-//! The list of runs as a screen: its table of actions, keys and mouse, and what it does when something shared has changed.
+//! The list of runs as a screen: its table of actions, keys and mouse, and what it does when something shared has
+//! changed.
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
@@ -58,15 +59,21 @@ const ACTIONS: &[Action] = &[
         nothing.then(|| "no filter or marks to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(|runs, shared| {
-        let several = runs.chosen(shared).len() > 1;
-        (!several).then(|| "mark two or more runs first (space)".to_owned())
-    }),
-    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus).also(&["answers"]).unless(|runs, shared| {
-        no_readable(runs, shared).or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
-    }),
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(
+        |runs, shared| {
+            let several = runs.chosen(shared).len() > 1;
+            (!several).then(|| "mark two or more runs first (space)".to_owned())
+        },
+    ),
+    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus).also(&["answers"]).unless(
+        |runs, shared| {
+            no_readable(runs, shared)
+                .or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
+        },
+    ),
     Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|runs, shared| {
-        no_readable(runs, shared).or_else(|| runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
+        no_readable(runs, shared)
+            .or_else(|| runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
     }),
     run_control::pause(),
     run_control::resume(),
@@ -75,9 +82,16 @@ const ACTIONS: &[Action] = &[
     run_control::stop(),
     run_control::kill(),
     run_control::note(),
-    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag).also(&["tag", "label", "rename"]).asking().unless(no_readable),
-    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| sort_by_column(runs, shared, 1)),
-    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| sort_by_column(runs, shared, -1)),
+    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
+        .also(&["tag", "label", "rename"])
+        .asking()
+        .unless(no_readable),
+    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| {
+        sort_by_column(runs, shared, 1)
+    }),
+    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| {
+        sort_by_column(runs, shared, -1)
+    }),
     Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |runs, shared| {
         runs.sort.descending = !runs.sort.descending;
         runs.arrange(shared);
@@ -91,16 +105,22 @@ const ACTIONS: &[Action] = &[
         shared.say(format!("metrics sorted by {how}"));
         Vec::new()
     }),
-    Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html).also(&["export", "report"]).asking().unless(no_readable),
+    Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)
+        .also(&["export", "report"])
+        .asking()
+        .unless(no_readable),
     Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(no_readable),
     Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
         .also(&["promote", "export checkpoint", "export adapter"])
         .asking()
         .unless(|runs, shared| {
-            let none = || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
+            let none =
+                || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
             no_readable(runs, shared).or_else(none)
         }),
-    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, export::remove).also(&["remove"]).unless(export::no_removal),
+    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, export::remove)
+        .also(&["remove"])
+        .unless(export::no_removal),
     Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
         let id = runs.entry(shared).map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
@@ -230,7 +250,11 @@ fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let compare = Work::once(
         "runs.versus",
         move || {
-            let passes = runs.iter().map(|run| base_and_trained(run)).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+            let passes = runs
+                .iter()
+                .map(|run| base_and_trained(run))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| error.to_string())?;
             // Of several runs only the results count.
             let skipped = usize::from(runs.len() > 1);
             Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
@@ -251,7 +275,8 @@ fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let work = Work::once(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
-            let reports = paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
+            let reports =
+                paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
             Ok(RunsCompared::of(&reports).page())
         },
         |_: &mut Runs, shared, page| {
@@ -271,7 +296,9 @@ fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 fn changed(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
-        Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => shared.look_for_runs(),
+        Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => {
+            shared.look_for_runs()
+        }
         Change::Runs { first, news } => {
             runs.arrange(shared);
             if !shared.runs.listed {
@@ -293,9 +320,11 @@ fn is_looked_at(shared: &Shared) -> bool {
     shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
 }
 
-/// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its screen opens.
+/// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its
+/// screen opens.
 fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
-    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
+    let is_live =
+        |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
     let newest = shared.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
     let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
     let mut commands = vec![Command::ShowRun(path)];

@@ -25,7 +25,8 @@ pub(super) struct Look<'a> {
 }
 
 /// Fields by which `<` and `>` sort, in the order of their columns.
-pub(super) const SORTED: [&str; 10] = ["status", "run", "task", "model", "step", "reward", "valid", "created", "tags", "name"];
+pub(super) const SORTED: [&str; 10] =
+    ["status", "run", "task", "model", "step", "reward", "valid", "created", "tags", "name"];
 
 pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
     match field {
@@ -57,8 +58,10 @@ pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
     }
     let left = width.saturating_sub(total(&all));
     // What is left goes to the texts.
-    let wide: Vec<usize> =
-        ["name", "model", "tags", "task"].iter().filter_map(|field| all.iter().position(|(_, column)| column.field == *field)).collect();
+    let wide: Vec<usize> = ["name", "model", "tags", "task"]
+        .iter()
+        .filter_map(|field| all.iter().position(|(_, column)| column.field == *field))
+        .collect();
     if let Some(first) = wide.first() {
         all[*first].1.width += left.min(28);
         if let (Some(second), true) = (wide.get(1), left > 28) {
@@ -88,9 +91,14 @@ fn all() -> Vec<(u8, Column)> {
         }),
         column(1, "run", "run", 6, false, |_, row| (short_id(row.directory.id()).to_owned(), Role::Accent)),
         column(6, "task", "task", 10, false, move |_, row| text(&row.directory.file().task)),
-        column(10, "model", "model", 12, false, move |_, row| text(model_name(&row.directory.file().config.base_model))),
+        column(10, "model", "model", 12, false, move |_, row| {
+            text(model_name(&row.directory.file().config.base_model))
+        }),
         column(4, "step", "step", 9, true, |_, row| {
-            (row.total_steps.map_or_else(|| row.last_step.to_string(), |total| format!("{}/{total}", row.last_step)), Role::Text)
+            (
+                row.total_steps.map_or_else(|| row.last_step.to_string(), |total| format!("{}/{total}", row.last_step)),
+                Role::Text,
+            )
         }),
         column(7, "reward", "reward", 6, true, |_, row| number(row.metric("reward", false))),
         column(9, "smooth", "reward", 6, true, |_, row| number(row.metric("reward", true))),
@@ -101,7 +109,9 @@ fn all() -> Vec<(u8, Column)> {
         column(5, "trend", "valid", 10, false, |look, row| {
             (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne)
         }),
-        column(3, "age", "created", 5, true, |look, row| (age(look.now_ms, row.directory.file().created_ms), Role::Faint)),
+        column(3, "age", "created", 5, true, |look, row| {
+            (age(look.now_ms, row.directory.file().created_ms), Role::Faint)
+        }),
         column(11, "tags", "tags", 12, false, |_, row| (row.tags.join(" "), Role::Marked)),
         column(8, "name", "name", 12, false, move |_, row| text(&row.directory.file().name)),
     ]

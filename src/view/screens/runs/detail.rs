@@ -51,7 +51,8 @@ fn columns(runs: &Runs, shared: &Shared, entry: &Entry, inside: Rect) -> Vec<(Ve
         Err(error) => vec![(unreadable(shared, entry, error), inside)],
         Ok(row) if inside.width >= TWO_COLUMNS => {
             let [left, _, right] =
-                Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
+                Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)])
+                    .areas(inside);
             let (of_left, of_right) = (Facts::new(runs, shared, left.width), Facts::new(runs, shared, right.width));
             vec![([of_left.state(row), of_left.asked(row)].concat(), left), (of_right.results(row), right)]
         }
@@ -117,7 +118,8 @@ impl<'a> Facts<'a> {
         let file = row.directory.file();
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
         let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
-        let changed: Vec<String> = row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
+        let changed: Vec<String> =
+            row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
         let changed = if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(" ") };
         let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
         let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
@@ -133,9 +135,16 @@ impl<'a> Facts<'a> {
             lines.extend(self.said("tags", &row.tags.join(" "), Role::Marked));
         }
         if let Some((_, disk)) = self.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
-            let parts = [("checkpoints", disk.checkpoints_bytes), ("rollouts", disk.rollouts_bytes), ("evals", disk.evals_bytes)];
-            let parts: Vec<String> =
-                parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
+            let parts = [
+                ("checkpoints", disk.checkpoints_bytes),
+                ("rollouts", disk.rollouts_bytes),
+                ("evals", disk.evals_bytes),
+            ];
+            let parts: Vec<String> = parts
+                .iter()
+                .filter(|(_, size)| *size > 0)
+                .map(|(name, size)| format!("{name} {}", bytes(*size)))
+                .collect();
             let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
             lines.extend(self.fact("disk", format!("{}{parts}", bytes(disk.total_bytes))));
         }
@@ -147,12 +156,14 @@ impl<'a> Facts<'a> {
     /// What it brought: held-out evals, the curve of the reward, alerts, notes.
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
-        let mut lines: Vec<Line<'static>> = row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();
+        let mut lines: Vec<Line<'static>> =
+            row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();
         if row.held_out.is_empty() {
             lines.extend(self.fact("evals", "none yet"));
         }
         if let Some(reward) = row.metric("reward", false) {
-            let smoothed = row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
+            let smoothed =
+                row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
             let curve = sparkline(theme, &spread(&row.rewards, 24), 24, None);
             lines.push(Line::from(vec![
                 Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
@@ -181,7 +192,10 @@ fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'stati
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
         let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
-        spans.push(Span::styled(format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())), theme.style(Role::Base)));
+        spans.push(Span::styled(
+            format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())),
+            theme.style(Role::Base),
+        ));
         if let Some(trained) = trained {
             let role = if is_base { Role::Base } else { Role::Trained };
             spans.push(Span::raw(format!("{arrow} ")));
@@ -200,7 +214,8 @@ fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'stati
             format!("  n {n}, step {step}{base}")
         },
     );
-    let mut lines = vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
+    let mut lines =
+        vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
     let exact = |summary: &EvalSummary| summary.exact.map(percent);
     let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));
     if base.is_some() || trained.is_some() {

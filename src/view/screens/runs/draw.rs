@@ -32,7 +32,8 @@ fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rec
     }
     let wanted = shared.runs.listing.entries().len() as u16 + 4;
     let most = area.height * 11 / 20;
-    let [list, detail] = Layout::vertical([Constraint::Length(wanted.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
+    let [list, detail] =
+        Layout::vertical([Constraint::Length(wanted.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
     (Some(list), Some(detail))
 }
 
@@ -76,7 +77,12 @@ pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> O
 /// The rows below frame, filter and titles.
 fn list_rows(runs: &Runs, area: Rect) -> Rect {
     let above = 2 + u16::from(runs.filter.is_shown());
-    Rect { x: area.x + 1, y: area.y + above, width: area.width.saturating_sub(2), height: area.height.saturating_sub(above + 1) }
+    Rect {
+        x: area.x + 1,
+        y: area.y + above,
+        width: area.width.saturating_sub(2),
+        height: area.height.saturating_sub(above + 1),
+    }
 }
 
 fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
@@ -164,21 +170,33 @@ fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Line<'static> {
     let smoothed_column = |column: &Column| column.title == "smooth";
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
-        let is_sort =
-            column.field == sort.field && column.title != "trend" && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
-        let title =
-            if is_sort { format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1))) } else { column.title.clone() };
+        let is_sort = column.field == sort.field
+            && column.title != "trend"
+            && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
+        let title = if is_sort {
+            format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1)))
+        } else {
+            column.title.clone()
+        };
         spans.push(Span::styled(padded(&title, column), theme.style(if is_sort { Role::Title } else { Role::Faint })));
     }
     Line::from(spans)
 }
 
-fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column], width: usize, under_cursor: bool) -> Line<'static> {
+fn row(
+    runs: &Runs,
+    shared: &Shared,
+    entry: &Entry,
+    columns: &[Column],
+    width: usize,
+    under_cursor: bool,
+) -> Line<'static> {
     let theme = &shared.theme;
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
     let marked = runs.marked.contains(&entry.path);
     let mark = if marked { theme.glyph("◆", "+") } else { " " };
-    let mut spans = vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
+    let mut spans =
+        vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
     match &entry.row {
         Ok(run) => {
             let look = Look { theme, now_ms: shared.now_ms };
@@ -189,7 +207,8 @@ fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column], width: u
         }
         Err(error) => {
             let error = error.replace(&format!("{}/", entry.path.display()), "");
-            let text = format!("{} unreadable  {} {error}", theme.glyph("✗", "x"), crate::format::short_id(&entry.id()));
+            let text =
+                format!("{} unreadable  {} {error}", theme.glyph("✗", "x"), crate::format::short_id(&entry.id()));
             spans.push(Span::styled(fitted(&text, width.saturating_sub(2)), theme.style(Role::Bad)));
         }
     }

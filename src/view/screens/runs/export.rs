@@ -38,7 +38,9 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             },
             |_: &mut Runs, shared, outcome| {
                 match outcome {
-                    Ok(count) => shared.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" })),
+                    Ok(count) => {
+                        shared.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" }))
+                    }
                     Err(error) => shared.complain(error),
                 }
                 shared.look_for_runs()
@@ -70,7 +72,12 @@ pub(super) fn csv(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     })
 }
 
-fn export(runs: &mut Runs, shared: &mut Shared, form: &'static str, page: fn(&Report) -> Result<Page, ReportError>) -> Vec<Command> {
+fn export(
+    runs: &mut Runs,
+    shared: &mut Shared,
+    form: &'static str,
+    page: fn(&Report) -> Result<Page, ReportError>,
+) -> Vec<Command> {
     let Some(row) = runs.row(shared) else { return Vec::new() };
     let directory = row.directory.clone();
     let name = format!("{}.{form}", directory.id());
@@ -114,7 +121,8 @@ fn wrong_promotion(text: &str) -> Option<String> {
 pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     let alive = || {
         let status = runs.row(shared)?.status;
-        (!status.is_ended() && status != crate::run::Status::Created).then(|| format!("the run is {}: stop it first (x)", status.name()))
+        (!status.is_ended() && status != crate::run::Status::Created)
+            .then(|| format!("the run is {}: stop it first (x)", status.name()))
     };
     let unreadable = || {
         let error = runs.entry(shared)?.row.as_ref().err()?;
@@ -133,12 +141,16 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         move || {
             let removal = RunDirectory::open(&measured).and_then(|directory| Removal::prepare(directory, &places));
             // The hold ends here, since the question may stay open for long; it is taken again for the deed.
-            removal.map(|removal| (removal.started_from_it.clone(), disk_use(&measured))).map_err(|error| error.to_string())
+            removal
+                .map(|removal| (removal.started_from_it.clone(), disk_use(&measured)))
+                .map_err(|error| error.to_string())
         },
         move |_: &mut Runs, shared, found| {
             match found {
                 // A `y` on its way to something else must not be the answer.
-                Ok(_) if shared.keys != asked => shared.complain("delete cancelled: other keys were pressed; press d again"),
+                Ok(_) if shared.keys != asked => {
+                    shared.complain("delete cancelled: other keys were pressed; press d again")
+                }
                 Ok((users, disk)) => confirm_removal(shared, &row, users, disk.total_bytes, path),
                 Err(error) => shared.complain(error),
             }
@@ -164,8 +176,11 @@ fn confirm_removal(shared: &mut Shared, row: &crate::report::RunRow, users: Vec<
         vec![Work::once(
             "runs.remove",
             move || {
-                let removed = RunDirectory::open(&path).and_then(|directory| Removal::prepare(directory, &places)?.carry_out());
-                removed.map(|removed| format!("deleted {} ({})", removed.id, bytes(removed.bytes))).map_err(|error| error.to_string())
+                let removed =
+                    RunDirectory::open(&path).and_then(|directory| Removal::prepare(directory, &places)?.carry_out());
+                removed
+                    .map(|removed| format!("deleted {} ({})", removed.id, bytes(removed.bytes)))
+                    .map_err(|error| error.to_string())
             },
             |_: &mut Runs, shared, outcome| {
                 _ = said(&mut (), shared, outcome);

@@ -36,7 +36,9 @@ pub const SCREEN: Definition<Schema> = Definition {
     typed,
     pasted,
     mouse,
-    opens: |schema, shared, (column, row)| layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR),
+    opens: |schema, shared, (column, row)| {
+        layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR)
+    },
     entered,
     changed,
     draw: draw::draw,
@@ -64,15 +66,23 @@ const ACTIONS: &[Action] = &[
         done(schema, shared, redone, "nothing to redo")
     }),
     Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
-    Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |schema, shared| find_next(schema, shared, true))
-        .unless(no_search),
-    Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |schema, shared| find_next(schema, shared, false))
-        .unless(no_search),
+    Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |schema, shared| {
+        find_next(schema, shared, true)
+    })
+    .unless(no_search),
+    Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |schema, shared| {
+        find_next(schema, shared, false)
+    })
+    .unless(no_search),
     Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
-    Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |schema, shared| next_fault(schema, shared, true))
-        .unless(no_faults),
-    Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |schema, shared| next_fault(schema, shared, false))
-        .unless(no_faults),
+    Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |schema, shared| {
+        next_fault(schema, shared, true)
+    })
+    .unless(no_faults),
+    Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |schema, shared| {
+        next_fault(schema, shared, false)
+    })
+    .unless(no_faults),
     Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, list_faults)
         .also(&["errors", "warnings", "problems"])
         .unless(no_faults),
@@ -83,9 +93,9 @@ const ACTIONS: &[Action] = &[
         schema.editor.select_all();
         Vec::new()
     }),
-    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save)
-        .also(&["write"])
-        .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared))),
+    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["write"]).unless(
+        |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
+    ),
     Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |schema, shared| {
         let line = schema.editor.cursor().0 + 1;
@@ -94,9 +104,9 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["editor", "vim"])
     .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared))),
-    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert)
-        .also(&["revert", "reset"])
-        .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared))),
+    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert).also(&["revert", "reset"]).unless(
+        |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
+    ),
     choice::take_action(),
     choice::keep_action(),
     choice::discard_action(),
@@ -128,7 +138,9 @@ fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(why) = shared.draft.stale.clone() else { return file::save(shared) };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
     shared.popup =
-        Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", |_: &mut Schema, shared| file::save(shared))));
+        Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", |_: &mut Schema, shared| {
+            file::save(shared)
+        })));
     Vec::new()
 }
 
@@ -156,7 +168,11 @@ fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str)
 }
 
 fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let before = schema.editor.selected().filter(|text| !text.contains('\n')).unwrap_or_else(|| schema.editor.wanted().to_owned());
+    let before = schema
+        .editor
+        .selected()
+        .filter(|text| !text.contains('\n'))
+        .unwrap_or_else(|| schema.editor.wanted().to_owned());
     let ask = Ask::new(
         "Find",
         "Find text (case-sensitive if it has capitals); n and N jump between matches:",
@@ -202,7 +218,8 @@ fn go_to_line(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 
 fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
     let (row, column) = schema.editor.cursor();
-    let places: Vec<(usize, usize)> = shared.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
+    let places: Vec<(usize, usize)> =
+        shared.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
     let found = match forward {
         true => places.iter().find(|place| **place > (row, column)).or(places.first()),
         false => places.iter().rev().find(|place| **place < (row, column)).or(places.last()),
@@ -217,7 +234,11 @@ fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Co
 fn list_faults(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let theme = &shared.theme;
     let line = |fault: &Fault| {
-        let (mark, role) = if fault.is_error { (theme.glyph("✗", "x"), Role::Bad) } else { (theme.glyph("▲", "!"), Role::Warning) };
+        let (mark, role) = if fault.is_error {
+            (theme.glyph("✗", "x"), Role::Bad)
+        } else {
+            (theme.glyph("▲", "!"), Role::Warning)
+        };
         let place = format!("line {} column {}: ", fault.line, fault.column);
         Line::from(vec![
             Span::styled(format!("{mark} "), theme.style(role)),
@@ -340,9 +361,18 @@ fn typed(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
         }
         code => code,
     };
-    let moves =
-        [KeyCode::Left, KeyCode::Right, KeyCode::Up, KeyCode::Down, KeyCode::Home, KeyCode::End, KeyCode::PageUp, KeyCode::PageDown];
-    let effect = if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), rows) } else { Effect::None };
+    let moves = [
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Home,
+        KeyCode::End,
+        KeyCode::PageUp,
+        KeyCode::PageDown,
+    ];
+    let effect =
+        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), rows) } else { Effect::None };
     after(schema, shared, effect)
 }
 

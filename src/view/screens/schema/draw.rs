@@ -43,18 +43,26 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let status = match here {
         Some(fault) => {
             let mark = if fault.is_error { theme.glyph("✗", "x") } else { theme.glyph("▲", "!") };
-            Span::styled(format!(" {mark} {} ", fault.message), theme.style(if fault.is_error { Role::Bad } else { Role::Warning }))
+            Span::styled(
+                format!(" {mark} {} ", fault.message),
+                theme.style(if fault.is_error { Role::Bad } else { Role::Warning }),
+            )
         }
         None if errors > 0 => {
             let line = draft.faults.iter().find(|fault| fault.is_error).map_or(0, |fault| fault.line);
-            Span::styled(format!(" {} {} in line {line} ", theme.glyph("✗", "x"), counted(errors, "error")), theme.style(Role::Bad))
+            Span::styled(
+                format!(" {} {} in line {line} ", theme.glyph("✗", "x"), counted(errors, "error")),
+                theme.style(Role::Bad),
+            )
         }
-        None if warnings > 0 => {
-            Span::styled(format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")), theme.style(Role::Warning))
-        }
+        None if warnings > 0 => Span::styled(
+            format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")),
+            theme.style(Role::Warning),
+        ),
         None => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
     };
-    let bottom = Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
+    let bottom =
+        Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
     let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused).title_bottom(bottom);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);
@@ -79,5 +87,8 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
     let lines = side_panes::lines(schema, shared, name);
     let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
     frame.render_widget(frame_of, area);
-    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }), inner);
+    frame.render_widget(
+        Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }),
+        inner,
+    );
 }

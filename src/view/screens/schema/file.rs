@@ -1,4 +1,5 @@
-//! The schema's file and the text of it under edit: opening, compiling, saving, an external editor, a file that changed on disk.
+//! The schema's file and the text of it under edit: opening, compiling, saving, an external editor, a file that changed
+//! on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -196,7 +197,9 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     }
     let (path, text) = (draft.file.path.clone(), draft.text.clone());
     draft.file.stored = Some(text.clone());
-    vec![drafts::write_then(shared, "draft.outside", vec![(path.clone(), Some(text))], move || vec![Command::Edit { path, line }])]
+    vec![drafts::write_then(shared, "draft.outside", vec![(path.clone(), Some(text))], move || {
+        vec![Command::Edit { path, line }]
+    })]
 }
 
 /// Save the text into the task's file; a task that is a part of the program becomes a copy in the data directory first.

@@ -30,7 +30,8 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 30 {
         let upper = if focused == DEGENERATE { DEGENERATE } else { ACCEPTS };
-        let [accepts, scores] = Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
+        let [accepts, scores] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
     }
     let [accepts, scores, degenerate] =

@@ -1,4 +1,5 @@
-//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what degenerate answers would earn.
+//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what
+//! degenerate answers would earn.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Se
         effects.now[score.tier as usize] += 1;
         effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
         rewards += score.reward;
-        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved) {
+        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved)
+        {
             counts[before.tier as usize] += 1;
             saved_rewards += before.reward;
             if before.tier != score.tier {

@@ -55,7 +55,10 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     match (&open.samples, &schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         (Ok(samples), _) if samples.is_empty() => {
-            lines.push(faint("no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml".to_owned()));
+            lines.push(faint(
+                "no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml"
+                    .to_owned(),
+            ));
         }
         (Ok(_), None) => lines.push(faint("scoring samples ...".to_owned())),
         (Ok(_), Some(effects)) => {
@@ -74,12 +77,17 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
 fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
     let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
     let group = |(from, to): (Tier, Tier)| {
-        let lines: Vec<String> =
-            effects.moved.iter().filter(|(_, before, now)| (*before, *now) == (from, to)).map(|(line, ..)| line.to_string()).collect();
+        let lines: Vec<String> = effects
+            .moved
+            .iter()
+            .filter(|(_, before, now)| (*before, *now) == (from, to))
+            .map(|(line, ..)| line.to_string())
+            .collect();
         let more = if lines.len() > 8 { format!(" and {} more", lines.len() - 8) } else { String::new() };
         let shown = lines.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         let word = if lines.len() == 1 { "line" } else { "lines" };
-        (!lines.is_empty()).then(|| format!("{} {} {}: {word} {shown}{more}", from.name(), theme.glyph("→", "->"), to.name()))
+        (!lines.is_empty())
+            .then(|| format!("{} {} {}: {word} {shown}{more}", from.name(), theme.glyph("→", "->"), to.name()))
     };
     let groups: Vec<String> = pairs.filter_map(group).collect();
     (!groups.is_empty()).then(|| groups.join("; "))
@@ -123,7 +131,12 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     if task.score.graded {
         rules.push("graded: partial credit for invalid answers".to_owned());
     }
-    rules.extend(task.rewards.iter().filter(|part| part.weight != 0.0).map(|part| format!("plus {} x {}", part.weight, part.part)));
+    rules.extend(
+        task.rewards
+            .iter()
+            .filter(|part| part.weight != 0.0)
+            .map(|part| format!("plus {} x {}", part.weight, part.part)),
+    );
     if task.score.assert_formats {
         rules.push("`format` is checked".to_owned());
     }
@@ -136,7 +149,9 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
 
 fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let Some(findings) = &schema.degenerate else { return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))] };
+    let Some(findings) = &schema.degenerate else {
+        return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
+    };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {

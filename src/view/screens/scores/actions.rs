@@ -53,17 +53,35 @@ const ACTIONS: &[Action] = &[
         let next = next_source(scores, shared);
         source::turn_to(scores, shared, next)
     }),
-    Action::new("scores.samples", "Show task samples", "", &[], HERE, |scores, shared| source::turn_to(scores, shared, Source::Samples)),
-    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |scores, shared| source::step(scores, shared, 1)).unless(no_run),
-    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |scores, shared| source::step(scores, shared, -1)).unless(no_run),
-    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |scores, shared| source::step(scores, shared, 10)).unless(no_run),
-    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |scores, shared| source::step(scores, shared, -10)).unless(no_run),
-    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false)).asking(),
-    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| write(scores, shared, true))
-        .also(&["new"])
+    Action::new("scores.samples", "Show task samples", "", &[], HERE, |scores, shared| {
+        source::turn_to(scores, shared, Source::Samples)
+    }),
+    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |scores, shared| {
+        source::step(scores, shared, 1)
+    })
+    .unless(no_run),
+    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |scores, shared| {
+        source::step(scores, shared, -1)
+    })
+    .unless(no_run),
+    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |scores, shared| {
+        source::step(scores, shared, 10)
+    })
+    .unless(no_run),
+    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |scores, shared| {
+        source::step(scores, shared, -10)
+    })
+    .unless(no_run),
+    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false))
         .asking(),
-    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove)
-        .unless(|scores, _| (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())),
+    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| {
+        write(scores, shared, true)
+    })
+    .also(&["new"])
+    .asking(),
+    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove).unless(|scores, _| {
+        (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
+    }),
     Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::sample)
         .also(&["sample"])
         .unless(|scores, shared| sampling::plan(scores, shared).err()),
@@ -187,7 +205,12 @@ fn changed(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Com
             source::forget_run(scores);
             if is_here && scores.source == Source::Step { source::load(scores, shared) } else { Vec::new() }
         }
-        Change::RunNews if is_here && scores.source == Source::Step && scores.scored.is_none() && !shared.is_busy("scores.items") => {
+        Change::RunNews
+            if is_here
+                && scores.source == Source::Step
+                && scores.scored.is_none()
+                && !shared.is_busy("scores.items") =>
+        {
             source::load(scores, shared)
         }
         _ => Vec::new(),
@@ -240,7 +263,8 @@ fn add(scores: &mut Scores, written: Written) {
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
     (scores.only, scores.class, scores.filter, scores.order) = Default::default();
-    // Groups are in the order of their first completion, so that a list in groups may have it elsewhere; alone it is the last.
+    // Groups are in the order of their first completion, so that a list in groups may have it elsewhere; alone it is
+    // the last.
     scores.is_flat = true;
     scores.source = Source::Written;
     scores.cursor = Cursor { index: scores.editing };

@@ -114,7 +114,9 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         .take(inside.height as usize)
         .map(|line| match line {
             Shown::Group(group) => group_line(theme, scored, *group),
-            Shown::Completion(place, number) => row(scores, shared, scored, *place, at == Some(*number), inside.width as usize),
+            Shown::Completion(place, number) => {
+                row(scores, shared, scored, *place, at == Some(*number), inside.width as usize)
+            }
         })
         .collect();
     frame.render_widget(Paragraph::new(drawn), inside);
@@ -187,9 +189,18 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
     ])
 }
 
-fn row(scores: &Scores, shared: &Shared, scored: &Scored, place: usize, is_here: bool, columns: usize) -> Line<'static> {
+fn row(
+    scores: &Scores,
+    shared: &Shared,
+    scored: &Scored,
+    place: usize,
+    is_here: bool,
+    columns: usize,
+) -> Line<'static> {
     let theme = &shared.theme;
-    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Line::default() };
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
+        return Line::default();
+    };
     let name = score.tier.name();
     let role = Theme::tier_role(name);
     let moved = match scores.moved.get(place).copied().flatten() {
@@ -246,15 +257,22 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
     let theme = &shared.theme;
     let selected = selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place)));
     if let Some(editor) = &scores.editor {
-        let score =
-            scores.scored.as_ref().filter(|_| scores.source == Source::Written).and_then(|scored| scored.scores.get(scores.editing));
+        let score = scores
+            .scored
+            .as_ref()
+            .filter(|_| scores.source == Source::Written)
+            .and_then(|scored| scored.scores.get(scores.editing));
         let inside = framed(theme, "editing: scored as you type; esc leaves", focused, frame, area);
         let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
-        let [head, text, why] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
+        let [head, text, why] =
+            Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
         let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
         if let Some(score) = score {
             frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
-            frame.render_widget(Paragraph::new(score_details::verdict(scores, shared, score)).wrap(Wrap { trim: false }), why);
+            frame.render_widget(
+                Paragraph::new(score_details::verdict(scores, shared, score)).wrap(Wrap { trim: false }),
+                why,
+            );
         }
         paint(editor, Look { theme, typing: true, focused, faults: &faults }, frame, text);
         return;
@@ -265,8 +283,11 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
     };
     let inside = framed(theme, &title, focused, frame, area);
     match selected {
-        Some((scored, place)) => scrolled(scores, frame, inside, score_details::lines(scores, shared, scored, place), 0),
-        None => frame.render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
+        Some((scored, place)) => {
+            scrolled(scores, frame, inside, score_details::lines(scores, shared, scored, place), 0)
+        }
+        None => frame
+            .render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Completions shown here, wherever they come from: the task's samples, written here, a stored step of a run, sampled from a model.
+//! Completions shown here, wherever they come from: the task's samples, written here, a stored step of a run, sampled
+//! from a model.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -57,7 +58,8 @@ pub struct Written {
     pub prompt_id: Option<String>,
     /// Where it comes from, in a few words.
     pub from: String,
-    /// Whether only those from the same place are its group: what another model wrote says nothing of this one's spread.
+    /// Whether only those from the same place are its group: what another model wrote says nothing of this one's
+    /// spread.
     pub is_apart: bool,
 }
 
@@ -102,7 +104,13 @@ impl Items {
                 items.groups.push(name.clone());
                 items.groups.len() - 1
             });
-            items.all.push(Item { text: written.text, row: rows.get(&id).cloned(), group, from: written.from, stored: None });
+            items.all.push(Item {
+                text: written.text,
+                row: rows.get(&id).cloned(),
+                group,
+                from: written.from,
+                stored: None,
+            });
         }
         items
     }
@@ -121,7 +129,9 @@ impl Items {
         for (number, group) in groups.into_iter().enumerate() {
             let row = rows.get(&group.prompt_id).cloned();
             for (sample, completion) in group.completions.into_iter().enumerate() {
-                let tier = completion.score["tier"].as_str().and_then(|name| Tier::ALL.into_iter().find(|tier| tier.name() == name));
+                let tier = completion.score["tier"]
+                    .as_str()
+                    .and_then(|name| Tier::ALL.into_iter().find(|tier| tier.name() == name));
                 let stored = Stored {
                     reward: completion.reward,
                     tier,

@@ -1,4 +1,5 @@
-//! Sampling completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the view.
+//! Sampling completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the
+//! view.
 
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
@@ -34,7 +35,8 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
     let run = shared.current_run();
     let directory = run.and_then(|run| run.directory.as_ref());
     if scores.from_base {
-        let base = directory.map_or_else(|| shared.new_run.base_model.clone(), |run| run.file().config.base_model.clone());
+        let base =
+            directory.map_or_else(|| shared.new_run.base_model.clone(), |run| run.file().config.base_model.clone());
         return Ok(("base".to_owned(), base));
     }
     let Some(run) = run else {
@@ -53,7 +55,8 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
     Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
 }
 
-/// The prompt of the completion under the cursor, where the open task has it; else the first one that the training does not see.
+/// The prompt of the completion under the cursor, where the open task has it; else the first one that the training does
+/// not see.
 fn row<'a>(scores: &Scores, shared: &'a Shared) -> Option<&'a PromptRow> {
     let scored = scores.scored.as_ref();
     let here = selected(scores).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
@@ -90,7 +93,11 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         &seed.to_string(),
     ];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend(["--runs".to_owned(), shared.options.run_folders.for_new_runs().display().to_string(), "--json".to_owned()]);
+    arguments.extend([
+        "--runs".to_owned(),
+        shared.options.run_folders.for_new_runs().display().to_string(),
+        "--json".to_owned(),
+    ]);
     // A worker keeps the model loaded for the next time, and gives its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());

@@ -1,4 +1,5 @@
-//! One completion in full: its text with its violations underlined, tier, reward and parts, every violation, its fields, and its advantage in numbers.
+//! One completion in full: its text with its violations underlined, tier, reward and parts, every violation, its
+//! fields, and its advantage in numbers.
 
 use ratatui::text::{Line, Span};
 
@@ -17,7 +18,8 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: us
     let text = Text { scores, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
     lines.push(Line::default());
-    let faults: Vec<Fault> = score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    let faults: Vec<Fault> =
+        score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
     lines.push(Line::default());
     lines.extend(verdict(scores, shared, score));
@@ -36,14 +38,19 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
         lines.push(text.faint("valid after unwrapping"));
     }
     let mark = text.theme.glyph("▲ ", "! ");
-    lines.extend(score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))));
+    lines.extend(
+        score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))),
+    );
     lines
 }
 
 /// Tier and reward in one line, as glyph, word and number.
 pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>> {
     let (name, role) = (score.tier.name(), Theme::tier_role(score.tier.name()));
-    vec![Span::styled(format!("{} {name}", theme.tier_glyph(name)), theme.style(role)), Span::raw(format!("  reward {:.3}", score.reward))]
+    vec![
+        Span::styled(format!("{} {name}", theme.tier_glyph(name)), theme.style(role)),
+        Span::raw(format!("  reward {:.3}", score.reward)),
+    ]
 }
 
 struct Text<'a> {
@@ -59,7 +66,8 @@ impl Text<'_> {
         }
         let mut lines = vec![Line::from(first)];
         if let Some(before) = self.scores.moved.get(place).copied().flatten() {
-            let sentence = format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
+            let sentence =
+                format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }
         if !score.parts.is_empty() {
@@ -74,7 +82,10 @@ impl Text<'_> {
             let cut = if stored.is_truncated { ", truncated" } else { "" };
             let differs = stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
             let role = if differs { Role::Accent } else { Role::Faint };
-            let text = format!("in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}", stored.advantage, stored.tokens);
+            let text = format!(
+                "in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}",
+                stored.advantage, stored.tokens
+            );
             lines.push(Line::styled(text, self.theme.style(role)));
         }
         lines
@@ -85,7 +96,8 @@ impl Text<'_> {
         let Some(group) = group.filter(|group| group.members.len() > 1) else { return };
         let kind = scored.items.advantage.unwrap_or(Advantage::Standardized);
         let found = scored.advantages.get(place).copied().unwrap_or(0.0);
-        let rewards: Vec<f64> = group.members.iter().filter_map(|member| scored.scores.get(*member)).map(|score| score.reward).collect();
+        let rewards: Vec<f64> =
+            group.members.iter().filter_map(|member| scored.scores.get(*member)).map(|score| score.reward).collect();
         lines.push(Line::from(vec![
             Span::styled("advantage ", self.theme.style(Role::Faint)),
             Span::raw(explain(&rewards, score.reward, found, kind)),
@@ -94,7 +106,8 @@ impl Text<'_> {
 
     fn reason(&self, reason: &Reason) -> Vec<Line<'static>> {
         let place = format!("{} line {} column {} ", self.theme.glyph("✗", "x"), reason.line, reason.column);
-        let pointer = if reason.instance_path.is_empty() { String::new() } else { format!("{} ", reason.instance_path) };
+        let pointer =
+            if reason.instance_path.is_empty() { String::new() } else { format!("{} ", reason.instance_path) };
         let mut lines = vec![Line::from(vec![
             Span::styled(place, self.theme.style(Role::Bad)),
             Span::styled(pointer, self.theme.style(Role::JsonKey)),
@@ -110,7 +123,11 @@ impl Text<'_> {
         let Some(fields) = &score.fields else { return Vec::new() };
         let mut spans = vec![Span::styled("matches expected: ", self.theme.style(Role::Faint))];
         for (name, equal) in fields.iter() {
-            let (mark, role) = if *equal { (self.theme.glyph("✓", "+"), Role::Good) } else { (self.theme.glyph("✗", "x"), Role::Bad) };
+            let (mark, role) = if *equal {
+                (self.theme.glyph("✓", "+"), Role::Good)
+            } else {
+                (self.theme.glyph("✗", "x"), Role::Bad)
+            };
             spans.push(Span::styled(format!("{mark} {name}  "), self.theme.style(role)));
         }
         let exact = score.exact.map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });

@@ -1,4 +1,5 @@
-//! Completions scored under a schema, each with its group's mean, deviation and advantage; counts of all; and what the schema changes in a run.
+//! Completions scored under a schema, each with its group's mean, deviation and advantage; counts of all; and what the
+//! schema changes in a run.
 
 use std::sync::Arc;
 
@@ -58,7 +59,8 @@ pub struct Impact {
     pub rewards: usize,
     /// Tiers that differ.
     pub tiers: usize,
-    /// Advantages whose sign differs: the completion was pushed up and would be pushed down or left alone, or the other way round.
+    /// Advantages whose sign differs: the completion was pushed up and would be pushed down or left alone, or the other
+    /// way round.
     pub signs: usize,
     /// Groups that had zero variance and would be mixed.
     pub revived: usize,
@@ -79,7 +81,8 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: IsWanted<'_>) -> Optio
     }
     let mut advantages = vec![0.0; scores.len()];
     for group in &mut groups {
-        let rewards: Vec<f64> = group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
+        let rewards: Vec<f64> =
+            group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
         let members = || group.members.iter().filter_map(|place| scores.get(*place));
         group.state = group_signal(&rewards, members().all(Score::is_max), members().all(Score::is_min));
@@ -152,7 +155,8 @@ pub fn sum(impacts: &[Impact]) -> Impact {
     })
 }
 
-/// The tiers that completions had under the schema before, where they differ now. `None`: other completions, so nothing can be compared.
+/// The tiers that completions had under the schema before, where they differ now. `None`: other completions, so nothing
+/// can be compared.
 pub fn moved(before: &Scored, now: &Scored) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
@@ -171,7 +175,11 @@ mod tests {
     use crate::view::screens::scores::items::{Rows, Stored, Written};
 
     fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
-        let written = texts.iter().map(|text| Written { text: (*text).to_owned(), prompt_id: Some("p".to_owned()), ..Written::default() });
+        let written = texts.iter().map(|text| Written {
+            text: (*text).to_owned(),
+            prompt_id: Some("p".to_owned()),
+            ..Written::default()
+        });
         Arc::new(Items::written(written, &Rows::new(), Some(advantage)))
     }
 
@@ -210,8 +218,14 @@ mod tests {
             [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
             Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, ..none },
         );
-        check([stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)], Impact { rewards: 2, tiers: 2, signs: 2, ..none });
-        assert_eq!(sum(&[none, Impact { step: 3, signs: 2, ..none }]), Impact { step: 7, completions: 4, signs: 2, ..Impact::default() });
+        check(
+            [stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)],
+            Impact { rewards: 2, tiers: 2, signs: 2, ..none },
+        );
+        assert_eq!(
+            sum(&[none, Impact { step: 3, signs: 2, ..none }]),
+            Impact { step: 7, completions: 4, signs: 2, ..Impact::default() }
+        );
     }
 
     #[test]

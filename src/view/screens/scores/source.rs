@@ -1,4 +1,5 @@
-//! Reading completions from their source, and scoring them again: work beside the view, of which only the newest counts.
+//! Reading completions from their source, and scoring them again: work beside the view, of which only the newest
+//! counts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,9 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let (run, stored) = (run_step(scores, shared), scores.stored.clone());
     let wanted = LoadRequest { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
     let compute = move |sender: &Sender| read(wanted, sender);
-    vec![Work::latest("scores.items", compute, move |scores: &mut Scores, shared, loaded| take_items(scores, shared, open, loaded))]
+    vec![Work::latest("scores.items", compute, move |scores: &mut Scores, shared, loaded| {
+        take_items(scores, shared, open, loaded)
+    })]
 }
 
 /// The step of the current run that is looked at.

@@ -1,4 +1,5 @@
-//! All completions together: tiers, strict and tolerant rates with their intervals, kinds of failure, and what the schema changes in the run.
+//! All completions together: tiers, strict and tolerant rates with their intervals, kinds of failure, and what the
+//! schema changes in the run.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,14 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         let count = tally.tiers[tier as usize];
         let share = count as f64 / tally.all.max(1) as f64;
         lines.push(Line::from(vec![
-            Span::styled(format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()), theme.style(Theme::tier_role(tier.name()))),
-            Span::styled(gauge(theme, share, columns.saturating_sub(30).clamp(4, 24)), theme.style(Theme::tier_role(tier.name()))),
+            Span::styled(
+                format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()),
+                theme.style(Theme::tier_role(tier.name())),
+            ),
+            Span::styled(
+                gauge(theme, share, columns.saturating_sub(30).clamp(4, 24)),
+                theme.style(Theme::tier_role(tier.name())),
+            ),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
         ]));
     }
@@ -37,8 +44,13 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     if tally.exact.1 > 0 {
         lines.push(rate(theme, "exact", &by_prompt(scored, |score| score.exact), columns));
     }
-    let failures: Vec<String> = tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
-    lines.push(faint(if failures.is_empty() { "no failures".to_owned() } else { format!("failures: {}", failures.join(", ")) }));
+    let failures: Vec<String> =
+        tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
+    lines.push(faint(if failures.is_empty() {
+        "no failures".to_owned()
+    } else {
+        format!("failures: {}", failures.join(", "))
+    }));
     groups(theme, scored, &mut lines);
     if scores.source == Source::Step {
         run(scores, shared, columns, &mut lines);
@@ -101,7 +113,11 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         }
         None => {
             let steps = scores.impacts.len();
-            (format!("this schema on the last {steps} steps"), &scores.impacts, vec!["R re-scores the whole run".to_owned()])
+            (
+                format!("this schema on the last {steps} steps"),
+                &scores.impacts,
+                vec!["R re-scores the whole run".to_owned()],
+            )
         }
     };
     let all = sum(impacts);
@@ -123,8 +139,10 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
             let share = percent_short(count as f64 / of as f64);
             lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
         }
-        lines
-            .push(Line::from(format!("{:>6} zero-variance groups become mixed, {} mixed become zero-variance", all.revived, all.silenced)));
+        lines.push(Line::from(format!(
+            "{:>6} zero-variance groups become mixed, {} mixed become zero-variance",
+            all.revived, all.silenced
+        )));
         lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
@@ -135,7 +153,10 @@ fn other_task(shared: &Shared) -> Option<String> {
     let file = shared.current_run()?.directory.as_ref()?.file();
     let task = shared.draft.task.as_ref()?;
     if file.task != task.name {
-        return Some(format!("run task {} differs from schema task {}: rates are not comparable", file.task, task.name));
+        return Some(format!(
+            "run task {} differs from schema task {}: rates are not comparable",
+            file.task, task.name
+        ));
     }
     let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
@@ -143,7 +164,10 @@ fn other_task(shared: &Shared) -> Option<String> {
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
-    Line::styled(format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs), theme.style(Role::Text))
+    Line::styled(
+        format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs),
+        theme.style(Role::Text),
+    )
 }
 
 fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {

@@ -14,13 +14,18 @@ impl Axis {
     /// An axis that holds these values, its ends at round numbers. On a logarithmic axis only values above 0 count.
     pub(super) fn around(values: impl Iterator<Item = f64>, log: bool, ticks: usize) -> Option<Self> {
         let fits = values.filter(|value| value.is_finite() && (!log || *value > 0.0));
-        let (low, high) = fits.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        let (low, high) =
+            fits.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
         if low > high {
             return None;
         }
         if log {
             let (low, high) = (low.log10().floor(), high.log10().ceil());
-            return Some(Self { low: 10f64.powf(low), high: 10f64.powf(if high > low { high } else { low + 1.0 }), log });
+            return Some(Self {
+                low: 10f64.powf(low),
+                high: 10f64.powf(if high > low { high } else { low + 1.0 }),
+                log,
+            });
         }
         // What differs by no more than rounding is one value.
         let margin = if high - low > (low.abs().max(high.abs()) * 1e-12).max(1e-12) {
@@ -53,7 +58,11 @@ impl Axis {
         if self.log {
             let (low, high) = (self.low.log10().round() as i32, self.high.log10().round() as i32);
             let step = ((high - low) as usize).div_ceil(most).max(1);
-            return (low..=high).step_by(step).map(|power| 10f64.powi(power)).map(|value| (value, amount(value))).collect();
+            return (low..=high)
+                .step_by(step)
+                .map(|power| 10f64.powi(power))
+                .map(|value| (value, amount(value)))
+                .collect();
         }
         let step = round_step(self.high - self.low, most);
         let count = ((self.high - self.low) / step + 1e-6).floor();
@@ -70,7 +79,8 @@ impl Axis {
 pub(super) fn round_step(width: f64, most: usize) -> f64 {
     let rough = (width / most.max(1) as f64).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough * (1.0 - 1e-9));
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough * (1.0 - 1e-9));
     step.filter(|step| step.is_finite() && *step > 0.0).unwrap_or(1.0)
 }
 

@@ -1,4 +1,5 @@
-//! A series cut into the columns of a chart: first, last, smallest and largest value of each, in one walk and without a copy of the series.
+//! A series cut into the columns of a chart: first, last, smallest and largest value of each, in one walk and without a
+//! copy of the series.
 
 use crate::run::Series;
 use crate::statistics::Smoothing;
@@ -87,7 +88,8 @@ fn last_step_of(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     steps.0.saturating_add((next.ceil() as u64).saturating_sub(1))
 }
 
-/// The series between two steps in `columns` buckets: the values, and the smoothed ones; the second list is empty without smoothing.
+/// The series between two steps in `columns` buckets: the values, and the smoothed ones; the second list is empty
+/// without smoothing.
 pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smoothing: f64) -> [Vec<Option<Bucket>>; 2] {
     let mut raw = vec![None; columns];
     let mut smooth = if smoothing > 0.0 { vec![None; columns] } else { Vec::new() };
@@ -122,5 +124,9 @@ pub(super) fn smoothed_at(series: &Series, step: u64, smoothing: f64) -> Option<
     let mut average = Smoothing::new(smoothing);
     let lead = (14.0 / (1.0 - smoothing.clamp(0.0, 0.9999))).ceil() as u64;
     series.at(step)?;
-    series.between(step.saturating_sub(lead), step).map(|(_, value)| average.next(value)).last().filter(|value| value.is_finite())
+    series
+        .between(step.saturating_sub(lead), step)
+        .map(|(_, value)| average.next(value))
+        .last()
+        .filter(|value| value.is_finite())
 }

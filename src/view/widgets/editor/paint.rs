@@ -1,4 +1,5 @@
-//! Draws the editor: line numbers, marks of problems, coloured text, brackets, what was found, the selection, the cursor.
+//! Draws the editor: line numbers, marks of problems, coloured text, brackets, what was found, the selection, the
+//! cursor.
 
 use ratatui::Frame;
 use ratatui::layout::{Margin, Rect};
@@ -73,7 +74,8 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize) -> Line<'static> {
     let theme = look.theme;
     let digits = gutter(editor.lines().len()) - 3;
     let here = row == editor.cursor().0 && look.focused;
-    let number = Span::styled(format!("{:>digits$}", row + 1), theme.style(if here { Role::Accent } else { Role::Faint }));
+    let number =
+        Span::styled(format!("{:>digits$}", row + 1), theme.style(if here { Role::Accent } else { Role::Faint }));
     let mark = match fault_of(look, row) {
         Some(fault) if fault.is_error => Span::styled(theme.glyph(" ✗ ", " x "), theme.style(Role::Bad)),
         Some(_) => Span::styled(theme.glyph(" ▲ ", " ! "), theme.style(Role::Warning)),
@@ -100,7 +102,8 @@ fn text(
         styles.push(Style::new());
     }
     if has_cursor && let Some(style) = styles.get_mut(cursor) {
-        *style = style.add_modifier(if look.typing { Modifier::REVERSED } else { Modifier::UNDERLINED | Modifier::BOLD });
+        *style =
+            style.add_modifier(if look.typing { Modifier::REVERSED } else { Modifier::UNDERLINED | Modifier::BOLD });
     }
     let mut spans: Vec<Span<'static>> = Vec::new();
     let mut column = 0;
@@ -141,7 +144,13 @@ fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'
     Some(Span::styled(format!("  {short}"), look.theme.style(if fault.is_error { Role::Bad } else { Role::Warning })))
 }
 
-fn styles(editor: &Editor, look: Look<'_>, row: usize, line: &str, brackets: Option<[(usize, usize); 2]>) -> Vec<Style> {
+fn styles(
+    editor: &Editor,
+    look: Look<'_>,
+    row: usize,
+    line: &str,
+    brackets: Option<[(usize, usize); 2]>,
+) -> Vec<Style> {
     let theme = look.theme;
     let mut styles = vec![theme.style(Role::Text); line.chars().count()];
     let mut lay = |columns: std::ops::Range<usize>, style: Style| {
@@ -154,14 +163,20 @@ fn styles(editor: &Editor, look: Look<'_>, row: usize, line: &str, brackets: Opt
         tokens(line).into_iter().for_each(|token| lay(token.columns, theme.style(token.role)));
     }
     for fault in look.faults.iter().filter(|fault| fault.line == row + 1) {
-        let style = if fault.is_error { theme.style(Role::Fault) } else { theme.style(Role::Warning).add_modifier(Modifier::UNDERLINED) };
+        let style = if fault.is_error {
+            theme.style(Role::Fault)
+        } else {
+            theme.style(Role::Warning).add_modifier(Modifier::UNDERLINED)
+        };
         lay(fault.column - 1..fault.column - 1 + fault.length, style);
     }
     for (_, column) in brackets.into_iter().flatten().filter(|(other, _)| *other == row) {
         lay(column..column + 1, theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED));
     }
     found(line, &editor.wanted).into_iter().for_each(|columns| lay(columns, theme.style(Role::Match)));
-    if let Some(((first, from), (last, to))) = editor.selection().filter(|((first, _), (last, _))| (*first..=*last).contains(&row)) {
+    if let Some(((first, from), (last, to))) =
+        editor.selection().filter(|((first, _), (last, _))| (*first..=*last).contains(&row))
+    {
         let columns = if row == first { from } else { 0 }..if row == last { to } else { usize::MAX };
         lay(columns, theme.style(Role::Selected).add_modifier(Modifier::REVERSED));
     }
@@ -174,8 +189,9 @@ mod tests {
 
     #[test]
     fn the_window_holds_the_cursor_and_moves_no_further_than_it_must() {
-        let check =
-            |first, cursor, rows, len, expected| assert_eq!(window(first, cursor, rows, len), expected, "{first} {cursor} {rows} {len}");
+        let check = |first, cursor, rows, len, expected| {
+            assert_eq!(window(first, cursor, rows, len), expected, "{first} {cursor} {rows} {len}")
+        };
         check(0, 0, 10, 5, 0);
         check(3, 4, 10, 5, 0);
         check(0, 12, 10, 50, 3);

@@ -89,7 +89,9 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
     if forward {
         for other in row..lines.len().min(row + REACH) {
             let from = if other == row { start } else { 0 };
-            if let Some((column, _)) = brackets(other).into_iter().filter(|(column, _)| *column >= from).find(|(_, letter)| step(*letter)) {
+            if let Some((column, _)) =
+                brackets(other).into_iter().filter(|(column, _)| *column >= from).find(|(_, letter)| step(*letter))
+            {
                 return Some([(row, start), (other, column)]);
             }
         }
@@ -97,7 +99,9 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
     }
     for other in (row.saturating_sub(REACH)..=row).rev() {
         let to = if other == row { start } else { usize::MAX };
-        if let Some((column, _)) = brackets(other).into_iter().rev().filter(|(column, _)| *column <= to).find(|(_, letter)| step(*letter)) {
+        if let Some((column, _)) =
+            brackets(other).into_iter().rev().filter(|(column, _)| *column <= to).find(|(_, letter)| step(*letter))
+        {
             return Some([(row, start), (other, column)]);
         }
     }
@@ -107,7 +111,8 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
 /// Where a text stands in a line, in scalars; case counts only where the text holds a capital.
 pub(super) fn found(line: &str, wanted: &str) -> Vec<Range<usize>> {
     let exact = wanted.chars().any(char::is_uppercase);
-    let same = |left: &char, right: &char| if exact { left == right } else { left.to_lowercase().eq(right.to_lowercase()) };
+    let same =
+        |left: &char, right: &char| if exact { left == right } else { left.to_lowercase().eq(right.to_lowercase()) };
     let (letters, wanted): (Vec<char>, Vec<char>) = (line.chars().collect(), wanted.chars().collect());
     let mut places = Vec::new();
     let mut at = 0;
@@ -134,9 +139,17 @@ mod tests {
         };
         check(
             "  \"a\" : 1,",
-            &[(2, 5, Role::JsonKey), (6, 7, Role::JsonPunctuation), (8, 9, Role::JsonNumber), (9, 10, Role::JsonPunctuation)],
+            &[
+                (2, 5, Role::JsonKey),
+                (6, 7, Role::JsonPunctuation),
+                (8, 9, Role::JsonNumber),
+                (9, 10, Role::JsonPunctuation),
+            ],
         );
-        check("[\"a\\\"b\"]", &[(0, 1, Role::JsonPunctuation), (1, 7, Role::JsonString), (7, 8, Role::JsonPunctuation)]);
+        check(
+            "[\"a\\\"b\"]",
+            &[(0, 1, Role::JsonPunctuation), (1, 7, Role::JsonString), (7, 8, Role::JsonPunctuation)],
+        );
         check("\"open", &[(0, 5, Role::JsonString)]);
         check("\"open\\", &[(0, 6, Role::JsonString)]);
         check("True null -1e5", &[(0, 4, Role::Bad), (5, 9, Role::JsonWord), (10, 14, Role::JsonNumber)]);
@@ -147,7 +160,9 @@ mod tests {
     #[test]
     fn brackets_find_their_other_half() {
         let lines: Vec<String> = ["{ \"a}\": [", "  1, {}", "] }"].map(str::to_owned).to_vec();
-        let check = |cursor, expected: Option<[(usize, usize); 2]>| assert_eq!(matching_bracket(&lines, cursor), expected, "{cursor:?}");
+        let check = |cursor, expected: Option<[(usize, usize); 2]>| {
+            assert_eq!(matching_bracket(&lines, cursor), expected, "{cursor:?}")
+        };
         check((0, 0), Some([(0, 0), (2, 2)]));
         check((2, 3), Some([(2, 2), (0, 0)]));
         check((0, 8), Some([(0, 8), (2, 0)]));
@@ -160,7 +175,8 @@ mod tests {
     #[test]
     fn search_minds_capitals_only_where_asked_to() {
         let check = |line: &str, wanted: &str, expected: &[(usize, usize)]| {
-            let ranges: Vec<(usize, usize)> = found(line, wanted).into_iter().map(|range| (range.start, range.end)).collect();
+            let ranges: Vec<(usize, usize)> =
+                found(line, wanted).into_iter().map(|range| (range.start, range.end)).collect();
             assert_eq!(ranges, expected, "{line} {wanted}");
         };
         check("aXax", "ax", &[(0, 2), (2, 4)]);
