@@ -26,7 +26,10 @@ impl Progress {
                 self.total_steps = run.total_steps;
                 String::new()
             }
-            EventBody::Step(step) => format!("  ETA {}", duration(self.seconds_left(step))),
+            EventBody::Step(step) => match self.seconds_left(step) {
+                0.0 => String::new(),
+                seconds => format!("  ETA {}", duration(seconds)),
+            },
             // The command itself says how the run ended.
             EventBody::End(_) => return,
             _ => String::new(),

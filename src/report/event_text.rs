@@ -42,6 +42,9 @@ pub const STEP_METRICS: [(&str, MetricText); 9] = [
     ("tokens_per_second/train", |rate| format!("{rate:.0} tok/s trained")),
 ];
 
+/// Metrics that are left out where there is a reward: the value of an on-policy loss says nothing (docs/algorithm.md).
+const OF_SFT: [&str; 2] = ["loss", "tokens_per_second/train"];
+
 /// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device.
 /// `total_steps` is 0 where it is unknown. The text may hold what others wrote: whoever prints it masks secrets and
 /// control characters.
@@ -139,8 +142,10 @@ fn step_text(step: &Step, total_steps: u64) -> String {
     let width = total_steps.to_string().len();
     let total = if total_steps > 0 { format!("/{total_steps}") } else { String::new() };
     let mut parts = vec![format!("step {:>width$}{total}", step.step)];
-    parts.extend(STEP_METRICS.iter().filter_map(|(name, text)| step.metrics.get(*name).map(|value| text(*value))));
-    if step.metrics.contains_key("reward") && !step.metrics.contains_key("grad_norm") {
+    let has_reward = step.metrics.contains_key("reward");
+    let value = |name: &str| step.metrics.get(name).filter(|_| !(has_reward && OF_SFT.contains(&name)));
+    parts.extend(STEP_METRICS.iter().filter_map(|(name, text)| value(name).map(|value| text(*value))));
+    if has_reward && !step.metrics.contains_key("grad_norm") {
         parts.push("no update (no mixed groups)".to_owned());
     }
     parts.push(duration(step.seconds));
@@ -172,6 +177,7 @@ mod tests {
             ("tiers/valid", 0.25),
             ("groups/frac_mixed", 1.0),
             ("kl", 0.0012),
+            ("loss", -0.00001),
             ("grad_norm", 0.5),
             ("other", 1.0),
         ];

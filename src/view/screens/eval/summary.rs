@@ -161,16 +161,20 @@ impl SummaryText<'_> {
         self.width >= LABEL + self.versus.passes.len() * (CELL + 1) + 32
     }
 
-    /// The differences in a line, where the table has no column for them.
+    /// The differences, in one line if they fit, where the table has no column for them.
     fn differences(&self) -> Vec<Line<'static>> {
         if self.is_wide() {
             return Vec::new();
         }
         let theme = &self.shared.theme;
         let told = |judged: &MetricComparison| {
-            Span::styled(format!("{} {}  ", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
+            Span::styled(format!("{} {}", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
         };
-        vec![Line::from(self.pair.judged().map(told).collect::<Vec<_>>())]
+        let spans: Vec<_> = self.pair.judged().map(told).collect();
+        if spans.iter().map(|span| span.width() + 2).sum::<usize>() > self.width + 2 {
+            return spans.into_iter().map(Line::from).collect();
+        }
+        vec![Line::from(spans.into_iter().flat_map(|span| [span, Span::raw("  ")]).collect::<Vec<_>>())]
     }
 
     /// What the differences are worth, in words, a metric after the other.
@@ -212,7 +216,7 @@ impl SummaryText<'_> {
                     "{}{}{}",
                     padded("", label, false),
                     padded("valid after", wide, true),
-                    padded("not", wide, true)
+                    padded("not after", wide, true)
                 ),
                 theme.style(Role::Faint),
             ),
