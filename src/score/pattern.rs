@@ -27,9 +27,9 @@ pub(super) fn backtracks(pattern: &str) -> bool {
     if is_plain(pattern) {
         return false;
     }
-    let linear =
-        jsonschema::options().with_pattern_options(PatternOptions::regex()).build(&json!({ "pattern": pattern }));
-    linear.is_err()
+    // For completions, as all validators: another kind of instance would have this crate compile every keyword twice.
+    let options = jsonschema::options_for::<Completion>().with_pattern_options(PatternOptions::regex());
+    options.build(&json!({ "pattern": pattern })).is_err()
 }
 
 /// Whether nothing in a pattern can ask the engine to backtrack: most patterns, told without compiling them.
