@@ -90,29 +90,6 @@ pub fn time(
     speed: &Speed,
     recompute: bool,
 ) -> Time {
-    let most = counted(model, config, data, steps, speed, recompute);
-    if data.least_completion_tokens >= data.mean_completion_tokens {
-        return most;
-    }
-    let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
-    let least = counted(model, config, &shortest, steps, speed, recompute);
-    Time {
-        is_upper_bound: true,
-        least_seconds_per_step: least.seconds_per_step,
-        least_total_seconds: least.total_seconds,
-        ..most
-    }
-}
-
-/// The time with completions of the mean length.
-fn counted(
-    model: &ModelConfig,
-    config: &TrainConfig,
-    data: &DataShape,
-    steps: u64,
-    speed: &Speed,
-    recompute: bool,
-) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
     let completions = groups * config.completions_per_prompt as f64;
@@ -126,6 +103,12 @@ fn counted(
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
+    // With completions of the least length nothing is shorter: this ends there.
+    let is_upper_bound = data.least_completion_tokens < data.mean_completion_tokens;
+    let least = is_upper_bound.then(|| {
+        let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
+        time(model, config, &shortest, steps, speed, recompute)
+    });
     Time {
         prefill_seconds_per_step: prefill,
         decode_seconds_per_step: decode,
@@ -136,9 +119,9 @@ fn counted(
         sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
-        is_upper_bound: false,
-        least_seconds_per_step: seconds_per_step,
-        least_total_seconds: total_seconds,
+        is_upper_bound,
+        least_seconds_per_step: least.map_or(seconds_per_step, |least| least.seconds_per_step),
+        least_total_seconds: least.map_or(total_seconds, |least| least.total_seconds),
     }
 }
 

@@ -106,7 +106,7 @@ fn blocked<T: Controls>(screen: &T, shared: &Shared, why: fn(&str, Status) -> Op
 }
 
 /// Asks the worker of a screen's run.
-pub fn tell<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
+fn tell<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
     let Ok(run) = screen.target(shared) else { return Vec::new() };
     if verb.is_work() {
         shared.say(format!("requested: {}, runs after the current step", verb.name()));

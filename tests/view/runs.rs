@@ -3,10 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use grpo_tui::report::Listing;
 use grpo_tui::run::{RunDirectory, RunFolders, Status, Verb, Worker, read_tags};
-use grpo_tui::view::{Message, Screen};
+use grpo_tui::view::{Command, Message, Screen};
 
 use super::harness::{Stage, finished_run};
 use super::synthetic_run::serve;
@@ -453,6 +454,27 @@ fn a_stop_is_for_the_run_of_the_question() {
     assert!(stage.model.shared.work.contains_key("control.stop"), "{}", stage.picture());
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     assert_eq!(taken, [Verb::Stop { now: false }]);
+}
+
+#[test]
+fn parameters_are_set_in_the_run_of_the_question() {
+    let mut stage = stage_with(120, 36, |folder| {
+        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+    });
+    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let interrupted = Arc::default();
+    let worker = Worker::begin(&run, Arc::clone(&interrupted)).unwrap();
+    worker.state().status(Status::Running, 1, None).unwrap();
+    stage.act(|_| vec![Command::ShowRun(run.path().to_owned())]);
+    stage.keys("f6 =");
+    assert!(stage.shows("KEY=VALUE"), "{}", stage.picture());
+    stage.act(|_| vec![Command::ShowRun(finished_run())]);
+    let serving = serve(&worker);
+    stage.keys("enter");
+    assert!(stage.model.shared.work.contains_key("control.set"), "{}", stage.picture());
+    interrupted.store(true, Ordering::Relaxed);
+    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    assert!(matches!(taken[..], [Verb::Set { .. }]), "{taken:?}");
 }
 
 #[test]

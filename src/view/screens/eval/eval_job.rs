@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Eval, EvalJob};
 use crate::format::short_id;
 use crate::report::passes_of;
-use crate::run::{RESULT_FILE, RunLock, RunState, Verb, list_checkpoints};
+use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::current_set_name;
 use crate::view::message::{Command, Work};
@@ -75,6 +75,7 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
 /// Say what it will cost, as far as that was measured, and start it after a yes.
 fn confirm(shared: &mut Shared, on: String) {
     let Some(run) = shared.current_run() else { return };
+    let Some(directory) = run.directory.clone() else { return };
     let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
     let cost = match passes.last() {
         Some(pass) => {
@@ -92,20 +93,18 @@ fn confirm(shared: &mut Shared, on: String) {
         evals_folder(&shared.options.data).display()
     );
     shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
-        begin(shared, &on)
+        begin(shared, directory, on)
     })));
 }
 
-fn begin(shared: &mut Shared, on: &str) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
-    let Some(directory) = run.directory.clone() else { return Vec::new() };
+fn begin(shared: &mut Shared, directory: RunDirectory, on: String) -> Vec<Command> {
     let time = i64::try_from(shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let time = time.map_or_else(
         || shared.now_ms.to_string(),
         |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
     );
-    let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(&run.id())));
-    let (program, here, on) = (shared.options.program.clone(), shared.options.here.clone(), on.to_owned());
+    let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(directory.id())));
+    let (program, here) = (shared.options.program.clone(), shared.options.here.clone());
     vec![Work::once(
         "eval.start",
         move || {

@@ -290,20 +290,18 @@ fn assignments(text: &str) -> Result<Verb, String> {
     Verb::set(text.split_whitespace())
 }
 
-fn set(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
+/// The parameters are those of this run, whichever is open when they are given.
+fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Ok(Target { path, .. }) = live.target(shared) else { return Vec::new() };
     let now = shared
         .current_run()
         .and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
-    let question = Ask::new("Set", label, &text, |live: &mut Live, shared, text| match assignments(&text) {
-        Ok(verb) => run_control::tell(live, shared, verb),
-        Err(error) => {
-            shared.complain(error);
-            Vec::new()
-        }
-    });
-    shared.popup = Some(Popup::Ask(question.checked(|text| assignments(text).err())));
+    let ask = move |_: &mut (), _: &mut Shared, text: String| {
+        assignments(&text).into_iter().map(|verb| run_control::request(&path, verb)).collect()
+    };
+    shared.popup = Some(Popup::Ask(Ask::new("Set", label, &text, ask).checked(|text| assignments(text).err())));
     Vec::new()
 }
 
