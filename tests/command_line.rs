@@ -119,7 +119,7 @@ fn base_against_a_run() {
     let eval = json(&output);
     assert_eq!(keys(&eval)[..2], ["targets", "comparisons"]);
     assert_eq!(keys(&eval["targets"]), ["base", "trained"]);
-    // The training's own passes, made again from the weights on disk.
+    // The training's own evals, made again from the weights on disk.
     assert_eq!((&eval["targets"]["base"], &eval["targets"]["trained"]), (&report["base"], &report["trained"]));
     let comparison = &eval["comparisons"][0];
     let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];

@@ -93,7 +93,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
-    let mut passes = Vec::with_capacity(targets.len());
+    let mut evals = Vec::with_capacity(targets.len());
     for target in &targets {
         let (model, tokenizer) = target.load(&places, &engine)?;
         let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
@@ -114,9 +114,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let result = result(&task, &rows, &target.name, records);
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
         say(&format!("{}: valid {valid}  ({time})", target.name));
-        passes.push(result);
+        evals.push(result);
     }
-    let versus = if passes.len() == 1 { Versus::alone(passes.remove(0)) } else { Versus::of(passes)? };
+    let versus = if evals.len() == 1 { Versus::alone(evals.remove(0)) } else { Versus::of(evals)? };
     let document = document(&arguments, &targets, limit, &versus);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
@@ -129,7 +129,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     } else {
         print(&versus.page())?;
     }
-    judge(&arguments.fail_under, versus.passes.last())
+    judge(&arguments.fail_under, versus.evals.last())
 }
 
 fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
@@ -167,8 +167,8 @@ fn lines(rows: &Rows) -> String {
     rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
 }
 
-fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> report::Pass {
-    report::Pass {
+fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> report::EvalResult {
+    report::EvalResult {
         id: EvalId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: name.to_owned() },
         name: name.to_owned(),
         summary: EvalSummary::from_records(&records),
@@ -183,17 +183,17 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
 
 fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Versus) -> Value {
     let summaries: Map<String, Value> =
-        versus.passes.iter().map(|pass| (pass.name.clone(), json!(pass.summary))).collect();
+        versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
     let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
     json!({
-        "targets": summaries, "comparisons": versus.comparisons(), "models": models, "task": versus.passes[0].task, "set": arguments.on,
+        "targets": summaries, "comparisons": versus.comparisons(), "models": models, "task": versus.evals[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
     })
 }
 
 /// Exit code 3 where the last model misses a threshold.
-fn judge(thresholds: &[Threshold], last: Option<&report::Pass>) -> Outcome {
-    let Some(report::Pass { name, summary, .. }) = last else { return Ok(ExitCode::SUCCESS) };
+fn judge(thresholds: &[Threshold], last: Option<&report::EvalResult>) -> Outcome {
+    let Some(report::EvalResult { name, summary, .. }) = last else { return Ok(ExitCode::SUCCESS) };
     let mut missed = Vec::new();
     for Threshold { metric, lowest } in thresholds {
         let rate = summary.metric(metric);

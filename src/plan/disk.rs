@@ -52,7 +52,7 @@ pub struct Retention {
     /// Steps whose rollouts are plain at the most.
     pub plain_rollout_steps: u64,
     /// Evals on the eval set, the first and the last included.
-    pub eval_passes: u64,
+    pub evals: u64,
 }
 
 impl Retention {
@@ -71,7 +71,7 @@ impl Retention {
             checkpoints_at_once: made.min(most),
             rollout_steps_at_end: rollout_steps(config, steps),
             plain_rollout_steps: steps.min(STEPS_PER_ROLLOUT_FILE),
-            eval_passes: evals(config, steps),
+            evals: evals(config, steps),
         }
     }
 }
@@ -112,7 +112,7 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
         * BYTES_PER_COMPLETION_EVENT;
     let rollouts =
         step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
-    let records = kept.eval_passes as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
+    let records = kept.evals as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
     let (rollouts_bytes, evals_bytes) = (
         rollouts as u64,
         (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::eval_results::{EvalId, Pass};
+use super::eval_results::{EvalId, EvalResult};
 use super::significance::{MetricComparison, Verdict};
 use super::{ReportError, summary_table};
 use crate::run::{Comparison, EvalRecord};
@@ -20,19 +20,18 @@ pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 /// Evals side by side.
 #[derive(Debug, Clone)]
 pub struct Versus {
-    /// Two or three; the first is what the others are held against.
-    pub passes: Vec<Pass>,
-    /// Each two of them: (0, 1), then (0, 2) and (1, 2).
+    /// Two or three; the others are compared with the first.
+    pub evals: Vec<EvalResult>,
+    /// (0, 1), then (0, 2) and (1, 2).
     pub pairs: Vec<PairedComparison>,
     /// Prompts that all evals have, in the order of the first.
-    pub prompts: Vec<Asked>,
-    /// What a reader should know, in sentences.
+    pub prompts: Vec<ComparedPrompt>,
     pub warnings: Vec<String>,
 }
 
 /// One prompt, or one sample of it, with each eval's answer.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ComparedPrompt {
     /// The prompt row's id.
     pub prompt_id: String,
     /// Which sample, from 0.
@@ -41,7 +40,7 @@ pub struct Asked {
     pub records: Vec<usize>,
 }
 
-/// What the difference between two evals is worth.
+/// The differences between two evals and their significance.
 #[derive(Debug, Clone)]
 pub struct PairedComparison {
     /// Index of the eval before.
@@ -56,10 +55,10 @@ pub struct PairedComparison {
     pub tiers: [[usize; 3]; 3],
 }
 
-/// What became of a prompt.
+/// Whether a prompt's answer is valid before and after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Valid only in the second pass.
+    /// Valid only in the second eval.
     Fixed,
     /// Valid only in the first.
     Broken,
@@ -70,10 +69,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All, in the order of the matrix.
+    /// In the order of the matrix.
     pub const ALL: [Self; 4] = [Self::Both, Self::Broken, Self::Fixed, Self::Neither];
 
-    /// As screens and pages have it; JSON has `fixed` and `broken`.
+    /// The name on screens and pages; JSON has `fixed` and `broken`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fixed => "improvements",
@@ -97,28 +96,27 @@ impl Versus {
     /// Reads and compares evals.
     ///
     /// # Errors
-    /// [`ReportError::Unlike`] with what differs where they did not answer the same prompts of the same task, and what
-    /// cannot be read.
+    /// As [`Self::of`], and where an eval cannot be read.
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        Self::of(ids.iter().map(|id| Pass::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
+        Self::of(ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// One pass, with nothing to compare it with.
-    pub fn alone(pass: Pass) -> Self {
-        let passes = vec![pass];
-        Self { prompts: joined(&passes), pairs: Vec::new(), warnings: Vec::new(), passes }
+    /// A single eval, without comparisons.
+    pub fn alone(eval: EvalResult) -> Self {
+        let evals = vec![eval];
+        Self { prompts: joined(&evals), pairs: Vec::new(), warnings: Vec::new(), evals }
     }
 
-    /// Reads evals, re-scores their completions with one schema, and compares. What the runs recorded stays as it is.
+    /// Reads evals, re-scores their completions with one schema, and compares; the files of the runs are unchanged.
     ///
     /// # Errors
-    /// As [`Self::read`]; [`ReportError::Unlike`] also where the evals are of another task than the scorer.
+    /// As [`Self::read`]; [`ReportError::Unlike`] also where an eval is of another task.
     pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        let read = |id: &EvalId| Pass::read(id.clone(), several)?.rescored(task, scorer);
+        let read = |id: &EvalId| EvalResult::read(id.clone(), several)?.rescored(task, scorer);
         let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
-        let digest: String = versus.passes[0].schema_digest.chars().take(8).collect();
+        let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
         versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}…), not as recorded"));
         Ok(versus)
     }
@@ -126,85 +124,83 @@ impl Versus {
     /// Compares evals.
     ///
     /// # Errors
-    /// [`ReportError::Unlike`] with what differs, [`ReportError::OtherSchemas`] where scoring again would help.
-    pub fn of(passes: Vec<Pass>) -> Result<Self, ReportError> {
-        if !(2..=3).contains(&passes.len()) {
-            return Err(ReportError::Unlike(format!("{} evals: choose two or three", passes.len())));
+    /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
+    pub fn of(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
+        if !(2..=3).contains(&evals.len()) {
+            return Err(ReportError::Unlike(format!("{} evals: choose two or three", evals.len())));
         }
         let mut warnings = Vec::new();
-        for other in &passes[1..] {
-            warnings.extend(alike(&passes[0], other)?);
-            if other.id == passes[0].id && other.id.target == "base" {
+        for other in &evals[1..] {
+            warnings.extend(check_comparable(&evals[0], other)?);
+            if other.id == evals[0].id && other.id.target == "base" {
                 warnings.push(
                     "the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned(),
                 );
             }
         }
-        let prompts = joined(&passes);
+        let prompts = joined(&evals);
         if prompts.is_empty() {
             return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));
         }
-        let most = passes.iter().map(|pass| pass.records.len()).max().unwrap_or(0);
+        let most = evals.iter().map(|eval| eval.records.len()).max().unwrap_or(0);
         if prompts.len() < most {
             warnings.push(format!(
                 "only {} of {most} answers are in all evals: the others are excluded from the list and the paired test",
                 prompts.len()
             ));
         }
-        let places = (0..passes.len()).flat_map(|a| (a + 1..passes.len()).map(move |b| (a, b)));
-        let pairs =
-            places.map(|(a, b)| PairedComparison::of((a, &passes[a].records), (b, &passes[b].records))).collect();
-        Ok(Self { passes, pairs, prompts, warnings })
+        let places = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b)));
+        let pairs = places.map(|(a, b)| PairedComparison::of((a, &evals[a].records), (b, &evals[b].records))).collect();
+        Ok(Self { evals, pairs, prompts, warnings })
     }
 
     /// The answer of an eval to a prompt of the list.
-    pub fn record(&self, asked: &Asked, pass: usize) -> Option<&EvalRecord> {
-        self.passes.get(pass)?.records.get(*asked.records.get(pass)?)
+    pub fn record(&self, prompt: &ComparedPrompt, eval: usize) -> Option<&EvalRecord> {
+        self.evals.get(eval)?.records.get(*prompt.records.get(eval)?)
     }
 
-    /// The outcome of a prompt in two evals.
-    pub fn outcome(&self, asked: &Asked, pair: &PairedComparison) -> Option<Outcome> {
-        Some(Outcome::of(self.record(asked, pair.first)?, self.record(asked, pair.second)?))
+    pub fn outcome(&self, prompt: &ComparedPrompt, pair: &PairedComparison) -> Option<Outcome> {
+        Some(Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?))
     }
 
-    /// As `runs versus --json` writes it.
+    /// The output of `runs versus --json`.
     pub fn document(&self) -> Value {
-        let pass = |pass: &Pass| {
+        let eval = |eval: &EvalResult| {
             let in_a_row = |calls| {
-                (compound(pass.summary.valid, calls), pass.summary.valid_interval.map(|rate| compound(rate, calls)))
+                (compound(eval.summary.valid, calls), eval.summary.valid_interval.map(|rate| compound(rate, calls)))
             };
             let [(ten, ten_interval), (fifty, fifty_interval)] = [10, 50].map(in_a_row);
             json!({
-                "name": pass.name, "folder": pass.id.folder, "step": pass.id.step, "set": pass.id.set, "target": pass.id.target,
-                "summary": pass.summary, "in_a_row": {"10": ten, "50": fifty},
+                "name": eval.name, "folder": eval.id.folder, "step": eval.id.step, "set": eval.id.set, "target": eval.id.target,
+                "summary": eval.summary, "in_a_row": {"10": ten, "50": fifty},
                 "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
             })
         };
         json!({
-            "task": self.passes[0].task, "set": self.passes[0].id.set, "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
+            "task": self.evals[0].task, "set": self.evals[0].id.set, "passes": self.evals.iter().map(eval).collect::<Vec<_>>(),
             "comparisons": self.comparisons(), "warnings": self.warnings,
         })
     }
 
-    /// The comparisons as `runs versus --json` and `eval --json` write them.
+    /// The comparisons in the output of `runs versus --json` and `eval --json`.
     pub fn comparisons(&self) -> Vec<Value> {
         let document =
-            |pair: &PairedComparison| pair.document([&self.passes[pair.first].name, &self.passes[pair.second].name]);
+            |pair: &PairedComparison| pair.document([&self.evals[pair.first].name, &self.evals[pair.second].name]);
         self.pairs.iter().map(document).collect()
     }
 
-    /// As `runs versus` prints it.
+    /// The output of `runs versus`.
     pub fn page(&self) -> String {
-        let columns: Vec<_> = self.passes.iter().map(|pass| (pass.name.as_str(), &pass.summary)).collect();
-        let mut text = summary_table::columns(&self.passes[0].id.set, &columns);
+        let columns: Vec<_> = self.evals.iter().map(|eval| (eval.name.as_str(), &eval.summary)).collect();
+        let mut text = summary_table::columns(&self.evals[0].id.set, &columns);
         for pair in &self.pairs {
             if self.pairs.len() > 1 {
-                let names = [pair.first, pair.second].map(|pass| visible(columns[pass].0));
+                let names = [pair.first, pair.second].map(|eval| visible(columns[eval].0));
                 text.push_str(&format!("{} to {}:\n", names[0], names[1]));
             }
-            text.extend(pair.judged().map(MetricComparison::line));
+            text.extend(pair.metrics().map(MetricComparison::line));
         }
-        if self.passes.iter().any(|pass| pass.records.iter().any(|record| record.sample > 0)) {
+        if self.evals.iter().any(|eval| eval.records.iter().any(|record| record.sample > 0)) {
             text.push_str("intervals and p-values are clustered by prompt\n");
         }
         if let Some((_, last)) = columns.last() {
@@ -229,12 +225,12 @@ impl PairedComparison {
         Self { first: first.0, second: second.0, valid, exact, tiers }
     }
 
-    /// The metrics that there are.
-    pub fn judged(&self) -> impl Iterator<Item = &MetricComparison> {
+    /// The compared metrics.
+    pub fn metrics(&self) -> impl Iterator<Item = &MetricComparison> {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
-    /// How many prompts had an outcome.
+    /// The number of prompts with an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         match outcome {
             Outcome::Fixed => self.valid.comparison.fixed,
@@ -244,7 +240,7 @@ impl PairedComparison {
         }
     }
 
-    /// As JSON, with the names of the two: the numbers of `valid` on the top level, those of `exact` under their name.
+    /// As JSON: the numbers of `valid` on the top level, those of `exact` under their name.
     fn document(&self, names: [&str; 2]) -> Value {
         let MetricComparison { n, comparison, difference, p, verdict, needed, .. } = &self.valid;
         let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = comparison;
@@ -262,8 +258,8 @@ fn key(record: &EvalRecord) -> (&str, usize) {
     (record.prompt_id.as_str(), record.sample)
 }
 
-/// Warnings about two evals that can still be compared.
-fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
+/// Returns a warning about two evals that can still be compared.
+fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unlike = |what: String| {
         Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)))
@@ -291,14 +287,14 @@ fn alike(first: &Pass, other: &Pass) -> Result<Option<String>, ReportError> {
     }))
 }
 
-fn joined(passes: &[Pass]) -> Vec<Asked> {
-    let places: Vec<BTreeMap<(&str, usize), usize>> = passes
+fn joined(evals: &[EvalResult]) -> Vec<ComparedPrompt> {
+    let places: Vec<BTreeMap<(&str, usize), usize>> = evals
         .iter()
-        .map(|pass| pass.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect())
+        .map(|eval| eval.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect())
         .collect();
-    let asked = |record: &EvalRecord| {
+    let prompt = |record: &EvalRecord| {
         let records = places.iter().map(|places| places.get(&key(record)).copied()).collect::<Option<Vec<_>>>()?;
-        Some(Asked { prompt_id: record.prompt_id.clone(), sample: record.sample, records })
+        Some(ComparedPrompt { prompt_id: record.prompt_id.clone(), sample: record.sample, records })
     };
-    passes[0].records.iter().filter_map(asked).collect()
+    evals[0].records.iter().filter_map(prompt).collect()
 }

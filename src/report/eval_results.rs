@@ -1,4 +1,4 @@
-//! Held-out evals that can be compared: of a run, or standalone; both are in `evals/` beside a frozen task.
+//! Evals on disk: of a run, or standalone; both are in `evals/` beside a frozen task.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -13,31 +13,30 @@ use crate::run::{
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task, current_set_name};
 
-/// The prompts of an eval of its own, beside its evals: they may come from a file that is no set of the task.
+/// The prompts of a standalone eval, which may come from a file that is no set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
-/// Which pass.
+/// Identifies the file of an eval.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
     /// The folder of the run or of the eval.
     pub folder: PathBuf,
-    /// The step whose weights were read; 0 is the start.
+    /// The step of the evaluated checkpoint; 0 is the start.
     pub step: u64,
     /// `eval`, `test`, or a file's name.
     pub set: String,
-    /// `base`, `trained`, or the name that the model was given.
+    /// `base`, `trained`, or a model's name.
     pub target: String,
 }
 
-/// An eval, read.
+/// The records of an eval, with the task and the prompts they answer.
 #[derive(Debug, Clone)]
-pub struct Pass {
+pub struct EvalResult {
     pub id: EvalId,
-    /// How it is called in tables.
+    /// The heading of its column in tables.
     pub name: String,
-    /// One a completion.
+    /// One per completion.
     pub records: Vec<EvalRecord>,
-    /// What they come to.
     pub summary: EvalSummary,
     pub task: String,
     /// SHA-256 of the prompts.
@@ -46,7 +45,7 @@ pub struct Pass {
     pub schema_digest: String,
     /// SHA-256 of the whole task.
     pub task_digest: String,
-    /// The prompts by id.
+    /// Prompt rows by id.
     pub rows: BTreeMap<String, PromptRow>,
 }
 
@@ -55,7 +54,7 @@ impl EvalId {
         eval_path(&self.folder, self.step, &self.set, &self.target)
     }
 
-    /// The name of a file in `evals/`: `step-000050-test-trained.jsonl`.
+    /// Parses the name of a file in `evals/`: `step-000050-test-trained.jsonl`.
     fn of_file(folder: &Path, name: &str) -> Option<Self> {
         let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
@@ -67,15 +66,15 @@ impl EvalId {
         })
     }
 
-    /// The end of its folder's name, which tells runs apart.
+    /// The id at the end of the folder's name.
     pub fn short_folder(&self) -> String {
         short_id(&self.folder.file_name().unwrap_or_default().to_string_lossy()).to_owned()
     }
 
-    /// How it is called: `base`, `step 30`, or the model's name; with the run where that is not clear.
+    /// Returns `base`, `step 30`, or the model's name; with `with_folder` after the run's id.
     pub fn name(&self, with_folder: bool) -> String {
         let own = match self.target.as_str() {
-            // An eval of its own has no steps.
+            // A standalone eval has no steps.
             "trained" if self.step > 0 => format!("step {}", self.step),
             target => target.to_owned(),
         };
@@ -83,11 +82,11 @@ impl EvalId {
     }
 }
 
-/// The evals there are in a folder, by set, then step.
+/// Lists the evals of a folder, sorted by set (test last), then step.
 ///
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
-pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
+pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     let evals = folder.join("evals");
     let entries = match std::fs::read_dir(&evals) {
         Ok(entries) => entries,
@@ -98,7 +97,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         entries.flatten().filter_map(|entry| EvalId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
-        found.retain(|pass| pass.step > 0 || pass.target != "trained");
+        found.retain(|eval| eval.step > 0 || eval.target != "trained");
     }
     found.sort_by(|a, b| {
         (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target))
@@ -108,7 +107,7 @@ pub fn passes_of(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     Ok(found)
 }
 
-/// What is compared where nobody chose: the start and the result on the test set, else on the eval set.
+/// Returns the evals that are compared by default: base and result on the test set, else on the eval set.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
@@ -116,25 +115,25 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &["test", "eval"])
 }
 
-/// The start and the result on the first of the sets where both were read. The result is [`RunState::result`]'s: where
-/// the best checkpoint is the start, both are the base's pass.
+/// Returns base and result on the first of the sets that has both. The result is [`RunState::result`]'s: where the best
+/// checkpoint is step 0, both are the eval of the base.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, ReportError> {
-    let passes = passes_of(run)?;
+    let evals = list_evals(run)?;
     let known = RunDirectory::open(run).ok().and_then(|directory| {
         let history = RunState::read(run).ok()?;
         let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
         Some((history, best))
     });
     let of_set = |set: &&str| {
-        let base = passes.iter().find(|pass| pass.set == *set && pass.step == 0 && pass.target == "base")?;
+        let base = evals.iter().find(|eval| eval.set == *set && eval.step == 0 && eval.target == "base")?;
         let result = known.as_ref().and_then(|(history, best)| history.result(set, *best));
         let of_result =
-            |pass: &&EvalId| result.is_some_and(|result| (pass.step, &pass.target) == (result.step, &result.target));
-        let trained = || passes.iter().filter(|pass| pass.set == *set && (pass.target == "trained" || pass.step == 0));
-        let trained = trained().find(of_result).or_else(|| trained().rfind(|pass| pass.target == "trained"))?;
+            |eval: &&EvalId| result.is_some_and(|result| (eval.step, &eval.target) == (result.step, &result.target));
+        let trained = || evals.iter().filter(|eval| eval.set == *set && (eval.target == "trained" || eval.step == 0));
+        let trained = trained().find(of_result).or_else(|| trained().rfind(|eval| eval.target == "trained"))?;
         Some(vec![base.clone(), trained.clone()])
     };
     sets.iter()
@@ -143,7 +142,7 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
         .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
-impl Pass {
+impl EvalResult {
     /// Reads an eval with its prompts.
     ///
     /// # Errors
@@ -172,7 +171,7 @@ impl Pass {
         })
     }
 
-    /// The same completions as this task's rules score them.
+    /// Scores the same completions by the rules of `task`.
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
             let Self { name, task: own, .. } = &self;
@@ -205,7 +204,7 @@ mod tests {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
             let found = EvalId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
             assert_eq!(
-                found.as_ref().map(|pass| (pass.step, pass.set.as_str(), pass.target.as_str())),
+                found.as_ref().map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
                 expected,
                 "{name}"
             );

@@ -9,7 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
-use super::answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
+use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
 use super::event_text::{alert_text, event_text};
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
@@ -106,31 +106,31 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 /// # Errors
 /// [`ReportError::Template`].
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
-    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
-    let summaries: Vec<_> = versus.passes.iter().map(|pass| &pass.summary).collect();
+    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
+    let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
     let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| [vec![format!("{tag} ({n})")], cells].concat());
     let examples = match versus.pairs.first() {
         Some(pair) => [Outcome::Broken, Outcome::Fixed, Outcome::Neither]
             .into_iter()
             .filter_map(|outcome| {
-                let found = versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome));
+                let found = versus.prompts.iter().filter(|prompt| versus.outcome(prompt, pair) == Some(outcome));
                 answers(versus, outcome.name(), &[pair.first, pair.second], found.collect())
             })
             .collect(),
         None => {
-            let fails = |asked: &&Asked| versus.record(asked, 0).is_some_and(|record| !record.is_valid());
+            let fails = |prompt: &&ComparedPrompt| versus.record(prompt, 0).is_some_and(|record| !record.is_valid());
             Vec::from_iter(answers(versus, "not valid", &[0], versus.prompts.iter().filter(fails).collect()))
         }
     };
     render(
         "answers.html",
         context! {
-            title => format!("{} · {}", names.join(" vs "), versus.passes[0].task),
+            title => format!("{} · {}", names.join(" vs "), versus.evals[0].task),
             heading => names.join(" vs "),
             titles => Serde([&[""], names.as_slice()].concat()),
-            task => &versus.passes[0].task,
-            set => &versus.passes[0].id.set,
+            task => &versus.evals[0].task,
+            set => &versus.evals[0].id.set,
             n => versus.prompts.len(),
             warnings => Serde(&versus.warnings),
             rates => Serde(rates.collect::<Vec<_>>()),
@@ -238,27 +238,27 @@ fn charts(report: &Report) -> Vec<Value> {
     let marks: Vec<(u64, &str)> =
         report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
     for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
-        let passes: Vec<_> = report
+        let evals: Vec<_> = report
             .history
             .evals
             .values()
             .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0))
             .collect();
-        if passes.len() < 2 {
+        if evals.len() < 2 {
             continue;
         }
         let line = |color, label, value: &dyn Fn(&EvalSummary) -> f64| Line {
             label,
             color,
-            dots: passes.len() <= 60,
-            points: passes.iter().map(|eval| (eval.step, value(&eval.summary))).collect(),
+            dots: evals.len() <= 60,
+            points: evals.iter().map(|eval| (eval.step, value(&eval.summary))).collect(),
             ..Line::default()
         };
         let mut valid = line(1, "valid", &|summary| summary.valid);
         valid.band =
-            passes.iter().map(|eval| (eval.summary.valid_interval[0], eval.summary.valid_interval[1])).collect();
+            evals.iter().map(|eval| (eval.summary.valid_interval[0], eval.summary.valid_interval[1])).collect();
         let mut lines = vec![valid];
-        if passes.iter().any(|eval| eval.summary.exact.is_some()) {
+        if evals.iter().any(|eval| eval.summary.exact.is_some()) {
             lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
         }
         draw(&Chart { title, lines, shares: true, marks: marks.clone() });
@@ -308,11 +308,12 @@ fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
 }
 
 /// The first answers of these, each under the name of its eval.
-fn answers(versus: &Versus, title: &str, passes: &[usize], found: Vec<&Asked>) -> Option<serde_json::Value> {
+fn answers(versus: &Versus, title: &str, evals: &[usize], found: Vec<&ComparedPrompt>) -> Option<serde_json::Value> {
     const SHOWN: usize = 20;
     let title = format!("{title}: {} of {} shown", found.len().min(SHOWN), found.len());
-    let of = |asked: &Asked, pass: usize| Some(answer(&versus.passes[pass].name, versus.record(asked, pass)?));
-    let prompt = |asked: &&Asked| json!({"id": asked.prompt_id, "answers": passes.iter().filter_map(|pass| of(asked, *pass)).collect::<Vec<_>>()});
+    let of =
+        |prompt: &ComparedPrompt, eval: usize| Some(answer(&versus.evals[eval].name, versus.record(prompt, eval)?));
+    let prompt = |prompt: &&ComparedPrompt| json!({"id": prompt.prompt_id, "answers": evals.iter().filter_map(|eval| of(prompt, *eval)).collect::<Vec<_>>()});
     (!found.is_empty())
         .then(|| json!({"title": title, "prompts": found.iter().take(SHOWN).map(prompt).collect::<Vec<_>>()}))
 }
@@ -341,7 +342,7 @@ fn happenings(report: &Report) -> Vec<String> {
 fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
     let tiers: Vec<_> =
         TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
-    let sentences: Vec<_> = pair.judged().map(|judged| judged.line().trim().to_owned()).collect();
+    let sentences: Vec<_> = pair.metrics().map(|metric| metric.line().trim().to_owned()).collect();
     json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
 }
 

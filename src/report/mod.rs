@@ -14,10 +14,10 @@ mod summary_table;
 mod svg;
 mod tables;
 
-pub use answer_diff::{Asked, Outcome, PairedComparison, TIERS, Versus};
+pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
 pub use compare::RunsCompared;
 pub use error::ReportError;
-pub use eval_results::{EvalId, PROMPTS_FILE, Pass, base_and_trained, base_and_trained_on, passes_of};
+pub use eval_results::{EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals};
 pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text};
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};

@@ -12,7 +12,7 @@ const SIGNIFICANT: f64 = 0.05;
 /// The chance of seeing a difference that the number of required prompts is for.
 const POWER: f64 = 0.8;
 
-/// What the test says of the second pass.
+/// What the test says of the second eval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -188,13 +188,13 @@ mod tests {
             exact: Some(exact),
             ..EvalRecord::default()
         };
-        let pass = |samples: usize, valid: usize, exact: usize| -> Vec<EvalRecord> {
+        let eval = |samples: usize, valid: usize, exact: usize| -> Vec<EvalRecord> {
             (0..100 * samples)
                 .map(|at| record(at / samples, at % samples, at / samples < valid, at / samples < exact))
                 .collect()
         };
         for samples in [1, 4] {
-            let (valid, exact) = MetricComparison::both(&pass(samples, 20, 20), &pass(samples, 95, 5));
+            let (valid, exact) = MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5));
             let exact = exact.as_ref().map(|exact| (exact.verdict, exact.comparison.broken));
             assert_eq!(
                 (valid.verdict, valid.comparison.fixed, exact),
@@ -208,7 +208,7 @@ mod tests {
             );
         }
         let unknown: Vec<EvalRecord> =
-            pass(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
+            eval(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
         assert!(MetricComparison::both(&unknown, &unknown).1.is_none());
     }
 }

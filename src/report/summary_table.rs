@@ -14,10 +14,10 @@ pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Me
 }
 
 /// Evals on one set side by side, each under its name.
-pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
-    let Some((_, first)) = passes.first() else { return String::new() };
-    let summaries: Vec<&EvalSummary> = passes.iter().map(|(_, summary)| *summary).collect();
-    let names = passes.iter().map(|(name, _)| shortened(name)).collect();
+pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
+    let Some((_, first)) = evals.first() else { return String::new() };
+    let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
+    let names = evals.iter().map(|(name, _)| shortened(name)).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
     let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| (format!("valid, {tag} ({n})"), cells));
     let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
@@ -25,7 +25,7 @@ pub fn columns(set: &str, passes: &[(&str, &EvalSummary)]) -> String {
 }
 
 /// The rows of each eval, one per measure.
-pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
+pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
         ("parse", |e| percent_interval(e.parse, e.interval("parse"))),
@@ -37,17 +37,17 @@ pub fn rate_rows(passes: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
         ("P(10 calls valid)", |e| in_a_row(e, 10)),
         ("P(50 calls valid)", |e| in_a_row(e, 50)),
     ];
-    rows.into_iter().map(|(label, cell)| (label, passes.iter().map(|summary| cell(summary)).collect())).collect()
+    rows.into_iter().map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 
-/// The valid rate of each tag of the first pass, with its rows there.
-pub fn tag_rows(passes: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
-    let Some(first) = passes.first() else { return Vec::new() };
+/// The valid rate of each tag of the first eval, with its rows there.
+pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
+    let Some(first) = evals.first() else { return Vec::new() };
     let cell = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |tagged| percent(tagged.valid));
     let rows = first
         .by_tag
         .iter()
-        .map(|(tag, tagged)| (tag.clone(), tagged.n, passes.iter().map(|summary| cell(summary, tag)).collect()));
+        .map(|(tag, tagged)| (tag.clone(), tagged.n, evals.iter().map(|summary| cell(summary, tag)).collect()));
     rows.collect()
 }
 

@@ -105,17 +105,16 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
 /// set once.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
     let of_set = |set: &str| {
-        let passes: Vec<u64> = state
+        let evals: Vec<u64> = state
             .evals
             .values()
             .filter(|eval| eval.set == set)
             .map(|eval| bytes_below(&run.join(&eval.file)))
             .collect();
-        per_step(passes.iter().sum(), passes.len() as u64)
+        per_step(evals.iter().sum(), evals.len() as u64)
     };
-    let to_come = Retention::of(config, total_steps)
-        .eval_passes
-        .saturating_sub(Retention::of(config, state.last_step + 1).eval_passes - 1);
+    let to_come =
+        Retention::of(config, total_steps).evals.saturating_sub(Retention::of(config, state.last_step + 1).evals - 1);
     of_set("eval") * to_come as f64 + of_set("test")
 }
 

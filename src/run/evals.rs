@@ -204,13 +204,13 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
 /// A yes or no of two evals on the same prompts, valid or exact, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Only in the second pass.
+    /// Only in the second eval.
     pub fixed: usize,
-    /// Only in the first pass.
+    /// Only in the first eval.
     pub broken: usize,
     pub both: usize,
     pub neither: usize,
-    /// Records that the other pass does not have; left out.
+    /// Records that the other eval does not have; left out.
     pub unmatched: usize,
     /// Two-sided exact McNemar test of `fixed` against `broken`.
     pub mcnemar_p: f64,
@@ -343,7 +343,7 @@ mod tests {
         let compared = Comparison::of(&before, &after);
         let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
         assert_eq!(compared, expected);
-        assert_eq!(Comparison::of_exact(&before, &after), None, "the second pass knows no expected answer");
+        assert_eq!(Comparison::of_exact(&before, &after), None, "the second eval knows no expected answer");
         let exact = Comparison { fixed: 0, broken: 0, both: 1, neither: 2, unmatched: 0, mcnemar_p: 1.0 };
         assert_eq!(Comparison::of_exact(&before, &before), Some(exact));
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);

@@ -154,7 +154,7 @@ impl RunState {
             .map(|eval| eval.step)
     }
 
-    /// The latest pass over `set` of `target`. What was read at step 0 is no trained model, whatever it was called.
+    /// The latest eval over `set` of `target`. What was read at step 0 is no trained model, whatever it was called.
     pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
         self.evals
             .values()
@@ -163,7 +163,7 @@ impl RunState {
     }
 
     /// The eval on `set` that stands for the trained model: once the run has ended that of its best checkpoint, until
-    /// then the latest. Where the best checkpoint is the start (step 0) it is the base's own pass: the same weights.
+    /// then the latest. Where the best checkpoint is the start (step 0) it is the base's own eval: the same weights.
     /// `best`: as [`Self::best_step_by`] has it.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));

@@ -319,8 +319,8 @@ impl Model {
         self.actions_here().into_iter().chain(elsewhere).map(entry).collect()
     }
 
-    pub fn compare(&mut self, passes: Vec<EvalId>) -> Vec<Command> {
-        eval::show(&mut self.eval, &mut self.shared, passes)
+    pub fn compare(&mut self, evals: Vec<EvalId>) -> Vec<Command> {
+        eval::show(&mut self.eval, &mut self.shared, evals)
     }
 
     fn help(&self) -> Help {

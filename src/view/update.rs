@@ -64,7 +64,7 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
         let more = match command {
             Command::GoTo(screen) => go_to(model, screen),
             Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
-            Command::Compare(passes) => model.compare(passes),
+            Command::Compare(evals) => model.compare(evals),
             Command::Changed(change) => {
                 Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).changed(model, &change)).collect()
             }

@@ -46,8 +46,8 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     events
         .append(Run { id: run.id().into(), device: "cpu <made up>".into(), total_steps: 40, ..Run::default() })
         .unwrap();
-    pass(&run, &mut events, "test", "base", 0, 0.3);
-    pass(&run, &mut events, "eval", "base", 0, 0.3);
+    write_eval(&run, &mut events, "test", "base", 0, 0.3);
+    write_eval(&run, &mut events, "eval", "base", 0, 0.3);
     checkpoint(&run, &mut events, 0);
     for step in 1..=40u64 {
         let place = rollouts.append(&rollout(step, "p1")).unwrap();
@@ -69,13 +69,13 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
         ]);
         events.append(Step { step, seconds: 1.5, metrics }).unwrap();
         if step % 10 == 0 {
-            pass(&run, &mut events, "eval", "trained", step, valid);
+            write_eval(&run, &mut events, "eval", "trained", step, valid);
         }
         if step % 20 == 0 {
             checkpoint(&run, &mut events, step);
         }
     }
-    pass(&run, &mut events, "test", "trained", 40, made.valid);
+    write_eval(&run, &mut events, "test", "trained", 40, made.valid);
     let arguments = BTreeMap::from([("learning_rate".to_owned(), serde_json::json!(1e-5))]);
     events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12, ..Control::default() }).unwrap();
     events.append(Note { text: "looks <good> & steady".into() }).unwrap();
@@ -98,9 +98,9 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     run
 }
 
-/// A held-out pass of 50 prompts of which the first `valid` share is right; one completion holds what looks like a
+/// A held-out eval of 50 prompts of which the first `valid` share is right; one completion holds what looks like a
 /// secret.
-fn pass(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, step: u64, valid: f64) {
+fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, step: u64, valid: f64) {
     let records: Vec<EvalRecord> = (0..50)
         .map(|index| {
             let right = (index as f64) < 50.0 * valid;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use grpo_tui::report::{Report, base_and_trained, html, passes_of};
+use grpo_tui::report::{Report, base_and_trained, html, list_evals};
 use grpo_tui::run::events::{Eval, Run, Step};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, eval_file};
 
@@ -24,7 +24,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     };
     assert_eq!((result(&better), result(&worse)), ((40, "trained".to_owned(), 90.0), (0, "base".to_owned(), 30.0)));
     let names = |run: &RunDirectory| {
-        base_and_trained(run.path()).unwrap().iter().map(|pass| pass.name(false)).collect::<Vec<_>>()
+        base_and_trained(run.path()).unwrap().iter().map(|eval| eval.name(false)).collect::<Vec<_>>()
     };
     assert_eq!(
         (names(&better), names(&worse)),
@@ -53,7 +53,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     let summary = EvalSummary { n: 50, valid: 0.3, ..EvalSummary::default() };
     writer.append(Eval { step: 0, set: "test".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
     drop((writer, lock));
-    assert!(passes_of(worse.path()).unwrap().iter().all(|pass| pass.step > 0 || pass.target == "base"));
+    assert!(list_evals(worse.path()).unwrap().iter().all(|eval| eval.step > 0 || eval.target == "base"));
     assert_eq!(result(&worse), (0, "base".to_owned(), 30.0));
     let (_, shown, _) = runs_command(&root, &["show", worse.id()]);
     assert!(shown.lines().all(|line| !line.contains("step     0") || !line.contains("trained")), "{shown}");

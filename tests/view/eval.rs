@@ -1,11 +1,11 @@
-//! The comparison: passes of the recorded run side by side, found, filtered, read, chosen, refused, exported and
+//! The comparison: evals of the recorded run side by side, found, filtered, read, chosen, refused, exported and
 //! started by keys.
 
 mod job;
 
 use std::path::{Path, PathBuf};
 
-use grpo_tui::report::{EvalId, Outcome, Pass, ReportError, Verdict, Versus, base_and_trained};
+use grpo_tui::report::{EvalId, EvalResult, Outcome, ReportError, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::{Message, Screen};
 
@@ -62,26 +62,26 @@ fn the_numbers_are_those_of_the_run() {
     let run = finished_run();
     let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
     let history = RunState::read(&run).unwrap();
-    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
+    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     assert_eq!(names, ["base", "step 30"], "the best step, on the proof set");
-    for (pass, key) in versus.passes.iter().zip([(0, "test", "base"), (30, "test", "trained")]) {
+    for (eval, key) in versus.evals.iter().zip([(0, "test", "base"), (30, "test", "trained")]) {
         let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
         assert_eq!(
-            (pass.summary.n, pass.summary.valid, pass.summary.exact),
+            (eval.summary.n, eval.summary.valid, eval.summary.exact),
             (recorded.n, recorded.valid, recorded.exact)
         );
     }
-    let records = |pass: usize| read_evals(&versus.passes[pass].id.path()).unwrap();
+    let records = |eval: usize| read_evals(&versus.evals[eval].id.path()).unwrap();
     let pair = &versus.pairs[0];
     assert_eq!(pair.valid.comparison, Comparison::of(&records(0), &records(1)));
     assert_eq!(pair.exact.as_ref().map(|exact| exact.comparison), Comparison::of_exact(&records(0), &records(1)));
-    let count = |outcome| versus.prompts.iter().filter(|asked| versus.outcome(asked, pair) == Some(outcome)).count();
+    let count = |outcome| versus.prompts.iter().filter(|prompt| versus.outcome(prompt, pair) == Some(outcome)).count();
     for outcome in Outcome::ALL {
         assert_eq!(count(outcome), pair.count(outcome), "{}", outcome.name());
     }
     assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
     let difference = pair.valid.difference;
-    assert!((difference.estimate - (versus.passes[1].summary.valid - versus.passes[0].summary.valid)).abs() < 1e-12);
+    assert!((difference.estimate - (versus.evals[1].summary.valid - versus.evals[0].summary.valid)).abs() < 1e-12);
     assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
     assert_eq!((pair.valid.verdict, pair.valid.needed), (Verdict::Better, None));
 }
@@ -129,22 +129,22 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
     assert_eq!((told("30"), told("0")), ([true, false], [false, true]));
 }
 
-/// A pass that is better in form and worse in content is not "better": each metric is told with its own colour and p.
+/// An eval that is better in form and worse in content is not "better": each metric is told with its own colour and p.
 #[test]
 fn both_metrics_are_judged_on_their_own() {
     let run = finished_run();
-    let mut passes =
-        base_and_trained(&run).unwrap().into_iter().map(|id| Pass::read(id, false).unwrap()).collect::<Vec<_>>();
-    for (index, record) in passes[0].records.iter_mut().enumerate() {
+    let mut evals =
+        base_and_trained(&run).unwrap().into_iter().map(|id| EvalResult::read(id, false).unwrap()).collect::<Vec<_>>();
+    for (index, record) in evals[0].records.iter_mut().enumerate() {
         (record.tier, record.exact) = ("invalid".to_owned(), Some(index < 50));
     }
-    for (index, record) in passes[1].records.iter_mut().enumerate() {
+    for (index, record) in evals[1].records.iter_mut().enumerate() {
         (record.tier, record.exact) = ("valid".to_owned(), Some(index < 20));
     }
-    for pass in &mut passes {
-        pass.summary = EvalSummary::from_records(&pass.records);
+    for eval in &mut evals {
+        eval.summary = EvalSummary::from_records(&eval.records);
     }
-    let page = Versus::of(passes).unwrap();
+    let page = Versus::of(evals).unwrap();
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
@@ -166,9 +166,9 @@ fn both_metrics_are_judged_on_their_own() {
 #[test]
 fn an_unclear_result_says_how_many_prompts_it_needs() {
     let run = finished_run();
-    let pass = |step| EvalId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
+    let eval = |step| EvalId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
     let check = |before, after, (fixed, broken), needed, expected: &str| {
-        let versus = Versus::read(&[pass(before), pass(after)]).unwrap();
+        let versus = Versus::read(&[eval(before), eval(after)]).unwrap();
         let valid = &versus.pairs[0].valid;
         assert_eq!(
             (valid.verdict, valid.comparison.fixed, valid.comparison.broken),
@@ -180,7 +180,7 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
     check(20, 25, (6, 2), Some(210), many);
     check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
     // That 50 prompts show no change does not say that there is none.
-    let same = Versus::read(&[pass(40), pass(40)]).unwrap();
+    let same = Versus::read(&[eval(40), eval(40)]).unwrap();
     let difference = same.pairs[0].valid.difference;
     assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{difference:?}");
 }
@@ -217,12 +217,14 @@ fn the_matrix_filters_the_list() {
     stage.keys("/").types("messy improvements").keys("enter");
     let picture = stage.picture();
     let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    let messy = |asked: &&grpo_tui::report::Asked| versus.record(asked, 0).unwrap().tags.contains(&"messy".to_owned());
+    let messy = |prompt: &&grpo_tui::report::ComparedPrompt| {
+        versus.record(prompt, 0).unwrap().tags.contains(&"messy".to_owned())
+    };
     let fixed = versus
         .prompts
         .iter()
         .filter(messy)
-        .filter(|asked| versus.outcome(asked, &versus.pairs[0]) == Some(Outcome::Fixed));
+        .filter(|prompt| versus.outcome(prompt, &versus.pairs[0]) == Some(Outcome::Fixed));
     assert_eq!(found, fixed.count(), "{picture}");
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
@@ -254,7 +256,7 @@ fn answers_are_read_copied_and_exported() {
     assert_ne!(before, stage.picture(), "another prompt");
     stage.keys("j j j k");
     stage.keys("y Y");
-    assert_eq!(stage.asked.iter().filter(|asked| asked.starts_with("Copy")).count(), 2);
+    assert_eq!(stage.prompt.iter().filter(|prompt| prompt.starts_with("Copy")).count(), 2);
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(
@@ -271,7 +273,7 @@ fn answers_are_read_copied_and_exported() {
 }
 
 #[test]
-fn three_passes_of_any_runs_are_chosen() {
+fn three_evals_of_any_runs_are_chosen() {
     let mut stage = Stage::with(120, 36, |options| {
         copy_run(&options.here.join("runs"), ID, "one", "finished");
         copy_run(&options.here.join("runs"), "20261121-000000-invoice-second", "two", "finished");
@@ -292,14 +294,14 @@ fn three_passes_of_any_runs_are_chosen() {
     assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("valid: no difference found"), "the same pass of two copies: {}", stage.picture());
+    assert!(stage.shows("valid: no difference found"), "the same eval of two copies: {}", stage.picture());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
     assert!(stage.shows("nothing to compare yet"), "{}", stage.picture());
 }
 
 #[test]
-fn unlike_passes_are_refused_with_the_reason() {
+fn unlike_evals_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let other = |name: &str, file: &str, from: &str, to: &str| {
         let run = copy_run(folder.path(), &format!("20261121-000000-invoice-{name}"), name, "finished");
@@ -307,19 +309,19 @@ fn unlike_passes_are_refused_with_the_reason() {
         run
     };
     let first = copy_run(folder.path(), ID, "one", "finished");
-    let pass = |run: &Path, set: &str| EvalId {
+    let eval = |run: &Path, set: &str| EvalId {
         folder: run.to_owned(),
         step: 30,
         set: set.to_owned(),
         target: "trained".to_owned(),
     };
     let check = |second: &Path, set: &str, expected: &str| {
-        let error = Versus::read(&[pass(&first, "test"), pass(second, set)]).unwrap_err();
+        let error = Versus::read(&[eval(&first, "test"), eval(second, set)]).unwrap_err();
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
     check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "test", "their prompts differ");
     let schema =
-        Versus::read(&[pass(&first, "test"), pass(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")])
+        Versus::read(&[eval(&first, "test"), eval(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")])
             .unwrap_err();
     assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")), "{schema}");
     check(
@@ -330,7 +332,7 @@ fn unlike_passes_are_refused_with_the_reason() {
     check(&first, "eval", "their prompts differ");
     // Other rules of the task are only worth a remark.
     let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
-    let versus = Versus::read(&[pass(&first, "test"), pass(&rules, "test")]).unwrap();
+    let versus = Versus::read(&[eval(&first, "test"), eval(&rules, "test")]).unwrap();
     assert!(versus.warnings.iter().any(|warning| warning.contains("task.toml")), "{:?}", versus.warnings);
     let missing = base_and_trained(folder.path()).unwrap_err();
     assert!(missing.to_string().contains("has no base and trained eval on one set yet"), "{missing}");
@@ -412,7 +414,7 @@ fn the_matrix_hides_no_number() {
 }
 
 #[test]
-fn a_run_without_passes_says_so_and_new_passes_are_read() {
+fn a_run_without_evals_says_so_and_new_evals_are_read() {
     let mut stage = Stage::with(120, 36, |options| {
         let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
         std::fs::remove_dir_all(run.join("evals")).unwrap();

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     check_page(arguments.html.as_deref(), arguments.force)?;
-    let mut passes = Vec::new();
+    let mut evals = Vec::new();
     for run in &arguments.these {
         let directory = places.find(run)?;
         let found = match &arguments.on {
@@ -45,14 +45,14 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
             None => base_and_trained(directory.path())?,
         };
         // Of several runs only the results count.
-        passes.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
+        evals.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
     let versus = match &arguments.rescore {
         Some(task) => {
             let task = Task::resolve(task)?;
-            Versus::rescored(&passes, &task, &Scorer::new(&task)?)?
+            Versus::rescored(&evals, &task, &Scorer::new(&task)?)?
         }
-        None => Versus::read(&passes).map_err(|error| match error {
+        None => Versus::read(&evals).map_err(|error| match error {
             ReportError::OtherSchemas(text) => {
                 Failure::failed(format!("{text}; to re-score all answers with one schema, add --rescore TASK"))
             }

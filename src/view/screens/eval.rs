@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::report::{Asked, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
+use crate::report::{ComparedPrompt, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
 use crate::view::widgets::filter::Filter;
@@ -38,7 +38,7 @@ pub struct Eval {
     /// The version of the schema in the editor with which the evals are re-scored; `None`: as the runs recorded them.
     rescored: Option<u64>,
     /// Held-out evals of the run when it was read.
-    passes_seen: usize,
+    evals_seen: usize,
     /// Which two evals the difference, the matrix and the answers are of.
     pair: usize,
     /// Only prompts with this outcome.
@@ -66,8 +66,8 @@ struct Chooser {
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
     /// The evals of the folder that is open.
-    passes: Option<Result<Vec<EvalId>, String>>,
-    pass: Cursor,
+    evals: Option<Result<Vec<EvalId>, String>>,
+    eval: Cursor,
     picked: Vec<EvalId>,
 }
 
@@ -118,7 +118,7 @@ impl Default for Eval {
             loaded: None,
             is_of_other_schemas: false,
             rescored: None,
-            passes_seen: 0,
+            evals_seen: 0,
             pair: 0,
             only: None,
             filter: Filter::default(),
@@ -150,7 +150,7 @@ impl Eval {
     }
 
     /// The prompt under the cursor.
-    fn asked<'a>(&self, versus: &'a Versus) -> Option<&'a Asked> {
+    fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
         versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
@@ -161,19 +161,20 @@ impl Eval {
             return;
         };
         let Some(pair) = self.pair(&versus) else { return };
-        let under = self.asked(&versus).map(|asked| (asked.prompt_id.clone(), asked.sample));
+        let under = self.prompt(&versus).map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
         let words: Vec<String> = self.filter.text().split_whitespace().map(str::to_lowercase).collect();
-        let fits = |asked: &Asked| {
-            let outcome = versus.outcome(asked, pair);
+        let fits = |prompt: &ComparedPrompt| {
+            let outcome = versus.outcome(prompt, pair);
             self.only.is_none_or(|only| outcome == Some(only))
-                && words.iter().all(|word| has_word(&versus, asked, pair, word))
+                && words.iter().all(|word| has_word(&versus, prompt, pair, word))
         };
         let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
         let change = |index: usize| {
-            let asked = &versus.prompts[index];
-            let reward = |pass| versus.record(asked, pass).map_or(0.0, |record| record.reward);
-            let exact =
-                |pass| versus.record(asked, pass).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))));
+            let prompt = &versus.prompts[index];
+            let reward = |eval| versus.record(prompt, eval).map_or(0.0, |record| record.reward);
+            let exact = |eval| {
+                versus.record(prompt, eval).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))))
+            };
             // Where the reward is as it was, exact answers won or lost still matter.
             (reward(pair.second) - reward(pair.first)) + 0.01 * (exact(pair.second) - exact(pair.first))
         };
@@ -197,10 +198,10 @@ impl Eval {
 }
 
 /// Whether a word stands in the prompt's id, its tags, what became of it, or one of its answers.
-fn has_word(versus: &Versus, asked: &Asked, pair: &PairedComparison, word: &str) -> bool {
-    let outcome = versus.outcome(asked, pair).map_or("", Outcome::name);
-    let records = || (0..versus.passes.len()).filter_map(|pass| versus.record(asked, pass));
-    asked.prompt_id.to_lowercase().contains(word)
+fn has_word(versus: &Versus, prompt: &ComparedPrompt, pair: &PairedComparison, word: &str) -> bool {
+    let outcome = versus.outcome(prompt, pair).map_or("", Outcome::name);
+    let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
+    prompt.prompt_id.to_lowercase().contains(word)
         || outcome == word
         || records().any(|record| {
             record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word)
@@ -224,8 +225,8 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Compares the chosen evals, and shows them.
-pub fn show(eval: &mut Eval, shared: &mut Shared, passes: Vec<EvalId>) -> Vec<Command> {
-    eval.chosen = passes;
+pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
+    eval.chosen = evals;
     read(eval, shared)
 }
 
@@ -234,7 +235,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let chosen = eval.chosen.clone();
     let run = shared.current.clone();
     eval.run.clone_from(&run);
-    eval.passes_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
+    eval.evals_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
     if chosen.is_empty() && run.is_none() {
         eval.loaded = None;
         return Vec::new();
@@ -245,13 +246,13 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     vec![Work::once(
         "eval",
         move || -> Result<Versus, ReportError> {
-            let passes = match (chosen.is_empty(), run) {
+            let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => base_and_trained(&run)?,
                 _ => chosen,
             };
             match scored_by {
-                Some((task, scorer)) => Versus::rescored(&passes, &task, &scorer),
-                None => Versus::read(&passes),
+                Some((task, scorer)) => Versus::rescored(&evals, &task, &scorer),
+                None => Versus::read(&evals),
             }
         },
         |eval: &mut Eval, _, versus| {

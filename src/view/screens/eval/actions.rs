@@ -182,15 +182,15 @@ fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
     let text = eval.versus().and_then(|versus| {
-        let (pair, asked) = (eval.pair(versus)?, eval.asked(versus)?);
-        Some(versus.record(asked, if second { pair.second } else { pair.first })?.completion.clone())
+        let (pair, prompt) = (eval.pair(versus)?, eval.prompt(versus)?);
+        Some(versus.record(prompt, if second { pair.second } else { pair.first })?.completion.clone())
     });
     text.into_iter().map(Command::Copy).collect()
 }
 
 fn html(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(versus) = eval.versus().cloned() else { return Vec::new() };
-    let name = format!("{}-comparison.html", versus.passes[0].task);
+    let name = format!("{}-comparison.html", versus.evals[0].task);
     shared.popup = Some(export::ask(shared, "HTML file:", &name, "eval.html", move || versus_html(&versus)));
     Vec::new()
 }
@@ -206,8 +206,8 @@ fn changed(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command
             if shared.screen == Screen::Eval { read(eval, shared) } else { Vec::new() }
         }
         Change::RunNews if eval.chosen.is_empty() && eval.run == shared.current => {
-            let passes = shared.current_run().map_or(0, |run| run.history.evals.len());
-            if passes != eval.passes_seen && eval.run.is_some() { read(eval, shared) } else { Vec::new() }
+            let evals = shared.current_run().map_or(0, |run| run.history.evals.len());
+            if evals != eval.evals_seen && eval.run.is_some() { read(eval, shared) } else { Vec::new() }
         }
         Change::Second => eval_job::look(eval, shared),
         _ => Vec::new(),

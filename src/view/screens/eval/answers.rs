@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::{ANSWERS, Eval, layout};
-use crate::report::{Asked, PairedComparison, Versus};
+use crate::report::{ComparedPrompt, PairedComparison, Versus};
 use crate::run::EvalRecord;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -26,27 +26,28 @@ pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
 }
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let (pair, asked) = (eval.pair(versus), eval.asked(versus));
-    let outcome = pair.zip(asked).and_then(|(pair, asked)| versus.outcome(asked, pair));
-    let title = asked.map_or_else(
+    let (pair, prompt) = (eval.pair(versus), eval.prompt(versus));
+    let outcome = pair.zip(prompt).and_then(|(pair, prompt)| versus.outcome(prompt, pair));
+    let title = prompt.map_or_else(
         || "answers".to_owned(),
-        |asked| format!("{} {}", asked.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
+        |prompt| format!("{} {}", prompt.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
     );
     let inside = framed(&shared.theme, &title, eval.pane == ANSWERS, frame, area);
-    let (Some(pair), Some(asked)) = (pair, asked) else {
+    let (Some(pair), Some(prompt)) = (pair, prompt) else {
         frame.render_widget(Paragraph::new("no prompt selected"), inside);
         return;
     };
-    let lines = lines(eval, shared, versus, pair, asked, inside.width as usize);
+    let lines = lines(eval, shared, versus, pair, prompt, inside.width as usize);
     let top = eval.top.at(lines.len()).unwrap_or(0);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
 }
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
-    let found = eval.pair(versus).zip(eval.asked(versus));
-    found
-        .map_or(0, |(pair, asked)| lines(eval, shared, versus, pair, asked, layout::answer_columns(eval, shared)).len())
+    let found = eval.pair(versus).zip(eval.prompt(versus));
+    found.map_or(0, |(pair, prompt)| {
+        lines(eval, shared, versus, pair, prompt, layout::answer_columns(eval, shared)).len()
+    })
 }
 
 fn lines(
@@ -54,14 +55,14 @@ fn lines(
     shared: &Shared,
     versus: &Versus,
     pair: &PairedComparison,
-    asked: &Asked,
+    prompt: &ComparedPrompt,
     width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let (Some(before), Some(after)) = (versus.record(asked, pair.first), versus.record(asked, pair.second)) else {
+    let (Some(before), Some(after)) = (versus.record(prompt, pair.first), versus.record(prompt, pair.second)) else {
         return Vec::new();
     };
-    let names = [versus.passes[pair.first].name.as_str(), versus.passes[pair.second].name.as_str()];
+    let names = [versus.evals[pair.first].name.as_str(), versus.evals[pair.second].name.as_str()];
     let mut lines = Vec::new();
     for (name, record, role) in [(names[0], before, Role::Base), (names[1], after, Role::Trained)] {
         lines.push(scored(theme, name, record, role));
@@ -86,7 +87,7 @@ fn lines(
         lines.push(Line::from(vec![heading("-", names[0], Role::Removed), heading("+", names[1], Role::Added)]));
         lines.extend(unified(theme, &rows, width));
     }
-    if let Some(row) = versus.passes[pair.first].rows.get(&asked.prompt_id) {
+    if let Some(row) = versus.evals[pair.first].rows.get(&prompt.prompt_id) {
         lines.extend(expected(theme, row.expected.as_ref(), before, after, names, width));
         lines.push(Line::default());
         for message in &row.messages {

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{Chooser, Eval};
-use crate::report::passes_of;
+use crate::report::list_evals;
 use crate::view::message::{Command, Work};
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -60,7 +60,7 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
 /// Open the run under the cursor, or choose the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
-    if chooser.passes.is_some() {
+    if chooser.evals.is_some() {
         return pick(eval, shared);
     }
     let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else {
@@ -69,11 +69,11 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let folder = folder.clone();
     vec![Work::once(
         "eval.chooser",
-        move || passes_of(&folder).map_err(|error| error.to_string()),
-        |eval: &mut Eval, _, passes| {
+        move || list_evals(&folder).map_err(|error| error.to_string()),
+        |eval: &mut Eval, _, evals| {
             if let Some(chooser) = &mut eval.chooser {
-                chooser.passes = Some(passes);
-                chooser.pass = Cursor::default();
+                chooser.evals = Some(evals);
+                chooser.eval = Cursor::default();
             }
             Vec::new()
         },
@@ -83,13 +83,13 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 /// Choose the eval under the cursor, or take it back.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
-    let Some(Ok(passes)) = &chooser.passes else {
+    let Some(Ok(evals)) = &chooser.evals else {
         return enter(eval, shared);
     };
-    let Some(pass) = chooser.pass.at(passes.len()).and_then(|at| passes.get(at)) else { return Vec::new() };
-    match chooser.picked.iter().position(|picked| picked == pass) {
+    let Some(eval) = chooser.eval.at(evals.len()).and_then(|at| evals.get(at)) else { return Vec::new() };
+    match chooser.picked.iter().position(|picked| picked == eval) {
         Some(place) => drop(chooser.picked.remove(place)),
-        None if chooser.picked.len() < 3 => chooser.picked.push(pass.clone()),
+        None if chooser.picked.len() < 3 => chooser.picked.push(eval.clone()),
         None => shared.complain("three evals are selected: deselect one with space"),
     }
     Vec::new()
@@ -109,7 +109,7 @@ pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 /// Back to the runs, or leave.
 pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     match &mut eval.chooser {
-        Some(chooser) if chooser.passes.is_some() => chooser.passes = None,
+        Some(chooser) if chooser.evals.is_some() => chooser.evals = None,
         _ => eval.chooser = None,
     }
     Vec::new()
@@ -118,26 +118,26 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
 impl Chooser {
     /// The cursor of the list that is shown.
     pub(super) fn cursor(&mut self) -> &mut Cursor {
-        if self.passes.is_some() { &mut self.pass } else { &mut self.folder }
+        if self.evals.is_some() { &mut self.eval } else { &mut self.folder }
     }
 
     /// How long that list is.
     pub(super) fn length(&self) -> usize {
-        self.passes.as_ref().map_or(self.folders.len(), |passes| passes.as_ref().map_or(0, Vec::len))
+        self.evals.as_ref().map_or(self.folders.len(), |evals| evals.as_ref().map_or(0, Vec::len))
     }
 }
 
 /// The row of the list that stands on a row of the terminal.
 pub(super) fn row_at(chooser: &Chooser, body: Rect, row: u16) -> Option<usize> {
     let inside = body.inner(Margin::new(1, 1));
-    let cursor = if chooser.passes.is_some() { chooser.pass } else { chooser.folder };
+    let cursor = if chooser.evals.is_some() { chooser.eval } else { chooser.folder };
     cursor.row_at(row.checked_sub(inside.y + 2)? as usize, inside.height.saturating_sub(2) as usize, chooser.length())
 }
 
 /// Draws what is chosen from, and what was chosen.
 pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let title = match &chooser.passes {
+    let title = match &chooser.evals {
         None => "Choose evals: select a run".to_owned(),
         Some(_) => {
             let at = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at));
@@ -147,7 +147,7 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     let inside = framed(theme, &title, true, frame, area);
     let width = inside.width as usize;
     let picked: Vec<String> =
-        chooser.picked.iter().map(|pass| format!("{} on {}", pass.name(true), pass.set)).collect();
+        chooser.picked.iter().map(|eval| format!("{} on {}", eval.name(true), eval.set)).collect();
     let picked = if picked.is_empty() {
         "Nothing selected: enter opens a run, space selects, c compares two or three.".to_owned()
     } else {
@@ -164,23 +164,23 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
         ]);
         if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
     };
-    match &chooser.passes {
+    match &chooser.evals {
         None => {
             for (place, here) in chooser.folder.seen(rows, chooser.folders.len()) {
                 let (path, label) = &chooser.folders[place];
-                lines.push(row(label.clone(), here, chooser.picked.iter().any(|pass| pass.folder == *path)));
+                lines.push(row(label.clone(), here, chooser.picked.iter().any(|eval| eval.folder == *path)));
             }
             if chooser.folders.is_empty() {
                 lines.push(Line::styled("No runs yet: press 5 to start one.", theme.style(Role::Faint)));
             }
         }
         Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
-        Some(Ok(passes)) => {
-            for (place, here) in chooser.pass.seen(rows, passes.len()) {
-                let pass = &passes[place];
-                lines.push(row(format!("{:<8} {}", pass.set, pass.name(false)), here, chooser.picked.contains(pass)));
+        Some(Ok(evals)) => {
+            for (place, here) in chooser.eval.seen(rows, evals.len()) {
+                let eval = &evals[place];
+                lines.push(row(format!("{:<8} {}", eval.set, eval.name(false)), here, chooser.picked.contains(eval)));
             }
-            if passes.is_empty() {
+            if evals.is_empty() {
                 lines.push(Line::styled("No evals yet.", theme.style(Role::Faint)));
             }
         }

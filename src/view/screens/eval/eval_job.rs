@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Eval, EvalJob};
 use crate::format::short_id;
-use crate::report::passes_of;
+use crate::report::list_evals;
 use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::current_set_name;
@@ -76,14 +76,14 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
 fn confirm(shared: &mut Shared, on: String) {
     let Some(run) = shared.current_run() else { return };
     let Some(directory) = run.directory.clone() else { return };
-    let passes: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
-    let cost = match passes.last() {
-        Some(pass) => {
-            let slowest = passes.iter().map(|pass| pass.seconds).fold(0.0, f64::max);
+    let evals: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
+    let cost = match evals.last() {
+        Some(eval) => {
+            let slowest = evals.iter().map(|eval| eval.seconds).fold(0.0, f64::max);
             let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
             format!(
                 "{} prompts, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
-                pass.summary.n
+                eval.summary.n
             )
         }
         None => format!("Duration unknown: the run has no eval on {on}."),
@@ -218,11 +218,11 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 Standing::Done => {
                     eval.started = None;
                     shared.say("eval finished");
-                    return match passes_of(&folder) {
+                    return match list_evals(&folder) {
                         // The base first, as it was asked for.
-                        Ok(mut passes) => {
-                            passes.sort_by_key(|pass| pass.target != "base");
-                            super::show(eval, shared, passes)
+                        Ok(mut evals) => {
+                            evals.sort_by_key(|eval| eval.target != "base");
+                            super::show(eval, shared, evals)
                         }
                         Err(error) => {
                             shared.complain(error.to_string());

@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 
 use super::Eval;
 use super::PROMPTS;
-use crate::report::{Asked, Outcome, Versus};
+use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -24,8 +24,8 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
     lines.extend(eval.filter.is_shown().then(|| eval.filter.line(theme, width)));
     let rows = (inside.height as usize).saturating_sub(lines.len());
     for (place, here) in eval.cursor.seen(rows, eval.shown.len()) {
-        let Some(asked) = versus.prompts.get(eval.shown[place]) else { continue };
-        lines.push(row(eval, shared, versus, asked, width, here));
+        let Some(prompt) = versus.prompts.get(eval.shown[place]) else { continue };
+        lines.push(row(eval, shared, versus, prompt, width, here));
     }
     if eval.shown.is_empty() {
         lines.push(Line::styled(" no prompts match; a shows all", theme.style(Role::Faint)));
@@ -44,24 +44,27 @@ fn row(
     eval: &Eval,
     shared: &Shared,
     versus: &Versus,
-    asked: &Asked,
+    prompt: &ComparedPrompt,
     width: usize,
     under_cursor: bool,
 ) -> Line<'static> {
     let theme = &shared.theme;
     let pair = eval.pair(versus);
-    let outcome = pair.and_then(|pair| versus.outcome(asked, pair));
+    let outcome = pair.and_then(|pair| versus.outcome(prompt, pair));
     let (mark, role) = mark(outcome);
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
-    let id =
-        if asked.sample == 0 { asked.prompt_id.clone() } else { format!("{}#{}", asked.prompt_id, asked.sample + 1) };
+    let id = if prompt.sample == 0 {
+        prompt.prompt_id.clone()
+    } else {
+        format!("{}#{}", prompt.prompt_id, prompt.sample + 1)
+    };
     let mut spans = vec![
         Span::styled(cursor, theme.style(Role::Accent)),
         Span::styled(format!("{mark} "), theme.style(role)),
         Span::raw(padded(&id, 10.max(width.saturating_sub(26).min(24)), false)),
     ];
-    for (place, _) in versus.passes.iter().enumerate() {
-        let record = versus.record(asked, place);
+    for (place, _) in versus.evals.iter().enumerate() {
+        let record = versus.record(prompt, place);
         let tier = record.map_or("", |record| record.tier.as_str());
         spans.push(Span::styled(format!(" {}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))));
         let exact = match record.and_then(|record| record.exact) {
@@ -72,7 +75,7 @@ fn row(
         spans.push(Span::styled(exact, theme.style(Role::Faint)));
     }
     let used: usize = spans.iter().map(Span::width).sum();
-    let tags = versus.record(asked, 0).map_or_else(String::new, |record| record.tags.join(" "));
+    let tags = versus.record(prompt, 0).map_or_else(String::new, |record| record.tags.join(" "));
     spans.push(Span::styled(format!(" {}", fitted(&tags, width.saturating_sub(used + 1))), theme.style(Role::Faint)));
     let line = Line::from(spans);
     if under_cursor { line.style(theme.style(Role::Selected)) } else { line }

@@ -65,10 +65,10 @@ pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) ->
 }
 
 fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
-    let names: Vec<&str> = versus.passes.iter().map(|pass| pass.name.as_str()).collect();
-    let (set, task) = (&versus.passes[0].id.set, &versus.passes[0].task);
+    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
+    let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
     let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
-    let run = versus.passes[0].id.short_folder();
+    let run = versus.evals[0].id.short_folder();
     fitted(
         &format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()),
         width.saturating_sub(6),
@@ -121,7 +121,7 @@ impl SummaryText<'_> {
     /// A table: a row a measure, a column an eval, and the difference of the two that are looked at.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let summaries: Vec<_> = self.versus.passes.iter().map(|pass| &pass.summary).collect();
+        let summaries: Vec<_> = self.versus.evals.iter().map(|eval| &eval.summary).collect();
         let wide = self.is_wide();
         // Where the columns do not fit with their intervals, the rates stand alone.
         let room = (self.width.saturating_sub(LABEL) / summaries.len().max(1)).saturating_sub(1);
@@ -131,8 +131,8 @@ impl SummaryText<'_> {
         };
         let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
         let mut heading = vec![Span::raw(" ".repeat(LABEL))];
-        for (place, pass) in self.versus.passes.iter().enumerate() {
-            heading.push(Span::styled(format!(" {}", padded(&pass.name, cell_width, true)), theme.style(role(place))));
+        for (place, eval) in self.versus.evals.iter().enumerate() {
+            heading.push(Span::styled(format!(" {}", padded(&eval.name, cell_width, true)), theme.style(role(place))));
         }
         if wide {
             heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
@@ -158,7 +158,7 @@ impl SummaryText<'_> {
 
     /// Whether the table has a column for the difference.
     fn is_wide(&self) -> bool {
-        self.width >= LABEL + self.versus.passes.len() * (CELL + 1) + 32
+        self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
     }
 
     /// The differences, in one line if they fit, where the table has no column for them.
@@ -170,7 +170,7 @@ impl SummaryText<'_> {
         let told = |judged: &MetricComparison| {
             Span::styled(format!("{} {}", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
         };
-        let spans: Vec<_> = self.pair.judged().map(told).collect();
+        let spans: Vec<_> = self.pair.metrics().map(told).collect();
         if spans.iter().map(|span| span.width() + 2).sum::<usize>() > self.width + 2 {
             return spans.into_iter().map(Line::from).collect();
         }
@@ -180,7 +180,7 @@ impl SummaryText<'_> {
     /// What the differences are worth, in words, a metric after the other.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let names = [&self.versus.passes[self.pair.first].name, &self.versus.passes[self.pair.second].name];
+        let names = [&self.versus.evals[self.pair.first].name, &self.versus.evals[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which =
             if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
@@ -189,7 +189,7 @@ impl SummaryText<'_> {
             let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
             lines.into_iter().map(move |line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
         };
-        let mut lines: Vec<Line<'static>> = self.pair.judged().flat_map(told).collect();
+        let mut lines: Vec<Line<'static>> = self.pair.metrics().flat_map(told).collect();
         for warning in &self.versus.warnings {
             lines.extend(
                 wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))),
@@ -276,7 +276,7 @@ impl SummaryText<'_> {
     /// The valid rate of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.passes[place].summary);
+        let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.evals[place].summary);
         let arrow = theme.glyph("→", "->");
         let texts: Vec<String> = tag_rows(&pair)
             .into_iter()
@@ -302,7 +302,7 @@ impl SummaryText<'_> {
     /// What matters most, in five lines.
     fn short(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let (before, after) = (&self.versus.passes[self.pair.first], &self.versus.passes[self.pair.second]);
+        let (before, after) = (&self.versus.evals[self.pair.first], &self.versus.evals[self.pair.second]);
         let arrow = theme.glyph("→", "->");
         let mut lines = vec![Line::from(vec![
             Span::styled("valid  ", theme.style(Role::Faint)),
@@ -329,7 +329,7 @@ impl SummaryText<'_> {
         let told = |judged: &MetricComparison| {
             Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)))
         };
-        lines.extend(self.pair.judged().map(told));
+        lines.extend(self.pair.metrics().map(told));
         lines
     }
 }

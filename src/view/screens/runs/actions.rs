@@ -250,17 +250,17 @@ fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let compare = Work::once(
         "runs.versus",
         move || {
-            let passes = runs
+            let evals = runs
                 .iter()
                 .map(|run| base_and_trained(run))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| error.to_string())?;
             // Of several runs only the results count.
             let skipped = usize::from(runs.len() > 1);
-            Ok::<_, String>(passes.into_iter().flat_map(|passes| passes.into_iter().skip(skipped)).collect::<Vec<_>>())
+            Ok::<_, String>(evals.into_iter().flat_map(|evals| evals.into_iter().skip(skipped)).collect::<Vec<_>>())
         },
-        |_: &mut Runs, shared, passes| match passes {
-            Ok(passes) => vec![Command::Compare(passes)],
+        |_: &mut Runs, shared, evals| match evals {
+            Ok(evals) => vec![Command::Compare(evals)],
             Err(error) => {
                 shared.complain(error);
                 Vec::new()

@@ -157,7 +157,7 @@ impl<'a> Facts<'a> {
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
         let mut lines: Vec<Line<'static>> =
-            row.held_out.iter().flat_map(|held_out| passes(theme, held_out, self.width)).collect();
+            row.held_out.iter().flat_map(|held_out| eval_lines(theme, held_out, self.width)).collect();
         if row.held_out.is_empty() {
             lines.extend(self.fact("evals", "none yet"));
         }
@@ -186,7 +186,7 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
 }
 
 /// `test valid  60.0% [50.2, 69.1]  →  99.0% [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
-fn passes(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
+fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
     let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
     let is_base = trained.is_some_and(|(step, _)| *step == 0);
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
