@@ -120,12 +120,12 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The known name most like a misspelt one, where one is like enough.
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
-    let wanted = plain(name);
+    let name = plain(name);
     let likeness = |known: &str| {
         let known = plain(known);
-        let contained = wanted.len() >= 4 && (known.contains(&wanted) || wanted.contains(&known));
-        let distance = strsim::normalized_damerau_levenshtein(&wanted, &known);
-        strsim::jaro_winkler(&wanted, &known).max(distance) + if contained { 0.3 } else { 0.0 }
+        let contained = name.len() >= 4 && (known.contains(&name) || name.contains(&known));
+        let distance = strsim::normalized_damerau_levenshtein(&name, &known);
+        strsim::jaro_winkler(&name, &known).max(distance) + if contained { 0.3 } else { 0.0 }
     };
     let ranked = known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= 0.75);
     ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)

@@ -65,12 +65,12 @@ pub(crate) fn damage(path: &Path, damage: &Damage<'_>) {
 
 /// One sentence with all the parts, the exit code, nothing on stdout.
 fn assert_said(output: &Output, code: i32, parts: &[&str]) {
-    let said = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert_eq!(said.matches("error: ").count(), 1, "{said}");
-    assert!(!said.contains("panicked") && output.stdout.is_empty(), "{said}");
+    let messages = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{messages}");
+    assert_eq!(messages.matches("error: ").count(), 1, "{messages}");
+    assert!(!messages.contains("panicked") && output.stdout.is_empty(), "{messages}");
     for part in parts {
-        assert!(said.contains(part), "{part:?} is missing in: {said}");
+        assert!(messages.contains(part), "{part:?} is missing in: {messages}");
     }
 }
 
@@ -288,8 +288,8 @@ fn a_disk_that_takes_no_more() {
     let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
     assert!(fs::read_dir(run.join("checkpoints")).unwrap().next().is_none(), "a part of a checkpoint is left");
     // With space, the same run goes on, as the message said.
-    let said = stderr(&output);
-    let resume: Vec<&str> = said.trim().rsplit("grpo-tui ").next().unwrap().split(' ').collect();
+    let messages = stderr(&output);
+    let resume: Vec<&str> = messages.trim().rsplit("grpo-tui ").next().unwrap().split(' ').collect();
     let resumed = call(folder.path(), &resume);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
 }
@@ -324,8 +324,9 @@ fn copied_run(folder: &Path, open: bool) -> PathBuf {
     if open {
         let path = run.join("events.jsonl");
         let events = fs::read_to_string(&path).unwrap();
-        let kept: String = events.split_inclusive('\n').filter(|line| !line.contains("\"kind\":\"end\"")).collect();
-        fs::write(&path, kept).unwrap();
+        let without_end: String =
+            events.split_inclusive('\n').filter(|line| !line.contains("\"kind\":\"end\"")).collect();
+        fs::write(&path, without_end).unwrap();
     }
     run
 }

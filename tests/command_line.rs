@@ -193,9 +193,9 @@ fn a_missed_threshold_is_3() {
     let missed = eval("valid=1");
     assert_eq!(missed.status.code(), Some(3));
     let valid = report["base"]["valid"].as_f64().unwrap();
-    let said = format!("error: base: valid {:.1}% [", 100.0 * valid);
+    let expected = format!("error: base: valid {:.1}% [", 100.0 * valid);
     let by = format!("], n = 8, is {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
-    assert!(stderr(&missed).contains(&said) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
+    assert!(stderr(&missed).contains(&expected) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
     let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
     assert_eq!(document["targets"]["base"], report["base"]);
     assert_eq!(eval("valid=0.1").status.code(), Some(0));
@@ -404,8 +404,8 @@ fn task_without(folder: &Path, sets: &[&str]) {
     let named = |line: &str| {
         sets.iter().any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")))
     };
-    let kept: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
-    fs::write(&path, kept.join("\n")).unwrap();
+    let others: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
+    fs::write(&path, others.join("\n")).unwrap();
 }
 
 #[test]

@@ -47,16 +47,17 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     assert!(stderr(&output).contains(refused) && stderr(&output).contains(advice), "{}", stderr(&output));
     assert!(!folder.path().join("runs").exists());
     let output = train(folder.path(), &["--set", "max_invalid_expected=0.25"]);
-    let said = stderr(&output);
-    assert!(output.status.success(), "{said}");
+    let messages = stderr(&output);
+    assert!(output.status.success(), "{messages}");
     for problem in [overlap, refused] {
-        let warning =
-            said.find(&format!("warning: {problem}")).unwrap_or_else(|| panic!("{problem} is missing in {said}"));
-        assert!(warning < said.find("step").unwrap(), "before the first step: {said}");
+        let warning = messages
+            .find(&format!("warning: {problem}"))
+            .unwrap_or_else(|| panic!("{problem} is missing in {messages}"));
+        assert!(warning < messages.find("step").unwrap(), "before the first step: {messages}");
     }
     assert!(
-        said.contains("note: ") && said.matches("4 of 4 prompts are also in").count() == 2,
-        "beside the result: {said}"
+        messages.contains("note: ") && messages.matches("4 of 4 prompts are also in").count() == 2,
+        "beside the result: {messages}"
     );
 }
 

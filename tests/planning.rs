@@ -105,10 +105,10 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
 fn a_plan_that_cannot_be_made_says_why() {
     let check = |arguments: &[&str], code, expected: &str| {
         let output = grpo_tui(arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
+        let messages = String::from_utf8_lossy(&output.stderr);
         assert!(
-            output.status.code() == Some(code) && said.contains(expected),
-            "{arguments:?}: {:?} {said}",
+            output.status.code() == Some(code) && messages.contains(expected),
+            "{arguments:?}: {:?} {messages}",
             output.status
         );
     };

@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// The first bytes that were asked for of a file, request by request.
-    fn asked(&self, file: &str) -> Vec<u64> {
+    fn ranges(&self, file: &str) -> Vec<u64> {
         let state = self.state.lock().unwrap();
         state.requests.iter().filter(|request| request.0 == path_of(file)).map(|request| request.1).collect()
     }
@@ -178,9 +178,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
 }
 
 fn pulled(settings: &PullSettings) -> Result<(PathBuf, Vec<PullProgress>), String> {
-    let mut told = Vec::new();
-    let folder = pull("org/small", settings, &mut |progress| told.push(progress)).map_err(|error| error.to_string())?;
-    Ok((folder, told))
+    let mut reports = Vec::new();
+    let folder =
+        pull("org/small", settings, &mut |progress| reports.push(progress)).map_err(|error| error.to_string())?;
+    Ok((folder, reports))
 }
 
 fn blobs(cache: &Path) -> Vec<String> {
@@ -197,7 +198,7 @@ fn blobs(cache: &Path) -> Vec<String> {
 #[test]
 fn a_model_lies_in_the_cache_as_other_programs_put_it_there() {
     let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
-    let (folder, told) = pulled(&server.settings(cache.path())).unwrap();
+    let (folder, reports) = pulled(&server.settings(cache.path())).unwrap();
     let repository = cache.path().join("models--org--small");
     assert_eq!(folder, repository.join("snapshots").join(COMMIT));
     assert_eq!(std::fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
@@ -209,11 +210,14 @@ fn a_model_lies_in_the_cache_as_other_programs_put_it_there() {
         std::fs::read_link(folder.join(WEIGHTS)).unwrap(),
         Path::new("../../blobs").join(hex(&tiny.read(WEIGHTS).unwrap()))
     );
-    let last = told.last().unwrap();
-    assert!(last.done_bytes == last.total_bytes && told.is_sorted_by_key(|progress| progress.done_bytes), "{told:?}");
+    let last = reports.last().unwrap();
+    assert!(
+        last.done_bytes == last.total_bytes && reports.is_sorted_by_key(|progress| progress.done_bytes),
+        "{reports:?}"
+    );
     // What is there is not fetched again.
     pulled(&server.settings(cache.path())).unwrap();
-    assert_eq!(server.asked(WEIGHTS), [0]);
+    assert_eq!(server.ranges(WEIGHTS), [0]);
     assert_eq!(
         server.state.lock().unwrap().requests.iter().filter(|request| request.2).count(),
         0,
@@ -227,7 +231,7 @@ fn a_server_that_hangs_up_or_stalls_is_asked_for_the_rest() {
         let (server, cache) = (Server::of_model(), tempfile::tempdir().unwrap());
         server.reply(WEIGHTS, &replies);
         pulled(&server.settings(cache.path())).unwrap();
-        assert_eq!(server.asked(WEIGHTS), [0, 1000, 1500], "{replies:?}");
+        assert_eq!(server.ranges(WEIGHTS), [0, 1000, 1500], "{replies:?}");
     }
 }
 
@@ -237,12 +241,12 @@ fn a_later_command_goes_on_where_the_first_gave_up() {
     server.reply(WEIGHTS, &[vec![Reply::HangUp(2000)], vec![Reply::HangUp(0); 20]].concat());
     let message = pulled(&server.settings(cache.path())).unwrap_err();
     assert!(message.contains(WEIGHTS) && message.contains("run the same command again to continue"), "{message}");
-    assert!(server.asked(WEIGHTS).iter().skip(1).all(|&start| start == 2000), "{:?}", server.asked(WEIGHTS));
+    assert!(server.ranges(WEIGHTS).iter().skip(1).all(|&start| start == 2000), "{:?}", server.ranges(WEIGHTS));
     assert!(!cache.path().join("models--org--small/refs").exists(), "half a model is none");
     server.reply(WEIGHTS, &[]);
-    let before = server.asked(WEIGHTS).len();
+    let before = server.ranges(WEIGHTS).len();
     pulled(&server.settings(cache.path())).unwrap();
-    assert_eq!(server.asked(WEIGHTS)[before..], [2000]);
+    assert_eq!(server.ranges(WEIGHTS)[before..], [2000]);
     assert!(blobs(cache.path()).iter().all(|name| !name.ends_with(".incomplete")));
 }
 
@@ -284,7 +288,7 @@ fn a_file_that_git_names_is_checked_by_that_name() {
     for part in ["tokenizer.json", "its git hash (SHA-1) is", &git_hash(&good), "it was removed"] {
         assert!(message.contains(part), "{message:?} lacks {part:?}");
     }
-    assert!(server.asked(WEIGHTS).is_empty(), "what is small comes first");
+    assert!(server.ranges(WEIGHTS).is_empty(), "what is small comes first");
     server.state.lock().unwrap().files.insert(path, good.clone());
     let (folder, _) = pulled(&server.settings(cache.path())).unwrap();
     assert_eq!(std::fs::read(folder.join("tokenizer.json")).unwrap(), good);
@@ -301,7 +305,7 @@ fn what_is_in_the_cache_counts_by_its_hash_and_not_by_its_length() {
         *other.last_mut().unwrap() ^= 1;
         std::fs::write(&path, other).unwrap();
         pulled(&server.settings(cache.path())).unwrap();
-        assert_eq!((std::fs::read(&path).unwrap() == good, server.asked(name)), (true, vec![0, 0]), "{name}");
+        assert_eq!((std::fs::read(&path).unwrap() == good, server.ranges(name)), (true, vec![0, 0]), "{name}");
     }
 }
 
@@ -337,7 +341,7 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
             && message.contains("run the same command again"),
         "{message}"
     );
-    assert_eq!(server.asked(WEIGHTS).len(), 5);
+    assert_eq!(server.ranges(WEIGHTS).len(), 5);
 }
 
 #[test]
@@ -395,7 +399,7 @@ fn a_redirect_is_followed_without_the_token() {
     storage.reply("/stored", &[Reply::HangUp(1000)]);
     let settings = PullSettings { token: Some("hf_secret".to_owned()), ..server.settings(cache.path()) };
     pulled(&settings).unwrap();
-    assert_eq!(storage.asked("/stored"), [0, 1000]);
+    assert_eq!(storage.ranges("/stored"), [0, 1000]);
     assert!(storage.state.lock().unwrap().requests.iter().all(|request| !request.2), "the token went along");
     assert!(server.state.lock().unwrap().requests.iter().all(|request| request.2), "the endpoint needs it");
 }
@@ -409,7 +413,7 @@ fn what_the_server_refuses_is_said_with_the_remedy() {
         let message = pulled(&settings).unwrap_err();
         assert!(message.contains(expected) && message.contains(&status.to_string()), "{message:?} lacks {expected:?}");
         assert!(!message.contains("hf_secret"), "{message}");
-        assert_eq!(server.asked(file).len(), if status < 500 || file == LISTING { 1 } else { 5 }, "{message}");
+        assert_eq!(server.ranges(file).len(), if status < 500 || file == LISTING { 1 } else { 5 }, "{message}");
     };
     check(LISTING, 404, None, "check the name");
     check(LISTING, 401, None, "set HF_TOKEN");
@@ -438,7 +442,7 @@ fn a_model_that_is_not_computed_here_costs_no_weights() {
     ]);
     let message = pulled(&server.settings(cache.path())).unwrap_err();
     assert!(message.contains("org/small/config.json: the architecture `MambaForCausalLM`"), "{message}");
-    assert!(server.asked(WEIGHTS).is_empty());
+    assert!(server.ranges(WEIGHTS).is_empty());
 }
 
 #[cfg(feature = "engine")]
@@ -456,8 +460,8 @@ fn the_command_fetches_and_the_name_then_works() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("to fetch it, run: grpo-tui model pull org/small"));
     assert!(server.state.lock().unwrap().requests.is_empty(), "nothing is fetched unasked");
     let output = call(&["model", "pull", "org/small", "--json"]);
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && !said.contains("hf_secret"), "{said}");
+    let output_text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !output_text.contains("hf_secret"), "{output_text}");
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(document["folder"].as_str().unwrap().ends_with(COMMIT));
     assert!(call(&["model", "inspect", "org/small"]).status.success());

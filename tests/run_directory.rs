@@ -212,8 +212,8 @@ fn a_tail_torn_at_any_byte_is_sealed() {
         };
         assert_eq!(dropped, torn, "cut at {cut}");
         assert_eq!(seq as usize, lines + 1 + usize::from(torn > 0), "cut at {cut}");
-        let kept = EventReader::new(&path).read().unwrap();
-        assert_eq!(kept.events[..lines].len() + new.events.len(), kept.events.len());
+        let log = EventReader::new(&path).read().unwrap();
+        assert_eq!(log.events[..lines].len() + new.events.len(), log.events.len());
     }
 }
 

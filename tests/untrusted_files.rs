@@ -13,11 +13,11 @@ use crate::program::{SHORT, call, copy_tree, program, sample_data, small_task, s
 
 /// Everything that was said, which names `parts` and not what the file outside holds.
 fn refused(output: &Output, parts: &[&str]) {
-    let said = stderr(output) + &String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(!said.contains("root-only"), "what is outside was quoted: {said}");
+    let messages = stderr(output) + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{messages}");
+    assert!(!messages.contains("root-only"), "what is outside was quoted: {messages}");
     for part in parts {
-        assert!(said.contains(part), "{part:?} is missing in: {said}");
+        assert!(messages.contains(part), "{part:?} is missing in: {messages}");
     }
 }
 
@@ -160,17 +160,17 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
         "notes.md",
         "task/task.toml",
     ] {
-        let kept = fs::read(damaged.join(file)).ok();
+        let original = fs::read(damaged.join(file)).ok();
         damage(&damaged.join(file), &Fifo);
         let listed = call(folder.path(), &["runs", "list", "--runs", "runs"]);
-        let said = String::from_utf8_lossy(&listed.stdout).into_owned();
-        assert!(listed.status.success() && said.contains(id), "{file}: {said}{}", stderr(&listed));
+        let messages = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(listed.status.success() && messages.contains(id), "{file}: {messages}{}", stderr(&listed));
         for verb in ["show", "export", "attach"] {
             call(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
         }
         call(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);
         fs::remove_file(damaged.join(file)).unwrap();
-        if let Some(bytes) = kept {
+        if let Some(bytes) = original {
             fs::write(damaged.join(file), bytes).unwrap();
         }
     }

@@ -102,8 +102,8 @@ pub fn measure_gpu(
         for &(prompts, completions) in &bench.steps {
             let (name, shape, batch) =
                 (step_name(recompute), bench.step_shape(prompts, completions), prompts * completions);
-            let kept = if recompute { Recompute::Always } else { Recompute::Never };
-            match bench.plan(config, (prompts, completions), kept, gpu) {
+            let setting = if recompute { Recompute::Always } else { Recompute::Never };
+            match bench.plan(config, (prompts, completions), setting, gpu) {
                 Ok(planned) => work
                     .within((&name, &shape, batch), &mut note, |note| work.step(prompts, completions, planned, note))?,
                 Err(error) => note(Measurement::missing(&name, &shape, batch, &error.to_string())),
@@ -364,17 +364,17 @@ impl Bench<'_> {
         if planned.tokens_per_micro_batch < self.bench.tokens_per_micro_batch {
             shape += &format!(", micro-batches of {}", planned.tokens_per_micro_batch);
         }
-        let (batch, kept) = (prompts * completions, step_name(recompute));
+        let (batch, label) = (prompts * completions, step_name(recompute));
         let of_rollout = self.rollout_floor(prompts, batch) / rollout;
         let floor = self.training_floor(batch, rows, recompute);
         let of_limit = (self.rollout_floor(prompts, batch) + floor) / whole;
-        note(Measurement::new(&kept, &shape, batch, whole, "s", Some(of_limit)));
-        note(Measurement::new(&format!("{kept}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
-        note(Measurement::new(&format!("{kept}: update"), &shape, batch, update, "s", Some(floor / update)));
-        note(Measurement::new(&format!("{kept}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
+        note(Measurement::new(&label, &shape, batch, whole, "s", Some(of_limit)));
+        note(Measurement::new(&format!("{label}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
+        note(Measurement::new(&format!("{label}: update"), &shape, batch, update, "s", Some(floor / update)));
+        note(Measurement::new(&format!("{label}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
         if let Some(bytes) = self.engine.memory_in_use() {
             note(Measurement::new(
-                &format!("{kept}: memory held"),
+                &format!("{label}: memory held"),
                 &shape,
                 batch,
                 bytes as f64 / f64::from(1 << 30),

@@ -166,8 +166,8 @@ mod tests {
             ParameterSlot { name: "b".to_owned(), offset: 0, shape: vec![10] },
             ParameterSlot { name: "a".to_owned(), offset: 10, shape: vec![count - 10] },
         ];
-        let mut held = vec![0; count * 4];
-        copy_to_host(&flat, &mut held).unwrap();
+        let mut buffer = vec![0; count * 4];
+        copy_to_host(&flat, &mut buffer).unwrap();
         let work = tempfile::tempdir().unwrap();
         let write = |name: &str, numbers: &mut dyn Numbers| {
             let folder = work.path().join(name);
@@ -176,7 +176,7 @@ mod tests {
         };
         assert!(
             write("streamed", &mut StreamedTensor::new(&flat))
-                == write("held", &mut TensorBytes { bytes: &held, number_bytes: 4 })
+                == write("held", &mut TensorBytes { bytes: &buffer, number_bytes: 4 })
         );
     }
 }

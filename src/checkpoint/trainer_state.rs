@@ -166,8 +166,12 @@ impl Snapshot {
         let number_bytes = self.contents.dtype.size_in_bytes();
         let count = self.contents.slots.last().map_or(0, |slot| slot.range().end);
         let (flat, moments) = self.buffer.bytes().split_at(count * number_bytes);
-        let held = |bytes, number_bytes| TensorBytes { bytes, number_bytes };
-        self.contents.write(folder, &mut held(flat, number_bytes), &mut held(moments, DType::F32.size_in_bytes()))
+        let in_memory = |bytes, number_bytes| TensorBytes { bytes, number_bytes };
+        self.contents.write(
+            folder,
+            &mut in_memory(flat, number_bytes),
+            &mut in_memory(moments, DType::F32.size_in_bytes()),
+        )
     }
 
     /// The buffer, for the next one.
@@ -306,8 +310,8 @@ mod tests {
         let (parameters, optimizer) = trained();
         let snapshot = snapshot(&parameters, &optimizer);
         let work = tempfile::tempdir().unwrap();
-        let (held, streamed) = (work.path().join("held"), work.path().join("streamed"));
-        snapshot.write(&held).unwrap();
+        let (in_memory, streamed) = (work.path().join("held"), work.path().join("streamed"));
+        snapshot.write(&in_memory).unwrap();
         save(&streamed, &parameters, &optimizer, &snapshot.contents.state, snapshot.contents.trainable, "base")
             .unwrap();
         let about = || Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
@@ -319,13 +323,13 @@ mod tests {
             ),
             ("optimizer.safetensors", safetensors::serialize([("moments", optimizer.moments())], about()).unwrap()),
         ];
-        for folder in [&held, &streamed] {
+        for folder in [&in_memory, &streamed] {
             for (file, expected) in &expected {
                 assert!(std::fs::read(folder.join(file)).unwrap() == *expected, "{file}");
             }
         }
         assert_eq!(
-            std::fs::read(held.join("trainer.json")).unwrap(),
+            std::fs::read(in_memory.join("trainer.json")).unwrap(),
             std::fs::read(streamed.join("trainer.json")).unwrap()
         );
     }

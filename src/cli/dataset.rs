@@ -112,7 +112,7 @@ fn check(arguments: &Check) -> Outcome {
         None => None,
     };
     let max_seq_len = match arguments.max_seq_len {
-        Some(asked) => asked,
+        Some(tokens) => tokens,
         None => own_max_seq_len(&task, arguments)?,
     };
     let health = check_prompts(&task, &scorer, tokenizer.as_ref(), max_seq_len)?;

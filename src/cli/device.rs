@@ -18,7 +18,7 @@ pub(super) struct DeviceArguments {
 impl DeviceArguments {
     /// The same for a worker.
     pub(super) fn compute(self) -> DeviceChoice {
-        DeviceChoice::asked(self.gpu, self.cpu)
+        DeviceChoice::from_flags(self.gpu, self.cpu)
     }
 
     /// The engine that the user asked for; where nothing was asked, the first GPU, else the CPU.

@@ -208,14 +208,14 @@ fn terminal(logout: &LogoutPolicy) -> Terminal {
 fn view() -> ViewFound {
     use crate::view::appearance::Appearance;
     use crate::view::options::AppearanceInput;
-    let given = AppearanceInput::detect();
-    let looks = Appearance::load(&given);
-    let asks = Appearance::asks_for_ground(&given);
+    let input = AppearanceInput::detect();
+    let looks = Appearance::load(&input);
+    let asks = Appearance::asks_for_ground(&input);
     let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
     let looked_for = [
-        of("configuration", given.config_file()),
-        of("keymap", given.keymap_file()),
-        of("themes", given.themes_folder()),
+        of("configuration", input.config_file()),
+        of("keymap", input.keymap_file()),
+        of("themes", input.themes_folder()),
     ];
     ViewFound {
         theme: if asks { "dark or light, by terminal background".to_owned() } else { looks.theme.name },
@@ -223,7 +223,7 @@ fn view() -> ViewFound {
         ascii: looks.theme.ascii,
         mouse: looks.mouse,
         low_bandwidth: looks.low_bandwidth,
-        copies_through: given.capability.multiplexer.map_or("OSC 52", |multiplexer| match multiplexer.name() {
+        copies_through: input.capability.multiplexer.map_or("OSC 52", |multiplexer| match multiplexer.name() {
             "tmux" => "OSC 52, through tmux (set-clipboard or allow-passthrough on)",
             "screen" => "OSC 52, through screen",
             _ => "OSC 52, through zellij",

@@ -46,11 +46,11 @@ fn check(file: &Path, json: bool) -> Outcome {
     } else {
         let changed: Vec<&ActionInfo> = app::actions().filter(|action| keymap.is_changed(action.id)).collect();
         let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
-        let told = errors
+        let problems = errors
             .iter()
             .map(|text| format!("error: {text}\n"))
             .chain(warnings.iter().map(|text| format!("warning: {text}\n")));
-        print(&lines.chain(told).collect::<String>())?;
+        print(&lines.chain(problems).collect::<String>())?;
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

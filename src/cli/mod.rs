@@ -140,16 +140,16 @@ pub fn main() -> ExitCode {
     // the process without a word.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     #[cfg(feature = "view")]
-    let misspelt = workbench::misspelled_subcommand();
+    let misspelled = workbench::misspelled_subcommand();
     #[cfg(not(feature = "view"))]
-    let misspelt = None;
-    misspelt.map_or_else(asked, Err).and_then(output::ended).unwrap_or_else(|failure| {
+    let misspelled = None;
+    misspelled.map_or_else(run_arguments, Err).and_then(output::ended).unwrap_or_else(|failure| {
         output::fail(&failure.message);
         ExitCode::from(failure.code)
     })
 }
 
-fn asked() -> Outcome {
+fn run_arguments() -> Outcome {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(command) => subcommand(command),

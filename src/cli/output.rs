@@ -22,7 +22,7 @@ macro_rules! println {
 /// A line, or lines, on standard error.
 #[allow(unused_macros)] // with neither view nor engine
 macro_rules! eprintln {
-    ($($argument:tt)*) => { $crate::cli::output::tell(&format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::cli::output::eprint_text(&format!($($argument)*)) };
 }
 
 /// Set once a line could not be written to standard output.
@@ -51,7 +51,7 @@ pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
-        tell(&format!("grpo-tui crashed: {panic}{trace}"));
+        eprint_text(&format!("grpo-tui crashed: {panic}{trace}"));
     }));
 }
 
@@ -72,7 +72,7 @@ pub(super) fn ended(code: ExitCode) -> Outcome {
 }
 
 /// What `eprintln!` does. Secrets are masked in all that goes to standard error. A closed one must not end the work.
-pub(super) fn tell(text: &str) {
+pub(super) fn eprint_text(text: &str) {
     write_error(&format!("{}\n", visible_lines(&redact(text).0)));
 }
 
@@ -89,7 +89,7 @@ pub(super) fn ask(question: &str) {
 /// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its
 /// own.
 pub(super) fn fail(message: &str) {
-    tell(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
+    eprint_text(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
 }
 
 /// Draws the line of the cursor on standard error again; empty, the line is left to whoever writes next.

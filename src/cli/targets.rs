@@ -95,9 +95,9 @@ impl Rows {
         Ok(Self { set: set.name().to_owned(), label, rows })
     }
 
-    /// Those of the rows that are `wanted`.
-    pub(super) fn only(&self, wanted: impl Fn(&PromptRow) -> bool) -> Self {
-        let rows = self.rows.iter().filter(|row| wanted(row)).cloned().collect();
+    /// The rows for which `condition` holds.
+    pub(super) fn only(&self, condition: impl Fn(&PromptRow) -> bool) -> Self {
+        let rows = self.rows.iter().filter(|row| condition(row)).cloned().collect();
         Self { set: self.set.clone(), label: self.label.clone(), rows }
     }
 }

@@ -130,12 +130,12 @@ fn run_audit(choice: &Choice) -> Outcome {
         ));
     }
     let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
-    let asked = if fewest < all {
+    let prompts = if fewest < all {
         format!("{fewest} to {all} of {all} prompts, fewer for long answers")
     } else {
         format!("{all} prompts")
     };
-    println!("What degenerate answers would earn in {} ({asked})\n", task.name);
+    println!("What degenerate answers would earn in {} ({prompts})\n", task.name);
     println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(

@@ -80,7 +80,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let compute = arguments.device.compute();
     let devices = super::device::devices(compute)?;
     let run = match (&arguments.resume, &arguments.task) {
-        (Some(wanted), _) => places.find(wanted)?,
+        (Some(run), _) => places.find(run)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
         (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
@@ -99,9 +99,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         return super::worker::detach(&run, &how, "train", arguments.json)
             .map_err(|failure| removed(&run, &arguments, failure));
     }
-    let heard = super::worker::hear_signals()?;
-    let worker = Worker::begin(&run, heard.once)?;
-    worker.controls().stop_now_when(heard.twice);
+    let flags = super::worker::install_signal_handlers()?;
+    let worker = Worker::begin(&run, flags.once)?;
+    worker.controls().stop_now_when(flags.twice);
     let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();

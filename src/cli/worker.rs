@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 #[cfg(feature = "engine")]
 impl Arguments {
     fn compute(&self) -> crate::run::DeviceChoice {
-        crate::run::DeviceChoice::asked(self.gpu, self.cpu)
+        crate::run::DeviceChoice::from_flags(self.gpu, self.cpu)
     }
 }
 
@@ -62,9 +62,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// Everything that can be found wrong in an instant, so that whoever started the worker hears of it.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
     let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
-    let heard = hear_signals()?;
-    let worker = Worker::begin(&run, heard.once)?;
-    worker.controls().stop_now_when(heard.twice);
+    let flags = install_signal_handlers()?;
+    let worker = Worker::begin(&run, flags.once)?;
+    worker.controls().stop_now_when(flags.twice);
     for note in worker.notes() {
         say(&format!("note: {note}"));
     }
@@ -166,9 +166,9 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     use crate::run::sampler::{SampleWorker, SamplerFile};
     let begin = || -> Result<_, Failure> {
         let file = SamplerFile::read(folder)?;
-        let heard = hear_signals()?;
-        let sampler = SampleWorker::begin(folder, heard.once, idle())?;
-        sampler.controls().stop_now_when(heard.twice);
+        let flags = install_signal_handlers()?;
+        let sampler = SampleWorker::begin(folder, flags.once, idle())?;
+        sampler.controls().stop_now_when(flags.twice);
         // From the worker's own folder: a run's model is named by its path.
         let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
@@ -227,11 +227,11 @@ pub(super) struct SignalFlags {
 
 /// From now on Ctrl-C and SIGTERM stop the work after the step, twice at once. The third one ends the process with code
 /// 130: the last checkpoint is whole.
-pub(super) fn hear_signals() -> Result<SignalFlags, Failure> {
-    let heard = SignalFlags::default();
+pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
+    let flags = SignalFlags::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&heard.twice))?;
-        let (once, twice) = (Arc::clone(&heard.once), Arc::clone(&heard.twice));
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flags.twice))?;
+        let (once, twice) = (Arc::clone(&flags.once), Arc::clone(&flags.twice));
         let count = move || {
             if once.swap(true, Ordering::SeqCst) {
                 twice.store(true, Ordering::SeqCst);
@@ -240,5 +240,5 @@ pub(super) fn hear_signals() -> Result<SignalFlags, Failure> {
         // SAFETY: the action only changes two atomic flags, which a signal handler may do.
         unsafe { signal_hook::low_level::register(signal, count)? };
     }
-    Ok(heard)
+    Ok(flags)
 }

@@ -327,16 +327,17 @@ impl Filled {
     /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
     fn finish(mut self) -> Result<ResolvedConfig, ConfigError> {
         for key in KEYS {
-            let given = self.values.get(key.name);
-            if given.is_some_and(|(_, source)| *source != Source::Preset) {
+            let explicit = self.values.get(key.name);
+            if explicit.is_some_and(|(_, source)| *source != Source::Preset) {
                 continue;
             }
             let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
             let derived = key.derived.as_ref().and_then(|derived| (derived.value)(&read));
-            let text = match (derived, given) {
+            let text = match (derived, explicit) {
                 // A rule that comes to what stands there anyway explains nothing.
-                (Some(text), given)
-                    if given.map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) =>
+                (Some(text), explicit)
+                    if explicit
+                        .map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) =>
                 {
                     None
                 }
@@ -345,7 +346,7 @@ impl Filled {
             };
             match text {
                 Some(text) => self.text(key, &text, Source::Derived, "default")?,
-                None if given.is_none() => self.text(key, key.default, Source::Default, "default")?,
+                None if explicit.is_none() => self.text(key, key.default, Source::Default, "default")?,
                 None => {}
             }
         }

@@ -64,22 +64,22 @@ pub struct SampleSource<'a> {
 pub fn sample_row(
     source: SampleSource<'_>,
     task: &Task,
-    wanted: &Sample,
+    request: &Sample,
 ) -> Result<Vec<SampledCompletion>, SampleError> {
     let RolloutContext { model, tokenizer, .. } = source.context;
-    let limit = wanted.max_tokens.unwrap_or(source.max_completion_tokens);
+    let limit = request.max_tokens.unwrap_or(source.max_completion_tokens);
     let positions = model.config().max_position_embeddings;
     let lengths = Lengths { max_seq_len: source.max_seq_len, max_completion_tokens: limit, positions };
-    let (label, row) = find_row(task, &wanted.row)?;
+    let (label, row) = find_row(task, &request.row)?;
     let scorer = Scorer::new(task)?;
     let prompts = prepare_rows(task, &label, vec![row], tokenizer, lengths)?;
-    let sampling = Sampling::new(tokenizer, wanted.temperature, limit, wanted.seed);
-    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, wanted.n), &sampling)?;
+    let sampling = Sampling::new(tokenizer, request.temperature, limit, request.seed);
+    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, request.n), &sampling)?;
     let groups = source.context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
-    let mut found = Vec::with_capacity(wanted.n);
+    let mut found = Vec::with_capacity(request.n);
     for (prompt, scored) in prompts.iter().zip(groups) {
         for (sample, scored) in scored.into_iter().enumerate() {
-            let target = if wanted.base { "base" } else { "trained" }.to_owned();
+            let target = if request.base { "base" } else { "trained" }.to_owned();
             found.push(SampledCompletion { target, step: source.step, ..sampled(&prompt.row.id, sample, scored)? });
         }
     }
@@ -110,8 +110,8 @@ pub fn sampled(
 }
 
 /// The task that a request names, an absolute path or an embedded one's name; else the one that `own` is.
-pub fn resolve_task(wanted: &Sample, own: impl FnOnce() -> Result<Task, SampleError>) -> Result<Task, SampleError> {
-    match wanted.task.as_deref() {
+pub fn resolve_task(request: &Sample, own: impl FnOnce() -> Result<Task, SampleError>) -> Result<Task, SampleError> {
+    match request.task.as_deref() {
         Some(path) if Path::new(path).is_absolute() => Ok(Task::load(Path::new(path))?),
         Some(name) => Ok(Task::embedded(name)?),
         None => own(),
@@ -136,10 +136,10 @@ pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, Sam
 
 /// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for
 /// messages.
-fn find_row(task: &Task, wanted: &serde_json::Value) -> Result<(String, PromptRow), SampleError> {
-    let Some(id) = wanted.as_str() else {
+fn find_row(task: &Task, requested: &serde_json::Value) -> Result<(String, PromptRow), SampleError> {
+    let Some(id) = requested.as_str() else {
         let label = "the request's row".to_owned();
-        let row = load_from(&label, wanted.to_string().as_bytes())?.remove(0);
+        let row = load_from(&label, requested.to_string().as_bytes())?.remove(0);
         return Ok((label, row));
     };
     let mut files = Vec::new();

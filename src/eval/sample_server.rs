@@ -61,11 +61,11 @@ pub fn serve(
     }
 }
 
-fn answer(served: &Served, accepted: &AcceptedRequest, mut tell: impl FnMut(Answer)) -> Answer {
+fn answer(served: &Served, accepted: &AcceptedRequest, mut on_answer: impl FnMut(Answer)) -> Answer {
     match &accepted.verb {
-        Verb::Sample(wanted) => match sample(served, wanted) {
+        Verb::Sample(request) => match sample(served, request) {
             Ok(completions) => {
-                completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
+                completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
                 Answer::done(
                     format!("{} completions of {}", completions.len(), served.name),
                     json!({"model": served.name}),
@@ -78,8 +78,8 @@ fn answer(served: &Served, accepted: &AcceptedRequest, mut tell: impl FnMut(Answ
     }
 }
 
-fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCompletion>, String> {
-    let full = served.run.as_ref().filter(|run| wanted.base && run.file().config.lora_rank == 0);
+fn sample(served: &Served, request: &Sample) -> Result<Vec<crate::run::SampledCompletion>, String> {
+    let full = served.run.as_ref().filter(|run| request.base && run.file().config.lora_rank == 0);
     if let Some(run) = full {
         let base = &run.file().config.base_model;
         return Err(format!("{} was fully fine-tuned, so its base is another model: use --model {base}", served.name));
@@ -89,17 +89,17 @@ fn sample(served: &Served, wanted: &Sample) -> Result<Vec<crate::run::SampledCom
         None => Err(SampleError::NoTask { model: served.name.clone() }),
     };
     let sample = || -> Result<_, SampleError> {
-        let task = resolve_task(wanted, own)?;
+        let task = resolve_task(request, own)?;
         let context = RolloutContext {
             engine: &served.engine,
             model: &served.model,
-            adapters: if wanted.base { Adapters::Off } else { Adapters::On },
+            adapters: if request.base { Adapters::Off } else { Adapters::On },
             tokenizer: &served.tokenizer,
             threads: &served.threads,
         };
         let source =
             SampleSource { context, step: None, max_completion_tokens: served.limit(&task)?, max_seq_len: None };
-        sample_row(source, &task, wanted)
+        sample_row(source, &task, request)
     };
     sample().map_err(|error| error.to_string())
 }

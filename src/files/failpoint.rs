@@ -75,7 +75,7 @@ fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A
 fn is_armed(place: &str, what: &str) -> bool {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     let Some(armed) = ARMED.get_or_init(|| Armed::parse(&std::env::var(DEATH).ok()?)) else { return false };
-    if armed.place != place || armed.what.as_ref().is_some_and(|wanted| !what.starts_with(wanted)) {
+    if armed.place != place || armed.what.as_ref().is_some_and(|prefix| !what.starts_with(prefix)) {
         return false;
     }
     let now = armed.visits.fetch_add(1, Ordering::Relaxed) + 1 == armed.visit;

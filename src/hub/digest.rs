@@ -71,10 +71,10 @@ fn hash_range(file: &mut File, start: u64, length: u64, hasher: &mut Sha256) -> 
     let mut left = length;
     let mut buffer = vec![0; (1 << 20).min(length) as usize];
     while left > 0 {
-        let wanted = buffer.len().min(left as usize);
-        file.read_exact(&mut buffer[..wanted])?;
-        hasher.update(&buffer[..wanted]);
-        left -= wanted as u64;
+        let length = buffer.len().min(left as usize);
+        file.read_exact(&mut buffer[..length])?;
+        hasher.update(&buffer[..length]);
+        left -= length as u64;
     }
     Ok(())
 }

@@ -139,7 +139,11 @@ pub struct PullProgress {
 ///
 /// # Errors
 /// [`PullError`] with what to do.
-pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgress)) -> Result<PathBuf, PullError> {
+pub fn pull(
+    name: &str,
+    settings: &PullSettings,
+    on_progress: &mut dyn FnMut(PullProgress),
+) -> Result<PathBuf, PullError> {
     let repository =
         cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name { name: name.to_owned() })?;
     let revision = &settings.revision;
@@ -153,8 +157,8 @@ pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgre
     let listing = Listing::fetch(&client, settings, name)?;
     let blobs = repository.join("blobs");
     make_folder(&blobs)?;
-    let fetch = |file: &Listed, told: &mut dyn FnMut(u64)| {
-        blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, told)
+    let fetch = |file: &Listed, on_progress: &mut dyn FnMut(u64)| {
+        blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, on_progress)
     };
 
     let mut done = Vec::new();
@@ -173,9 +177,9 @@ pub fn pull(name: &str, settings: &PullSettings, told: &mut dyn FnMut(PullProgre
     let total_bytes = arrived(&first) + arrived(&rest);
     let mut done_bytes = arrived(&first);
     for file in &rest {
-        let path = fetch(file, &mut |bytes| told(PullProgress { done_bytes: done_bytes + bytes, total_bytes }))?;
+        let path = fetch(file, &mut |bytes| on_progress(PullProgress { done_bytes: done_bytes + bytes, total_bytes }))?;
         done_bytes += file.size_bytes;
-        told(PullProgress { done_bytes, total_bytes });
+        on_progress(PullProgress { done_bytes, total_bytes });
         done.push((file.name.clone(), path));
     }
     publish(&repository, &listing.commit, &settings.revision, &done)

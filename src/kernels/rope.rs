@@ -78,8 +78,8 @@ pub fn rope_frequencies(dimension: usize, theta: f64, scaling: RopeScaling) -> V
     let scaled = |frequency: f64| {
         // How often the pair turns over the length that the model was first trained for.
         let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
-        let kept = ((turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor)).clamp(0.0, 1.0);
-        frequency * (kept + (1.0 - kept) / factor)
+        let weight = ((turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor)).clamp(0.0, 1.0);
+        frequency * (weight + (1.0 - weight) / factor)
     };
     frequencies.map(scaled).collect()
 }

@@ -14,13 +14,13 @@ const VARIABLES: [&str; 3] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS", "RUST_LIB
 /// # Safety
 /// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
 pub unsafe fn configure_candle() {
-    let given = VARIABLES.map(|name| (name, std::env::var_os(name)));
+    let saved = VARIABLES.map(|name| (name, std::env::var_os(name)));
     // SAFETY: the caller's promise.
     unsafe {
         take_threads_from_environment();
         std::env::set_var(VARIABLES[0], "0");
         std::env::remove_var(VARIABLES[1]);
-        if given[2].1.is_none() {
+        if saved[2].1.is_none() {
             std::env::set_var(VARIABLES[2], "0");
         }
     }
@@ -29,7 +29,7 @@ pub unsafe fn configure_candle() {
     // candle reads the mask once, and counts its processors from then on; its pool is made once, here without a thread.
     let _ = candle_core::utils::get_num_threads();
     let _ = candle_core::utils::barrier_pool();
-    for (name, value) in given {
+    for (name, value) in saved {
         // SAFETY: the caller's promise.
         unsafe {
             match value {
@@ -59,8 +59,8 @@ mod tests {
             .env_remove("CANDLE_CPU_MASK")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && output_text.contains("1 passed"), "{output_text}");
     }
 
     #[test]

@@ -68,17 +68,17 @@ impl Parameters {
     /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
     /// in bf16 stands beside the flat buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
-        let kept = exact_type(dtype);
+        let exact = exact_type(dtype);
         let mut slots = Vec::with_capacity(tensors.len());
         let mut pieces = Vec::with_capacity(tensors.len());
         let mut offset = 0;
         for (name, tensor) in tensors {
             slots.push(ParameterSlot { name, offset, shape: tensor.dims().to_vec() });
             offset += tensor.elem_count();
-            pieces.push(tensor.to_device(device)?.to_dtype(kept)?.flatten_all()?);
+            pieces.push(tensor.to_device(device)?.to_dtype(exact)?.flatten_all()?);
         }
-        let flat = if pieces.is_empty() { Tensor::zeros(0, kept, device)? } else { Tensor::cat(&pieces, 0)? };
-        let working = if kept == dtype || slots.is_empty() { None } else { Some(flat.to_dtype(dtype)?) };
+        let flat = if pieces.is_empty() { Tensor::zeros(0, exact, device)? } else { Tensor::cat(&pieces, 0)? };
+        let working = if exact == dtype || slots.is_empty() { None } else { Some(flat.to_dtype(dtype)?) };
         Ok(Self { flat, working, slots })
     }
 

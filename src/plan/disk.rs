@@ -103,21 +103,23 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
 /// The disk of a run.
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
     let checkpoint_bytes = 12 * trainable_parameters(model, config) as u64;
-    let kept = Retention::of(config, steps);
+    let retention = Retention::of(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
     let step = config.prompt_groups_per_step as f64 * group;
     let events = steps as f64
         * (config.prompt_groups_per_step * config.completions_per_prompt) as f64
         * BYTES_PER_COMPLETION_EVENT;
-    let rollouts =
-        step * (COMPRESSED_SHARE * kept.rollout_steps_at_end as f64 + kept.plain_rollout_steps as f64) + events;
-    let records = kept.evals as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
+    let rollouts = step
+        * (COMPRESSED_SHARE * retention.rollout_steps_at_end as f64 + retention.plain_rollout_steps as f64)
+        + events;
+    let records = retention.evals as f64 * data.eval_rows as f64 + 2.0 * data.test_rows as f64;
     let (rollouts_bytes, evals_bytes) = (
         rollouts as u64,
         (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64,
     );
-    let (checkpoints, checkpoints_bytes) = (kept.checkpoints_at_once, kept.checkpoints_at_once * checkpoint_bytes);
+    let (checkpoints, checkpoints_bytes) =
+        (retention.checkpoints_at_once, retention.checkpoints_at_once * checkpoint_bytes);
     let total_bytes = checkpoints_bytes + rollouts_bytes + evals_bytes;
     Disk { checkpoint_bytes, checkpoints, checkpoints_bytes, rollouts_bytes, evals_bytes, total_bytes, free_bytes }
 }

@@ -43,8 +43,8 @@ pub struct StepShape {
 
 impl std::fmt::Display for StepShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kept = if self.recompute { "recomputed" } else { "kept" };
-        write!(formatter, "micro-batches of {} tokens with activations {kept}", self.tokens_per_micro_batch)
+        let activations = if self.recompute { "recomputed" } else { "kept" };
+        write!(formatter, "micro-batches of {} tokens with activations {activations}", self.tokens_per_micro_batch)
     }
 }
 
@@ -172,7 +172,7 @@ fn parts(
     number: usize,
 ) -> Vec<MemoryPart> {
     let all = [
-        held(model, config, number),
+        resident(model, config, number),
         rollout(model, config, data, number),
         training(model, config, data, step, number),
     ]
@@ -182,7 +182,7 @@ fn parts(
 }
 
 /// What stays for the whole run.
-fn held(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
+fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let parameters = ModelShape::of(model).parameters;
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
@@ -344,10 +344,10 @@ mod tests {
         assert!((30e9..45e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);
         assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
         // Kept instead: 36 layers x (61,440 x 2 + 8,192 x 4) bytes are 5.6 MB a token.
-        let kept = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
+        let without = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
         assert!(
-            (of(&kept, "activations") - 16_000.0 * 5.628e-3).abs() < 0.2
-                && kept.peak_recomputed_bytes == found.peak_bytes
+            (of(&without, "activations") - 16_000.0 * 5.628e-3).abs() < 0.2
+                && without.peak_recomputed_bytes == found.peak_bytes
         );
     }
 

@@ -379,10 +379,10 @@ mod tests {
         use Verdict::{CanLearn, CannotLearn, NothingToLearn};
         let check = |signal: &Signal, settings: SignalSettings, verdict, parts: &[&str]| {
             let advice = judge(signal, &settings).advice;
-            let said = format!("{} | {}", advice.why, advice.changes.join(" | "));
-            assert_eq!(advice.verdict, verdict, "{said}");
+            let text = format!("{} | {}", advice.why, advice.changes.join(" | "));
+            assert_eq!(advice.verdict, verdict, "{text}");
             for part in parts {
-                assert!(said.contains(part), "{said:?} lacks {part:?}");
+                assert!(text.contains(part), "{text:?} lacks {part:?}");
             }
         };
         check(

@@ -14,7 +14,7 @@ use crate::run::{Comparison, eval_path, read_evals};
 use crate::secrets::visible;
 
 /// Step, set and target of a held-out eval.
-type PassKey = (u64, String, String);
+type EvalKey = (u64, String, String);
 
 /// What two or more runs have in common, and what not.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct RunsCompared {
     pub task_files: Vec<String>,
     /// Each metric that one of them has, at each run's last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
-    evals: Vec<(PassKey, Vec<Option<Eval>>)>,
+    evals: Vec<(EvalKey, Vec<Option<Eval>>)>,
     /// For each run but the first: its result against the first run's, where both were evaluated on a set.
     pub results: Vec<Option<ResultComparison>>,
 }
@@ -66,7 +66,7 @@ impl RunsCompared {
         let config: Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
         let metrics: Map<String, Value> =
             self.metrics.iter().map(|(name, values)| (name.clone(), json!(values))).collect();
-        let eval = |((step, set, target), found): &(PassKey, Vec<Option<Eval>>)| {
+        let eval = |((step, set, target), found): &(EvalKey, Vec<Option<Eval>>)| {
             let all: Vec<_> = found.iter().map(|eval| eval.as_ref().map(|eval| &eval.summary)).collect();
             json!({"step": step, "set": set, "target": target, "first": all.first(), "second": all.get(1), "all": all})
         };

@@ -74,8 +74,8 @@ impl Report {
 
     /// Why it ended or waits.
     pub fn cause(&self) -> Option<String> {
-        let said = self.state.as_ref().and_then(|state| state.cause.clone());
-        said.or_else(|| self.history.end.as_ref().map(|end| end.cause.clone()))
+        let cause = self.state.as_ref().and_then(|state| state.cause.clone());
+        cause.or_else(|| self.history.end.as_ref().map(|end| end.cause.clone()))
     }
 
     /// Status and step: `finished, step 40 of 40`.

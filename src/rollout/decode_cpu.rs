@@ -97,7 +97,7 @@ fn prefill(
     let samples = requests
         .iter()
         .enumerate()
-        .flat_map(|(request, wanted)| (0..wanted.samples as u32).map(move |sample| (request, sample)));
+        .flat_map(|(index, request)| (0..request.samples as u32).map(move |sample| (index, sample)));
     let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
     let row =
         |(slot, ((request, sample), prefix))| Row { request, sample, slot, prefix, completion: completion.clone() };

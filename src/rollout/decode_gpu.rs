@@ -170,9 +170,9 @@ impl DecodeBatch<'_> {
 fn shrunk(state: &SampleState, done: &[u32]) -> Result<SampleState> {
     let (live, mut ended): (Vec<u32>, Vec<u32>) = (0..done.len() as u32).partition(|&row| done[row as usize] == 0);
     ended.truncate(live.len().next_multiple_of(8).min(done.len()) - live.len());
-    let kept = [live, ended].concat();
-    let kept = Tensor::from_slice(&kept, kept.len(), state.rows.device())?;
-    let select = |tensor: &Tensor| tensor.index_select(&kept, 0);
+    let rows = [live, ended].concat();
+    let rows = Tensor::from_slice(&rows, rows.len(), state.rows.device())?;
+    let select = |tensor: &Tensor| tensor.index_select(&rows, 0);
     Ok(SampleState {
         rows: select(&state.rows)?,
         places: select(&state.places)?,

@@ -67,18 +67,18 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     if rest == 0 {
         return DiskForecast { now, at_end_bytes: Some(now.total_bytes), needed_bytes: Some(0), free_bytes };
     }
-    let kept = Retention::of(config, total_steps);
+    let retention = Retention::of(config, total_steps);
     let (packed_step, plain_step) = rollout_steps(run, state.last_step);
-    let rollouts_at_end = packed_step * kept.rollout_steps_at_end as f64;
+    let rollouts_at_end = packed_step * retention.rollout_steps_at_end as f64;
     let (checkpoints, checkpoint) = checkpoints(run);
     let more_checkpoints = |wanted: u64| wanted.saturating_sub(checkpoints) as f64 * checkpoint;
     let more =
         per_step(now.events_bytes, state.last_step) * rest as f64 + evals_to_come(run, state, config, total_steps);
     let rollouts = rollouts_at_end - now.rollouts_bytes as f64;
-    let at_end = now.total_bytes as f64 + more + rollouts + more_checkpoints(kept.checkpoints_at_end);
+    let at_end = now.total_bytes as f64 + more + rollouts + more_checkpoints(retention.checkpoints_at_end);
     // While the last file is still plain.
-    let rollouts_at_once = (rollouts + plain_step * kept.plain_rollout_steps as f64).max(0.0);
-    let needed = more + rollouts_at_once + more_checkpoints(kept.checkpoints_at_once);
+    let rollouts_at_once = (rollouts + plain_step * retention.plain_rollout_steps as f64).max(0.0);
+    let needed = more + rollouts_at_once + more_checkpoints(retention.checkpoints_at_once);
     DiskForecast { now, at_end_bytes: Some(at_end.max(0.0) as u64), needed_bytes: Some(needed as u64), free_bytes }
 }
 

@@ -42,10 +42,10 @@ pub enum WaitOutcome {
 impl DiskGuard {
     /// For a worker's run. Reserves some space.
     pub fn new(worker: &Worker) -> Self {
-        let room =
+        let guard =
             Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
-        room.reserve_space();
-        room
+        guard.reserve_space();
+        guard
     }
 
     /// Free for this user on the run's disk; `None` where the system does not say.
@@ -55,15 +55,15 @@ impl DiskGuard {
 
     /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused`
     /// meanwhile, with a cause that tells what is wanted and what there is. `what` needs the space, as in "the
-    /// checkpoint of step 4". `retry`: a write has failed already, so free bytes alone prove nothing. `told` is called
+    /// checkpoint of step 4". `retry`: a write has failed already, so free bytes alone prove nothing. `on_wait` is called
     /// once the run can write to its disk again.
-    pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, told: impl FnOnce()) -> WaitOutcome {
+    pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, on_wait: impl FnOnce()) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
         self.controls.block();
         // What cannot be written is still in the answer to `status`.
         let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
-        told();
+        on_wait();
         let fits = |free: Option<u64>| match free {
             // With the reserve, which was given up for this.
             Some(free) => {

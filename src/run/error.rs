@@ -87,17 +87,17 @@ pub enum RunError {
         expected: &'static str,
     },
     /// No run fits what the user wrote.
-    #[error("no run `{wanted}` in {searched}; `grpo-tui runs list` shows the runs there are")]
-    NotFound { wanted: String, searched: String },
+    #[error("no run `{name}` in {searched}; `grpo-tui runs list` shows the runs there are")]
+    NotFound { name: String, searched: String },
     /// Several runs fit what the user wrote.
-    #[error("`{wanted}` is ambiguous: {candidates}; write more of the id")]
-    Ambiguous { wanted: String, candidates: String },
+    #[error("`{name}` is ambiguous: {candidates}; write more of the id")]
+    Ambiguous { name: String, candidates: String },
     /// The run has no such checkpoint.
-    #[error("the run {} has no checkpoint `{wanted}`; {available}", .path.display())]
+    #[error("the run {} has no checkpoint `{checkpoint}`; {available}", .path.display())]
     NoCheckpoint {
         path: PathBuf,
         /// The part after `@`.
-        wanted: String,
+        checkpoint: String,
         /// What there is, in words.
         available: String,
     },

@@ -74,15 +74,15 @@ impl FileSystem {
 #[derive(Debug)]
 pub(super) struct FolderWatch {
     watcher: Option<RecommendedWatcher>,
-    tell: SyncSender<()>,
-    told: Receiver<()>,
+    sender: SyncSender<()>,
+    receiver: Receiver<()>,
 }
 
 impl FolderWatch {
     /// A watch for changes of the paths that `concerns` picks.
     pub(super) fn new(folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) -> Self {
-        let (tell, told) = sync_channel(1);
-        let mut watch = Self { watcher: None, tell, told };
+        let (sender, receiver) = sync_channel(1);
+        let mut watch = Self { watcher: None, sender, receiver };
         watch.renew(folder, concerns);
         watch
     }
@@ -93,8 +93,8 @@ impl FolderWatch {
         if FileSystem::of(folder).is_network() {
             return;
         }
-        let tell = self.tell.clone();
-        let heard = move |event: notify::Result<notify::Event>| {
+        let sender = self.sender.clone();
+        let on_event = move |event: notify::Result<notify::Event>| {
             // Reading a file is an event too: were that taken, every look would cause the next.
             let changed = event.map_or(true, |event| {
                 event.need_rescan()
@@ -102,10 +102,10 @@ impl FolderWatch {
             });
             if changed {
                 // One that nobody has taken yet tells as much.
-                let _ = tell.try_send(());
+                let _ = sender.try_send(());
             }
         };
-        self.watcher = notify::recommended_watcher(heard)
+        self.watcher = notify::recommended_watcher(on_event)
             .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher))
             .ok();
     }
@@ -116,12 +116,12 @@ impl FolderWatch {
 
     /// What wakes whoever waits, from another thread.
     pub(super) fn waker(&self) -> SyncSender<()> {
-        self.tell.clone()
+        self.sender.clone()
     }
 
     /// Blocks until something changes, for at most `longest`; returns whether it did.
     pub(super) fn wait(&self, longest: Duration) -> bool {
-        self.told.recv_timeout(longest).is_ok()
+        self.receiver.recv_timeout(longest).is_ok()
     }
 }
 

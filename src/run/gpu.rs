@@ -40,9 +40,9 @@ impl Gpu {
     }
 
     /// The GPU of that UUID, as an open CUDA device names itself; None without NVML or such a GPU.
-    pub fn of_uuid(wanted: &str) -> Option<Self> {
+    pub fn of_uuid(expected: &str) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
-        let index = (0..nvml.device_count().ok()?).find(|&index| uuid(&nvml, index) == wanted)?;
+        let index = (0..nvml.device_count().ok()?).find(|&index| uuid(&nvml, index) == expected)?;
         Self::at(nvml, index)
     }
 

@@ -180,9 +180,11 @@ impl RunState {
         let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
         let is_valid = || at("tiers/valid").is_some_and(|share| share >= 1.0);
         // An older version's log tells none of them at all.
-        let tells = || self.metrics.range(SPARSE.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(SPARSE));
-        at(name)
-            .or_else(|| (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || tells())).then_some(0.0))
+        let has_sparse =
+            || self.metrics.range(SPARSE.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(SPARSE));
+        at(name).or_else(|| {
+            (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || has_sparse())).then_some(0.0)
+        })
     }
 
     fn series(&mut self, name: &str) -> &mut Series {

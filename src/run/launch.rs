@@ -38,7 +38,7 @@ pub enum DeviceChoice {
 
 impl DeviceChoice {
     /// As `--gpu N` and `--cpu` say it.
-    pub fn asked(gpu: Option<usize>, cpu: bool) -> Self {
+    pub fn from_flags(gpu: Option<usize>, cpu: bool) -> Self {
         match gpu {
             Some(ordinal) => Self::Gpu(ordinal),
             None if cpu => Self::Cpu,
@@ -92,13 +92,13 @@ pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<L
     let log_path = folder.join("worker.log");
     let log = open_log(&log_path)?;
     let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
-    let (listen, speak) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
+    let (receiver, sender) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
     let log_again = log.try_clone().map_err(RunError::io("open", &log_path))?;
-    let mut command = command(folder, argument, how, speak.as_raw_fd());
+    let mut command = command(folder, argument, how, sender.as_raw_fd());
     command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(log_again));
     let mut child = command.spawn().map_err(|error| failed(format!("the program could not be started: {error}")))?;
-    drop((speak, command));
-    let word = first_word(listen, how.patience);
+    drop((sender, command));
+    let word = first_word(receiver, how.patience);
     let pid = child.id();
     let outcome = match word.as_deref() {
         None => Ok(Launched { pid, ready: false, log: log_path }),
@@ -128,7 +128,7 @@ fn open_log(path: &Path) -> Result<File, RunError> {
         .map_err(RunError::io("open", path))
 }
 
-fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command {
+fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Command {
     // The running program itself, also when its file was replaced since.
     let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
     command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
@@ -138,15 +138,15 @@ fn command(folder: &Path, argument: &str, how: &Launch, speak: RawFd) -> Command
         DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
     };
     command.args(compute).args(how.resume.then_some("--resume"));
-    command.current_dir(folder).envs(given_threads()).env(READY, speak.to_string());
+    command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
-    // another thread may hold. `speak` is open in the child, which has a copy of every descriptor of this process.
+    // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
             rustix::process::umask(Mode::from_raw_mode(0o077));
             close_on_exec_from(3);
-            rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(speak), FdFlags::empty())?;
+            rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(sender), FdFlags::empty())?;
             Ok(())
         });
     }
@@ -167,10 +167,10 @@ fn close_on_exec_from(first: RawFd) {
 }
 
 /// The first line on the pipe, empty where the other end closed without one; `None` when the time is up.
-fn first_word(listen: OwnedFd, patience: Duration) -> Option<String> {
+fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
     let deadline = Instant::now() + patience;
-    let mut listen = File::from(listen);
-    let (mut heard, mut chunk) = (Vec::new(), [0u8; 1024]);
+    let mut receiver = File::from(receiver);
+    let (mut bytes, mut chunk) = (Vec::new(), [0u8; 1024]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -180,13 +180,13 @@ fn first_word(listen: OwnedFd, patience: Duration) -> Option<String> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        if !matches!(poll(&mut [PollFd::new(&listen, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
+        if !matches!(poll(&mut [PollFd::new(&receiver, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
             continue;
         }
-        let length = listen.read(&mut chunk).unwrap_or(0);
-        heard.extend_from_slice(&chunk[..length]);
-        if length == 0 || heard.contains(&b'\n') || heard.len() > LONGEST_WORD {
-            return Some(String::from_utf8_lossy(&heard).lines().next().unwrap_or_default().to_owned());
+        let length = receiver.read(&mut chunk).unwrap_or(0);
+        bytes.extend_from_slice(&chunk[..length]);
+        if length == 0 || bytes.contains(&b'\n') || bytes.len() > LONGEST_WORD {
+            return Some(String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned());
         }
     }
 }

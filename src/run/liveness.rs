@@ -46,8 +46,8 @@ impl Liveness {
             return Self::Alive;
         }
         let Some(state) = State::read(run) else { return Self::Gone("no worker has started yet".to_owned()) };
-        if let Some(heard) = remote_heartbeat(run, &state) {
-            return Self::Perhaps(heard);
+        if let Some(standing) = remote_heartbeat(run, &state) {
+            return Self::Perhaps(standing);
         }
         let standing = match (state.status.is_ended(), &state.cause) {
             (true, Some(cause)) => format!("it is {}: {cause}", state.status.name()),

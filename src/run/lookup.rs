@@ -107,27 +107,27 @@ impl RunFolders {
         found
     }
 
-    /// The run that `wanted` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its
+    /// The run that `name` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its
     /// last part.
     ///
     /// # Errors
     /// [`RunError::NotFound`], [`RunError::Ambiguous`], or why that run cannot be opened.
-    pub fn find(&self, wanted: &str) -> Result<RunDirectory, RunError> {
-        let path = Path::new(wanted);
+    pub fn find(&self, name: &str) -> Result<RunDirectory, RunError> {
+        let path = Path::new(name);
         if path.join("run.toml").is_file() || (path.components().count() > 1 && path.is_dir()) {
             return RunDirectory::open(path);
         }
         let runs = self.list();
         let id = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let exact = |path: &Path, run: &Result<RunDirectory, RunError>| {
-            id(path) == wanted || run.as_ref().is_ok_and(|run| run.file().name == wanted)
+            id(path) == name || run.as_ref().is_ok_and(|run| run.file().name == name)
         };
         let begins = |path: &Path| {
             let id = id(path);
-            id.starts_with(wanted) || id.rsplit('-').next().is_some_and(|last| last.starts_with(wanted))
+            id.starts_with(name) || id.rsplit('-').next().is_some_and(|last| last.starts_with(name))
         };
-        let not_found = || RunError::NotFound { wanted: wanted.to_owned(), searched: self.described() };
-        if wanted.is_empty() {
+        let not_found = || RunError::NotFound { name: name.to_owned(), searched: self.described() };
+        if name.is_empty() {
             return Err(not_found());
         }
         let mut fitting: Vec<&PathBuf> =
@@ -140,7 +140,7 @@ impl RunFolders {
             [path] => RunDirectory::open(path),
             several => {
                 let candidates = several.iter().map(|path| id(path)).collect::<Vec<_>>().join(", ");
-                Err(RunError::Ambiguous { wanted: wanted.to_owned(), candidates })
+                Err(RunError::Ambiguous { name: name.to_owned(), candidates })
             }
         }
     }
@@ -170,7 +170,7 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
         }
     };
     found.ok_or_else(|| {
-        let wanted = match at {
+        let checkpoint = match at {
             At::Best => "best".to_owned(),
             At::Last => "last".to_owned(),
             At::Step(step) => step.to_string(),
@@ -181,7 +181,7 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
         } else {
             format!("there are those of steps {}", listed.join(", "))
         };
-        RunError::NoCheckpoint { path: run.path().to_owned(), wanted, available }
+        RunError::NoCheckpoint { path: run.path().to_owned(), checkpoint, available }
     })
 }
 

@@ -18,9 +18,9 @@ impl State {
     /// becomes `Interrupted`. `None` before any worker has spoken, and while one lives whose file cannot be understood.
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock is asked first: a worker that ends in between has then already written its end event.
-        let held = RunLock::is_held(run);
-        let Some(mut state) = Self::read(run) else { return if held { None } else { from_log(run) } };
-        if !held && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
+        let locked = RunLock::is_held(run);
+        let Some(mut state) = Self::read(run) else { return if locked { None } else { from_log(run) } };
+        if !locked && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
                 // The log has its end event, which comes first; the worker died before it could say the same here.

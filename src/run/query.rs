@@ -21,7 +21,7 @@ pub enum Query {
         field: String,
         comparison: Comparison,
         /// The value as written.
-        wanted: String,
+        value: String,
     },
 }
 
@@ -88,8 +88,8 @@ impl Query {
             Self::Or(any) => any.iter().any(|query| query.matches(field)),
             Self::Not(query) => !query.matches(field),
             Self::Has(name) => field(name).is_some(),
-            Self::Test { field: name, comparison, wanted } => {
-                field(name).is_some_and(|found| holds(&found, *comparison, wanted))
+            Self::Test { field: name, comparison, value } => {
+                field(name).is_some_and(|found| holds(&found, *comparison, value))
             }
         }
     }
@@ -104,26 +104,26 @@ impl Query {
     }
 }
 
-fn holds(found: &Field, comparison: Comparison, wanted: &str) -> bool {
-    match (found, number(wanted)) {
-        (Field::Number(found), Some(wanted)) => match comparison {
-            Comparison::Like | Comparison::Equal => found == &wanted,
-            Comparison::Unequal => found != &wanted,
-            Comparison::AtLeast => *found >= wanted,
-            Comparison::AtMost => *found <= wanted,
-            Comparison::More => *found > wanted,
-            Comparison::Less => *found < wanted,
+fn holds(found: &Field, comparison: Comparison, value: &str) -> bool {
+    match (found, number(value)) {
+        (Field::Number(found), Some(value)) => match comparison {
+            Comparison::Like | Comparison::Equal => found == &value,
+            Comparison::Unequal => found != &value,
+            Comparison::AtLeast => *found >= value,
+            Comparison::AtMost => *found <= value,
+            Comparison::More => *found > value,
+            Comparison::Less => *found < value,
         },
         (found, _) => {
-            let (found, wanted) = (found.to_string().to_lowercase(), wanted.to_lowercase());
+            let (found, value) = (found.to_string().to_lowercase(), value.to_lowercase());
             match comparison {
-                Comparison::Like => found.contains(&wanted),
-                Comparison::Equal => found == wanted,
-                Comparison::Unequal => found != wanted,
-                Comparison::AtLeast => found >= wanted,
-                Comparison::AtMost => found <= wanted,
-                Comparison::More => found > wanted,
-                Comparison::Less => found < wanted,
+                Comparison::Like => found.contains(&value),
+                Comparison::Equal => found == value,
+                Comparison::Unequal => found != value,
+                Comparison::AtLeast => found >= value,
+                Comparison::AtMost => found <= value,
+                Comparison::More => found > value,
+                Comparison::Less => found < value,
             }
         }
     }
@@ -189,11 +189,11 @@ impl Reading<'_> {
         else {
             return Err(self.expected("one of >= <= != > < = :"));
         };
-        let wanted = self.value()?;
+        let value = self.value()?;
         Ok(if field == "has" && comparison == Comparison::Like {
-            Query::Has(wanted)
+            Query::Has(value)
         } else {
-            Query::Test { field, comparison, wanted }
+            Query::Test { field, comparison, value }
         })
     }
 

@@ -64,9 +64,9 @@ pub fn check_tag(tag: &str) -> Option<String> {
     let fits = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
     let begins = tag.chars().next().is_some_and(char::is_alphanumeric);
     let short = tag.chars().count() <= LONGEST_TAG;
-    let said: String = tag.chars().take(LONGEST_TAG).collect();
+    let shown: String = tag.chars().take(LONGEST_TAG).collect();
     (!begins || !short || !tag.chars().all(fits))
-        .then(|| format!("`{said}` is not a tag: letters and digits, then also - _ . (at most {LONGEST_TAG})"))
+        .then(|| format!("`{shown}` is not a tag: letters and digits, then also - _ . (at most {LONGEST_TAG})"))
 }
 
 fn sorted(mut tags: Vec<String>) -> Vec<String> {

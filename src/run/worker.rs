@@ -70,13 +70,13 @@ impl Worker {
         self.listener.notes()
     }
 
-    /// Waits for a device, says so in the run's state; calls `told` with the same message whenever it changes. `None`:
+    /// Waits for a device, says so in the run's state; calls `on_wait` with the same message whenever it changes. `None`:
     /// the run was asked to stop meanwhile, and has ended.
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a disk that cannot take the state.
-    pub fn wait_for(&self, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        self.wait_for_in(&slots_folder()?, devices, told)
+    pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+        self.wait_for_in(&slots_folder()?, devices, on_wait)
     }
 
     /// As [`Self::wait_for`], with the folder of locks.
@@ -87,9 +87,9 @@ impl Worker {
         &self,
         slots: &Path,
         devices: &[Device],
-        told: impl FnMut(&str),
+        on_wait: impl FnMut(&str),
     ) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, told);
+        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, on_wait);
         match &slot {
             Ok(Some(_)) => {}
             Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
@@ -165,14 +165,14 @@ impl Worker {
     }
 }
 
-/// Waits for a device and says so in `state`; calls `told` with the same message whenever it changes. `None`: asked to
+/// Waits for a device and says so in `state`; calls `on_wait` with the same message whenever it changes. `None`: asked to
 /// stop meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
     devices: &[Device],
     controls: &RequestQueue,
     state: &StateWriter,
-    mut told: impl FnMut(&str),
+    mut on_wait: impl FnMut(&str),
 ) -> Result<Option<Slot>, RunError> {
     let mut last = String::new();
     let slot = Slot::wait_in(slots, devices, |waiting| {
@@ -181,7 +181,7 @@ pub(super) fn wait_for_slot(
         }
         let sentence = waiting.described();
         if sentence != last {
-            told(&sentence);
+            on_wait(&sentence);
             last.clone_from(&sentence);
         }
         // A disk that is full now may not be by the time the device is free.

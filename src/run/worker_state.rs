@@ -111,7 +111,7 @@ impl State {
 /// worker around them never contradict each other.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
-    kept: Arc<Mutex<Written>>,
+    shared: Arc<Mutex<Written>>,
 }
 
 #[derive(Debug)]
@@ -142,8 +142,8 @@ impl StateWriter {
             updated_ms: 0,
         };
         let writer =
-            Self { kept: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
-        writer.kept().write()?;
+            Self { shared: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
+        writer.shared().write()?;
         Ok(writer)
     }
 
@@ -152,9 +152,9 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), RunError> {
-        let mut kept = self.kept();
-        (kept.state.status, kept.state.step, kept.state.cause) = (status, step, cause);
-        kept.write()
+        let mut shared = self.shared();
+        (shared.state.status, shared.state.step, shared.state.cause) = (status, step, cause);
+        shared.write()
     }
 
     /// Say where the run stands without a new step, unless it has already ended. Returns whether it was said.
@@ -162,13 +162,13 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn turn(&self, status: Status, cause: Option<String>) -> Result<bool, RunError> {
-        let mut kept = self.kept();
-        if kept.state.status.is_ended() {
+        let mut shared = self.shared();
+        if shared.state.status.is_ended() {
             return Ok(false);
         }
-        if kept.state.status != status || kept.state.cause != cause {
-            (kept.state.status, kept.state.cause) = (status, cause);
-            kept.write()?;
+        if shared.state.status != status || shared.state.cause != cause {
+            (shared.state.status, shared.state.cause) = (status, cause);
+            shared.write()?;
         }
         Ok(true)
     }
@@ -178,9 +178,9 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn step(&mut self, step: u64) -> Result<(), RunError> {
-        let mut kept = self.kept();
-        kept.state.step = step;
-        kept.write_after(Duration::from_secs(1))
+        let mut shared = self.shared();
+        shared.state.step = step;
+        shared.write_after(Duration::from_secs(1))
     }
 
     /// Show that the worker lives, where nothing was written for `interval`. An ended run is left alone.
@@ -188,33 +188,33 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
-        let mut kept = self.kept();
-        if kept.state.status.is_ended() { Ok(()) } else { kept.write_after(interval) }
+        let mut shared = self.shared();
+        if shared.state.status.is_ended() { Ok(()) } else { shared.write_after(interval) }
     }
 
     /// Records the end of a worker that has lost its folder, where that is now; whatever stands under its path is
     /// another's.
     pub(super) fn follow(&self, cause: &str) {
-        let mut kept = self.kept();
-        if kept.identity.check().is_ok() || kept.state.status.is_ended() {
+        let mut shared = self.shared();
+        if shared.identity.check().is_ok() || shared.state.status.is_ended() {
             return;
         }
-        if let Some(folder) = kept.identity.moved_to() {
-            (kept.state.status, kept.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
-            kept.path = folder.join("state.json");
-            kept.identity.release_to(folder);
+        if let Some(folder) = shared.identity.moved_to() {
+            (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
+            shared.path = folder.join("state.json");
+            shared.identity.release_to(folder);
             // Where it cannot be said, the log of the worker has it.
-            let _ = kept.write();
+            let _ = shared.write();
         }
     }
 
     pub fn now(&self) -> State {
-        self.kept().state.clone()
+        self.shared().state.clone()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Written> {
+    fn shared(&self) -> MutexGuard<'_, Written> {
         // Every change is a plain assignment, so a thread that panicked has left nothing half-said.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

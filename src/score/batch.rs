@@ -24,7 +24,7 @@ const VARIABLE: &str = "RAYON_NUM_THREADS";
 /// As deep a stack as the main thread's: schemas recurse.
 const STACK_BYTES: usize = 8 << 20;
 
-static GIVEN: OnceLock<OsString> = OnceLock::new();
+static USER_THREADS: OnceLock<OsString> = OnceLock::new();
 
 impl Scorer {
     /// Scores of a batch, in order.
@@ -32,13 +32,13 @@ impl Scorer {
         self.score_while(completions, || true).unwrap_or_default()
     }
 
-    /// As [`Self::score_all`], for as long as `wanted` says so; `None` once it does not.
+    /// Scores as [`Self::score_all`]; returns `None` once `is_wanted` returns false.
     pub fn score_while(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
-        wanted: impl Fn() -> bool + Sync,
+        is_wanted: impl Fn() -> bool + Sync,
     ) -> Option<Vec<Score>> {
-        let score = |(completion, row): &(&str, Option<&PromptRow>)| wanted().then(|| self.score(completion, *row));
+        let score = |(completion, row): &(&str, Option<&PromptRow>)| is_wanted().then(|| self.score(completion, *row));
         on_every_core(|| completions.par_iter().with_min_len(MOST_ALONE).map(score).collect())
     }
 }
@@ -80,8 +80,8 @@ pub fn score_stream<T, E>(
 /// # Safety
 /// No other thread of the process may read or write the environment meanwhile.
 pub unsafe fn take_threads_from_environment() {
-    if let Some(given) = std::env::var_os(VARIABLE) {
-        let _ = GIVEN.set(given);
+    if let Some(threads) = std::env::var_os(VARIABLE) {
+        let _ = USER_THREADS.set(threads);
         // SAFETY: the caller's promise.
         unsafe { std::env::remove_var(VARIABLE) };
     }
@@ -89,13 +89,13 @@ pub unsafe fn take_threads_from_environment() {
 
 /// What the environment of a child must have, so that it sees what the user gave this process.
 pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
-    GIVEN.get().map(|given| (VARIABLE, given.as_os_str()))
+    USER_THREADS.get().map(|threads| (VARIABLE, threads.as_os_str()))
 }
 
 /// Runs `work` such that its parallel iterators use every core.
 pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let allowed = || GIVEN.get().and_then(|given| given.to_str()?.parse().ok()).unwrap_or(0);
+    let allowed = || USER_THREADS.get().and_then(|threads| threads.to_str()?.parse().ok()).unwrap_or(0);
     let build = || {
         let pool = ThreadPoolBuilder::new().num_threads(allowed()).stack_size(STACK_BYTES);
         pool.thread_name(|number| format!("score-{number}")).build().ok()

@@ -41,18 +41,18 @@ pub(super) fn compare(
     expected: &serde_json::Value,
     rules: &BTreeMap<String, Normalisation>,
 ) -> (Option<OrderedMap<bool>>, bool) {
-    let Some(wanted) = expected.as_object() else {
+    let Some(members) = expected.as_object() else {
         return (None, equal(root, expected, Normalisation::default()));
     };
     let found = root.as_object();
-    let mut fields = Vec::with_capacity(wanted.len());
-    for (name, value) in wanted {
+    let mut fields = Vec::with_capacity(members.len());
+    for (name, value) in members {
         let rule = rules.get(name).copied().unwrap_or_default();
         let same = found.and_then(|object| object.get(name)).is_some_and(|member| equal(&member.value, value, rule));
         fields.push((name.clone(), same));
     }
     let exact =
-        fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == wanted.len());
+        fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == members.len());
     (Some(OrderedMap(fields)), exact)
 }
 

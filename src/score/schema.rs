@@ -308,7 +308,7 @@ pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)>
                 && other.starts_with(pointer.as_str())
                 && other.as_bytes().get(pointer.len()) == Some(&b'/')
         });
-        if !above && !deepest.iter().any(|(kept, _)| kept == pointer) {
+        if !above && !deepest.iter().any(|(seen, _)| seen == pointer) {
             deepest.push((pointer.clone(), message.clone()));
         }
     }
@@ -344,8 +344,11 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
         return schema_error(label, text, error.instance_path().as_str(), error.to_string());
     };
     let document = json::parse(text, 0).ok();
-    let named = |wanted: &str| {
-        document.as_ref().and_then(|document| find_reference(&document.root, String::new(), wanted)).unwrap_or_default()
+    let named = |reference: &str| {
+        document
+            .as_ref()
+            .and_then(|document| find_reference(&document.root, String::new(), reference))
+            .unwrap_or_default()
     };
     match cause {
         jsonschema::ReferencingError::Unretrievable { uri, .. } => {
@@ -379,22 +382,22 @@ fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreErr
 }
 
 /// Pointer to the first `$ref` (or `$dynamicRef`) whose text ends in what was looked for.
-fn find_reference(value: &Value<'_>, pointer: String, wanted: &str) -> Option<String> {
+fn find_reference(value: &Value<'_>, pointer: String, reference: &str) -> Option<String> {
     match &value.kind {
         json::Kind::Array(items) => items
             .iter()
             .enumerate()
-            .find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), wanted)),
+            .find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), reference)),
         json::Kind::Object(object) => object.members().iter().find_map(|member| {
             let inner = format!("{pointer}/{}", member.key.replace('~', "~0").replace('/', "~1"));
             match &member.value.kind {
                 json::Kind::String(target)
                     if matches!(&*member.key, "$ref" | "$dynamicRef" | "$recursiveRef")
-                        && target.contains(wanted.trim_start_matches('#')) =>
+                        && target.contains(reference.trim_start_matches('#')) =>
                 {
                     Some(inner)
                 }
-                _ => find_reference(&member.value, inner, wanted),
+                _ => find_reference(&member.value, inner, reference),
             }
         }),
         _ => None,
@@ -460,11 +463,11 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
     let what = if type_name == "null" { found.clone() } else { format!("{type_name} {found}") };
     match error.kind() {
         Kind::Required { property } => format!("missing key {property}"),
-        Kind::Type { kind: TypeKind::Single(wanted) } => format!("expected {wanted}, found {what}"),
-        Kind::Type { kind: TypeKind::Multiple(wanted) } => {
+        Kind::Type { kind: TypeKind::Single(expected) } => format!("expected {expected}, found {what}"),
+        Kind::Type { kind: TypeKind::Multiple(expected) } => {
             format!(
                 "expected {}, found {what}",
-                wanted.iter().map(|wanted| wanted.to_string()).collect::<Vec<_>>().join(" or ")
+                expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
             )
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {

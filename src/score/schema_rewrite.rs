@@ -127,8 +127,11 @@ mod tests {
             whole
         };
         let constant = json!({"const": {"anyOf": [1]}});
-        let asked = |branch: Value| json!({STEP: 0, "if": branch, "else": false});
-        assert_eq!(for_explanation(&schema, Draft::Draft7), branches(asked(constant.clone()), asked(json!(true))));
+        let conditional = |branch: Value| json!({STEP: 0, "if": branch, "else": false});
+        assert_eq!(
+            for_explanation(&schema, Draft::Draft7),
+            branches(conditional(constant.clone()), conditional(json!(true)))
+        );
         let denied = |branch: Value| json!({STEP: 0, "not": {"not": branch}});
         assert_eq!(for_explanation(&schema, Draft::Draft6), branches(denied(constant), denied(json!(true))));
         assert_eq!(as_written(&verdict["properties"]["not"]), r#"{"not":{"oneOf":[{}]}}"#);

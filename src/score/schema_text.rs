@@ -269,9 +269,9 @@ impl<'a> Words<'a> {
                     ("maximum", "at most"),
                     ("exclusiveMaximum", "below"),
                 ];
-                let said =
+                let terms =
                     bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
-                parts.push(said.collect::<Vec<_>>().join(" and "));
+                parts.push(terms.collect::<Vec<_>>().join(" and "));
                 parts.extend(keywords.get("multipleOf").map(|step| format!("in steps of {step}")));
             }
             "array" => {

@@ -41,13 +41,13 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
 
 /// JSON with such letters written as escapes: the same document, and nothing in it that a terminal obeys.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
-    let speaks = |letter: char| letter != '\n' && is_control(letter);
-    if !json.contains(speaks) {
+    let is_escaped = |letter: char| letter != '\n' && is_control(letter);
+    if !json.contains(is_escaped) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     for letter in json.chars() {
-        if speaks(letter) {
+        if is_escaped(letter) {
             // Writing into a String cannot fail.
             letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(escaped, "\\u{unit:04x}"));
         } else {

@@ -117,8 +117,8 @@ impl<'a> Section<'a> {
             .transpose()
     }
 
-    pub(super) fn wrong_type(&self, key: &str, offset: usize, wanted: &str, found: &DeValue<'_>) -> TaskError {
-        self.error(key, offset, format!("must be {wanted}, not {}", described(found)))
+    pub(super) fn wrong_type(&self, key: &str, offset: usize, expected: &str, found: &DeValue<'_>) -> TaskError {
+        self.error(key, offset, format!("must be {expected}, not {}", described(found)))
     }
 }
 

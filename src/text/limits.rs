@@ -282,13 +282,13 @@ impl<'n> Bounds<'n> {
         let mut is_replaced = type_of(value).ends_with("MergeDict");
         let mut entries = Vec::new();
         for key in value.try_iter()? {
-            let held = value.get_item(&key)?;
+            let item = value.get_item(&key)?;
             // A list can be a key.
-            let replaced = (self.measure(&key, depth + 1)?, self.measure(&held, depth + 1)?);
+            let replaced = (self.measure(&key, depth + 1)?, self.measure(&item, depth + 1)?);
             is_replaced |= is_plain && (replaced.0.is_some() || replaced.1.is_some());
-            entries.push((replaced.0.unwrap_or(key), replaced.1.unwrap_or(held)));
+            entries.push((replaced.0.unwrap_or(key), replaced.1.unwrap_or(item)));
         }
-        let named = |(key, held): &(Value, Value)| (key.as_str().unwrap_or_default().to_owned(), held.clone());
+        let named = |(key, item): &(Value, Value)| (key.as_str().unwrap_or_default().to_owned(), item.clone());
         Ok(is_replaced.then(|| {
             if value.is_kwargs() {
                 entries.iter().map(named).collect::<Kwargs>().into()
@@ -306,23 +306,23 @@ fn indent(
     blank: Option<bool>,
     named: Kwargs,
 ) -> Result<Value, Error> {
-    let asked = match width {
+    let spaces = match width {
         Some(width) => width,
         None => named.peek::<Option<usize>>("width")?.unwrap_or(0),
     };
-    within("indent", asked)?;
+    within("indent", spaces)?;
     let lines = text.as_str().matches('\n').count() + 1;
-    if text.as_str().len() + asked * lines > LONGEST_PROMPT_BYTES {
+    if text.as_str().len() + spaces * lines > LONGEST_PROMPT_BYTES {
         return Err(refuse(format!("indent: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
     }
     filters::indent(text, width, first, blank, named)
 }
 
-fn within(filter: &str, asked: usize) -> Result<(), Error> {
-    if asked <= WIDEST {
+fn within(filter: &str, width: usize) -> Result<(), Error> {
+    if width <= WIDEST {
         return Ok(());
     }
-    Err(refuse(format!("{filter}: {asked} is too many; at most {WIDEST}")))
+    Err(refuse(format!("{filter}: {width} is too many; at most {WIDEST}")))
 }
 
 fn refuse(problem: String) -> Error {

@@ -118,8 +118,8 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
     if target.contains('|') {
         return None;
     }
-    let kept = value.trim_end_matches(['-', '+']);
-    (!kept.trim().is_empty()).then(|| (target, kept, &value[kept.len()..]))
+    let expression = value.trim_end_matches(['-', '+']);
+    (!expression.trim().is_empty()).then(|| (target, expression, &value[expression.len()..]))
 }
 
 /// `with A = X, B = Y`, each value checked.

@@ -96,7 +96,7 @@ pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), Tra
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
         Ok((checkpoint, Ok(()))) => {
-            recorder.tell(&checkpoint.event.into());
+            recorder.notify(&checkpoint.event.into());
             None
         }
         Ok((checkpoint, Err(error))) => Some(format!("{} was not saved: {error}", checkpoint.label())),
@@ -117,7 +117,7 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
     let (mut first, needed_bytes) = (Some(result), pending.needed_bytes);
     recorder.write(&pending.label(), needed_bytes, |_| first.take().unwrap_or_else(|| pending.proceed()))?;
     recorder.saver.buffer = pending.snapshot.map(Snapshot::into_buffer);
-    recorder.tell(&pending.event.into());
+    recorder.notify(&pending.event.into());
     Ok(())
 }
 

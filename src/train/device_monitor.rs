@@ -60,14 +60,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lock = RunLock::acquire(folder.path()).unwrap();
         let events = Arc::new(Mutex::new(EventWriter::open(&lock).unwrap()));
-        let (told, heard) = channel();
+        let (sender, receiver) = channel();
         let mut count = 0;
         let watch = DeviceMonitor::start(Arc::clone(&events), Duration::from_millis(1), move || {
             count += 1;
-            let _ = told.send(count);
+            let _ = sender.send(count);
             Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }
         });
-        while heard.recv().unwrap() < 3 {}
+        while receiver.recv().unwrap() < 3 {}
         drop(watch);
         let seen = EventReader::new(&folder.path().join("events.jsonl")).read().unwrap().events;
         assert!(seen.len() >= 3, "{seen:?}");

@@ -93,8 +93,9 @@ fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
-    let share =
-        |wanted: &dyn Fn(&ScoredGroup) -> bool| mean(groups.iter().map(|group| f64::from(u8::from(wanted(group)))));
+    let share = |condition: &dyn Fn(&ScoredGroup) -> bool| {
+        mean(groups.iter().map(|group| f64::from(u8::from(condition(group)))))
+    };
     let rewards =
         |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
     found.add("reward", mean(groups.iter().flat_map(rewards)));

@@ -58,7 +58,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Tells who listens of an event that is in the log already.
-    pub(super) fn tell(&mut self, body: &EventBody) {
+    pub(super) fn notify(&mut self, body: &EventBody) {
         (self.listener)(body);
     }
 

@@ -81,7 +81,7 @@ fn execute_request(
             recorder.event(Note { text: text.clone() })?;
             Answer::done("noted", Value::Null)
         }
-        Verb::Sample(wanted) => sample(job, wanted, |part| controls.answer(accepted.id, &part)),
+        Verb::Sample(request) => sample(job, request, |part| controls.answer(accepted.id, &part)),
         Verb::Pause | Verb::Resume | Verb::Stop { .. } | Verb::Status => Answer::done("done", Value::Null),
     };
     controls.answer(accepted.id, &answer);
@@ -90,8 +90,8 @@ fn execute_request(
 
 /// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the
 /// asker's business, not the run's.
-fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
-    let Some((model, adapters)) = job.model_for(wanted.base) else {
+fn sample(job: &Job, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Answer {
+    let Some((model, adapters)) = job.model_for(request.base) else {
         let base = &job.config.base_model;
         return Answer::refused(format!(
             "this run trains all weights and keeps no copy of the base in memory (that needs kl_beta > 0); ask for `target` trained, or sample the base \
@@ -104,12 +104,12 @@ fn sample(job: &Job, wanted: &Sample, mut tell: impl FnMut(Answer)) -> Answer {
         max_completion_tokens: job.config.max_completion_tokens,
         max_seq_len: Some(job.config.max_seq_len),
     };
-    let sampled = resolve_task(wanted, || Ok(job.task.clone())).and_then(|task| sample_row(source, &task, wanted));
+    let sampled = resolve_task(request, || Ok(job.task.clone())).and_then(|task| sample_row(source, &task, request));
     // The gradient's memory must not come on top of what this held.
     let _ = job.engine.trim_memory();
     match sampled {
         Ok(completions) => {
-            completions.iter().for_each(|completion| tell(Answer::part(json!(completion))));
+            completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
             Answer::done(
                 format!("{} completions at step {}", completions.len(), job.state.step),
                 json!({"step": job.state.step}),

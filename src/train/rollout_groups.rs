@@ -53,12 +53,13 @@ const REFILL_ROUNDS: usize = 3;
 /// The groups of steps `first_step ..= first_step + steps - 1`, all sampled with the weights as they are. Moves the
 /// data cursor.
 pub(super) fn sample_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepRollout>, TrainError> {
-    let wanted = job.config.prompt_groups_per_step;
-    let plan: Vec<(u64, Vec<u64>)> = (first_step..first_step + steps).map(|step| (step, take(job, wanted))).collect();
+    let group_count = job.config.prompt_groups_per_step;
+    let plan: Vec<(u64, Vec<u64>)> =
+        (first_step..first_step + steps).map(|step| (step, take(job, group_count))).collect();
     let mut rollouts = rollout_and_score(job, &plan)?;
     if job.config.dynamic_sampling {
         for (step, rollout) in (first_step..).zip(&mut rollouts) {
-            refill(job, step, rollout, wanted)?;
+            refill(job, step, rollout, group_count)?;
         }
     }
     Ok(rollouts)
@@ -78,7 +79,7 @@ pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
     places.into_iter().map(|place| order.prompt(place)).collect()
 }
 
-fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, wanted: usize) -> Result<(), TrainError> {
+fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
         let (mixed, zero_variance): (Vec<_>, Vec<_>) =
             rollout.groups.drain(..).partition(|group| group.signal == GroupSignal::Mixed);
@@ -87,7 +88,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, wanted: usize) ->
             return Ok(());
         }
         rollout.replaced.extend(zero_variance);
-        let missing = wanted - rollout.groups.len();
+        let missing = group_count - rollout.groups.len();
         let places = take(job, missing);
         for more in rollout_and_score(job, &[(step, places)])? {
             rollout.groups.extend(more.groups);
@@ -272,8 +273,8 @@ mod tests {
             for (group, shape) in policy.iter().zip(shapes.iter().filter(is_wanted).filter(|shape| !counted(shape).is_empty())) {
                 let rewards: Vec<f64> = shape.iter().map(|(.., reward)| f64::from(*reward) / 2.0).collect();
                 let advantages = group_advantages(&rewards, crate::advantage::Advantage::Standardized);
-                let kept = advantages.into_iter().zip(shape).filter(|(_, (_, cut, _))| !masking || !cut).map(|(advantage, _)| advantage);
-                proptest::prop_assert!(group.samples.iter().map(|sample| sample.advantage).eq(kept));
+                let expected = advantages.into_iter().zip(shape).filter(|(_, (_, cut, _))| !masking || !cut).map(|(advantage, _)| advantage);
+                proptest::prop_assert!(group.samples.iter().map(|sample| sample.advantage).eq(expected));
             }
         }
     }

@@ -75,11 +75,11 @@ pub fn train(
     recorder.stop_watching();
     let too_late = record_requests(worker, &mut recorder, reached);
     let end = End { status: status.name().to_owned(), cause, step: reached, seconds: start.elapsed().as_secs_f64() };
-    let told = too_late.and_then(|()| recorder.end(end));
+    let recorded = too_late.and_then(|()| recorder.end(end));
     match result {
         // The disk may have no space for the end event either; its error is not the one to tell.
         Ok(Ended::CutShort { .. }) | Err(_) => result,
-        Ok(ended) => told.map(|()| ended),
+        Ok(ended) => recorded.map(|()| ended),
     }
 }
 
@@ -213,8 +213,8 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
         match recorder.history()?.checkpoints.get(&step) {
             // Its worker died when the log said what the keep rules remove, and not all of it was removed.
-            Some(told) => {
-                told.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
+            Some(event) => {
+                event.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
             }
             // Its worker died when the checkpoint was on the disk and not yet in the log.
             None if setup.resumed_from.is_some() => {

@@ -56,14 +56,14 @@ impl<'a> ForwardPass<'a> {
 
     /// Adds the gradient of a loss; `weights`: its derivative by each log-prob.
     pub(super) fn backward(self, weights: &[Vec<f64>], gradients: &mut Gradients) -> Result<()> {
-        let Self { model, micro_batch, temperature, normed, activations, logits: kept, .. } = self;
+        let Self { model, micro_batch, temperature, normed, activations, logits: last_logits, .. } = self;
         let weights = weights.concat();
         let (rows, targets) = rows_and_targets(micro_batch);
         let mut normed_gradient: Option<Tensor> = None;
         for (index, chunk) in rows.chunks(HEAD_ROWS).enumerate() {
             let range = index * HEAD_ROWS..index * HEAD_ROWS + chunk.len();
             let hidden = select(&normed, chunk)?;
-            let logits = match &kept {
+            let logits = match &last_logits {
                 Some(logits) => logits.clone(),
                 None => model.logits(&hidden)?,
             };
@@ -92,13 +92,13 @@ fn forward_rows(
 ) -> Result<(Vec<TokenLogProb>, Option<Tensor>)> {
     let (rows, targets) = rows_and_targets(micro_batch);
     let mut flat = Vec::with_capacity(rows.len());
-    let mut kept = None;
+    let mut last_logits = None;
     for (chunk, targets) in rows.chunks(HEAD_ROWS).zip(targets.chunks(HEAD_ROWS)) {
         let logits = model.logits(&select(normed, chunk)?)?;
         flat.extend(token_log_probs(&logits, targets, temperature)?);
-        kept = (rows.len() <= HEAD_ROWS).then_some(logits);
+        last_logits = (rows.len() <= HEAD_ROWS).then_some(logits);
     }
-    Ok((flat, kept))
+    Ok((flat, last_logits))
 }
 
 fn select(normed: &Tensor, rows: &[u32]) -> Result<Tensor> {

@@ -48,20 +48,20 @@ impl Listener {
 }
 
 fn read(run: &Path, over: &AtomicBool) -> Observed {
-    let mut heard = Observed::default();
+    let mut observed = Observed::default();
     let mut reader = EventReader::new(&run.join("events.jsonl"));
     loop {
         let last = over.load(Ordering::Relaxed);
         let batch = reader.read().unwrap();
         if batch.restarted || batch.gaps > 0 || !batch.skipped.is_empty() {
-            heard.trouble.push(format!(
+            observed.trouble.push(format!(
                 "a reader found {:?}, {} missing, begun anew: {}",
                 batch.skipped, batch.gaps, batch.restarted
             ));
         }
-        heard.events.extend(batch.events.into_iter().map(|event| (event.seq, event.to_line().unwrap())));
+        observed.events.extend(batch.events.into_iter().map(|event| (event.seq, event.to_line().unwrap())));
         if last {
-            return heard;
+            return observed;
         }
         std::thread::sleep(Duration::from_millis(4));
     }

@@ -58,8 +58,11 @@ fn a_disk_that_cannot_be_written_to_is_read() {
     assert!(expected.0 == Some(0) && expected.1.contains("interrupted"), "{expected:?}");
     disk.remount("ro");
     assert_eq!(output(&["runs", "show"]), expected);
-    let (code, said) = output(&["worker", "--cpu", "--resume", "--run"]);
-    assert!(code == Some(1) && said.contains("Read-only file system") && said.contains("lock"), "{code:?} {said}");
+    let (code, messages) = output(&["worker", "--cpu", "--resume", "--run"]);
+    assert!(
+        code == Some(1) && messages.contains("Read-only file system") && messages.contains("lock"),
+        "{code:?} {messages}"
+    );
     assert_eq!(output(&["runs", "attach"]).0, Some(130));
     disk.remount("rw");
     assert!(stage.live(&run, None).success(), "{}", log(&run));

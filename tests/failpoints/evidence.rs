@@ -25,9 +25,9 @@ pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
             found.insert(relative(run, &path), bytes);
         }
         if every_checkpoint {
-            let told =
+            let recorded =
                 state.checkpoints.get(&step).unwrap_or_else(|| panic!("the log lacks the checkpoint of step {step}"));
-            found.insert(format!("checkpoint event {step}"), told.path.clone().into_bytes());
+            found.insert(format!("checkpoint event {step}"), recorded.path.clone().into_bytes());
         }
     }
     for step in 1..=state.last_step {
@@ -53,8 +53,8 @@ pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
     }
     let end = state.end.unwrap();
     found.insert("end".to_owned(), format!("{} at {}, {}", end.status, end.step, state.last_step).into_bytes());
-    let told = State::observe(run).unwrap();
-    found.insert("state.json".to_owned(), format!("{} at {}", told.status.name(), told.step).into_bytes());
+    let recorded = State::observe(run).unwrap();
+    found.insert("state.json".to_owned(), format!("{} at {}", recorded.status.name(), recorded.step).into_bytes());
     found
 }
 
@@ -110,10 +110,10 @@ pub(super) fn check_whole(run: &Path, ended: bool) -> usize {
         }
     }
     if ended {
-        let kept = list_checkpoints(run).unwrap().len();
+        let checkpoints = list_checkpoints(run).unwrap().len();
         assert_eq!(
             std::fs::read_dir(run.join("checkpoints")).unwrap().count(),
-            kept,
+            checkpoints,
             "a part of a checkpoint is left over"
         );
         assert_eq!(std::fs::read_dir(run.join("control")).unwrap().count(), 0, "a request is left over");

@@ -12,7 +12,7 @@ use super::story::{Outcome, Stage, play};
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_killed_run_ends_as_if_nothing_had_happened() {
-    let wanted: usize =
+    let requested: usize =
         std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
     let seed = std::env::var("GRPO_TUI_FAULTS_SEED")
         .ok()
@@ -30,7 +30,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     for number in 0.. {
         let deaths = match scripted.next() {
             Some(deaths) => deaths,
-            None if total.kills.values().sum::<usize>() < wanted => by_chance(6, &mut chance),
+            None if total.kills.values().sum::<usize>() < requested => by_chance(6, &mut chance),
             None => break,
         };
         let kind = number % kinds.len();
@@ -50,12 +50,12 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
         total.lost.len(),
         total.differences.len()
     );
-    if wanted > 0 {
+    if requested > 0 {
         total.kills.iter().for_each(|(place, count)| eprintln!("{count:5}  {place}"));
     }
     assert!(total.lost.is_empty(), "lost: {:#?}", total.lost);
     assert!(total.differences.is_empty(), "different: {:#?}", total.differences);
-    assert!(kills >= wanted.max(15), "only {kills} workers were killed: {:?}", total.kills);
+    assert!(kills >= requested.max(15), "only {kills} workers were killed: {:?}", total.kills);
 }
 
 /// The program under test can be told to die exactly where this build has failpoints: a release binary does not even

@@ -30,11 +30,11 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
         .then(|| Slot::wait_in(&slots, &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
     let child = stage.worker(run).spawn().unwrap();
     until("a worker that hears", || status(run).is_some());
-    let wanted = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
+    let expected = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
     if how == Holding::Paused {
         ask(run, &Verb::Pause, Duration::ZERO, &mut |_| {}).unwrap();
     }
-    until("it holds", || status(run) == Some(wanted));
+    until("it holds", || status(run) == Some(expected));
     (child, taken)
 }
 
@@ -62,19 +62,19 @@ fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, 
     drop(taken);
     let device = Slot::wait_in(&slots(&run), &[Device::Cpu], |_| std::ops::ControlFlow::Break(())).unwrap();
     assert!(device.is_some(), "the device is free");
-    let said = log(&run)[before..].to_owned();
-    (stage, run, elsewhere, said)
+    let messages = log(&run)[before..].to_owned();
+    (stage, run, elsewhere, messages)
 }
 
 #[test]
 fn a_worker_whose_folder_is_removed_or_moved_stops_and_leaves_the_old_path_alone() {
     for how in [Holding::Waits, Holding::Paused] {
-        let (_stage, run, _, said) = lose(how, |run, _| std::fs::remove_dir_all(run).unwrap());
-        assert!(said.contains("stops: its folder was removed") && !run.exists(), "{how:?}: {said}");
+        let (_stage, run, _, messages) = lose(how, |run, _| std::fs::remove_dir_all(run).unwrap());
+        assert!(messages.contains("stops: its folder was removed") && !run.exists(), "{how:?}: {messages}");
 
-        let (_stage, run, elsewhere, said) = lose(how, |run, elsewhere| std::fs::rename(run, elsewhere).unwrap());
+        let (_stage, run, elsewhere, messages) = lose(how, |run, elsewhere| std::fs::rename(run, elsewhere).unwrap());
         let expected = format!("its folder was moved to {}", elsewhere.display());
-        assert!(said.contains(&expected) && !run.exists(), "{how:?}: {said}");
+        assert!(messages.contains(&expected) && !run.exists(), "{how:?}: {messages}");
         let state = State::observe(&elsewhere).unwrap();
         assert!(
             state.status == Status::Interrupted && state.cause.clone().unwrap().contains(&expected),
@@ -85,14 +85,14 @@ fn a_worker_whose_folder_is_removed_or_moved_stops_and_leaves_the_old_path_alone
 
 #[test]
 fn what_stands_in_the_place_of_a_lost_folder_is_not_touched() {
-    let (_stage, run, elsewhere, said) = lose(Holding::Paused, |run, elsewhere| {
+    let (_stage, run, elsewhere, messages) = lose(Holding::Paused, |run, elsewhere| {
         std::fs::rename(run, elsewhere).unwrap();
         std::fs::create_dir(run).unwrap();
         for name in ["lock", "state.json", "events.jsonl"] {
             std::fs::write(run.join(name), "another's").unwrap();
         }
     });
-    assert!(said.contains("was moved to"), "{said}");
+    assert!(messages.contains("was moved to"), "{messages}");
     let names: Vec<_> =
         all_of(&run).into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes)).collect();
     assert_eq!(names, ["events.jsonl", "lock", "state.json"].map(|name| (name.into(), b"another's".to_vec())));
@@ -102,16 +102,19 @@ fn what_stands_in_the_place_of_a_lost_folder_is_not_touched() {
 #[test]
 fn a_worker_whose_log_or_lock_is_removed_stops_and_says_so_in_its_state() {
     for how in [Holding::Waits, Holding::Paused] {
-        let (_stage, run, _, said) = lose(how, |run, _| std::fs::remove_file(run.join("events.jsonl")).unwrap());
-        assert!(said.contains("its events.jsonl was removed") && !run.join("events.jsonl").exists(), "{how:?}: {said}");
+        let (_stage, run, _, messages) = lose(how, |run, _| std::fs::remove_file(run.join("events.jsonl")).unwrap());
+        assert!(
+            messages.contains("its events.jsonl was removed") && !run.join("events.jsonl").exists(),
+            "{how:?}: {messages}"
+        );
         let state = State::observe(&run).unwrap();
         assert!(
             state.status == Status::Failed && state.cause.clone().unwrap().contains("events.jsonl was removed"),
             "{how:?}: {state:?}"
         );
     }
-    let (_stage, run, _, said) = lose(Holding::Waits, |run, _| std::fs::remove_file(run.join("lock")).unwrap());
-    assert!(said.contains("its lock file was removed") && !run.join("lock").exists(), "{said}");
+    let (_stage, run, _, messages) = lose(Holding::Waits, |run, _| std::fs::remove_file(run.join("lock")).unwrap());
+    assert!(messages.contains("its lock file was removed") && !run.join("lock").exists(), "{messages}");
 }
 
 #[test]
@@ -159,8 +162,8 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
         "{:?}: {cause}",
         state.status
     );
-    let said = std::fs::read_to_string(run.join("worker.log")).unwrap();
-    assert!(said.contains("error: ") && said.contains("File too large"), "{said}");
+    let messages = std::fs::read_to_string(run.join("worker.log")).unwrap();
+    assert!(messages.contains("error: ") && messages.contains("File too large"), "{messages}");
     // The log has whole lines only.
     let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
     assert!(
@@ -171,8 +174,11 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
     let runs = stage.folder.path().join("new");
     let output =
         limited(&stage, &run, 1).args(["train", "invoice", "--detach", "--cpu", "--runs"]).arg(&runs).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && messages.contains("File too large") && messages.contains("ulimit -f"),
+        "{messages}"
+    );
     assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 0, "nothing half-built is left");
 }
 

@@ -137,7 +137,7 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
     let mut outcome = Outcome::default();
     let mut stopped = false;
     let listener = Listener::start(&run);
-    let mut told: Vec<u8> = Vec::new();
+    let mut log_before: Vec<u8> = Vec::new();
     let mut finished = false;
     for death in deaths {
         let status = stage.live(&run, Some(death));
@@ -158,10 +158,12 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
         finished |= State::observe(&run).is_some_and(|state| state.status == Status::Finished);
         outcome.records += evidence::check_whole(&run, false);
         let now = whole_lines(&run);
-        if !now.starts_with(&told) {
-            outcome.lost.push(format!("{name}: the log's first {} bytes were changed after {death:?}", told.len()));
+        if !now.starts_with(&log_before) {
+            outcome
+                .lost
+                .push(format!("{name}: the log's first {} bytes were changed after {death:?}", log_before.len()));
         }
-        told = now;
+        log_before = now;
         if finished {
             break;
         }
@@ -174,12 +176,12 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
         let status = stage.live(&run, None);
         assert_eq!(status.code(), Some(1), "{name}: {}", log(&run));
     }
-    let heard = listener.stop();
+    let observed = listener.stop();
     outcome.records += evidence::check_whole(&run, true);
-    if !whole_lines(&run).starts_with(&told) {
-        outcome.lost.push(format!("{name}: the log's first {} bytes were changed", told.len()));
+    if !whole_lines(&run).starts_with(&log_before) {
+        outcome.lost.push(format!("{name}: the log's first {} bytes were changed", log_before.len()));
     }
-    check_heard(&run, &heard, &mut outcome);
+    check_observed(&run, &observed, &mut outcome);
     let found = evidence::of(&run, !stopped);
     let expected: Evidence = match stopped {
         false => expected.clone(),
@@ -198,22 +200,22 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
 }
 
 /// Everything that a reader or a client was told is in the log.
-fn check_heard(run: &Path, heard: &Observed, outcome: &mut Outcome) {
+fn check_observed(run: &Path, observed: &Observed, outcome: &mut Outcome) {
     let log = EventReader::new(&run.join("events.jsonl")).read().unwrap().events;
     let lines: BTreeMap<u64, Vec<u8>> = log.iter().map(|event| (event.seq, event.to_line().unwrap())).collect();
-    outcome.acknowledged += heard.events.len() + heard.accepted.len();
-    for (seq, line) in &heard.events {
+    outcome.acknowledged += observed.events.len() + observed.accepted.len();
+    for (seq, line) in &observed.events {
         if lines.get(seq) != Some(line) {
             outcome.lost.push(format!("event {seq}, which a reader saw"));
         }
     }
     let text: String = lines.values().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-    for mark in &heard.accepted {
+    for mark in &observed.accepted {
         if !text.contains(mark) {
             outcome.lost.push(format!("the accepted request `{mark}`"));
         }
     }
-    outcome.lost.extend(heard.trouble.iter().cloned());
+    outcome.lost.extend(observed.trouble.iter().cloned());
 }
 
 fn whole_lines(run: &Path) -> Vec<u8> {

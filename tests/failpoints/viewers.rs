@@ -41,18 +41,18 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
             if run.join("state.json").exists() && refused == 0 && worker.try_wait().unwrap().is_none() {
                 let output =
                     stage.program(&run).args(["worker", "--cpu", "--resume", "--run"]).arg(&run).output().unwrap();
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                if said.contains(&format!("is in use by process {}", worker.id())) {
+                let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+                if messages.contains(&format!("is in use by process {}", worker.id())) {
                     refused += 1;
                 }
             }
         }
         assert!(worker.wait().unwrap().success() && refused == 1, "{refused} refused: {}", log(&run));
-        let told = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+        let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
         for (mut viewer, output) in viewers.into_iter().zip(&outputs) {
             assert_eq!(viewer.wait().unwrap().code(), Some(0), "{name}");
             assert!(
-                std::fs::read_to_string(output).unwrap() == told,
+                std::fs::read_to_string(output).unwrap() == events,
                 "{name}: {} differs from the log",
                 output.display()
             );

@@ -198,7 +198,7 @@ fn parts_are_heard_while_the_work_goes_on() {
     let run = create(folder.path());
     let worker = begin(&run);
     let controls = worker.controls().clone();
-    let (heard, hears) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             until("the request", || controls.has_request());
@@ -207,13 +207,13 @@ fn parts_are_heard_while_the_work_goes_on() {
                 // Far more than one write of a page.
                 controls.answer(id, &Answer::part(json!({"index": index, "text": "x".repeat(50_000)})));
                 // The next part is drawn only once this one has arrived.
-                assert_eq!(hears.recv_timeout(LONG).unwrap(), index);
+                assert_eq!(receiver.recv_timeout(LONG).unwrap(), index);
             }
             controls.answer(id, &Answer::done("done", Value::Null));
         });
         let sample = Verb::parse("sample", json!({"row": "p", "n": 3}).as_object().unwrap()).unwrap();
         let answered =
-            ask(run.path(), &sample, LONG, &mut |part| heard.send(part["index"].as_i64().unwrap()).unwrap()).unwrap();
+            ask(run.path(), &sample, LONG, &mut |part| sender.send(part["index"].as_i64().unwrap()).unwrap()).unwrap();
         assert!(answered.done, "{answered:?}");
     });
 }
@@ -372,9 +372,9 @@ fn the_runs_command_asks() {
     let serving = serve(worker.controls().clone());
     let check = |arguments: &[&str], expected: (i32, &str)| {
         let (code, text, error) = program(folder.path(), arguments);
-        let told = if code == 0 { &text } else { &error };
+        let output = if code == 0 { &text } else { &error };
         assert!(
-            code == expected.0 && told.contains(expected.1),
+            code == expected.0 && output.contains(expected.1),
             "{arguments:?}: {code} {text} {error} lacks {expected:?}"
         );
     };
@@ -409,9 +409,9 @@ fn the_runs_command_asks() {
     check(&["runs", "annotate", run.id(), "kept for the paper"], (0, "noted"));
     let after = RunState::read(run.path()).unwrap();
     assert_eq!(after.notes.last().unwrap().1.text, "kept for the paper");
-    let asked = after.controls.last().unwrap();
+    let control = after.controls.last().unwrap();
     assert_eq!(
-        (asked.verb.as_str(), asked.user_id, after.gaps, after.skipped),
+        (control.verb.as_str(), control.user_id, after.gaps, after.skipped),
         ("annotate", rustix::process::geteuid().as_raw(), 0, 0)
     );
     assert_eq!((after.end, after.last_ms), (before.end, before.last_ms));

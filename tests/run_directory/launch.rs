@@ -166,12 +166,12 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     );
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::of(run.path()), Liveness::Alive);
-    let kept = std::fs::read(run.path().join("state.json")).unwrap();
+    let state = std::fs::read(run.path().join("state.json")).unwrap();
     let refused = |what: &str, edit: &dyn Fn(&mut serde_json::Value), expected: &str| {
         edit_state(run.path(), edit);
         let error = signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string();
         assert!(error.contains(expected), "{what}: {error}");
-        std::fs::write(run.path().join("state.json"), &kept).unwrap();
+        std::fs::write(run.path().join("state.json"), &state).unwrap();
     };
     refused("a later process of that id", &|state| state["start_ticks"] = 1.into(), "is gone");
     refused("another boot", &|state| state["boot_id"] = "b".into(), "is gone");

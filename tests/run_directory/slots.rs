@@ -46,16 +46,16 @@ fn place(slots: &Path, devices: &[Device]) -> Option<Waiting> {
 fn first_come_first_served() {
     let folder = memory_folder();
     let slots = shared(folder.path());
-    let held = take(&slots, &[Device::Cpu]);
+    let first = take(&slots, &[Device::Cpu]);
     let (queued, queue) = mpsc::channel();
     let (served, order) = mpsc::channel();
     std::thread::scope(|scope| {
         for name in 0..4 {
             let (slots, served, queued) = (&slots, served.clone(), queued.clone());
             scope.spawn(move || {
-                let mut told = false;
+                let mut is_queued = false;
                 let slot = Slot::wait_in(slots, &[Device::Cpu], |waiting| {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut is_queued, true) {
                         queued.send(waiting.ahead).unwrap();
                     }
                     ControlFlow::Continue(())
@@ -74,7 +74,7 @@ fn first_come_first_served() {
             "{}",
             waiting.described()
         );
-        drop(held);
+        drop(first);
     });
     assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(holder(&slots, &Device::Cpu), "");
@@ -149,7 +149,7 @@ fn the_dead_neither_hold_nor_wait() {
 fn a_ticket_that_somebody_removes_is_drawn_again() {
     let folder = memory_folder();
     let slots = shared(folder.path());
-    let mut held = Some(take(&slots, &[Device::Cpu]));
+    let mut first = Some(take(&slots, &[Device::Cpu]));
     let mut looks = 0;
     let slot = Slot::wait_in(&slots, &[Device::Cpu], |_| {
         looks += 1;
@@ -159,7 +159,7 @@ fn a_ticket_that_somebody_removes_is_drawn_again() {
             }
         }
         if looks == 3 {
-            held = None;
+            first = None;
         }
         ControlFlow::Continue(())
     });
@@ -207,8 +207,8 @@ fn what_a_holder_says_of_itself_is_not_trusted() {
     let slots = shared(folder.path());
     let _held = take(&slots, &[Device::Cpu]);
     std::fs::write(slots.join("cpu.lock"), format!("\u{1b}[2Jme {}", "x".repeat(1000))).unwrap();
-    let said = holder(&slots, &Device::Cpu);
-    assert!(said.starts_with("[2Jme") && said.len() <= 200, "{said}");
+    let text = holder(&slots, &Device::Cpu);
+    assert!(text.starts_with("[2Jme") && text.len() <= 200, "{text}");
 }
 
 #[test]
@@ -217,15 +217,15 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let (slots, run) = (shared(folder.path()), create(folder.path()));
     let _held = take(&slots, &[Device::Cpu]);
     let worker = Worker::begin(&run, Arc::new(AtomicBool::new(false))).unwrap();
-    let asked = AtomicBool::new(false);
+    let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], |_| {}).unwrap().is_none());
         until("it waits", || State::observe(run.path()).unwrap().status == Status::Waiting);
         assert!(State::observe(run.path()).unwrap().cause.unwrap().starts_with("waiting for CPU, in use by process"));
         ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();
-        asked.store(waiting.join().unwrap(), Ordering::Relaxed);
+        stopped.store(waiting.join().unwrap(), Ordering::Relaxed);
     });
-    assert!(asked.load(Ordering::Relaxed));
+    assert!(stopped.load(Ordering::Relaxed));
     drop(worker);
     let state = State::observe(run.path()).unwrap();
     assert_eq!(

@@ -90,10 +90,10 @@ fn exports() {
     let file = folder.path().join("report.html");
     let (code, text, error) = runs_command(&root, &["export", run.id(), "--html", file.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0, "{error}");
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let page = std::fs::read_to_string(&file).unwrap();
-    assert_eq!((told["bytes"].as_u64(), told["path"].as_str()), (Some(page.len() as u64), run.path().to_str()));
-    assert!(told["masked"].as_u64().unwrap() > 0 && !page.contains(&secret()), "secrets are masked");
+    assert_eq!((document["bytes"].as_u64(), document["path"].as_str()), (Some(page.len() as u64), run.path().to_str()));
+    assert!(document["masked"].as_u64().unwrap() > 0 && !page.contains(&secret()), "secrets are masked");
     // Self-contained and harmless: nothing is loaded, nothing runs, nothing breaks out.
     for forbidden in ["<script", "http://", "https://", "src=", "href=", "@import", "url(", "NaN"] {
         assert!(!page.contains(forbidden), "{forbidden}");
@@ -117,8 +117,8 @@ fn exports() {
         let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
     }
-    if let Some(kept) = std::env::var_os("KEEP_REPORT") {
-        std::fs::copy(&file, kept).unwrap();
+    if let Some(copy) = std::env::var_os("KEEP_REPORT") {
+        std::fs::copy(&file, copy).unwrap();
     }
 }
 

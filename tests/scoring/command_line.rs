@@ -59,11 +59,11 @@ fn threads(process: u32) -> Vec<String> {
 #[test]
 fn every_core_scores_or_as_many_as_the_user_allows() {
     let all = std::thread::available_parallelism().unwrap().get();
-    for (given, expected) in [(None, all), (Some("3"), 3)] {
+    for (variable, expected) in [(None, all), (Some("3"), 3)] {
         let folder = tempfile::tempdir().unwrap();
         let mut command = program(folder.path(), &["score", "invoice", "--completions", "-", "--json"]);
         command.env_remove("RAYON_NUM_THREADS");
-        given.map(|given| command.env("RAYON_NUM_THREADS", given));
+        variable.map(|variable| command.env("RAYON_NUM_THREADS", variable));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
@@ -76,7 +76,7 @@ fn every_core_scores_or_as_many_as_the_user_allows() {
         std::io::BufRead::read_line(&mut output, &mut line).unwrap();
         assert!(line.contains("\"tier\""), "{line}");
         let scoring = threads(child.id()).into_iter().filter(|name| name.starts_with("score-")).count();
-        assert_eq!(scoring, expected, "{given:?}: {:?}", threads(child.id()));
+        assert_eq!(scoring, expected, "{variable:?}: {:?}", threads(child.id()));
         let reading = std::thread::spawn(move || std::io::Read::read_to_end(&mut output, &mut Vec::new()).unwrap());
         drop(feeding.join().unwrap());
         reading.join().unwrap();

@@ -38,7 +38,7 @@ fn never(_: &EventBody) -> bool {
 }
 
 /// Until the run is held, then its state.
-fn held(run: &Path) -> State {
+fn wait_until_paused(run: &Path) -> State {
     let state = || State::observe(run).filter(|state| state.status == Status::Paused);
     until("the run is paused", || state().is_some());
     state().unwrap()
@@ -57,7 +57,7 @@ fn filled(
         scope.spawn(move || {
             let _freed = FreedOnPanic(disk);
             if full.recv().is_ok() {
-                meanwhile(held(run.path()));
+                meanwhile(wait_until_paused(run.path()));
             }
         });
         let mut filled = Some(filled);
@@ -131,9 +131,9 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the
     // rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
-    let (path, told) = (run.path().to_owned(), &seen);
+    let (path, cause) = (run.path().to_owned(), &seen);
     let ended = filled(&disk, &run, 2_600_000, before, |state| {
-        told.lock().unwrap().clone_from(&state.cause.unwrap());
+        cause.lock().unwrap().clone_from(&state.cause.unwrap());
         let answered = ask(&path, &Verb::Resume, LONG, &mut |_| {}).unwrap();
         assert_eq!(answered.text, "resumes");
         // Whatever is held afterwards finds room.

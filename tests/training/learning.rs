@@ -126,10 +126,10 @@ fn groups_without_a_valid_completion_are_never_all_best() {
         folder.path(),
         &["temperature=0.3", "max_steps=4", "eval_every=0", "learning_rate=0"],
     );
-    let mut told = Vec::new();
+    let mut rules = Vec::new();
     work(&run, |event| {
         if let EventBody::Alert(alert) = event {
-            told.push(alert.rule.clone());
+            rules.push(alert.rule.clone());
         }
         false
     })
@@ -137,8 +137,8 @@ fn groups_without_a_valid_completion_are_never_all_best() {
     let state = RunState::read(run.path()).unwrap();
     let equal: f64 = state.metrics["frac_reward_zero_std"].values().iter().sum();
     assert!(equal > 0.0, "some group has equal rewards of 0.6");
-    assert!(state.metrics["groups/frac_all_best"].values().iter().all(|share| *share == 0.0), "{told:?}");
-    assert!(!told.contains(&"all_best".to_owned()), "{told:?}");
+    assert!(state.metrics["groups/frac_all_best"].values().iter().all(|share| *share == 0.0), "{rules:?}");
+    assert!(!rules.contains(&"all_best".to_owned()), "{rules:?}");
 }
 
 /// Groups that dynamic sampling replaced are marked in events and rollouts, and a step's counts leave them out.
@@ -240,7 +240,7 @@ fn adamw_follows_its_definition() {
 #[test]
 fn one_dimensional_tensors_do_not_decay() {
     let tensor = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
-    for (decay_norms_and_biases, kept) in [(false, 1.0), (true, 0.95)] {
+    for (decay_norms_and_biases, factor) in [(false, 1.0), (true, 0.95)] {
         let named = [("a", &[2, 2][..]), ("norm", &[3]), ("bias", &[2]), ("b", &[1, 2])]
             .map(|(name, shape)| (name.to_owned(), tensor(shape)));
         let parameters = Parameters::new(named.into(), DType::F32, &Device::Cpu).unwrap();
@@ -254,7 +254,7 @@ fn one_dimensional_tensors_do_not_decay() {
         let mut optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
         let gradients = Gradients::zeros(&parameters).unwrap();
         optimizer.apply(&parameters, &gradients).unwrap();
-        let expected: Vec<f32> = [[0.95; 4].as_slice(), &[kept; 5], &[0.95; 2]].concat();
+        let expected: Vec<f32> = [[0.95; 4].as_slice(), &[factor; 5], &[0.95; 2]].concat();
         assert_eq!(parameters.flat().to_vec1::<f32>().unwrap(), expected);
     }
 }

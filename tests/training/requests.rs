@@ -47,7 +47,7 @@ fn ask_meanwhile(
 }
 
 /// A run that is asked the same after steps 2 and 4; its answers, in order.
-fn asked(run: &RunDirectory, question: &Value) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
+fn answers_to(run: &RunDirectory, question: &Value) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
     let answers = Answers::default();
     let mut threads = Vec::new();
     let ended = work_asked(run, |event, controls| {
@@ -68,7 +68,7 @@ fn samples_of_a_live_run_change_nothing() {
     work(&whole, never).unwrap();
     let run = create(&folder.path().join("asked"), &set);
     let question = json!({"row": "eval-001", "n": 3, "temperature": 1, "seed": 5});
-    let answers = asked(&run, &question);
+    let answers = answers_to(&run, &question);
     assert!(fingerprint(&run) == fingerprint(&whole), "a question has changed the run");
     assert_eq!(answers.len(), 2);
     for (answered, completions) in &answers {
@@ -103,7 +103,7 @@ fn the_base_answers_as_it_did_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(&folder.path().join("adapters"), &["lora_rank=4", "learning_rate=1e-3"]);
     let question = json!({"row": "eval-001", "n": 1, "temperature": 0, "target": "base"});
-    let answers = asked(&run, &question);
+    let answers = answers_to(&run, &question);
     let base = read_evals(&run.path().join("evals/step-000000-eval-base.jsonl")).unwrap();
     let expected = &base.iter().find(|record| record.prompt_id == "eval-001").unwrap().completion;
     for (_, completions) in &answers {
@@ -111,12 +111,12 @@ fn the_base_answers_as_it_did_before_the_first_step() {
     }
     // All weights trained, no KL: the start is no longer in memory. With a KL, the frozen copy answers.
     let run = create(&folder.path().join("all"), &[]);
-    for (answered, completions) in asked(&run, &question) {
+    for (answered, completions) in answers_to(&run, &question) {
         let refusal = answered.unwrap_err().to_string();
         assert!(refusal.contains("keeps no copy of the base in memory") && completions.is_empty(), "{refusal}");
     }
     let run = create(&folder.path().join("copy"), &["kl_beta=0.01"]);
-    for (_, completions) in asked(&run, &question) {
+    for (_, completions) in answers_to(&run, &question) {
         assert_eq!(&completions[0].text, expected);
     }
 }
@@ -126,7 +126,7 @@ fn a_question_that_cannot_be_answered_is_the_askers_business() {
     let folder = tempfile::tempdir().unwrap();
     let check = |question: Value, expected: &str| {
         let run = create(folder.path(), &["max_steps=2", "eval_every=0"]);
-        let refusal = asked(&run, &question).remove(0).0.unwrap_err().to_string();
+        let refusal = answers_to(&run, &question).remove(0).0.unwrap_err().to_string();
         assert!(refusal.contains(expected), "{question}: {refusal} lacks {expected:?}");
     };
     check(json!({"row": "none-such"}), "no row `none-such` in ");
@@ -294,10 +294,10 @@ fn what_was_accepted_is_recorded_once_whoever_dies() {
         })
     }));
     assert!(died.is_err());
-    let kept = || std::fs::read_dir(run.path().join("control")).unwrap().count();
-    assert_eq!(kept(), 2, "two promises are kept");
+    let files = || std::fs::read_dir(run.path().join("control")).unwrap().count();
+    assert_eq!(files(), 2, "two accepted requests");
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
-    assert_eq!(kept(), 0);
+    assert_eq!(files(), 0);
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let controls: Vec<_> = events
         .iter()

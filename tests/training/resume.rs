@@ -105,7 +105,7 @@ fn an_early_stop_survives_a_kill() {
 fn alerts_go_on_over_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["max_completion_tokens=8"];
-    let told = |run: &RunDirectory| {
+    let alerts_of = |run: &RunDirectory| {
         let text = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
         let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let alerts = events.filter(|event| event["kind"] == "alert");
@@ -113,12 +113,12 @@ fn alerts_go_on_over_a_stop() {
     };
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
-    let expected = told(&whole);
+    let expected = alerts_of(&whole);
     assert!(expected.iter().any(|alert| alert.starts_with("\"clipped_completions\" 1 ")), "{expected:?}");
     let run = create(&folder.path().join("stopped"), &set);
     work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
-    assert_eq!(told(&run), expected);
+    assert_eq!(alerts_of(&run), expected);
 }
 
 /// The real program, killed without warning when it has told of a line; then resumed.
@@ -139,7 +139,7 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     }
 }
 
-fn kill_when(run: &RunDirectory, told: &str) {
+fn kill_when(run: &RunDirectory, expected: &str) {
     let mut child = program(run.path().parent().unwrap().parent().unwrap(), &["train", "--resume"])
         .arg(run.path())
         .stdout(Stdio::null())
@@ -147,9 +147,9 @@ fn kill_when(run: &RunDirectory, told: &str) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let seen: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains(told)).collect();
+    let seen: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains(expected)).collect();
     // Harmless where the program has ended by itself; then the line was never told.
     child.kill().unwrap();
     let ended = child.wait().unwrap();
-    assert!(!ended.success(), "the program never told of `{told}`: {seen:?}");
+    assert!(!ended.success(), "the program never told of `{expected}`: {seen:?}");
 }

@@ -34,16 +34,16 @@ fn it_answers_as_the_command_does_is_found_again_and_gives_way() {
     let folder = home.path();
     small_task(folder);
     let direct = stdout(&program(folder, 600, &[&SAMPLE[..], &["tiny"]].concat()).output().unwrap());
-    let asked =
+    let run_sample =
         |idle: u32| stdout(&program(folder, idle, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap());
-    assert_eq!(asked(600), direct);
+    assert_eq!(run_sample(600), direct);
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let first = State::observe(&worker).unwrap();
     assert_eq!(first.status, Status::Running);
     assert!(first.cause.as_ref().unwrap().starts_with("serving tiny; exits after 10 minutes idle"), "{first:?}");
     // Two at once find the one that is there.
     std::thread::scope(|scope| {
-        let others = [0; 2].map(|_| scope.spawn(|| asked(600)));
+        let others = [0; 2].map(|_| scope.spawn(|| run_sample(600)));
         others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), direct));
     });
     assert_eq!(State::observe(&worker).unwrap().pid, first.pid);
@@ -82,13 +82,13 @@ fn a_worker_that_was_killed_is_replaced_and_a_model_that_is_none_is_said_at_once
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     small_task(folder);
-    let asked = || program(folder, 600, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap();
-    let first = stdout(&asked());
+    let run_sample = || program(folder, 600, &[&SAMPLE[..], &["tiny", "--worker"]].concat()).output().unwrap();
+    let first = stdout(&run_sample());
     let worker = worker_below(&folder.join("home/cache/grpo-tui/samplers"));
     let killed = State::observe(&worker).unwrap().pid;
     assert!(Command::new("kill").args(["-9", &killed.to_string()]).status().unwrap().success());
     until("the worker's death", || !RunLock::is_held(&worker));
-    assert_eq!(stdout(&asked()), first);
+    assert_eq!(stdout(&run_sample()), first);
     let second = State::observe(&worker).unwrap().pid;
     assert_ne!(second, killed);
     assert!(Command::new("kill").arg(second.to_string()).status().unwrap().success());

@@ -88,10 +88,10 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
         .unwrap();
     let moments = std::fs::read(folder.join("optimizer.safetensors")).unwrap();
     let state = RunState::read(run.path()).unwrap();
-    let mut told = format!("last step {}\n", state.last_step);
+    let mut summary = format!("last step {}\n", state.last_step);
     for (step, groups) in &state.groups {
         for group in groups.values() {
-            told += &format!(
+            summary += &format!(
                 "{step} {} {:?} {:?} {:?}\n",
                 group.prompt_id, group.rewards, group.advantages, group.token_counts
             );
@@ -103,7 +103,7 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
             .lines()
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string())
             .collect();
-        told += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
+        summary += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
     }
-    (weights, moments, told)
+    (weights, moments, summary)
 }

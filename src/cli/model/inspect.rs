@@ -65,17 +65,17 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let mut kinds: Vec<(&'static str, u64, u64)> = KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
     let mut problems = Vec::new();
     for (name, shape) in tensor_names(&config) {
-        let wanted: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+        let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
         match found.get(&name) {
             None => problems.push(format!("no tensor `{name}`")),
-            Some(entry) if entry.shape != wanted => {
-                problems.push(format!("`{name}` has shape {:?}, config.json requires {wanted:?}", entry.shape));
+            Some(entry) if entry.shape != expected => {
+                problems.push(format!("`{name}` has shape {:?}, config.json requires {expected:?}", entry.shape));
             }
             Some(_) => {}
         }
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {
             kind.1 += 1;
-            kind.2 += wanted.iter().product::<u64>();
+            kind.2 += expected.iter().product::<u64>();
         }
     }
     Ok(Inspection { config, files, stored_bytes, element_types, kinds, problems })

@@ -25,10 +25,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let engine = arguments.compared.engine()?;
     let loaded = open(&arguments.compared.model)?;
     check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
-    let (given, positions) = (arguments.token_ids.len(), loaded.config.max_position_embeddings);
-    if given > positions {
+    let (count, positions) = (arguments.token_ids.len(), loaded.config.max_position_embeddings);
+    if count > positions {
         return Err(Failure::usage(format!(
-            "--token-ids: {given} tokens are more than the model's {positions} positions; give fewer"
+            "--token-ids: {count} tokens are more than the model's {positions} positions; give fewer"
         )));
     }
     let model = loaded.decoder(arguments.adapter.as_deref(), &engine)?;

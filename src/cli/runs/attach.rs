@@ -73,7 +73,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
             ))));
         }
         let quiet = batch.is_empty();
-        tell(&batch, &state, json, &mut out)?;
+        write_batch(&batch, &state, json, &mut out)?;
         out.flush()?;
         state.take(batch);
         if left.load(Ordering::Relaxed) {
@@ -106,7 +106,7 @@ fn summary(seen: &Report) -> String {
     text
 }
 
-fn tell(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
+fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
     if batch.restarted && !json {
         writeln!(out, "log replaced; reading from its start:")?;
     }
@@ -156,14 +156,14 @@ mod tests {
         ];
         let events: Vec<Event> = bodies.into_iter().map(|body| Event { seq: 1, time_ms: 1, body }).collect();
         let batch = Batch { events, ..Batch::default() };
-        let told = |json| {
+        let output = |json| {
             let mut out = Vec::new();
-            tell(&batch, &RunState::default(), json, &mut out).unwrap();
+            write_batch(&batch, &RunState::default(), json, &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let safe = "x␛[2J␊FORGED ghp_…(40 characters)";
-        assert_eq!(told(false), format!("note: {safe}\nstep 0: warning (kl): {safe}\nrun  on {safe}, 0 steps\n"));
-        let note: serde_json::Value = serde_json::from_str(told(true).lines().next().unwrap()).unwrap();
+        assert_eq!(output(false), format!("note: {safe}\nstep 0: warning (kl): {safe}\nrun  on {safe}, 0 steps\n"));
+        let note: serde_json::Value = serde_json::from_str(output(true).lines().next().unwrap()).unwrap();
         assert_eq!(note["text"], "x\u{1b}[2J\nFORGED ghp_…(40 characters)");
     }
 }

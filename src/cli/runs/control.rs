@@ -19,12 +19,12 @@ pub(super) enum Command {
     /// Pause a run after the current step
     Pause {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
     },
     /// Resume a paused run, or start a new worker for an interrupted one
     Resume {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         /// GPU for a new worker
         #[arg(long, value_name = "N", conflicts_with = "cpu")]
         gpu: Option<usize>,
@@ -35,21 +35,21 @@ pub(super) enum Command {
     /// Save a checkpoint after the current step
     Checkpoint {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         #[command(flatten)]
         patience: TimeoutArguments,
     },
     /// Run an eval after the current step
     Eval {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         #[command(flatten)]
         patience: TimeoutArguments,
     },
     /// Stop a run after the current step and save a checkpoint
     Stop {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         /// Stop now; the current step is lost
         #[arg(long)]
         now: bool,
@@ -60,7 +60,7 @@ pub(super) enum Command {
     /// Change learning_rate, temperature or max_steps from the next step on
     Set {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         /// Assignments, such as temperature=0.9
         #[arg(required = true, value_name = "KEY=VALUE")]
         assignments: Vec<String>,
@@ -68,14 +68,14 @@ pub(super) enum Command {
     /// Add a note to a run's log
     Annotate {
         #[command(flatten)]
-        asked: Asked,
+        target: RunArguments,
         /// The note
         text: String,
     },
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Asked {
+pub(super) struct RunArguments {
     /// Run: a path, name, id, or unique id prefix
     run: String,
     /// Print one JSON document
@@ -92,28 +92,28 @@ pub(super) struct TimeoutArguments {
 
 /// One request to one run.
 struct Request<'a> {
-    asked: &'a Asked,
+    target: &'a RunArguments,
     run: RunDirectory,
 }
 
 pub(super) fn run(command: Command, places: &RunFolders) -> Outcome {
-    fn request<'a>(asked: &'a Asked, places: &RunFolders) -> Result<Request<'a>, Failure> {
-        Ok(Request { asked, run: places.find(&asked.run)? })
+    fn request<'a>(target: &'a RunArguments, places: &RunFolders) -> Result<Request<'a>, Failure> {
+        Ok(Request { target, run: places.find(&target.run)? })
     }
     match &command {
-        Command::Pause { asked } => request(asked, places)?.ask(&Verb::Pause, 0),
-        Command::Resume { asked, gpu, cpu } => request(asked, places)?.resume(DeviceChoice::asked(*gpu, *cpu)),
-        Command::Checkpoint { asked, patience } => request(asked, places)?.ask(&Verb::Checkpoint, patience.timeout),
-        Command::Eval { asked, patience } => request(asked, places)?.ask(&Verb::Eval, patience.timeout),
-        Command::Stop { asked, now, wait } => request(asked, places)?.stop(*now, wait.map(Duration::from_secs)),
-        Command::Set { asked, assignments } => {
+        Command::Pause { target } => request(target, places)?.ask(&Verb::Pause, 0),
+        Command::Resume { target, gpu, cpu } => request(target, places)?.resume(DeviceChoice::target(*gpu, *cpu)),
+        Command::Checkpoint { target, patience } => request(target, places)?.ask(&Verb::Checkpoint, patience.timeout),
+        Command::Eval { target, patience } => request(target, places)?.ask(&Verb::Eval, patience.timeout),
+        Command::Stop { target, now, wait } => request(target, places)?.stop(*now, wait.map(Duration::from_secs)),
+        Command::Set { target, assignments } => {
             let verb = Verb::set(assignments.iter().map(String::as_str)).map_err(Failure::usage)?;
-            request(asked, places)?.ask(&verb, 0)
+            request(target, places)?.ask(&verb, 0)
         }
-        Command::Annotate { asked, text } => {
+        Command::Annotate { target, text } => {
             let arguments = [("text".to_owned(), json!(text))].into_iter().collect();
             let verb = Verb::parse("annotate", &arguments).map_err(Failure::usage)?;
-            request(asked, places)?.ask(&verb, 0)
+            request(target, places)?.ask(&verb, 0)
         }
     }
 }
@@ -126,10 +126,10 @@ impl Request<'_> {
         } else {
             String::new()
         };
-        self.tell(verb, &answered, &unfinished)
+        self.print_outcome(verb, &answered, &unfinished)
     }
 
-    fn tell(&self, verb: &Verb, answered: &RequestOutcome, more: &str) -> Outcome {
+    fn print_outcome(&self, verb: &Verb, answered: &RequestOutcome, more: &str) -> Outcome {
         let RequestOutcome { text, done, result } = answered;
         let id = self.run.id();
         let document = json!({"run": id, "path": self.run.path(), "verb": verb.name(), "text": text, "done": done, "result": result});
@@ -137,7 +137,7 @@ impl Request<'_> {
     }
 
     fn show(&self, sentence: &str, document: &Value) -> Outcome {
-        if self.asked.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
+        if self.target.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
     /// Resumes a paused worker; starts one where none lives.
@@ -151,7 +151,7 @@ impl Request<'_> {
             let message = format!("{id} cannot resume: {gone}; to train further: grpo-tui train TASK --model {id}");
             return Err(Failure::failed(message));
         }
-        detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.asked.json)
+        detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.target.json)
     }
 
     fn stop(&self, now: bool, wait: Option<Duration>) -> Outcome {
@@ -160,12 +160,12 @@ impl Request<'_> {
         if let Some(wait) = wait {
             answered.done = self.wait_for_end(wait);
             if !answered.done {
-                self.tell(&verb, &answered, &format!("; still active after {} s", wait.as_secs()))?;
+                self.print_outcome(&verb, &answered, &format!("; still active after {} s", wait.as_secs()))?;
                 return Ok(ExitCode::FAILURE);
             }
         }
         let ended = if answered.done { "; stopped" } else { "" };
-        self.tell(&verb, &answered, ended)
+        self.print_outcome(&verb, &answered, ended)
     }
 
     fn wait_for_end(&self, longest: Duration) -> bool {

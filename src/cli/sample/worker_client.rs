@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
         };
         let request = SamplingRequest { model: arguments.model.clone(), sample };
         let mut printed = Ok(ExitCode::SUCCESS);
-        let mut heard = |completion: SampledCompletion| {
+        let mut on_completion = |completion: SampledCompletion| {
             if printed.is_ok() {
                 printed = if arguments.json {
                     print_json(&format!("{}\n", document(&completion)))
@@ -48,7 +48,9 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
                 };
             }
         };
-        with_status_output(|asked| sampler::sample(&request, places, &how, PATIENCE, asked, &mut heard))?;
+        with_status_output(|on_backend| {
+            sampler::sample(&request, places, &how, PATIENCE, on_backend, &mut on_completion)
+        })?;
         printed?;
     }
     Ok(ExitCode::SUCCESS)
@@ -57,16 +59,16 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
 /// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device,
 /// load, compute a step.
 fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T) -> T {
-    let (tell, told) = channel::<SampleBackend>();
+    let (sender, receiver) = channel::<SampleBackend>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let (mut answerer, mut last) = (None, None);
+            let (mut backend, mut last) = (None, None);
             loop {
-                match told.recv_timeout(LOOK) {
-                    Ok(another) => answerer = Some(another),
+                match receiver.recv_timeout(LOOK) {
+                    Ok(another) => backend = Some(another),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
-                        let status = answerer.as_ref().and_then(status_text);
+                        let status = backend.as_ref().and_then(status_text);
                         if let Some(text) = status.filter(|text| last.as_ref() != Some(text)) {
                             say(&text);
                             last = Some(text);
@@ -75,14 +77,14 @@ fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T)
                 }
             }
         });
-        work(&mut move |answerer| _ = tell.send(answerer.clone()))
+        work(&mut move |backend| _ = sender.send(backend.clone()))
     })
 }
 
-fn status_text(answerer: &SampleBackend) -> Option<String> {
-    let state = State::observe(answerer.folder()).filter(|state| !state.status.is_ended())?;
+fn status_text(backend: &SampleBackend) -> Option<String> {
+    let state = State::observe(backend.folder()).filter(|state| !state.status.is_ended())?;
     let cause = state.cause.map_or_else(String::new, |cause| format!(": {cause}"));
-    Some(match answerer {
+    Some(match backend {
         SampleBackend::Run(_) => {
             format!(
                 "answered by the run's worker between steps: it is {}, step {}{cause}",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// Findings that are kept of each kind and set; the rest is only counted.
-const KEPT_EACH: usize = 20;
+const MAX_LISTED: usize = 20;
 
 /// Whether a set can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -96,7 +96,7 @@ pub struct Health {
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
     #[serde(skip)]
-    kept: BTreeMap<(FindingKind, String), usize>,
+    listed: BTreeMap<(FindingKind, String), usize>,
 }
 
 impl Health {
@@ -108,9 +108,9 @@ impl Health {
     /// Counts a finding, and keeps it if it is among the first of its kind; the message is only made then.
     pub(super) fn add(&mut self, kind: FindingKind, file: &str, line: Option<usize>, message: impl FnOnce() -> String) {
         *self.counts.entry(kind).or_default() += 1;
-        let kept = self.kept.entry((kind, file.to_owned())).or_default();
-        if *kept < KEPT_EACH {
-            *kept += 1;
+        let listed = self.listed.entry((kind, file.to_owned())).or_default();
+        if *listed < MAX_LISTED {
+            *listed += 1;
             self.findings.push(Finding { kind, level: kind.level(), file: file.to_owned(), line, message: message() });
         }
     }

@@ -18,25 +18,25 @@ const ATTEMPTS: u32 = 5;
 /// Less than this is next to nothing.
 const WORTH_BYTES: u64 = 1 << 20;
 
-/// Fetches `file` from `url` into `blobs` and returns its path there. Calls `told` with the number of bytes received.
+/// Fetches `file` from `url` into `blobs` and returns its path there. `on_progress` gets the bytes received.
 pub(super) fn fetch(
     client: &Client,
     settings: &PullSettings,
     url: &str,
     file: &Listed,
     blobs: &Path,
-    told: &mut dyn FnMut(u64),
+    on_progress: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, PullError> {
     let path = blobs.join(file.checksum.hex());
-    if is_whole(&path, file, told).map_err(|source| PullError::Disk { path: path.clone(), source })? {
+    if is_whole(&path, file, on_progress).map_err(|source| PullError::Disk { path: path.clone(), source })? {
         return Ok(path);
     }
     let mut partial = Partial::open(blobs.join(format!("{}.incomplete", file.checksum.hex())), file)?;
     let mut fruitless = 0;
     while partial.length < file.size_bytes {
-        told(partial.length);
+        on_progress(partial.length);
         let before = partial.length;
-        match continue_at(client, settings, url, file, &mut partial, told) {
+        match continue_at(client, settings, url, file, &mut partial, on_progress) {
             Ok(()) => {}
             Err(Ended::ForGood(error)) => return Err(error),
             Err(Ended::Broken(error)) => {
@@ -50,12 +50,12 @@ pub(super) fn fetch(
         }
     }
     partial.finish(file, &path)?;
-    told(file.size_bytes);
+    on_progress(file.size_bytes);
     Ok(path)
 }
 
 /// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched again.
-fn is_whole(path: &Path, file: &Listed, told: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
+fn is_whole(path: &Path, file: &Listed, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
     let mut opened = match files::open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -64,7 +64,7 @@ fn is_whole(path: &Path, file: &Listed, told: &mut dyn FnMut(u64)) -> std::io::R
     let mut hasher = Hasher::new(file);
     let length = opened.metadata()?.len();
     if length == file.size_bytes {
-        hasher.read(&mut opened, told)?;
+        hasher.read(&mut opened, on_progress)?;
         if hasher.hex() == file.checksum.hex() {
             return Ok(true);
         }
@@ -94,8 +94,8 @@ impl Hasher {
         }
     }
 
-    /// Everything up to the end; calls `told` with the progress.
-    fn read(&mut self, from: &mut File, told: &mut dyn FnMut(u64)) -> std::io::Result<()> {
+    /// Hashes `from` to its end; `on_progress` gets the bytes hashed.
+    fn read(&mut self, from: &mut File, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<()> {
         let (mut buffer, mut done) = (vec![0; 1 << 20], 0);
         loop {
             let count = from.read(&mut buffer)?;
@@ -104,7 +104,7 @@ impl Hasher {
             }
             self.update(&buffer[..count]);
             done += count as u64;
-            told(done);
+            on_progress(done);
         }
     }
 
@@ -191,7 +191,7 @@ fn continue_at(
     url: &str,
     file: &Listed,
     partial: &mut Partial,
-    told: &mut dyn FnMut(u64),
+    on_progress: &mut dyn FnMut(u64),
 ) -> Result<(), Ended> {
     let broken =
         |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
@@ -219,7 +219,7 @@ fn continue_at(
             return Err(Ended::ForGood(PullError::Listing { name: file.name.clone(), problem }));
         }
         partial.append(&buffer[..count]).map_err(Ended::ForGood)?;
-        told(partial.length);
+        on_progress(partial.length);
     }
     if partial.length < file.size_bytes {
         return Err(broken(format!(

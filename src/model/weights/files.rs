@@ -37,9 +37,9 @@ impl Files {
         }
         // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
         // configuration and nothing more.
-        let wanted: Option<HashSet<String>> =
+        let tensors: Option<HashSet<String>> =
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
-        let taken = |name: &String| wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+        let taken = |name: &String| tensors.as_ref().is_none_or(|tensors| tensors.contains(name));
         let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
         Ok(Self { bytes, entries, counter: Counter::new(&source.name, total), uploader: Uploader::default() })
     }
@@ -54,7 +54,7 @@ impl Files {
     }
 
     /// The caller has seen that there is such a tensor.
-    pub(super) fn get(&self, name: &str, wanted: DType, device: &Device) -> Result<Tensor, ModelError> {
+    pub(super) fn get(&self, name: &str, target: DType, device: &Device) -> Result<Tensor, ModelError> {
         let missing = || ModelError::Weights(format!("no tensor `{name}`"));
         let (file, entry) = self.entries.get(name).ok_or_else(missing)?;
         let stored = dtype(&entry.element_type).ok_or_else(|| {
@@ -68,7 +68,7 @@ impl Files {
         let shape: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
         let tensor = self.uploader.tensor(bytes, stored, &shape, device)?;
         self.counter.add(entry.size_bytes);
-        Ok(tensor.to_dtype(wanted)?)
+        Ok(tensor.to_dtype(target)?)
     }
 }
 

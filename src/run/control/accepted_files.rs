@@ -23,19 +23,19 @@ const ENDING: &str = ".accepted.json";
 #[derive(Debug)]
 pub(super) struct AcceptedFiles {
     folder: PathBuf,
-    kept: AtomicU64,
+    written: AtomicU64,
 }
 
 impl AcceptedFiles {
     /// Of the folder that requests come from, which is private when one comes.
     pub(super) fn of(run: &Path) -> Self {
-        Self { folder: run.join(FOLDER), kept: AtomicU64::new(0) }
+        Self { folder: run.join(FOLDER), written: AtomicU64::new(0) }
     }
 
     /// Keep a promise over whatever may happen to this process; returns the name under which it is kept.
     pub(super) fn write(&self, mut control: Control) -> Result<String, RunError> {
         // In the order of acceptance, and like no other worker's.
-        let number = self.kept.fetch_add(1, Ordering::Relaxed);
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
         let path = self.path(&control.request);
         let malformed = |error: serde_json::Error| RunError::Malformed {
@@ -44,12 +44,12 @@ impl AcceptedFiles {
             message: error.to_string(),
         };
         let bytes = serde_json::to_vec(&control).map_err(malformed)?;
-        let kept = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
-        if kept.is_err() {
+        let written = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
+        if written.is_err() {
             // A part of it may be there, and would be taken for nothing.
             let _ = std::fs::remove_file(&path);
         }
-        kept.map(|()| control.request)
+        written.map(|()| control.request)
     }
 
     /// The log has it. Where the file cannot go, the next worker finds the request in the log and removes it.

@@ -33,7 +33,7 @@ pub struct RequestOutcome {
 }
 
 /// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work
-/// (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not. `heard` is
+/// (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not. `on_part` is
 /// given each part of a result as it comes.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub fn ask(
     run: &Path,
     verb: &Verb,
     timeout: Duration,
-    heard: &mut dyn FnMut(Value),
+    on_part: &mut dyn FnMut(Value),
 ) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
         // A run that no worker has begun with may get one at any moment, which must not find its lock held.
@@ -63,7 +63,7 @@ pub fn ask(
             match stage {
                 Stage::Refused => return Err(RunError::Refused { path: run.to_owned(), message: text }),
                 Stage::Done => return Ok(RequestOutcome { text, done: true, result }),
-                Stage::Part => heard(result),
+                Stage::Part => on_part(result),
                 Stage::Accepted if verb.is_work() && !timeout.is_zero() => accepted = Some((text, Instant::now())),
                 Stage::Accepted => return Ok(RequestOutcome { text, done: false, result }),
             }

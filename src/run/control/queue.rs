@@ -414,9 +414,9 @@ mod tests {
     #[test]
     fn nobody_is_left_without_an_answer() {
         let controls = RequestQueue::default();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let ears = Arc::clone(&heard);
-        let reply: ReplyFn = Arc::new(move |answer: &Answer| ears.lock().unwrap().push(answer.clone()));
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&answers);
+        let reply: ReplyFn = Arc::new(move |answer: &Answer| sink.lock().unwrap().push(answer.clone()));
         controls.push(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
         controls.push(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
         let first = controls.take().remove(0).id;
@@ -425,8 +425,8 @@ mod tests {
         controls.answer(first, &done);
         controls.answer(first, &done);
         controls.close();
-        assert_eq!(heard.lock().unwrap().len(), 3);
-        assert!(heard.lock().unwrap()[2].text.contains("before it handled this request"));
+        assert_eq!(answers.lock().unwrap().len(), 3);
+        assert!(answers.lock().unwrap()[2].text.contains("before it handled this request"));
         assert!(controls.push(Verb::Eval, 0, reply).is_err());
     }
 

@@ -82,10 +82,10 @@ fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> + use<> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let said = |error: std::io::Error| format!("the request cannot be read: {error}");
+    let unreadable = |error: std::io::Error| format!("the request cannot be read: {error}");
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(said)?;
-    let found = file.metadata().map_err(said)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
     if !found.is_file() {
         return Err("the request is not a regular file".to_owned());
     }
@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("the request belongs to user {}, not to user {}", found.uid(), user_id()));
     }
     let mut request = Vec::new();
-    file.take(LONGEST_REQUEST as u64 + 1).read_to_end(&mut request).map_err(said)?;
+    file.take(LONGEST_REQUEST as u64 + 1).read_to_end(&mut request).map_err(unreadable)?;
     Ok(request)
 }
 

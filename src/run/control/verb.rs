@@ -80,23 +80,23 @@ impl Verb {
     /// # Errors
     /// What does not fit, and what would.
     pub fn parse(name: &str, arguments: &Map<String, Value>) -> Result<Self, String> {
-        let given = Given { name, arguments };
+        let request = RequestArguments { name, arguments };
         match name {
-            "status" => given.only(&[]).map(|()| Self::Status),
-            "pause" => given.only(&[]).map(|()| Self::Pause),
-            "resume" => given.only(&[]).map(|()| Self::Resume),
-            "checkpoint" => given.only(&[]).map(|()| Self::Checkpoint),
-            "eval" => given.only(&[]).map(|()| Self::Eval),
+            "status" => request.only(&[]).map(|()| Self::Status),
+            "pause" => request.only(&[]).map(|()| Self::Pause),
+            "resume" => request.only(&[]).map(|()| Self::Resume),
+            "checkpoint" => request.only(&[]).map(|()| Self::Checkpoint),
+            "eval" => request.only(&[]).map(|()| Self::Eval),
             "stop" => {
-                given.only(&["now"])?;
-                Ok(Self::Stop { now: given.flag("now")? })
+                request.only(&["now"])?;
+                Ok(Self::Stop { now: request.flag("now")? })
             }
             "annotate" => {
-                given.only(&["text"])?;
-                note(given.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
+                request.only(&["text"])?;
+                note_text(request.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
             }
             "set" => changes(arguments).map(|changes| Self::Set { changes }),
-            "sample" => sample(&given).map(Self::Sample),
+            "sample" => sample(&request).map(Self::Sample),
             other => {
                 let known = "status, pause, resume, checkpoint, eval, sample, stop, annotate, set";
                 Err(format!("unknown verb `{}`; there are {known}", other.chars().take(40).collect::<String>()))
@@ -190,18 +190,17 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     Ok(settings)
 }
 
-/// The arguments of one request.
-struct Given<'a> {
+struct RequestArguments<'a> {
     name: &'a str,
     arguments: &'a Map<String, Value>,
 }
 
-impl Given<'_> {
+impl RequestArguments<'_> {
     fn only(&self, known: &[&str]) -> Result<(), String> {
-        let Some(stranger) = self.arguments.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+        let Some(unknown) = self.arguments.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
         let takes =
             if known.is_empty() { "takes no arguments".to_owned() } else { format!("takes {}", known.join(", ")) };
-        Err(format!("{}: unknown argument `{}`; it {takes}", self.name, stranger.chars().take(40).collect::<String>()))
+        Err(format!("{}: unknown argument `{}`; it {takes}", self.name, unknown.chars().take(40).collect::<String>()))
     }
 
     fn flag(&self, name: &str) -> Result<bool, String> {
@@ -225,7 +224,7 @@ impl Given<'_> {
     }
 }
 
-fn note(text: String) -> Result<String, String> {
+fn note_text(text: String) -> Result<String, String> {
     // A note is shown in terminals, which would obey an escape sequence in it.
     let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
     let text = text.trim().to_owned();
@@ -275,27 +274,27 @@ fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, St
     Ok(changes)
 }
 
-fn sample(given: &Given<'_>) -> Result<Sample, String> {
-    given.only(&["row", "n", "temperature", "max_tokens", "target", "seed", "task"])?;
-    let row = given.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
-    let temperature = given.optional(
+fn sample(request: &RequestArguments<'_>) -> Result<Sample, String> {
+    request.only(&["row", "n", "temperature", "max_tokens", "target", "seed", "task"])?;
+    let row = request.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
+    let temperature = request.optional(
         "temperature",
         |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)),
         "a number from 0 to 10",
     )?;
-    let target = given.text("target")?.unwrap_or_else(|| "trained".to_owned());
+    let target = request.text("target")?.unwrap_or_else(|| "trained".to_owned());
     Ok(Sample {
         row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
-        n: given.whole("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize,
+        n: request.whole("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize,
         temperature: temperature.unwrap_or(1.0),
-        max_tokens: given.whole("max_tokens", 1..=1 << 20)?.map(|tokens| tokens as usize),
+        max_tokens: request.whole("max_tokens", 1..=1 << 20)?.map(|tokens| tokens as usize),
         base: match target.as_str() {
             "base" => true,
             "trained" => false,
             _ => return Err("sample: `target` must be base or trained".to_owned()),
         },
-        seed: given.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(0),
-        task: given.text("task")?,
+        seed: request.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(0),
+        task: request.text("task")?,
     })
 }
 

@@ -24,7 +24,7 @@ pub struct SamplingRequest {
 /// What came of it, besides the completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    pub answerer: SampleBackend,
+    pub backend: SampleBackend,
     /// Whether all completions came; else the time was up, and `text` says what was promised.
     pub done: bool,
     pub text: String,
@@ -36,8 +36,8 @@ const MOST_WORKERS: usize = 3;
 /// How long a worker may take from its end event to its exit.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Ask for completions; each is given to `heard` when it comes. Blocks for up to `longest`, so it belongs on a thread
-/// of its own. `asked` is told who will answer before they are asked, again where another one must be: how they fare
+/// Ask for completions; each is given to `on_completion` when it comes. Blocks for up to `longest`, so it belongs on a thread
+/// of its own. `on_backend` is told who will answer before they are asked, again where another one must be: how they fare
 /// meanwhile (loading, waiting for their device, computing a step) is in the `state.json` of [`SampleBackend::folder`].
 /// Where a worker must be started, `how` says on what it computes.
 ///
@@ -49,34 +49,34 @@ pub fn sample(
     places: &RunFolders,
     how: &Launch,
     longest: Duration,
-    asked: &mut dyn FnMut(&SampleBackend),
-    heard: &mut dyn FnMut(SampledCompletion),
+    on_backend: &mut dyn FnMut(&SampleBackend),
+    on_completion: &mut dyn FnMut(SampledCompletion),
 ) -> Result<Sampling, RunError> {
     let deadline = Instant::now() + longest;
     let verb = Verb::Sample(request.sample.clone());
     let mut workers = 0;
     loop {
-        let answerer = SampleBackend::of(&request.model, places)?;
-        asked(&answerer);
-        if let SampleBackend::Worker { folder, model } = &answerer {
+        let backend = SampleBackend::of(&request.model, places)?;
+        on_backend(&backend);
+        if let SampleBackend::Worker { folder, model } = &backend {
             start(folder, model, how)?;
         }
         workers += 1;
         let mut parts = 0;
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let answered = ask(answerer.folder(), &verb, left, &mut |part| {
+        let answered = ask(backend.folder(), &verb, left, &mut |part| {
             // A part of a newer worker may hold more; one that is no completion is none of ours.
             if let Ok(completion) = serde_json::from_value(part) {
                 parts += 1;
-                heard(completion);
+                on_completion(completion);
             }
         });
         match answered {
             // It has gone between two looks, or before it came to this: for its device's sake, or because it was idle.
             // The next one hears the same.
             Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MOST_WORKERS => {}
-            Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && goes(answerer.folder()) => {}
-            outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { answerer, done, text }),
+            Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && may_run(backend.folder()) => {}
+            outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { backend, done, text }),
         }
     }
 }
@@ -87,7 +87,7 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     // One that has recorded its end exits in an instant.
     let deadline = Instant::now() + LEAVING;
     while Liveness::of(folder).may_live() {
-        if !goes(folder) || Instant::now() >= deadline {
+        if !may_run(folder) || Instant::now() >= deadline {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -106,6 +106,6 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
 }
 
 /// Whether a worker has recorded its end, or is about to fall silent.
-fn goes(folder: &Path) -> bool {
+fn may_run(folder: &Path) -> bool {
     crate::run::worker_state::State::observe(folder).is_none_or(|state| state.status.is_ended())
 }

@@ -63,8 +63,8 @@ impl SampleWorker {
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a disk that cannot take the state.
-    pub fn wait_for(&self, devices: &[Device], told: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(&slots_folder()?, devices, &self.controls, &self.state, told)?;
+    pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
+        let slot = wait_for_slot(&slots_folder()?, devices, &self.controls, &self.state, on_wait)?;
         if slot.is_none() {
             self.end(Status::Interrupted, "stopped while waiting for a device")?;
         }
@@ -92,14 +92,14 @@ impl SampleWorker {
             if self.controls.stop_requested().is_some() {
                 return NextAction::End("stopped, as requested".to_owned());
             }
-            let asked = self.controls.has_request();
-            if asked && fresh {
+            let has_request = self.controls.has_request();
+            if has_request && fresh {
                 return NextAction::Request;
             }
             if slot.is_wanted() {
                 return NextAction::End(format!("released {} to a waiting run", slot.device().described()));
             }
-            if asked {
+            if has_request {
                 return NextAction::Request;
             }
             if since.elapsed() >= self.idle {

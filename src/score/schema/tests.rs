@@ -195,7 +195,7 @@ fn the_form_for_explanations_says_the_same() {
             if schema.validator.is_valid(&document.root) {
                 continue;
             }
-            let said = |validator: &Validator<Completion>| -> Vec<String> {
+            let messages = |validator: &Validator<Completion>| -> Vec<String> {
                 validator
                     .iter_errors(&document.root)
                     .map(|error| format!("{:?}", violation(text, &document.root, &error)))
@@ -203,7 +203,7 @@ fn the_form_for_explanations_says_the_same() {
             };
             let explained: Vec<String> =
                 check(&schema, text, false).iter().map(|violation| format!("{violation:?}")).collect();
-            let mut plain = said(&schema.validator);
+            let mut plain = messages(&schema.validator);
             plain.sort();
             let mut explained = explained;
             explained.sort();

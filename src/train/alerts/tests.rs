@@ -66,10 +66,10 @@ fn a_resumed_run_goes_on_with_what_stood() {
         truncated(0.9),
     ];
     let config = config(&[]);
-    let told = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
+    let raised = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
         (from..steps.len()).flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config)).collect()
     };
-    let whole = told(&mut Alerts::default(), 0);
+    let whole = raised(&mut Alerts::default(), 0);
     let expected: &[(u64, bool)] = &[(2, false), (8, true), (9, false)];
     assert_eq!(whole.iter().map(|alert| (alert.step, alert.cleared)).collect::<Vec<_>>(), expected);
     for stopped in 0..steps.len() {
@@ -81,7 +81,7 @@ fn a_resumed_run_goes_on_with_what_stood() {
         }
         let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
         let rest: Vec<Alert> = whole.iter().filter(|alert| alert.step > stopped as u64).cloned().collect();
-        assert_eq!(told(&mut alerts, stopped), rest, "after step {stopped}");
+        assert_eq!(raised(&mut alerts, stopped), rest, "after step {stopped}");
     }
 }
 
@@ -173,14 +173,14 @@ fn drift_stands_until_exact_match_is_back() {
 
 #[test]
 fn nothing_is_left_to_learn_only_where_values_are_right() {
-    let said = |evals: &[(f64, f64)]| {
+    let rules = |evals: &[(f64, f64)]| {
         evaluated(evals).into_iter().filter(|(_, text, _)| text.starts_with("all_best")).collect::<Vec<_>>()
     };
-    let wrong = said(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
+    let wrong = rules(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
     assert!(
         matches!(&wrong[..], [(3, text, false)] if text.contains("only 3%") && !text.contains("nothing left")),
         "{wrong:?}"
     );
-    let right = said(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
+    let right = rules(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
     assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
 }
