@@ -8,7 +8,8 @@ pub struct CudaLibraries {
     pub built_with: Option<u32>,
     /// The newest that the driver serves, that of the build where it does not say; None without a driver.
     pub driver: Option<u32>,
-    /// The toolkit's libraries that a GPU needs, and the file of each; None for one that was not found.
+    /// The toolkit's libraries that a GPU needs, and the file of each; None for one that was not found, which may be one
+    /// that they depend on.
     pub files: Vec<(String, Option<String>)>,
 }
 
@@ -73,7 +74,7 @@ mod load {
 
     pub(super) fn all() -> CudaLibraries {
         let built_with = env!("GRPO_TUI_CUDA_VERSION").parse().ok();
-        let driver = load(0, "libcuda.so.1", c"cuInit").and_then(|_| {
+        let driver = load(0, "libcuda.so.1", c"cuInit").ok().and_then(|_| {
             let mut version = 0;
             // SAFETY: the function is the driver's by now, needs no initialisation and writes one number.
             let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
@@ -88,16 +89,21 @@ mod load {
         } else {
             Vec::new()
         };
-        let files = libraries.into_iter().map(|(number, name, symbol)| (name.to_owned(), load(number, name, symbol)));
+        let files = libraries.into_iter().map(|(number, name, symbol)| match load(number, name, symbol) {
+            Ok(file) => (name.to_owned(), Some(file)),
+            Err(missing) => (missing, None),
+        });
         CudaLibraries { built_with, driver, files: files.collect() }
     }
 
     /// Opens a library where the system's loader finds it, else in the usual folders, and takes its functions; returns
-    /// its file.
-    fn load(number: c_int, name: &str, symbol: &CStr) -> Option<String> {
+    /// its file, or the name of the library that is missing: this one, or one that it depends on.
+    fn load(number: c_int, name: &str, symbol: &CStr) -> Result<String, String> {
+        let mut missing = name.to_owned();
         let handle = std::iter::once(PathBuf::from(name))
             .chain(folders().into_iter().map(|folder| folder.join(name)))
-            .find_map(open)?;
+            .find_map(|path| open(path, &mut missing))
+            .ok_or(missing)?;
         // SAFETY: the handle is open and never closed; dladdr writes the structure that it is given, and the name in it
         // lives as long as the library.
         unsafe {
@@ -105,19 +111,28 @@ mod load {
             let mut place: libc::Dl_info = std::mem::zeroed();
             let is_known =
                 libc::dladdr(libc::dlsym(handle, symbol.as_ptr()), &raw mut place) != 0 && !place.dli_fname.is_null();
-            Some(if is_known {
-                CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned()
-            } else {
-                name.to_owned()
-            })
+            Ok(if is_known { CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned() } else { name.to_owned() })
         }
     }
 
-    fn open(path: PathBuf) -> Option<*mut c_void> {
+    /// `missing` becomes the library that this one depends on, where that is what is not there.
+    fn open(path: PathBuf, missing: &mut String) -> Option<*mut c_void> {
         let path = CString::new(path.into_os_string().into_encoded_bytes()).ok()?;
-        // SAFETY: NVIDIA's libraries may be initialised from any thread.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
-        (!handle.is_null()).then_some(handle)
+        // SAFETY: NVIDIA's libraries may be initialised from any thread; dlerror's text is read before this thread's next
+        // call of the loader.
+        unsafe {
+            let handle = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL);
+            if !handle.is_null() {
+                return Some(handle);
+            }
+            let error = libc::dlerror();
+            let message = (!error.is_null()).then(|| CStr::from_ptr(error).to_string_lossy())?;
+            let (library, _) = message.split_once(": cannot open shared object file")?;
+            if library.as_bytes() != path.as_bytes() {
+                library.clone_into(missing);
+            }
+        }
+        None
     }
 
     /// Where a toolkit or a driver lies that the system's loader was not told of.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
     AcceptedRequest, Answer, EventBody, EventReader, EventWriter, Liveness, RequestOutcome, RequestQueue, RunDirectory,
@@ -304,6 +304,27 @@ fn who_waits_for_a_worker_that_ends_is_told() {
     let gone = ask_now(&run, &Verb::Pause).unwrap_err();
     assert!(gone.to_string().ends_with("it is failed: the disk is gone"), "{gone}");
     assert_eq!(Liveness::of(run.path()), Liveness::Gone("it is failed: the disk is gone".to_owned()));
+}
+
+#[test]
+fn a_client_stops_waiting_when_a_new_worker_has_removed_its_answers() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let worker = begin(&run);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let begun = Instant::now();
+        let path = run.path();
+        let asking = scope.spawn(move || ask(path, &Verb::Eval, LONG, &mut |_| sender.send(()).unwrap()));
+        until("the request", || worker.controls().has_request());
+        worker.controls().answer(worker.controls().take()[0].id, &Answer::part(Value::Null));
+        receiver.recv().unwrap();
+        // As a worker does that takes the lock before the client sees that it was free.
+        listing(&run).iter().for_each(|name| std::fs::remove_file(path.join("control").join(name)).unwrap());
+        let answered = asking.join().unwrap().unwrap();
+        assert!(!answered.done && answered.text.starts_with("runs an eval"), "{answered:?}");
+        assert!(begun.elapsed() < LONG, "the client has waited for its timeout");
+    });
 }
 
 #[test]

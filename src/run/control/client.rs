@@ -68,7 +68,9 @@ pub fn ask(
                 Stage::Accepted => return Ok(RequestOutcome { text, done: false, result }),
             }
         }
-        let is_over = accepted.as_ref().map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout);
+        let is_over = accepted
+            .as_ref()
+            .map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout || posted.is_orphaned());
         match (liveness, accepted) {
             // What is known when no more is waited for: at least that it was accepted.
             (Liveness::Gone(_), Some((text, _))) => {
@@ -131,6 +133,11 @@ impl PostedRequest {
             let _ = std::fs::remove_file(&temporary);
         }
         written.map_err(RunError::io("write", &posted.request)).map(|()| posted)
+    }
+
+    /// Whether a new worker has removed the answers file, so that no answer can come.
+    fn is_orphaned(&self) -> bool {
+        matches!(self.answers.try_exists(), Ok(false))
     }
 
     /// What came since the last look; a line that is not whole is left for the next one. What a newer worker says

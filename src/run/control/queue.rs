@@ -221,12 +221,12 @@ impl RequestQueue {
     /// is no loop.
     pub(super) fn push(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.queue().refusal().map_or(Ok(()), Err)?;
+        self.queue().refusal(&verb).map_or(Ok(()), Err)?;
         let mut accepted = AcceptedRequest { id: 0, verb, user_id, request: String::new() };
         let computes_until = self.queue().computes_until;
         accepted.request = self.persist(&accepted, computes_until.unwrap_or(0) + 1)?;
         let mut queue = self.queue();
-        if let Some(refusal) = queue.refusal() {
+        if let Some(refusal) = queue.refusal(&accepted.verb) {
             self.recorded(&accepted);
             return Err(refusal);
         }
@@ -295,9 +295,9 @@ impl RequestQueue {
 }
 
 impl Queue {
-    /// Why no request can be taken now, if so.
-    fn refusal(&self) -> Option<String> {
-        let full = self.waiting.len() >= MOST_WAITING;
+    /// Why `verb` cannot be queued now. A full queue does not refuse a stop: the run must remain stoppable.
+    fn refusal(&self, verb: &Verb) -> Option<String> {
+        let full = self.waiting.len() >= MOST_WAITING && !matches!(verb, Verb::Stop { .. });
         match self.closed {
             true => Some("run has ended".to_owned()),
             false => full.then(|| format!("{MOST_WAITING} requests are queued: try again after the current step")),
@@ -453,9 +453,11 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_has_an_end() {
+    fn a_full_queue_accepts_only_a_stop() {
         let controls = RequestQueue::default();
         (0..MOST_WAITING).for_each(|_| _ = controls.push(Verb::Eval, 0, silent()).unwrap());
         assert!(controls.push(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
+        controls.push(Verb::Stop { now: false }, 0, silent()).unwrap();
+        assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
     }
 }
