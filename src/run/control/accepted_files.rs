@@ -1,5 +1,5 @@
-//! What was promised and is not yet in the log: a file a request, on the disk before it is accepted, gone once the log
-//! has it.
+//! Accepted requests that are not in the log yet: one file per request, synced to disk before it is accepted and
+//! removed once the log has it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use crate::run::writer::EventWriter;
 
 const ENDING: &str = ".accepted.json";
 
-/// The folder of promises of one worker.
 #[derive(Debug)]
 pub(super) struct AcceptedFiles {
     folder: PathBuf,
@@ -27,14 +26,13 @@ pub(super) struct AcceptedFiles {
 }
 
 impl AcceptedFiles {
-    /// Of the folder that requests come from, which is private when one comes.
     pub(super) fn of(run: &Path) -> Self {
         Self { folder: run.join(FOLDER), written: AtomicU64::new(0) }
     }
 
-    /// Keep a promise over whatever may happen to this process; returns the name under which it is kept.
+    /// Writes a request to disk and returns the name of its file.
     pub(super) fn write(&self, mut control: Control) -> Result<String, RunError> {
-        // In the order of acceptance, and like no other worker's.
+        // Names sort in the order of acceptance and are unique across workers.
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
         let path = self.path(&control.request);
@@ -46,13 +44,13 @@ impl AcceptedFiles {
         let bytes = serde_json::to_vec(&control).map_err(malformed)?;
         let written = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
         if written.is_err() {
-            // A part of it may be there, and would be taken for nothing.
+            // A partial file would be ignored by the next worker.
             let _ = std::fs::remove_file(&path);
         }
         written.map(|()| control.request)
     }
 
-    /// The log has it. Where the file cannot go, the next worker finds the request in the log and removes it.
+    /// Called once the log has the request. If removal fails, the next worker removes the file.
     pub(super) fn remove(&self, request: &str) {
         let _ = std::fs::remove_file(self.path(request));
     }
@@ -62,11 +60,7 @@ impl AcceptedFiles {
     }
 }
 
-/// Record what an earlier worker promised and did not live to record. What it had recorded already is not recorded
-/// again.
-///
-/// # Errors
-/// [`RunError`] naming the file that could not be read, written or removed.
+/// Records the requests that an earlier worker accepted but did not record.
 pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
     let left = left_over(&lock.run().join(FOLDER));
     if left.is_empty() {
@@ -77,8 +71,7 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
         history.controls.iter().map(|control| control.request.as_str()).filter(|name| !name.is_empty()).collect();
     let mut log = EventWriter::open(lock)?;
     for path in left {
-        // A file that cannot be understood was never promised: the promise goes out once the whole of it is on the
-        // disk.
+        // An incomplete file was never accepted: `accepted` is sent once the file is on disk.
         let control = crate::files::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
         if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
             record(&mut log, control)?;
@@ -88,12 +81,11 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
     log.sync()
 }
 
-/// Record a note in the log of a run that no worker computes, as its worker would have. The run's lock is held
-/// meanwhile, so no worker can begin.
+/// Records a note in the log of a run without a worker, holding the run's lock.
 ///
 /// # Errors
-/// [`RunError::Foreign`] and [`RunError::Loose`] where the run is not this user's alone, [`RunError::InUse`] where a
-/// worker has just begun.
+/// [`RunError::Foreign`] and [`RunError::Loose`] if the run is not private to this user, [`RunError::InUse`] if a
+/// worker has just started.
 pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunError> {
     RunDirectory::open(run)?.check_private()?;
     let lock = RunLock::acquire(run)?;
@@ -105,7 +97,7 @@ pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunErro
     log.sync()
 }
 
-/// A request in the log; that of a note together with the note.
+/// Appends a request to the log, and the note of an `annotate`.
 fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
     let text = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
     let note = text.map(|text| Note { text: text.to_owned() });

@@ -1,4 +1,4 @@
-//! Asking a worker, by a file that it is told of or finds; and in words why not, where nobody is there.
+//! Sending requests to a worker as files, and waiting for its answers.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,28 +17,26 @@ use crate::run::folder::{FolderWatch, private_folder};
 use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
 use crate::run::worker_state::State;
 
-/// How long a living worker may take to say that it has heard.
+/// How long a live worker may take to accept a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often answers are looked for although nothing was announced.
+/// The polling interval for answers, for file systems without notifications.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What came of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestOutcome {
     pub text: String,
-    /// Whether the work is done; else it was accepted and will be.
+    /// Whether the work is done; else it was only accepted.
     pub done: bool,
-    /// What the work brought, or null.
     pub result: Value,
 }
 
-/// Ask the worker of a run. A note needs none: where no worker lives it goes into the log at once. Verbs that are work
-/// (checkpoint, eval, sample) are waited for up to `timeout` once they are accepted, the others are not. `on_part` is
-/// given each part of a result as it comes.
+/// Sends a request to the worker of a run. Without a worker, a note is recorded directly. Checkpoint, eval and sample
+/// are waited for up to `timeout` after they are accepted; the other verbs return once accepted. `on_part` gets each
+/// part of a result as it arrives.
 ///
 /// # Errors
-/// [`RunError::NoWorker`] where none lives, [`RunError::Refused`] with the worker's own words, [`RunError::NoAnswer`]
-/// where it does not answer, [`RunError::Unsafe`] and [`RunError::Io`] where the request cannot be written.
+/// [`RunError::NoWorker`], [`RunError::Refused`] with the worker's message, [`RunError::NoAnswer`], and
+/// [`RunError::Unsafe`] or [`RunError::Io`] if the request cannot be written.
 pub fn ask(
     run: &Path,
     verb: &Verb,
@@ -46,7 +44,7 @@ pub fn ask(
     on_part: &mut dyn FnMut(Value),
 ) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
-        // A run that no worker has begun with may get one at any moment, which must not find its lock held.
+        // A run without any worker so far may get one at any moment; a note must not hold its lock then.
         if matches!(verb, Verb::Annotate { .. }) && State::read(run).is_some() {
             note_without_worker(run, verb)?;
             return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
@@ -57,7 +55,7 @@ pub fn ask(
     let begun = Instant::now();
     let mut accepted: Option<(String, Instant)> = None;
     loop {
-        // Asked before the answers are read: a worker answers before it goes.
+        // Checked before the answers are read: a worker answers before it exits.
         let liveness = Liveness::of(run);
         for Answer { stage, text, result } in posted.new_answers() {
             match stage {
@@ -72,7 +70,6 @@ pub fn ask(
             .as_ref()
             .map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout || posted.is_orphaned());
         match (liveness, accepted) {
-            // What is known when no more is waited for: at least that it was accepted.
             (Liveness::Gone(_), Some((text, _))) => {
                 return Ok(RequestOutcome { text, done: false, result: Value::Null });
             }
@@ -87,7 +84,7 @@ pub fn ask(
     }
 }
 
-/// Requests a stop; a worker that does not answer, or whose disk is full, is signalled.
+/// Requests a stop; signals a worker that does not answer or whose disk is full.
 ///
 /// # Errors
 /// As [`ask`] and [`signal_worker`].
@@ -102,12 +99,12 @@ pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     Ok(RequestOutcome { text: format!("{why}: sent {name}"), done: false, result: Value::Null })
 }
 
-/// A request that lies in the folder, or was taken; withdrawn when dropped.
+/// Removes its files when dropped.
 struct PostedRequest {
     request: PathBuf,
     answers: PathBuf,
     watch: FolderWatch,
-    /// How far the answers were read: always the end of a line.
+    /// Always at the end of a line.
     read_bytes: u64,
 }
 
@@ -122,10 +119,10 @@ impl PostedRequest {
         let posted = Self { request, answers, watch, read_bytes: 0 };
         let arguments = verb.arguments().into_iter().collect();
         let body = Request { v: PROTOCOL_VERSION, id, verb: verb.name().to_owned(), arguments };
-        // Nothing here must outlast a crash: what is promised is on the disk before the worker says so.
+        // Not synced: a request need not survive a crash before it is accepted.
         let temporary = posted.request.with_extension("tmp");
         let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        // The answers' file comes first: a network file system may remember for long that there was none.
+        // The answers file comes first: a network file system may cache its absence.
         let written = create(&posted.answers)
             .and_then(|_| create(&temporary)?.write_all(&serde_json::to_vec(&body)?))
             .and_then(|()| std::fs::rename(&temporary, &posted.request));
@@ -135,17 +132,16 @@ impl PostedRequest {
         written.map_err(RunError::io("write", &posted.request)).map(|()| posted)
     }
 
-    /// Whether a new worker has removed the answers file, so that no answer can come.
+    /// Whether a new worker has removed the answers file, so that no answer can arrive.
     fn is_orphaned(&self) -> bool {
         matches!(self.answers.try_exists(), Ok(false))
     }
 
-    /// What came since the last look; a line that is not whole is left for the next one. What a newer worker says
-    /// besides is no answer to this program.
+    /// Returns the complete lines since the last call, skipping those it cannot parse (a newer worker's).
     fn new_answers(&mut self) -> Vec<Answer> {
         let mut bytes = Vec::new();
         let open = crate::files::open(&self.answers);
-        // What was read before an error counts; the rest comes at the next look.
+        // What was read before an error counts; the rest is read by the next call.
         let _ = open.and_then(|mut file| {
             file.seek(SeekFrom::Start(self.read_bytes)).and_then(|_| file.read_to_end(&mut bytes))
         });
@@ -164,7 +160,7 @@ impl Drop for PostedRequest {
     }
 }
 
-/// Told from the ids of other clients, and of this one's other requests.
+/// Unique across clients and across requests of this process.
 fn request_id() -> String {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where requests are judged: malformed ones are refused, `status` is answered at once, the rest is queued.
+//! Handles requests: refuses malformed ones, answers `status` at once, queues the rest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,6 @@ use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
 use crate::run::worker_state::{StateWriter, Status};
 
-/// What judges a worker's requests.
 #[derive(Clone, Debug)]
 pub(super) struct RequestHandler {
     pub(super) controls: RequestQueue,
@@ -17,7 +16,7 @@ pub(super) struct RequestHandler {
 }
 
 impl RequestHandler {
-    /// Handle one request. `reply_to` makes the way back once the request's id is known.
+    /// `reply_to` returns the reply function for a request id.
     pub(super) fn handle(&self, request: &[u8], user_id: u32, reply_to: impl FnOnce(&str) -> ReplyFn) {
         let (id, verb) = match Request::parse(request) {
             Ok(parsed) => parsed,
@@ -31,7 +30,7 @@ impl RequestHandler {
         if let Err(error) = possible(&verb, state.step) {
             return reply(&Answer::refused(error));
         }
-        // Locked until the promise is out, so that it comes before whatever the loop answers.
+        // Held until `accepted` is sent, so that it precedes the answers of the loop.
         let gate = Arc::new(Mutex::new(()));
         let locked = gate.lock().unwrap_or_else(PoisonError::into_inner);
         match self.controls.push(verb.clone(), user_id, behind(Arc::clone(&gate), Arc::clone(&reply))) {
@@ -39,7 +38,7 @@ impl RequestHandler {
             Ok(computes_until) => {
                 let promise = promise(&verb, state.status, computes_until);
                 if matches!(verb, Verb::Stop { .. }) {
-                    // Where the disk cannot take it, the run stops all the same.
+                    // If the disk cannot take the state, the run stops all the same.
                     let _ = self.state.turn(Status::Stopping, Some(format!("stop requested by user {user_id}")));
                 }
                 reply(&Answer::accepted(promise));
@@ -66,7 +65,7 @@ fn behind(gate: Arc<Mutex<()>>, reply: ReplyFn) -> ReplyFn {
     })
 }
 
-/// What only the worker can judge.
+/// Checks that need the worker's state.
 fn possible(verb: &Verb, step: u64) -> Result<(), String> {
     let Verb::Set { changes } = verb else { return Ok(()) };
     match changes.get("max_steps").and_then(Value::as_u64) {
@@ -77,7 +76,7 @@ fn possible(verb: &Verb, step: u64) -> Result<(), String> {
     }
 }
 
-/// What will happen, and when. `computes_until`: the step after which the loop looks at requests.
+/// Returns the text of `accepted`. `computes_until`: the step after which the loop looks at requests.
 fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
     let after = match (status, computes_until) {
         (Status::Running | Status::Stopping, Some(step)) => format!("after step {step}"),

@@ -1,5 +1,4 @@
-//! The worker's thread beside the loop: takes requests out of the folder, shows that the worker lives, and sees to it
-//! that a stop comes about.
+//! The worker's control thread: polls the request folder, writes the heartbeat, and enforces a stop.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +16,12 @@ use crate::run::lock::{FolderIdentity, RunLock};
 use crate::run::worker_state::{StateWriter, Status};
 use crate::run::writer::{is_gone, lost_log};
 
-/// How often requests are looked for although nothing was announced, and the run's folder and the stop flag are looked
-/// at.
+/// The polling interval of requests (for file systems without notifications), the run's folder and the stop flag.
 const ROUND: Duration = Duration::from_millis(500);
-/// How long a loop that must stop at once may take before the process is killed.
+/// How long the loop may take to react to a stop at once before the process is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Takes requests for as long as it lives. Dropping it tells everyone who still waits.
+/// Accepts requests until it is dropped, which refuses those that still wait.
 #[derive(Debug)]
 pub(in crate::run) struct RequestListener {
     controls: RequestQueue,
@@ -34,11 +32,11 @@ pub(in crate::run) struct RequestListener {
 }
 
 impl RequestListener {
-    /// Begin to take requests for the run whose lock this process holds. Where its folder for requests is not this
-    /// user's alone, none are taken until it is, and [`Self::notes`] says so.
+    /// Starts the control thread for the run whose lock this process holds. While the request folder is not private to
+    /// this user, requests are not accepted, and [`Self::notes`] says so.
     ///
     /// # Errors
-    /// [`RunError::Io`] where the system has no thread left.
+    /// [`RunError::Io`] if no thread can be started.
     pub(in crate::run) fn start(lock: &RunLock, state: StateWriter, controls: RequestQueue) -> Result<Self, RunError> {
         let (folder, refusal) = RequestFolder::open(lock.run());
         let (closing, wake) = (Arc::new(AtomicBool::new(false)), folder.watch.waker());
@@ -62,7 +60,7 @@ impl RequestListener {
         Ok(Self { controls, closing, wake, thread: Some(thread), notes })
     }
 
-    /// What could not be set up, as sentences.
+    /// Problems found at the start, for the log.
     pub(in crate::run) fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -72,7 +70,7 @@ impl Drop for RequestListener {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
         self.controls.close();
-        // Where a message waits already, the thread wakes by that.
+        // Fails if a wake-up is already queued.
         let _ = self.wake.try_send(());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -82,11 +80,11 @@ impl Drop for RequestListener {
 
 struct ListenerThread {
     identity: FolderIdentity,
-    /// The log, of a worker that has one.
+    /// `None` if the worker has no log.
     log: Option<PathBuf>,
     handler: RequestHandler,
     folder: RequestFolder,
-    /// Since when the loop has been told to stop at once.
+    /// When the loop was first asked to stop at once.
     stop_since: Option<Instant>,
 }
 
@@ -103,7 +101,7 @@ impl ListenerThread {
         }
     }
 
-    /// Whether the worker still has its folder and its log.
+    /// Checks that the worker still has its folder and its log.
     fn stands(&self) -> Result<(), RunError> {
         self.identity.check()?;
         self.log.as_ref().filter(|log| is_gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
@@ -116,17 +114,17 @@ impl ListenerThread {
         }
         if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
             if let Some(why) = &lost {
-                // Into the worker's own log, on the way to `_exit`.
+                // To `worker.log`, before `_exit`.
                 eprintln!("error: {}", crate::secrets::visible(why));
                 state.follow(why);
             }
-            // What was accepted is kept, and the next worker records it.
+            // Accepted requests are on disk; the next worker records them.
             let why = lost
                 .unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
             let _ = state.turn(Status::Interrupted, Some(why));
-            // SAFETY: `_exit` ends the process without running anything more of it; what must last is on the disk at
-            // every moment, and the kernel releases the run's lock. `std::process::exit` would run a driver's exit
-            // handlers while the loop still computes.
+            // SAFETY: `_exit` runs no more code of the process; everything that must survive is on disk at any time,
+            // and the kernel releases the run's lock. `std::process::exit` would run a driver's exit handlers while the
+            // loop still computes.
             unsafe { libc::_exit(130) };
         }
     }

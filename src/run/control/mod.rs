@@ -1,4 +1,4 @@
-//! Control of a live run: requests arrive as files, wait in a queue, and the loop takes them between its steps.
+//! Control of an active run: requests arrive as files, wait in a queue, and the training loop takes them between steps.
 
 mod accepted_files;
 mod client;

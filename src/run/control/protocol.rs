@@ -1,5 +1,4 @@
-//! Requests and answers as they lie in files: one JSON object a request, one a line of its answers; and where these
-//! files are.
+//! The files of requests and answers: a request is one JSON object, an answer one line.
 
 use std::path::{Path, PathBuf};
 
@@ -8,23 +7,19 @@ use serde_json::{Map, Value};
 
 use super::verb::Verb;
 
-/// The folder within a run's, for requests, their answers, and accepted requests that the log does not hold yet.
+/// Within the run's folder.
 pub(super) const FOLDER: &str = "control";
 
-/// How the name of a request's file ends.
 pub(super) const REQUEST: &str = ".request.json";
-/// How the name of its answers' file ends.
 pub(super) const ANSWERS: &str = ".answers.jsonl";
 
-/// The longest request, in bytes.
+/// In bytes.
 pub(super) const LONGEST_REQUEST: usize = 64 * 1024;
 
-/// The version of requests and answers.
 pub(super) const PROTOCOL_VERSION: u64 = 1;
 
 const LONGEST_ID: usize = 64;
 
-/// One request as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     #[serde(default)]
@@ -35,26 +30,20 @@ pub(super) struct Request {
     pub(super) arguments: Map<String, Value>,
 }
 
-/// How far a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stage {
-    /// Will be done.
     Accepted,
-    /// A part of the result; more follows.
+    /// One of several results.
     Part,
     Done,
-    /// Not done, and will not be.
     Refused,
 }
 
-/// One answer, without the request's id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub(super) stage: Stage,
-    /// For people.
     pub(super) text: String,
-    /// What the work brought.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(super) result: Value,
 }
@@ -62,14 +51,14 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct AnswerLine {
     pub(super) v: u64,
-    /// The request's id; empty where the request had none that could be read.
+    /// The request's id; empty if it could not be read.
     pub(super) id: String,
     #[serde(flatten)]
     pub(super) answer: Answer,
 }
 
 impl Request {
-    /// The request's id and verb; else what is wrong, with the id as far as it could be read.
+    /// The error is the id, as far as it could be read, and a message.
     pub(super) fn parse(bytes: &[u8]) -> Result<(String, Verb), (String, String)> {
         let nameless = |error: String| (String::new(), error);
         if bytes.len() > LONGEST_REQUEST {
@@ -93,17 +82,15 @@ impl Request {
     }
 }
 
-/// The file that a request is renamed to.
 pub(super) fn request_file(run: &Path, id: &str) -> PathBuf {
     run.join(FOLDER).join(format!("{id}{REQUEST}"))
 }
 
-/// The file that its answers are appended to.
 pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
     run.join(FOLDER).join(format!("{id}{ANSWERS}"))
 }
 
-/// Ids become file names, so they hold nothing that means something in one.
+/// Ids become file names.
 pub(super) fn is_id(id: &str) -> bool {
     (1..=LONGEST_ID).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -114,17 +101,15 @@ impl Answer {
         Self { stage: Stage::Accepted, text: text.into(), result: Value::Null }
     }
 
-    /// A part of a result, such as one completion; more follows.
+    /// One of several results, such as a completion.
     pub fn part(result: Value) -> Self {
         Self { stage: Stage::Part, text: String::new(), result }
     }
 
-    /// The work is done. `result`: what it brought, or null.
     pub fn done(text: impl Into<String>, result: Value) -> Self {
         Self { stage: Stage::Done, text: text.into(), result }
     }
 
-    /// The work could not be done, and why.
     pub fn refused(text: impl Into<String>) -> Self {
         Self { stage: Stage::Refused, text: text.into(), result: Value::Null }
     }

@@ -1,5 +1,4 @@
-//! The queue between whoever asks and the training loop: requests are put in by any thread and taken out between steps
-//! by the one that writes.
+//! The request queue between the control thread and the training loop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,37 +12,35 @@ use super::protocol::Answer;
 use super::verb::Verb;
 use crate::run::events;
 
-/// Requests that may wait at once.
 const MOST_WAITING: usize = 256;
 
 /// How soon a waiting loop sees a signal, which cannot wake it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Takes an answer to whoever asked; called from the loop's thread, so it must not wait long.
+/// Sends an answer to the client; called from the loop's thread, so it must not block for long.
 pub(super) type ReplyFn = Arc<dyn Fn(&Answer) + Send + Sync>;
 
-/// How a run is to end before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// The current step is finished and saved first.
+    /// Finishes and saves the current step first.
     AfterStep,
-    /// The current step is lost.
+    /// Discards the current step.
     Now,
 }
 
-/// A request that passed every check and is now the loop's to record, to do and to answer.
+/// A checked request, which the loop must record, execute and answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AcceptedRequest {
-    /// What to answer it by.
+    /// For [`RequestQueue::answer`].
     pub id: u64,
     pub verb: Verb,
     pub user_id: u32,
-    /// The name under which it is kept until the log has it; empty where it is not kept.
+    /// The name of its file until the log has it; empty without a file.
     pub request: String,
 }
 
 impl AcceptedRequest {
-    /// The event to record. `step`: the one from which it takes effect.
+    /// The event to record. `step`: the first step to which it applies.
     pub fn event(&self, step: u64) -> events::Control {
         let request = self.request.clone();
         events::Control {
@@ -56,7 +53,7 @@ impl AcceptedRequest {
     }
 }
 
-/// The loop's side of control. Clones are the same queue.
+/// The loop's side of control. Clones share the queue.
 #[derive(Clone, Debug, Default)]
 pub struct RequestQueue(Arc<Shared>);
 
@@ -66,9 +63,9 @@ struct Shared {
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
-    /// Where promises are kept, of a worker that has a log.
+    /// `None` for a worker without a log.
     spool: OnceLock<AcceptedFiles>,
-    /// Held while one request is accepted, so that promises are kept in the order of the queue.
+    /// Held while one request is accepted, so that files are written in queue order.
     accepting: Mutex<()>,
 }
 
@@ -78,41 +75,40 @@ struct Queue {
     waiting: VecDeque<AcceptedRequest>,
     replies: BTreeMap<u64, ReplyFn>,
     paused: bool,
-    /// Nobody asked, but something is in the way.
+    /// Paused by the worker itself, for example because the disk is full.
     blocked: bool,
     stop: Option<Stop>,
-    /// What has become of the worker's folder.
+    /// Why the worker's folder is gone.
     lost: Option<String>,
-    /// The step after which the loop looks at requests; None where there is no loop.
+    /// The step after which the loop looks at requests; `None` without a loop.
     computes_until: Option<u64>,
     closed: bool,
 }
 
 impl RequestQueue {
-    /// An empty queue. `interrupted` is set by signals: the run then stops after its step.
+    /// `interrupted` is set by the first signal: the run then stops after its step.
     pub fn new(interrupted: Arc<AtomicBool>) -> Self {
         Self(Arc::new(Shared { interrupted, ..Shared::default() }))
     }
 
     /// `flag` is set by the second signal: the run then stops at once.
     pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
-        // The first one counts; a process has its signals once.
+        // Only the first call counts.
         let _ = self.0.interrupted_again.set(flag);
     }
 
-    /// Requests in the order in which they came, each once. Each must be recorded as a `control` event,
-    /// [`Self::recorded`], and answered.
+    /// Takes all requests, in order. Each must be recorded as a `control` event, passed to [`Self::recorded`], and
+    /// answered.
     pub fn take(&self) -> Vec<AcceptedRequest> {
         self.queue().waiting.drain(..).collect()
     }
 
-    /// The first of the requests that [`Self::take`] would return; the others stay.
+    /// Takes the first request.
     pub fn take_one(&self) -> Option<AcceptedRequest> {
         self.queue().waiting.pop_front()
     }
 
-    /// As [`Self::take`], for the last time: what comes from now on is refused, so that nothing is accepted that nobody
-    /// will record.
+    /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
@@ -120,9 +116,9 @@ impl RequestQueue {
         queue.waiting.drain(..).collect()
     }
 
-    /// The loop computes steps up to `step` and then looks at requests again: what is accepted from now on takes effect
-    /// at the step after it. False, and nothing has changed, where a request waits already: it was promised for the
-    /// next step, so the loop should look at once.
+    /// Announces that the loop computes up to `step` before it looks at requests again, so that requests accepted
+    /// meanwhile apply to the step after it. Returns false and changes nothing if a request already waits: it was
+    /// promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
@@ -132,37 +128,36 @@ impl RequestQueue {
         queue.waiting.is_empty()
     }
 
-    /// Whether the run should pause between its steps.
     pub fn pause_requested(&self) -> bool {
         self.queue().paused
     }
 
-    /// The log has it, so it need not be kept any longer.
+    /// Removes the file of a request that is in the log.
     pub fn recorded(&self, accepted: &AcceptedRequest) {
         if let Some(spool) = self.0.spool.get().filter(|_| !accepted.request.is_empty()) {
             spool.remove(&accepted.request);
         }
     }
 
-    /// Pause where the run is, although nobody asked: something is in the way, such as a full disk. A `resume` ends it
-    /// like any pause.
+    /// Pauses the run where it is, without a request, for example because the disk is full. `resume` ends this like any
+    /// pause.
     pub fn block(&self) {
         self.queue().blocked = true;
     }
 
-    /// What was in the way is gone. A pause that somebody asked for stays.
+    /// Ends [`Self::block`]; a requested pause stays.
     pub fn unblock(&self) {
         self.queue().blocked = false;
         self.0.changed.notify_all();
     }
 
-    /// Blocks while something is in the way, for at most `longest`; returns at once when the run should stop. True: it
-    /// still is.
+    /// Waits while the run is blocked, for at most `longest`, or until it should stop. Returns whether it is still
+    /// blocked.
     pub fn wait_while_blocked(&self, longest: Duration) -> bool {
         self.wait_while(longest, |queue| queue.blocked).blocked
     }
 
-    /// The worker has lost its folder: whatever it does or waits for ends, as after a stop at once.
+    /// Stops the run at once because its folder is gone.
     pub(in crate::run) fn mark_lost(&self, why: String) {
         let mut queue = self.queue();
         queue.stop = Some(Stop::Now);
@@ -170,12 +165,12 @@ impl RequestQueue {
         self.0.changed.notify_all();
     }
 
-    /// Why the worker must end although nobody asked, as a sentence.
+    /// Why the worker's folder is gone, if it is.
     pub(in crate::run) fn lost(&self) -> Option<String> {
         self.queue().lost.clone()
     }
 
-    /// Whether and how the run should end, by request or by signal. Cheap enough to be asked within a step.
+    /// Whether and how the run should stop, by request or signal. Cheap enough for every micro-batch.
     pub fn stop_requested(&self) -> Option<Stop> {
         let asked = self.queue().stop;
         let again = self.0.interrupted_again.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
@@ -183,24 +178,21 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
-    /// Blocks while the run is paused and nothing is to be done; returns once there is a request to take, the pause has
-    /// ended, or the run should stop. The loop then looks again at all three.
+    /// Waits until there is a request, the pause has ended, or the run should stop.
     pub fn wait_while_paused(&self) {
         drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
     }
 
-    /// Blocks until a request waits, the run should stop, or `longest` has passed; for a worker that only serves
-    /// requests.
+    /// Waits until there is a request, the run should stop, or `longest` has passed.
     pub fn wait_for_request(&self, longest: Duration) {
         drop(self.wait_while(longest, |queue| queue.waiting.is_empty()));
     }
 
-    /// Whether a request waits to be taken.
     pub fn has_request(&self) -> bool {
         !self.queue().waiting.is_empty()
     }
 
-    /// Answer a request that was taken. After the last answer, which is done or refused, further ones go nowhere.
+    /// Answers a request. Nothing is sent after its last answer, `done` or `refused`.
     pub fn answer(&self, id: u64, answer: &Answer) {
         let reply = {
             let mut queue = self.queue();
@@ -211,14 +203,13 @@ impl RequestQueue {
         }
     }
 
-    /// From now on, what is accepted is kept beside the run's log until the log has it.
+    /// From now on, accepted requests are written to the run's folder until the log has them.
     pub(in crate::run) fn persist_in(&self, run: &Path) {
         let _ = self.0.spool.set(AcceptedFiles::of(run));
     }
 
-    /// Put a checked request in; once this returns, it outlives this process. A pause, a resume and a stop can be seen
-    /// at once, before the loop has taken them. Returns the step after which the loop will look at it; None where there
-    /// is no loop.
+    /// Queues a checked request; once this returns, it survives a crash. A pause, a resume and a stop are visible at
+    /// once. Returns the step after which the loop looks at it; `None` without a loop.
     pub(super) fn push(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal(&verb).map_or(Ok(()), Err)?;
@@ -244,8 +235,8 @@ impl RequestQueue {
         Ok(computes_until)
     }
 
-    /// The name under which the request is kept; `step`: the first one that will know of it. What ends a full disk's
-    /// pause, or the run, is done even where it cannot be written down.
+    /// Returns the name of the request's file. `step`: the first step to which it applies. Requests that end a full
+    /// disk's pause, or the run, are accepted even if they cannot be written.
     fn persist(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
         let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
         match (spool.write(accepted.event(step)), &accepted.verb) {
@@ -255,12 +246,11 @@ impl RequestQueue {
         }
     }
 
-    /// Requests that wait to be taken.
     pub(super) fn waiting(&self) -> usize {
         self.queue().waiting.len()
     }
 
-    /// Take no more requests, and tell whoever still waits for an answer that none will come.
+    /// Refuses further requests and those that still wait for an answer.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();
@@ -273,7 +263,7 @@ impl RequestQueue {
         }
     }
 
-    /// Blocks while `waits` holds, the run need not stop, and `longest` has not passed.
+    /// Waits while `waits` holds, the run need not stop, and `longest` has not passed.
     fn wait_while(&self, longest: Duration, waits: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
         let begun = Instant::now();
         let mut queue = self.queue();
@@ -289,13 +279,13 @@ impl RequestQueue {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Every change is complete in itself, so a thread that panicked has left nothing half-done.
+        // Every change is atomic under the lock, so a panicked thread leaves a valid queue.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
-    /// Why `verb` cannot be queued now. A full queue does not refuse a stop: the run must remain stoppable.
+    /// Why `verb` cannot be queued. A full queue still accepts a stop.
     fn refusal(&self, verb: &Verb) -> Option<String> {
         let full = self.waiting.len() >= MOST_WAITING && !matches!(verb, Verb::Stop { .. });
         match self.closed {

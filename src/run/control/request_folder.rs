@@ -1,5 +1,4 @@
-//! The folder `control/` of a run, through which requests go: a request is renamed into it, its answers are appended to
-//! a file beside it.
+//! The folder `control/` of a run: a request is renamed into it, and its answers are appended to a file beside it.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -15,7 +14,6 @@ use super::queue::ReplyFn;
 use crate::run::error::RunError;
 use crate::run::folder::{FolderWatch, private_folder, user_id};
 
-/// The worker's end.
 #[derive(Debug)]
 pub(super) struct RequestFolder {
     folder: PathBuf,
@@ -23,7 +21,7 @@ pub(super) struct RequestFolder {
 }
 
 impl RequestFolder {
-    /// Make sure of the folder; where it is not private, nothing is taken out of it until it is.
+    /// Creates the folder. While it is not private, requests in it are ignored.
     pub(super) fn open(run: &Path) -> (Self, Result<(), RunError>) {
         let folder = run.join(FOLDER);
         let private = private_folder(&folder).map(|_| remove_stale(&folder, &run.join("lock")));
@@ -31,7 +29,6 @@ impl RequestFolder {
         (Self { folder, watch }, private)
     }
 
-    /// Handle every request that lies there.
     pub(super) fn poll(&mut self, handler: &RequestHandler) {
         match private_folder(&self.folder) {
             Ok(false) => {}
@@ -44,8 +41,7 @@ impl RequestFolder {
         requests.sort();
         for (path, id) in requests {
             let request = read(&path);
-            // Gone before it is handled, so that no request ever is handled twice; where it cannot go, it is left
-            // alone.
+            // Removed first, so that no request is handled twice.
             if std::fs::remove_file(&path).is_err() {
                 continue;
             }
@@ -58,9 +54,8 @@ impl RequestFolder {
     }
 }
 
-/// Requests to an earlier worker are thrown away, and so are its answers: their clients are gone. What was accepted
-/// lies here too, until the log has it, and stays. The lock was written to when this worker took it, on the same file
-/// system, so no clock is compared with another one.
+/// Removes requests to an earlier worker and its answers, but not accepted requests. Compares with the lock's
+/// modification time, which this worker set on the same file system, so that clocks do not matter.
 fn remove_stale(folder: &Path, lock: &Path) {
     let modified = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
     let begun = modified(lock);
@@ -97,8 +92,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(request)
 }
 
-/// Appends answers, each line with one write. The first one makes the file where nobody has; that it is gone later
-/// means that nobody listens any more.
+/// Appends each answer with one write. The first one creates the file if the client has not; a file that is missing
+/// later means that the client has gone.
 fn reply(path: PathBuf, id: &str) -> ReplyFn {
     let id = id.to_owned();
     let is_first = Mutex::new(true);
@@ -114,8 +109,8 @@ fn reply(path: PathBuf, id: &str) -> ReplyFn {
             .mode(0o600)
             .custom_flags(flags)
             .open(&path);
-        // Closed at once, which is when a network file system shows it to others. Where the disk cannot take an answer,
-        // the request was handled all the same; the log tells.
+        // Closed at once, which makes it visible on a network file system. If the disk is full, the request was handled
+        // all the same.
         let _ = file.and_then(|mut file| file.write_all(&line));
     })
 }

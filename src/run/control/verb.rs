@@ -1,5 +1,4 @@
-//! What a worker can be asked: the verbs, their arguments, and the checks that every request passes before it reaches
-//! the loop.
+//! Requests to a worker: verbs, their arguments, and the checks on them.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,73 +11,60 @@ use crate::run::error::RunError;
 use crate::run::history::RunState;
 use crate::secrets::is_control;
 
-/// The keys that `set` changes in an active run.
 const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
 
-/// The longest note, in characters.
+/// In characters.
 const LONGEST_NOTE: usize = 4096;
 
-/// The most completions of one `sample`.
 const MOST_SAMPLES: u64 = 64;
 
-/// One request, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
-    /// Changes nothing and is no event.
+    /// Not recorded as an event.
     Status,
-    /// After the current step.
     Pause,
     Resume,
-    /// After the current step.
     Checkpoint,
-    /// After the current step.
     Eval,
-    /// Between two steps.
     Sample(Sample),
-    /// After the current step.
+    /// After the current step, unless `now`.
     Stop {
         /// At once: the current step is lost.
         now: bool,
     },
-    /// A note in the log.
     Annotate {
         /// Without control characters other than line ends and tabs.
         text: String,
     },
-    /// Other values of keys, from the next step on; names are among [`SETTABLE`], values numbers within the key's
-    /// range.
+    /// From the next step on. Keys are among [`SETTABLE`]; values are numbers within the key's range.
     Set {
-        /// Value by key.
         changes: BTreeMap<String, Value>,
     },
 }
 
-/// Requested completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// A prompt row's id, of any of the task's sets, or a whole row.
     pub row: Value,
-    /// How many completions, 1 to 64.
+    /// 1 to 64.
     pub n: usize,
-    /// 0 takes the likeliest token each time.
+    /// 0 is greedy.
     pub temperature: f64,
-    /// Maximum completion tokens; `None` leaves it to the run's configuration, or the task's.
+    /// `None`: as the run's configuration or the task has it.
     pub max_tokens: Option<usize>,
-    /// The model as the run found it, instead of as it is now.
+    /// The base model instead of the trained one.
     pub base: bool,
-    /// Decides every random number.
     pub seed: u64,
-    /// The task whose rows, template switches and scorer count: an absolute path, or an embedded task's name. `None`:
-    /// the run's own; a model that belongs to no run has none, and the request is refused.
+    /// The task of the rows, template switches and scorer: an absolute path, or an embedded task's name. `None`: the
+    /// run's own; a model without a run has none, and the request is refused.
     pub task: Option<String>,
 }
 
 impl Verb {
-    /// Read a verb with its arguments, as a request or a `control` event has them. The error is a sentence for whoever
-    /// asked.
+    /// Parses a verb with its arguments, as in a request or a `control` event.
     ///
     /// # Errors
-    /// What does not fit, and what would.
+    /// A sentence for the user with what is wrong and what is valid.
     pub fn parse(name: &str, arguments: &Map<String, Value>) -> Result<Self, String> {
         let request = RequestArguments { name, arguments };
         match name {
@@ -104,10 +90,10 @@ impl Verb {
         }
     }
 
-    /// `set` from what a person typed: `learning_rate=1e-5`.
+    /// Parses the assignments of a `set`, such as `learning_rate=1e-5`.
     ///
     /// # Errors
-    /// What does not fit, and what would.
+    /// A sentence for the user with what is wrong and what is valid.
     pub fn set<'a>(assignments: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut arguments = Map::new();
         for assignment in assignments {
@@ -121,7 +107,7 @@ impl Verb {
         changes(&arguments).map(|changes| Self::Set { changes })
     }
 
-    /// The verb's word, in requests and events.
+    /// As in requests and events.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
@@ -136,7 +122,7 @@ impl Verb {
         }
     }
 
-    /// The arguments, such that [`Self::parse`] reads the same verb again.
+    /// The inverse of [`Self::parse`].
     pub fn arguments(&self) -> BTreeMap<String, Value> {
         let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
         match self {
@@ -160,20 +146,20 @@ impl Verb {
         }
     }
 
-    /// Whether the answer that counts comes only once the work is done.
+    /// Whether a client waits for the result.
     pub fn is_work(&self) -> bool {
         matches!(self, Self::Checkpoint | Self::Eval | Self::Sample(_))
     }
 }
 
-/// Values by key, by the step from which they hold. Together with `run.toml` they are the effective configuration.
+/// Values by key, by the first step to which they apply. Together with `run.toml` they are the effective configuration.
 pub type Settings = BTreeMap<u64, BTreeMap<String, Value>>;
 
-/// What was set in a run so far, by its `history`. Where a key was set several times for one step, the last one holds.
+/// Returns every `set` of a run. If a key was set several times for one step, the last value counts.
 ///
 /// # Errors
-/// [`RunError::Malformed`] naming the log, for a `set` that this program cannot take: leaving it out would change the
-/// run.
+/// [`RunError::Malformed`] naming the log, for a `set` that this program does not understand: ignoring it would change
+/// the run.
 pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     let mut settings = Settings::new();
     for control in history.controls.iter().filter(|control| control.verb == "set") {
@@ -225,7 +211,7 @@ impl RequestArguments<'_> {
 }
 
 fn note_text(text: String) -> Result<String, String> {
-    // A note is shown in terminals, which would obey an escape sequence in it.
+    // Notes are printed on terminals, so escape sequences are removed.
     let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
     let text = text.trim().to_owned();
     match text.chars().count() {
