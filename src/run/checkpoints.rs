@@ -1,18 +1,18 @@
-//! Naming checkpoints, listing the whole ones, and deciding which to keep.
+//! Names and lists checkpoints, and decides which to keep.
 
 use std::path::{Path, PathBuf};
 
 use super::error::RunError;
 
-/// The file whose presence makes a checkpoint complete; it is in place before the folder gets its name.
+/// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
 
-/// A checkpoint's folder, relative to the run: `checkpoints/step-000050`.
+/// Relative to the run: `checkpoints/step-000050`.
 pub fn checkpoint_folder(step: u64) -> String {
     format!("checkpoints/step-{step:06}")
 }
 
-/// The step of a folder's name; `None` for temporary and foreign names.
+/// Parses a folder's name; `None` for temporary and other names.
 pub fn checkpoint_step(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("step-")?;
     let step =
@@ -20,10 +20,10 @@ pub fn checkpoint_step(name: &str) -> Option<u64> {
     (name == format!("step-{step:06}")).then_some(step)
 }
 
-/// Steps of the complete checkpoints of a run, ascending.
+/// The steps of the complete checkpoints, ascending.
 ///
 /// # Errors
-/// [`RunError::Io`] where the folder exists but cannot be read.
+/// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn list_checkpoints(run: &Path) -> Result<Vec<u64>, RunError> {
     let folder = run.join("checkpoints");
     let entries = match std::fs::read_dir(&folder) {
@@ -44,12 +44,11 @@ pub fn list_checkpoints(run: &Path) -> Result<Vec<u64>, RunError> {
     Ok(steps)
 }
 
-/// The path of a run's checkpoint.
 pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
     run.join(checkpoint_folder(step))
 }
 
-/// Which checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps every one), step 0, the best and the
+/// Returns the checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps all), step 0, the best and the
 /// end.
 pub fn checkpoints_to_delete(steps: &[u64], keep_last: usize, best: Option<u64>, end: Option<u64>) -> Vec<u64> {
     if keep_last == 0 {

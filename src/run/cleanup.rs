@@ -1,4 +1,4 @@
-//! What a killed worker left half-written: removed by the next one, which alone may write.
+//! Removes what a killed worker left incomplete.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -8,11 +8,10 @@ use super::error::RunError;
 use super::folder::user_id;
 use super::lock::RunLock;
 
-/// The file that holds the disk space that a run reserves for its end event.
+/// Reserved disk space for the end event.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Removes what never got its final name, and checkpoints whose removal had begun. What has its name is whole and
-/// stays.
+/// Removes temporary files, and checkpoints whose removal had begun.
 ///
 /// # Errors
 /// [`RunError::Io`] naming what could not be removed.
@@ -32,7 +31,7 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Workers of older programs listened on a socket, and one that was killed left it where its `state.json` says.
+/// Workers of older programs listened on a socket, named in their `state.json`.
 fn remove_socket(run: &Path) {
     let state = crate::files::read(&run.join("state.json"))
         .ok()
@@ -43,9 +42,8 @@ fn remove_socket(run: &Path) {
     }
 }
 
-/// `state.json.4121.tmp`, the space that a run reserves, `.step-000004.partial`, and `step-000002` without its mark,
-/// which is the last to come and the first to go. An index that a viewer is writing may be among them; it is only made
-/// again.
+/// `state.json.4121.tmp`, the reserve, `.step-000004.partial`, and `step-000002` without its mark, which is written
+/// last and removed first. May match an index that a viewer is writing, which is harmless.
 fn is_left_over(path: &Path, name: &str) -> bool {
     let unfinished_file = (name.ends_with(".tmp") || name == RESERVE) && !path.is_dir();
     let unfinished_folder = name.starts_with(".step-") && name.ends_with(".partial");

@@ -1,4 +1,4 @@
-//! One run's folder: created whole and private, opened with clear refusals.
+//! The folder of a run: created atomically and private, and checked when opened.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use crate::config::{KEYS, Source, TrainConfig};
 use crate::files::{self, Access};
 use crate::format::{hex, line_column};
 
-/// The newest format of a run directory that this program reads and the one it writes.
+/// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 1;
 
 /// `run.toml`: written once by the launcher, never changed.
@@ -21,18 +21,18 @@ pub const FORMAT_VERSION: u64 = 1;
 pub struct RunFile {
     /// [`FORMAT_VERSION`] of the writer.
     pub version: u64,
-    /// The run's id, which is its folder's name.
+    /// Also the folder's name.
     pub id: String,
     /// `train`, `sft`, `eval` or `pretrain`.
     pub job: String,
-    /// A name given by the user, or empty.
+    /// Given by the user, or empty.
     #[serde(default)]
     pub name: String,
     pub task: String,
-    /// Where the task was read from, as a person would write it.
+    /// Where the task was read from.
     #[serde(default)]
     pub task_origin: String,
-    /// When it was launched, RFC 3339 with offset.
+    /// RFC 3339 with offset.
     pub created: String,
     /// The same in milliseconds since 1970.
     pub created_ms: u64,
@@ -42,7 +42,7 @@ pub struct RunFile {
     pub binary_version: String,
     pub features: Vec<String>,
     pub config_digest: String,
-    /// SHA-256 of the starting model, or empty where it was not computed.
+    /// SHA-256 of the starting model, or empty if not computed.
     #[serde(default)]
     pub model_digest: String,
     pub config: TrainConfig,
@@ -54,18 +54,18 @@ pub struct RunFile {
     pub task_files: BTreeMap<String, String>,
 }
 
-/// What a launcher knows about a run before it exists.
+/// What is needed to create a run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     /// `train`, `sft`, `eval` or `pretrain`.
     pub job: String,
-    /// A name given by the user, or empty.
+    /// Given by the user, or empty.
     pub name: String,
-    /// The task's name; a part of the run's id.
+    /// Also a part of the run's id.
     pub task: String,
     /// Where the task was read from.
     pub task_origin: String,
-    /// Every file of the task, path and bytes, to be frozen.
+    /// Every file of the task, path and bytes.
     pub task_files: Vec<(String, Vec<u8>)>,
     pub config: TrainConfig,
     /// Which layer set each key.
@@ -83,8 +83,7 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Create a run below `runs` (made where missing). The folder appears under its name only once `run.toml` and the
-    /// frozen task are durable.
+    /// Creates a run in `runs`. The folder appears under its name once `run.toml` and the frozen task are durable.
     ///
     /// # Errors
     /// [`RunError::Io`] naming what could not be written.
@@ -123,11 +122,10 @@ impl RunDirectory {
         }
     }
 
-    /// Open an existing run for reading.
+    /// Opens an existing run for reading.
     ///
     /// # Errors
-    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`] from a newer program, [`RunError::Malformed`] with
-    /// the line.
+    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`], [`RunError::Malformed`] with the line.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let file_path = path.join("run.toml");
         let text = match crate::files::read_text(&file_path) {
@@ -149,7 +147,7 @@ impl RunDirectory {
             return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
         }
         let file: RunFile = match add_new_keys(&mut table) {
-            // From the text, errors know their line.
+            // From the text, so that errors have a line.
             false => toml::from_str(&text),
             true => table.try_into(),
         }
@@ -157,12 +155,11 @@ impl RunDirectory {
         Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file })
     }
 
-    /// Whether this user may act in the run: compute in it or remove it. Whoever else could write here could have put
-    /// anything into it.
+    /// Whether this user may compute in the run or remove it: others who could write here could have tampered with it.
     ///
     /// # Errors
-    /// [`RunError::Foreign`] where the folder, or something in it, is another user's, [`RunError::Loose`] where others
-    /// may write to it.
+    /// [`RunError::Foreign`] if the folder or a file in it is another user's, [`RunError::Loose`] if others may write
+    /// to it.
     pub fn check_private(&self) -> Result<(), RunError> {
         let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
@@ -173,16 +170,15 @@ impl RunDirectory {
         if mode & 0o022 != 0 {
             return Err(RunError::Loose { path: self.path.clone(), mode });
         }
-        // A folder that nobody else may pass keeps what lies in it.
+        // A folder that nobody else can enter protects its contents.
         if mode & 0o011 == 0 { Ok(()) } else { check_below(&self.path, user) }
     }
 
-    /// The folder, as an absolute path.
+    /// Absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The contents of `run.toml`.
     pub fn file(&self) -> &RunFile {
         &self.file
     }
@@ -191,27 +187,24 @@ impl RunDirectory {
         &self.file.id
     }
 
-    /// The frozen copy of the task.
     pub fn task_path(&self) -> PathBuf {
         self.path.join("task")
     }
 
-    /// `events.jsonl`.
     pub fn events_path(&self) -> PathBuf {
         self.path.join("events.jsonl")
     }
 
-    /// `worker.log`.
     pub fn log_path(&self) -> PathBuf {
         self.path.join("worker.log")
     }
 }
 
-/// Whether all that lies in a folder is this user's alone to change. Links are as good as where they lie.
+/// Whether only this user may change the contents of a folder. Links are not followed.
 fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     for entry in std::fs::read_dir(folder).map_err(RunError::io("read", folder))? {
         let path = entry.map_err(RunError::io("read", folder))?.path();
-        // What vanishes meanwhile cannot be changed any more.
+        // A file that has vanished cannot be changed any more.
         let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
         let (owner, mode) = (found.uid(), found.mode() & 0o7777);
         match () {
@@ -225,8 +218,7 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Give the configuration of an older program the keys that it did not know, as it computed: mostly their defaults;
-/// true where there were any.
+/// Adds the keys that an older program did not know, mostly with their defaults; returns whether there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
     let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
@@ -234,7 +226,7 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
         let before = match key.name {
             "kl_importance" => Some(toml::Value::Boolean(false)),
             "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
-            // As it is, also where today's range would not take it.
+            // Unchanged, even outside of today's range.
             "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => {
                 config.get("eps_clip_high").cloned()
             }
@@ -279,7 +271,6 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     create_file(&folder.join("events.jsonl"), b"")
 }
 
-/// The features this program was built with.
 fn features() -> Vec<String> {
     [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
         .into_iter()
@@ -288,7 +279,6 @@ fn features() -> Vec<String> {
         .collect()
 }
 
-/// The host's name, for messages and records.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -298,7 +288,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&sha2::Sha256::digest(bytes))
 }
 
-/// SHA-256 of a file in hex; the file may be larger than memory.
+/// Hashes a file, which may be larger than memory, as hex.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
@@ -315,7 +305,7 @@ pub fn sha256_file(path: &Path) -> Result<String, RunError> {
     }
 }
 
-/// A task's name as a part of a folder's name: lower-case letters, digits and single hyphens, at most 32.
+/// A task's name for a folder's name: lower-case letters, digits and single hyphens, at most 32.
 fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.to_lowercase().chars() {
@@ -330,7 +320,7 @@ fn slug(name: &str) -> String {
     if slug.is_empty() { "run".to_owned() } else { slug.to_owned() }
 }
 
-/// Six characters that tell runs of the same second apart.
+/// Distinguishes runs of the same second.
 fn random_suffix() -> Result<String, RunError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0u8; 6];

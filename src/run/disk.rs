@@ -1,4 +1,4 @@
-//! The disk of a run: what it takes now, what it will take at its end, and whether that fits.
+//! The disk usage of a run: now, at its end, and whether that fits.
 
 use std::path::Path;
 
@@ -10,41 +10,37 @@ use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
 use crate::plan::{COMPRESSED_SHARE, Retention, free_disk_bytes};
 
-/// Bytes by part of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiskUse {
     /// `events.jsonl` and its index.
     pub events_bytes: u64,
-    /// Full records of what was sampled.
     pub rollouts_bytes: u64,
-    /// Of `evals/`.
     pub evals_bytes: u64,
     pub checkpoints_bytes: u64,
-    /// All of the folder.
+    /// The whole folder.
     pub total_bytes: u64,
 }
 
-/// What a run will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DiskForecast {
     #[serde(flatten)]
     pub now: DiskUse,
-    /// At its end; `None` before the first step.
+    /// `None` before the first step.
     pub at_end_bytes: Option<u64>,
-    /// The most that is needed from now on at once, what is being written included; `None` before the first step.
+    /// The most that is needed at once from now on, including files being written; `None` before the first step.
     pub needed_bytes: Option<u64>,
-    /// Free on its disk for this user; `None` where the system does not say.
+    /// Available to this user; `None` if the system does not say.
     pub free_bytes: Option<u64>,
 }
 
 impl DiskForecast {
-    /// Whether the rest of the run fits; true where nothing speaks against it.
+    /// Whether the rest of the run fits; true if unknown.
     pub fn fits(&self) -> bool {
         self.needed_bytes.zip(self.free_bytes).is_none_or(|(needed, free)| needed <= free)
     }
 }
 
-/// What a run takes. Files that vanish meanwhile count nothing.
+/// Measures a run's folder.
 pub fn disk_use(run: &Path) -> DiskUse {
     let of = |name: &str| bytes_below(&run.join(name));
     DiskUse {
@@ -56,7 +52,7 @@ pub fn disk_use(run: &Path) -> DiskUse {
     }
 }
 
-/// What a run will take: what its parts took so far, times what [`Retention`] says there will be of them.
+/// Extrapolates from the usage so far, by the counts of [`Retention`].
 pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> DiskForecast {
     let (now, free_bytes) = (disk_use(run), free_disk_bytes(run));
     let total_steps = state.run.as_ref().map_or(0, |run| run.total_steps);
@@ -101,8 +97,7 @@ fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     }
 }
 
-/// Bytes of the evals that are still to come: of the eval set as often as the rest of the run asks for, and of the test
-/// set once.
+/// Bytes of the remaining evals: on the eval set by schedule, on the test set once.
 fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps: u64) -> f64 {
     let of_set = |set: &str| {
         let evals: Vec<u64> = state
@@ -118,7 +113,7 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
     of_set("eval") * to_come as f64 + of_set("test")
 }
 
-/// How many checkpoints there are, and the bytes of the latest one that has moments.
+/// The number of checkpoints, and the size of the latest one with moments.
 fn checkpoints(run: &Path) -> (u64, f64) {
     let steps = list_checkpoints(run).unwrap_or_default();
     let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());
@@ -129,7 +124,7 @@ fn per_step(bytes: u64, steps: u64) -> f64 {
     bytes as f64 / steps.max(1) as f64
 }
 
-/// Links are not followed: they count as themselves.
+/// Links count as themselves.
 fn bytes_below(path: &Path) -> u64 {
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return 0 };
     if !metadata.is_dir() {

@@ -1,4 +1,4 @@
-//! A full disk: the run pauses where it is, says so, and resumes when there is space again or somebody asks it to.
+//! Pauses a run while its disk is full, and resumes it once there is space or on request.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,14 +13,13 @@ use super::worker_state::{StateWriter, Status};
 use crate::format::bytes;
 use crate::plan::free_disk_bytes;
 
-/// Bytes that a run sets aside, so that it can still say that the disk is full when it is.
+/// Reserved, so that a full disk can still be reported.
 const RESERVE_BYTES: usize = 256 * 1024;
-/// How often a run that waits looks at its disk.
+/// The polling interval for free space.
 const LOOK: Duration = Duration::from_secs(1);
-/// After so long it tries again whatever the system says: a quota is not seen in a disk's free bytes.
+/// After this long a write is retried in any case: a quota does not show in the free bytes.
 const TRY_ANYWAY: Duration = Duration::from_secs(30);
 
-/// Watches the disk of a run.
 #[derive(Debug)]
 pub struct DiskGuard {
     run: PathBuf,
@@ -28,19 +27,17 @@ pub struct DiskGuard {
     state: StateWriter,
 }
 
-/// How a wait for space ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// There is space now, or a retry is worth it.
+    /// There is space, or a retry is worthwhile.
     Freed,
-    /// Somebody asked to resume regardless.
+    /// Resumed by request.
     Resumed,
-    /// The run should stop.
     Stop,
 }
 
 impl DiskGuard {
-    /// For a worker's run. Reserves some space.
+    /// Also creates the reserve.
     pub fn new(worker: &Worker) -> Self {
         let guard =
             Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
@@ -48,24 +45,23 @@ impl DiskGuard {
         guard
     }
 
-    /// Free for this user on the run's disk; `None` where the system does not say.
+    /// Available to this user; `None` if the system does not say.
     pub fn free_bytes(&self) -> Option<u64> {
         free_disk_bytes(&self.run)
     }
 
-    /// Pauses the run until `needed_bytes` are free, `resume` is asked, or the run should stop. Its state is `paused`
-    /// meanwhile, with a cause that tells what is wanted and what there is. `what` needs the space, as in "the
-    /// checkpoint of step 4". `retry`: a write has failed already, so free bytes alone prove nothing. `on_wait` is called
-    /// once the run can write to its disk again.
+    /// Pauses the run for `what`, as in "the checkpoint of step 4", until `needed_bytes` are free, a `resume` arrives,
+    /// or the run should stop. `retry`: a write has failed, so free bytes alone prove nothing. `on_wait` is called once
+    /// the reserve is released, so that it can write.
     pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, on_wait: impl FnOnce()) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
         self.controls.block();
-        // What cannot be written is still in the answer to `status`.
+        // If this cannot be written, the answer to `status` still has it.
         let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
         on_wait();
         let fits = |free: Option<u64>| match free {
-            // With the reserve, which was given up for this.
+            // Includes the reserve, which was released for this.
             Some(free) => {
                 free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first)
             }
@@ -84,7 +80,7 @@ impl DiskGuard {
             }
         };
         if outcome == WaitOutcome::Stop {
-            // The reserve stays free for the end event.
+            // The reserve stays released for the end event.
             return outcome;
         }
         self.controls.unblock();
@@ -93,12 +89,11 @@ impl DiskGuard {
         outcome
     }
 
-    /// The work has ended; nothing is set aside any more.
     pub fn release_reserve(&self) {
         let _ = std::fs::remove_file(reserve(&self.run));
     }
 
-    /// Without space for it, there is no reserve.
+    /// Without space there is no reserve.
     fn reserve_space(&self) {
         let path = reserve(&self.run);
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {
@@ -110,7 +105,7 @@ impl DiskGuard {
             .truncate(true)
             .mode(0o600)
             .open(&path)
-            // Numbers that no file system packs away.
+            // Incompressible, for file systems that compress.
             .and_then(|mut file| {
                 file.write_all(
                     &(0..RESERVE_BYTES as u32)

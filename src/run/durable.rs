@@ -1,4 +1,4 @@
-//! Private files and folders of a run, whole or not there, and files of lines that are appended to.
+//! Private files and folders, written atomically, and files of lines that are appended to.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,50 +8,48 @@ use std::path::{Path, PathBuf};
 use super::error::RunError;
 use crate::files::{self, Access, failpoint, torn_write};
 
-/// Create a new private folder; its parent must exist.
+/// Its parent must exist.
 pub(super) fn create_folder(path: &Path) -> Result<(), RunError> {
     files::create_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Create a private folder where it is missing. Its parent must exist: a run's folder that was removed must not come
-/// back by one within it.
+/// Its parent must exist: the folder of a removed run must not be recreated.
 pub(super) fn ensure_one_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_one_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Create a private folder and its parents where they are missing.
 pub(super) fn ensure_folder(path: &Path) -> Result<(), RunError> {
     files::ensure_folder(path, Access::Private).map_err(RunError::io("create", path))
 }
 
-/// Write a new private file and make it durable. An existing file is an error.
+/// Writes a new private file and makes it durable.
 pub(super) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::create_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// As [`files::replace_file`], a private file.
+/// As [`files::replace_file`], for a private file.
 pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::replace_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
 }
 
-/// Whether an export may be written there; asked before anything is computed for it.
+/// Whether an export may be written to `path`, checked before anything is computed for it.
 ///
 /// # Errors
-/// [`RunError::Exists`] where something is there and `force` is not given.
+/// [`RunError::Exists`] if something is there and `force` is not given.
 pub fn check_export(path: &Path, force: bool) -> Result<(), RunError> {
     if !force && path.symlink_metadata().is_ok() { Err(RunError::Exists { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// Write a file for the user, whole or not at all. Without `force` nothing that is there is replaced.
+/// Writes a file for the user, atomically.
 ///
 /// # Errors
-/// [`RunError::Exists`], or [`RunError::Io`] naming the file.
+/// [`RunError::Exists`] if something is there and `force` is not given, [`RunError::Io`] naming the file.
 pub fn write_export(path: &Path, bytes: &[u8], force: bool) -> Result<(), RunError> {
     check_export(path, force)?;
     replace_file(path, bytes)
 }
 
-/// The path, or where something is there the first of `NAME-2.EXT`, `NAME-3.EXT`, … that is free.
+/// The first free path of NAME.EXT, NAME-2.EXT, NAME-3.EXT, ….
 pub fn free_path(path: &Path) -> PathBuf {
     let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let (stem, extension) = (part(path.file_stem()), part(path.extension()));
@@ -63,18 +61,18 @@ pub fn free_path(path: &Path) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
-/// Make the entries of a folder durable: new files, renames, removals.
+/// Makes the entries of a folder durable: new files, renames, removals.
 pub(super) fn sync_folder(path: &Path) -> Result<(), RunError> {
     files::sync_folder(path).map_err(RunError::io("sync", path))
 }
 
-/// Open a private file for appending, creating it where it is missing. Readable too, so that its tail can be inspected.
+/// Opens a private file for appending and reading, creating it if it is missing.
 pub(super) fn open_append(path: &Path) -> Result<File, RunError> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(RunError::io("open", path))
 }
 
-/// Append one line with a single `write`. When the disk takes only a part of it, that part is truncated, so that the
-/// file still ends in whole lines. `kind` names the line for tests.
+/// Appends a line with a single `write`. If only a part fits on the disk, it is truncated, so that the file still ends
+/// in whole lines. `kind` names the line for tests.
 pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
     failpoint("line.before", kind);
     torn_write("line.half", kind, line, |half| drop((&mut &*file).write(half)));
@@ -87,7 +85,7 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
                 return Ok(());
             }
             Ok(0) => break std::io::Error::from(std::io::ErrorKind::StorageFull),
-            // Only the rest tells why not all was taken: a full disk, or a limit on the size of files.
+            // Writing the rest reveals the error: a full disk, or a limit on file size.
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => break error,
@@ -97,7 +95,7 @@ pub(super) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> 
     Err(RunError::io("write", path)(failure))
 }
 
-/// Truncates a torn last line of a file of lines. Returns the bytes dropped and the length that is left.
+/// Truncates a torn last line. Returns the bytes dropped and the remaining length.
 pub(super) fn seal(file: &File, path: &Path) -> Result<(u64, u64), RunError> {
     use std::os::unix::fs::FileExt;
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
@@ -134,7 +132,7 @@ mod tests {
         assert_eq!(std::fs::read(file("a.html")).unwrap(), b"one");
         write_export(&file("a.html"), b"three", true).unwrap();
         assert_eq!(std::fs::read(file("a.html")).unwrap(), b"three");
-        // A link that leads nowhere is there too.
+        // A dangling link also occupies its name.
         std::os::unix::fs::symlink("nowhere", file("a-2.html")).unwrap();
         assert_eq!(free_path(&file("a.html")), file("a-3.html"));
         std::fs::write(file("notes"), "").unwrap();

@@ -1,5 +1,5 @@
-//! The folder of a standalone eval: the answers of each target, the task as it was, prompts that are no set of the
-//! task, and the result.
+//! The folder of a standalone eval: the answers of each target, the task, prompts that are no set of the task, and the
+//! result.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,10 @@ use super::error::RunError;
 use super::evals::{EvalRecord, eval_file, write_evals};
 use super::lock::RunLock;
 
-/// What an eval writes at its end; before it is there, the eval is active or has died.
+/// Written at the end of an eval.
 pub const RESULT_FILE: &str = "eval.json";
 
-/// Such a folder, while the eval writes it. Its lock is held meanwhile, as a run's: who looks whether the eval is
-/// active asks [`RunLock::is_held`].
+/// The folder of an active eval, whose lock is held as a run's is ([`RunLock::is_held`]).
 #[derive(Debug)]
 pub struct EvalFolder {
     path: PathBuf,
@@ -21,11 +20,11 @@ pub struct EvalFolder {
 }
 
 impl EvalFolder {
-    /// Make the folder, or take one that is there, and put the task's files into it.
+    /// Creates or reuses the folder and writes the task's files.
     ///
     /// # Errors
-    /// [`RunError::Taken`] where another eval has its result there, [`RunError::InUse`] where one is active there,
-    /// [`RunError::Io`] naming what could not be written.
+    /// [`RunError::Taken`] if another eval has its result there, [`RunError::InUse`] if one is active there,
+    /// [`RunError::Io`].
     pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
         if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {
             return Err(RunError::Taken { path: path.to_owned() });
@@ -41,7 +40,7 @@ impl EvalFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Keep prompts that are no set of the task.
+    /// Writes prompts that are no set of the task.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -50,7 +49,7 @@ impl EvalFolder {
         Ok(sha256(lines))
     }
 
-    /// Writes the eval of a model.
+    /// Writes the records of a model.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -58,7 +57,7 @@ impl EvalFolder {
         write_evals(&self.path.join(eval_file(0, &word(set), &word(name))), records)
     }
 
-    /// Write the result: nothing more comes.
+    /// Writes the result, last.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -67,7 +66,7 @@ impl EvalFolder {
     }
 }
 
-/// A name as a part of a file's name.
+/// Makes a name safe for a file name.
 fn word(name: &str) -> String {
     let name = Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
     name.chars()

@@ -1,4 +1,4 @@
-//! Folders: on what kind of file system one lies, when something changes in it, and whether it is this user's alone.
+//! Folders: their file system, changes in them, and whether they are private to this user.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -11,12 +11,12 @@ use rustix::fs::OFlags;
 
 use super::error::RunError;
 
-/// A kind of file system, by the number that the kernel gives it. On one that is shared over a network, changes are not
-/// announced and locks may not be seen.
+/// A file system type, by the kernel's number. On a network file system, changes are not announced and locks may be
+/// invisible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem(Option<u32>);
 
-/// Number, name, and whether it is shared over a network. FUSE may be anything, and is taken for the worst.
+/// Number, name, and whether it is a network file system. FUSE can be anything and counts as one.
 const KINDS: &[(u32, &str, bool)] = &[
     (0x0000_6969, "nfs", true),
     (0x0000_517b, "smb", true),
@@ -44,13 +44,13 @@ const KINDS: &[(u32, &str, bool)] = &[
 ];
 
 impl FileSystem {
-    /// The kind under a path; unknown where the path cannot be looked at.
+    /// Unknown if the path cannot be examined.
     pub fn of(path: &Path) -> Self {
-        // The number is a word of the kernel's, and only its low half means anything.
+        // Only the low half of the kernel's word is meaningful.
         Self(rustix::fs::statfs(path).ok().map(|found| found.f_type as u32))
     }
 
-    /// Its name, or its number in hex.
+    /// The name, or the number in hex.
     pub fn name(self) -> String {
         match (self.known(), self.0) {
             (Some((_, name, _)), _) => (*name).to_owned(),
@@ -59,7 +59,7 @@ impl FileSystem {
         }
     }
 
-    /// Whether it is shared with other hosts: watch it by polling, and do not rely on locks.
+    /// Whether it is shared with other hosts: poll it, and do not rely on locks.
     pub fn is_network(self) -> bool {
         self.known().is_some_and(|(_, _, network)| *network)
     }
@@ -69,8 +69,7 @@ impl FileSystem {
     }
 }
 
-/// Wakes when something changes in a folder; where the file system announces nothing, or the system has no watch to
-/// give, whoever waits has to look.
+/// Wakes when something changes in a folder. Without notifications, [`Self::wait`] always times out.
 #[derive(Debug)]
 pub(super) struct FolderWatch {
     watcher: Option<RecommendedWatcher>,
@@ -79,7 +78,7 @@ pub(super) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// A watch for changes of the paths that `concerns` picks.
+    /// Watches the paths for which `concerns` is true.
     pub(super) fn new(folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(1);
         let mut watch = Self { watcher: None, sender, receiver };
@@ -87,7 +86,7 @@ impl FolderWatch {
         watch
     }
 
-    /// Renews the watch: a watch on a folder that was removed sees nothing of a new one.
+    /// Renews the watch, as a watch on a removed folder sees nothing of a new one.
     pub(super) fn renew(&mut self, folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) {
         self.watcher = None;
         if FileSystem::of(folder).is_network() {
@@ -95,13 +94,13 @@ impl FolderWatch {
         }
         let sender = self.sender.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too: were that taken, every look would cause the next.
+            // Reads are events too; reacting to them would loop forever.
             let changed = event.map_or(true, |event| {
                 event.need_rescan()
                     || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| concerns(path)))
             });
             if changed {
-                // One that nobody has taken yet tells as much.
+                // Fails if a wake-up is already queued.
                 let _ = sender.try_send(());
             }
         };
@@ -114,24 +113,24 @@ impl FolderWatch {
         self.watcher.is_some()
     }
 
-    /// What wakes whoever waits, from another thread.
+    /// Wakes [`Self::wait`] from another thread.
     pub(super) fn waker(&self) -> SyncSender<()> {
         self.sender.clone()
     }
 
-    /// Blocks until something changes, for at most `longest`; returns whether it did.
+    /// Blocks until a change, for at most `longest`; returns whether there was one.
     pub(super) fn wait(&self, longest: Duration) -> bool {
         self.receiver.recv_timeout(longest).is_ok()
     }
 }
 
-/// The user that this process acts as.
+/// The effective user id.
 pub(super) fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Make sure of a folder that only this user can look into: created 0700 where it is missing, else refused unless it is
-/// one. Returns whether it was created.
+/// Creates a folder with mode 0700, or checks that an existing one is private to this user. Returns whether it was
+/// created.
 pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
     let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -139,7 +138,6 @@ pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
     let opened = match open() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             match DirBuilder::new().mode(0o700).create(path) {
-                // Somebody else was faster.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 outcome => created = outcome.map(|()| true).map_err(RunError::io("create", path))?,
             }

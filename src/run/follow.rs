@@ -1,4 +1,4 @@
-//! Following a run live: what is new, as soon as the file system says so, and every two seconds whatever it says.
+//! Follows a run: returns new events on a notification of the file system, and polls every two seconds.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use super::folder::FolderWatch;
 use super::history::RunState;
 use super::reader::{Batch, EventReader};
 
-/// How often the log is looked at although nobody said that it changed: a watcher may miss changes.
+/// The polling interval besides notifications, which may be missed.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How often it is looked at where the file system tells nothing.
+/// The polling interval without notifications.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A worker writes some lines at once; they are taken together.
+/// A worker writes several lines at once; they are returned together.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Follows one run's log. It survives torn lines, unknown kinds, gaps, truncation and a folder that vanishes, and says
-/// so in each [`Batch`].
+/// Follows one run's log. Torn lines, unknown kinds, gaps, truncation and a missing folder are reported in each
+/// [`Batch`].
 #[derive(Debug)]
 pub struct Follower {
     run: PathBuf,
@@ -29,7 +29,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A run's state as its log says now, and the follower of what comes.
+    /// Returns a run's state as of its log now, and a follower of what is appended.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -38,14 +38,13 @@ impl Follower {
         Ok((state, Self::new(run, reader)))
     }
 
-    /// Follows from where `reader` stands. Without a watcher (a network file system, or no more watches to be had) the
-    /// log is polled.
+    /// Follows from the position of `reader`.
     pub fn new(run: &Path, reader: EventReader) -> Self {
-        // Of the folder, not of the file: the file may be replaced.
+        // The folder is watched, since the file may be replaced.
         Self { run: run.to_owned(), reader, watch: FolderWatch::new(run, |_| true), last_look: None, was_gone: false }
     }
 
-    /// What is new. Waits for it, at most `patience`; an empty batch means that nothing came.
+    /// Waits at most `patience` for new events; the batch is empty if there are none.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -65,7 +64,7 @@ impl Follower {
         self.last_look = Some(Instant::now());
         let mut batch = self.reader.read()?;
         let gone = batch.is_empty() && !self.run.is_dir();
-        // Said once; a watch on a vanished folder sees nothing of a new one.
+        // Reported once; a watch on a removed folder sees nothing of a new one.
         batch.gone = gone && !self.was_gone;
         if self.was_gone && !gone {
             self.watch.renew(&self.run, |_| true);
@@ -74,7 +73,7 @@ impl Follower {
         Ok(batch)
     }
 
-    /// Until something may have changed, at most `left`; what is written at once is gathered.
+    /// Waits at most `left` for a change, then gathers what is written at once.
     fn wait(&mut self, left: Duration) {
         let longest = if self.watch.is_announced() { HEARTBEAT } else { POLL };
         if self.watch.wait(left.min(longest)) {

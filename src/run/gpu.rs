@@ -1,5 +1,4 @@
-//! GPUs as the driver's own library (NVML) tells of them. It is loaded at run time; where it is missing there is
-//! nothing to tell, and nothing fails.
+//! GPUs as reported by the driver's library NVML, which is loaded at run time; without it there are none.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
@@ -10,27 +9,26 @@ use super::events::Device;
 #[derive(Debug)]
 pub struct Gpu {
     nvml: Nvml,
-    /// Its number in NVML's order, which is not CUDA's where `CUDA_VISIBLE_DEVICES` is set.
+    /// In NVML's order, which differs from CUDA's if `CUDA_VISIBLE_DEVICES` is set.
     index: u32,
-    /// Its name, such as `NVIDIA H200`.
+    /// Such as `NVIDIA H200`.
     pub name: String,
-    /// Its UUID, `GPU-…`; empty where the driver does not tell.
+    /// `GPU-…`; empty if the driver does not say.
     pub uuid: String,
     pub driver: String,
 }
 
-/// Another process that computes on a GPU.
+/// Another process that computes on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuProcess {
-    /// Its id, as the machine outside of a container counts.
+    /// As counted outside of containers.
     pub pid: u32,
-    /// What it holds there; None where the driver does not tell.
+    /// `None` if the driver does not say.
     pub memory_bytes: Option<u64>,
 }
 
 impl Gpu {
-    /// GPU `ordinal` of those that CUDA shows this process, by the same rules as CUDA's; None without NVML or such a
-    /// GPU.
+    /// GPU `ordinal` of those that CUDA shows this process; `None` without NVML or such a GPU.
     pub fn of_ordinal(ordinal: usize) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let uuids: Vec<String> = (0..nvml.device_count().ok()?).map(|index| uuid(&nvml, index)).collect();
@@ -39,7 +37,7 @@ impl Gpu {
         Self::at(nvml, index as u32)
     }
 
-    /// The GPU of that UUID, as an open CUDA device names itself; None without NVML or such a GPU.
+    /// The GPU with that UUID; `None` without NVML or such a GPU.
     pub fn of_uuid(expected: &str) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let index = (0..nvml.device_count().ok()?).find(|&index| uuid(&nvml, index) == expected)?;
@@ -52,7 +50,7 @@ impl Gpu {
         Some(Self { index, name, uuid: uuid(&nvml, index), driver, nvml })
     }
 
-    /// Its condition now; what the driver does not tell is left out.
+    /// Its condition now, as far as the driver says.
     pub fn condition(&self) -> Device {
         let mut found = Device { device: format!("{} {}", self.name, self.uuid), ..Device::default() };
         let Ok(device) = self.nvml.device_by_index(self.index) else { return found };
@@ -65,8 +63,8 @@ impl Gpu {
         found
     }
 
-    /// Processes other than this one that compute there. In a container the driver may show none of them, or this one
-    /// under another id.
+    /// Other processes that compute on the GPU. In a container the driver may report none, or this one under another
+    /// id.
     pub fn others(&self) -> Vec<GpuProcess> {
         let Ok(device) = self.nvml.device_by_index(self.index) else { return Vec::new() };
         let found = device.running_compute_processes().unwrap_or_default().into_iter().map(|process| GpuProcess {
@@ -79,14 +77,13 @@ impl Gpu {
         found.filter(|process| process.pid != std::process::id()).collect()
     }
 
-    /// What a person who is about to use the GPU should know: who else does. None where it is free. To be asked before
-    /// this process opens the GPU.
+    /// Describes who else uses the GPU; `None` if it is free. To be called before this process opens it.
     pub fn in_use(&self) -> Option<String> {
         in_use(&self.name, &self.others(), self.condition().memory_used_bytes)
     }
 }
 
-/// Memory in use on a GPU that nobody computes on: the driver's own, with some to spare.
+/// Memory in use on an idle GPU: the driver's own, with a margin.
 const IDLE_BYTES: u64 = 1 << 30;
 
 fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<String> {
@@ -109,8 +106,8 @@ fn uuid(nvml: &Nvml, index: u32) -> String {
     nvml.device_by_index(index).and_then(|device| device.uuid()).unwrap_or_default()
 }
 
-/// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as places in `uuids`: numbers, or
-/// unique beginnings of UUIDs; what follows the first entry that is no GPU is not shown. Without a value, all.
+/// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as indices into `uuids`. The
+/// value lists numbers or unique prefixes of UUIDs, up to the first invalid entry; without a value, all are shown.
 fn visible(setting: Option<&str>, uuids: &[String]) -> Vec<usize> {
     let Some(setting) = setting else { return (0..uuids.len()).collect() };
     let place = |entry: &str| {
@@ -136,7 +133,7 @@ mod tests {
         check(Some("2,0"), &[2, 0]);
         check(Some(" 1 "), &[1]);
         check(Some("GPU-bb,GPU-aa11"), &[2, 0]);
-        // Not unique, unknown, empty, a part of a GPU: the list ends there.
+        // Ambiguous, unknown, empty, or part of a GPU: the list ends there.
         check(Some("1,GPU-aa,0"), &[1]);
         check(Some("0,7,1"), &[0]);
         check(Some("-1"), &[]);

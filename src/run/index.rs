@@ -1,5 +1,5 @@
-//! `events.index`: the folded state of a long log up to a byte, so that opening a run reads the index and what came
-//! since. It may be deleted at any time.
+//! `events.index`: the folded state of a long log up to a position, so that only later events must be read. It may be
+//! deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -16,19 +16,19 @@ use super::reader::Position;
 use super::series::Series;
 use crate::files::{self, Access, Sync, failpoint};
 
-/// A new index is worth writing once so many bytes had to be folded.
+/// An index is written once this many bytes had to be folded.
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
-/// The first line. Its number changes whenever the layout changes or the fold means something else.
+/// The first line. The number changes with the layout and with the meaning of the fold.
 const HEAD: &[u8] = b"grpo-tui events.index 3\n";
 
-/// How many bytes before the index's end tell whether the log is still the same one.
+/// The size of the part of the log, before the position, that identifies it.
 const FINGERPRINT_BYTES: u64 = 4096;
 
-/// A metric: its name, its stretches, and how many values follow.
+/// A metric: its name, its stretches, and the number of its values.
 type Column = (String, Vec<(u64, usize)>, usize);
 
-/// What stands before the columns, as JSON.
+/// Precedes the columns, as JSON.
 #[derive(Serialize, Deserialize)]
 struct Header<S> {
     position: Position,
@@ -38,14 +38,14 @@ struct Header<S> {
     columns: Vec<Column>,
 }
 
-/// The state of the newest index that fits the log, wherever it lies.
+/// Loads the newest index that fits the log.
 pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
     let log = files::open(&run.join("events.jsonl")).ok()?;
     places(run).into_iter().filter_map(|path| read(&path, &log)).max_by_key(|(_, position)| position.offset)
 }
 
-/// Write the index beside the log, or into the user's cache where the run is somebody else's or cannot be written. An
-/// index only saves time: where it cannot be written, nothing is said.
+/// Writes the index beside the log, or into the user's cache if the run is another user's or not writable. Errors are
+/// ignored: an index only saves time.
 pub(super) fn store(run: &Path, state: &RunState, position: Position) {
     let Ok(log) = files::open(&run.join("events.jsonl")) else { return };
     let Some(fingerprint) = fingerprint(&log, position.offset) else { return };
@@ -56,7 +56,6 @@ pub(super) fn store(run: &Path, state: &RunState, position: Position) {
     }
 }
 
-/// Beside the log, then the user's cache.
 fn places(run: &Path) -> Vec<PathBuf> {
     let beside = run.join("events.index");
     let cache = directories::ProjectDirs::from("", "", "grpo-tui").zip(run.canonicalize().ok());
@@ -67,7 +66,7 @@ fn places(run: &Path) -> Vec<PathBuf> {
     std::iter::once(beside).chain(cached).collect()
 }
 
-/// In a run of another user nothing is left behind.
+/// Nothing is written into another user's run.
 fn writable(run: &Path, path: &Path) -> bool {
     let own = || std::fs::metadata(run).is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw());
     path.parent().is_some_and(|parent| if parent == run { own() } else { ensure_folder(parent).is_ok() })
@@ -75,12 +74,11 @@ fn writable(run: &Path, path: &Path) -> bool {
 
 fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
     remove_stale_temporaries(path);
-    // The checksum tells an index that a power cut left incomplete.
+    // Not synced: the checksum reveals an incomplete index.
     files::replace_file_with(path, Access::Private, Sync::Never, |file| fill(file, state, position, fingerprint))
 }
 
-/// Removes what viewers left that died while they wrote. One of another host may be taken for dead; its index is only
-/// not made this time.
+/// Removes temporary files of viewers that died. A live viewer on another host may lose its index that way.
 fn remove_stale_temporaries(path: &Path) {
     let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
@@ -119,7 +117,7 @@ fn fill(file: &mut File, state: &RunState, position: Position, fingerprint: &str
     frame.finish()?.flush()
 }
 
-/// `None`: missing, of another version, damaged, or of another log.
+/// `None` if it is missing, of another version, damaged, or of another log.
 fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -137,7 +135,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     }
     let mut frame = BufReader::with_capacity(1 << 16, zstd::stream::read::Decoder::new(file).ok()?);
     let length = u64::from_le_bytes(bytes(&mut frame)?);
-    // Nothing in an index can be larger than the log it was made of; the header repeats some of its lines.
+    // An index is smaller than its log, apart from the header, which repeats some of its lines.
     let most = log_metadata.len();
     if length > most.saturating_mul(2).saturating_add(1 << 20) {
         return None;
@@ -155,7 +153,7 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     }
     let mut state = header.state;
     state.metrics = columns(&mut frame, header.columns)?;
-    // Only at its end does the frame check its sum.
+    // The checksum is verified at the end of the frame.
     (frame.read(&mut [0u8; 1]).ok()? == 0).then_some((state, position))
 }
 
@@ -163,7 +161,7 @@ fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<Strin
     let mut metrics = BTreeMap::new();
     let mut buffer = vec![0u8; 1 << 16];
     for (name, stretches, count) in columns {
-        // Room for what will be followed live.
+        // With spare capacity for values to come.
         let mut values = Vec::with_capacity(count + count / 16);
         let mut left = count * 8;
         while left > 0 {
@@ -183,7 +181,7 @@ fn bytes<const N: usize>(frame: &mut impl Read) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Tells the log whose bytes end at `offset` from another.
+/// Hashes the bytes of a log that end at `offset`.
 fn fingerprint(log: &File, offset: u64) -> Option<String> {
     let start = offset.saturating_sub(FINGERPRINT_BYTES);
     let mut bytes = vec![0u8; usize::try_from(offset - start).ok()?];

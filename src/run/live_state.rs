@@ -1,4 +1,4 @@
-//! A run's log read into its state: from its index where it has one, then only what came since.
+//! Folds a run's log into its state, from its index on if there is one.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use super::history::RunState;
 use super::index;
 use super::reader::{Batch, EventReader, LogItem};
 
-/// A run's state that is kept at hand: each look reads only what came since the one before.
+/// A run's state that can be brought up to date; only new events are read.
 #[derive(Debug)]
 pub struct LiveState {
     run: PathBuf,
     state: RunState,
     reader: EventReader,
-    /// How far the newest index goes that is known of.
+    /// The position of the newest known index.
     indexed_bytes: u64,
 }
 
 impl LiveState {
-    /// What a run's log says now. A long log has an index beside it, so that only what came since is read; an index
-    /// that is missing, stale or of another version is rebuilt.
+    /// Reads a run's state from its log and the index beside it, which is rebuilt if missing, stale or of another
+    /// version.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -34,7 +34,7 @@ impl LiveState {
         Ok(live)
     }
 
-    /// What the log says now.
+    /// Brings the state up to date.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -50,7 +50,7 @@ impl LiveState {
 }
 
 impl RunState {
-    /// What a run's log says now. A long log is not read whole: see [`LiveState::open`].
+    /// Reads a run's state, as [`LiveState::open`] does.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -58,7 +58,7 @@ impl RunState {
         Ok(LiveState::open(run)?.state)
     }
 
-    /// As [`Self::read`], with the reader that stands behind the log's last whole line.
+    /// As [`Self::read`], with a reader at the end of the log.
     ///
     /// # Errors
     /// As [`EventReader::each`].
@@ -66,7 +66,7 @@ impl RunState {
         LiveState::open(run).map(|live| (live.state, live.reader))
     }
 
-    /// Take what a [`super::Follower`] found.
+    /// Folds a batch of a [`super::Follower`].
     pub fn take(&mut self, batch: Batch) {
         if batch.restarted {
             *self = Self::default();
@@ -76,7 +76,7 @@ impl RunState {
         batch.events.into_iter().for_each(|event| self.fold(event));
     }
 
-    /// Take what is new in a log. A log that was replaced starts over.
+    /// Folds what was appended. A replaced log starts over.
     ///
     /// # Errors
     /// As [`EventReader::each`].

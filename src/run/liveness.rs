@@ -1,5 +1,4 @@
-//! Whether a run's worker lives, and how to signal it: the lock decides, and a signal goes only to the very process
-//! that wrote `state.json`.
+//! Whether a run's worker lives, and signals to it, which reach only the process that wrote `state.json`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,34 +12,32 @@ use super::folder::FileSystem;
 use super::lock::RunLock;
 use super::worker_state::{State, Status, boot_id, start_ticks};
 
-/// A worker writes its state at least this often.
+/// How often a worker writes its state at least.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A heartbeat that is older says nothing any more.
+/// The age at which a heartbeat no longer counts.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
-/// Whether a worker computes a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Liveness {
     /// Its lock is held.
     Alive,
-    /// Nobody holds the lock, but it may not be seen from this host; how the run was last heard of.
+    /// The lock is free, but may be invisible from this host; the text says when the worker last wrote.
     Perhaps(String),
-    /// Nobody holds the lock; where the run stands.
+    /// The lock is free; the text says how the run ended.
     Gone(String),
 }
 
-/// A signal that a worker understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerSignal {
-    /// Stop after the step; a second one ends the worker at once.
+    /// Stop after the step; a second one stops at once.
     Stop,
-    /// The kernel ends the worker; the last checkpoint is whole.
+    /// SIGKILL; the last checkpoint is complete.
     Kill,
 }
 
 impl Liveness {
-    /// Ask the lock, and where that may not reach, the heartbeat.
+    /// Decides by the lock, and by the heartbeat if the lock may be invisible.
     pub fn of(run: &Path) -> Self {
         if RunLock::is_held(run) {
             return Self::Alive;
@@ -57,13 +54,12 @@ impl Liveness {
         Self::Gone(standing)
     }
 
-    /// Whether it makes sense to ask the worker something.
     pub fn may_live(&self) -> bool {
         !matches!(self, Self::Gone(_))
     }
 }
 
-/// Where a free lock proves nothing: a network file system, another host, and a heartbeat that is fresh. In words.
+/// A recent heartbeat from another host on a network file system, where a free lock proves nothing; as text.
 pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     let age = Duration::from_millis(now_ms().saturating_sub(state.updated_ms));
     let afar = !state.status.is_ended() && state.status != Status::Created && state.host != host_name();
@@ -78,11 +74,11 @@ pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     })
 }
 
-/// Signal a run's worker. The process is opened first and then compared with `state.json`, so that the signal cannot
-/// reach a later process of its id.
+/// Signals a run's worker. The process is opened and then compared with `state.json`, so that no later process with the
+/// same id is signalled.
 ///
 /// # Errors
-/// [`RunError::NoWorker`] where the worker is gone or runs elsewhere, [`RunError::Io`] where the system refuses.
+/// [`RunError::NoWorker`] if the worker has exited or runs elsewhere, [`RunError::Io`].
 pub fn signal_worker(run: &Path, signal: WorkerSignal) -> Result<(), RunError> {
     let gone = |standing: String| RunError::NoWorker { path: run.to_owned(), standing };
     let state = State::read(run).ok_or_else(|| gone("no worker has started yet".to_owned()))?;

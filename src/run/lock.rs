@@ -1,5 +1,5 @@
-//! Who computes a run: an exclusive `flock`, held for the worker's whole life. The lock says whether a worker lives; a
-//! process id never does.
+//! The lock of a run: an exclusive `flock`, held for the worker's whole life. It alone says whether a worker lives; a
+//! process id does not.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use super::directory::host_name;
 use super::error::RunError;
 use super::events::local_now;
 
-/// How long a starting worker waits for viewers that are just looking whether the lock is free.
+/// How long a starting worker waits for viewers that are testing the lock.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The right to write to a run directory. Released when dropped, and by the kernel when the process dies.
@@ -22,7 +22,7 @@ pub struct RunLock {
     identity: FolderIdentity,
 }
 
-/// The folder as its worker took it: it stands while the lock file in it is the one that the worker holds.
+/// Identifies the folder that the worker locked: `lock` in it must be the file that the worker holds.
 #[derive(Debug, Clone)]
 pub(super) struct FolderIdentity {
     run: PathBuf,
@@ -30,11 +30,10 @@ pub(super) struct FolderIdentity {
 }
 
 impl FolderIdentity {
-    /// An error once the folder was removed, moved, or put in place of another: nothing may be written under its path
-    /// any more.
+    /// Checks that the folder was not removed, moved or replaced; otherwise nothing may be written under its path.
     ///
     /// # Errors
-    /// [`RunError::Lost`] with what has become of it.
+    /// [`RunError::Lost`] with what has happened.
     pub(super) fn check(&self) -> Result<(), RunError> {
         let path = self.run.join("lock");
         let is_ours = match std::fs::symlink_metadata(&path) {
@@ -56,12 +55,11 @@ impl FolderIdentity {
         Err(RunError::Lost { path: self.run.clone(), why })
     }
 
-    /// From now on the folder is this one.
     pub(super) fn release_to(&mut self, folder: PathBuf) {
         self.run = folder;
     }
 
-    /// Where the folder is now, if it was moved.
+    /// The folder's new path, if it was moved.
     pub(super) fn moved_to(&self) -> Option<PathBuf> {
         let path = std::fs::read_link(format!("/proc/self/fd/{}", self.lock.as_raw_fd())).ok()?;
         let folder = path.parent().filter(|folder| *folder != self.run && path.exists())?;
@@ -70,10 +68,10 @@ impl FolderIdentity {
 }
 
 impl RunLock {
-    /// Take the run's lock.
+    /// Takes the run's lock.
     ///
     /// # Errors
-    /// [`RunError::InUse`] says which process holds it.
+    /// [`RunError::InUse`] with the process that holds it.
     pub fn acquire(run: &Path) -> Result<Self, RunError> {
         let path = run.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -105,7 +103,7 @@ impl RunLock {
         Ok(Self { identity: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
     }
 
-    /// Whether some process holds the run's lock now. A run whose lock file is missing or unreadable is not held.
+    /// Whether some process holds the lock. A missing or unreadable lock file is not held.
     pub fn is_held(run: &Path) -> bool {
         crate::files::open(&run.join("lock"))
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -115,7 +113,6 @@ impl RunLock {
         &self.identity.run
     }
 
-    /// What tells whether the folder still is what was locked.
     pub(super) fn identity(&self) -> FolderIdentity {
         self.identity.clone()
     }
@@ -123,7 +120,7 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // Closing would do, but for a child that another thread forks just now: it holds the same lock until it becomes
+        // Closing is not enough: a child that another thread has just forked holds the same lock until it executes
         // another program.
         let _ = self.identity.lock.unlock();
     }

@@ -1,5 +1,4 @@
-//! What becomes of a worker when its user logs out of this host: what systemd-logind answers, and under which control
-//! group the worker would be.
+//! Whether a worker survives its user's logout: the answers of systemd-logind and the control group of the worker.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,42 +10,38 @@ use serde_json::Value;
 
 use super::folder::user_id;
 
-/// How long logind may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Under what this process, and a worker that it starts, lives.
+/// What a process belongs to, and so do the workers that it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessScope {
     /// A login session, by its unit's name.
     Session(String),
-    /// The user's own service manager.
+    /// The user's service manager.
     UserManager,
-    /// A system service, a container, a batch job: no logout reaches it.
+    /// A system service, a container or a batch job, which no logout ends.
     Elsewhere,
 }
 
-/// The facts that decide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LogoutPolicy {
-    /// Whether systemd runs this host.
     pub systemd: bool,
-    /// Whether logind ends what a user leaves behind; `None` where it does not answer.
+    /// Whether logind kills a user's processes at logout; `None` if it does not answer.
     pub kills: Option<bool>,
-    /// Whether this user is excepted; `None` where logind does not answer.
+    /// Whether this user is exempt; `None` if logind does not answer.
     pub excepted: Option<bool>,
-    /// Whether the user's services continue after logout; `None` where logind does not answer.
+    /// Whether the user's services survive logout; `None` if logind does not answer.
     pub lingers: Option<bool>,
     /// Whether the user's service manager can be reached.
     pub user_bus: bool,
-    /// Where this process lives.
     pub home: ProcessScope,
-    /// `tmux`, `screen` or `zellij`, if this process is inside.
+    /// `tmux`, `screen` or `zellij`, if this process runs inside.
     pub multiplexer: Option<&'static str>,
 }
 
 impl LogoutPolicy {
-    /// Look at this host, and ask its logind.
+    /// Detects the policy of this host.
     pub fn look() -> Self {
         let systemd = Path::new("/run/systemd/system").is_dir();
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -72,7 +67,7 @@ impl LogoutPolicy {
         }
     }
 
-    /// Whether a worker that is started from here continues after logout.
+    /// Whether a worker started from here survives logout.
     pub fn survives(&self) -> bool {
         match self.home {
             _ if !self.systemd => true,
@@ -82,7 +77,7 @@ impl LogoutPolicy {
         }
     }
 
-    /// The same in words, with what to do.
+    /// The policy in words, with what to do.
     pub fn sentence(&self) -> String {
         let remedy =
             "run `loginctl enable-linger`, then start them with `systemd-run --user --scope grpo-tui train … --detach`";
@@ -116,7 +111,7 @@ impl LogoutPolicy {
     }
 }
 
-/// From busctl's answer, a line of JSON a property: whether logind kills at logout, and whether it spares this user.
+/// Parses busctl's answer, one JSON line per property: whether logind kills at logout, and whether this user is exempt.
 fn kill_policy(answer: &str, user: &str) -> (Option<bool>, Option<bool>) {
     let mut data =
         answer.lines().map(|line| serde_json::from_str::<Value>(line).ok().map(|property| property["data"].clone()));
@@ -137,7 +132,7 @@ fn yes_or_no(text: &str) -> Option<bool> {
     }
 }
 
-/// What a command prints; `None` where there is no such command, it fails, or it takes longer.
+/// Returns a command's output; `None` if it does not exist, fails, or takes too long.
 fn output_of(command: &str, arguments: &[&str], longest: Duration) -> Option<String> {
     let begun = Instant::now();
     let mut child = Command::new(command)
@@ -159,7 +154,7 @@ fn output_of(command: &str, arguments: &[&str], longest: Duration) -> Option<Str
         }
     };
     let mut text = String::new();
-    // A few lines, which its pipe has held.
+    // A few lines, which fit into the pipe's buffer.
     child.stdout.take()?.read_to_string(&mut text).ok()?;
     status.success().then_some(text)
 }
@@ -176,7 +171,7 @@ fn scope(cgroup: &str) -> ProcessScope {
     }
 }
 
-/// By the user's id, since the environment may name another one.
+/// By user id, since the environment may name another user.
 fn user_name() -> String {
     let id = user_id().to_string();
     let users = crate::files::read(Path::new("/etc/passwd")).unwrap_or_default();

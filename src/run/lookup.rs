@@ -1,4 +1,4 @@
-//! Where runs live, and which run and checkpoint a person means by RUN, RUN@best, RUN@last or RUN@STEP.
+//! Run folders, and the run and checkpoint that RUN, RUN@best, RUN@last or RUN@STEP refers to.
 
 use std::path::{Path, PathBuf};
 
@@ -7,28 +7,26 @@ use super::directory::RunDirectory;
 use super::error::RunError;
 use super::history::RunState;
 
-/// Which checkpoint of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The highest valid rate on the eval set, or exact match where the run's `keep_best_by` says so; what a bare RUN
-    /// means.
+    /// The default: the highest valid rate on the eval set, or exact rate if the run's `keep_best_by` says so.
     Best,
     Last,
     Step(u64),
 }
 
-/// A RUN argument, read but not yet looked up.
+/// A parsed RUN argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunReference {
-    /// A path, an id, or a unique beginning of one.
+    /// A path, an id, or a unique prefix of one.
     pub run: String,
     pub at: At,
-    /// Whether the checkpoint was written out.
+    /// Whether `@` was given.
     pub explicit: bool,
 }
 
 impl RunReference {
-    /// Read RUN, RUN@best, RUN@last, RUN@STEP or RUN@step-STEP. An `@` followed by anything else belongs to the name.
+    /// Parses RUN, RUN@best, RUN@last, RUN@STEP or RUN@step-STEP. An `@` followed by anything else belongs to the name.
     pub fn parse(text: &str) -> Self {
         let split = text.rsplit_once('@').and_then(|(run, at)| {
             let at = match at {
@@ -45,7 +43,7 @@ impl RunReference {
     }
 }
 
-/// The folders in which runs are looked for and created.
+/// The folders with runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolders {
     roots: Vec<PathBuf>,
@@ -53,8 +51,7 @@ pub struct RunFolders {
 }
 
 impl RunFolders {
-    /// `--runs DIR` alone where it is given; else the `runs/` of the nearest workspace above `from`, then the user's
-    /// data directory.
+    /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
             return Self { roots: vec![runs.to_owned()], is_given: true };
@@ -68,22 +65,21 @@ impl RunFolders {
         Self { roots, is_given: false }
     }
 
-    /// Whether they were given with `--runs`, instead of following from a folder.
+    /// Whether `--runs` was given.
     pub fn is_given(&self) -> bool {
         self.is_given
     }
 
-    /// Where a new run is created.
     pub fn for_new_runs(&self) -> &Path {
         &self.roots[0]
     }
 
-    /// Every folder searched, as a person reads it.
+    /// For messages.
     pub fn described(&self) -> String {
         self.roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Every folder that may be a run: nothing is opened yet.
+    /// Folders that may be runs, unopened.
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = self.roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
         entries
@@ -92,8 +88,7 @@ impl RunFolders {
             .collect()
     }
 
-    /// Every run there is, oldest first; folders that are no runs are left out, runs that cannot be opened come with
-    /// their error.
+    /// All runs, oldest first. Other folders are omitted; runs that cannot be opened come with their error.
     pub fn list(&self) -> Vec<(PathBuf, Result<RunDirectory, RunError>)> {
         let mut found = Vec::new();
         for path in self.folders() {
@@ -107,11 +102,10 @@ impl RunFolders {
         found
     }
 
-    /// The run that `name` means: a path, an id, a name given with `--name`, or a unique beginning of an id or of its
-    /// last part.
+    /// Finds a run by path, id, `--name`, or a unique prefix of an id or of its last part.
     ///
     /// # Errors
-    /// [`RunError::NotFound`], [`RunError::Ambiguous`], or why that run cannot be opened.
+    /// [`RunError::NotFound`], [`RunError::Ambiguous`], or the error of opening the run.
     pub fn find(&self, name: &str) -> Result<RunDirectory, RunError> {
         let path = Path::new(name);
         if path.join("run.toml").is_file() || (path.components().count() > 1 && path.is_dir()) {
@@ -145,10 +139,10 @@ impl RunFolders {
         }
     }
 
-    /// The run and the step of the checkpoint that a reference means.
+    /// Finds the run and the step of a reference.
     ///
     /// # Errors
-    /// As [`Self::find`], and [`RunError::NoCheckpoint`] saying which there are.
+    /// As [`Self::find`], and [`RunError::NoCheckpoint`] with the available ones.
     pub fn find_checkpoint(&self, reference: &RunReference) -> Result<(RunDirectory, u64), RunError> {
         let run = self.find(&reference.run)?;
         let step = resolve_checkpoint(&run, reference.at)?;
@@ -156,10 +150,10 @@ impl RunFolders {
     }
 }
 
-/// The step of a run's checkpoint. `Best` without any eval of a kept checkpoint is the last one.
+/// The step of a checkpoint. `Best` falls back to the last one without an eval of a kept checkpoint.
 ///
 /// # Errors
-/// [`RunError::NoCheckpoint`] saying which there are.
+/// [`RunError::NoCheckpoint`] with the available ones.
 pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
     let steps = list_checkpoints(run.path())?;
     let found = match at {

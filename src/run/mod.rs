@@ -1,4 +1,4 @@
-//! The run directory: the only bridge between a worker and those who watch it.
+//! The run directory: the only interface between a worker and its viewers.
 
 mod checkpoints;
 mod cleanup;

@@ -1,4 +1,4 @@
-//! A checkpoint's weights in a folder of their own, whole or not there, with a note where they come from.
+//! Copies a checkpoint's weights into a folder of their own, with their provenance.
 
 use std::path::Path;
 
@@ -14,14 +14,14 @@ use crate::files::{self, Access};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::secrets::redact_json;
 
-/// What only a resume needs.
+/// Needed only to resume.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
-/// Copies the checkpoint of `step` into the new folder `out`. Where all weights were trained, the base's configuration
-/// and tokenizer come with it, so that it is a model's folder. Returns what `provenance.json` says.
+/// Copies the checkpoint of `step` into the new folder `out`, after full fine-tuning with the base's configuration and
+/// tokenizer. Returns the contents of `provenance.json`.
 ///
 /// # Errors
-/// [`RunError::Taken`] where `out` exists or is no name, [`RunError::Io`] naming what could not be read or written.
+/// [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
 pub fn promote(run: &RunDirectory, step: u64, out: &Path) -> Result<Value, RunError> {
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken { path: out.to_owned() });
@@ -63,8 +63,8 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
     Ok(document)
 }
 
-/// What makes the weights of a run that trained all of them a model's folder. A checkpoint's numbers are f32, so the
-/// configuration says that.
+/// The files that turn fully trained weights into a model folder. Checkpoints are f32, so the configuration must say
+/// so.
 fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
     if run.file().config.lora_rank > 0 {
         return Ok(Vec::new());
@@ -85,7 +85,7 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     Ok(files)
 }
 
-/// The model at the beginning of a chain of runs and adapters.
+/// The model at the start of a chain of runs and adapters.
 fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
     let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
     match find_model(name) {
@@ -94,7 +94,7 @@ fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
             let text = source.read("adapter_config.json").map_err(|error| refused(error.to_string()))?;
             let config: Value = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
             let base = config["base_model_name_or_path"].as_str();
-            // An adapter's base is no adapter, as everywhere else.
+            // An adapter's base is never an adapter.
             let base = base.filter(|base| {
                 find_model(base)
                     .map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))

@@ -1,4 +1,4 @@
-//! Reading `events.jsonl` while it grows: whole lines only, whatever else stands in the file.
+//! Reads the whole lines of a growing `events.jsonl`.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -7,86 +7,83 @@ use std::path::{Path, PathBuf};
 use super::error::RunError;
 use super::events::{BadLine, EVENT_VERSION, Event};
 
-/// How much is read at once.
+/// The size of one read.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// A longer line is no event; it is skipped without being held in memory.
+/// A longer line is skipped without being held in memory.
 const LONGEST_LINE_BYTES: usize = 16 << 20;
 
-/// A position in a growing log. [`EventReader::read`] returns what came since the last time.
+/// A position in a growing log; [`EventReader::read`] returns what was appended since the last call.
 #[derive(Debug, Clone)]
 pub struct EventReader {
     path: PathBuf,
     position: Position,
     inode: Option<u64>,
-    /// Inside a line that is longer than any event; its rest is skipped.
+    /// Within a line that is too long; its rest is skipped.
     overlong: bool,
 }
 
-/// How far a log was read: always the end of a whole line.
+/// A position in a log, always at the end of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Position {
     pub offset: u64,
     pub line: usize,
-    /// The highest sequence number seen.
     pub last_seq: u64,
 }
 
-/// What one reading found.
+/// The result of one read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Whole events, in the file's order; unknown kinds included.
+    /// In file order; unknown kinds included.
     pub events: Vec<Event>,
-    /// Lines that are no events.
+    /// Invalid lines.
     pub skipped: Vec<Skipped>,
-    /// Sequence numbers that are missing between events.
+    /// The number of missing sequence numbers.
     pub gaps: u64,
-    /// The file shrank or was replaced: everything known from before is void and `events` starts from the beginning.
+    /// The file shrank or was replaced: earlier state is void, and `events` starts from the beginning.
     pub restarted: bool,
-    /// The run's folder is not there (any more).
+    /// The run's folder does not exist (any more).
     pub gone: bool,
 }
 
 impl Batch {
-    /// Whether there is nothing new.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.skipped.is_empty() && self.gaps == 0 && !self.restarted && !self.gone
     }
 }
 
-/// A line that is no event.
+/// An invalid line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Skipped {
-    /// Its number, from 1.
+    /// From 1.
     pub line: usize,
     pub reason: String,
 }
 
 impl EventReader {
-    /// Start at the beginning of the log at `path`.
+    /// Starts at the beginning of the log.
     pub fn new(path: &Path) -> Self {
         Self::at(path, Position::default())
     }
 
-    /// Reads from a position that an earlier reader reached.
+    /// Starts at a position that an earlier reader reached.
     pub(super) fn at(path: &Path, position: Position) -> Self {
         Self { path: path.to_owned(), position, inode: None, overlong: false }
     }
 
-    /// How far this reader is.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Whether the reader stands in the middle of a line that is longer than any event.
+    /// Whether the reader is within a line that is too long.
     pub(super) fn is_inside_a_line(&self) -> bool {
         self.overlong
     }
 
-    /// Everything new. A torn last line is left for the next time; a missing file is an empty one.
+    /// Reads what was appended, without a torn last line; a missing file counts as empty.
     ///
     /// # Errors
-    /// [`RunError::Newer`] at a line of a newer program, [`RunError::Io`] where reading fails.
+    /// [`RunError::Newer`] for a line of a newer program, [`RunError::Io`].
     pub fn read(&mut self) -> Result<Batch, RunError> {
         let mut batch = Batch::default();
         self.each(|found| match found {
@@ -98,7 +95,7 @@ impl EventReader {
         Ok(batch)
     }
 
-    /// As [`Self::read`], one thing at a time, so that a long log needs no memory.
+    /// As [`Self::read`], one item at a time, so that a long log needs no memory.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -137,7 +134,7 @@ impl EventReader {
         }
     }
 
-    /// Take the whole lines of `pending`, of which the last `fresh` bytes are new; returns the bytes taken.
+    /// Takes the whole lines of `pending`, whose last `fresh` bytes are new; returns their size.
     fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(LogItem)) -> Result<usize, RunError> {
         let (mut done, mut search) = (0, pending.len() - fresh);
         while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
@@ -183,15 +180,13 @@ impl EventReader {
     }
 }
 
-/// One thing found while reading.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogItem {
-    /// The file shrank or was replaced: everything known from before is void.
+    /// The file shrank or was replaced: earlier state is void.
     Restarted,
     Event(Event),
-    /// A line that is no event.
     Skipped(Skipped),
-    /// So many sequence numbers are missing here.
+    /// The number of sequence numbers missing here.
     Missing(u64),
 }
 
@@ -217,7 +212,7 @@ mod tests {
         assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
     }
 
-    /// A line that is longer than any event is one skipped line, also when it arrives in pieces.
+    /// A line that is too long is one skipped line, even if it arrives in pieces.
     #[test]
     fn an_overlong_line_is_skipped_whole() {
         use std::io::Write;

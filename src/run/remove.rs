@@ -1,4 +1,4 @@
-//! Deleting a run that has ended: held while it goes, out of sight first, and with a word on who needs it.
+//! Removal of ended runs.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use super::error::RunError;
 use super::lock::RunLock;
 use super::lookup::{RunFolders, RunReference};
 
-/// A run that may be removed, held until it is: no worker can begin meanwhile.
+/// A run that is locked until it is removed, so that no worker can start.
 #[derive(Debug)]
 pub struct Removal {
     directory: RunDirectory,
     lock: RunLock,
-    /// What its folder takes.
+    /// The size of its folder.
     pub bytes: u64,
     /// Runs whose base model is this run's result; they cannot be resumed without it.
     pub started_from_it: Vec<String>,
@@ -22,16 +22,16 @@ pub struct Removal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
     pub id: String,
-    /// What its folder took.
+    /// The size of its folder.
     pub bytes: u64,
 }
 
 impl Removal {
-    /// Hold a run that is to be removed.
+    /// Locks a run for removal.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where a worker computes it, [`RunError::Linked`] where its folder is a link,
-    /// [`RunError::Foreign`] and [`RunError::Loose`] where it is not this user's alone.
+    /// [`RunError::InUse`] if a worker computes it, [`RunError::Linked`] if its folder is a link, [`RunError::Foreign`]
+    /// and [`RunError::Loose`] if it is not private to this user.
     pub fn prepare(directory: RunDirectory, places: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
@@ -49,13 +49,13 @@ impl Removal {
         self.directory.id()
     }
 
-    /// Delete it for good.
+    /// Deletes the run.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming what is left to delete.
+    /// [`RunError::Io`] naming what is left.
     pub fn carry_out(self) -> Result<Removed, RunError> {
         let path = self.directory.path();
-        // First out of sight, so that an interrupted deletion leaves no half of a run behind that looks like one.
+        // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
         let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
         std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;

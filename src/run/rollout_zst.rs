@@ -1,5 +1,5 @@
-//! A complete rollout file, compressed: a zstd frame a step, so that one step can be read alone, and a table of the
-//! frames at its end.
+//! Compression of complete rollout files: one zstd frame per step, so that a step can be read alone, and a table of the
+//! frames at the end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -10,27 +10,25 @@ use super::durable::sync_folder;
 use super::error::RunError;
 use crate::files::{self, Access, Sync, failpoint, torn_write};
 
-/// Of zstd: fast enough to be unnoticed beside a training step.
+/// Fast enough to be negligible beside a training step.
 const LEVEL: i32 = 3;
 
-/// A frame that every zstd program skips; the table lies in it.
+/// A skippable zstd frame, which holds the table.
 const SKIPPABLE: u32 = 0x184D_2A50;
 
 /// The last bytes of a file with a table.
 const TAG: [u8; 4] = *b"GTR1";
 
-/// Steps hold less; a frame that unpacks to more is hostile.
+/// A larger frame is hostile.
 const LARGEST_STEP_BYTES: u64 = 4 << 30;
 
-/// The compressed twin of a plain file.
 pub(super) fn compressed(plain: &Path) -> PathBuf {
     let mut name = plain.as_os_str().to_owned();
     name.push(".zst");
     name.into()
 }
 
-/// Replace a complete plain file by its compressed twin. Until the twin is durable the plain file stays, and while both
-/// are there the plain one counts.
+/// Compresses a complete file. The plain file stays until the compressed one is durable, and counts while both exist.
 pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
     let target = compressed(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
@@ -39,7 +37,7 @@ pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> 
     sync_folder(plain.parent().unwrap_or(plain))
 }
 
-/// Turn a compressed file back into a plain one with the steps up to `step`; groups can then be appended.
+/// Decompresses a file up to `step`, so that groups can be appended.
 pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
     let source = compressed(plain);
     let frames = frames(&source).map_err(RunError::io("read", &source))?;
@@ -51,7 +49,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
                     std::io::copy(&mut open_frame(&source, frame)?, &mut target)?;
                 }
             }
-            // Without its table the file is unpacked whole; the caller cuts later steps off.
+            // Without a table the whole file is decompressed; the caller truncates it.
             None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(files::open(&source)?)?, &mut target)?),
         }
         target.flush()
@@ -61,8 +59,7 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
     sync_folder(plain.parent().unwrap_or(plain))
 }
 
-/// The lines of one step, as they were; the whole file's where its table is damaged. Not found is an error of that
-/// kind.
+/// Opens the lines of one step, or of the whole file if its table is damaged.
 pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRead>> {
     match frames(path)? {
         Some(frames) => match frames.into_iter().find(|frame| frame.step == step) {
@@ -73,12 +70,10 @@ pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRe
     }
 }
 
-/// A file of `fill`'s, private and durable.
 fn replace(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), RunError> {
     files::replace_file_with(path, Access::Private, Sync::Disk, fill).map_err(RunError::io("write", path))
 }
 
-/// A step's frame in the file.
 #[derive(Debug)]
 struct Frame {
     step: u64,
@@ -95,7 +90,7 @@ fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option
         line.clear();
         let whole = source.read_until(b'\n', &mut line)? > 0;
         let step = if whole { step_of(&line) } else { None };
-        // A line without a step stays with those before it.
+        // A line without a step belongs to the one before it.
         let new = step.is_some_and(|step| frames.last().is_none_or(|frame| frame.step != step));
         if (new || !whole)
             && let Some(frame) = frames.last_mut()
@@ -134,7 +129,7 @@ fn table(frames: &[Frame]) -> Vec<u8> {
     [&SKIPPABLE.to_le_bytes()[..], &(content.len() as u32).to_le_bytes()[..], &content].concat()
 }
 
-/// The table of a compressed file; `None` where it has none that fits.
+/// `None` without a valid table.
 fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
     let file = files::open(path)?;
     let length = file.metadata()?.len();

@@ -1,5 +1,5 @@
-//! Full records of what was sampled: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one a line; compressed
-//! when it is complete.
+//! Full records of rollouts: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one per line, and is
+//! compressed once complete.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,50 +16,48 @@ use crate::files;
 
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 
-/// One group: a line of a rollout file.
+/// A group, one line of a rollout file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutGroup {
-    /// The step that it fed, from 1.
+    /// From 1.
     pub step: u64,
     pub prompt_id: String,
-    /// The prompt as the model read it.
+    /// The rendered prompt.
     pub prompt: String,
-    /// Whether dynamic sampling replaced it: the step did not train on it.
+    /// Whether dynamic sampling replaced the group, so that it was not trained on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
     pub completions: Vec<RolloutCompletion>,
 }
 
-/// One completion of a group.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutCompletion {
     pub text: String,
-    /// The sampled tokens, the stop token included.
+    /// The stop token included.
     pub token_ids: Vec<u32>,
-    /// The sampler's log-probability of each token, nats.
+    /// The sampler's log-prob of each token, nats.
     pub log_probs: Vec<f32>,
-    /// Why it ended: `stop` or `length`.
+    /// `stop` or `length`.
     pub stop_reason: String,
-    /// Its reward; null where it could not be scored.
+    /// Null if the completion could not be scored.
     pub reward: Option<f64>,
-    /// The whole score, as the scorer writes it.
+    /// As the scorer writes it.
     pub score: serde_json::Value,
-    /// Its advantage in the group.
     pub advantage: f64,
 }
 
-/// Where a group stands; goes into its event.
+/// The place of a group in the rollout files, for its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLocation {
-    /// The file, relative to the run.
+    /// Relative to the run.
     pub file: String,
-    /// The line, from 1.
+    /// From 1.
     pub line: u64,
 }
 
-/// The file of a step's groups, relative to the run; step 0 counts to the first.
+/// The file of a step's groups, relative to the run; step 0 belongs to the first file.
 pub fn rollout_file(step: u64) -> String {
     format!("rollouts/{:06}.jsonl", last_step_of_file(step))
 }
@@ -68,7 +66,7 @@ fn last_step_of_file(step: u64) -> u64 {
     step.max(1).div_ceil(STEPS_PER_FILE) * STEPS_PER_FILE
 }
 
-/// Appends groups in the order of their steps.
+/// Appends groups in step order.
 #[derive(Debug)]
 pub struct RolloutWriter {
     run: PathBuf,
@@ -86,9 +84,8 @@ struct Open {
 }
 
 impl RolloutWriter {
-    /// Opens for appending after `step`, the last one that is done (0 at the beginning): groups of later steps are
-    /// dropped, and a torn tail with them. Complete files that a killed worker left plain are compressed; that of
-    /// `step` is made plain again where more will be appended to it.
+    /// Opens for appending after `step`, the last complete one: groups of later steps and a torn tail are dropped,
+    /// complete files are compressed, and the file of `step` is decompressed if more will be appended to it.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -120,14 +117,14 @@ impl RolloutWriter {
         Ok(writer)
     }
 
-    /// Delete complete files by [`rollouts_to_delete`] whenever a new one is begun. 0, as at the start, keeps all.
+    /// Deletes complete files by [`rollouts_to_delete`] whenever a new one is begun; 0, the default, keeps all.
     #[must_use]
     pub fn with_retention(mut self, keep_steps: u64) -> Self {
         self.keep_steps = keep_steps;
         self
     }
 
-    /// Compress what is left plain: nothing more will be appended unless the run is resumed.
+    /// Compresses the files that are left.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the folder.
@@ -138,7 +135,7 @@ impl RolloutWriter {
         self.keep()
     }
 
-    /// Compress the plain files whose last step is at most `step`. On a full disk the plain file stays.
+    /// Compresses the files whose last step is at most `step`. On a full disk the plain file stays.
     fn compress_complete(&self, step: u64) -> Result<(), RunError> {
         for segment in
             rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step)
@@ -152,7 +149,6 @@ impl RolloutWriter {
         Ok(())
     }
 
-    /// The keep rule.
     fn keep(&self) -> Result<(), RunError> {
         let segments: Vec<u64> = rollout_segments(&self.run)?.into_iter().map(|segment| segment.last_step).collect();
         for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
@@ -169,10 +165,10 @@ impl RolloutWriter {
         Ok(())
     }
 
-    /// Append one group and say where it stands.
+    /// Appends a group.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file; [`RunError::Malformed`] where the step lies before the last one written.
+    /// [`RunError::Io`] naming the file; [`RunError::Malformed`] if the step is before the last one written.
     pub fn append(&mut self, group: &RolloutGroup) -> Result<GroupLocation, RunError> {
         let name = rollout_file(group.step);
         let path = self.run.join(&name);
@@ -201,7 +197,7 @@ impl RolloutWriter {
         Ok(GroupLocation { file: open.name.clone(), line: open.lines })
     }
 
-    /// Make everything written so far durable; called before a checkpoint.
+    /// Makes everything written so far durable.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -213,15 +209,15 @@ impl RolloutWriter {
     }
 }
 
-/// Read the groups of one step, from a plain file or a compressed one. Lines of other steps are skipped unread; a torn
-/// tail is left out. Empty where the step has none, or where the keep rule deleted them.
+/// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the step has none or the
+/// keep rule has deleted them.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     let plain = run.join(rollout_file(step));
     let packed = compressed(&plain);
-    // While this looks, a worker may put the compressed file into the plain one's place.
+    // Meanwhile a worker may replace the plain file by the compressed one.
     for path in [&plain, &packed, &plain] {
         let opened = match path == &plain {
             true => files::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
@@ -252,20 +248,18 @@ fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutG
     Ok(groups)
 }
 
-/// One file of rollouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// The last step that it is for; the first is [`STEPS_PER_FILE`] - 1 before.
+    /// The first one is [`STEPS_PER_FILE`] - 1 before.
     pub last_step: u64,
     pub compressed: bool,
     pub bytes: u64,
 }
 
-/// The files of rollouts that there are, ascending. Where a worker was killed while it compressed one, the plain file
-/// counts.
+/// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain one counts.
 ///
 /// # Errors
-/// [`RunError::Io`] where the folder exists but cannot be read.
+/// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     let folder = run.join("rollouts");
     let entries = match std::fs::read_dir(&folder) {
@@ -286,7 +280,7 @@ pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
     Ok(segments)
 }
 
-/// The last step of a file's name, and whether it is a compressed one.
+/// Parses a file name: its last step, and whether it is compressed.
 fn segment_of(name: &str) -> Option<(u64, bool)> {
     let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
         Some(digits) => (digits, true),
@@ -296,8 +290,8 @@ fn segment_of(name: &str) -> Option<(u64, bool)> {
     numeric.then(|| digits.parse().ok()).flatten().map(|last_step| (last_step, compressed))
 }
 
-/// Which files to delete, by their last steps: all of `segments` but those of the last `keep_steps` steps (0 keeps
-/// every one) and those around `checkpoints`: the steps that led to one, and the first that went on from it.
+/// Returns the files to delete, by their last steps: all of `segments` except those with the last `keep_steps` steps (0
+/// keeps all) and those with a step that led to, or followed, one of `checkpoints`.
 pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, checkpoints: &[u64]) -> Vec<u64> {
     if keep_steps == 0 {
         return Vec::new();
@@ -309,7 +303,7 @@ pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, che
     segments.iter().copied().filter(|segment| *segment < oldest && !around(*segment)).collect()
 }
 
-/// Bytes of the leading lines whose step is at most `step`.
+/// The size of the leading lines whose step is at most `step`.
 fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
     let mut length = 0;
     let file = files::open(path).map_err(RunError::io("read", path))?;
@@ -331,7 +325,7 @@ fn count_lines(path: &Path) -> Result<u64, RunError> {
     Ok(lines)
 }
 
-/// Whole lines without their newline, until `take` says false.
+/// Calls `take` with each whole line, without its newline, until it returns false.
 fn for_each_line(
     mut reader: impl BufRead,
     path: &Path,
@@ -354,7 +348,7 @@ fn step_of(line: &[u8]) -> Option<u64> {
     struct Head {
         step: u64,
     }
-    // As this program writes it; anything else is read in full.
+    // The layout that this program writes; anything else is parsed in full.
     let digits = line
         .strip_prefix(b"{\"step\":")
         .map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());

@@ -1,15 +1,14 @@
-//! One metric over steps, compactly: values, and the stretches of neighbouring steps that they belong to.
+//! A metric over steps, stored as values and the runs of consecutive steps that they belong to.
 
-/// One metric over steps, ascending. A long run has many of these, so steps are kept as stretches without holes.
+/// A metric over steps, ascending. A long run has many, so consecutive steps are stored as one stretch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
-    /// First step of each stretch, and the place of its first value. Two stretches never touch.
+    /// The first step of each stretch and the index of its first value. Stretches never touch.
     stretches: Vec<(u64, usize)>,
     values: Vec<f64>,
 }
 
 impl Series {
-    /// The steps that have a value.
     pub fn steps(&self) -> impl Iterator<Item = u64> + '_ {
         self.stretches.iter().enumerate().flat_map(|(index, (first, start))| {
             let length = (self.end_of(index) - start) as u64;
@@ -17,17 +16,16 @@ impl Series {
         })
     }
 
-    /// The values; NaN where a number was not finite.
+    /// NaN for numbers that were not finite.
     pub fn values(&self) -> &[f64] {
         &self.values
     }
 
-    /// Step and value.
     pub fn points(&self) -> impl Iterator<Item = (u64, f64)> + '_ {
         self.steps().zip(self.values.iter().copied())
     }
 
-    /// Step and value from step `first` to step `last`, both included; what lies before is not walked through.
+    /// Step and value from step `first` to `last`, inclusive; earlier steps are skipped without iterating.
     pub fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
         let start = self.place(first).unwrap_or_else(|place| place);
         let stretch = self.stretches.partition_point(|(_, begin)| *begin <= start).saturating_sub(1);
@@ -36,14 +34,14 @@ impl Series {
             .flat_map(move |(index, (step, begin))| {
                 let from = (*begin).max(start);
                 let values = self.values[from..self.end_of(index).max(from)].iter().copied();
-                // Counted from 0, for a step may be the largest number there is.
+                // Computed from 0, since a step may be `u64::MAX`.
                 let first = *step + (from - begin) as u64;
                 values.enumerate().map(move |(offset, value)| (first + offset as u64, value))
             })
             .take_while(move |(step, _)| *step <= last)
     }
 
-    /// The first and the last step that has a value.
+    /// The first and the last step with a value.
     pub fn extent(&self) -> Option<(u64, u64)> {
         let (first, _) = self.stretches.first()?;
         let (step, start) = self.stretches.last()?;
@@ -54,7 +52,6 @@ impl Series {
         self.values.last().copied()
     }
 
-    /// The value at a step.
     pub fn at(&self, step: u64) -> Option<f64> {
         self.place(step).ok().map(|place| self.values[place])
     }
@@ -64,7 +61,7 @@ impl Series {
             Ok(place) => self.values[place] = value,
             Err(place) if place == self.values.len() => self.push(step, value),
             Err(place) => {
-                // A step in a hole, which only a log with lost lines has.
+                // A step between stretches, which only a log with lost lines has.
                 let mut points: Vec<(u64, f64)> = self.points().collect();
                 points.insert(place, (step, value));
                 *self = points.into_iter().collect();
@@ -78,12 +75,12 @@ impl Series {
         self.stretches.retain(|(_, start)| *start < keep);
     }
 
-    /// The parts that an index stores.
+    /// What an index stores.
     pub(super) fn parts(&self) -> (&[(u64, usize)], &[f64]) {
         (&self.stretches, &self.values)
     }
 
-    /// The series of stored parts; `None` where they do not fit together.
+    /// The inverse of [`Self::parts`]; `None` if inconsistent.
     pub(super) fn from_parts(stretches: Vec<(u64, usize)>, values: Vec<f64>) -> Option<Self> {
         let starts_right = stretches.first().map_or(values.is_empty(), |(_, start)| *start == 0);
         let ascending = stretches.windows(2).all(|pair| {
@@ -109,7 +106,7 @@ impl Series {
         self.stretches.get(stretch + 1).map_or(self.values.len(), |(_, start)| *start)
     }
 
-    /// Where the value of `step` stands, or would.
+    /// The index of the value of `step`, or where it would be inserted.
     fn place(&self, step: u64) -> Result<usize, usize> {
         let after = self.stretches.partition_point(|(first, _)| *first <= step);
         let Some(index) = after.checked_sub(1) else { return Err(0) };
@@ -137,7 +134,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Against a sorted map, in any order of steps.
+    /// Compared with a sorted map, for any order of steps.
     #[test]
     fn as_a_map_would() {
         let mut state = 7u64;
