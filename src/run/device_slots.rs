@@ -1,5 +1,4 @@
-//! Device slots: one run at a time on the CPU and on each GPU of this host, whoever's it is, in the order in which they
-//! asked.
+//! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,24 +14,22 @@ use super::error::RunError;
 use super::events::local_now;
 use super::folder::user_id;
 
-/// Names another folder for the locks, for tests and for hosts where the usual ones do not serve.
+/// Overrides the folder of the locks, for tests and unusual hosts.
 pub const SLOTS: &str = "GRPO_TUI_SLOTS";
 
-/// How often a waiting run looks whether it is its turn.
+/// How often a waiting run checks whether it is its turn.
 const ROUND: Duration = Duration::from_millis(250);
-/// How long the queue's own lock, held for an instant by each newcomer, may be taken.
+/// How long to wait for the lock of the queue, which each newcomer holds for an instant.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest description of a holder that is shown.
 const LONGEST_HOLDER: u64 = 200;
 
-/// What a run computes on, one run at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
     Cpu,
     Gpu {
-        /// Its number among those that CUDA shows this process.
+        /// Among those that CUDA shows this process.
         ordinal: usize,
-        /// Its UUID; empty where the driver does not tell, then the number stands for it.
+        /// Empty if the driver does not say; the ordinal then identifies it.
         uuid: String,
     },
 }
@@ -46,7 +43,7 @@ impl Device {
         }
     }
 
-    /// The beginning of its files' names.
+    /// The prefix of its files.
     fn name(&self) -> String {
         match self {
             Self::Cpu => "cpu".to_owned(),
@@ -58,26 +55,26 @@ impl Device {
     }
 }
 
-/// A run's place in the queue for a device.
+/// A run's position in the queue of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The device; of several, the one with the shortest queue.
+    /// Of several devices, the one with the shortest queue.
     pub device: Device,
-    /// Runs that come before this one, besides the one that holds the device.
+    /// Runs before this one, besides the one that holds the device.
     pub ahead: usize,
     /// Who holds it, in words.
     pub holder: String,
 }
 
 impl Waiting {
-    /// The same as a sentence.
+    /// As a sentence.
     pub fn described(&self) -> String {
         let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
         format!("waiting for {}, in use by {holder}; position {} in the queue", self.device.described(), self.ahead + 1)
     }
 }
 
-/// The right to compute on a device. Given back when dropped, and by the kernel when the process dies.
+/// The right to compute on a device, released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Slot {
     device: Device,
@@ -87,11 +84,11 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits for the first of `devices` to be free and one's turn. `on_wait` is told the place at every look, and may
-    /// give up; then there is no slot.
+    /// Waits for the first of `devices` that is free. `on_wait` gets the position at every check and may give up, which
+    /// returns `None`.
     ///
     /// # Errors
-    /// [`RunError`] naming what is wrong with the folder of locks.
+    /// [`RunError`] naming the problem with the folder of locks.
     pub fn wait(
         devices: &[Device],
         on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
@@ -99,7 +96,7 @@ impl Slot {
         Self::wait_in(&slots_folder()?, devices, on_wait)
     }
 
-    /// As [`Self::wait`], with the folder of locks, which must be shared by all that compute on this host.
+    /// As [`Self::wait`], with the folder of locks, which all runs of this host must share.
     ///
     /// # Errors
     /// As [`Self::wait`].
@@ -137,16 +134,16 @@ impl Slot {
         &self.device
     }
 
-    /// Whether somebody waits for the device.
+    /// Whether another run waits for the device.
     pub fn is_wanted(&self) -> bool {
         tickets(&self.folder, &self.device).iter().any(|(_, path)| lives(path))
     }
 }
 
-/// The folder of locks: `$GRPO_TUI_SLOTS`, else one that every user of this host finds.
+/// `$GRPO_TUI_SLOTS`, else a folder for all users of this host.
 ///
 /// # Errors
-/// [`RunError`] naming the folder that could not be made, or may not be used.
+/// [`RunError`] naming the folder that could not be created or used.
 pub fn slots_folder() -> Result<PathBuf, RunError> {
     if let Some(folder) = std::env::var_os(SLOTS).map(PathBuf::from) {
         make_shared(&folder)?;
@@ -160,7 +157,7 @@ pub fn slots_folder() -> Result<PathBuf, RunError> {
     make_shared(&temporary).map(|()| temporary)
 }
 
-/// Who holds a device, in words; empty where nobody does, or nobody can tell.
+/// Who holds a device, in words; empty if nobody does or it is unknown.
 pub fn holder(folder: &Path, device: &Device) -> String {
     let Ok(lock) = open_shared(&folder.join(format!("{}.lock", device.name()))) else { return String::new() };
     if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
@@ -168,17 +165,16 @@ pub fn holder(folder: &Path, device: &Device) -> String {
     }
     let mut text = String::new();
     let _ = lock.take(LONGEST_HOLDER).read_to_string(&mut text);
-    // Any user may have written it, and it is shown in terminals.
+    // Any user may have written it, and it is printed on terminals.
     text.trim().chars().filter(|letter| !letter.is_control()).collect()
 }
 
-/// How many runs wait for a device, besides the one that holds it.
+/// The number of waiting runs.
 pub fn queue_length(folder: &Path, device: &Device) -> usize {
     tickets(folder, device).into_iter().filter(|(_, path)| lives(path)).count()
 }
 
-/// A place in the queue of one device: a locked file with a number. The lock goes with the process, so that the dead do
-/// not wait.
+/// A position in the queue of a device: a locked, numbered file. The lock ends with the process.
 struct Ticket {
     folder: PathBuf,
     device: Device,
@@ -188,7 +184,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Take the next number.
+    /// Takes the next number.
     fn draw(folder: &Path, device: &Device) -> Result<Self, RunError> {
         let queue_path = folder.join(format!("{}.queue", device.name()));
         let mut queue = open_or_create(folder, &queue_path)?;
@@ -197,7 +193,7 @@ impl Ticket {
         let _ = (&queue).take(32).read_to_string(&mut text);
         let last = text.trim().parse().unwrap_or(0);
         let highest = tickets(folder, device).into_iter().map(|(number, _)| number).max().unwrap_or(0);
-        // Numbers are never given twice, so that whoever removes a dead ticket cannot hit a living one.
+        // Numbers are never reused, so that removing a dead ticket cannot hit a live one.
         let number = highest.max(last).checked_add(1).unwrap_or(1);
         queue
             .set_len(0)
@@ -210,7 +206,7 @@ impl Ticket {
         Ok(Self { folder: folder.to_owned(), device: device.clone(), number, path, file })
     }
 
-    /// Queue up again where somebody has removed the ticket's file.
+    /// Queues again if the ticket's file was removed.
     fn renew(&mut self) -> Result<(), RunError> {
         let stands = |found: std::fs::Metadata| {
             self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
@@ -221,13 +217,13 @@ impl Ticket {
         Ok(())
     }
 
-    /// Living tickets with lower numbers. Dead ones are cleared away.
+    /// Counts live tickets with lower numbers and removes dead ones.
     fn ahead(&self) -> usize {
         let before = tickets(&self.folder, &self.device).into_iter().filter(|(number, _)| *number < self.number);
         before.filter(|(_, path)| lives(path)).count()
     }
 
-    /// Take the device, if nobody holds it.
+    /// Takes the device if it is free.
     fn enter(&self) -> Result<Option<Slot>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
         let mut lock = open_or_create(&self.folder, &path)?;
@@ -239,7 +235,7 @@ impl Ticket {
         let since = local_now().strftime("%H:%M:%S").to_string();
         let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
         lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", &path))?;
-        // Programs that clear old files out of /tmp leave a folder alone that somebody has locked.
+        // A locked folder is spared by programs that clean /tmp.
         let folder = File::open(&self.folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
         Ok(Some(Slot { device: self.device.clone(), folder: self.folder.clone(), _lock: lock, _folder: folder }))
     }
@@ -258,7 +254,7 @@ fn tickets(folder: &Path, device: &Device) -> Vec<(u64, PathBuf)> {
     entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
 }
 
-/// Whether somebody waits with that ticket. A stale one is removed, where this user may.
+/// Whether a run waits with this ticket. Removes a stale one if permitted.
 fn lives(path: &Path) -> bool {
     let Ok(file) = open_shared(path) else { return false };
     let lives = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
@@ -283,11 +279,11 @@ fn lock_within(file: &File, path: &Path, patience: Duration) -> Result<(), RunEr
     }
 }
 
-/// Make a folder in which every user may put files and remove only their own, or check that it is one.
+/// Creates or checks a folder in which every user may create files and remove only their own.
 fn make_shared(folder: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
-            // The mode that others need is given once the folder is there: the umask would take it away again.
+            // Set after creation, since the umask would remove it.
             let open = openat(CWD, folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
             open.and_then(|open| fchmod(open, Mode::from_raw_mode(0o1777)))
                 .map_err(|error| RunError::io("share", folder)(error.into()))
@@ -308,8 +304,8 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
     Err(RunError::Unsafe { path: folder.to_owned(), why })
 }
 
-/// Open a shared file that exists. A symlink, or a file that has a second name, is refused: writing to it would change
-/// another one.
+/// Opens an existing shared file. A symlink, or a file with other hard links, is refused: writing to it would change
+/// another file.
 fn open_shared(path: &Path) -> Result<File, RunError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
@@ -338,13 +334,13 @@ fn open_or_create(folder: &Path, path: &Path) -> Result<File, RunError> {
     }
 }
 
-/// Create a file that every user may lock, and describe themselves in. It appears under its name complete, locked if
-/// asked for; `None` where that name is taken.
+/// Creates a file that every user may lock and write. It appears complete, and locked if requested; `None` if the name
+/// is taken.
 fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File>, RunError> {
     static CREATED: AtomicU64 = AtomicU64::new(0);
     let building = folder.join(format!(".{}-{}.new", std::process::id(), CREATED.fetch_add(1, Ordering::Relaxed)));
     let failed = |error: rustix::io::Errno| RunError::io("create", path)(error.into());
-    // Left by a process of the same id.
+    // Left by a process with the same id.
     let _ = std::fs::remove_file(&building);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(openat(CWD, &building, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);

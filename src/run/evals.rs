@@ -1,4 +1,4 @@
-//! Evals: one record a prompt, the summary, and the paired comparison of two evals.
+//! Evals: one record per completion, the summary, and the paired comparison of two evals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,47 +9,43 @@ use super::durable::replace_file;
 use super::error::RunError;
 use crate::statistics::{mcnemar_exact, wilson, wilson_by_prompt};
 
-/// One completion of an eval: a line of `evals/*.jsonl`.
+/// A completion of an eval: one line of `evals/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalRecord {
     pub prompt_id: String,
-    /// Which of several samples of that prompt, from 0.
+    /// The sample of that prompt, from 0.
     pub sample: usize,
-    /// The row's tags.
     pub tags: Vec<String>,
-    /// The raw completion.
     pub completion: String,
     pub reward: f64,
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,
     /// Whether it would be valid without a fence or text around it.
     pub tolerant: bool,
-    /// Whether it equals the row's expected value; `None` where the row has none.
+    /// Whether it equals the row's expected value; `None` if there is none.
     pub exact: Option<bool>,
-    /// The whole score, as the scorer writes it.
+    /// As the scorer writes it.
     pub score: serde_json::Value,
-    /// Tokens generated, the stop token included.
+    /// The stop token included.
     pub tokens: usize,
-    /// Whether it was truncated at the token limit.
+    /// At the token limit.
     pub truncated: bool,
-    /// Time it took, as its share of the batch.
+    /// Its share of the batch's time.
     pub seconds: f64,
 }
 
 impl EvalRecord {
-    /// Whether the completion parses.
     pub fn parses(&self) -> bool {
         self.tier == "valid" || self.tier == "invalid"
     }
 
-    /// Whether it satisfies the task.
     pub fn is_valid(&self) -> bool {
         self.tier == "valid"
     }
 }
 
-/// The result of an eval: `E` of the command line. Rates are in [0, 1]; with `n` = 0 all are 0.
+/// The result of an eval. Rates are in [0, 1]; with `n` = 0 all are 0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
@@ -57,45 +53,41 @@ pub struct EvalSummary {
     pub n: usize,
     /// Share that parses.
     pub parse: f64,
-    /// Share that satisfies the task.
+    /// Share that is valid.
     pub valid: f64,
-    /// Share of the rows with an expected value that equals it; `None` where no row has one.
+    /// Share of the rows with an expected value that equal it; `None` without such rows.
     pub exact: Option<f64>,
     /// Share that is valid, or would be without a fence or text around it.
     pub tolerant: f64,
-    /// 95% interval of `valid`, as [`Self::interval`] has it.
+    /// 95% interval of `valid`, by [`Self::interval`].
     pub valid_interval: [f64; 2],
-    /// Mean tokens of a completion.
+    /// Per completion.
     pub mean_tokens: f64,
     /// Share truncated at the token limit.
     pub truncated: f64,
-    /// The same for each tag, by name.
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// Completions whose row has an expected value: what `exact` is a share of. 0 also where an older version wrote the
-    /// summary.
+    /// The number of completions with an expected value; 0 in summaries of older versions.
     pub with_expected: usize,
-    /// 95% intervals of the rates by name, clustered by prompt; `None` where each prompt has one completion. Boxed,
-    /// since events are moved often.
+    /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per prompt. Boxed, since
+    /// events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
 }
 
-/// The result for the rows of one tag.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TagSummary {
     /// Completions.
     pub n: usize,
-    /// Share that satisfies the task.
+    /// Share that is valid.
     pub valid: f64,
-    /// Share of the rows with an expected value that equals it; `None` where no row has one.
+    /// Share of the rows with an expected value that equal it; `None` without such rows.
     pub exact: Option<f64>,
     /// Share that parses.
     pub parse: f64,
 }
 
 impl EvalSummary {
-    /// Summarizes an eval.
     pub fn from_records(records: &[EvalRecord]) -> Self {
         let all: Vec<&EvalRecord> = records.iter().collect();
         let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
@@ -128,15 +120,15 @@ impl EvalSummary {
         summary
     }
 
-    /// The 95% interval of a rate by its name: Wilson's, clustered by prompt where a prompt has several completions.
+    /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several completions.
     pub fn interval(&self, name: &str) -> [f64; 2] {
         let rows = self.rows_of(name);
         let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));
         self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
     }
 
-    /// A rate by the name that `stop_when` uses: `parse`, `valid`, `exact` or `tolerant`. NaN for another name, or
-    /// `exact` without expected values.
+    /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other names, and for `exact`
+    /// without expected values.
     pub fn metric(&self, name: &str) -> f64 {
         match name {
             "parse" => self.parse,
@@ -147,7 +139,7 @@ impl EvalSummary {
         }
     }
 
-    /// How many completions that rate is a share of.
+    /// The number of completions in the denominator of a rate.
     pub fn rows_of(&self, name: &str) -> usize {
         if name == "exact" && self.with_expected > 0 { self.with_expected } else { self.n }
     }
@@ -164,7 +156,7 @@ impl TagSummary {
     }
 }
 
-/// The intervals of the rates where a prompt has several completions, which are not independent of each other.
+/// Intervals clustered by prompt, since completions of one prompt are not independent.
 fn intervals_by_prompt(records: &[EvalRecord]) -> Option<BTreeMap<String, [f64; 2]>> {
     if records.iter().all(|record| record.sample == 0) {
         return None;
@@ -201,7 +193,7 @@ fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
     (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
 }
 
-/// A yes or no of two evals on the same prompts, valid or exact, matched by prompt id and sample.
+/// A binary outcome (valid or exact) in two evals, matched by prompt id and sample.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Comparison {
     /// Only in the second eval.
@@ -210,20 +202,19 @@ pub struct Comparison {
     pub broken: usize,
     pub both: usize,
     pub neither: usize,
-    /// Records that the other eval does not have; left out.
+    /// Records without a counterpart, which are excluded.
     pub unmatched: usize,
     /// Two-sided exact McNemar test of `fixed` against `broken`.
     pub mcnemar_p: f64,
 }
 
 impl Comparison {
-    /// Which prompts are valid in `before` and `after`. Where an id occurs more than once in an eval, its last record
-    /// counts.
+    /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
     pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
         Self::by(before, after, |record| Some(record.is_valid()))
     }
 
-    /// Which have the expected answer; `None` where no prompt of both has one.
+    /// Compares `exact`; `None` if no prompt of both has an expected value.
     pub fn of_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
         let found = Self::by(before, after, |record| record.exact);
         (found.pairs() > 0).then_some(found)
@@ -252,24 +243,24 @@ impl Comparison {
         found
     }
 
-    /// Prompts that both evals have.
+    /// Prompts in both evals.
     pub fn pairs(&self) -> usize {
         self.fixed + self.broken + self.both + self.neither
     }
 }
 
-/// Where the results of an eval are read: in their file, or in the one that older programs called `proof`.
+/// The file of an eval, or the one that older programs called `proof`.
 pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     let (new, old) = (folder.join(eval_file(step, set, target)), folder.join(eval_file(step, "proof", target)));
     if set == "test" && !new.exists() && old.exists() { old } else { new }
 }
 
-/// The file of an eval's results, relative to the run: `evals/step-000050-test-trained.jsonl`.
+/// Relative to the run: `evals/step-000050-test-trained.jsonl`.
 pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
-/// Writes an eval, replacing an earlier one of the same name as a whole.
+/// Writes an eval atomically.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
@@ -349,8 +340,7 @@ mod tests {
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
     }
-    /// Four completions of each of ten prompts, all alike within a prompt, say as much as ten completions, not as
-    /// forty.
+    /// Four equal completions of each of ten prompts carry the information of ten completions, not of forty.
     #[test]
     fn completions_of_a_prompt_are_not_independent() {
         let records: Vec<EvalRecord> = (0..40)

@@ -1,4 +1,4 @@
-//! Every kind of event in `events.jsonl`: `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`, one a line.
+//! Every kind of event in `events.jsonl`: `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`, one per line.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,32 +9,30 @@ use super::evals::EvalSummary;
 use crate::advantage::GroupSignal;
 use crate::task::current_set_name;
 
-/// The version of an event line that this program writes and the newest that it reads.
+/// The version that this program writes, and the newest that it reads.
 pub const EVENT_VERSION: u64 = 1;
 
-/// One line of the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Position in the log, from 1, without gaps unless lines were lost.
+    /// From 1, without gaps unless lines were lost.
     pub seq: u64,
-    /// When it was written, milliseconds since 1970 by the worker's clock, which may jump.
+    /// Milliseconds since 1970 by the worker's clock, which may jump.
     pub time_ms: u64,
     pub body: EventBody,
 }
 
-/// Declare the body enum with its written kinds once, for writing and reading alike.
+/// Declares the body enum with its serialized kinds.
 macro_rules! bodies {
     ($($(#[$meta:meta])* $variant:ident($type:ty) = $kind:literal),+ $(,)?) => {
-        /// What an event says, by kind.
         #[derive(Debug, Clone, PartialEq)]
         pub enum EventBody {
             $($(#[$meta])* $variant($type)),+,
-            /// A kind that this program does not know; kept by name, otherwise ignored.
+            /// A kind that this program does not know.
             Unknown(String),
         }
 
         impl EventBody {
-            /// The written kind.
+            /// As serialized.
             pub fn kind(&self) -> &str {
                 match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
             }
@@ -63,28 +61,25 @@ macro_rules! bodies {
 bodies! {
     /// The first line, and once more after each resume.
     Run(Run) = "run",
-    /// What the run needs of its GPU, recorded before its weights are read.
+    /// Recorded before the weights are read.
     Memory(Memory) = "memory",
-    /// What the worker does now.
     Phase(Phase) = "phase",
     /// One optimizer step, after its groups.
     Step(Step) = "step",
-    /// One group of completions; its texts are in `rollouts/`.
+    /// One group; its texts are in `rollouts/`.
     Group(Group) = "group",
     /// Its completions are in `evals/`.
     Eval(Eval) = "eval",
     Checkpoint(Checkpoint) = "checkpoint",
     Device(Device) = "device",
-    /// A condition that needs attention.
     Alert(Alert) = "alert",
     Control(Control) = "control",
     Note(Note) = "note",
-    /// What was sealed or will be redone after an interruption.
+    /// What was repaired or will be redone after an interruption.
     Recovered(Recovered) = "recovered",
     End(End) = "end",
 }
 
-/// Who computes what.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Run {
@@ -92,39 +87,33 @@ pub struct Run {
     /// `train`, `sft`, `eval` or `pretrain`.
     pub job: String,
     pub config_digest: String,
-    /// SHA-256 of the starting model.
     pub model_digest: String,
-    /// The device in words.
+    /// For people.
     pub device: String,
-    /// Versions by name: program, driver and so on.
+    /// By program, driver and so on.
     pub versions: BTreeMap<String, String>,
-    /// Optimizer steps planned.
     pub total_steps: u64,
 }
 
-/// What the run needs of its GPU, and how its gradient is computed for that.
+/// The GPU memory of a run, and how its gradient is computed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// The most that it will need, by the plan.
+    /// The estimated peak.
     pub peak_bytes: u64,
-    /// What is free, with what the worker holds already.
+    /// Free memory, including what the worker already holds.
     pub usable_bytes: u64,
-    /// The GPU's memory.
+    /// Of the GPU.
     pub total_bytes: u64,
-    /// The plan by part; not all are there at once.
+    /// The estimate by part; not all exist at once.
     pub parts: BTreeMap<String, u64>,
-    /// Tokens forwarded at once in training.
     pub tokens_per_micro_batch: usize,
-    /// Whether activations are recomputed instead of kept.
     pub recompute_activations: bool,
 }
 
-/// What the worker does now.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Phase {
-    /// The step it belongs to.
     pub step: u64,
     /// `load`, `rollout`, `update`, `eval`, `checkpoint` or `paused`.
     pub phase: String,
@@ -133,42 +122,40 @@ pub struct Phase {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// Counted from 1.
+    /// From 1.
     pub step: u64,
-    /// Wall-clock time of the step.
+    /// Wall-clock time.
     pub seconds: f64,
-    /// Values by TRL's names where it has one; a value that is not finite is written as null and read as NaN.
+    /// By TRL's names where it has one; non-finite values are written as null and read as NaN.
     #[serde(deserialize_with = "null_is_nan_map")]
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// One group of completions; the lists run over the completions.
+/// One group; lists have one element per completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Group {
-    /// The step that it fed.
     pub step: u64,
     pub prompt_id: String,
-    /// Reward of each completion.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub rewards: Vec<f64>,
-    /// `unparsable`, `invalid` or `valid`, each.
+    /// `unparsable`, `invalid` or `valid`.
     pub tiers: Vec<String>,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub advantages: Vec<f64>,
-    /// Tokens of each, the stop token included.
+    /// The stop token included.
     pub token_counts: Vec<usize>,
-    /// Why each ended: `stop`, `length`, ...
+    /// `stop`, `length`, ...
     pub stop_reasons: Vec<String>,
-    /// Whether the group is informative; `dead` in the files of older programs.
+    /// `dead` in the files of older programs.
     #[serde(alias = "dead")]
     pub signal: GroupSignal,
-    /// Whether dynamic sampling replaced it: the step did not train on it, and its shares do not count it.
+    /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// The file with the texts, relative to the run.
+    /// The file of the texts, relative to the run.
     pub file: String,
-    /// The line there, from 1.
+    /// From 1.
     pub line: u64,
 }
 
@@ -176,17 +163,17 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
-    /// The step whose weights were read; 0 is the base.
+    /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// `eval`, `test` (which older programs called `proof`), or a file's name.
+    /// `eval`, `test` (`proof` in older programs), or a file's name.
     #[serde(deserialize_with = "set_name")]
     pub set: String,
     /// `base` or `trained`.
     pub target: String,
     pub summary: EvalSummary,
-    /// The file with the completions, relative to the run.
+    /// The file of the completions, relative to the run.
     pub file: String,
-    /// Wall-clock time of the eval.
+    /// Wall-clock time.
     pub seconds: f64,
 }
 
@@ -195,7 +182,7 @@ fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Erro
 }
 
 impl Eval {
-    /// Whose weights were read: `base`, also where the eval at step 0 was called the trained model's, else `trained`.
+    /// `base` or `trained`; at step 0 always `base`.
     pub fn who(&self) -> &str {
         if self.step == 0 { "base" } else { &self.target }
     }
@@ -204,20 +191,19 @@ impl Eval {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Checkpoint {
-    /// The step after which it was taken.
     pub step: u64,
-    /// Its folder, relative to the run.
+    /// Relative to the run.
     pub path: String,
     pub bytes: u64,
     /// `start`, `interval`, `eval`, `asked`, `interrupted`, `end` or `found`.
     pub why: String,
-    /// Checkpoints removed by the keep rules after this one was durable.
+    /// Removed by the keep rules once this one was durable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<u64>,
-    /// Seconds from its beginning until it was durable; None where no worker measured it.
+    /// Until it was durable; `None` if not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Seconds of these in which training stood still.
+    /// The part of these in which training waited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_seconds: Option<f64>,
 }
@@ -225,41 +211,35 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// The device in words.
+    /// For people.
     pub device: String,
-    /// Share of time in use, 0 to 1.
+    /// Share of time, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub utilisation: Option<f64>,
-    /// Memory in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_used_bytes: Option<u64>,
-    /// Memory there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_total_bytes: Option<u64>,
-    /// Power used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_watts: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<f64>,
 }
 
-/// A condition that needs attention.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Alert {
     pub rule: String,
     /// `info`, `warning` or `error`.
     pub level: String,
-    /// The step at which it was raised.
     pub step: u64,
     /// The value that violates the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// What happened.
     pub sentence: String,
     /// What to do.
     pub suggestion: String,
-    /// Whether the alert is resolved.
+    /// Whether it is resolved.
     pub cleared: bool,
 }
 
@@ -272,8 +252,7 @@ pub struct Control {
     pub user_id: u32,
     /// The step at which it takes effect.
     pub step: u64,
-    /// Tells it from every other request to the run, so that none is recorded twice; empty where it was recorded the
-    /// moment it was accepted.
+    /// Unique within the run, so that no request is recorded twice; empty for one that was recorded when accepted.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request: String,
 }
@@ -284,16 +263,16 @@ pub struct Note {
     pub text: String,
 }
 
-/// What was sealed or will be redone after an interruption.
+/// What was repaired or will be redone after an interruption.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recovered {
-    /// Bytes dropped with a torn last line.
+    /// Of a torn last line.
     pub dropped_bytes: u64,
-    /// The step from which the run resumes: everything recorded for later steps is void and will be redone.
+    /// Everything recorded for later steps is void and will be redone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_from: Option<u64>,
-    /// The same in words.
+    /// The same as text.
     pub text: String,
 }
 
@@ -302,9 +281,9 @@ pub struct Recovered {
 pub struct End {
     /// `finished`, `failed` or `interrupted`.
     pub status: String,
-    /// Why, as a sentence.
+    /// A sentence.
     pub cause: String,
-    /// Steps done.
+    /// Complete steps.
     pub step: u64,
     /// Wall-clock time of this worker.
     pub seconds: f64,
@@ -338,21 +317,20 @@ struct ReadHead<'a> {
     kind: Cow<'a, str>,
 }
 
-/// Why a line is no event of ours.
+/// Why a line is not an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BadLine {
-    /// Not an event; the reason.
+    /// The reason.
     Malformed(String),
-    /// From a newer program; its version.
+    /// From a newer program, with its version.
     Newer(u64),
 }
 
 impl Event {
-    /// The line as it stands in the file, newline included. Numbers that are not finite become null and are named in
-    /// `nonfinite`.
+    /// The line in the file, newline included. Non-finite numbers become null and are named in `nonfinite`.
     ///
     /// # Errors
-    /// Only where a map inside has keys that JSON cannot hold, which no kind has.
+    /// Only for maps with keys that JSON cannot hold, which no kind has.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let nonfinite = self.body.nonfinite();
         let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };
@@ -361,7 +339,7 @@ impl Event {
         Ok(line)
     }
 
-    /// Read one line, without its newline.
+    /// Parses one line, without its newline.
     ///
     /// # Errors
     /// [`BadLine`].
@@ -377,7 +355,7 @@ impl Event {
 }
 
 impl EventBody {
-    /// Whether the record must be on the disk before the worker continues.
+    /// Whether the event must be on disk before the worker continues.
     pub fn must_be_durable(&self) -> bool {
         matches!(
             self,
@@ -385,7 +363,7 @@ impl EventBody {
         )
     }
 
-    /// Names of the numbers that JSON cannot hold.
+    /// The names of non-finite numbers.
     fn nonfinite(&self) -> Vec<String> {
         let listed = |name: &str, values: &[f64]| {
             values
@@ -408,13 +386,13 @@ impl EventBody {
     }
 }
 
-/// Now, in milliseconds since 1970; 0 where the clock stands before that.
+/// Milliseconds since 1970; 0 before that.
 pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     crate::files::test_clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Now, in this host's time zone; the end of the year 9999 where the clock stands beyond it.
+/// In this host's time zone; clamped to the year 9999.
 pub(super) fn local_now() -> jiff::Zoned {
     let now = i64::try_from(now_ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     now.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::system())

@@ -1,5 +1,5 @@
-//! Starting a worker that outlives whoever starts it: this binary again, in its own session, with nothing inherited but
-//! a pipe on which it says `ready`.
+//! Starts a worker that outlives its launcher: this binary again, in its own session, inheriting only a pipe on which
+//! it reports `ready`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,25 +19,24 @@ use super::directory::RunDirectory;
 use super::error::RunError;
 use crate::score::given_threads;
 
-/// Names the pipe's end in the worker's environment.
+/// The environment variable with the pipe's descriptor.
 const READY: &str = "GRPO_TUI_READY_FD";
 
-/// The longest first word of a worker.
+/// The longest report of a worker.
 const LONGEST_WORD: usize = 16 * 1024;
 
-/// On what the worker computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU that is free, else the CPU.
+    /// The first free GPU, else the CPU.
     #[default]
     Any,
     Cpu,
-    /// That GPU, of those that CUDA shows this process.
+    /// Among those that CUDA shows this process.
     Gpu(usize),
 }
 
 impl DeviceChoice {
-    /// As `--gpu N` and `--cpu` say it.
+    /// From `--gpu N` and `--cpu`.
     pub fn from_flags(gpu: Option<usize>, cpu: bool) -> Self {
         match gpu {
             Some(ordinal) => Self::Gpu(ordinal),
@@ -47,15 +46,13 @@ impl DeviceChoice {
     }
 }
 
-/// How a worker is started.
 #[derive(Debug, Clone)]
 pub struct Launch {
     pub compute: DeviceChoice,
-    /// Whether the run has begun before.
     pub resume: bool,
-    /// The program; `None` is this one.
+    /// `None`: this one.
     pub program: Option<PathBuf>,
-    /// How long to wait for the worker's first word.
+    /// How long to wait for the worker's report.
     pub patience: Duration,
 }
 
@@ -65,28 +62,26 @@ impl Default for Launch {
     }
 }
 
-/// A worker that was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launched {
-    /// Its process id.
     pub pid: u32,
-    /// Whether it has said that it is ready; else it continues without having answered in time.
+    /// Whether it has reported that it is ready, within the time.
     pub ready: bool,
-    /// Where its output goes.
+    /// Its output.
     pub log: PathBuf,
 }
 
-/// Start a worker on a run and wait for its first word. It continues when this process ends.
+/// Starts a worker on a run and waits for its report.
 ///
 /// # Errors
-/// [`RunError::Launch`] with the worker's own reason, or the end of its log where it died without one;
-/// [`RunError::Foreign`] and [`RunError::Loose`] where others could change what the worker relies on.
+/// [`RunError::Launch`] with the worker's reason, or the end of its log if it gave none; [`RunError::Foreign`] and
+/// [`RunError::Loose`] if others could tamper with the run.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
     run.check_private()?;
     launch_in(run.path(), "--run", how)
 }
 
-/// Start a worker that lives in `folder`, named to it by `argument`. The folder must be this user's alone.
+/// Starts a worker in `folder`, passed to it as `argument`. The folder must be private to this user.
 pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<Launched, RunError> {
     let failed = |message: String| RunError::Launch { path: folder.to_owned(), message };
     let log_path = folder.join("worker.log");
@@ -106,13 +101,13 @@ pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<L
         Some(word) => match word.strip_prefix("error: ") {
             Some(reason) => Err(failed(reason.to_owned())),
             None => {
-                // Its end of the pipe is closed, so it has died or is about to.
+                // It has closed its pipe, so it has died or is about to.
                 let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
                 Err(failed(format!("it exited before it was ready ({status}){}", end_of_log(&log_path, log_start))))
             }
         },
     };
-    // Whoever started it need not stay; while it does, the ended worker must not linger as a zombie.
+    // Reaps the worker, so that it does not become a zombie of a launcher that stays.
     let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
     outcome
 }
@@ -129,7 +124,7 @@ fn open_log(path: &Path) -> Result<File, RunError> {
 }
 
 fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Command {
-    // The running program itself, also when its file was replaced since.
+    // The running program, even if its file was replaced.
     let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
     command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
     let compute = match how.compute {
@@ -153,20 +148,19 @@ fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Comman
     command
 }
 
-/// Mark every descriptor from `first` on to be closed by exec.
 fn close_on_exec_from(first: RawFd) {
     // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
     let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if outcome != 0 {
-        // A kernel before 5.11: one by one, as far as descriptors usually go.
+        // A kernel before 5.11.
         for descriptor in first..4096 {
-            // SAFETY: a number that is no open descriptor makes the call fail, and nothing else.
+            // SAFETY: a number that is not an open descriptor only makes the call fail.
             let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, FdFlags::CLOEXEC);
         }
     }
 }
 
-/// The first line on the pipe, empty where the other end closed without one; `None` when the time is up.
+/// The first line on the pipe, empty if it was closed without one; `None` after the timeout.
 fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
     let deadline = Instant::now() + patience;
     let mut receiver = File::from(receiver);
@@ -191,7 +185,7 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
     }
 }
 
-/// What the worker wrote since `start`, cut to its last lines.
+/// The last line that the worker wrote since `start`.
 fn end_of_log(path: &Path, start: u64) -> String {
     let mut text = Vec::new();
     let read = crate::files::open(path).and_then(|mut file| {
@@ -207,40 +201,36 @@ fn end_of_log(path: &Path, start: u64) -> String {
     }
 }
 
-/// The worker's end of the pipe. Dropped without a word, it tells the launcher that the worker has died.
+/// The worker's end of the pipe. Dropped without a report, it tells the launcher that the worker has died.
 #[derive(Debug)]
 pub struct ReadyPipe {
     pipe: Option<File>,
 }
 
 impl ReadyPipe {
-    /// The pipe that the launcher left; without one, whatever is said goes nowhere. To be called once, before any other
-    /// file is opened.
+    /// The pipe of the launcher, if there is one. To be called once, before any other file is opened.
     pub fn from_environment() -> Self {
         let number = std::env::var(READY).ok().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);
         Self { pipe: number.and_then(adopt) }
     }
 
-    /// The worker has all that it needs, and continues.
     pub fn ready(self) {
         self.say("ready");
     }
 
-    /// The worker ends, and why.
     pub fn failed(self, reason: &str) {
         self.say(&format!("error: {}", reason.split_whitespace().collect::<Vec<_>>().join(" ")));
     }
 
     fn say(mut self, word: &str) {
         if let Some(pipe) = &mut self.pipe {
-            // A launcher that has gone needs no word.
+            // The launcher may have exited.
             let _ = pipe.write_all(format!("{word}\n").as_bytes());
         }
     }
 }
 
-/// The descriptor of that number, if it is a pipe; a variable left over from another process names something else or
-/// nothing.
+/// The descriptor with that number if it is a pipe: a variable left over from another process may name anything.
 fn adopt(number: RawFd) -> Option<File> {
     let kind = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?.file_type();
     if !kind.is_fifo() {

@@ -1,4 +1,4 @@
-//! A run's state as whoever watches should see it: what `state.json` says, unless the lock or the log know better.
+//! A run's state for viewers: `state.json`, corrected by the lock and the log.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,21 +10,20 @@ use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
 use super::worker_state::{State, Status};
 
-/// As much of a log's end is searched for an end event; after it come at most some requests.
+/// The size of the log's end that is searched for an end event, which only a few requests can follow.
 const TAIL_BYTES: u64 = 1 << 16;
 
 impl State {
-    /// Reads a run's state as a viewer should see it: a status that claims a live worker although nobody holds the lock
-    /// becomes `Interrupted`. `None` before any worker has spoken, and while one lives whose file cannot be understood.
+    /// Reads a run's state: an active status without a worker becomes `Interrupted`. `None` before any worker has
+    /// started, and while a worker with an unreadable file lives.
     pub fn observe(run: &Path) -> Option<Self> {
-        // The lock is asked first: a worker that ends in between has then already written its end event.
+        // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else { return if locked { None } else { from_log(run) } };
         if !locked && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
-                // The log has its end event, which comes first; the worker died before it could say the same here.
-                // Nothing can begin such a run again.
+                // The worker died between its end event and the state. Such a run is never resumed.
                 Last::End(end) if end.status == Status::Finished.name() => {
                     (Status::Finished, end.step, Some(end.cause))
                 }
@@ -35,7 +34,7 @@ impl State {
     }
 }
 
-/// A run's state by its log alone, where nobody holds the lock and `state.json` cannot be read.
+/// The state by the log alone, without a worker and a readable `state.json`.
 fn from_log(run: &Path) -> Option<State> {
     let (status, step, cause) = match last_word(run) {
         Last::Nothing => return None,
@@ -61,21 +60,21 @@ fn from_log(run: &Path) -> Option<State> {
     Some(state)
 }
 
-/// Whether another host may be writing the log now: there the lock proves nothing.
+/// Whether another host may be writing the log, so that a free lock proves nothing.
 fn is_written_from_afar(run: &Path) -> bool {
     let written = std::fs::metadata(run.join("events.jsonl")).and_then(|log| log.modified());
     FileSystem::of(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
 }
 
-/// What a log's latest worker said last.
+/// The last event of the latest worker that matters.
 enum Last {
     Nothing,
     End(End),
-    /// None; the step that it had reached.
+    /// No end; the step it had reached.
     Other(u64),
 }
 
-/// From the last lines of a log.
+/// Reads the end of the log.
 fn last_word(run: &Path) -> Last {
     let tail = || {
         let log = crate::files::open(&run.join("events.jsonl")).ok()?;
@@ -97,7 +96,7 @@ fn last_word(run: &Path) -> Last {
     {
         match event.body {
             EventBody::End(end) => return Last::End(end),
-            // An end before this was an earlier worker's.
+            // An earlier end is an earlier worker's.
             EventBody::Run(_) => break,
             EventBody::Step(step) => reached = reached.max(step.step),
             _ => {}

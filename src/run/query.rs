@@ -1,34 +1,27 @@
-//! Choosing runs by what is known of them: `valid>0.9 and task:invoice`, `not (status=failed or config.lora_rank=0)`,
-//! `has:kl`.
+//! Filter expressions over runs: `valid>0.9 and task:invoice`, `not (status=failed or config.lora_rank=0)`, `has:kl`.
 
 use std::fmt;
 
 use super::error::RunError;
 
-/// A condition on a run, read from text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Query {
-    /// Each holds.
     And(Vec<Self>),
-    /// One holds.
     Or(Vec<Self>),
-    /// It does not hold.
     Not(Box<Self>),
     /// The field is known.
     Has(String),
-    /// The field compares so with the value. A field that is not known compares with nothing.
+    /// False if the field is unknown.
     Test {
         field: String,
         comparison: Comparison,
-        /// The value as written.
         value: String,
     },
 }
 
-/// How a field is compared with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
-    /// `:` a text contains the value, capitals aside; a number equals it.
+    /// `:` a text contains the value, ignoring case; a number equals it.
     Like,
     Equal,
     Unequal,
@@ -38,7 +31,7 @@ pub enum Comparison {
     Less,
 }
 
-/// What a run has under a name.
+/// The value of a field.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Text(String),
@@ -66,11 +59,11 @@ const SIGNS: [(&str, Comparison); 8] = [
     (":", Comparison::Like),
 ];
 
-/// Deeper nesting is refused.
+/// The nesting limit.
 const DEEPEST: usize = 64;
 
 impl Query {
-    /// Read a condition.
+    /// Parses an expression.
     ///
     /// # Errors
     /// [`RunError::Query`] with the column and what was expected there.
@@ -81,7 +74,7 @@ impl Query {
         if reading.at < text.len() { Err(reading.expected("`and`, `or` or the end")) } else { Ok(query) }
     }
 
-    /// Whether it holds for a run of which `field` tells what is known.
+    /// `field` returns the value of a field of the run.
     pub fn matches(&self, field: &dyn Fn(&str) -> Option<Field>) -> bool {
         match self {
             Self::And(all) => all.iter().all(|query| query.matches(field)),
@@ -94,7 +87,7 @@ impl Query {
         }
     }
 
-    /// Every field that it names.
+    /// The names of its fields.
     pub fn fields(&self) -> Vec<&str> {
         match self {
             Self::And(queries) | Self::Or(queries) => queries.iter().flat_map(Self::fields).collect(),
@@ -278,7 +271,7 @@ mod tests {
         check("completions/mean_length<100", true);
         check("has:valid", true);
         check("has:exact", false);
-        // A field that is not known compares with nothing, not even with `!=`.
+        // An unknown field matches no comparison, not even `!=`.
         check("exact!=1 or exact=1", false);
         check("reward>0 or reward<=0", false);
         check("valid>0.9 or valid>0.95 and valid>0.99", true);

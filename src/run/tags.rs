@@ -1,21 +1,21 @@
-//! A run's tags: short words that a person gives it, in a small file of their own.
+//! A run's tags, in a file of their own.
 
 use std::path::{Path, PathBuf};
 
 use super::durable::replace_file;
 use super::error::RunError;
 
-/// A longer file is nobody's list of tags.
+/// A longer file is not a list of tags.
 const LONGEST_BYTES: u64 = 64 * 1024;
 const LONGEST_TAG: usize = 32;
 const MOST_TAGS: usize = 32;
 
-/// Where they are: `tags.json`, a list of texts.
+/// `tags.json`, a list of strings.
 pub fn tags_path(run: &Path) -> PathBuf {
     run.join("tags.json")
 }
 
-/// The tags of a run, sorted; none where there is no file.
+/// The tags of a run, sorted.
 ///
 /// # Errors
 /// [`RunError`] naming the file.
@@ -40,10 +40,10 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
     }
 }
 
-/// Give a run tags and take others away; what it has then.
+/// Adds and removes tags; returns the resulting ones.
 ///
 /// # Errors
-/// [`RunError`] naming the file, or what is wrong with a tag.
+/// [`RunError`] naming the file or the invalid tag.
 pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<String>, RunError> {
     let mut tags = read_tags(run)?;
     tags.retain(|tag| !remove.contains(tag));
@@ -59,7 +59,7 @@ pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<
     Ok(tags)
 }
 
-/// What is wrong with a tag; `None` where nothing is.
+/// What is wrong with a tag, if anything.
 pub fn check_tag(tag: &str) -> Option<String> {
     let fits = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
     let begins = tag.chars().next().is_some_and(char::is_alphanumeric);

@@ -1,4 +1,4 @@
-//! The worker around the work: holds the run's lock, keeps its state, hears requests, and waits for its device.
+//! A run's worker: holds the lock, writes the state, accepts requests, and waits for its device.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,10 +18,10 @@ use super::lock::RunLock;
 use super::worker_state::{StateWriter, Status};
 use super::writer::{EventWriter, is_gone, lost_log};
 
-/// What a training loop needs of the run that it computes. Dropped, it says no more, and another worker may begin.
+/// A worker's hold on its run, released when dropped.
 #[derive(Debug)]
 pub struct Worker {
-    // Dropped in this order: nobody is heard once the lock is free.
+    // Dropped in this order: no request is accepted once the lock is free.
     listener: RequestListener,
     controls: RequestQueue,
     state: StateWriter,
@@ -29,52 +29,49 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Become the run's worker. `interrupted` is set by signals: the run then stops after its step.
+    /// Locks `run` as its worker. `interrupted` is set by signals: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] where the folder
-    /// is not this user's alone to change, [`RunError::Io`].
+    /// [`RunError::InUse`] if another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
+    /// private to this user, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         run.check_private()?;
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
-        // A log that is missing from now on was taken away.
+        // If the log is missing from now on, it was removed.
         drop(open_append(&run.events_path())?);
         record_left_over(&lock)?;
         let state = StateWriter::start(&lock)?;
         let controls = RequestQueue::new(interrupted);
         controls.persist_in(run.path());
-        // Where the loop will begin.
+        // The loop starts after this step.
         controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
         let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
         Ok(Self { listener, controls, state, lock })
     }
 
-    /// The right to write to the run.
     pub fn lock(&self) -> &RunLock {
         &self.lock
     }
 
-    /// The one state of the run, for whoever has something to say about it.
     pub fn state(&self) -> StateWriter {
         self.state.clone()
     }
 
-    /// What the run is asked.
     pub fn controls(&self) -> &RequestQueue {
         &self.controls
     }
 
-    /// What could not be set up, as sentences for the log.
+    /// Problems found at the start, for the log.
     pub fn notes(&self) -> &[String] {
         self.listener.notes()
     }
 
-    /// Waits for a device, says so in the run's state; calls `on_wait` with the same message whenever it changes. `None`:
-    /// the run was asked to stop meanwhile, and has ended.
+    /// Waits for a device, and shows this in the run's state; calls `on_wait` with a message whenever it changes.
+    /// `None`: the run was stopped meanwhile, and has ended.
     ///
     /// # Errors
-    /// [`RunError`] of the slots, or of a disk that cannot take the state.
+    /// [`RunError`] of the slots, or of a full disk.
     pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
         self.wait_for_in(&slots_folder()?, devices, on_wait)
     }
@@ -98,11 +95,11 @@ impl Worker {
         slot
     }
 
-    /// Whether the worker has lost its folder or its log. If so, that is said where it can be, and nothing more may be
-    /// written.
+    /// Checks that the worker still has its folder and its log; otherwise records that as far as possible, and nothing
+    /// more may be written.
     ///
     /// # Errors
-    /// [`RunError::Lost`] with what has become of them.
+    /// [`RunError::Lost`] with what has happened.
     pub fn check(&self) -> Result<(), RunError> {
         let path = self.lock.run();
         let log = path.join("events.jsonl");
@@ -113,13 +110,13 @@ impl Worker {
         };
         self.controls.mark_lost(lost.to_string());
         self.state.follow(&lost.to_string());
-        // Of a folder that still is there.
+        // If the folder still exists.
         let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
         Err(lost)
     }
 
-    /// Records the end of work that ended before it could record its own: requests are recorded, then the end, then the
-    /// state. After an end event, nothing.
+    /// Records the end of work that could not record its own: waiting requests, the end event, the state. Does nothing
+    /// after an end.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
@@ -134,13 +131,12 @@ impl Worker {
         recorded
     }
 
-    /// Leave a run that had come to its end before: what was asked meanwhile is recorded, and its end stays the one
-    /// that the log has.
+    /// Leaves a finished run: records waiting requests and keeps the end that the log has.
     ///
     /// # Errors
     /// [`RunError`] naming the file that could not be written.
     pub fn exit_finished(&self) -> Result<(), RunError> {
-        // The state may be of a moment before the last step: its worker was killed between its end event and that.
+        // The state may lag: the worker may have been killed after its end event.
         let end = RunState::read(self.lock.run())?.end;
         let (step, cause) =
             end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
@@ -165,8 +161,8 @@ impl Worker {
     }
 }
 
-/// Waits for a device and says so in `state`; calls `on_wait` with the same message whenever it changes. `None`: asked to
-/// stop meanwhile.
+/// Waits for a device, and shows this in `state`; calls `on_wait` with a message whenever it changes. `None`: stopped
+/// meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
     devices: &[Device],
@@ -184,7 +180,7 @@ pub(super) fn wait_for_slot(
             on_wait(&sentence);
             last.clone_from(&sentence);
         }
-        // A disk that is full now may not be by the time the device is free.
+        // A full disk must not end the wait.
         let _ = state.turn(Status::Waiting, Some(sentence));
         ControlFlow::Continue(())
     })?;

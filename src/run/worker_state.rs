@@ -1,4 +1,4 @@
-//! `state.json`: what a worker last said about itself, replaced as a whole.
+//! `state.json`: the worker's view of itself, replaced atomically.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,32 +11,29 @@ use super::durable::replace_file;
 use super::error::RunError;
 use super::lock::{FolderIdentity, RunLock};
 
-/// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Created; no worker has spoken yet.
+    /// No worker has started yet.
     Created,
     /// Waits for its device.
     Waiting,
     /// Loads model and data.
     Starting,
-    /// Computes.
     Running,
-    /// Between two steps, or where its disk is full, until it is resumed.
+    /// Between two steps, or where its disk is full.
     Paused,
     /// Finishes its step, then ends.
     Stopping,
-    /// Reached its end.
     Finished,
     /// Ended by an error.
     Failed,
-    /// Stopped before its end, or its worker is gone without recording its end; can be resumed.
+    /// Stopped early, or its worker died; can be resumed.
     Interrupted,
 }
 
 impl Status {
-    /// The status as one word.
+    /// As serialized.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -51,7 +48,7 @@ impl Status {
         }
     }
 
-    /// The status of that word; `Failed` for a word that is none.
+    /// The inverse of [`Self::name`]; `Failed` for unknown names.
     pub fn from_name(name: &str) -> Self {
         let all = [
             Self::Created,
@@ -66,49 +63,45 @@ impl Status {
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
     }
 
-    /// Whether a run ended so because somebody wanted it, by the cause that its worker gave.
+    /// Whether a run was stopped by request, judging by the worker's cause.
     pub fn was_asked_for(self, cause: Option<&str>) -> bool {
         self == Self::Interrupted && cause.is_some_and(|cause| cause.starts_with("stopped "))
     }
 
-    /// Whether nothing more will come unless the run is resumed.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
     }
 }
 
-/// The contents of `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// [`FORMAT_VERSION`] of the writer.
     pub version: u64,
     pub status: Status,
-    /// The worker's process id, for signals only.
+    /// For signals only.
     pub pid: u32,
-    /// The process's start in clock ticks since boot, which tells it from a later process of the same id.
+    /// In clock ticks since boot; distinguishes the process from a later one with the same id.
     pub start_ticks: u64,
-    /// The boot in which that process lives.
     pub boot_id: String,
     pub host: String,
-    /// Optimizer steps done.
+    /// Complete steps.
     pub step: u64,
     /// Why the run ended or waits, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// When this was written, milliseconds since 1970.
+    /// Milliseconds since 1970.
     pub updated_ms: u64,
 }
 
 impl State {
-    /// The file as it is, trustworthy or not; see [`Self::observe`].
+    /// The file as it is, possibly stale; see [`Self::observe`].
     pub(super) fn read(run: &Path) -> Option<Self> {
         serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()
     }
 }
 
-/// The worker's side: keeps `state.json` current. Changes of status are durable at once; mere progress is written at
-/// most once a second. Clones write the same state, one at a time, so that the loop, the request listener and the
-/// worker around them never contradict each other.
+/// Writes `state.json`. Status changes are durable at once; progress is written at most once a second. Clones share the
+/// state, so that the loop, the control thread and the worker never contradict each other.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
     shared: Arc<Mutex<Written>>,
@@ -123,7 +116,7 @@ struct Written {
 }
 
 impl StateWriter {
-    /// Begin with `Starting`. The lock proves that no other process writes.
+    /// Starts with `Starting`.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -136,7 +129,7 @@ impl StateWriter {
             start_ticks: start_ticks(std::process::id()).unwrap_or(0),
             boot_id: boot_id(),
             host: host_name(),
-            // So that a run that waits to continue does not look like a new one.
+            // A run that waits to be resumed keeps its step.
             step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
             updated_ms: 0,
@@ -147,7 +140,7 @@ impl StateWriter {
         Ok(writer)
     }
 
-    /// Say where the run stands, durably. `cause`: a sentence, where there is one to tell.
+    /// Sets the status and the step, durably. `cause` is a sentence.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -157,7 +150,7 @@ impl StateWriter {
         shared.write()
     }
 
-    /// Say where the run stands without a new step, unless it has already ended. Returns whether it was said.
+    /// Sets the status unless the run has ended; returns whether it did.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -173,7 +166,7 @@ impl StateWriter {
         Ok(true)
     }
 
-    /// Say that `step` is done.
+    /// Sets the last complete step.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -183,7 +176,7 @@ impl StateWriter {
         shared.write_after(Duration::from_secs(1))
     }
 
-    /// Show that the worker lives, where nothing was written for `interval`. An ended run is left alone.
+    /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -192,8 +185,7 @@ impl StateWriter {
         if shared.state.status.is_ended() { Ok(()) } else { shared.write_after(interval) }
     }
 
-    /// Records the end of a worker that has lost its folder, where that is now; whatever stands under its path is
-    /// another's.
+    /// Records the end of a worker that has lost its folder, at the folder's new path.
     pub(super) fn follow(&self, cause: &str) {
         let mut shared = self.shared();
         if shared.identity.check().is_ok() || shared.state.status.is_ended() {
@@ -203,7 +195,7 @@ impl StateWriter {
             (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
             shared.path = folder.join("state.json");
             shared.identity.release_to(folder);
-            // Where it cannot be said, the log of the worker has it.
+            // If it cannot be written, `worker.log` has it.
             let _ = shared.write();
         }
     }
@@ -213,7 +205,7 @@ impl StateWriter {
     }
 
     fn shared(&self) -> MutexGuard<'_, Written> {
-        // Every change is a plain assignment, so a thread that panicked has left nothing half-said.
+        // Every change is a plain assignment, so a panicked thread leaves a valid state.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,13 +234,13 @@ impl Written {
     }
 }
 
-/// The kernel's id of this boot; empty where there is none.
+/// Empty if the kernel does not say.
 pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// When a process started, in clock ticks since boot: field 22 of `/proc/PID/stat`; the command's name before it may
-/// hold blanks and parentheses.
+/// A process's start in clock ticks since boot: field 22 of `/proc/PID/stat`. The command's name before it may contain
+/// spaces and parentheses.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()

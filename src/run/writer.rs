@@ -1,5 +1,5 @@
-//! The one writer of `events.jsonl`: a `write` a line, sequence numbers that continue after a resume, torn tails sealed
-//! first.
+//! The only writer of `events.jsonl`: one `write` per line, sequence numbers that continue after a resume, torn tails
+//! truncated first.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -16,10 +16,10 @@ use super::error::RunError;
 use super::events::{Event, EventBody, Recovered, now_ms};
 use super::lock::RunLock;
 
-/// The longest time that an event may wait for the disk.
+/// The longest time until an event is synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Appends events. Needs the run's lock, so that there is one at a time.
+/// Appends events. Needs the run's lock.
 #[derive(Debug)]
 pub struct EventWriter {
     file: File,
@@ -29,8 +29,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Open the log for appending. A torn last line is truncated and reported as a `recovered` event; the sequence
-    /// continues after the last whole event.
+    /// Opens the log for appending. A torn last line is truncated and reported as a `recovered` event.
     ///
     /// # Errors
     /// [`RunError`] naming the file.
@@ -53,12 +52,12 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Append one event and return its sequence number. Kinds that others rely on are durable before this returns, the
-    /// rest within five seconds.
+    /// Appends an event and returns its sequence number. Kinds that others rely on are durable on return, the rest
+    /// within five seconds.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that did not reach it. The log
-    /// then still ends in whole lines.
+    /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that could not be synced. The
+    /// log still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
         if self.file.metadata().map_err(RunError::io("read", &self.path))?.nlink() == 0 {
             return Err(lost_log(&self.path));
@@ -82,7 +81,7 @@ impl EventWriter {
         Ok(event.seq)
     }
 
-    /// Make everything written so far durable.
+    /// Makes everything written so far durable.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
@@ -95,12 +94,12 @@ impl EventWriter {
     }
 }
 
-/// Whether there is no such log any more; a file system that does not answer proves nothing.
+/// Whether the log does not exist; a file system that does not answer proves nothing.
 pub(super) fn is_gone(log: &Path) -> bool {
     matches!(log.try_exists(), Ok(false))
 }
 
-/// The log was removed under its worker: what came after would be nowhere.
+/// The log was removed: further events would be lost.
 pub(super) fn lost_log(path: &Path) -> RunError {
     RunError::Lost {
         path: path.parent().unwrap_or(path).to_owned(),
@@ -108,7 +107,7 @@ pub(super) fn lost_log(path: &Path) -> RunError {
     }
 }
 
-/// What tests call a line: its kind, and of a phase also which.
+/// The name of a line in tests: its kind, and of a phase also which.
 fn named(body: &EventBody) -> Cow<'_, str> {
     match body {
         EventBody::Phase(phase) => Cow::Owned(format!("phase-{}", phase.phase)),
@@ -116,10 +115,10 @@ fn named(body: &EventBody) -> Cow<'_, str> {
     }
 }
 
-/// Syncs the log some time after a line was written, also where no further line comes.
+/// Syncs the log some time after a line was written.
 #[derive(Debug)]
 struct Syncer {
-    /// Whether lines were written that nobody has synced.
+    /// Whether there are unsynced lines.
     owed: Arc<AtomicBool>,
     failed: Arc<Mutex<Option<std::io::Error>>>,
     wake: Option<Sender<()>>,
@@ -140,7 +139,7 @@ impl Syncer {
                     match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
                         Ok(()) => {}
                         Err(RecvTimeoutError::Timeout) => break,
-                        // The writer goes, and syncs for itself.
+                        // The writer is dropped, which syncs.
                         Err(RecvTimeoutError::Disconnected) => return syncs,
                     }
                 }
@@ -158,7 +157,7 @@ impl Syncer {
         Ok(Self { owed, failed, wake: Some(wake), thread: Some(thread) })
     }
 
-    /// A line was written. The thread is told once, until the line is synced.
+    /// Requests a sync; wakes the thread once per sync.
     fn owe(&self) {
         if !self.owed.swap(true, Ordering::SeqCst)
             && let Some(wake) = &self.wake
@@ -168,12 +167,12 @@ impl Syncer {
         }
     }
 
-    /// What went wrong behind the writer's back is told at its next word.
+    /// Returns the error of an earlier sync.
     fn check(&self) -> std::io::Result<()> {
         self.failed.lock().ok().and_then(|mut failed| failed.take()).map_or(Ok(()), Err)
     }
 
-    /// Ends the thread and tells how often it synced.
+    /// Ends the thread and returns the number of its syncs.
     fn stop(&mut self) -> u64 {
         self.wake = None;
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(0)
@@ -182,14 +181,13 @@ impl Syncer {
 
 impl Drop for EventWriter {
     fn drop(&mut self) {
-        // A destructor has nobody to tell; whoever must know calls `sync`.
+        // Errors cannot be returned here; a caller that needs them calls `sync`.
         let _ = self.sync();
         self.syncer.stop();
     }
 }
 
-/// The sequence number of the last line that is an event, 0 in an empty log. Reads backwards, so that a long log costs
-/// no more than a short one.
+/// The sequence number of the last event, 0 in an empty log. Reads backwards, so that the length does not matter.
 fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
     let mut start = length;
     let mut tail: Vec<u8> = Vec::new();
@@ -200,7 +198,7 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
         file.read_exact_at(&mut chunk, start)?;
         chunk.append(&mut tail);
         tail = chunk;
-        // The first piece may be the end of a longer line; it counts only at the file's start.
+        // The first piece may be the end of a longer line, except at the file's start.
         let whole =
             if start == 0 { 0 } else { tail.iter().position(|byte| *byte == b'\n').map_or(tail.len(), |at| at + 1) };
         let found = tail[whole..].split(|byte| *byte == b'\n').rev().find_map(seq_of);
@@ -211,7 +209,7 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
     Ok(0)
 }
 
-/// Lines of newer versions count too: their numbers are taken.
+/// Lines of newer versions count, too.
 fn seq_of(line: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]
     struct Head {

@@ -1,5 +1,5 @@
-//! Who answers for a model: the worker of the live run that it is being trained in, else a sample worker whose folder
-//! both sides can derive from the model.
+//! The worker that samples from a model: that of the active run that trains it, else a sample worker, whose folder both
+//! sides derive from the model.
 
 use std::path::{Path, PathBuf};
 
@@ -13,49 +13,44 @@ use crate::run::folder::{private_folder, user_id};
 use crate::run::liveness::Liveness;
 use crate::run::lookup::{At, RunFolders, RunReference, resolve_checkpoint};
 
-/// The newest format of `sampler.json` that this program reads and the one it writes.
+/// The newest format of `sampler.json` that this program reads, and the one it writes.
 const VERSION: u64 = 1;
 
 /// `sampler.json`: what a sample worker loads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplerFile {
-    /// The format.
     pub version: u64,
     /// Always `sample`.
     pub job: String,
-    /// M in a form that means the same from every folder: an absolute path, PATH@STEP of a run, a Hugging Face name,
-    /// `tiny`.
+    /// In a form that is valid in every folder: an absolute path, PATH@STEP of a run, a Hugging Face name, `tiny`.
     pub model: String,
 }
 
-/// Who answers for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SampleBackend {
-    /// The worker of a live run, between its steps, with the weights that it has then.
+    /// The worker of an active run, between steps, with its current weights.
     Run(PathBuf),
-    /// A sample worker, there or still to be started.
+    /// A sample worker, which may have to be started.
     Worker {
-        /// Its folder: `RUN/samplers/step-000050`, or one in the user's cache. `state.json` there says how it fares.
+        /// `RUN/samplers/step-000050`, or a folder in the user's cache, with its `state.json`.
         folder: PathBuf,
         model: String,
     },
 }
 
 impl SampleBackend {
-    /// Find out. RUN and RUN@last of a run that is being computed mean its worker; everything else a sample worker.
+    /// Resolves `model`: RUN and RUN@last of an active run mean its worker; everything else a sample worker.
     ///
     /// # Errors
-    /// [`RunError::Model`] where `model` is neither a model nor a run; [`RunError`] where the run has no such
-    /// checkpoint.
+    /// [`RunError::Model`] if it is neither a model nor a run; [`RunError`] if the run has no such checkpoint.
     pub fn of(model: &str, places: &RunFolders) -> Result<Self, RunError> {
-        // The order in which a command line looks: a model's folder or name, then a run.
+        // In the order of the command line: a model's folder or name, then a run.
         let found = find_model(model);
         let refused = match found {
             Ok(source) if !source.folder().is_some_and(|folder| folder.join("run.toml").is_file()) => {
                 let name =
                     source.folder().map_or_else(|| model.to_owned(), |folder| absolute(folder).display().to_string());
-                // Other files under the same name are another model; those of an adapter's folder have no digest of
-                // their own.
+                // Other files under the same name are another model; an adapter's folder has no digest.
                 let digest = source.digest().unwrap_or_default();
                 return Ok(Self::Worker { folder: in_cache(&format!("{name} {digest}"))?, model: name });
             }
@@ -80,7 +75,7 @@ impl SampleBackend {
         let step = resolve_checkpoint(run, reference.at)?;
         let model = format!("{}@{step}", run.path().display());
         let own = run.path().join("samplers");
-        // In a run of another user, or one that others may change, nothing of ours is safe.
+        // Nothing is written into a run that others may change.
         let folder = match run.check_private().and_then(|()| private_folder(&own).map(drop)) {
             Ok(()) => own.join(format!("step-{step:06}")),
             Err(_) => in_cache(&model)?,
@@ -88,7 +83,7 @@ impl SampleBackend {
         Ok(Self::Worker { folder, model })
     }
 
-    /// The folder whose `state.json` tells how whoever answers fares, see [`crate::run::State::observe`].
+    /// The folder with its `state.json`, see [`crate::run::State::observe`].
     pub fn folder(&self) -> &Path {
         match self {
             Self::Run(folder) | Self::Worker { folder, .. } => folder,
@@ -97,7 +92,6 @@ impl SampleBackend {
 }
 
 impl SamplerFile {
-    /// Make a worker's folder and say in it what to load.
     pub(super) fn write(folder: &Path, model: &str) -> Result<(), RunError> {
         if let Some(parent) = folder.parent() {
             ensure_folder(parent)?;
@@ -113,10 +107,10 @@ impl SamplerFile {
         replace_file(&path, &serde_json::to_vec_pretty(&file).map_err(malformed)?)
     }
 
-    /// Read what to load.
+    /// Reads `sampler.json`.
     ///
     /// # Errors
-    /// [`RunError`] naming the file; [`RunError::Newer`] of a newer program.
+    /// [`RunError`] naming the file; [`RunError::Newer`].
     pub fn read(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join("sampler.json");
         let bytes = crate::files::read(&path).map_err(RunError::io("read", &path))?;
@@ -133,7 +127,7 @@ impl SamplerFile {
     }
 }
 
-/// The folder in the user's cache for a model that belongs to no run.
+/// The folder in the user's cache for a model without a run.
 fn in_cache(key: &str) -> Result<PathBuf, RunError> {
     let cache = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.cache_dir().join("samplers"));
     let cache = cache.unwrap_or_else(|| std::env::temp_dir().join(format!("grpo-tui-{}", user_id())).join("samplers"));

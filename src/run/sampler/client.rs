@@ -1,5 +1,4 @@
-//! Asking for completions without knowing who has the model: a live run's worker, a sample worker that is there, or one
-//! that is started for it.
+//! Requests completions from whichever worker has the model, starting one if needed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,36 +13,33 @@ use crate::run::lookup::RunFolders;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingRequest {
-    /// M: a model's or an adapter's folder, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and
-    /// RUN@last of a live run are the weights that it has now.
+    /// A folder of a model or adapter, a Hugging Face name, `tiny`, RUN, RUN@best, RUN@last or RUN@STEP. RUN and
+    /// RUN@last of an active run mean its current weights.
     pub model: String,
-    /// Of which prompt, and how sampled.
     pub sample: Sample,
 }
 
-/// What came of it, besides the completions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     pub backend: SampleBackend,
-    /// Whether all completions came; else the time was up, and `text` says what was promised.
+    /// Whether all completions arrived in time; else `text` says what was accepted.
     pub done: bool,
     pub text: String,
 }
 
-/// How often a worker that gave its device away, or died, is replaced before the question is given up.
+/// How many workers are tried if one exits or dies.
 const MOST_WORKERS: usize = 3;
 
 /// How long a worker may take from its end event to its exit.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// Ask for completions; each is given to `on_completion` when it comes. Blocks for up to `longest`, so it belongs on a thread
-/// of its own. `on_backend` is told who will answer before they are asked, again where another one must be: how they fare
-/// meanwhile (loading, waiting for their device, computing a step) is in the `state.json` of [`SampleBackend::folder`].
-/// Where a worker must be started, `how` says on what it computes.
+/// Requests completions; `on_completion` gets each as it arrives. Blocks for up to `longest`. `on_backend` gets the
+/// worker before it is asked, and again if another one must be; its state (loading, waiting for a device, computing) is
+/// in [`SampleBackend::folder`]. `how` is for a worker that must be started.
 ///
 /// # Errors
-/// [`RunError::Model`] and others where there is no such model, [`RunError::Launch`] with the worker's own reason,
-/// [`RunError::Refused`] with the answerer's words, [`RunError::NoAnswer`].
+/// [`RunError::Model`] and others if there is no such model, [`RunError::Launch`] and [`RunError::Refused`] with the
+/// worker's reason, [`RunError::NoAnswer`].
 pub fn sample(
     request: &SamplingRequest,
     places: &RunFolders,
@@ -65,29 +61,27 @@ pub fn sample(
         let mut parts = 0;
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let answered = ask(backend.folder(), &verb, left, &mut |part| {
-            // A part of a newer worker may hold more; one that is no completion is none of ours.
+            // A newer worker may send other parts.
             if let Ok(completion) = serde_json::from_value(part) {
                 parts += 1;
                 on_completion(completion);
             }
         });
         match answered {
-            // It has gone between two looks, or before it came to this: for its device's sake, or because it was idle.
-            // The next one hears the same.
+            // The worker exited meanwhile, because its device was wanted or it was idle: the next one is asked.
             Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MOST_WORKERS => {}
-            Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && may_run(backend.folder()) => {}
+            Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && has_ended(backend.folder()) => {}
             outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { backend, done, text }),
         }
     }
 }
 
-/// See to it that a worker is there. Of two that are started at once, the one that comes second finds the folder taken,
-/// which is as good.
+/// Starts a worker unless there is one. If two are started at once, the second finds the folder locked, which is fine.
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
-    // One that has recorded its end exits in an instant.
+    // A worker that has recorded its end is about to exit.
     let deadline = Instant::now() + LEAVING;
     while Liveness::of(folder).may_live() {
-        if !may_run(folder) || Instant::now() >= deadline {
+        if !has_ended(folder) || Instant::now() >= deadline {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -105,7 +99,7 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     }
 }
 
-/// Whether a worker has recorded its end, or is about to fall silent.
-fn may_run(folder: &Path) -> bool {
+/// Whether a worker has recorded its end.
+fn has_ended(folder: &Path) -> bool {
     crate::run::worker_state::State::observe(folder).is_none_or(|state| state.status.is_ended())
 }

@@ -1,4 +1,4 @@
-//! A sample worker: its folder's lock, state and request queue, and when it ends.
+//! The sample worker's lock, state and request queue, and when it ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::run::lock::RunLock;
 use crate::run::worker::wait_for_slot;
 use crate::run::worker_state::{StateWriter, Status};
 
-/// How soon a worker without work sees that somebody waits for its device.
+/// How soon an idle worker notices that its device is wanted.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// What a sample worker needs of its folder. Dropped, it says no more, and another worker may begin there.
+/// A sample worker's hold on its folder, released when dropped.
 #[derive(Debug)]
 pub struct SampleWorker {
-    // Dropped in this order: nobody is heard once the lock is free.
+    // Dropped in this order: no request is accepted once the lock is free.
     _listener: RequestListener,
     controls: RequestQueue,
     state: StateWriter,
@@ -28,22 +28,20 @@ pub struct SampleWorker {
     idle: Duration,
 }
 
-/// What there is to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextAction {
-    /// Somebody asks.
     Request,
-    /// It is time to end, and why.
+    /// With the reason.
     End(String),
 }
 
 impl SampleWorker {
-    /// Become the worker of a folder. `interrupted` is set by signals: the worker then ends. It also ends after `idle`
-    /// without a request.
+    /// Locks `folder` as its worker, which ends when `interrupted` is set by a signal, or after `idle` without a
+    /// request.
     ///
     /// # Errors
-    /// [`RunError::InUse`] where another worker is there, [`RunError::Unsafe`] where the folder is not this user's
-    /// alone, [`RunError::Io`].
+    /// [`RunError::InUse`] if another worker is there, [`RunError::Unsafe`] if the folder is not private to this user,
+    /// [`RunError::Io`].
     pub fn begin(folder: &Path, interrupted: Arc<AtomicBool>, idle: Duration) -> Result<Self, RunError> {
         private_folder(folder)?;
         let lock = RunLock::acquire(folder)?;
@@ -54,15 +52,14 @@ impl SampleWorker {
         Ok(Self { _listener: listener, controls, state, _lock: lock, idle })
     }
 
-    /// What the worker is asked.
     pub fn controls(&self) -> &RequestQueue {
         &self.controls
     }
 
-    /// Waits for a device like any run; `None`: it was told to stop meanwhile, and has ended.
+    /// Waits for a device; `None`: stopped meanwhile, and has ended.
     ///
     /// # Errors
-    /// [`RunError`] of the slots, or of a disk that cannot take the state.
+    /// [`RunError`] of the slots, or of a full disk.
     pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
         let slot = wait_for_slot(&slots_folder()?, devices, &self.controls, &self.state, on_wait)?;
         if slot.is_none() {
@@ -71,7 +68,7 @@ impl SampleWorker {
         Ok(slot)
     }
 
-    /// The model is there. `serves`: its name, for the state.
+    /// Sets the state once the model is loaded. `serves`: the model's name.
     ///
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.
@@ -80,9 +77,9 @@ impl SampleWorker {
         self.state.turn(Status::Running, Some(cause)).map(drop)
     }
 
-    /// Until there is a request, or it is time to end: nobody asked for long, somebody waits for the device, the folder
-    /// is gone, or it was told to. While the worker has answered nobody (`fresh`), a request comes before those who
-    /// wait: two workers that wait for each other's device would otherwise both come to nothing.
+    /// Waits for a request, or for a reason to end: idle for long, the device wanted, the folder gone, or stopped.
+    /// While the worker has answered nothing (`fresh`), a request takes precedence over those who wait for the device:
+    /// two workers that wait for each other's device would otherwise both end.
     pub fn next(&self, slot: &Slot, fresh: bool) -> NextAction {
         let since = Instant::now();
         loop {
@@ -116,7 +113,7 @@ impl SampleWorker {
         }
     }
 
-    /// Records the end; after that, does nothing.
+    /// Records the end, once.
     ///
     /// # Errors
     /// [`RunError::Io`] naming `state.json`.
