@@ -1,4 +1,4 @@
-//! Where a command computes: `--gpu N`, the CPU where there is none; and the devices of which a worker takes one.
+//! Device options: `--gpu N`, `--cpu`, and the devices that a worker may take.
 
 use super::Failure;
 use super::output::say;
@@ -16,12 +16,12 @@ pub(super) struct DeviceArguments {
 }
 
 impl DeviceArguments {
-    /// The same for a worker.
+    /// For a worker.
     pub(super) fn compute(self) -> DeviceChoice {
         DeviceChoice::from_flags(self.gpu, self.cpu)
     }
 
-    /// The engine that the user asked for; where nothing was asked, the first GPU, else the CPU.
+    /// The requested engine; by default the first GPU, else the CPU.
     pub(super) fn engine(self) -> Result<Engine, Failure> {
         match self.gpu {
             Some(ordinal) => Ok(Engine::gpu(ordinal)?),
@@ -36,8 +36,8 @@ impl DeviceArguments {
         }
     }
 
-    /// Says who else uses the GPU that [`DeviceArguments::engine`] will open; asked before, so that this process is not
-    /// among them.
+    /// Warns if others use the GPU that [`DeviceArguments::engine`] will open; called before it, so that this process
+    /// is not counted.
     pub(super) fn warn_if_in_use(self) {
         let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
         let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
@@ -46,19 +46,18 @@ impl DeviceArguments {
         }
     }
 
-    /// As [`DeviceArguments::engine`], but the CPU only where it was asked for.
+    /// As [`DeviceArguments::engine`], but uses the CPU only on request.
     pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
         if self.cpu { Ok(Engine::cpu()) } else { Ok(Engine::gpu(self.gpu.unwrap_or(0))?) }
     }
 }
 
-/// Where a worker finds the models that its run names: from the run's own folder, whatever the folder of whoever
-/// started it.
+/// Run folders for models named in the run, resolved from the run's own folder.
 pub(super) fn places(run: &RunDirectory) -> RunFolders {
     RunFolders::discover(None, run.path())
 }
 
-/// The devices of which the run may take one. Nothing is opened on them yet: they may be another run's.
+/// The devices that the run may use. They are not opened, since other runs may hold them.
 pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
     let gpus = Engine::gpus();
     match compute {
@@ -71,12 +70,11 @@ pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
         }
         DeviceChoice::Any => Ok((0..gpus).map(gpu).collect()),
         DeviceChoice::Gpu(ordinal) if ordinal < gpus => Ok(vec![gpu(ordinal)]),
-        // The engine says best why there is no such GPU.
+        // The engine's error explains why there is no such GPU.
         DeviceChoice::Gpu(ordinal) => Engine::gpu(ordinal).map(|_| vec![gpu(ordinal)]).map_err(Failure::from),
     }
 }
 
-/// The engine on a device that was waited for.
 pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
     match slot.device() {
         Device::Cpu => Ok(Engine::cpu()),
@@ -85,7 +83,7 @@ pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
 }
 
 fn gpu(ordinal: usize) -> Device {
-    // Where the driver's library is missing, the number stands for the GPU: all users of the host must then see its
-    // GPUs in one order.
+    // Without the driver's library the ordinal identifies the GPU: all users of the host must then see its GPUs in the
+    // same order.
     Device::Gpu { ordinal, uuid: Gpu::of_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
 }

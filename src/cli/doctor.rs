@@ -21,7 +21,6 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What was found.
 #[derive(Serialize)]
 struct Findings {
     survives_logout: bool,
@@ -35,13 +34,13 @@ struct Findings {
     view: ViewFound,
 }
 
-/// What computes here where `--gpu` and `--cpu` are not given, and why.
+/// The default device, and why.
 #[derive(Serialize)]
 struct EngineFound {
-    /// `gpu`, `cpu`, or `none` in a build without the engine.
+    /// `gpu`, `cpu`, or `none` without the engine.
     uses: &'static str,
     why: String,
-    /// NVIDIA's libraries that were opened: the file of each.
+    /// Files of the loaded NVIDIA libraries.
     libraries: Vec<String>,
 }
 
@@ -55,11 +54,8 @@ struct ViewFound {
     mouse: bool,
     low_bandwidth: bool,
     copies_through: &'static str,
-    /// Where files are looked for, and whether they are there.
     looked_for: Vec<LookedFor>,
-    /// The files that it is read from.
     files: Vec<PathBuf>,
-    /// What is wrong with them.
     notes: Vec<String>,
 }
 
@@ -74,11 +70,11 @@ struct LookedFor {
 #[derive(Serialize)]
 struct SlotFound {
     device: String,
-    /// Of a GPU: name, UUID, driver.
+    /// Name, UUID and driver of a GPU.
     is: String,
-    /// The run that computes there.
+    /// The run that holds the slot.
     holder: Option<String>,
-    /// Of a GPU: who else uses it.
+    /// Other processes on a GPU.
     in_use: Option<String>,
 }
 
@@ -167,7 +163,6 @@ fn engine() -> EngineFound {
     EngineFound { uses: "none", why: "built without the feature `engine`".to_owned(), libraries: Vec::new() }
 }
 
-/// The GPUs that CUDA shows this process, as the driver's library tells of them.
 fn gpus() -> impl Iterator<Item = Gpu> {
     (0..).map_while(Gpu::of_ordinal)
 }

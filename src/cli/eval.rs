@@ -68,7 +68,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// The lowest rate that the user accepts.
+/// A `--fail-under` limit.
 #[derive(Clone, Debug)]
 struct Threshold {
     metric: String,
@@ -153,7 +153,7 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
     Ok(targets)
 }
 
-/// The folder for everything that the eval brings; prompts that are no set of the task are kept with their ids.
+/// Creates the eval's folder; prompts that are no set of the task are stored with their ids.
 fn keep(out: &Path, task: &Task, rows: &Rows) -> Result<EvalFolder, Failure> {
     let folder = EvalFolder::create(out, &task.files()?)?;
     if PromptSet::ALL.into_iter().all(|set| set.name() != rows.set) {
@@ -162,7 +162,6 @@ fn keep(out: &Path, task: &Task, rows: &Rows) -> Result<EvalFolder, Failure> {
     Ok(folder)
 }
 
-/// The rows as JSON lines, each with its id.
 fn lines(rows: &Rows) -> String {
     rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
 }
@@ -191,13 +190,13 @@ fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Ve
     })
 }
 
-/// Exit code 3 where the last model misses a threshold.
+/// Exit code 3 if the last model misses a threshold.
 fn judge(thresholds: &[Threshold], last: Option<&report::EvalResult>) -> Outcome {
     let Some(report::EvalResult { name, summary, .. }) = last else { return Ok(ExitCode::SUCCESS) };
     let mut missed = Vec::new();
     for Threshold { metric, lowest } in thresholds {
         let rate = summary.metric(metric);
-        // A rate that is not there misses every threshold.
+        // A missing rate misses every threshold.
         if rate.is_nan() || rate < *lowest {
             let (rows, interval) = (summary.rows_of(metric), summary.interval(metric));
             missed.push(format!(

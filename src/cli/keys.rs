@@ -59,7 +59,6 @@ fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {
     keymap.keys(action).iter().map(ToString::to_string).collect()
 }
 
-/// Where an action works, in words.
 pub(super) fn scope_text(scope: Scope) -> String {
     match scope {
         Scope::Global => "everywhere".to_owned(),

@@ -31,7 +31,6 @@ fn page() -> std::io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What each subcommand is for, and how it is called.
 fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
@@ -52,7 +51,6 @@ fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
     Ok(roff)
 }
 
-/// The keys of the workbench.
 #[cfg(feature = "view")]
 fn actions() -> Roff {
     let mut roff = Roff::new();
@@ -77,7 +75,6 @@ fn actions() -> Roff {
     roff
 }
 
-/// The user's files.
 #[cfg(feature = "view")]
 fn files() -> Roff {
     let mut roff = Roff::new();

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, exit codes, and errors as the user sees them.
+//! The command line: one file per subcommand, exit codes, and error messages.
 
 #[macro_use] // first: `println!` and `eprintln!` of all that follows are its own
 mod output;
@@ -94,8 +94,7 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// Why a command ended early: the sentence for the user and the exit code (1 failed, 2 bad usage, 3 threshold missed,
-/// 130 interrupted).
+/// Why a command failed: a message, and the exit code (1 failed, 2 bad usage, 3 threshold missed, 130 interrupted).
 #[derive(Debug)]
 pub struct Failure {
     pub code: u8,
@@ -104,12 +103,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The user asked for something that cannot be: exit code 2.
+    /// Exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into() }
     }
 
-    /// The work could not be done: exit code 1.
+    /// Exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
@@ -121,23 +120,19 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// What every subcommand returns.
 pub type Outcome = Result<ExitCode, Failure>;
 
-/// The preset of that name.
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     let known = crate::config::Preset::NAMES.join(", ");
     crate::config::Preset::from_name(name)
         .ok_or_else(|| Failure::usage(format!("--preset {name}: unknown preset, use {known}")))
 }
 
-/// Parse the command line and run it.
 pub fn main() -> ExitCode {
     output::install_panic_hook();
-    // Started as /proc/self/exe, as workers and forecasts are, the process would be listed as `exe`.
+    // Otherwise a process started as /proc/self/exe would be listed as `exe`.
     let _ = std::fs::write("/proc/self/comm", "grpo-tui");
-    // Beyond the limit on the size of files (`ulimit -f`) a write fails and is reported; unheard, the signal would end
-    // the process without a word.
+    // Ignored, so that a write beyond `ulimit -f` fails with an error instead of ending the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     #[cfg(feature = "view")]
     let misspelled = workbench::misspelled_subcommand();

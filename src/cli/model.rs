@@ -131,7 +131,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// M, with runs looked for from the current folder.
 fn open(name: &str) -> Result<OpenModel, Failure> {
     let places = RunFolders::discover(None, &std::env::current_dir()?);
     Ok(OpenModel::find(name, &places)?)
@@ -144,7 +143,6 @@ impl ModelArguments {
     }
 }
 
-/// Refuses the first token that a model with so many does not have.
 fn check_vocabulary(token_ids: &[u32], vocabulary: usize) -> Result<(), Failure> {
     match token_ids.iter().find(|&&id| id as usize >= vocabulary) {
         Some(id) => Err(Failure::usage(format!(

@@ -25,20 +25,19 @@ macro_rules! eprintln {
     ($($argument:tt)*) => { $crate::cli::output::eprint_text(&format!($($argument)*)) };
 }
 
-/// Set once a line could not be written to standard output.
 static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Text for people on standard output; a reader that went away is no error.
+/// Prints text for people; a closed pipe is not an error.
 pub(super) fn print(text: &str) -> Outcome {
     print_exact(&visible_lines(text))
 }
 
-/// A JSON document, or one a line, on standard output.
+/// Prints a JSON document, or one per line.
 pub(super) fn print_json(json: &str) -> Outcome {
     print_exact(&visible_json(json))
 }
 
-/// What was made for other programs and holds nothing of others as it was: HTML, shell scripts.
+/// Prints the program's own output unchanged: HTML, shell scripts.
 pub(super) fn print_exact(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -46,7 +45,7 @@ pub(super) fn print_exact(text: &str) -> Outcome {
         .map_or_else(|error| Stopped::Write(error).outcome(), |()| Ok(ExitCode::SUCCESS))
 }
 
-/// From now on a panic says what it has to say like everything else: its message may quote a model or a task.
+/// Masks the message of a panic, which may quote a model or a task.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
@@ -55,14 +54,13 @@ pub(super) fn install_panic_hook() {
     }));
 }
 
-/// What `println!` does.
 pub(super) fn line(text: &str) {
     if print(&format!("{text}\n")).is_err() {
         LOST.store(true, Ordering::Relaxed);
     }
 }
 
-/// The code that the process ends with: a success whose lines were lost is none.
+/// The exit code of the process: 1 if lines of a successful command were lost.
 pub(super) fn ended(code: ExitCode) -> Outcome {
     if LOST.load(Ordering::Relaxed) && code == ExitCode::SUCCESS {
         Err(Failure::failed("cannot write to standard output"))
@@ -71,28 +69,27 @@ pub(super) fn ended(code: ExitCode) -> Outcome {
     }
 }
 
-/// What `eprintln!` does. Secrets are masked in all that goes to standard error. A closed one must not end the work.
+/// Prints lines on standard error, secrets masked. Write errors are ignored.
 pub(super) fn eprint_text(text: &str) {
     write_error(&format!("{}\n", visible_lines(&redact(text).0)));
 }
 
-/// One line on standard error, whatever was in the text.
+/// Prints one line on standard error, whatever the text contains.
 pub(super) fn say(line: &str) {
     write_error(&format!("{}\n", visible(&redact(line).0)));
 }
 
-/// A question on standard error, the cursor behind it.
+/// Prints a question on standard error, without a line end.
 pub(super) fn ask(question: &str) {
     write_error(&visible_lines(&redact(question).0));
 }
 
-/// Why the command failed. Further lines are set in, so that no text inside the message can pass for a message of its
-/// own.
+/// Prints an error. Further lines are indented, so that quoted text cannot look like a message of its own.
 pub(super) fn fail(message: &str) {
     eprint_text(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
 }
 
-/// Draws the line of the cursor on standard error again; empty, the line is left to whoever writes next.
+/// Redraws the current line of standard error; empty: clears it.
 #[cfg(feature = "engine")]
 pub(super) fn redraw(line: &str) {
     write_error(&format!("\r{}\x1b[K", visible(line)));
@@ -103,14 +100,14 @@ fn write_error(text: &str) {
     let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
 }
 
-/// Why a command that writes bit by bit ends early.
+/// Why a command that writes incrementally ends early.
 pub(super) enum Stopped {
     Write(std::io::Error),
     Work(Failure),
 }
 
 impl Stopped {
-    /// A reader that went away is no error.
+    /// A closed pipe is not an error.
     pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Write(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
@@ -132,21 +129,20 @@ impl From<Failure> for Stopped {
     }
 }
 
-/// Standard output for a command that writes bit by bit.
+/// Standard output for commands that write incrementally.
 pub(super) struct Stream {
     to: BufWriter<StdoutLock<'static>>,
     json: bool,
 }
 
 impl Stream {
-    /// Text for people, or JSON.
     pub(super) fn new(json: bool) -> Self {
         Self { to: BufWriter::new(std::io::stdout().lock()), json }
     }
 }
 
 impl Write for Stream {
-    /// Takes the whole of what it is given; text comes in whole characters from `write!` and from serde.
+    /// Each write has whole characters, since it comes from `write!` or serde.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         self.to.write_all(if self.json { visible_json(&text) } else { visible_lines(&text) }.as_bytes())?;

@@ -16,11 +16,9 @@ use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
 
-/// Prompts that `--sample` samples groups of; all, if the task has fewer. At 32 a share's interval spans at most 33
-/// points, at 64 at most 24.
+/// At 32 prompts the interval of a share spans up to 33 points, at 64 up to 24.
 const SAMPLED_PROMPTS: usize = 64;
 
-/// Prints the plan of a task and a configuration.
 pub(super) fn run(
     task: &Task,
     resolved: &ResolvedConfig,
@@ -108,7 +106,7 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String
     lines.extend(time_lines(&plan.time));
     lines.extend([String::new(), disk_line(plan), String::new()]);
     lines.extend(difference_lines(&plan.differences));
-    // Each is one line, whatever a task's own values hold.
+    // Task values must not add lines.
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
 }
 
@@ -222,7 +220,7 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
     lines
 }
 
-/// How the gradient will be computed, where memory decided it.
+/// How the gradient is computed if memory decided it.
 fn remedy(memory: &Memory, machine: u64) -> &'static str {
     if memory.peak_recomputed_bytes <= machine {
         "; set recompute_activations = always"

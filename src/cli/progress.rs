@@ -8,7 +8,7 @@ use crate::report::event_text;
 use crate::run::EventBody;
 use crate::run::events::Step;
 
-/// Prints events as they come; knows enough to tell the time left.
+/// Prints events with an estimate of the time left.
 pub(super) struct Progress {
     start: Instant,
     first_step: Option<u64>,
@@ -30,7 +30,7 @@ impl Progress {
                 0.0 => String::new(),
                 seconds => format!("  ETA {}", duration(seconds)),
             },
-            // The command itself says how the run ended.
+            // The command itself prints how the run ended.
             EventBody::End(_) => return,
             _ => String::new(),
         };
@@ -40,7 +40,7 @@ impl Progress {
     }
 
     fn seconds_left(&mut self, step: &Step) -> f64 {
-        // The clock starts with the first step's end, so that loading and evals before it do not count.
+        // From the end of the first step on, so that loading and evals before it do not count.
         let first = *self.first_step.get_or_insert_with(|| {
             self.start = Instant::now();
             step.step

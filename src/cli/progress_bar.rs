@@ -1,4 +1,4 @@
-//! A bar on stderr for work on bytes that takes over a second: loading weights, fetching files.
+//! A progress bar on stderr for loading weights and fetching files.
 
 use crate::format::{bytes, duration, percent_short};
 use std::io::IsTerminal;
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use super::output::{redraw, say};
 
-/// How long the work may take before anything is shown.
+/// Shorter work shows nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
 const WIDTH: usize = 30;
 
-/// One piece of work: a line that is redrawn on a terminal, and one line at the end.
+/// A line that is redrawn on a terminal; elsewhere one line at the end.
 #[derive(Debug)]
 pub(super) struct Bar {
-    /// What is done, in a word before the name: `loading`.
+    /// Such as `loading`.
     verb: &'static str,
     name: String,
     start: Instant,
-    /// Bytes that were there before the work began; they do not count in the speed.
+    /// Present before the work began; not counted in the speed.
     skipped_bytes: u64,
     drawn: Option<Instant>,
     on_terminal: bool,
@@ -34,7 +34,6 @@ impl Bar {
         &self.name
     }
 
-    /// Redraws where it is time to.
     pub(super) fn show(&mut self, done_bytes: u64, total_bytes: u64) {
         let now = Instant::now();
         if !self.on_terminal
@@ -47,7 +46,7 @@ impl Bar {
         redraw(&line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes)));
     }
 
-    /// Ends the line; nothing was and is shown of work that took less than a second.
+    /// Prints the final line, unless the work was short.
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= PATIENCE {
             let seconds = self.start.elapsed().as_secs_f64();
@@ -59,7 +58,7 @@ impl Bar {
         self.drawn = None;
     }
 
-    /// Leaves the terminal's line to whoever writes next.
+    /// Clears the line.
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
             redraw("");
@@ -85,7 +84,6 @@ fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_sec
     )
 }
 
-/// Draws the loading of weights from now on.
 pub(super) fn show_loading() {
     let bar = std::sync::Mutex::new(None);
     crate::model::watch_loading(move |loading| {
@@ -122,7 +120,7 @@ mod tests {
             "loading m [###############...............]  50% of 3.00 MB, 500 kB/s, 3.0 s left",
         );
         check(7, 7, 7.0, "loading m [##############################] 100% of 7 B, 7 B/s, 0.0 s left");
-        // A file without bytes is all there.
+        // An empty file is complete.
         check(0, 0, 0.0, "loading m [##############################] 100% of 0 B, 0 B/s, 0.0 s left");
     }
 }

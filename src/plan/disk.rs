@@ -1,4 +1,4 @@
-//! Bytes that a run leaves on disk: checkpoints by the keep rules, rollouts, evals.
+//! Disk usage of a run: checkpoints and rollouts by the keep rules, evals.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,59 +7,53 @@ use super::{DataShape, trainable_parameters};
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
-/// What a run leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// One checkpoint: trained numbers and two moments, f32.
+    /// Trained numbers and two moments, f32.
     pub checkpoint_bytes: u64,
-    /// Checkpoints at the most that the keep rules leave at once, one being written included.
+    /// The maximum at once, including one being written.
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
-    /// Texts, ids, log-probs and scores of the completions that the keep rules leave, compressed but for the last file,
-    /// and the events.
+    /// Of the completions that the keep rules leave, compressed except for the last file, and of the events.
     pub rollouts_bytes: u64,
-    /// Completions and scores of every eval.
     pub evals_bytes: u64,
     pub total_bytes: u64,
-    /// Free where the run would be made; None where the system does not say.
+    /// `None` if the system does not say.
     pub free_bytes: Option<u64>,
 }
 
-/// A token in a rollout file: its text, its id and its log-prob as JSON. Measured on runs of the embedded model.
+/// A token in a rollout file: text, id and log-prob as JSON. Measured on runs of the embedded model.
 const BYTES_PER_ROLLOUT_TOKEN: f64 = 24.0;
-/// A completion's score and keys there. Measured likewise.
+/// A completion's score and keys in a rollout file. Measured likewise.
 const BYTES_PER_COMPLETION: f64 = 280.0;
-/// Its part of the group's event in the log. Measured likewise.
+/// A completion's part of its group's event. Measured likewise.
 const BYTES_PER_COMPLETION_EVENT: f64 = 70.0;
 const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
 
-/// Steps whose rollouts are one file; it is compressed when it is complete.
 pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
-/// What a compressed rollout file takes of the plain one, at the most: 0.05 to 0.09 on runs of the embedded model,
-/// frame by frame.
+/// An upper bound: 0.05 to 0.09 on runs of the embedded model.
 pub const COMPRESSED_SHARE: f64 = 0.1;
 
-/// How much of what a run makes it has at once, by its keep rules.
+/// The number of files that a run has by its keep rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Checkpoints at its end: step 0, the best, the end and the latest.
+    /// Step 0, the best, the end and the latest.
     pub checkpoints_at_end: u64,
-    /// Checkpoints at the most, the one being written included: the old one goes when the new one is there.
+    /// The maximum, including one being written: the old one is removed after the new one is there.
     pub checkpoints_at_once: u64,
-    /// Steps with rollouts at its end, all of them compressed.
+    /// Steps with rollouts at the end, all compressed.
     pub rollout_steps_at_end: u64,
-    /// Steps whose rollouts are plain at the most.
+    /// The maximum number of steps whose rollouts are uncompressed.
     pub plain_rollout_steps: u64,
-    /// Evals on the eval set, the first and the last included.
+    /// On the eval set, including the first and the last.
     pub evals: u64,
 }
 
 impl Retention {
-    /// Of a run of so many steps.
     pub fn of(config: &TrainConfig, steps: u64) -> Self {
         let keep = config.keep_checkpoints as u64;
-        // Beyond what is kept, counting further says nothing.
+        // More are never kept at once.
         let most = if keep == 0 { u64::MAX } else { keep + 3 };
         let made = 2
             + (1..steps)
@@ -76,12 +70,12 @@ impl Retention {
     }
 }
 
-/// Whether a step between the first and the last comes with a checkpoint: every eval does.
+/// Whether a step between the first and the last has a checkpoint: every eval does.
 fn has_checkpoint(config: &TrainConfig, step: u64) -> bool {
     [config.eval_every, config.checkpoint_every].iter().any(|&every| every > 0 && step.is_multiple_of(every))
 }
 
-/// Steps whose rollouts are there at the end: all, or the files of the last `keep_rollouts` steps and those around kept
+/// The steps whose rollouts exist at the end: all, or the files of the last `keep_rollouts` steps and those around kept
 /// checkpoints.
 fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
     if config.keep_rollouts == 0 || config.keep_rollouts >= steps {
@@ -91,16 +85,15 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
     let (first_kept, last) = (file(steps + 1 - config.keep_rollouts), file(steps));
     let keep = if config.keep_checkpoints == 0 { usize::MAX } else { config.keep_checkpoints };
     let latest = (1..=steps).rev().filter(|step| *step == steps || has_checkpoint(config, *step)).take(keep);
-    // Step 0, and the best one: which that will be is not known, so it counts as one that nothing else keeps.
+    // Step 0, and the best one, which is unknown and therefore counted as kept by nothing else.
     let around: std::collections::BTreeSet<u64> =
         latest.chain([0]).flat_map(|step| [file(step), file(step + 1)]).filter(|number| *number < first_kept).collect();
     let best = u64::from(around.len() as u64 + 1 < first_kept);
     let files = last + 1 - first_kept + around.len() as u64 + best;
-    // The last file is as full as the run's end leaves it.
+    // The last file may be partial.
     (files.saturating_sub(1) * STEPS_PER_ROLLOUT_FILE + (steps - (last - 1) * STEPS_PER_ROLLOUT_FILE)).min(steps)
 }
 
-/// The disk of a run.
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
     let checkpoint_bytes = 12 * trainable_parameters(model, config) as u64;
     let retention = Retention::of(config, steps);
@@ -151,10 +144,9 @@ mod tests {
         // The last two files, that of step 0, the best one.
         let few = ["keep_rollouts=150", "keep_checkpoints=1", "eval_every=0", "checkpoint_every=100"];
         check(&few, 1000, 400);
-        // The last file is not full.
+        // The last file is partial.
         check(&few, 950, 350);
-        // Three latest checkpoints 250 steps apart: those of steps 1000, 750 and 500, with the first steps after the
-        // last two in their own files.
+        // The latest three checkpoints, of steps 1000, 750 and 500; the steps after the last two are in other files.
         check(&["keep_rollouts=100", "keep_checkpoints=3", "eval_every=0", "checkpoint_every=250"], 1000, 600);
         check(&["keep_rollouts=100", "keep_checkpoints=0", "eval_every=0", "checkpoint_every=10"], 1000, 1000);
     }

@@ -1,4 +1,4 @@
-//! A GPU's memory by part, as the engine uses it there, and how a step's gradient is computed so that it fits.
+//! GPU memory by part, and the shape of a step that fits.
 
 use serde::Serialize;
 
@@ -8,36 +8,33 @@ use crate::config::{Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 
-/// What the driver takes for a process that computes: its context, the loaded kernels, cuBLAS's own. To be calibrated
-/// where the driver changes.
+/// The driver's share: context, loaded kernels, cuBLAS. Depends on the driver's version.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
-/// The workspace that cuBLAS is given: what it wants on Hopper.
+/// As recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
-/// Share of the free memory that a plan may fill: the rest is for what a pool of freed blocks cannot reuse.
+/// The rest covers fragmentation of the memory pool.
 const USABLE: f64 = 0.9;
-/// Memory that the completions' caches of one shard may take. Fixed, so that a rollout's batches do not depend on what
-/// else the GPU holds.
+/// The KV cache of one shard. Fixed, so that a rollout's batches do not depend on what else uses the GPU.
 const CACHE_BYTES: usize = 24 << 30;
-/// Rows beyond which a larger batch no longer decodes faster.
+/// A larger batch does not decode faster.
 const MOST_DECODE_ROWS: usize = 512;
-/// Prompt rows that are prefilled together; a longer prompt stands alone.
+/// Prompt rows that are prefilled together; a longer prompt is alone.
 pub const GPU_PREFILL_ROWS: usize = 16_384;
 
-/// The residual stream is f32 also where all else is bf16.
+/// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
-/// How many completions a GPU decodes together.
+/// The number of completions that a GPU decodes together.
 pub fn gpu_decode_rows(model: &ModelConfig, max_completion_tokens: usize, number_bytes: usize) -> usize {
     let row_bytes = ModelShape::of(model).key_values_per_token * max_completion_tokens * number_bytes;
     (CACHE_BYTES / row_bytes.max(1)).clamp(1, MOST_DECODE_ROWS)
 }
 
-/// How a step's gradient is computed, as memory decides it; no result depends on it but for the last bits of a sum.
+/// How a step's gradient is computed within the memory; affects results only in the last bits of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StepShape {
-    /// Tokens forwarded at once.
     pub tokens_per_micro_batch: usize,
-    /// Whether only layer inputs are kept and the rest is computed again.
+    /// Whether only layer inputs are kept and the rest is recomputed.
     pub recompute: bool,
 }
 
@@ -49,7 +46,7 @@ impl std::fmt::Display for StepShape {
 }
 
 impl StepShape {
-    /// What the configuration says, where nobody asks the memory: on a CPU.
+    /// As configured, regardless of memory (CPU).
     pub fn of(config: &TrainConfig) -> Self {
         Self {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
@@ -57,8 +54,8 @@ impl StepShape {
         }
     }
 
-    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. None where this is the
-    /// smallest.
+    /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. `None` if there is
+    /// none.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
         if self.recompute { self.halved(longest_sequence) } else { Some(Self { recompute: true, ..self }) }
     }
@@ -69,47 +66,43 @@ impl StepShape {
     }
 }
 
-/// A GPU's memory as it is when a run is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct GpuMemory {
-    /// What the run may have: what is free, and what its own process holds already.
+    /// Free memory, and what this process already holds.
     pub usable_bytes: u64,
     pub total_bytes: u64,
-    /// Bytes of a weight and of an activation: 2 in bf16.
+    /// Per weight and activation: 2 in bf16.
     pub number_bytes: usize,
 }
 
 impl GpuMemory {
-    /// From what the driver says to a process that has only just opened the GPU: context and workspace are its own.
+    /// From the driver's numbers right after this process has opened the GPU.
     pub fn when_opened((free_bytes, total_bytes): (u64, u64), number_bytes: usize) -> Self {
         let own = CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES as u64;
         Self { usable_bytes: (free_bytes + own).min(total_bytes), total_bytes, number_bytes }
     }
 }
 
-/// A run that fits a GPU.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GpuPlan {
-    /// How its gradient is computed.
     pub shape: StepShape,
     pub memory: Memory,
     pub gpu: GpuMemory,
 }
 
-/// A run that does not.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
-    /// All parts, of the smallest shape.
+    /// Of the smallest shape.
     pub memory: Box<Memory>,
 }
 
-/// Keeps activations where they fit, else recomputes them, else takes smaller micro-batches.
+/// Keeps activations if they fit, else recomputes them, else reduces micro-batches.
 ///
 /// # Errors
-/// [`DoesNotFit`] where not even one sequence at a time fits.
+/// [`DoesNotFit`] if not even one sequence at a time fits.
 pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<GpuPlan, DoesNotFit> {
     let longest = longest_sequence(config, data);
     let largest = step_tokens(config, data);
@@ -127,24 +120,24 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         };
         match smaller {
             Some(smaller) => shape = smaller,
-            // Between the usable share and all of it, the smallest shape is worth a try.
+            // Between the usable share and all of it, the smallest shape may still fit.
             None if memory.peak_bytes <= gpu.usable_bytes => return Ok(GpuPlan { shape, memory, gpu }),
             None => return Err(DoesNotFit { message: refusal(config, &memory, gpu), memory: Box::new(memory) }),
         }
     }
 }
 
-/// Tokens of the longest prompt with the longest completion: a micro-batch holds at least one of each.
+/// Tokens of the longest prompt and completion, the minimum of a micro-batch.
 pub fn longest_sequence(config: &TrainConfig, data: &DataShape) -> usize {
     data.longest_prompt_tokens + config.max_completion_tokens
 }
 
-/// Tokens of a whole step at the longest prompts and completions, each prompt once a group: the largest micro-batch.
+/// Tokens of a step at the longest prompts and completions, each prompt once per group: the maximum of a micro-batch.
 pub fn step_tokens(config: &TrainConfig, data: &DataShape) -> usize {
     step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize
 }
 
-/// The parts of a run on a GPU, at the longest prompts and completions.
+/// At the longest prompts and completions.
 pub fn gpu_memory(
     model: &ModelConfig,
     config: &TrainConfig,
@@ -161,7 +154,7 @@ pub fn gpu_memory(
     Memory { parts, peak_bytes, peak_recomputed_bytes, machine_bytes: Some(gpu.usable_bytes) }
 }
 
-/// Name, when it is there, bytes.
+/// Name, phase, bytes.
 type Part = (&'static str, Phase, usize);
 
 fn parts(
@@ -181,12 +174,12 @@ fn parts(
     all.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
 }
 
-/// What stays for the whole run.
+/// Parts that exist for the whole run.
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
     let parameters = ModelShape::of(model).parameters;
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
-    // In f32 the trained numbers are themselves what the layers read.
+    // In f32 the layers read the trained numbers themselves.
     let copy = if number < 4 { number } else { 0 };
     let has_reference = is_full && config.kl_beta > 0.0;
     let table = 2 * model.max_position_embeddings * (model.head_dim / 2) * number.max(4);
@@ -201,7 +194,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     ]
 }
 
-/// The largest shard of a rollout or of an eval.
+/// The largest shard of a rollout or an eval.
 fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
@@ -212,7 +205,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
         let (rows, prompt_rows) = (together * samples, together * longest);
         let step = rows * (4 * shape.vocabulary + 2 * layer);
         vec![
-            // A recorded step has memory of its own, which outlives it.
+            // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
             ("KV cache, prompts", Phase::Rollout, prompt_rows * shape.packed_per_token * number),
             ("prefill activations, one layer", Phase::Prefill, prompt_rows * (layer + 2 * shape.hidden * number)),
@@ -229,7 +222,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
     draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
 }
 
-/// The gradient of one micro-batch; a GPU adds all of them up in one buffer.
+/// The gradient of one micro-batch; all are summed in one buffer.
 fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let tokens = micro_batch_tokens(config, data, step);
@@ -237,11 +230,11 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);
     let activations =
         tokens * (shape.layers * if step.recompute { stream } else { layer } + stream + shape.hidden * number);
-    // A layer's gradients are as many numbers as its activations, which recomputation brings back first; attention
-    // keeps two sums a head and row.
+    // A layer has as many gradients as activations, which recomputation restores first; attention needs two sums per
+    // head and row.
     let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + 8 * model.num_attention_heads;
     let work = gradients + if step.recompute { layer + stream } else { 0 };
-    // The embedding's gradient is computed when all activations are gone.
+    // The embedding's gradient is computed after all activations are freed.
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
     vec![
         ("gradients (f32)", Phase::Training, 4 * trainable_parameters(model, config)),
@@ -255,12 +248,12 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     ]
 }
 
-/// What a layer's forward keeps of a token: its input and its middle belong to the residual stream.
+/// The activations of a layer, per token. Its input and its middle belong to the residual stream.
 fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
     (shape.layer_activations_per_token - 2 * shape.hidden) * number + 2 * shape.hidden * STREAM_BYTES
 }
 
-/// A micro-batch is never smaller than one completion with its prompt, nor larger than the step.
+/// At least one completion with its prompt, at most the step.
 fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -> usize {
     step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
@@ -310,7 +303,6 @@ mod tests {
     use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
 
-    /// An H200 that nobody else uses.
     fn h200() -> GpuMemory {
         GpuMemory::when_opened((149_500_000_000, 150_100_000_000), 2)
     }
@@ -382,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_shape_follows_the_memory() {
-        // Without held-out prompts, whose prefill would be the peak.
+        // Without evals, whose prefill would be the peak.
         let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, test_rows: 0, ..DATA });
         let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
             let gpu = GpuMemory {
@@ -403,7 +395,7 @@ mod tests {
         check(&set, 150, (8192, false));
         check(&set, 48, (8192, true));
         check(&["max_completion_tokens=256", "recompute_activations=always"], 150, (8192, true));
-        // A step of 2,298 tokens is halved from there; one sequence at a time is 506.
+        // Halved from 2,298 tokens, a whole step; a single sequence is 506.
         let never = ["max_completion_tokens=256", "recompute_activations=never", "prompt_groups_per_step=1"];
         check(&never, 32, (1149, false));
         check(&never, 23, (506, false));

@@ -1,4 +1,4 @@
-//! "Can it learn": the share of informative groups of the base, and the verdict.
+//! The check whether the base can learn: the share of informative groups, and the verdict.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,35 +7,30 @@ use crate::format::percent_short;
 use crate::score::FailureClass;
 use crate::statistics::wilson;
 
-/// Below this share of informative groups training hardly moves: of ten groups sampled, nine are paid for and give no
-/// gradient.
+/// Below this share of informative groups training hardly moves: nine of ten groups cost time without a gradient.
 const LEAST_INFORMATIVE: f64 = 0.10;
-/// From this share of valid completions on there is little left to learn, and only the rare failures do.
+/// From this share of valid completions on, only rare failures remain to be learned.
 const MOSTLY_VALID: f64 = 0.95;
-/// More truncated completions than this and the limit, not the model, decides rewards: half a JSON text is unparsable,
-/// whatever it would have become.
+/// Above this share of truncated completions, the limit decides rewards: truncated JSON is unparsable.
 const MOST_TRUNCATED: f64 = 0.05;
 /// The same for reasoning that reaches the scorer.
 const MOST_THINK_LEAKS: f64 = 0.05;
-/// With fewer prompts the interval is too wide to plan by: at 32 it spans at most 33 points.
+/// With fewer prompts the interval is too wide: at 32 it spans up to 33 points.
 const LEAST_PROMPTS: usize = 32;
-/// Below this share valid completions are so rare that a group of 8 seldom holds one: learning reaches a lower tier
-/// first, if any.
+/// Below this share a group of 8 seldom has a valid completion, so at best a lower tier is learned.
 const RARELY_VALID: f64 = 0.01;
 
-/// What became of one prompt's group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupOutcome {
     pub prompt_id: String,
     pub rewards: Vec<f64>,
-    /// Whether all are equal, and where.
     pub signal: GroupSignal,
 }
 
-/// What was sampled.
+/// The sampled groups.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signal {
-    /// One a prompt.
+    /// One per prompt.
     pub groups: Vec<GroupOutcome>,
     /// Completions by tier, in the order of [`crate::score::Tier::ALL`].
     pub tiers: [usize; 3],
@@ -45,7 +40,6 @@ pub struct Signal {
     pub failures: [usize; 11],
 }
 
-/// The configuration that the verdict is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SignalSettings {
     pub completions_per_prompt: usize,
@@ -53,20 +47,18 @@ pub struct SignalSettings {
     pub max_completion_tokens: usize,
 }
 
-/// The verdict in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Enough groups are mixed.
     CanLearn,
-    /// Almost every group is solved already.
+    /// Almost all groups have the maximal reward throughout.
     NothingToLearn,
-    /// Almost every group has equal rewards below the maximum.
+    /// Almost all groups have equal rewards below the maximum.
     CannotLearn,
 }
 
 impl Verdict {
-    /// The verdict for people.
     pub fn label(self) -> &'static str {
         match self {
             Self::CanLearn => "it can learn",
@@ -76,23 +68,18 @@ impl Verdict {
     }
 }
 
-/// The verdict in sentences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
     pub verdict: Verdict,
     pub why: String,
-    /// What to change, most important first; may be empty.
+    /// Most important first; may be empty.
     pub changes: Vec<String>,
 }
 
-/// Share of completions by tier.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TierShares {
-    /// Not JSON.
     pub unparsable: f64,
-    /// Refused by the schema.
     pub invalid: f64,
-    /// Accepted.
     pub valid: f64,
 }
 
@@ -100,46 +87,44 @@ pub struct TierShares {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OtherGroupSize {
     pub completions_per_prompt: usize,
-    /// Mean over the prompts of the chance that such a group is mixed.
+    /// The mean over prompts of the probability that such a group is mixed.
     pub informative: f64,
-    /// Whether that is the most it can be: so for groups larger than those sampled.
+    /// Whether it is an upper bound, as for groups larger than those sampled.
     pub is_bound: bool,
 }
 
-/// Everything that `--plan --sample` shows.
+/// The output of `--plan --sample`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
-    /// Prompts sampled.
+    /// Sampled prompts.
     pub prompts: usize,
     pub completions_per_prompt: usize,
-    /// Share of groups whose rewards differ, counted.
+    /// The share of mixed groups.
     pub informative: f64,
-    /// Its 95% Wilson interval.
+    /// 95% Wilson interval.
     pub informative_interval: [f64; 2],
-    /// Share of groups that earned the full reward throughout.
+    /// The share of groups with the maximal reward throughout.
     #[serde(alias = "all_best")]
     pub all_max: f64,
-    /// Share of groups that earned nothing throughout.
+    /// The share of groups with zero reward throughout.
     #[serde(default)]
     pub all_min: f64,
-    /// Share of the other groups with equal rewards.
+    /// The share of other groups with equal rewards.
     #[serde(alias = "all_worst")]
     pub all_equal: f64,
-    /// Estimates for a smaller and a larger group.
+    /// A smaller and a larger one.
     pub other_group_sizes: Vec<OtherGroupSize>,
     pub tiers: TierShares,
-    /// Share of completions truncated at the limit.
+    /// The share of completions truncated at the limit.
     pub truncated: f64,
-    /// Share of completions whose reasoning reached the scorer.
+    /// The share of completions whose reasoning reached the scorer.
     pub think_leaks: f64,
-    /// Share of completions by failure class, those that occurred.
+    /// The share of completions by failure class, without zeros.
     pub failures: Vec<(String, f64)>,
-    /// What follows.
     #[serde(flatten)]
     pub advice: Advice,
 }
 
-/// The report on what was sampled.
 pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     let groups = signal.groups.len();
     let completions = signal.tiers.iter().sum::<usize>();
@@ -176,7 +161,7 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     report
 }
 
-/// A smaller and a larger group; none can be told from groups of one.
+/// A smaller and a larger group; none from groups of one.
 fn other_sizes(size: usize) -> Vec<usize> {
     match size {
         0 | 1 => Vec::new(),
@@ -209,7 +194,7 @@ fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
     }
 }
 
-/// Mean over the prompts of the share of subsets of `size` completions whose rewards are all equal.
+/// The mean over prompts of the share of subsets of `size` completions with equal rewards.
 fn alike(signal: &Signal, size: usize) -> f64 {
     let share = |group: &GroupOutcome| {
         let mut rewards = group.rewards.clone();

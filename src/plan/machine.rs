@@ -1,15 +1,14 @@
-//! The memory and the disk that a run may use on this machine, as the kernel reports them.
+//! The memory and disk of this machine, as the kernel reports them.
 
 use std::path::Path;
 
-/// The memory that this process may have: the machine's, or its control group's limit where that is lower. None where
-/// the system does not say.
+/// The machine's memory, or the limit of the control group if that is lower. `None` if the system does not say.
 pub fn memory_limit_bytes() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text, "MemTotal"));
     machine.into_iter().chain(control_group_limit()).min()
 }
 
-/// Free bytes of the file system that holds `path`, or would: its nearest existing folder is asked.
+/// Free bytes of the file system of `path`, or of its nearest existing parent.
 pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     let path = std::path::absolute(path).ok()?;
     let there = path.ancestors().find(|folder| folder.exists())?;
@@ -21,7 +20,7 @@ fn control_group_limit() -> Option<u64> {
     number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 }
 
-/// A file of one number; `max` and the like are none.
+/// `None` for `max` and other words.
 fn number(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -1,5 +1,5 @@
-//! Memory by part, in bytes: what stays for the whole run, and what the rollout and the training need in turn; the
-//! parts of a run on a CPU.
+//! Memory by part in bytes: parts for the whole run, and parts of rollout and training, which alternate; the parts on a
+//! CPU.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,28 +7,25 @@ use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
 use crate::hub::ModelConfig;
 
-/// When a part is in memory.
+/// When a part exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// For the whole run.
     Always,
-    /// While completions are sampled.
     Rollout,
-    /// While a GPU reads the prompts of a rollout.
+    /// Of a rollout on a GPU.
     Prefill,
-    /// While a GPU samples, after that.
+    /// Of a rollout on a GPU, after prefill.
     Decode,
-    /// While the gradient is computed.
     Training,
-    /// While a GPU computes the head and its gradient.
+    /// The head and its gradient on a GPU.
     Head,
-    /// While a GPU goes back through the layers, after that.
+    /// The layers on a GPU, after the head.
     Backward,
 }
 
 impl Phase {
-    /// When that is, for people; empty where it is always.
+    /// For people; empty for the whole run.
     pub fn label(self) -> &'static str {
         match self {
             Self::Always => "",
@@ -45,38 +42,36 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryPart {
     pub name: String,
-    /// When it is there.
     pub phase: Phase,
     pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    /// In the order in which they are shown; parts of no bytes are left out.
+    /// In display order, without empty parts.
     pub parts: Vec<MemoryPart>,
-    /// What stays, and the larger of rollout and training.
+    /// Permanent parts, and the larger of rollout and training.
     pub peak_bytes: u64,
-    /// The peak if activations were recomputed (or, where they are, the peak as planned).
+    /// The peak with recomputed activations.
     pub peak_recomputed_bytes: u64,
-    /// What the machine, or the control group that the process is in, has; None where it does not say.
+    /// Of the machine or the control group; `None` if the system does not say.
     pub machine_bytes: Option<u64>,
 }
 
-/// The program, a tokenizer, the prompts' texts and what the allocator holds back: a run of the embedded model peaks so
-/// far above the other parts (184 MB of 167 MB, where the program alone takes 17 MB), and no farther.
+/// The program, tokenizer, prompt texts and allocator overhead: a run of the embedded model was measured to peak at 184 MB
+/// with 167 MB in the other parts.
 const PROGRAM_BYTES: usize = 24_000_000;
-/// A backward needs a layer's gradients beside its activations.
+/// The backward needs a layer's gradients beside its activations.
 const LAYER_WORK: usize = 2;
-/// Completions that a thread of a CPU decodes together. Fixed, so that a rollout does not depend on how many cores the
-/// machine has.
+/// Completions that a CPU thread decodes together. Fixed, so that a rollout does not depend on the number of cores.
 pub const CPU_DECODE_ROWS: usize = 32;
 /// Completion rows that go through the head together.
 pub const HEAD_ROWS: usize = 2048;
-/// Every number is f32, and trained weights are used as they are.
+/// All numbers are f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;
 
-/// The parts of a run on a CPU, where each thread has a micro-batch or a shard of a rollout. Sizes are those of the
-/// longest prompts and completions that the configuration allows: a plan that fits, fits.
+/// The parts of a run on a CPU, where each thread has a micro-batch or a shard of a rollout. Sized for the longest
+/// prompts and completions, so that a plan that fits is safe.
 pub fn cpu_memory(
     model: &ModelConfig,
     config: &TrainConfig,
@@ -91,7 +86,7 @@ pub fn cpu_memory(
     Memory { peak_bytes: peak(&parts), peak_recomputed_bytes, parts, machine_bytes }
 }
 
-/// Phases that exclude each other share their memory.
+/// Alternating phases share memory.
 pub(super) fn peak(parts: &[MemoryPart]) -> u64 {
     let sum = |phase| parts.iter().filter(|part| part.phase == phase).map(|part| part.bytes).sum::<u64>();
     let rollout = sum(Phase::Rollout) + sum(Phase::Prefill).max(sum(Phase::Decode));
@@ -112,7 +107,7 @@ fn parts(
     let completion = config.max_completion_tokens;
     let step = step_rows(config, data.longest_prompt_tokens as f64, completion as f64).ceil() as usize;
     let whole_group = data.longest_prompt_tokens + completion;
-    // A micro-batch is never smaller than one completion with its prompt, nor larger than the step.
+    // At least one completion with its prompt, at most the step.
     let tokens = config.tokens_per_micro_batch.max(whole_group).min(step);
     let in_flight = threads.min(step.div_ceil(tokens.max(1))).max(1);
     let completions =
@@ -135,7 +130,7 @@ fn parts(
         ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
-        // One buffer that sums, and one for each micro-batch in progress.
+        // The sum, and one buffer per micro-batch in progress.
         ("gradients", Phase::Training, (1 + in_flight) * 4 * trainable),
         ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
         (

@@ -1,4 +1,4 @@
-//! The forecast of a run from a model's shape and a configuration: memory, time, disk; and whether it can learn.
+//! Forecasts from a model's shape and a configuration: memory, time, disk; and whether the run can learn.
 
 mod disk; // checkpoints, rollouts, evals
 mod gpu; // bytes by part on a GPU, and what fits
@@ -26,59 +26,48 @@ pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memo
 pub use shape::ModelShape;
 pub use time::{GpuLimits, Speed, Time, time, training_operations};
 
-/// What the task's data look like to the model.
+/// The shape of the task's data, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DataShape {
     /// Training prompts in use.
     pub train_rows: usize,
-    /// Their mean length.
     pub mean_prompt_tokens: f64,
-    /// The longest of them.
     pub longest_prompt_tokens: usize,
-    /// Prompts of the eval set.
     pub eval_rows: usize,
-    /// Prompts of the test set.
     pub test_rows: usize,
-    /// Mean length of a completion as the forecast counts it: measured, or `max_completion_tokens` where that is not
-    /// known.
+    /// Measured, or `max_completion_tokens` if unknown.
     pub mean_completion_tokens: f64,
-    /// The least that it can be: below the other where not every completion that was sampled came to its end, 0 where
-    /// none was sampled.
+    /// A lower bound: smaller if some sampled completions were truncated, 0 without samples.
     pub least_completion_tokens: f64,
 }
 
-/// Everything that `train --plan` shows.
+/// The output of `train --plan`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     pub task: String,
     pub model: String,
     pub parameters: usize,
-    /// Those that are trained.
+    /// Trained parameters.
     pub trainable: usize,
-    /// Where it would run, in words.
+    /// For people.
     pub device: String,
     pub steps: u64,
     pub data: DataShape,
-    /// Bytes by part.
     pub memory: Memory,
-    /// Seconds by part.
     pub time: Time,
-    /// Bytes on disk.
     pub disk: Disk,
-    /// Keys that are not at their table's default.
+    /// Keys without their default.
     pub differences: Vec<Difference>,
 }
 
-/// A key that some layer changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     pub key: String,
     pub value: serde_json::Value,
-    /// The layer that set it.
     pub source: Source,
 }
 
-/// Keys whose value comes from elsewhere than the table, in the table's order.
+/// Keys without their default, in the table's order.
 pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<String, Source>) -> Vec<Difference> {
     let changed = |(key, value): (String, serde_json::Value)| {
         let source = sources.get(&key)?.clone();
@@ -87,13 +76,13 @@ pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<St
     config.values().into_iter().filter_map(changed).collect()
 }
 
-/// Completions and prompt rows of a step that the engine holds at once.
+/// Completions and prompt rows that the engine holds at once.
 fn step_rows(config: &TrainConfig, prompt_tokens: f64, completion_tokens: f64) -> f64 {
     let groups = config.prompt_groups_per_step as f64;
     groups * (prompt_tokens + config.completions_per_prompt as f64 * completion_tokens)
 }
 
-/// Numbers that the optimizer moves.
+/// The number of trained parameters.
 pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let shape = ModelShape::of(model);
     if config.lora_rank == 0 { shape.parameters } else { shape.lora_per_rank * config.lora_rank }

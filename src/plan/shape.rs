@@ -1,35 +1,32 @@
-//! A decoder in numbers: its parameters, and the multiplications that a token costs.
+//! A decoder's counts: its parameters, and the operations per token.
 
 use crate::hub::{Architecture, AttentionBias, ModelConfig};
 
-/// Counts that follow from `config.json`.
+/// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
     /// All weights.
     pub parameters: usize,
-    /// Weights of the layers' matrices: every token passes them.
+    /// Weights of the layers' matrices, used by every token.
     pub layer_matrices: usize,
-    /// Weights of the head: only tokens that are predicted from pass it.
+    /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
-    /// Numbers of an adapter of rank 1 on all linear layers.
+    /// Numbers of a rank-1 adapter on all linear layers.
     pub lora_per_rank: usize,
-    /// Keys and values of a token in all layers, in numbers.
+    /// Per token, over all layers.
     pub key_values_per_token: usize,
-    /// Queries, keys and values of a token in all layers, in numbers.
+    /// Queries, keys and values per token, over all layers.
     pub packed_per_token: usize,
-    /// What one layer's backward reads of a token, in numbers: no matrix product of the forward is repeated.
+    /// Numbers per token that a layer's backward reads; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
-    /// Width of the residual stream.
     pub hidden: usize,
     pub layers: usize,
-    /// Rows of the head.
     pub vocabulary: usize,
-    /// Query heads times their width: for each token and each one it attends to, 4 operations a layer for each.
+    /// Query heads times their width: 4 operations per layer, token and attended token.
     pub query_width: usize,
 }
 
 impl ModelShape {
-    /// The counts of a configuration.
     pub fn of(config: &ModelConfig) -> Self {
         let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
         let query = config.num_attention_heads * config.head_dim;
@@ -85,7 +82,6 @@ pub(super) mod tests {
     use crate::config::{Layers, TrainConfig};
     use crate::plan::DataShape;
 
-    /// What the plans of this room's tests are made for.
     pub(in crate::plan) const DATA: DataShape = DataShape {
         train_rows: 200,
         mean_prompt_tokens: 120.0,

@@ -1,4 +1,4 @@
-//! Seconds by part: the operations that a run must do, over a speed that was measured or given.
+//! Time by part: the operations of a run, divided by a measured or given speed.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,35 +6,33 @@ use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 
-/// Measured limits of a GPU; none is assumed.
+/// Measured limits of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GpuLimits {
-    /// Matrix products, operations a second.
+    /// Matmul operations per second.
     pub gemm_per_second: f64,
-    /// Memory, bytes a second.
     pub bandwidth_bytes_per_second: f64,
     pub memory_bytes: u64,
 }
 
-/// How fast the parts of a run go.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
-    /// Operations a second while prompts are read.
+    /// Operations per second in prefill.
     pub prefill_per_second: f64,
-    /// Operations a second while completions are sampled.
+    /// Operations per second in decode.
     pub decode_per_second: f64,
-    /// Operations a second forward and backward.
+    /// Operations per second in forward and backward.
     pub training_per_second: f64,
-    /// Bytes a second that weights and caches are read with; None where the rates above were measured with it in them.
+    /// For reading weights and caches; `None` if the rates above include it.
     pub bandwidth_bytes_per_second: Option<f64>,
-    /// Bytes of a weight.
+    /// Per weight.
     pub number_bytes: usize,
     /// Completions decoded together.
     pub decode_rows: usize,
 }
 
 impl Speed {
-    /// The bound that a GPU's limits set; a real run is slower.
+    /// The bound by a GPU's limits; a real run is slower.
     pub fn bound(limits: &GpuLimits, decode_rows: usize) -> Self {
         let gemm = limits.gemm_per_second;
         Self {
@@ -48,40 +46,36 @@ impl Speed {
     }
 }
 
-/// Seconds of a run, if every group is mixed: others are sampled but not trained on. An upper bound where
-/// [`Self::is_upper_bound`] says so.
+/// Times of a run in which every group is mixed. An upper bound if [`Self::is_upper_bound`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
-    /// Prompts of one step.
     pub prefill_seconds_per_step: f64,
-    /// Completions of one step.
     pub decode_seconds_per_step: f64,
-    /// Gradient of one step, the reference's forward included.
+    /// Includes the reference's forward.
     pub training_seconds_per_step: f64,
     pub seconds_per_step: f64,
-    /// All evals, the test set before and after included.
+    /// Includes the test set before and after.
     pub eval_seconds: f64,
     pub total_seconds: f64,
-    /// Completion tokens sampled for training.
+    /// For training.
     #[serde(alias = "drawn_tokens")]
     pub sampled_tokens: f64,
-    /// Tokens forwarded with a gradient, prompts included.
+    /// With a gradient, prompts included.
     pub training_tokens: f64,
-    /// Evals of the eval set, start and end included.
+    /// On the eval set, including start and end.
     pub evals: u64,
-    /// Every completion is counted at `max_completion_tokens`, since how long they will be is not known: all seconds
-    /// and tokens here are at most so many.
+    /// Completion lengths are unknown and counted as `max_completion_tokens`, so that all times and tokens are upper
+    /// bounds.
     #[serde(default)]
     pub is_upper_bound: bool,
-    /// One step with completions no longer than those that were seen; the same as above where that is known.
+    /// With completions as long as those sampled; equal to the above if lengths are known.
     #[serde(default)]
     pub least_seconds_per_step: f64,
-    /// The whole run with such completions.
+    /// With completions as long as those sampled.
     #[serde(default)]
     pub least_total_seconds: f64,
 }
 
-/// The time of a run that recomputes activations or not.
 pub fn time(
     model: &ModelConfig,
     config: &TrainConfig,
@@ -103,7 +97,7 @@ pub fn time(
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
-    // With completions of the least length nothing is shorter: this ends there.
+    // Ends the recursion: nothing is shorter.
     let is_upper_bound = data.least_completion_tokens < data.mean_completion_tokens;
     let least = is_upper_bound.then(|| {
         let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
@@ -125,7 +119,7 @@ pub fn time(
     }
 }
 
-/// Evals of the eval set: before the first step, every `eval_every`, and at the end.
+/// Before the first step, every `eval_every`, and at the end.
 pub(super) fn evals(config: &TrainConfig, steps: u64) -> u64 {
     2 + steps.saturating_sub(1).checked_div(config.eval_every).unwrap_or(0)
 }
@@ -135,7 +129,7 @@ fn prefill_seconds(shape: &ModelShape, data: &DataShape, prompts: f64, speed: &S
     shape.forward_operations(tokens, data.mean_prompt_tokens / 2.0, prompts) / speed.prefill_per_second
 }
 
-/// A decode step reads every weight once for all rows together, and the keys and values of each.
+/// A decode step reads every weight once for all rows, and the keys and values of each row.
 fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed: &Speed) -> f64 {
     let context = data.mean_prompt_tokens + data.mean_completion_tokens / 2.0;
     let tokens = completions * data.mean_completion_tokens;
@@ -147,9 +141,9 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
     computing.max(bytes / bandwidth)
 }
 
-/// Operations of one step's gradient, the prompt forwarded once a group. Backward of a frozen matrix costs one more
-/// pass (its input's gradient), of a trained one two; recomputation, a reference, and the old log-probs of an
-/// interval's later steps one more each.
+/// Operations of one step's gradient, with the prompt forwarded once per group. The backward of a frozen matrix costs
+/// as much as its forward, of a trained one twice that; recomputation, a reference, and the old log-probs of an
+/// interval's later steps cost one more forward each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::of(model);
     let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
@@ -161,7 +155,7 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let backward = if is_full { 2.0 } else { 1.0 };
     let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
-    // Of an interval's steps all but the first need the log-probs of the weights that sampled.
+    // All steps of an interval but the first need the log-probs of the weights that sampled.
     let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
     forward * (1.0 + backward + again + reference + old) + adapters
@@ -173,11 +167,11 @@ mod tests {
     use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
 
-    /// Nothing held out.
+    /// Without evals.
     const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
 
-    /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, 8 x 8 completions of 60 tokens to prompts of 120: the published physical
-    /// limits.
+    /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, the published limits, with 8 x 8 completions of 60 tokens and prompts of
+    /// 120.
     #[test]
     fn qwen3_8b_at_the_physical_limits() {
         let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
@@ -188,18 +182,18 @@ mod tests {
         };
         // 960 prompt tokens x 13.9 GFLOP.
         check(found.prefill_seconds_per_step, 0.0135, 0.02);
-        // 60 steps of 3.45 ms: the weights rule.
+        // 60 steps of 3.45 ms, bound by reading weights.
         check(found.decode_seconds_per_step, 0.207, 0.01);
         // 4,800 tokens with the prompt shared; the head only where tokens are predicted, adapters of rank 16 added.
         check(found.training_seconds_per_step, 0.145, 0.04);
         assert_eq!((found.sampled_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
         check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
-        // 512 sequences are bound by multiplication, 7.84 ms a step.
+        // 512 sequences are compute-bound, 7.84 ms per step.
         let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &TRAINING, 1, &speed, false);
         check(many.decode_seconds_per_step, 0.470, 0.02);
     }
 
-    /// Completions that did not end while they were measured may be as long as the limit or hardly longer than seen.
+    /// Truncated samples may be as long as the limit, or hardly longer than measured.
     #[test]
     fn unknown_lengths_give_a_range() {
         let speed = Speed::bound(

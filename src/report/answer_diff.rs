@@ -14,7 +14,6 @@ use crate::secrets::visible;
 use crate::statistics::compound;
 use crate::task::Task;
 
-/// Tiers in their order.
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 
 /// Evals side by side.
@@ -24,7 +23,7 @@ pub struct Versus {
     pub evals: Vec<EvalResult>,
     /// (0, 1), then (0, 2) and (1, 2).
     pub pairs: Vec<PairedComparison>,
-    /// Prompts that all evals have, in the order of the first.
+    /// Prompts in all evals, in the order of the first.
     pub prompts: Vec<ComparedPrompt>,
     pub warnings: Vec<String>,
 }
@@ -32,9 +31,8 @@ pub struct Versus {
 /// One prompt, or one sample of it, with each eval's answer.
 #[derive(Debug, Clone)]
 pub struct ComparedPrompt {
-    /// The prompt row's id.
     pub prompt_id: String,
-    /// Which sample, from 0.
+    /// From 0.
     pub sample: usize,
     /// The index of its record in each eval.
     pub records: Vec<usize>,
@@ -47,11 +45,10 @@ pub struct PairedComparison {
     pub first: usize,
     /// Index of the eval after.
     pub second: usize,
-    /// Whether answers are valid.
     pub valid: MetricComparison,
-    /// Whether they are the expected ones; `None` where no prompt has an expected answer.
+    /// `None` if no prompt has an expected answer.
     pub exact: Option<MetricComparison>,
-    /// How many answers went from the tier of the row to that of the column, in the order of [`TIERS`].
+    /// The number of answers that went from the tier of the row to that of the column, in the order of [`TIERS`].
     pub tiers: [[usize; 3]; 3],
 }
 

@@ -1,5 +1,4 @@
-//! Runs side by side: configuration keys that differ, each metric at the last step, each eval that one has, results on
-//! the same prompts.
+//! Runs side by side: differing configuration keys, metrics at the last step, evals, and results on the same prompts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,21 +12,20 @@ use crate::run::events::Eval;
 use crate::run::{Comparison, eval_path, read_evals};
 use crate::secrets::visible;
 
-/// Step, set and target of a held-out eval.
+/// Step, set and target.
 type EvalKey = (u64, String, String);
 
-/// What two or more runs have in common, and what not.
 #[derive(Debug)]
 pub struct RunsCompared {
     rows: Vec<RunRow>,
-    /// Configuration keys that differ, with each run's value.
+    /// Keys that differ, with each run's value.
     pub config: Vec<(String, Vec<Value>)>,
-    /// Files of the frozen tasks that are not the same in all.
+    /// Files of the frozen tasks that differ.
     pub task_files: Vec<String>,
-    /// Each metric that one of them has, at each run's last step.
+    /// Every metric, with each run's value at its last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
     evals: Vec<(EvalKey, Vec<Option<Eval>>)>,
-    /// For each run but the first: its result against the first run's, where both were evaluated on a set.
+    /// For each run but the first: its result compared with the first run's, if both were evaluated on a set.
     pub results: Vec<Option<ResultComparison>>,
 }
 
@@ -41,7 +39,7 @@ pub struct ResultComparison {
 }
 
 impl RunsCompared {
-    /// Compare runs; the first is what the others are held against.
+    /// Compares runs with the first one.
     pub fn of(runs: &[Report]) -> Self {
         let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
         let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
@@ -61,7 +59,7 @@ impl RunsCompared {
         }
     }
 
-    /// As `runs compare --json` writes it; `second` and `results` are those of the second run.
+    /// The output of `runs compare --json`; `second` and `results` are those of the second run.
     pub fn document(&self) -> Value {
         let config: Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
         let metrics: Map<String, Value> =
@@ -79,7 +77,7 @@ impl RunsCompared {
         })
     }
 
-    /// As a page: a column a run.
+    /// One column per run.
     pub fn page(&self) -> String {
         // Writing into a String cannot fail.
         let mut text = String::new();
@@ -129,7 +127,7 @@ fn different_keys(runs: &[Report]) -> Vec<(String, Vec<Value>)> {
     all.filter(|(_, values)| values.windows(2).any(|pair| pair[0] != pair[1])).collect()
 }
 
-/// Files of the frozen tasks that are not the same in all.
+/// Files of the frozen tasks that differ.
 fn changed_files(runs: &[Report]) -> Vec<String> {
     let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.directory.file().task_files.keys()).collect();
     let of = |run: &Report, name: &String| run.directory.file().task_files.get(name).cloned();
@@ -137,7 +135,7 @@ fn changed_files(runs: &[Report]) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// The results of both on the same prompts, where both were read on a set.
+/// Compares the results of two runs that were evaluated on the same set.
 fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
     ["test", "eval"].into_iter().find_map(|set| {
         let records = |run: &Report| {

@@ -1,4 +1,4 @@
-//! Errors of reports, with their messages.
+//! Errors of reports.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,6 @@ use crate::dataset::DatasetError;
 use crate::run::RunError;
 use crate::task::TaskError;
 
-/// Something could not be compared or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     #[error("{0}")]
@@ -15,16 +14,16 @@ pub enum ReportError {
     Task(#[from] TaskError),
     #[error("{0}")]
     Dataset(#[from] DatasetError),
-    /// A template of a page that does not fit what it is given: a defect of the program.
+    /// A defect of the program.
     #[error("cannot render HTML: {0}")]
     Template(#[from] minijinja::Error),
-    /// Evals that are not of the same prompts and the same task.
+    /// Evals of different prompts or tasks.
     #[error("{0}")]
     Unlike(String),
-    /// Evals of the same prompts that were scored by other schemas: scored again under one, they can be compared.
+    /// Evals of the same prompts, scored with different schemas; re-scoring makes them comparable.
     #[error("{0}")]
     OtherSchemas(String),
-    /// A folder without an eval of the base and one of the trained model on the same set.
+    /// A folder without evals of base and trained model on the same set.
     #[error("{} has no base and trained eval on one set yet: evals run at the start, every eval_every steps and at the end", .folder.display())]
     NothingToCompare { folder: PathBuf },
     /// An eval on prompts that were not saved.

@@ -1,5 +1,4 @@
-//! An event as one line of text, the same in the output of `train`, in `runs attach`, on the Live screen and in the
-//! HTML report.
+//! The one-line text of an event in `train`, `runs attach`, the live screen and the HTML report.
 
 use serde_json::Value;
 
@@ -10,26 +9,22 @@ use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Memory, Step};
 use crate::run::{EventBody, Status};
 use crate::secrets::redact;
 
-/// What an event means for whoever follows the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     Step,
     Info,
-    /// An eval of the base model.
     Base,
-    /// An eval of the trained model.
     Trained,
-    /// A request or a note of a person.
+    /// A request or a note.
     Request,
     Good,
     Warning,
     Error,
 }
 
-/// The text of a metric's value.
 type MetricText = fn(f64) -> String;
 
-/// Metrics of a step that [`event_text`] reads, each with its text.
+/// The metrics in a step's text.
 pub const STEP_METRICS: [(&str, MetricText); 9] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| format!("valid {:>6}", percent(share))),
@@ -42,12 +37,11 @@ pub const STEP_METRICS: [(&str, MetricText); 9] = [
     ("tokens_per_second/train", |rate| format!("{rate:.0} tok/s trained")),
 ];
 
-/// Metrics that are left out where there is a reward: the value of an on-policy loss says nothing (docs/algorithm.md).
+/// Omitted if there is a reward: the value of an on-policy loss is meaningless (docs/algorithm.md).
 const OF_SFT: [&str; 2] = ["loss", "tokens_per_second/train"];
 
-/// The level and text of an event; `None` where it is data and no news, such as a group or a reading of the device.
-/// `total_steps` is 0 where it is unknown. The text may hold what others wrote: whoever prints it masks secrets and
-/// control characters.
+/// Returns the level and text of an event; `None` for pure data, such as a group or a device reading. `total_steps` is
+/// 0 if unknown. The text is not yet safe to print: secrets and control characters must be masked.
 pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)> {
     let info = |text: String| Some((Level::Info, text));
     match event {
@@ -61,7 +55,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
             info(format!("step {step}: checkpoint saved ({why}), {}", bytes(*size)))
         }
         EventBody::Alert(alert) => Some((alert_level(alert), alert_text(alert))),
-        // The note that follows says the same.
+        // Its note follows.
         EventBody::Control(control) if control.verb == "annotate" => None,
         EventBody::Control(control) => Some((
             Level::Request,
@@ -87,13 +81,13 @@ pub fn alert_text(alert: &Alert) -> String {
     format!("step {step}: {}", text.trim_end())
 }
 
-/// What an alert's rule is called where people read it. The names in files stay as they always were.
+/// The display name of an alert's rule.
 pub fn alert_name(rule: &str) -> String {
     match rule {
         "all_best" => "all max".to_owned(),
         "all_worst" => "all min or all equal".to_owned(),
         "dead_groups_with_kl" => "zero-variance groups with KL".to_owned(),
-        // A mask that comes later finds no secret whose underscores are gone.
+        // Masked first: without its underscores a secret would not be recognized.
         _ => redact(rule).0.replace('_', " "),
     }
 }

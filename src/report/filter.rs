@@ -1,10 +1,10 @@
-//! The filter of the runs screen: plain words, then conditions as `runs list --where` takes them.
+//! The filter of the runs screen: words, then an expression as in `runs list --where`.
 
 use super::RunRow;
 use crate::run::{Query, RunError};
 
-/// `invoice valid>0.9 and tags:kept`: each word stands in the run's id, name, task, model, status or tags, and the
-/// condition holds.
+/// `invoice valid>0.9 and tags:kept`: each word must occur in the run's id, name, task, model, status or tags, and the
+/// expression must hold.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Filter {
     words: Vec<String>,
@@ -12,10 +12,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Read a filter. Words come first; from the first operator on it is a condition.
+    /// Parses a filter; the expression starts at the first operator.
     ///
     /// # Errors
-    /// [`RunError::Query`] with the column in the condition.
+    /// [`RunError::Query`] with the column in the expression.
     pub fn parse(text: &str) -> Result<Self, RunError> {
         let text = text.trim();
         if text.is_empty() {
@@ -36,7 +36,6 @@ impl Filter {
         Ok(Self { words, query })
     }
 
-    /// Whether a run fits.
     pub fn matches(&self, row: &RunRow) -> bool {
         let file = row.directory.file();
         let known = [file.id.as_str(), &file.name, &file.task, &file.config.base_model, row.status.name()];
@@ -46,18 +45,18 @@ impl Filter {
             && self.query.as_ref().is_none_or(|query| query.matches(&|name| row.field(name, false)))
     }
 
-    /// Whether a run of which only its id is known fits.
+    /// Matches a run of which only the id is known.
     pub fn matches_id(&self, id: &str) -> bool {
         self.query.is_none() && self.words.iter().all(|word| id.to_lowercase().contains(word.as_str()))
     }
 
-    /// Every field that its condition names.
+    /// The fields in its expression.
     pub fn fields(&self) -> Vec<&str> {
         self.query.iter().flat_map(Query::fields).collect()
     }
 }
 
-/// Whether a condition begins here: brackets, `not`, or a name with an operator, with or without a blank between.
+/// Whether an expression begins here: a bracket, `not`, or a name with an operator.
 fn begins_condition(text: &str) -> bool {
     let sign = |letter: char| "<>=!:".contains(letter);
     let mut words = text.split_whitespace();

@@ -1,4 +1,4 @@
-//! A run, or answers side by side, as one self-contained HTML file. The markup is in `templates/`; every text in it is
+//! HTML pages of a run and of compared evals, each one self-contained file. The markup is in `templates/`; all text is
 //! masked and escaped here.
 
 use std::collections::BTreeMap;
@@ -22,12 +22,11 @@ use crate::run::{EvalRecord, EvalSummary, EventBody, eval_path, read_evals};
 use crate::secrets::{redact, visible_letter};
 use crate::statistics::smooth;
 
-/// The file's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// HTML, UTF-8.
     pub text: String,
-    /// How many secrets were masked.
+    /// The number of masked secrets.
     pub masked: usize,
 }
 
@@ -39,7 +38,7 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("answers.html", include_str!("templates/answers.html")),
 ];
 
-/// A chart of metrics: title, whether shares, and each metric with its label.
+/// A chart of metrics: title, whether they are shares, and each metric with its label.
 type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
 
 const CHARTS: [Metrics; 11] = [
@@ -68,7 +67,7 @@ const CHARTS: [Metrics; 11] = [
     ("Step time, s", false, &[("seconds", "")]),
 ];
 
-/// The run as a page.
+/// The page of a run.
 ///
 /// # Errors
 /// [`ReportError::Template`].
@@ -101,7 +100,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
     )
 }
 
-/// The comparison, or the one eval, as a page.
+/// The page of a comparison, or of a single eval.
 ///
 /// # Errors
 /// [`ReportError::Template`].
@@ -142,8 +141,7 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     )
 }
 
-/// Whatever a template prints goes through the formatter below: masked, made visible, escaped. Only what a macro
-/// returned and charts are markup already.
+/// The formatter masks and escapes everything that a template prints, except charts and the results of macros.
 fn render(template: &str, context: Value) -> Result<Page, ReportError> {
     let masked = Arc::new(AtomicUsize::new(0));
     let mut environment = Environment::new();
@@ -163,12 +161,11 @@ fn render(template: &str, context: Value) -> Result<Page, ReportError> {
     Ok(Page { text, masked: masked.load(Ordering::Relaxed) })
 }
 
-/// Text from anywhere as HTML: its secrets masked and counted, cut after `most` characters, its control characters made
-/// visible.
+/// Masks and counts secrets, cuts after `most` characters, makes control characters visible, and escapes.
 fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     let (clean, secrets) = redact(text);
     masked.fetch_add(secrets, Ordering::Relaxed);
-    // Controls mean nothing in HTML, and some of them turn the reading direction around.
+    // Some control characters change the reading direction.
     let visible = clean
         .chars()
         .take(most)
@@ -177,7 +174,7 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
 
-/// The evals before and after training on the prompts that carry the claim.
+/// The evals of base and trained model on one set.
 struct Pair {
     set: &'static str,
     after_name: String,
@@ -201,7 +198,7 @@ impl Pair {
     }
 }
 
-/// How the eval that stands for the trained model is called.
+/// The name of the trained model's eval.
 fn result_name(result: &Eval) -> String {
     if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
 }
@@ -275,7 +272,7 @@ fn charts(report: &Report) -> Vec<Value> {
             if metrics.len() == 1 {
                 lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
             }
-            // Where a value is not finite the raw line shows it; the average continues.
+            // Non-finite values appear in the raw line only.
             let points =
                 series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
             lines.push(Line { label, color, points, ..Line::default() });
@@ -307,7 +304,7 @@ fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
     [(true, "Improvements"), (false, "Regressions")].into_iter().filter_map(kind).collect()
 }
 
-/// The first answers of these, each under the name of its eval.
+/// The first of these answers, each under the name of its eval.
 fn answers(versus: &Versus, title: &str, evals: &[usize], found: Vec<&ComparedPrompt>) -> Option<serde_json::Value> {
     const SHOWN: usize = 20;
     let title = format!("{title}: {} of {} shown", found.len().min(SHOWN), found.len());
@@ -330,7 +327,7 @@ fn eval_row(eval: &Eval) -> serde_json::Value {
     json!([eval.step, eval.set, eval.who(), summary.n, valid, exact, parse, seconds])
 }
 
-/// What people and the worker did besides training.
+/// Requests, notes, alerts and phases of the run.
 fn happenings(report: &Report) -> Vec<String> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);
@@ -370,7 +367,7 @@ mod tests {
 
     #[test]
     fn texts_are_masked_cut_and_escaped() {
-        // Made up, and put together here so that no scanner takes it for a real one.
+        // Not a real token, and assembled here so that no scanner reports it.
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let check = |text: &str, most: usize, expected: &str, secrets: usize| {
             let masked = AtomicUsize::new(0);
@@ -382,7 +379,7 @@ mod tests {
         };
         check("<a b=\"x\" c='y'>&", usize::MAX, "&lt;a b=&quot;x&quot; c=&#x27;y&#x27;&gt;&amp;", 0);
         check("a\u{202E}b\u{1b}[31m\n\t", usize::MAX, "a\u{FFFD}b␛[31m\n\t", 0);
-        // Cut in its middle, a token is masked all the same, and one that came with its end cut off is too.
+        // A token that is cut in the middle is masked, too.
         check(&format!("<key> {token}"), 30, "&lt;key&gt; ghp_…(40 characters)", 1);
         check(&format!("<key> {token}"), 12, "&lt;key&gt; ghp_…(…", 1);
         check(&format!("no {}…", &token[..30]), usize::MAX, "no ghp_…(30 characters)…", 1);
@@ -409,10 +406,10 @@ mod tests {
                 && !page.text.contains("<i>")
                 && !page.text.contains(&token[4..20])
         );
-        // Every text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of
-        // columns, cells, the example's six.
+        // Each text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of columns,
+        // cells, the example's six.
         assert_eq!(page.masked, page.text.matches("ghp_…(40 characters)").count());
-        // A name that a template gets wrong is an error, not an empty place.
+        // An unknown name in a template is an error.
         assert!(matches!(render("answers.html", context! { title => "x" }), Err(ReportError::Template(_))));
     }
 }

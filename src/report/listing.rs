@@ -1,4 +1,4 @@
-//! All runs, each read once and again only after a change.
+//! The list of all runs; a run is read again only after a change.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,22 @@ use std::time::SystemTime;
 use super::{Report, RunRow};
 use crate::run::{RunDirectory, RunError, RunFolders, State, Status, tags_path};
 
-/// Runs as they were found, oldest first.
+/// Oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     entries: Vec<Entry>,
-    /// How many runs the last look had to read.
+    /// The number of runs that the last refresh had to read.
     pub read: usize,
 }
 
-/// One run of a listing.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub path: PathBuf,
-    /// What is known of it, or why it cannot be read.
     pub row: Result<Arc<RunRow>, String>,
     stamp: Stamp,
 }
 
-/// What tells that a run's files are as they were.
+/// Detects changes of a run's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Stamp {
     events: Option<(u64, SystemTime)>,
@@ -40,14 +38,14 @@ impl Listing {
         &self.entries
     }
 
-    /// Look again. A run whose files are as they were is not read again. `so_far` is given what was found every few
-    /// runs that had to be read; once it answers false, the rest is left out.
+    /// Reads changed runs. `so_far` gets the list every few runs that were read; if it returns false, the rest is
+    /// omitted.
     #[must_use]
     pub fn refreshed(&self, places: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
         let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
         let mut found = Self::default();
         let mut folders = places.folders();
-        // Ids begin with their time: the newest are read first.
+        // Ids begin with their time: the newest runs are read first.
         folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
             let stamp = Stamp::of(&path);
@@ -79,12 +77,11 @@ impl Listing {
 }
 
 impl Entry {
-    /// Its id, which is its folder's name.
     pub fn id(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// A worker can die without writing anything: only the lock tells.
+    /// Checks the lock: a worker can die without writing anything.
     fn observed(&self) -> Self {
         let mut entry = self.clone();
         if let Ok(row) = &mut entry.row
@@ -118,7 +115,7 @@ impl Stamp {
     }
 }
 
-/// `None` where the folder is no run after all.
+/// `None` if the folder is not a run.
 fn read(path: &Path) -> Result<Option<RunRow>, String> {
     let directory = match RunDirectory::open(path) {
         Err(RunError::NotARun { .. }) => return Ok(None),

@@ -1,4 +1,4 @@
-//! Reports of runs: one in full, all in a list, some side by side; as HTML, CSV, JSON lines and plain text.
+//! Reports of runs: single, listed and compared; as HTML, CSV, JSON lines and plain text.
 
 mod answer_diff;
 mod compare;
@@ -31,23 +31,20 @@ use crate::run::events::Eval;
 use crate::run::{RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_tags};
 use crate::statistics::Smoothing;
 
-/// How much of the past a smoothed series keeps: it averages about the last ten values.
+/// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
 
-/// One run as its files tell it.
+/// A run as read from its files.
 #[derive(Debug)]
 pub struct Report {
-    /// The folder and `run.toml`.
     pub directory: RunDirectory,
-    /// What its events say.
     pub history: RunState,
-    /// What its worker said last; `None` before any worker has spoken.
+    /// `None` before any worker has started.
     pub state: Option<State>,
-    /// Steps of the checkpoints that there are.
     pub checkpoints: Vec<u64>,
-    /// Its tags, sorted.
+    /// Sorted.
     pub tags: Vec<String>,
-    /// What is not as it should be and does not keep the run from being read.
+    /// Problems that do not prevent reading the run.
     pub warnings: Vec<String>,
 }
 
@@ -67,25 +64,24 @@ impl Report {
         Ok(Self { directory, history, state, checkpoints, tags: tags.unwrap_or_default(), warnings })
     }
 
-    /// Where the run stands.
     pub fn status(&self) -> Status {
         self.state.as_ref().map_or(Status::Created, |state| state.status)
     }
 
-    /// Why it ended or waits.
+    /// Why the run ended or waits.
     pub fn cause(&self) -> Option<String> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
         cause.or_else(|| self.history.end.as_ref().map(|end| end.cause.clone()))
     }
 
-    /// Status and step: `finished, step 40 of 40`.
+    /// `finished, step 40 of 40`.
     pub fn progress(&self) -> String {
         let total = self.history.run.as_ref().map(|run| run.total_steps).filter(|total| *total > 0);
         let total = total.map_or_else(String::new, |total| format!(" of {total}"));
         format!("{}, step {}{total}", self.status().name(), self.history.last_step)
     }
 
-    /// What the log lacks; `None` where it is whole.
+    /// What is missing from the log; `None` if it is complete.
     pub fn log_damage(&self) -> Option<String> {
         let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
         let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
@@ -95,19 +91,19 @@ impl Report {
         })
     }
 
-    /// The best of its checkpoints, by its own rule.
+    /// The best checkpoint, by the run's `keep_best_by`.
     pub fn best(&self) -> Option<u64> {
         self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
-    /// The eval that says how good the run's model is, on the test set where it was read, else on the eval set; see
+    /// The eval that represents the trained model, on the test set if possible, else on the eval set; see
     /// [`RunState::result`].
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
         ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))
     }
 
-    /// A metric at the last step; `smoothed`: of its moving average. `None` where the last step did not measure it.
+    /// A metric at the last step, or its EMA; `None` if that step did not measure it.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
         let last = self.history.metric_at(name, self.history.last_step)?;
         if !smoothed {
@@ -124,7 +120,7 @@ impl Report {
         self.history.metrics.get(name)?.values().iter().map(|value| smoothing.next(*value)).last()
     }
 
-    /// Time of all steps.
+    /// The sum over all steps.
     pub fn computed_seconds(&self) -> f64 {
         self.history
             .metrics
@@ -138,7 +134,7 @@ pub fn shown(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// At most so many of the values, spread evenly; the first and the last are among them.
+/// At most `most` evenly spaced values, including the first and the last.
 pub fn spread(values: &[f64], most: usize) -> Vec<f64> {
     if values.len() <= most || most < 2 {
         return values.to_vec();

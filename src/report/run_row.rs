@@ -1,4 +1,4 @@
-//! One run in a list: its fields by name, small enough to hold thousands of runs.
+//! A run in a list, with its fields by name; small, since there may be thousands.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::config::Source;
 use crate::run::events::Alert;
 use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status};
 
-/// Names that [`RunRow::field`] knows besides metrics and `config.KEY`.
+/// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 17] = [
     "id",
     "run",
@@ -30,44 +30,37 @@ pub const FIELDS: [&str; 17] = [
     "parse",
 ];
 
-/// Values of a curve that are kept; of a longer one so many, spread evenly.
+/// The maximum number of values of a curve.
 const CURVE: usize = 48;
 
-/// One run in a list.
 #[derive(Debug, Clone)]
 pub struct RunRow {
-    /// The folder and `run.toml`.
     pub directory: RunDirectory,
-    /// Where the run stands.
     pub status: Status,
-    /// Why it ended or waits.
+    /// Why the run ended or waits.
     pub cause: Option<String>,
-    /// The last step done.
     pub last_step: u64,
-    /// Steps planned, once a worker has said.
+    /// `None` before any worker has started.
     pub total_steps: Option<u64>,
-    /// Time of all steps.
+    /// The sum over all steps.
     pub seconds: f64,
-    /// Held-out evals by set: `test` first, then `eval`.
+    /// By set: `test`, then `eval`.
     pub held_out: Vec<EvalSeries>,
-    /// Each metric that the run has: its value at the last step, and that of its moving average.
+    /// At the last step.
     pub metrics: BTreeMap<String, LastValue>,
-    /// Valid rates over steps, in [0, 1]: of the eval set, else of the training completions.
+    /// By step, in [0, 1]: of the eval set, else of the training completions.
     pub valid_rates: Vec<f64>,
-    /// Mean rewards over steps.
+    /// Mean rewards by step.
     pub rewards: Vec<f64>,
-    /// Steps of the checkpoints that there are.
     pub checkpoints: Vec<u64>,
-    /// The best of them.
+    /// The best checkpoint.
     pub best: Option<u64>,
-    /// Alerts that still hold.
+    /// Unresolved ones.
     pub alerts: Vec<Alert>,
-    /// Notes of people.
     pub notes: Vec<String>,
     pub tags: Vec<String>,
-    /// What is not as it should be, in sentences.
     pub warnings: Vec<String>,
-    /// Time of the latest event, milliseconds since 1970.
+    /// Of the latest event, milliseconds since 1970.
     pub last_ms: Option<u64>,
 }
 
@@ -76,23 +69,21 @@ pub struct RunRow {
 pub struct EvalSeries {
     /// `test` or `eval`.
     pub set: &'static str,
-    /// The model that the run started from. Without tags.
+    /// Without tags.
     pub base: Option<EvalSummary>,
-    /// The eval that stands for the trained model, with its step; 0 where that is the base. Without tags.
+    /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
     pub trained: Option<(u64, EvalSummary)>,
 }
 
-/// The end of a metric's curve; `None` where the last step did not measure it.
+/// `None` if the last step did not measure the metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastValue {
-    /// The value at the last step.
     pub value: Option<f64>,
-    /// The moving average there.
+    /// The EMA.
     pub smoothed: Option<f64>,
 }
 
 impl RunRow {
-    /// The row of a run that was read.
     pub fn of(report: &Report) -> Self {
         let history = &report.history;
         let latest =
@@ -127,25 +118,23 @@ impl RunRow {
         }
     }
 
-    /// The rates that say how good the run's model is, with the set they were measured on; see
-    /// [`crate::run::RunState::result`].
+    /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
         self.held_out.iter().find_map(|held_out| Some((held_out.set, &held_out.trained.as_ref()?.1)))
     }
 
-    /// The share of valid completions: held out where it was measured, else of the last step's.
+    /// The rate of valid completions on the eval or test set, else in the last step.
     pub fn valid(&self) -> Option<f64> {
         let trained = self.metric("tiers/valid", false);
         self.latest_valid().map(|(_, summary)| summary.valid).or(trained)
     }
 
-    /// A metric at the last step, or its moving average there; `None` where that step did not measure it.
+    /// A metric at the last step, or its EMA; `None` if that step did not measure it.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
         self.metrics.get(name).and_then(|latest| if smoothed { latest.smoothed } else { latest.value })
     }
 
-    /// What a condition or an order finds under a name: a field of the run, `config.KEY`, or a metric at the last step,
-    /// `smoothed` or not.
+    /// The value of a field, `config.KEY`, or a metric at the last step, `smoothed` or not.
     pub fn field(&self, name: &str, smoothed: bool) -> Option<Field> {
         let file = self.directory.file();
         let text = |text: &str| Some(Field::Text(text.to_owned()));
@@ -169,7 +158,7 @@ impl RunRow {
             "total_steps" => number(self.total_steps? as f64),
             "seconds" => number(self.seconds),
             "valid" => number(self.latest_valid()?.1.valid),
-            // The held-out rate, where there is one; the metric of the same name is the training prompts'.
+            // Held out if available; the metric of the same name is of training prompts.
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             _ => match name.strip_prefix("config.") {
@@ -181,7 +170,7 @@ impl RunRow {
         }
     }
 
-    /// The row as `runs list --json` writes it.
+    /// A row of `runs list --json`.
     pub fn document(&self) -> Value {
         let file = self.directory.file();
         let (set, summary) = self.latest_valid().unzip();
@@ -194,14 +183,14 @@ impl RunRow {
         })
     }
 
-    /// Keys that some layer set, with value and layer.
+    /// Keys without their default: key, value and source.
     pub fn changed_keys(&self) -> Vec<[String; 3]> {
         let all = configuration(self.directory.file()).into_iter();
         all.filter(|(source, _)| *source != Source::Default).map(|(_, cells)| cells).collect()
     }
 }
 
-/// Each key of the configuration with its value, and who set it.
+/// All keys with their source.
 pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     let row = |(key, value): (String, Value)| {
         let source = file.sources.get(&key).cloned().unwrap_or(Source::Default);
@@ -219,8 +208,7 @@ fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 
-/// The order of two runs by a field. Runs without a value, or with one that is no number, come last either way; equal
-/// ones stay as they were.
+/// Orders runs by a field. Runs without a numeric value come last in either direction.
 pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::Ordering {
     use std::cmp::Ordering;
     let known = |field: &Option<Field>| {
@@ -235,15 +223,13 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
     if descending { found.reverse() } else { found }
 }
 
-/// Why a name is no field of these runs; `None` where it is one. A name that no run knows is a slip of the pen, not a
-/// condition that never holds.
+/// Why a name is not a field of these runs, if it is not: an unknown name is a typo, not a condition that never holds.
 pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Clone, smoothed: bool) -> Option<String> {
     if FIELDS.contains(&name)
         || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some())
     {
         return None;
     }
-    // Of a thousand runs the names are few.
     let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
     let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
     let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);

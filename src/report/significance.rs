@@ -1,4 +1,4 @@
-//! One metric of two evals on the same prompts: the difference, the test that decides, and the verdict.
+//! A metric of two evals on the same prompts: the difference, its test, and the verdict.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde::Serialize;
 use crate::run::{Comparison, EvalRecord};
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, required_n, required_n_of_means};
 
-/// A difference with a p below this is significant.
+/// The significance level.
 const SIGNIFICANT: f64 = 0.05;
-/// The chance of seeing a difference that the number of required prompts is for.
+/// The power for which the required number of prompts is computed.
 const POWER: f64 = 0.8;
 
-/// What the test says of the second eval.
+/// The verdict on the second eval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Better,
     Worse,
-    /// No difference was found, which does not say that there is none.
+    /// Which does not prove that there is none.
     NoDifference,
 }
 
-/// A metric of two evals, judged. Its JSON has the counts of `comparison` on its own level.
+/// A metric of two evals with its test. In JSON, the counts of `comparison` are on the same level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MetricComparison {
     /// `valid` or `exact`.
     #[serde(skip)]
     pub metric: &'static str,
-    /// Prompts that both evals have.
+    /// Prompts in both evals.
     pub n: usize,
-    /// Prompt by prompt, of the first completion of each.
+    /// Of the first completion of each prompt.
     #[serde(flatten)]
     pub comparison: Comparison,
     /// Second minus first, over all completions, paired by prompt.
     pub difference: Interval,
-    /// Two-sided: of the exact McNemar test; where prompts have several completions, of its form for their mean rates.
+    /// Two-sided: of the exact McNemar test; with several completions per prompt, of its analogue for mean rates.
     pub p: f64,
     pub verdict: Verdict,
-    /// Completions a prompt; of several, the counts are those of the first.
+    /// Completions per prompt.
     #[serde(skip)]
     pub samples: usize,
-    /// Where no difference was found: prompts that would show one like this in four of five tries; `None` where one was
-    /// found, or no number would.
+    /// The number of prompts that would show such a difference with a power of 80%; `None` if one was found, or no
+    /// number would.
     #[serde(rename = "required_n")]
     pub needed: Option<usize>,
 }
 
 impl MetricComparison {
-    /// Both metrics of two evals; the second is `None` where no prompt of both has an expected answer.
+    /// `valid` and `exact`; `None` if no prompt of both has an expected answer.
     pub fn both(before: &[EvalRecord], after: &[EvalRecord]) -> (Self, Option<Self>) {
-        // A prompt's completions are not independent of each other, so prompts are counted, each by its first.
+        // The completions of a prompt are not independent, so only the first counts.
         let firsts =
             |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
         let (first, second) = (firsts(before), firsts(after));
@@ -68,7 +68,7 @@ impl MetricComparison {
         (judged("valid", Comparison::of(&first, &second), |record| Some(record.is_valid())), exact)
     }
 
-    /// A metric of evals with one completion a prompt.
+    /// For one completion per prompt.
     pub fn of(metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
@@ -105,13 +105,13 @@ impl MetricComparison {
         format!("{words} (p = {})", p_value(self.p))
     }
 
-    /// `valid: significantly better (p = 1.6e-61)`, and how many prompts a difference that was not found would need.
+    /// `valid: significantly better (p = 1.6e-61)`, with the required number of prompts if no difference was found.
     pub fn sentence(&self) -> String {
         let needed = |needed: usize| format!("; one like this needs about {needed} prompts for 80% power");
         format!("{}: {}{}", self.metric, self.in_words(), self.needed.map_or_else(String::new, needed))
     }
 
-    /// The sentence with the difference and its counts, as tables of plain text have it.
+    /// The sentence with the difference and its counts.
     pub fn line(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (difference, pairs) = (points(&self.difference), self.n);
@@ -123,17 +123,16 @@ impl MetricComparison {
     }
 }
 
-/// A p-value; a small one by its power of ten.
 fn p_value(p: f64) -> String {
     if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 
-/// A difference of rates in points of a hundred, with its 95% interval.
+/// A difference of rates in percentage points, with its 95% interval.
 pub fn points(interval: &Interval) -> String {
     format!("{:+.1} points [{:+.1}, {:+.1}]", 100.0 * interval.estimate, 100.0 * interval.low, 100.0 * interval.high)
 }
 
-/// Second minus first, a prompt's completions averaged.
+/// Second minus first, averaged over a prompt's completions.
 fn differences(before: &[EvalRecord], after: &[EvalRecord], measure: fn(&EvalRecord) -> Option<bool>) -> Vec<f64> {
     let key = |record: &EvalRecord| (record.prompt_id.clone(), record.sample);
     let before: BTreeMap<_, bool> = before.iter().filter_map(|record| Some((key(record), measure(record)?))).collect();

@@ -1,4 +1,4 @@
-//! Held-out evals as a table: rates with intervals, the paired tests, compounding, tags.
+//! Tables of evals: rates with intervals, paired tests, compounding, tags.
 
 use super::significance::MetricComparison;
 use super::tables::text_table;
@@ -7,13 +7,13 @@ use crate::run::EvalSummary;
 use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
-/// The table of `first` against `second` on one set, with their names as headings.
+/// Compares `first` with `second` on one set.
 pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[MetricComparison]) -> String {
     let lines: String = judged.iter().map(MetricComparison::line).collect();
     columns(set, &[first, second]) + &lines + &value_drift(second.1)
 }
 
-/// Evals on one set side by side, each under its name.
+/// Evals on one set, one column each.
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = evals.first() else { return String::new() };
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
@@ -24,7 +24,7 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
 
-/// The rows of each eval, one per measure.
+/// One row per measure.
 pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
@@ -40,7 +40,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     rows.into_iter().map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 
-/// The valid rate of each tag of the first eval, with its rows there.
+/// The valid rate by tag, with the number of rows in the first eval.
 pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     let Some(first) = evals.first() else { return Vec::new() };
     let cell = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |tagged| percent(tagged.valid));
@@ -51,7 +51,7 @@ pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
     rows.collect()
 }
 
-/// A sentence where the form is right but the values are not: the reward checks form, so values can drift.
+/// A warning if answers are valid but not exact: the reward checks form, so values can drift.
 pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {
         Some(exact) if trained.valid - exact > 0.05 => format!(
@@ -63,12 +63,12 @@ pub fn value_drift(trained: &EvalSummary) -> String {
     }
 }
 
-/// The chance that so many independent calls are all valid, with what the interval of the rate makes of it.
+/// The probability that this many independent calls are all valid, with its interval.
 fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
     percent_interval(compound(summary.valid, calls), summary.valid_interval.map(|rate| compound(rate, calls)))
 }
 
-/// A heading that fits its column; the end of a path or a run's name tells more than its beginning.
+/// Shortens a heading from its beginning: the end of a path or of a run's name is more specific.
 fn shortened(name: &str) -> String {
     let name = visible(&redact(name).0).into_owned();
     let letters = name.chars().count();

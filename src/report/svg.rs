@@ -1,33 +1,31 @@
-//! A line chart as SVG: axes with round numbers, values that are not finite marked at the top, long series thinned
-//! without losing their spikes.
+//! Line charts as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
+//! losing their spikes.
 
 use crate::format::percent_short;
 use std::fmt::Write;
 
-/// A chart over steps.
 #[derive(Debug, Default)]
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) lines: Vec<Line<'a>>,
-    /// Shares in [0, 1], shown in per cent with the axis from 0 to 1.
+    /// Values in [0, 1], drawn in percent on an axis from 0 to 1.
     pub(super) shares: bool,
-    /// Steps to mark by a vertical line, with a word.
+    /// Vertical lines at steps, with their labels.
     pub(super) marks: Vec<(u64, &'a str)>,
 }
 
-/// One line of a chart.
 #[derive(Debug, Default)]
 pub(super) struct Line<'a> {
     /// Empty: not in the legend.
     pub(super) label: &'a str,
-    /// Which of the palette's colours, from 1.
+    /// Index into the palette, from 1.
     pub(super) color: usize,
     /// Drawn weakly, behind the others.
     pub(super) faint: bool,
-    /// With a dot at each point.
+    /// Draws a dot at each point.
     pub(super) dots: bool,
     pub(super) points: Vec<(u64, f64)>,
-    /// Below and above each point, as for `points`; empty without.
+    /// Below and above each of `points`; may be empty.
     pub(super) band: Vec<(f64, f64)>,
 }
 
@@ -38,10 +36,10 @@ const RIGHT: f64 = 10.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 26.0;
 
-/// More points than this are thinned: the smallest and the largest of each stretch stay.
+/// Longer lines are thinned.
 const MOST_POINTS: usize = 800;
 
-/// The chart as an `svg` element; without any finite value a sentence says so.
+/// The chart as an `svg` element, or a sentence if there are no finite values.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
     let finite = || chart.lines.iter().flat_map(|line| &line.points).filter(|(_, value)| value.is_finite());
     let mut text = format!(
@@ -80,7 +78,7 @@ pub(super) fn chart(chart: &Chart<'_>) -> String {
     text
 }
 
-/// Where steps and values lie.
+/// The plot's coordinates.
 struct Frame {
     first: f64,
     last: f64,
@@ -99,7 +97,7 @@ impl Frame {
     }
 }
 
-/// The values' range, widened to round numbers; never empty.
+/// The range of the values, widened to round numbers; never empty.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -151,20 +149,20 @@ fn axes(text: &mut String, chart: &Chart<'_>, frame: &Frame) {
     }
 }
 
-/// As many places as the axis's step needs.
+/// With as many decimals as the axis's step needs.
 fn number(value: f64, step: f64) -> String {
     let value = if value.abs() < step * 1e-9 { 0.0 } else { value };
     if value != 0.0 && (value.abs() >= 1e6 || step < 1e-4) {
         return format!("{value:.1e}");
     }
     let places = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-    // 0.25 and 2.5 need one place more than their power of ten.
+    // 0.25 and 2.5 need one more decimal than their power of ten.
     let scaled = step * 10f64.powi(places as i32);
     let places = places + usize::from((scaled - scaled.round()).abs() > 1e-9);
     format!("{value:.places$}")
 }
 
-/// Pieces of a line between values that are not finite, thinned.
+/// Draws the pieces between non-finite values.
 fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
     let class = format!("{} c{}", if line.faint { "line faint" } else { "line" }, line.color);
     for piece in line.points.split(|(_, value)| !value.is_finite()).filter(|piece| !piece.is_empty()) {
@@ -209,7 +207,7 @@ fn band(text: &mut String, line: &Line<'_>, frame: &Frame) {
     let _ = write!(text, "<polygon class=\"band c{}\" points=\"{}\"/>", line.color, points.trim_end());
 }
 
-/// At most about `most` points: of each stretch the smallest and the largest, in their order.
+/// At most about `most` points: the smallest and the largest of each stretch, in order.
 fn thinned(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
     if points.len() <= most {
         return points.to_vec();
@@ -227,7 +225,7 @@ fn thinned(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
 }
 
 fn legend(text: &mut String, chart: &Chart<'_>) {
-    // From the right, so that the title has the left.
+    // From the right; the title is on the left.
     let labelled: Vec<&Line<'_>> = chart.lines.iter().filter(|line| !line.label.is_empty()).collect();
     let mut x = WIDTH - RIGHT - labelled.iter().map(|line| entry_width(line.label)).sum::<f64>();
     for line in labelled {

@@ -1,4 +1,4 @@
-//! Aligned columns for people, and metrics as text that other programs read: a line a step.
+//! Aligned text tables, and metrics as CSV and JSON lines.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::run::RunState;
 use crate::secrets::visible;
 
-/// Rows as aligned columns, two blanks between them, each cell on one line. `align` has a letter for each column, `r`
-/// for right; its last is that of all further columns.
+/// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
+/// applies to all further columns.
 pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
     let shown: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let width = |column: usize| {
@@ -28,7 +28,7 @@ pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
     shown.iter().map(line).collect()
 }
 
-/// One line a step, one column a metric; an empty field where a step has no value or one that is not finite.
+/// One line per step, one column per metric; empty fields for missing and non-finite values.
 pub fn csv(history: &RunState) -> String {
     let mut text = String::from("step");
     for name in history.metrics.keys() {
@@ -49,7 +49,7 @@ pub fn csv(history: &RunState) -> String {
     text
 }
 
-/// One object a step; a number that is not finite is null.
+/// One object per step; non-finite numbers are null.
 pub fn json_lines(history: &RunState) -> Vec<Value> {
     let line = |step: u64| {
         let values =
@@ -59,12 +59,12 @@ pub fn json_lines(history: &RunState) -> Vec<Value> {
     steps(history).into_iter().map(line).collect()
 }
 
-/// Every step that has any value.
+/// Steps with any value.
 fn steps(history: &RunState) -> BTreeSet<u64> {
     history.metrics.values().flat_map(|series| series.steps()).collect()
 }
 
-/// A name as a CSV field (RFC 4180), on one line; a spreadsheet takes none for a formula.
+/// A CSV field (RFC 4180) on one line, which a spreadsheet does not take for a formula.
 fn field(name: &str) -> String {
     let name = visible(name);
     let quote = if name.trim_start().starts_with(['=', '+', '-', '@']) { "'" } else { "" };
@@ -98,7 +98,7 @@ mod tests {
         for name in ["+1", "-1", "@x", " =1"] {
             check(name, &format!("\"'{name}\""));
         }
-        // What a spreadsheet would leave out before it looks for a formula.
+        // Spreadsheets skip leading white space before a formula.
         check("\t=1", "\"' =1\"");
         check("\r=1", "␍=1");
     }

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     compared: ModelArguments,
 }
 
-/// Prose, a document like those that completions are, numbers and another script.
+/// Prose, a document as in completions, numbers and another script.
 const TEXT: &str = r#"The invoice was issued on 14 March 2024 by Nordwind Logistik GmbH and is due within thirty days.
 {"vendor": "Nordwind Logistik GmbH", "amount": 1284.50, "currency": "EUR", "items": [{"name": "Seefracht", "quantity": 3}], "paid": false}
 Überweisen Sie bitte auf das genannte Konto. 请在三十天内付款。 f(x) = 3x² − 7, so f(5) = 68."#;

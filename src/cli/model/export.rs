@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         export_merged(out, &loaded.source, loaded.stored_as(), &loaded.merged_with(arguments.adapter.as_deref())?)?;
     } else {
         let named = arguments.adapter.as_deref().map(PeftAdapter::read).transpose()?;
-        // A run with adapters, and an adapter's folder, have one of their own.
+        // A run with adapters, or an adapter's folder, has its own.
         let (adapter, base) = match (&named, loaded.adapter()) {
             (Some(named), _) => (named, arguments.model.as_str()),
             (None, Some(own)) => (own, own.base_name()?),

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What the headers of a model's weights say, beside what its configuration asks for.
+/// The tensors of a model's files, compared with its configuration.
 struct Inspection {
     config: ModelConfig,
     files: Vec<String>,
@@ -30,11 +30,11 @@ struct Inspection {
     element_types: BTreeMap<String, u64>,
     /// (kind, tensors, numbers), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
-    /// What the configuration asks for and the files lack or hold in another shape.
+    /// Tensors that are missing or have another shape.
     problems: Vec<String>,
 }
 
-/// The kinds of tensors, in the order of the model.
+/// In the order of the model.
 const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "head"];
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
@@ -96,7 +96,7 @@ impl Inspection {
         self.kinds.iter().map(|kind| kind.2).sum()
     }
 
-    /// Numbers that the caches keep of each token.
+    /// KV cache numbers per token.
     fn cache_numbers_per_token(&self) -> u64 {
         (2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.config.head_dim) as u64
     }

@@ -1,4 +1,4 @@
-//! A model's memory for sampling and training, from the plan's own arithmetic.
+//! A model's memory for sampling and training, by the plan's formulas.
 
 use serde::Serialize;
 
@@ -7,26 +7,26 @@ use crate::config::{Layers, Recompute, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, cpu_memory, gpu_memory};
 
-/// Sequences that sampling is counted with, and the tokens of each; prompts of training are half as long.
+/// Sequences and tokens of the estimates; training prompts are half as long.
 pub(super) const SEQUENCES: usize = 64;
 pub(super) const TOKENS: usize = 1024;
 
-/// Bytes at the peak of each use, on one kind of device.
+/// Peak bytes of each use on one kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct MemoryEstimates {
     /// Weights, and keys and values of [`SEQUENCES`] sequences of [`TOKENS`] tokens.
     pub(super) sampling: u64,
     /// Adapters on all linear layers at the default configuration, activations kept.
     pub(super) lora: u64,
-    /// The same with activations computed again in the backward.
+    /// The same with recomputed activations.
     pub(super) lora_recomputed: u64,
-    /// Every weight trained, activations kept.
+    /// Full fine-tuning, activations kept.
     pub(super) full: u64,
-    /// The same with activations computed again in the backward.
+    /// The same with recomputed activations.
     pub(super) full_recomputed: u64,
 }
 
-/// On a GPU in bf16, and on one thread of a CPU in f32.
+/// On a GPU in bf16, and on one CPU thread in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct ByDevice {
     pub(super) gpu: MemoryEstimates,
@@ -46,7 +46,7 @@ impl ByDevice {
     }
 }
 
-/// The table's defaults, with adapters or without.
+/// The defaults, with or without adapters.
 fn configuration(rank: &str) -> Result<TrainConfig, Failure> {
     let mut config = Layers { set: vec![rank.to_owned()], ..Layers::default() }.resolve()?.config;
     config.recompute_activations = Recompute::Never;

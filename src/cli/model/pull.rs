@@ -1,5 +1,4 @@
-//! `grpo-tui model pull`: a model from the Hugging Face Hub into the cache, where every command then finds it by its
-//! name.
+//! `grpo-tui model pull`: downloads a model from the Hugging Face Hub into the cache.
 
 use std::process::ExitCode;
 
@@ -26,7 +25,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut done = 0;
     let found = pull(name, &settings, &mut |progress| {
         done = progress.done_bytes;
-        // What was here before does not count in the speed.
+        // Bytes that were already cached do not count in the speed.
         bar.get_or_insert_with(|| Bar::new("fetching", name, progress.done_bytes))
             .show(progress.done_bytes, progress.total_bytes);
     });

@@ -1,4 +1,4 @@
-//! `runs attach`: a run as plain text, live, until it ends.
+//! `runs attach`: prints a run's events until it ends.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use crate::report::{Report, alert_text, event_text, rates};
 use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
 use crate::secrets::{redact, redact_json, visible};
 
-/// How long to wait for news before the run's state is looked at again.
+/// How often the run's state is checked without new events.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a run without a worker may be about to get its first one.
+/// How long to wait for a run's first worker.
 const FIRST_WORKER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     }
 }
 
-/// How the run ended; `None` where the user left before.
+/// Returns the final status; `None` if the user detached.
 fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
@@ -61,7 +61,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
     };
     let begun = Instant::now();
     loop {
-        // The status is asked before the log: a worker that has recorded its end has written all of it.
+        // Before the log is read: a worker that has recorded its end has written all of it.
         let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
         let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;
@@ -93,7 +93,6 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
     }
 }
 
-/// Where the run stands, in a few lines.
 fn summary(seen: &Report) -> String {
     let (id, task) = (visible(seen.directory.id()), visible(&seen.directory.file().task));
     let mut text = format!("run {id}  {task}  {}\n", seen.progress());
@@ -132,7 +131,7 @@ fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write
     Ok(())
 }
 
-/// One line of a run's own words: secrets masked, nothing that a terminal obeys.
+/// One line of a run's text, with secrets masked and control characters visible.
 fn shown(line: &str) -> String {
     visible(&redact(line).0).into_owned()
 }
@@ -146,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_an_event_says_is_one_line_that_no_terminal_obeys() {
-        // Made up, and put together here so that no scanner takes it for a real one.
+        // Not a real token, and assembled here so that no scanner reports it.
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let text = format!("x\u{1b}[2J\nFORGED {token}");
         let bodies: [EventBody; 3] = [

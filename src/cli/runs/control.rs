@@ -90,7 +90,6 @@ pub(super) struct TimeoutArguments {
     timeout: u64,
 }
 
-/// One request to one run.
 struct Request<'a> {
     target: &'a RunArguments,
     run: RunDirectory,
@@ -140,7 +139,7 @@ impl Request<'_> {
         if self.target.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
-    /// Resumes a paused worker; starts one where none lives.
+    /// Resumes a paused worker, or starts one if none lives.
     fn resume(&self, compute: DeviceChoice) -> Outcome {
         let gone = match Liveness::of(self.run.path()) {
             Liveness::Gone(standing) => standing,

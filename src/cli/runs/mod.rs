@@ -94,39 +94,34 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Text out of a run's folder. Whatever leaves one goes through here or through [`print_json`] and
-/// [`print_json_lines`]: its secrets are masked.
+/// Text from a run's folder is printed only here and by [`print_json`] and [`print_json_lines`], which mask secrets.
 fn print(text: &str) -> Outcome {
     let (text, masked) = redact(text);
     tell_masked(masked);
     output::print(&text)
 }
 
-/// A document out of a run's folder.
 fn print_json(mut document: Value) -> Outcome {
     tell_masked(redact_json(&mut document));
     output::print_json(&format!("{document:#}\n"))
 }
 
-/// Documents out of run folders, one a line.
 fn print_json_lines(mut documents: Vec<Value>) -> Outcome {
     tell_masked(documents.iter_mut().map(redact_json).sum());
     output::print_json(&documents.iter().map(|document| format!("{document}\n")).collect::<String>())
 }
 
-/// Says on standard error how many secrets were masked, where any were.
 fn tell_masked(count: usize) {
     if count > 0 {
         output::say(&masked(count));
     }
 }
 
-/// Refuses a file that is there already, before anything is computed.
+/// Refuses an existing file before anything is computed.
 pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure> {
     file.map_or(Ok(()), |file| check_export(file, force)).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Writes a page, and says so on standard error.
 pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
     write_export(file, page.text.as_bytes(), force)?;
     output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
