@@ -1,9 +1,8 @@
-//! All that the command line writes to standard output and standard error. Text for people may come from a run, a task,
-//! a model or a completion that somebody else made: no control character but line ends leaves here, only our own
-//! progress line moves the cursor. JSON is written with escapes in their place, so that it stays the same document.
+//! All output of the command line. Text may come from someone else's run, task, model or completion, so no control
+//! characters but line ends are printed; only the progress line moves the cursor. JSON has them escaped.
 //!
-//! `println!` and `eprintln!` mean the macros below in the whole command line; `tests/architecture.rs` refuses every
-//! other way out.
+//! `println!` and `eprintln!` are the macros below in the whole command line; `tests/architecture.rs` refuses every
+//! other output.
 
 use std::backtrace::BacktraceStatus;
 use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
@@ -13,13 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Failure, Outcome};
 use crate::secrets::{redact, visible, visible_json, visible_lines};
 
-/// A line, or lines, on standard output.
+/// Prints lines on standard output.
 macro_rules! println {
     () => { $crate::cli::output::line("") };
     ($($argument:tt)*) => { $crate::cli::output::line(&format!($($argument)*)) };
 }
 
-/// A line, or lines, on standard error.
+/// Prints lines on standard error.
 #[allow(unused_macros)] // with neither view nor engine
 macro_rules! eprintln {
     ($($argument:tt)*) => { $crate::cli::output::eprint_text(&format!($($argument)*)) };

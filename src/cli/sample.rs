@@ -1,4 +1,4 @@
-//! `grpo-tui sample`: what a model writes for some of a task's prompts, each completion with its score.
+//! `grpo-tui sample`: samples completions of a task's prompts and scores them.
 
 mod worker_client;
 
@@ -104,8 +104,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.json { print_json(&output) } else { print(&output) }
 }
 
-/// The rows asked for: those of a set or a file, those named, or the first one of the eval set (of another where there
-/// is none).
+/// The requested rows: of a set or a file, by id, or the first of the eval set (else of another set).
 fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
     if let Some(on) = &arguments.on {
         return Ok(vec![Rows::on(task, on)?]);
@@ -139,7 +138,6 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
     Failure::usage(format!("--prompt {id}: no prompt of that id in {}{advice}", files.join(", ")))
 }
 
-/// The same with and without a worker.
 fn document(completion: &SampledCompletion) -> Value {
     let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
     let mut value = json!({

@@ -1,4 +1,4 @@
-//! `grpo-tui score`: completions against a task, one line per completion.
+//! `grpo-tui score`: scores completions, one line each.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// A line of the completions file, with the row that it answers.
+/// A line of the completions file, with its prompt row.
 struct Item {
     completion: String,
     prompt_id: Option<String>,
@@ -124,7 +124,7 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
     Ok(Item { completion, prompt_id, row, line })
 }
 
-/// Rows of all sets by id, read when the first one is asked for.
+/// Rows of all sets by id, read on first use.
 struct Rows<'t> {
     task: &'t Task,
     by_id: Option<HashMap<String, std::sync::Arc<PromptRow>>>,
@@ -169,7 +169,7 @@ impl Table {
     }
 }
 
-/// The first reason with its place, else the fields that differ, else the first warning.
+/// The first error with its position, else the fields that differ, else the first warning.
 pub(super) fn why(score: &Score) -> String {
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     let why = if let Some(first) = score.errors.first() {

@@ -1,4 +1,4 @@
-//! What `eval` and `sample` sample from: models by name, their limits, and the prompts of a set or a file.
+//! The models and prompts of `eval` and `sample`.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -14,19 +14,19 @@ use crate::run::RunFolders;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 
-/// A model under the name that results carry.
+/// A model and its name in the results.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// `base`, `trained`, or what the user called it.
+    /// `base`, `trained`, or the user's name.
     pub(super) name: String,
-    /// M, as the user wrote it.
+    /// As the user wrote it.
     pub(super) model: String,
-    /// The longest completion that its configuration asks for, and whether that is a run's own.
+    /// The configured maximum of completion tokens, and whether it is a run's own.
     limit: (usize, bool),
 }
 
 impl Target {
-    /// `NAME=M`, or M alone, which then is its own name. Only looks where M is; nothing large is read.
+    /// Parses `NAME=M`, or M alone, and locates the model without reading its weights.
     pub(super) fn find(text: &str, task: &Task, places: &RunFolders) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
             Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),
@@ -42,14 +42,13 @@ impl Target {
         Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
     }
 
-    /// The weights, ready to sample from, and the tokenizer.
     pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
         Ok(StartModel::find(&self.model, places)?.into_sampler(engine)?)
     }
 }
 
-/// The longest completion for all targets alike, so that none is truncated where another is not: what the runs among
-/// them were trained with, else what the task asks for.
+/// The maximum of completion tokens for all targets, so that they are truncated alike: of the runs among them, else of
+/// the task.
 pub(super) fn common_limit(targets: &[Target]) -> usize {
     let largest = |of_runs: bool| {
         targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max()
@@ -57,17 +56,16 @@ pub(super) fn common_limit(targets: &[Target]) -> usize {
     largest(true).or_else(|| largest(false)).unwrap_or(0)
 }
 
-/// What fits a model where nothing but the model itself limits a prompt.
+/// Limited by the model's positions only.
 pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
     Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
 }
 
-/// Rows and where they come from.
 #[derive(Debug)]
 pub(super) struct Rows {
     /// `test`, `eval`, `train`, or the file's name.
     pub(super) set: String,
-    /// The file in messages.
+    /// For messages.
     pub(super) label: String,
     pub(super) rows: Vec<PromptRow>,
 }
@@ -88,7 +86,6 @@ impl Rows {
         Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
     }
 
-    /// The rows of a set.
     pub(super) fn of_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
         let rows = dataset::load(task, set)?;
         let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
@@ -102,7 +99,7 @@ impl Rows {
     }
 }
 
-/// A prompt row as one document, under the id that it has in its file.
+/// A prompt row as JSON, with its id.
 pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
     let mut fields = row.fields.clone();
     fields.insert("id".to_owned(), row.id.clone().into());

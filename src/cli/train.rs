@@ -1,4 +1,4 @@
-//! `grpo-tui train`: start a run, or resume one.
+//! `grpo-tui train`: starts or resumes a run.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,7 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             arguments.json,
         );
     }
-    // A GPU that cannot be used is said before a run is made.
+    // Checked before a run is created.
     let compute = arguments.device.compute();
     let devices = super::device::devices(compute)?;
     let run = match (&arguments.resume, &arguments.task) {
@@ -118,8 +118,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             );
             Ok(ExitCode::from(130))
         }
-        Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from
+        Ok(Ended::CutShort { resumes_from, cause }) => {
+            let step = resumes_from
                 .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
             eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", shown(&run, &places));
             Ok(ExitCode::from(130))
@@ -128,16 +128,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// The failure of a launch. A new run is removed again: nothing was computed.
+/// Removes a new run whose launch failed, since nothing was computed.
 fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
     if arguments.resume.is_none() {
-        // Left over, it is listed as failed, with the same cause.
+        // If it cannot be removed, it is listed as failed with the same cause.
         let _ = std::fs::remove_dir_all(run.path());
     }
     failure
 }
 
-/// A run directory with everything resolved.
+/// Creates the run directory with a resolved configuration.
 pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
@@ -145,7 +145,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
     let ResolvedConfig { mut config, sources } = resolve(arguments, task, places)?;
     let located = Located::find(&config.base_model, places)?;
     let model_digest = located.digest(places)?;
-    // A run must find its model again from any folder, and the very checkpoint that it started from.
+    // As an absolute path, and with the exact checkpoint.
     match &located {
         Located::Run { run, step } => config.base_model = format!("{}@{step}", recorded(run.path())?),
         Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
@@ -170,13 +170,12 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
     Ok(RunDirectory::create(places.for_new_runs(), new)?)
 }
 
-/// A path as `run.toml` holds it.
 fn recorded(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
-/// A goal that is read from a set which the task lacks would never be met.
+/// A goal on a set that the task lacks would never be reached.
 fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     let goal = match config {
         _ if task.set_file(PromptSet::Eval).is_some() => return Ok(()),
@@ -190,7 +189,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     )))
 }
 
-/// Says what makes the training less informative than it seems, before it starts.
+/// Warns about data problems before the training.
 fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     for problem in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
         let message = &problem.message;
@@ -220,12 +219,12 @@ fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Re
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));
     let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text).map_err(usage)?);
     let mut layers = Layers { preset, task, file, set, origin: None };
-    // A model that cannot be found is the business of whoever loads it.
+    // A missing model is reported when it is loaded.
     layers.origin = Located::origin(&layers.asked_base_model(), places).ok();
     layers.resolve().map_err(usage)
 }
 
-/// How the user names the run: by its id where it is found by that, else by its path.
+/// The run's id if it is found by that, else its path.
 fn shown(run: &RunDirectory, places: &RunFolders) -> String {
     let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
     match places.find(run.id()) {
@@ -234,7 +233,7 @@ fn shown(run: &RunDirectory, places: &RunFolders) -> String {
     }
 }
 
-/// The failure of a training. A new run that came to nothing is removed again; any other keeps what it has.
+/// The message of a failed training. A new run without results is removed.
 fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
@@ -251,7 +250,7 @@ fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainE
     Failure::failed(format!("{error}{hint}"))
 }
 
-/// What the table does not prove, where the task lacks a set.
+/// Notes on what is not measured, since the task lacks a set.
 fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
     let task = Task::load(&run.task_path())?;
     let has = |set| task.set_file(set).is_some();

@@ -14,7 +14,7 @@ use crate::view::options::AppearanceInput;
 use crate::view::terminal_capability::ColourDepth;
 use crate::view::{self, Options, ViewExit};
 
-/// The exit code where the terminal has vanished: there is nobody to tell.
+/// The exit code if the terminal has vanished.
 const LOST: u8 = 129;
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,6 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// What the appearance is made of.
     fn appearance(&self) -> AppearanceInput {
         AppearanceInput {
             theme: self.theme.clone(),
@@ -67,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(ExitCode::from(ending.code))
 }
 
-/// One line, where runs continue: that they do, and how to find them.
+/// Prints that runs continue, and how to find them.
 fn farewell(ending: &ViewExit) {
     let text = match &ending.live[..] {
         [] => return,
@@ -80,11 +79,11 @@ fn farewell(ending: &ViewExit) {
             format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len())
         }
     };
-    // A terminal that cannot take the line is no failure of the runs.
+    // The terminal may be gone.
     let _ = print(&format!("{text}\n"));
 }
 
-/// Whether the first word is no folder, but nearly a subcommand: then it is one, misspelt.
+/// Reports a first word that is not a folder but almost a subcommand.
 pub(super) fn misspelled_subcommand() -> Option<Failure> {
     let first = std::env::args_os().nth(1)?;
     let word = first.to_str().filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
@@ -109,7 +108,7 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
             return Err(Failure::usage(text));
         }
     };
-    // What the view starts runs in the workspace's folder, wherever this one runs.
+    // Absolute, since subprocesses run in the workspace's folder.
     let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
     let places = RunFolders::discover(runs.as_deref(), &here);
     let data = directories::ProjectDirs::from("", "", "grpo-tui")

@@ -1,5 +1,4 @@
-//! `grpo-tui worker`, started by the program itself in a session of its own: computes one run, or serves samples of one
-//! model.
+//! `grpo-tui worker`, which the program starts in a session of its own: computes a run, or serves samples of a model.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -39,7 +38,7 @@ impl Arguments {
     }
 }
 
-/// How the work ended: the status, and the sentence for `state.json`.
+/// The final status, and the cause for `state.json`.
 type Ended = Result<(Status, String), Failure>;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -59,7 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Everything that can be found wrong in an instant, so that whoever started the worker hears of it.
+/// Fast checks, so that the launcher can report their failure.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
     let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
     let flags = install_signal_handlers()?;
@@ -77,12 +76,12 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     checked.map(|devices| (run, worker, devices))
 }
 
-/// Whether the log says that all is done: then no refusal of a further worker may say otherwise.
+/// Whether the log says that all steps are done.
 fn is_finished(history: &RunState) -> bool {
     history.end.as_ref().is_some_and(|end| end.status == Status::Finished.name())
 }
 
-/// Waits for a device, does the work on it, and records its end, whatever happens.
+/// Waits for a device, does the work on it, and records its end in any case.
 fn compute(
     run: &RunDirectory,
     worker: Worker,
@@ -114,7 +113,7 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
     Err(Failure::failed("built without the engine"))
 }
 
-/// The devices that the run may compute on, once its task and its model are known to be there.
+/// The devices that the run may use, after checking its task and model.
 #[cfg(feature = "engine")]
 fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failure> {
     let history = RunState::read(run.path())?;
@@ -152,14 +151,13 @@ fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: ReadyPi
     Err(failure)
 }
 
-/// How long a sample worker stays without a request: `$GRPO_TUI_SAMPLER_IDLE` seconds, else ten minutes.
+/// How long a sample worker stays idle: `$GRPO_TUI_SAMPLER_IDLE` seconds, else ten minutes.
 #[cfg(feature = "engine")]
 fn idle() -> std::time::Duration {
     let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
     std::time::Duration::from_secs(seconds.unwrap_or(600))
 }
 
-/// Serve samples of one model until it is time to end.
 #[cfg(feature = "engine")]
 fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe) -> Outcome {
     use crate::run::RunFolders;
@@ -169,7 +167,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         let flags = install_signal_handlers()?;
         let sampler = SampleWorker::begin(folder, flags.once, idle())?;
         sampler.controls().stop_now_when(flags.twice);
-        // From the worker's own folder: a run's model is named by its path.
+        // Resolved from the worker's own folder: a run's model is named by its path.
         let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
         let ready = found.and_then(|_| super::device::devices(arguments.compute()));
@@ -205,7 +203,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     }
 }
 
-/// Launch and tell. `verb`: what the user asked for, in the JSON document.
+/// Launches a worker. `verb` is for the JSON document.
 pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -> Outcome {
     let launched = launch(run, how)?;
     let (id, pid) = (run.id(), launched.pid);
@@ -216,17 +214,16 @@ pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -
     if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
 }
 
-/// What signals have been heard.
 #[derive(Debug, Default)]
 pub(super) struct SignalFlags {
-    /// Set by the first one.
+    /// Set by the first signal.
     pub(super) once: Arc<AtomicBool>,
-    /// Set by the second one.
+    /// Set by the second signal.
     pub(super) twice: Arc<AtomicBool>,
 }
 
-/// From now on Ctrl-C and SIGTERM stop the work after the step, twice at once. The third one ends the process with code
-/// 130: the last checkpoint is whole.
+/// Ctrl-C and SIGTERM stop the work after the step; a second one stops at once, a third one ends the process with code
+/// 130.
 pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
     let flags = SignalFlags::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

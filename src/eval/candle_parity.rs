@@ -1,5 +1,4 @@
-//! Our log-probs against those of candle-transformers, an independent implementation of the same families: is this
-//! checkpoint computed as it should be?
+//! Compares our log-probs with those of candle-transformers, an independent implementation of the same models.
 
 use candle_core::{DType, Tensor};
 use candle_nn::{Activation, VarBuilder};
@@ -12,28 +11,28 @@ use crate::kernels::log_probs::token_log_probs;
 use crate::model::{Adapters, ModelError};
 use crate::update::{log_probs, pack};
 
-/// How far two implementations are apart, in nats, over the log-probs of a text's tokens.
+/// The difference of two implementations over the log-probs of a text, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogProbAgreement {
-    /// Log-probs that were compared: all tokens but the first.
+    /// Compared log-probs: all tokens but the first.
     pub tokens: usize,
     pub max_difference: f64,
     pub mean_difference: f64,
-    /// The largest difference that rounding explains.
+    /// The largest difference explained by rounding.
     pub max_allowed: f64,
-    /// The mean difference that rounding explains.
+    /// The mean difference explained by rounding.
     pub mean_allowed: f64,
 }
 
 impl LogProbAgreement {
-    /// Whether rounding explains all of it; a number that is no number is never explained.
+    /// Whether rounding explains the differences; NaN is never explained.
     pub fn holds(&self) -> bool {
         self.max_difference <= self.max_allowed && self.mean_difference <= self.mean_allowed
     }
 }
 
-/// Compares the log-probs of `token_ids` (two at least, at most the model's positions). None where candle-transformers
-/// does not support such a model: biases in a Llama, and heads of a Llama that are not `hidden_size /
+/// Compares the log-probs of `token_ids` (at least two, at most the model's positions). `None` if candle-transformers
+/// does not support the model: biases in a Llama, and heads of a Llama that are not `hidden_size
 /// num_attention_heads` wide. One model is in memory at a time.
 ///
 /// # Errors
@@ -50,10 +49,10 @@ pub fn parity_with_candle(
     let theirs =
         their_log_probs(&model.config, their_weights(model, engine)?, token_ids, engine).map_err(ModelError::from)?;
     let differences: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| f64::from((a - b).abs())).collect();
-    // Not `max`, which would pass over a NaN.
+    // `max` would ignore NaN.
     let max_difference =
         differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
-    // In bf16 their logits are rounded to one in 256 of their size, which for those of a large model is an eighth.
+    // bf16 logits are rounded to 1/256 of their size, up to an eighth for a large model.
     let (max_allowed, mean_allowed) = if engine.dtype == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
     let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
     Ok(Some(LogProbAgreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
@@ -70,7 +69,7 @@ fn our_log_probs(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Resul
     Ok(found)
 }
 
-/// Plain files are read by candle's own reader; a result's adapters are merged by ours.
+/// Plain files are read by candle; adapters are merged by us.
 fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'static>, StartError> {
     let Engine { device, dtype } = engine;
     if model.is_plain()
@@ -85,7 +84,7 @@ fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'stati
     Ok(VarBuilder::from_tensors(tensors.into_iter().collect(), *dtype, device))
 }
 
-/// A token at a time through its cache: what it returns is of the last token only.
+/// One token at a time through its cache, since it returns logits of the last token only.
 fn their_log_probs(
     config: &ModelConfig,
     weights: VarBuilder<'_>,
@@ -106,8 +105,7 @@ fn their_log_probs(
 /// One token [1, 1] and its position -> logits [1, .., vocabulary].
 type Forward = Box<dyn FnMut(&Tensor, usize) -> candle_core::Result<Tensor>>;
 
-/// The configuration of one of their two Qwen families: two types that share most of their fields; then the fields in
-/// which they differ.
+/// The configuration of one of the two Qwen families, whose types share most fields; then the other fields.
 macro_rules! qwen_config {
     ($family:ident, $config:expr, $($field:ident: $value:expr),+) => {
         $family::Config {

@@ -1,4 +1,4 @@
-//! Evals, and completions on request: prompts prepared once, completions sampled and scored, one record each.
+//! Evals and requested completions: prompts are prepared, completions sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
@@ -18,7 +18,6 @@ pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
 pub use sample_server::serve;
 
-/// Why an eval ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error("{0}")]
@@ -29,13 +28,12 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
 }
 
-/// The step that names an eval's random numbers: no step of a training is this one, so an eval never repeats a
-/// rollout's.
+/// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
 const EVAL_STEP: u32 = u32::MAX;
-/// The same for what a person samples: a training begins with step 1.
+/// The same for requested samples; a training begins with step 1.
 pub const SAMPLE_STEP: u32 = 0;
 
-/// Requests for `samples` completions of each prompt, numbered in their order.
+/// Requests for `samples` completions of each prompt, numbered in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     let request = |(prompt_number, prompt): (u32, &Prompt)| Request {
         prompt: prompt.token_ids.clone(),
@@ -46,7 +44,7 @@ pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     (0..).zip(prompts).map(request).collect()
 }
 
-/// `samples` completions of every prompt, scored; the records in the order of the prompts.
+/// Samples and scores `samples` completions of every prompt; records are in prompt order.
 pub fn evaluate(
     context: RolloutContext<'_>,
     scorer: &Scorer,

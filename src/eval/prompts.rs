@@ -1,4 +1,4 @@
-//! Prompt rows as the model reads them: the task's system text joined, the chat template applied, tokens counted.
+//! Renders prompt rows for the model: joins the task's system text, applies the chat template, counts tokens.
 
 use std::fmt;
 
@@ -7,19 +7,16 @@ use crate::score::{thinking_of, turns_of};
 use crate::task::{PromptSet, Task};
 use crate::text::{TextError, Tokenizer};
 
-/// A row and its prompt.
 #[derive(Clone, Debug)]
 pub struct Prompt {
     pub row: PromptRow,
-    /// The prompt as text, special tokens included.
+    /// Special tokens included.
     pub text: String,
     pub token_ids: Vec<u32>,
 }
 
-/// Why a set cannot be used with a model.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The file.
     #[error("{0}")]
     Dataset(#[from] DatasetError),
     /// Template or tokenizer.
@@ -29,30 +26,27 @@ pub enum PromptError {
         place: String,
         source: TextError,
     },
-    /// A prompt leaves no room for an answer.
+    /// No room for a completion.
     #[error("{place}: the prompt has {tokens} tokens, limit {limit} ({lengths}); {remedy}", limit = .lengths.prompt_limit(), remedy = .lengths.remedy())]
     TooLong {
         /// File, line and row.
         place: String,
         tokens: usize,
-        /// What it had to fit.
         lengths: Lengths,
     },
 }
 
-/// What a prompt and its completion must fit, in tokens.
+/// The limits of a prompt and its completion, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
-    /// The configuration's limit of both together; None where only the model limits them.
+    /// The configured limit of both; `None` if only the model limits them.
     pub max_seq_len: Option<usize>,
-    /// Of which the completion may take.
     pub max_completion_tokens: usize,
-    /// The positions that the model has.
+    /// Of the model.
     pub positions: usize,
 }
 
 impl Lengths {
-    /// The longest prompt.
     pub fn prompt_limit(&self) -> usize {
         self.max_seq_len.unwrap_or(usize::MAX).min(self.positions).saturating_sub(self.max_completion_tokens)
     }
@@ -75,7 +69,7 @@ impl fmt::Display for Lengths {
     }
 }
 
-/// Reads a set of the task and prepares every row; a task without that set has none.
+/// Reads and prepares a set of the task, or nothing if the task lacks it.
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.

@@ -1,4 +1,4 @@
-//! Completions of one prompt on request, each with its score. Sampling them does not affect training.
+//! Scored completions of one prompt on request, without effect on training.
 
 use std::path::Path;
 
@@ -13,7 +13,6 @@ use crate::score::{ScoreError, Scorer};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 use crate::text::TextError;
 
-/// Why nothing was sampled.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
     #[error("{}", explained(&.0.to_string()))]
@@ -32,35 +31,31 @@ pub enum SampleError {
     Start(#[from] StartError),
     #[error("{0}")]
     Run(#[from] RunError),
-    /// A task's own configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A request without a task to a worker that has none.
     #[error("{model} belongs to no run, so the request must include a `task`")]
     NoTask { model: String },
     #[error("no row `{id}` in {files}")]
     NoSuchRow { id: String, files: String },
 }
 
-/// The model that answers.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleSource<'a> {
     pub context: RolloutContext<'a>,
-    /// Optimizer steps behind the model; None where it is not in training.
+    /// Optimizer steps of the model; `None` if it is not in training.
     pub step: Option<u64>,
-    /// Where completions are truncated if the request does not say.
+    /// The limit if the request has none.
     pub max_completion_tokens: usize,
-    /// The longest prompt and completion together, where a configuration says so.
+    /// The configured limit of prompt and completion together.
     pub max_seq_len: Option<usize>,
 }
 
-/// What is asked for, sampled with the seed of the request alone: the same completions as `grpo-tui sample` has of that
-/// prompt.
+/// Samples with the request's seed alone, as `grpo-tui sample` does.
 ///
 /// # Errors
-/// [`SampleError`] for a task, a row or a length that cannot be; then nothing was sampled.
+/// [`SampleError`] for an invalid task, row or length, before anything is sampled.
 pub fn sample_row(
     source: SampleSource<'_>,
     task: &Task,
@@ -86,10 +81,10 @@ pub fn sample_row(
     Ok(found)
 }
 
-/// A completion as files and answers carry it, of the trained model.
+/// A completion for files and answers, of the trained model.
 ///
 /// # Errors
-/// Where its score cannot be written as JSON.
+/// If its score cannot be written as JSON.
 pub fn sampled(
     prompt_id: &str,
     sample: usize,
@@ -109,7 +104,7 @@ pub fn sampled(
     })
 }
 
-/// The task that a request names, an absolute path or an embedded one's name; else the one that `own` is.
+/// The task of a request, an absolute path or an embedded one's name; else `own`.
 pub fn resolve_task(request: &Sample, own: impl FnOnce() -> Result<Task, SampleError>) -> Result<Task, SampleError> {
     match request.task.as_deref() {
         Some(path) if Path::new(path).is_absolute() => Ok(Task::load(Path::new(path))?),
@@ -118,11 +113,10 @@ pub fn resolve_task(request: &Sample, own: impl FnOnce() -> Result<Task, SampleE
     }
 }
 
-/// Where a task has the completions of `model` truncated; `origin`: the model that it came from, for the task's
-/// defaults.
+/// The task's limit of completion tokens for `model`; `origin`: the model that it came from, for the task's defaults.
 ///
 /// # Errors
-/// [`SampleError`] naming what is wrong with the task's own configuration.
+/// [`SampleError`] naming what is wrong with the task's configuration.
 pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, SampleError> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {
@@ -134,8 +128,7 @@ pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, Sam
     Ok(layers.resolve()?.config.max_completion_tokens)
 }
 
-/// A row by its id, of any of the task's sets, or the row itself as a request carries it; and where it is from, for
-/// messages.
+/// Finds a row by its id in any of the task's sets, or parses the row of a request; returns its source, too.
 fn find_row(task: &Task, requested: &serde_json::Value) -> Result<(String, PromptRow), SampleError> {
     let Some(id) = requested.as_str() else {
         let label = "the request's row".to_owned();

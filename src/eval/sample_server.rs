@@ -1,4 +1,4 @@
-//! The job `sample`: a model stays loaded and is sampled on request, until it is idle or a run waits for its device.
+//! Serves samples from a loaded model until it is idle or a run waits for its device.
 
 use serde_json::json;
 
@@ -12,7 +12,6 @@ use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot
 use crate::task::Task;
 use crate::text::Tokenizer;
 
-/// The model and where it came from.
 struct Served {
     name: String,
     engine: Engine,
@@ -25,10 +24,10 @@ struct Served {
     origin: String,
 }
 
-/// Loads the model of `file` and answers for it. Returns why it ended.
+/// Loads the model of `file` and serves requests. Returns why it ended.
 ///
 /// # Errors
-/// [`SampleError`] where the model cannot be loaded, or the folder takes no state.
+/// [`SampleError`] if the model cannot be loaded, or the state not written.
 pub fn serve(
     file: &SamplerFile,
     places: &RunFolders,
@@ -52,7 +51,7 @@ pub fn serve(
             NextAction::Request => {}
         }
         fresh = false;
-        // One at a time, so that a run which waits for the device comes between two of them.
+        // One at a time, so that a run that waits for the device comes between two requests.
         if let Some(accepted) = controls.take_one() {
             let answer = answer(&served, &accepted, |part| controls.answer(accepted.id, &part));
             let _ = engine.trim_memory();
@@ -105,7 +104,7 @@ fn sample(served: &Served, request: &Sample) -> Result<Vec<crate::run::SampledCo
 }
 
 impl Served {
-    /// Where completions are truncated: as in the run whose result this is, else as the task wants it for this model.
+    /// The limit of completion tokens: of the run whose result this is, else of the task.
     fn limit(&self, task: &Task) -> Result<usize, SampleError> {
         if let Some(run) = &self.run {
             return Ok(run.file().config.max_completion_tokens);

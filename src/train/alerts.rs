@@ -1,4 +1,4 @@
-//! Alerts of a run: rules over its metrics and evals, each raised once, and cleared once it is resolved.
+//! Alerts: rules over a run's metrics and evals. Each is raised once and cleared when it is resolved.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,58 +9,56 @@ use crate::run::RunState;
 use crate::run::events::{Alert, Eval};
 use crate::statistics::wilson;
 
-/// One step's metrics, by name.
+/// One step's metrics by name.
 type Metrics = BTreeMap<String, f64>;
 
-/// Steps that a rule averages over, so that one odd step raises nothing.
+/// The moving window of the rules, in steps.
 const WINDOW: usize = 5;
-/// Metrics of a training window's [`Level`].
+/// The metrics of a window's [`Level`].
 const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
-/// Steps in a row without a mixed group.
+/// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
-/// Share of truncated completions above which the limit decides rewards.
+/// The share of truncated completions above which the limit decides rewards.
 const MOST_CLIPPED: f64 = 0.05;
-/// Share of zero-variance groups above which a KL term is the larger part of the work. A grade up from a warning at
-/// nine in ten.
+/// The share of zero-variance groups above which a KL term dominates; a warning above nine in ten.
 const MANY_EQUAL: f64 = 0.5;
 const NEARLY_ALL_EQUAL: f64 = 0.9;
-/// Share of completions whose reasoning reaches the scorer.
+/// The share of completions whose reasoning reaches the scorer.
 const MOST_THINK_LEAKS: f64 = 0.05;
-/// Share of exact answers from which on they count as all.
+/// The share of exact answers that counts as all.
 const ALL_EXACT: f64 = 0.995;
-/// Values drift when exact match loses at least this much while valid answers with wrong values gain as much.
+/// Values drift if exact match loses at least this much while valid answers with wrong values gain as much.
 const DRIFT: f64 = 0.02;
 
-/// The last steps, what became of exact match, and the alerts that stand. A fold over the run's steps and evals, so a
-/// resumed run has the same.
+/// The last steps, the drift of exact match, and the open alerts: a fold over steps and evals, so that a resumed run
+/// agrees.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     history: VecDeque<Metrics>,
-    /// On the eval set, the base first.
+    /// On the eval set, from the base on.
     evals: Drift,
-    /// On training completions, by windows of steps: where no eval measures exact match during the run.
+    /// On training completions, if no eval measures exact match during the run.
     windows: Drift,
-    /// Rule -> level.
+    /// Open alerts: rule -> level.
     standing: BTreeMap<&'static str, &'static str>,
 }
 
-/// Valid and exact rates of some completions.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     valid: f64,
     exact: f64,
-    /// Where exact match surely was, for a comparison with later levels.
+    /// Lower confidence bound of the exact rate, compared with later levels.
     low: f64,
-    /// Where it surely is, for a comparison with earlier ones.
+    /// Upper confidence bound, compared with earlier levels.
     high: f64,
 }
 
-/// The first level with the highest exact rate, and what came after it.
+/// The best level by exact rate, and what followed.
 #[derive(Debug, Default)]
 struct Drift {
     best: Option<Level>,
     latest: Option<Level>,
-    /// Largest share of valid answers with wrong values since the best level.
+    /// The largest share of valid answers with wrong values since the best level.
     most_wrong: f64,
 }
 
@@ -72,7 +70,8 @@ impl Level {
         Some(Self { valid, exact, low: exact, high: wilson((exact * rows as f64).round() as usize, rows).1 })
     }
 
-    /// A full window of steps, with other prompts each time; a prompt's completions are alike, so prompts are counted.
+    /// A full window of steps, with different prompts each time; a prompt's completions are correlated, so prompts are
+    /// counted.
     fn of_window(steps: &[Metrics], config: &TrainConfig) -> Option<Self> {
         if steps.len() < WINDOW || steps.iter().any(|metrics| !metrics.contains_key("exact")) {
             return None;
@@ -83,7 +82,7 @@ impl Level {
         Some(Self { valid, exact, low, high })
     }
 
-    /// Share of valid answers with wrong values.
+    /// The share of valid answers with wrong values.
     fn wrong(&self) -> f64 {
         self.valid - self.exact
     }
@@ -99,8 +98,8 @@ impl Drift {
         self.latest = Some(level);
     }
 
-    /// The best level and the latest, while the latest has lost exact matches and answers became valid with wrong
-    /// values on the way. That validity falls too, or rises no more, resolves nothing.
+    /// The best level and the latest, while exact match is significantly lower and answers became valid with wrong
+    /// values on the way. A later fall in validity does not resolve this.
     fn standing(&self) -> Option<(Level, Level)> {
         let (best, now) = (self.best?, self.latest?);
         let is_lost = now.high < best.low && best.exact - now.exact >= DRIFT;
@@ -108,7 +107,7 @@ impl Drift {
     }
 }
 
-/// A rule that is violated now.
+/// A violated rule.
 #[derive(Debug, PartialEq)]
 struct Finding {
     rule: &'static str,
@@ -119,12 +118,12 @@ struct Finding {
 }
 
 impl Alerts {
-    /// As they stood after step `last`, from what a run's events say: what was raised then is not raised again, and can
-    /// still clear.
+    /// The state after step `last`, from the run's events, so that open alerts are not raised again and can still be
+    /// cleared.
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
         for step in 1..=last {
-            // Of early steps only what the windows are made of.
+            // Of early steps only the window metrics matter.
             let is_late = step + WINDOW as u64 > last;
             let values = state
                 .metrics
@@ -136,12 +135,12 @@ impl Alerts {
             }
         }
         state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
-        // Exactly the rules that are violated then are open.
+        // The open alerts are the rules violated at that step.
         alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.level)).collect();
         alerts
     }
 
-    /// Takes a step's metrics in; the alerts that rise, worsen or clear with it.
+    /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
     pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, config: &TrainConfig) -> Vec<Alert> {
         self.take_step(metrics.clone(), config);
         self.changes(step, config)
@@ -162,13 +161,12 @@ impl Alerts {
     }
 
     fn take_eval(&mut self, eval: &Eval) {
-        // At step 0 base and trained are the same weights.
+        // At step 0, base and trained are the same weights.
         if eval.set == "eval" && (eval.target == "trained" || eval.step == 0) {
             self.evals.see(Level::of_eval(eval));
         }
     }
 
-    /// Every rule that is violated now.
     fn findings(&mut self, config: &TrainConfig) -> Vec<Finding> {
         let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
         let drift = if is_evaluated { self.evals.standing() } else { self.windows.standing() };
@@ -204,7 +202,7 @@ fn get(metrics: &Metrics, name: &str) -> f64 {
     metrics.get(name).copied().unwrap_or(0.0)
 }
 
-/// Mean over some steps; a metric that a step lacks counts as 0.
+/// A missing metric counts as 0.
 fn mean(steps: &[Metrics], name: &str) -> f64 {
     steps.iter().map(|metrics| get(metrics, name)).sum::<f64>() / steps.len().max(1) as f64
 }
@@ -249,7 +247,7 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
     steps.len() == EQUAL_STEPS && steps.iter().all(|metrics| get(metrics, name) >= 1.0)
 }
 
-/// A reward at its maximum says that nothing is left to learn only where it sees the values too.
+/// A maximal reward means that nothing is left to learn only if it includes the values.
 fn all_max(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
     let exact =
         latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);

@@ -1,5 +1,4 @@
-//! A run before it exists: the model, the prompts and the scorer that it would have, and how fast this machine is with
-//! them.
+//! A run before it is created: its model, prompts and scorer, and this machine's speed with them.
 
 use std::time::Instant;
 
@@ -22,7 +21,7 @@ use crate::score::{FailureClass, Tier};
 use crate::task::Task;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
-/// What a configuration would train. Nothing of it is written anywhere.
+/// What a configuration would train, in memory only.
 #[derive(Debug)]
 pub struct Candidate {
     setup: Setup,
@@ -30,20 +29,20 @@ pub struct Candidate {
     engine: Engine,
 }
 
-/// Prompts that speed is measured with: two shards of 32 completions at groups of 8.
+/// Prompts of a speed measurement: two shards of 32 completions in groups of 8.
 const MEASURED_PROMPTS: usize = 8;
-/// New tokens of each completion there, at the most.
+/// The maximum of new tokens in a measurement.
 const MEASURED_TOKENS: usize = 64;
-/// Completions that are measured together on a GPU, at the most: speed there depends on how many they are.
+/// The maximum of completions in a measurement on a GPU, where speed depends on their number.
 const MEASURED_ROWS: usize = 512;
-/// Names the random numbers: no step of a training and no eval is this one.
+/// The step of the random numbers; used by no training step or eval.
 const SIGNAL_STEP: u32 = u32::MAX - 1;
 
 impl Candidate {
-    /// Loads everything; `places` serve to find a run that is the start.
+    /// Loads everything; `places` are searched for runs that are the start.
     ///
     /// # Errors
-    /// [`TrainError`] naming what is missing or wrong: the same that a run would meet.
+    /// [`TrainError`] naming what is missing or wrong, as the run itself would.
     pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
         let (base, trainable) = (&setup.start, Trainable::of(config));
@@ -55,12 +54,11 @@ impl Candidate {
         &self.setup.start.config
     }
 
-    /// The device that it would run on, in words.
+    /// For people.
     pub fn device(&self) -> String {
         self.setup.device.clone()
     }
 
-    /// What it would need of the device's memory.
     pub fn memory(&self) -> Memory {
         match &self.setup.fit {
             Some(fit) => fit.memory.clone(),
@@ -74,22 +72,20 @@ impl Candidate {
         }
     }
 
-    /// How its gradients would be computed.
     pub fn shape(&self) -> StepShape {
         self.setup.shape()
     }
 
-    /// Lengths and counts of the prompts; completions as long as the limit allows, until [`Candidate::measure`] has
-    /// seen some.
+    /// Completions are counted at the limit until [`Candidate::measure`] has sampled some.
     pub fn data(&self) -> DataShape {
         self.setup.prompts.shape(&self.setup.config)
     }
 
-    /// Times one small prefill, one small rollout and one small gradient of the real model on real prompts; the mean
-    /// completion length that it saw goes into the returned shape of the data.
+    /// Times a small prefill, rollout and gradient of the real model on real prompts; returns the mean completion
+    /// length in the data shape.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn measure(&self) -> Result<(Speed, DataShape), TrainError> {
         let mut data = self.data();
         let requests = self.measured_requests();
@@ -97,7 +93,7 @@ impl Candidate {
         let limit = self.setup.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
         let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
         if !self.engine.device.is_cpu() {
-            // A GPU loads and chooses at the first time what it then uses.
+            // A GPU loads and selects kernels on first use.
             generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
         }
         let start = Instant::now();
@@ -106,8 +102,7 @@ impl Candidate {
         let lengths: Vec<usize> = sampled.iter().flatten().map(|completion| completion.token_ids.len()).collect();
         let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
         data.least_completion_tokens = seen;
-        // Where some did not end within the measured tokens, how long they would be is not known: the limit is the safe
-        // answer.
+        // The lengths of truncated completions are unknown: the limit is the safe estimate.
         let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
         if !(is_truncated && limit < self.setup.config.max_completion_tokens) {
             data.mean_completion_tokens = seen;
@@ -130,11 +125,10 @@ impl Candidate {
         Ok((speed, data))
     }
 
-    /// Groups of the base for `prompts` training prompts (all, if there are fewer) in the order of the first epoch,
-    /// scored.
+    /// Samples and scores groups of the base for `prompts` training prompts (or all) in the order of the first epoch.
     ///
     /// # Errors
-    /// When a tensor operation fails or tokens cannot become text.
+    /// If a tensor operation fails or tokens cannot be decoded.
     pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
         let requests = self.requests(prompts, self.setup.config.completions_per_prompt);
         let context = RolloutContext {
@@ -174,7 +168,7 @@ impl Candidate {
         )
     }
 
-    /// Two shards on a CPU; on a GPU as many completions together as the run would sample.
+    /// Two shards on a CPU; on a GPU as many completions as the run would sample together.
     fn measured_requests(&self) -> Vec<Request> {
         let samples = self.setup.config.completions_per_prompt;
         if self.engine.device.is_cpu() {
@@ -184,7 +178,6 @@ impl Candidate {
         self.requests(prompts.min(self.decode_rows().min(MEASURED_ROWS) / samples).max(1), samples)
     }
 
-    /// Completions that the engine decodes together.
     fn decode_rows(&self) -> usize {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
@@ -196,7 +189,7 @@ impl Candidate {
         )
     }
 
-    /// The first prompts of the first epoch's order; each is numbered by its row.
+    /// The first prompts in the order of the first epoch, numbered by row.
     fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
         let order = crate::dataset::order::epoch_order(self.setup.prompts.train.len(), 0, self.setup.config.seed);
         let request = |row: usize| Request {
@@ -208,7 +201,7 @@ impl Candidate {
         order.into_iter().take(count).map(request).collect()
     }
 
-    /// Operations a second over the prompts, a prompt a piece of work; the second of two passes.
+    /// Operations per second; the second of two measurements.
     fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
         let batch = |request: &Request| {
             let mut batch = PackedBatch::default();
@@ -232,7 +225,7 @@ impl Candidate {
         Ok(operations / seconds.max(1e-9))
     }
 
-    /// Operations a second of a gradient over what was sampled.
+    /// Operations per second of a gradient over the sampled completions.
     fn measure_training<'d>(
         &self,
         requests: &'d [Request],
@@ -240,7 +233,7 @@ impl Candidate {
         mean_prompt: f64,
         mean_completion: f64,
     ) -> Result<f64, TrainError> {
-        // No advantage is 0, so that no group is left out.
+        // Without zero advantages, so that no group is omitted.
         let sample = |(index, completion)| PolicySample::on_policy(completion, if index % 2 == 0 { 1.0 } else { -1.0 });
         let group = |(request, completions): (&'d Request, &'d Vec<Completion>)| PolicyGroup {
             prompt: (&request.prompt).into(),

@@ -1,5 +1,5 @@
-//! The thread that makes checkpoints durable while training continues: its files, then its line in the log, then what
-//! the keep rules take away.
+//! The thread that makes checkpoints durable while training continues: writes the files, then the event, then applies
+//! the keep rules.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -15,64 +15,61 @@ use crate::plan::memory_limit_bytes;
 use crate::run::events::Checkpoint;
 use crate::run::{EventWriter, checkpoint_path};
 
-/// The largest checkpoint that is copied into this machine's memory; a larger one is written from the device, and
-/// training waits for it.
+/// Larger checkpoints are not copied to host memory but written from the device while training waits.
 const MOST_COPIED_BYTES: u64 = 8 << 30;
-/// The copy takes at most one part in so many of this machine's memory.
+/// A copy may take at most this fraction of the machine's memory.
 const MEMORY_PARTS: u64 = 16;
 
-/// Writes a run's checkpoints, one at a time.
 #[derive(Debug, Default)]
 pub(super) struct CheckpointWriter {
-    /// None where checkpoints are too large to be copied: then the training's thread writes them.
+    /// `None` if checkpoints are too large to be copied: the training thread writes them.
     thread: Option<WriterThread>,
-    /// Of the last checkpoint, for the next one's copy.
+    /// Of the last checkpoint, for reuse.
     pub(super) buffer: Option<HostBuffer>,
-    /// The folder that is being written.
+    /// The folder being written.
     busy: Option<PathBuf>,
 }
 
-/// A checkpoint that the thread has tried to complete, and what came of it.
+/// A checkpoint with the result of the thread's attempt to complete it.
 pub(super) type Completed = (Box<PendingCheckpoint>, Result<(), TrainError>);
 
 #[derive(Debug)]
 struct WriterThread {
-    /// Brings the one buffer once it is made.
+    /// Receives the buffer once it is allocated.
     buffer: Receiver<HostBuffer>,
-    /// None once no more comes.
+    /// `None` after the last checkpoint.
     pending: Option<Sender<Box<PendingCheckpoint>>>,
     completed: Receiver<Completed>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl Drop for WriterThread {
-    /// Nothing is written to the log after its end, however the run came to it.
+    /// Joins the thread: nothing is written to the log after its end.
     fn drop(&mut self) {
         self.pending = None;
         let _ = self.handle.take().map(JoinHandle::join);
     }
 }
 
-/// A checkpoint on its way: its files, then its line in the log, then what the keep rules take away. What was done is
-/// not done again.
+/// A checkpoint to complete: files, event, keep rules. Completed parts are not repeated.
 #[derive(Debug)]
 pub(super) struct PendingCheckpoint {
     pub(super) run: PathBuf,
-    /// None where the files were written from the device.
+    /// `None` if the files were written from the device.
     pub(super) snapshot: Option<Snapshot>,
-    /// Its line in the log. No bytes: the files are not written.
+    /// Without a size until the files are written.
     pub(super) event: Checkpoint,
     pub(super) is_logged: bool,
     pub(super) to_remove: Vec<u64>,
     pub(super) begun: Instant,
-    /// Seconds that training stood still before, and since when it stands still again.
+    /// Seconds for which training has waited, and since when it waits again.
     pub(super) blocked: (f64, Option<Instant>),
     pub(super) log: Arc<Mutex<EventWriter>>,
     pub(super) needed_bytes: u64,
 }
 
 impl CheckpointWriter {
-    /// Starts the thread for checkpoints of this job, and has it make the buffer meanwhile.
+    /// Starts the thread for checkpoints of this job, which allocates the buffer.
     pub(super) fn prepare(&mut self, job: &Job) {
         let bytes = Snapshot::buffer_bytes(job.model.parameters());
         let most =
@@ -85,7 +82,7 @@ impl CheckpointWriter {
         let device = job.engine.device.clone();
         let write = move || {
             let _ = made.send(HostBuffer::new(bytes, &device));
-            // There is one: who asks for another is not kept waiting.
+            // A second buffer is not needed.
             drop(made);
             for mut checkpoint in received {
                 let result = checkpoint.proceed();
@@ -99,12 +96,12 @@ impl CheckpointWriter {
             started.ok().map(|handle| WriterThread { buffer, pending: Some(pending), completed, handle: Some(handle) });
     }
 
-    /// None where checkpoints are not copied.
+    /// `None` if checkpoints are not copied.
     pub(super) fn take_buffer(&mut self) -> Option<HostBuffer> {
         self.buffer.take().or_else(|| self.thread.as_ref()?.buffer.recv().ok())
     }
 
-    /// Has the thread do what is left; gives the checkpoint back where there is no thread any more.
+    /// Has the thread complete a checkpoint; returns it if there is no thread any more.
     pub(super) fn hand_over(&mut self, checkpoint: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
         let folder = checkpoint.folder();
         let Some(pending) = self.thread.as_ref().and_then(|thread| thread.pending.as_ref()) else {
@@ -115,7 +112,7 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    /// What the thread has completed; None where it has nothing to do, or, unless `wait`, is still at it.
+    /// What the thread has completed; `None` if it is idle or, unless `wait`, still busy.
     pub(super) fn completed(&mut self, wait: bool) -> Option<Result<Completed, TrainError>> {
         let (path, thread) = self.busy.clone().zip(self.thread.as_ref())?;
         let completed = match wait {
@@ -136,12 +133,12 @@ impl PendingCheckpoint {
         checkpoint_path(&self.run, self.event.step)
     }
 
-    /// As messages name it.
+    /// For messages.
     pub(super) fn label(&self) -> String {
         format!("the checkpoint of step {}", self.event.step)
     }
 
-    /// Does what is left to do.
+    /// Does the remaining parts.
     pub(super) fn proceed(&mut self) -> Result<(), TrainError> {
         if let (0, Some(snapshot)) = (self.event.bytes, &self.snapshot) {
             self.event.bytes = snapshot.write(&self.folder())?;

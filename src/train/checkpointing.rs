@@ -1,5 +1,5 @@
-//! Checkpoints of a run: disk space for them first, then a copy of the numbers, which a thread makes durable while
-//! training continues.
+//! Checkpoints of a run: reserves disk space, then copies the numbers, which a thread makes durable while training
+//! continues.
 
 use std::time::Instant;
 
@@ -14,13 +14,13 @@ use crate::run::{
     list_checkpoints,
 };
 
-/// A checkpoint's bytes for each trained number: itself and two moments, f32.
+/// A trained number and its two moments, f32.
 const BYTES_PER_NUMBER: u64 = 12;
-/// What comes with it: names, counters, the log's lines.
+/// Names, counters, lines of the log.
 const BESIDES_BYTES: u64 = 1 << 20;
 
-/// A checkpoint of the step, then the keep rules. It is durable when this returns where somebody waits for it; those of
-/// an interval, an eval and the start are written while training continues, and their event says when they are durable.
+/// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on return; those of an
+/// interval, an eval and the start are written while training continues, and their event says when they are durable.
 pub(super) fn save(
     run: &RunDirectory,
     job: &mut Job,
@@ -30,7 +30,7 @@ pub(super) fn save(
     let begun = Instant::now();
     collect(recorder, true)?;
     let step = job.state.step;
-    // A whole checkpoint of this step is this very state; to write it again would take it away first.
+    // A complete checkpoint of this step has the same contents; writing it again would first remove it.
     if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
@@ -82,8 +82,7 @@ pub(super) fn save(
     }
 }
 
-/// Takes note of a checkpoint that became durable since, or pauses the run where it could not be written; with `wait`,
-/// only once it is.
+/// Records a checkpoint that has become durable, or pauses the run if it could not be written; `wait` waits for it.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
     match recorder.saver.completed(wait) {
         Some(completed) => complete(recorder, completed?),
@@ -91,8 +90,7 @@ pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), Tra
     }
 }
 
-/// The run ends, well or not: what is being written comes to its end, and nobody is held for it. Returns what became of
-/// a checkpoint that failed.
+/// Waits for the checkpoint that is being written when the run ends. Returns why it failed, if it did.
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
         Ok((checkpoint, Ok(()))) => {
@@ -104,9 +102,9 @@ pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     }
 }
 
-/// The thread is done: what found the disk full is retried once there is space, from the same copy.
+/// Records the thread's result; after a full disk, retries from the same copy once there is space.
 fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Result<(), TrainError> {
-    // What found the disk full may be long ago: space may have been freed since.
+    // The disk may have had space again since.
     let result = match result {
         Err(error) if error.is_full_disk() => {
             pending.blocked.1.get_or_insert_with(Instant::now);
@@ -121,8 +119,8 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
     Ok(())
 }
 
-/// Pauses the run while this checkpoint does not fit its disk, or, unless a user has resumed the run regardless, the
-/// rest of the run does not.
+/// Pauses the run while this checkpoint does not fit the disk or, unless the user has resumed regardless, the rest of
+/// the run does not.
 fn wait_for_space(
     run: &RunDirectory,
     job: &mut Job,
@@ -130,15 +128,15 @@ fn wait_for_space(
     pending: &PendingCheckpoint,
 ) -> Result<(), TrainError> {
     if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
-        // To stop now is to try it all the same: the write tells, and a checkpoint that fits saves the step.
+        // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }
-    if job.goes_on_regardless {
+    if job.ignores_disk_forecast {
         return Ok(());
     }
     let forecast = disk_forecast(run.path(), recorder.history()?, &job.config);
     if let (false, Some(rest)) = (forecast.fits(), forecast.needed_bytes) {
-        job.goes_on_regardless = recorder.wait_for_space("the rest of the run", rest, false) == WaitOutcome::Resumed;
+        job.ignores_disk_forecast = recorder.wait_for_space("the rest of the run", rest, false) == WaitOutcome::Resumed;
     }
     Ok(())
 }

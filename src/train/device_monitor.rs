@@ -1,5 +1,4 @@
-//! The device's condition, written into the run's events every few seconds by a thread of its own, whatever the engine
-//! is busy with.
+//! A thread that records the device's condition as events every few seconds.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +10,7 @@ use crate::run::events::Device;
 
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// The thread; it ends when this is dropped.
+/// The thread ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct DeviceMonitor {
     stop: Option<Sender<()>>,
@@ -19,7 +18,7 @@ pub(super) struct DeviceMonitor {
 }
 
 impl DeviceMonitor {
-    /// Writes what `condition` says at once, and then `every` so often.
+    /// Records `condition` immediately and then at the interval `every`.
     pub(super) fn start(
         events: Arc<Mutex<EventWriter>>,
         every: Duration,
@@ -29,7 +28,7 @@ impl DeviceMonitor {
         let thread = std::thread::spawn(move || {
             loop {
                 let now = condition();
-                // A disk that takes no more is told by the worker's own next event.
+                // A full disk is reported by the worker's own next event.
                 let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(now);
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;

@@ -1,18 +1,16 @@
-//! Early stop: a pure function of the run's log, its trainer state and its configuration, so a resumed run decides the
-//! same.
+//! Early stopping: a pure function of log, trainer state and configuration, so that a resumed run decides the same.
 
 use crate::checkpoint::TrainerState;
 use crate::config::TrainConfig;
 use crate::run::RunState;
 use crate::run::events::Eval;
 
-/// Whether a multiple of `every` lies in the last `steps` steps before and at `step`; 0 is never due.
+/// Whether a multiple of `every` is among the last `steps` steps up to `step`; 0 is never due.
 pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
     every > 0 && step / every > step.saturating_sub(steps) / every
 }
 
-/// Why the run stops after `state.step`, as a sentence; `None` where it continues. Evals that were asked for in between
-/// count for nothing: a resumed run may not have them.
+/// Why the run stops after `state.step`, if it does. Requested evals do not count: a resumed run may not have them.
 pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
     if config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes {
         return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
@@ -70,7 +68,7 @@ mod tests {
         let goal = "stop_when=valid>=0.9";
         check(&[goal], &[(0, 0.5), (5, 0.95)], 5, 0.0, Some("valid>=0.9 on the eval set"));
         check(&[goal], &[(0, 0.5), (5, 0.85)], 5, 0.0, None);
-        // The base does not count, nor an eval of another step, nor one that was asked for.
+        // Neither the base counts, nor an eval of another step or by request.
         check(&[goal], &[(0, 0.95)], 0, 0.0, None);
         check(&[goal], &[(0, 0.5), (5, 0.95)], 6, 0.0, None);
         check(&[goal], &[(0, 0.5), (7, 0.95)], 7, 0.0, None);
@@ -84,7 +82,7 @@ mod tests {
             0.0,
             Some("2 evals without a better valid rate"),
         );
-        // The decision stands at every later step too, also after a resume from there.
+        // The decision holds at every later step, also after a resume.
         check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.5)], 12, 0.0, Some("patience = 2"));
         check(&[patience], &[(0, 0.5), (5, 0.5), (7, 0.9), (10, 0.5)], 10, 0.0, Some("2 evals"));
         check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.7), (15, 0.7)], 15, 0.0, None);

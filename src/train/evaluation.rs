@@ -1,4 +1,4 @@
-//! Evals of a run: base against trained on the same held-out prompts.
+//! Evals of a run: base and trained model on the same held-out prompts.
 
 use std::time::Instant;
 
@@ -17,34 +17,32 @@ use crate::run::{
     resolve_checkpoint, write_evals,
 };
 
-/// What a finished run shows.
+/// The result of a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The run's id.
     pub run: String,
     /// Wall-clock time of this worker, evals included.
     pub seconds: f64,
-    /// Why it ended, as a sentence: all steps done, or an early stop.
+    /// All steps done, or why it stopped early; a sentence.
     #[serde(default)]
     pub cause: String,
     pub steps: u64,
-    /// The step whose checkpoint was the best on the eval set.
+    /// The step of the best checkpoint by the eval set.
     pub best_step: u64,
-    /// The set that base and result are compared on: `test`, or `eval` where the task has no test set.
+    /// The set of the comparison: `test`, or `eval` if the task has no test set.
     pub set: String,
-    /// The start.
     pub base: EvalSummary,
-    /// The best checkpoint.
+    /// Of the best checkpoint.
     pub trained: EvalSummary,
-    /// Valid only after training, only before, in both, in neither, with the McNemar test.
+    /// By `valid`.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// The same for exact match; `None` where the set has none.
+    /// By `exact`; `None` if the set has no expected answers.
     pub exact_comparison: Option<Comparison>,
 }
 
-/// A greedy eval of a set, recorded, and the alerts that follow from it; None where the task has no such set. What is
-/// recorded already is not run again.
+/// Runs and records a greedy eval of a set, and its alerts; `None` if the task has no such set. A recorded eval is not
+/// repeated.
 pub(super) fn run_eval(
     run: &RunDirectory,
     job: &mut Job,
@@ -81,8 +79,7 @@ fn sample_and_record(
     let context = RolloutContext { adapters, ..job.rollout_context() };
     let sampling = Sampling { temperature: 0.0, ..job.sampling() };
     let records = evaluate(context, &job.scorer, prompts, &sampling, 1)?;
-    // An eval decodes more rows than a step does; what it held is given back, else the gradient's memory would come on
-    // top of it.
+    // An eval decodes more rows than a step; its memory is released for the gradient.
     job.engine.trim_memory()?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
@@ -94,7 +91,7 @@ fn sample_and_record(
     Ok(eval)
 }
 
-/// Puts the best checkpoint's weights into the model and evaluates the test set with them.
+/// Loads the best checkpoint's weights into the model and evaluates them on the test set.
 pub(super) fn report(
     run: &RunDirectory,
     job: &mut Job,
@@ -110,7 +107,7 @@ pub(super) fn report(
     let trained = if set == "test" && best_step > 0 {
         run_eval(run, job, recorder, "test", "trained", best_step)?
     } else {
-        // The eval set was evaluated at that step already; at step 0 the trained model is the base.
+        // The eval set was evaluated at that step; at step 0 the trained model is the base.
         let mut evals = recorder.history()?.evals.values();
         evals.find(|eval| eval.step == best_step && eval.set == set).map(|eval| eval.summary.clone())
     };
@@ -120,7 +117,7 @@ pub(super) fn report(
     Ok(report)
 }
 
-/// What a run showed when it ended, read from its files; None where it has not come to its end.
+/// The report of a finished run, from its files; `None` if it has not finished.
 ///
 /// # Errors
 /// [`TrainError`] naming a file that is missing or unreadable.
@@ -133,11 +130,11 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
 
-/// The evals before and after, as they were recorded.
+/// The recorded evals of base and result.
 fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let read = |step, target: &str| {
         let files = [eval_path(run.path(), step, set, target), eval_path(run.path(), 0, set, "base")];
-        // A task without held-out prompts has neither.
+        // Without held-out prompts there are none.
         files.iter().find(|path| path.exists()).map_or_else(|| Ok(Vec::new()), |path| read_evals(path))
     };
     let (before, after) = (read(0, "base")?, read(best_step, "trained")?);

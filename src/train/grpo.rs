@@ -1,5 +1,5 @@
-//! The loop: completions sampled and scored in groups, a gradient from the spread of their rewards, one optimizer step;
-//! or, for SFT, from the rows' answers.
+//! GRPO: samples and scores groups, computes the gradient from their advantages, and takes an optimizer step. SFT: does
+//! so from the rows' answers.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,8 +16,8 @@ use crate::plan::StepShape;
 use crate::text::json_line;
 use crate::update::{self, Applied, Example, PolicyStatistics, completion_log_probs, supervised_gradient};
 
-/// `steps` steps, all sampled with the weights as they are. The first of them moves those very weights: its ratios are
-/// exactly 1. The others' old log-probs come from a training forward before anything moves.
+/// Computes `steps` steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
+/// log-probs of the others are computed by a training forward before any update.
 pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
     let first = job.state.step + 1;
     recorder.phase(first, "rollout")?;
@@ -28,7 +28,6 @@ pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>, steps: u
     rollouts.into_iter().try_for_each(|rollout| grpo_step(job, recorder, rollout))
 }
 
-/// One optimizer step from its groups.
 fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -> Result<(), TrainError> {
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
@@ -36,13 +35,13 @@ fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -
     if !batch.groups.is_empty() {
         let (gradients, statistics) = policy_gradient(job, &mut batch)?;
         step.statistics = statistics;
-        // A loss that is not finite comes with a gradient that is not: the optimizer leaves everything as it was.
+        // A non-finite loss has a non-finite gradient, which the optimizer skips.
         step.applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
     }
     recorder.step(job, rollout, step)
 }
 
-/// One optimizer step of supervised fine-tuning on the next prompts' own answers: the start that GRPO then improves on.
+/// Takes one step of supervised fine-tuning on the next prompts' own answers.
 ///
 /// # Errors
 /// [`TrainError::NoAnswer`] for a prompt without one.
@@ -72,8 +71,8 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     recorder.finish_step(job, &step, metrics, seconds)
 }
 
-/// The gradient of a step's batch, and again in a smaller shape where memory runs out: until the optimizer moves, a
-/// step has changed nothing.
+/// Computes the gradient of a batch, retrying in smaller shapes when memory runs out: nothing has changed until the
+/// optimizer's step.
 fn policy_gradient(job: &Job, batch: &mut PolicyBatch<'_>) -> Result<(Gradients, PolicyStatistics), TrainError> {
     job.retry_smaller(job.extent(), || {
         let settings = job.policy_settings();
@@ -86,8 +85,7 @@ fn policy_gradient(job: &Job, batch: &mut PolicyBatch<'_>) -> Result<(Gradients,
     })
 }
 
-/// The log-probs of a step's completions under the weights as they are, in the micro-batches that the gradient will
-/// have.
+/// Computes the log-probs of a step's completions under the current weights, in the gradient's micro-batches.
 fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainError> {
     let start = Instant::now();
     let batch = policy_batch(&job.config, &job.prompts.train, rollout);
@@ -102,8 +100,7 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
-/// The answer is the row's `completion` where it has one, else its `expected` as JSON with a space after each comma and
-/// colon.
+/// The answer is the row's `completion`, else its `expected` as JSON with a space after each comma and colon.
 fn example(job: &Job, prompt: &Prompt) -> Result<Example, TrainError> {
     let written = prompt.row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
     let answer = match (written, &prompt.row.expected) {

@@ -1,5 +1,4 @@
-//! Everything that a training run works with, put together from its run directory: fresh, or exactly as the last
-//! checkpoint left it.
+//! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
 use std::cell::Cell;
 
@@ -27,29 +26,27 @@ pub(super) struct Job {
     pub(super) scorer: Scorer,
     pub(super) tokenizer: Tokenizer,
     pub(super) model: Decoder,
-    /// The start as a second model, where all weights are trained and a KL is wanted; with adapters the same model with
-    /// them off serves.
+    /// A copy of the start, for a KL in full fine-tuning; with adapters the same model without them serves.
     pub(super) frozen: Option<Decoder>,
     pub(super) optimizer: Optimizer,
     pub(super) threads: ThreadPool,
     pub(super) engine: Engine,
-    /// How gradients are computed; it becomes smaller where memory runs out.
+    /// The shape of gradients, which shrinks when memory runs out.
     pub(super) shape: Cell<StepShape>,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
     pub(super) alerts: Alerts,
-    /// A user resumed the run although the rest of the run does not fit its disk.
-    pub(super) goes_on_regardless: bool,
+    /// The user resumed the run although its rest does not fit the disk.
+    pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
-    /// The checkpoint that the job resumes from.
     pub(super) resumed_from: Option<u64>,
 }
 
-/// Steps in a row without a finite gradient that end a run.
+/// Consecutive steps without a finite gradient that end a run.
 const MOST_SKIPPED: u64 = 3;
 
 impl Job {
-    /// Reads the weights of the run's model, and its last checkpoint. `history`: what the run's log says.
+    /// Loads the model's weights and the last checkpoint. `history`: the run's state by its log.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
@@ -73,7 +70,7 @@ impl Job {
         Ok(Self {
             total_steps,
             alerts,
-            goes_on_regardless: false,
+            ignores_disk_forecast: false,
             task,
             threads,
             engine: engine.clone(),
@@ -91,7 +88,6 @@ impl Job {
         })
     }
 
-    /// As training samples.
     pub(super) fn sampling(&self) -> Sampling {
         Sampling::new(&self.tokenizer, self.config.temperature, self.config.max_completion_tokens, self.config.seed)
     }
@@ -106,13 +102,12 @@ impl Job {
         }
     }
 
-    /// How the gradient is computed now.
     pub(super) fn policy_settings(&self) -> PolicySettings {
         policy_settings(&self.config, self.shape.get())
     }
 
-    /// Computes a gradient that holds `extent` in the job's shape, and in smaller ones where memory runs out: `shape`
-    /// is then the one that worked.
+    /// Computes a gradient of `extent` in the job's shape, and in smaller ones when memory runs out; `shape` keeps the
+    /// one that worked.
     pub(super) fn retry_smaller<R>(
         &self,
         extent: Extent,
@@ -121,7 +116,6 @@ impl Job {
         retry_smaller(&self.shape, extent, || _ = self.engine.trim_memory(), attempt)
     }
 
-    /// What a step's gradient has to hold at once, at the least and at the most.
     pub(super) fn extent(&self) -> Extent {
         let data = self.prompts.shape(&self.config);
         Extent { longest_sequence: longest_sequence(&self.config, &data), all: step_tokens(&self.config, &data) }
@@ -147,7 +141,7 @@ impl Job {
         })
     }
 
-    /// Other values of keys, from the next step on, as [`crate::run::Verb::Set`] has checked them.
+    /// Sets keys from the next step on, as checked by [`crate::run::Verb::Set`].
     pub(super) fn set(&mut self, changes: &std::collections::BTreeMap<String, serde_json::Value>) {
         if let Some(rate) = changes.get("learning_rate").and_then(serde_json::Value::as_f64) {
             self.config.learning_rate = rate;
@@ -162,7 +156,7 @@ impl Job {
         }
     }
 
-    /// The model as it is, or as the run found it, where that is in memory.
+    /// The current model, or the base if it is in memory.
     pub(super) fn model_for(&self, base: bool) -> Option<(&Decoder, Adapters)> {
         match (base, &self.frozen, self.trainable) {
             (false, ..) => Some((&self.model, Adapters::On)),
@@ -172,13 +166,12 @@ impl Job {
         }
     }
 
-    /// The model that the KL is taken to, and whether its adapters are on.
+    /// The reference model of the KL, and whether its adapters are on.
     pub(super) fn reference(&self) -> (&Decoder, Adapters) {
         (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
     }
 }
 
-/// How a configuration has the gradient computed.
 pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicySettings {
     let loss = LossSettings {
         policy_loss: config.policy_loss,

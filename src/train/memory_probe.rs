@@ -1,5 +1,4 @@
-//! A gradient at the longest shape before the first step, thrown away: memory that will not do shows in seconds, not at
-//! the longest completion of the run.
+//! A gradient at the longest shape before the first step, so that a lack of memory shows immediately.
 
 use super::TrainError;
 use super::job::Job;
@@ -8,11 +7,11 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
-/// Forward and backward of one full micro-batch of the longest prompt with the longest completions. Nothing is moved,
-/// and no random number is drawn. Returns what to tell where the shape had to become smaller.
+/// Runs forward and backward of one full micro-batch of the longest prompt with the longest completions, without
+/// updates or random numbers. Returns an alert if the shape had to shrink.
 ///
 /// # Errors
-/// [`TrainError::OutOfMemory`] where not even one sequence fits.
+/// [`TrainError::OutOfMemory`] if not even one sequence fits.
 pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
     let before = job.shape.get();
     let extent = job.extent();
@@ -34,7 +33,7 @@ pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
         let sequences = groups.iter().map(|group| group.samples.len()).sum();
         let totals = StepTotals { sequences, tokens: sequences * tokens };
         policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
-        // What was started shows its errors here, and gives its memory back.
+        // Surfaces errors of asynchronous work, and frees its memory.
         job.engine.synchronize()
     })?;
     job.engine.trim_memory()?;

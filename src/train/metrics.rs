@@ -1,4 +1,4 @@
-//! A step's numbers under the names that people know from TRL.
+//! A step's metrics, by TRL's names.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,15 +11,14 @@ use crate::rollout::StopReason;
 use crate::score::{FailureClass, Tier};
 use crate::update::{Applied, PolicyStatistics};
 
-/// What the update of a step did, until it is recorded.
+/// The update of a step, before it is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepUpdate {
     pub(super) statistics: PolicyStatistics,
-    /// None: there was nothing to learn from.
+    /// `None` without informative groups.
     pub(super) applied: Option<Applied>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
-    /// How the gradient was to be computed.
     pub(super) shape: StepShape,
 }
 
@@ -35,7 +34,7 @@ impl StepUpdate {
     }
 }
 
-/// The metrics of what a step sampled; what does not exist for it is left out.
+/// The metrics of a rollout, without those that are undefined for it.
 pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
     let mut found = MetricMap::default();
     rewards(&rollout.groups, &mut found);

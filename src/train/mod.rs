@@ -1,4 +1,4 @@
-//! The training loops, readable aloud: GRPO and SFT, and the pretraining of small models.
+//! The training loops: GRPO, SFT, and pretraining of small models.
 
 mod setup; // a run before its weights are read
 mod job; // everything a run works with
@@ -32,20 +32,19 @@ use crate::kernels::cuda_errors::explained;
 use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
 
-/// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error("{}", explained(&.0.to_string()))]
     Tensor(#[from] candle_core::Error),
     #[error("{0}")]
     DoesNotFit(#[from] crate::plan::DoesNotFit),
-    /// Memory ran out in the middle, and nothing smaller is left to try.
+    /// Memory ran out, and no smaller shape is left.
     #[error(
         "the gradient of one sequence of {tokens} tokens does not fit in GPU memory ({error}): lower max_completion_tokens, shorten the longest \
          prompts, lower lora_rank, or free the memory that other processes use there"
     )]
     OutOfMemory {
-        /// Tokens of the longest prompt and completion.
+        /// Of the longest prompt and completion.
         tokens: usize,
         error: String,
     },
@@ -59,7 +58,6 @@ pub enum TrainError {
     Task(#[from] crate::task::TaskError),
     #[error("{0}")]
     Score(#[from] crate::score::ScoreError),
-    /// Prompts that do not fit.
     #[error("{0}")]
     Prompt(#[from] crate::eval::PromptError),
     #[error("{}", explained(&.0.to_string()))]
@@ -70,35 +68,29 @@ pub enum TrainError {
     Run(#[from] crate::run::RunError),
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// There is nothing to train on.
     #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
-    NoPrompts {
-        /// The task's file.
-        task: String,
-    },
-    /// A prompt without an answer to imitate.
+    NoPrompts { task: String },
+    /// SFT needs answers.
     #[error(
         "train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row"
     )]
     NoAnswer { id: String, line: usize },
-    /// The model under the run's name is another one than at its start.
+    /// The model under the run's name differs from the one at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
     OtherModel { base_model: String },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    /// Told to stop without saving.
     #[error("stopped now, as requested")]
     StoppedAtOnce,
-    /// Told to stop while the disk was full during the current step.
+    /// Stopped while the disk was full during a step.
     #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom { error: String },
-    /// Numbers that are not finite.
     #[error("step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint")]
     NotFinite { step: u64, what: String },
 }
 
 impl TrainError {
-    /// Whether a write found its disk full, and can be tried again when there is space.
+    /// Whether a write failed because of a full disk and can be retried.
     fn is_full_disk(&self) -> bool {
         match self {
             Self::Run(error) => error.is_full_disk(),
@@ -107,7 +99,7 @@ impl TrainError {
         }
     }
 
-    /// The sentence of a stop that left the current step undone; None for any other error.
+    /// The cause of a stop that discarded the current step; `None` for other errors.
     fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),

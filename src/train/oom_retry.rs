@@ -1,5 +1,4 @@
-//! A gradient within the memory that there is: where it runs out, the same gradient is computed again in a smaller
-//! shape.
+//! Recomputes a gradient in a smaller shape when memory runs out.
 
 use std::cell::Cell;
 
@@ -8,21 +7,20 @@ use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::plan::StepShape;
 use crate::run::events::Alert;
 
-/// What a gradient must hold at once, whatever its shape.
+/// The range of micro-batch sizes of a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Tokens of the longest sequence: the smallest micro-batch.
+    /// The smallest micro-batch, in tokens.
     pub(super) longest_sequence: usize,
-    /// Tokens of all of them: the largest one.
+    /// The largest micro-batch, in tokens.
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free` gives
-/// back what no tensor holds. `shape` stays the one that worked. What `attempt` did before it failed must have changed
-/// nothing.
+/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free`
+/// releases unused memory. `shape` keeps the one that worked. A failed `attempt` must have changed nothing.
 ///
 /// # Errors
-/// [`TrainError::OutOfMemory`] where the smallest shape does not fit; every other error as it is.
+/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt`.
 pub(super) fn retry_smaller<R>(
     shape: &Cell<StepShape>,
     extent: Extent,
@@ -44,7 +42,7 @@ pub(super) fn retry_smaller<R>(
     }
 }
 
-/// What to tell when memory ran out and `after` worked; None where nothing changed.
+/// The alert after a retry; `None` if the shape is unchanged.
 pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<Alert> {
     if before == after {
         return None;
@@ -77,7 +75,7 @@ mod tests {
         candle_core::Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory: true }))
     }
 
-    /// The shapes that were tried when memory runs out `failures` times, and what came of it.
+    /// The shapes tried when memory runs out `failures` times, and the result.
     fn tried(start: StepShape, failures: usize) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
         let (shape, mut seen, mut freed) = (Cell::new(start), Vec::new(), 0);
         let result = retry_smaller(

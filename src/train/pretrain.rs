@@ -1,5 +1,4 @@
-//! Pretraining a small model on a task's generator: its tokenizer, its weights, its habits. Made for the embedded
-//! model; anyone can rerun it.
+//! Pretrains a small model and its tokenizer on a task's generator, as for the embedded model.
 
 use std::path::{Path, PathBuf};
 
@@ -15,38 +14,35 @@ use crate::task::Task;
 use crate::text::{CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
 
-/// What is pretrained, and for how long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PretrainSettings {
-    /// The model's shape; `vocab_size` is also asked of the tokenizer.
+    /// `vocab_size` also applies to the tokenizer.
     pub config: ModelConfig,
     pub updates: u64,
-    /// Examples an update.
+    /// Per update.
     pub examples: usize,
-    /// Examples that the tokenizer is trained on.
     pub tokenizer_examples: u64,
-    /// Highest learning rate; it warms up over a fiftieth of the updates and falls along a cosine.
+    /// The peak, after a warmup over a fiftieth of the updates and before a cosine decay.
     pub learning_rate: f64,
-    /// Seed of the weights.
+    /// Of the weights.
     pub seed: u64,
     pub tokens_per_micro_batch: usize,
 }
 
-/// Progress of a pretraining, reported after every update.
+/// Reported after every update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainProgress {
-    /// Updates done.
     pub update: u64,
-    /// Mean loss of the update, nats a completion token.
+    /// Mean loss, nats per completion token.
     pub loss: f64,
     /// Tokens forwarded so far, prompts included.
     pub tokens: u64,
 }
 
-/// Makes a model and writes it to `folder` as Hugging Face files. `on_progress` hears of every update.
+/// Pretrains a model and writes it to `folder` as Hugging Face files.
 ///
 /// # Errors
-/// [`TrainError`] when the task has no generator, the folder cannot be written, or a gradient is not finite.
+/// [`TrainError`] if the task has no generator, the folder cannot be written, or a gradient is not finite.
 pub fn pretrain(
     task: &Task,
     settings: &PretrainSettings,
@@ -82,7 +78,7 @@ pub fn pretrain(
     Ok(folder.to_owned())
 }
 
-/// A conversation as the task sends it, and the answer to imitate, ended by the turn's stop token.
+/// A conversation of the task, and the answer with its stop token.
 fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u64) -> Result<Example, TrainError> {
     let (messages, completion) = generator.pretrain_example(number)?;
     let mut completion = tokenizer.encode(&completion)?;

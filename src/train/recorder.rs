@@ -1,4 +1,4 @@
-//! What a run leaves behind while it works: events, rollouts, evals, state; and whoever listens in this process.
+//! Writes a run's events, rollouts, evals and state, and notifies the listener.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +22,8 @@ use crate::update::Applied;
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
 
-/// The run's one writer.
 pub(super) struct Recorder<'a> {
-    /// Shared with the thread that watches the device.
+    /// Shared with the device monitor.
     events: Arc<Mutex<EventWriter>>,
     monitor: Option<DeviceMonitor>,
     rollouts: Option<RolloutWriter>,
@@ -35,7 +34,7 @@ pub(super) struct Recorder<'a> {
     pub(super) saver: CheckpointWriter,
 }
 
-/// What a line or a file of text needs at the least, for whoever frees some.
+/// The space requested for small writes.
 const A_LITTLE_BYTES: u64 = 1 << 20;
 
 impl<'a> Recorder<'a> {
@@ -52,18 +51,18 @@ impl<'a> Recorder<'a> {
         })
     }
 
-    /// The log, for a thread that writes to it.
+    /// For threads that append to the log.
     pub(super) fn log(&self) -> Arc<Mutex<EventWriter>> {
         Arc::clone(&self.events)
     }
 
-    /// Tells who listens of an event that is in the log already.
+    /// Notifies the listener of an event that is already in the log.
     pub(super) fn notify(&mut self, body: &EventBody) {
         (self.listener)(body);
     }
 
-    /// Writes `what`, which needs about so many bytes. Where the disk is full, the run is paused until there is space,
-    /// and the same is tried again.
+    /// Writes `what`, of about `needed_bytes`. While the disk is full, the run is paused, and the write is then
+    /// retried.
     pub(super) fn write<R, E: Into<TrainError>>(
         &mut self,
         what: &str,
@@ -86,24 +85,21 @@ impl<'a> Recorder<'a> {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
         let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
-            // Best effort: where not even this fits, `state.json` or the answer to `status` tells.
+            // If this does not fit, `state.json` or the answer to `status` has it.
             let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
             listener(&phase);
         })
     }
 
-    /// What the log says now.
     pub(super) fn history(&mut self) -> Result<&RunState, TrainError> {
         Ok(self.history.now()?)
     }
 
-    /// Free on the run's disk.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         self.disk.free_bytes()
     }
 
-    /// Drops what was recorded of later steps than `step`: they will be redone. The rollouts of `keep_steps` steps stay
-    /// (0: all).
+    /// Voids the records after `step`, which will be redone. Keeps the rollouts of `keep_steps` steps (0: all).
     pub(super) fn rewind(&mut self, lock: &RunLock, step: u64, keep_steps: u64) -> Result<(), TrainError> {
         self.rollouts = Some(RolloutWriter::resume(lock, step)?.with_retention(keep_steps));
         Ok(())
@@ -116,33 +112,32 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Records the end. If the disk is full, nobody waits.
+    /// Records the end, without waiting for a full disk.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
         let (status, step, cause) = (Status::from_name(&end.status), end.step, end.cause.clone());
         let body = EventBody::from(end);
         let recorded = self.writer().append(body.clone());
-        // What the log cannot take, the state may.
+        // The state may fit where the log does not.
         self.state.status(status, step, Some(cause))?;
         recorded?;
         (self.listener)(&body);
         Ok(())
     }
 
-    /// From now on the GPU's condition is an event every few seconds.
+    /// Starts recording the GPU's condition.
     pub(super) fn watch(&mut self, gpu: Gpu) {
         self.monitor =
             Some(DeviceMonitor::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
     }
 
-    /// No condition comes after this.
     pub(super) fn stop_watching(&mut self) {
         self.monitor = None;
     }
 
-    /// Nothing more is sampled: the last rollouts are compressed.
+    /// Compresses the last rollouts.
     pub(super) fn finish_rollouts(&mut self) -> Result<(), TrainError> {
-        // What finds no room to be compressed stays plain.
+        // What cannot be compressed for lack of space stays plain.
         Ok(self.rollouts.take().map_or(Ok(()), RolloutWriter::finish)?)
     }
 
@@ -158,7 +153,7 @@ impl<'a> Recorder<'a> {
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.status(status, step, cause.clone()))
     }
 
-    /// Everything written so far is on disk when this returns; called before a checkpoint claims its step.
+    /// Makes everything written so far durable; called before a checkpoint.
     pub(super) fn sync(&mut self) -> Result<(), TrainError> {
         if let Some(rollouts) = &mut self.rollouts {
             rollouts.sync()?;
@@ -166,7 +161,7 @@ impl<'a> Recorder<'a> {
         Ok(self.writer().sync()?)
     }
 
-    /// A GRPO step: its groups, its metrics, the alerts that follow from them; the job counts it.
+    /// Records a GRPO step: its groups, metrics and alerts.
     pub(super) fn step(&mut self, job: &mut Job, rollout: StepRollout, update: StepUpdate) -> Result<(), TrainError> {
         let step = job.state.step + 1;
         let forward_seconds = rollout.forward_seconds;
@@ -181,7 +176,7 @@ impl<'a> Recorder<'a> {
         self.finish_step(job, &update, metrics, step_seconds)
     }
 
-    /// Counts a step of the job and writes what it showed.
+    /// Counts a step and records its metrics.
     pub(super) fn finish_step(
         &mut self,
         job: &mut Job,
@@ -203,8 +198,7 @@ impl<'a> Recorder<'a> {
         job.check_skipped()
     }
 
-    /// One group: its texts into the rollouts, its numbers into the events. `replaced`: others took its place, and the
-    /// step did not train on it.
+    /// Records a group: texts into the rollouts, numbers into the events. `replaced`: the step does not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
         let ScoredGroup { prompt, completions, advantages, signal } = group;
         let prompt = &job.prompts.train[prompt];

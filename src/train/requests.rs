@@ -1,4 +1,4 @@
-//! What people ask between two steps: recorded first, then done, then answered; a pause holds the loop here.
+//! Requests between two steps: each is recorded, executed and answered; a paused run waits here.
 
 use serde_json::{Value, json};
 
@@ -13,11 +13,10 @@ use crate::rollout::RolloutContext;
 use crate::run::events::Note;
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
-/// Does what was asked since the last step, and holds while the run is paused. True when the run should stop here, and
-/// save first.
+/// Handles the requests since the last step, and waits while the run is paused. Returns whether to save and stop.
 ///
 /// # Errors
-/// [`TrainError::StoppedAtOnce`] where even that is not wanted.
+/// [`TrainError::StoppedAtOnce`] for a stop without saving.
 pub(super) fn handle_requests(
     run: &RunDirectory,
     job: &mut Job,
@@ -43,7 +42,7 @@ pub(super) fn handle_requests(
             return Ok(stop);
         }
         if !paused {
-            // What holds still has its checkpoint on the disk.
+            // A paused run has its checkpoint on disk.
             collect(recorder, true)?;
             recorder.phase(job.state.step, "paused")?;
             recorder.status(Status::Paused, job.state.step, Some("pause requested".to_owned()))?;
@@ -88,8 +87,7 @@ fn execute_request(
     Ok(())
 }
 
-/// Completions of the weights as they are now, or as they were at the run's start. What goes wrong with them is the
-/// asker's business, not the run's.
+/// Samples from the current weights or the base. Errors go to the client and do not end the run.
 fn sample(job: &Job, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Answer {
     let Some((model, adapters)) = job.model_for(request.base) else {
         let base = &job.config.base_model;
@@ -105,7 +103,7 @@ fn sample(job: &Job, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Ans
         max_seq_len: Some(job.config.max_seq_len),
     };
     let sampled = resolve_task(request, || Ok(job.task.clone())).and_then(|task| sample_row(source, &task, request));
-    // The gradient's memory must not come on top of what this held.
+    // Leaves the memory to the gradient.
     let _ = job.engine.trim_memory();
     match sampled {
         Ok(completions) => {

@@ -1,5 +1,4 @@
-//! One step's groups: prompts in their order, completions with scores and advantages, and the batch that a gradient is
-//! computed from.
+//! A step's groups: prompts in order, completions with scores and advantages, and the batch of the gradient.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -19,39 +18,36 @@ pub(super) struct ScoredGroup {
     /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) completions: Vec<ScoredCompletion>,
-    /// Of each completion, against the others.
+    /// By completion.
     pub(super) advantages: Vec<f64>,
     pub(super) signal: GroupSignal,
 }
 
-/// A step's groups.
 #[derive(Debug, Default)]
 pub(super) struct StepRollout {
-    /// The groups that count.
+    /// Groups that count.
     pub(super) groups: Vec<ScoredGroup>,
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<ScoredGroup>,
     pub(super) rollout_seconds: f64,
     pub(super) score_seconds: f64,
-    /// Of the policy batch's completions in their order, where older weights sampled them than those that the step
-    /// moves.
+    /// By completion of the policy batch, if older weights sampled it than those that the step updates.
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
-    /// Of the forward for them.
+    /// Of the old log-probs.
     pub(super) forward_seconds: f64,
 }
 
-/// The groups that a gradient is computed from, and the step's denominators.
+/// The groups of a gradient, and the step's denominators.
 #[derive(Debug)]
 pub(super) struct PolicyBatch<'a> {
     pub(super) groups: Vec<PolicyGroup<'a>>,
     pub(super) totals: StepTotals,
 }
 
-/// How often zero-variance groups are replaced before a step continues with fewer.
+/// After this many rounds a step continues with fewer groups.
 const REFILL_ROUNDS: usize = 3;
 
-/// The groups of steps `first_step ..= first_step + steps - 1`, all sampled with the weights as they are. Moves the
-/// data cursor.
+/// Samples the groups of `steps` steps from `first_step` on with the current weights, and advances the data cursor.
 pub(super) fn sample_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepRollout>, TrainError> {
     let group_count = job.config.prompt_groups_per_step;
     let plan: Vec<(u64, Vec<u64>)> =
@@ -65,14 +61,13 @@ pub(super) fn sample_steps(job: &mut Job, first_step: u64, steps: u64) -> Result
     Ok(rollouts)
 }
 
-/// The next `count` places of the endless order of prompts.
+/// The next `count` positions in the endless order of prompts.
 fn take(job: &mut Job, count: usize) -> Vec<u64> {
     let start = job.state.prompts_taken;
     job.state.prompts_taken += count as u64;
     (start..job.state.prompts_taken).collect()
 }
 
-/// The next `count` training prompts.
 pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
     let places = take(job, count);
     let mut order = Order::new(job);
@@ -99,7 +94,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
     Ok(())
 }
 
-/// Each step's groups of the prompts at its places in the order, all of them sampled together.
+/// The groups of each step at its positions, all sampled together.
 fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRollout>, TrainError> {
     let start = Instant::now();
     let mut order = Order::new(job);
@@ -109,7 +104,8 @@ fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRoll
         prompts.push(prompt);
         requests.push(Request {
             prompt: job.prompts.train[prompt].token_ids.clone(),
-            // A place names a prompt of a pass over the data, so a prompt that comes twice in a step is sampled afresh.
+            // The position is unique within an epoch, so a prompt that occurs twice in a step is sampled with other
+            // random numbers.
             prompt_number: place as u32,
             step: step as u32,
             samples: job.config.completions_per_prompt,
@@ -144,7 +140,7 @@ impl ScoredGroup {
     }
 }
 
-/// The order of the prompts, an epoch at a time.
+/// The order of the prompts, one epoch at a time.
 struct Order {
     rows: usize,
     seed: u64,
@@ -165,8 +161,8 @@ impl Order {
     }
 }
 
-/// Zero-variance groups are left out (their gradient is 0) unless a KL is wanted, but they count; masked completions
-/// and replaced groups do not.
+/// Zero-variance groups are omitted (their gradient is 0) unless a KL is used, but they count; masked completions and
+/// replaced groups do not.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
     prompts: &'a [Prompt],
@@ -196,7 +192,7 @@ pub(super) fn policy_batch<'a>(
 }
 
 impl PolicyBatch<'_> {
-    /// As [`crate::update::completion_log_probs`] gives them.
+    /// As returned by [`crate::update::completion_log_probs`].
     pub(super) fn set_reference_log_probs(&mut self, log_probs: Vec<Vec<Vec<f32>>>) {
         let samples = self.groups.iter_mut().flat_map(|group| &mut group.samples);
         samples
@@ -221,7 +217,7 @@ mod tests {
             .config
     }
 
-    /// A group by its completions: (tokens, truncated, reward).
+    /// Completions are (tokens, truncated, reward).
     fn group(completions: &[(usize, bool, f64)]) -> ScoredGroup {
         let completion = |&(tokens, cut, reward): &(usize, bool, f64)| ScoredCompletion {
             completion: Completion {
@@ -269,7 +265,7 @@ mod tests {
             let expected: Vec<Vec<usize>> = shapes.iter().filter(is_wanted).map(counted).filter(|tokens| !tokens.is_empty()).collect();
             let lengths = |group: &PolicyGroup<'_>| group.samples.iter().map(|sample| sample.token_ids.len()).collect::<Vec<_>>();
             proptest::prop_assert_eq!(policy.iter().map(lengths).collect::<Vec<_>>(), expected);
-            // Advantages are those of the whole group: masking leaves them as they are.
+            // Masking does not change advantages.
             for (group, shape) in policy.iter().zip(shapes.iter().filter(is_wanted).filter(|shape| !counted(shape).is_empty())) {
                 let rewards: Vec<f64> = shape.iter().map(|(.., reward)| f64::from(*reward) / 2.0).collect();
                 let advantages = group_advantages(&rewards, crate::advantage::Advantage::Standardized);
@@ -297,7 +293,7 @@ mod tests {
         check(&["overlong_masking=true"], vec![all_cut(), equal()], &[], 2, 6);
         check(&["overlong_masking=true", "kl_beta=0.1"], vec![all_cut(), equal()], &[2], 2, 6);
         check(&[], vec![equal(), equal()], &[], 4, 12);
-        // A replaced group is no longer among a step's groups, so it is in neither.
+        // A replaced group is in neither.
         check(&[], vec![mixed()], &[2], 2, 8);
     }
 }

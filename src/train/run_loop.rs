@@ -1,5 +1,4 @@
-//! A training run from its start to its report: load, the loop over intervals, what is due between them, and the last
-//! word.
+//! A training run from start to report: load, the loop over intervals, what is due between them, and the end.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -25,28 +24,25 @@ use crate::run::{
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// It came to its end, and this is what it shows.
     Finished(Box<Report>),
-    /// It was asked to stop after this step, and can be resumed.
+    /// Stopped by request after this step; can be resumed.
     Interrupted {
-        /// Steps done.
         step: u64,
     },
-    /// It was told to stop at once, or while its disk had no room: it can be resumed from its last checkpoint.
+    /// Stopped at once, or while the disk was full; can be resumed from the last checkpoint.
     CutShort {
-        /// The step of that checkpoint; None before the first one.
-        goes_on_from: Option<u64>,
-        /// How it came to that.
+        /// The step of that checkpoint; `None` before the first one.
+        resumes_from: Option<u64>,
         cause: String,
     },
 }
 
-/// Trains a run from its last checkpoint, or from the start, as `worker`. Between steps it does what the worker is
-/// asked. To stop after a step, it saves first; to stop at once, it leaves what it does within a decode step or a
-/// micro-batch. A disk without room holds it.
+/// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
+/// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
+/// run.
 ///
 /// # Errors
-/// [`TrainError`]; the run directory then says so too, and its checkpoints are whole.
+/// [`TrainError`], which is also recorded in the run directory.
 pub fn train(
     run: &RunDirectory,
     places: &RunFolders,
@@ -58,12 +54,12 @@ pub fn train(
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
     let result = run_job(run, places, engine, worker, &mut recorder, &mut reached);
-    // Of a folder that is lost there is nothing more to say in it.
+    // Nothing may be written into a lost folder.
     worker.check()?;
     let unsaved = leave(&mut recorder);
     let result = match result {
         Err(error) => match error.interruption() {
-            Some(cause) => Ok(Ended::CutShort { goes_on_from: list_checkpoints(run.path())?.last().copied(), cause }),
+            Some(cause) => Ok(Ended::CutShort { resumes_from: list_checkpoints(run.path())?.last().copied(), cause }),
             None => Err(error),
         },
         ended => ended,
@@ -77,7 +73,7 @@ pub fn train(
     let end = End { status: status.name().to_owned(), cause, step: reached, seconds: start.elapsed().as_secs_f64() };
     let recorded = too_late.and_then(|()| recorder.end(end));
     match result {
-        // The disk may have no space for the end event either; its error is not the one to tell.
+        // The error of an end event on a full disk would hide the result.
         Ok(Ended::CutShort { .. }) | Err(_) => result,
         Ok(ended) => recorded.map(|()| ended),
     }
@@ -87,8 +83,8 @@ fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
     match result {
         Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
-        Ok(Ended::CutShort { goes_on_from, cause }) => {
-            let step = goes_on_from.map_or_else(
+        Ok(Ended::CutShort { resumes_from, cause }) => {
+            let step = resumes_from.map_or_else(
                 || "resume starts from step 0".to_owned(),
                 |step| format!("resume continues from the checkpoint of step {step}"),
             );
@@ -120,7 +116,7 @@ fn run_job(
     recorder.phase(*reached, "load")?;
     let mut job = Job::load(run, setup, engine, recorder.history()?)?;
     recorder.saver.prepare(&job);
-    // Only now: where a checkpoint turns out to be damaged, everything stays as it was.
+    // After the checkpoint is known to be intact.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
     apply_settings(&mut job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
@@ -138,7 +134,7 @@ fn run_job(
             save(run, &mut job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
-        // Only now: what was asked during the last step may have moved the end.
+        // Checked after requests, which may have moved the end.
         if job.state.step >= job.total_steps {
             break "all steps done".to_owned();
         }
@@ -164,14 +160,14 @@ fn run_job(
     Ok(Ended::Finished(Box::new(Report { cause, ..report })))
 }
 
-/// What earlier workers accepted to set for the next step, or for one before it.
+/// Applies each `set` that earlier workers accepted for the next step or an earlier one.
 fn apply_settings(job: &mut Job, settings: &mut Settings) {
     while let Some(due) = settings.first_entry().filter(|due| *due.key() <= job.state.step + 1) {
         job.set(&due.remove());
     }
 }
 
-/// What was asked too late to be done is in the log all the same; its askers hear that the run has ended.
+/// Records requests that came too late and refuses them.
 fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> Result<(), TrainError> {
     for accepted in worker.controls().take_last() {
         recorder.event(accepted.event(step + 1))?;
@@ -185,7 +181,7 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>, step: u64) -> R
     Ok(())
 }
 
-/// The first lines of a worker: who computes what in which memory, and what of an earlier worker's will be redone.
+/// Records the run, its memory, and what will be redone of an earlier worker's steps.
 fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(gpu) = &setup.gpu {
@@ -203,7 +199,7 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
     if let Some(memory) = setup.memory() {
         recorder.event(memory)?;
     }
-    // Where every checkpoint is gone, the steps that were recorded are void too.
+    // Without any checkpoint, all recorded steps are void.
     let resumed_from = setup.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
     if let Some(step) = resumed_from {
         let text = match setup.resumed_from {
@@ -212,11 +208,11 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
         };
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
         match recorder.history()?.checkpoints.get(&step) {
-            // Its worker died when the log said what the keep rules remove, and not all of it was removed.
+            // The worker died between this event and the removals.
             Some(event) => {
                 event.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
             }
-            // Its worker died when the checkpoint was on the disk and not yet in the log.
+            // The worker died between the checkpoint and its event.
             None if setup.resumed_from.is_some() => {
                 let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
                 recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
@@ -227,7 +223,7 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
     Ok(())
 }
 
-/// Evals and checkpoints that fall due after `steps` more steps. Those of the last step are the end's.
+/// The evals and checkpoints due after `steps` more steps, except those of the last step.
 fn after_interval(
     run: &RunDirectory,
     job: &mut Job,
@@ -240,8 +236,7 @@ fn after_interval(
     }
     let eval_due = is_due(job.config.eval_every, step, steps);
     let is_evaluated = eval_due && run_eval(run, job, recorder, "eval", "trained", step)?.is_some();
-    // Every eval comes with a checkpoint, so that the best weights on the eval set are never lost; the keep rules take
-    // the others away again.
+    // Every eval saves a checkpoint, so that the best weights on the eval set are kept.
     if eval_due || is_due(job.config.checkpoint_every, step, steps) {
         save(run, job, recorder, if is_evaluated { "eval" } else { "interval" })?;
     }

@@ -1,4 +1,4 @@
-//! A run before its weights are read: its prompts, its scorer, where it continues from, and whether it fits its device.
+//! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
 
 use super::TrainError;
 use crate::checkpoint::StartModel;
@@ -15,18 +15,17 @@ use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 
-/// The prompts of a task, prepared for the model.
 #[derive(Debug)]
 pub(super) struct PromptSets {
     /// At least one; at most `max_rows`.
     pub(super) train: Vec<Prompt>,
-    /// Watched during training; may be empty.
+    /// May be empty.
     pub(super) eval: Vec<Prompt>,
-    /// Carries the claim; may be empty.
+    /// May be empty.
     pub(super) test: Vec<Prompt>,
 }
 
-/// What a run is, weights and optimizer aside.
+/// A run without weights and optimizer.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) task: Task,
@@ -35,29 +34,28 @@ pub(super) struct Setup {
     pub(super) prompts: PromptSets,
     pub(super) scorer: Scorer,
     pub(super) threads: ThreadPool,
-    /// The device in words.
+    /// For people.
     pub(super) device: String,
-    /// On a GPU: what the driver tells of it.
+    /// `None` on a CPU.
     pub(super) gpu: Option<Gpu>,
-    /// On a GPU: the plan that fits it.
+    /// `None` on a CPU.
     pub(super) fit: Option<GpuPlan>,
     pub(super) total_steps: u64,
-    /// The checkpoint that the run continues from.
     pub(super) resumed_from: Option<u64>,
 }
 
 impl Setup {
-    /// Reads the run's frozen task and looks at its model and its device.
+    /// Reads the run's frozen task, its model's configuration, and its device.
     ///
     /// # Errors
-    /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] where the GPU is too small.
+    /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] if the GPU is too small.
     pub(super) fn read(run: &RunDirectory, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let file = run.file();
         let setup = Self::of(Task::load(&run.task_path())?, file.config.clone(), &file.model_digest, places, engine)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
-    /// The same of a run that does not exist yet. `digest`: what the model must have; empty for any.
+    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
     ///
     /// # Errors
     /// As [`Setup::read`].
@@ -92,7 +90,7 @@ impl Setup {
         })
     }
 
-    /// The steps planned, by what has been `set` up to where the run continues.
+    /// Sets the planned steps, by each `set` up to the resumed step.
     pub(super) fn set_goal(&mut self, settings: &Settings) {
         let until = self.resumed_from.unwrap_or(0) + 1;
         let mut goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
@@ -101,7 +99,7 @@ impl Setup {
         }
     }
 
-    /// What the plan says, as the run's record tells it; None on a CPU.
+    /// The plan for the log; `None` on a CPU.
     pub(super) fn memory(&self) -> Option<Memory> {
         let GpuPlan { shape, memory, gpu } = self.fit.as_ref()?;
         Some(Memory {
@@ -114,13 +112,12 @@ impl Setup {
         })
     }
 
-    /// How the gradient is computed.
     pub(super) fn shape(&self) -> StepShape {
         self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
     }
 }
 
-/// The plan of a run on a GPU; None on a CPU.
+/// `None` on a CPU.
 fn fit_device(
     model: &ModelConfig,
     config: &TrainConfig,
@@ -132,7 +129,7 @@ fn fit_device(
     Ok(Some(fit(model, config, data, gpu)?))
 }
 
-/// The device as a record names it: a GPU with its driver, a CPU with its threads.
+/// A GPU with its driver, or a CPU with its threads.
 fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
     match gpu {
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
@@ -142,7 +139,7 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
 }
 
 impl PromptSets {
-    /// Lengths and counts; completions as long as the limit allows.
+    /// Completions are counted at the limit.
     pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
         let lengths = || self.train.iter().map(|prompt| prompt.token_ids.len());
         DataShape {
@@ -157,8 +154,8 @@ impl PromptSets {
     }
 }
 
-/// Reads everything that a run would read, weights aside, so that what is wrong is said with the user's own file names
-/// before the run is made.
+/// Reads everything that a run would read except weights, so that errors name the user's own files, before the run is
+/// created.
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
@@ -168,7 +165,7 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(
     prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
 }
 
-/// The prompts of a task for a model, at most `max_rows`.
+/// At most `max_rows` of each set.
 fn prompt_sets(
     task: &Task,
     tokenizer: &Tokenizer,

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let directory = places.find(&arguments.run)?;
-    // A run that can be found but not read, by damage or age, can be removed all the same.
+    // A run that can be found but not read can still be removed.
     let seen = Report::read(directory.clone()).ok();
     let removal = Removal::prepare(directory, places)?;
     let users = removal.started_from_it.clone();
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 }
 
 /// # Errors
-/// Exit code 2 where nobody can answer.
+/// Exit code 2 without a terminal.
 fn ask(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("no terminal to confirm on: add --yes"));

@@ -1,4 +1,4 @@
-//! `runs show`: one run in full, as a page or as a document.
+//! `runs show`: one run in full, as text or JSON.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
 use crate::secrets::visible;
 
-/// Evals of the eval set that a page lists, besides the best; the others are counted.
+/// The number of listed evals on the eval set, besides the best.
 const LATEST_EVALS: usize = 6;
 
 pub(super) fn document(seen: &Report) -> Value {
@@ -43,7 +43,6 @@ pub(super) fn page(seen: &Report) -> String {
     let file = seen.directory.file();
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
-        // Writing into a String cannot fail.
         let _ = writeln!(text, "{name:<12} {}", visible(&value));
     };
     line("run", file.id.clone());
@@ -97,7 +96,7 @@ pub(super) fn page(seen: &Report) -> String {
     text
 }
 
-/// The evals of the base and of the test set, the best and the latest; and how many there are besides.
+/// The listed evals (base, test set, best and latest), and the number of others.
 fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let best = seen.best();
     let all: Vec<&Eval> = seen.history.evals.values().collect();

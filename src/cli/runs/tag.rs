@@ -1,4 +1,4 @@
-//! `runs tag`: a run's tags, for `runs list --where tags:NAME` and the list of the workbench.
+//! `runs tag`: adds, removes and prints a run's tags.
 
 use serde_json::json;
 

@@ -1,5 +1,4 @@
-//! `runs versus`: a run's base against its result, or the results of two or three runs, answer by answer on the same
-//! prompts.
+//! `runs versus`: compares a run's base with its result, or the results of two or three runs, on the same prompts.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
                 .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
             None => base_and_trained(directory.path())?,
         };
-        // Of several runs only the results count.
+        // Of several runs only the results are compared.
         evals.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
     }
     let versus = match &arguments.rescore {

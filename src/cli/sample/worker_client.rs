@@ -1,5 +1,4 @@
-//! `grpo-tui sample --worker`: the completions come from a worker that keeps the model loaded, or from that of a live
-//! run.
+//! `grpo-tui sample --worker`: samples from a sample worker or an active run's worker.
 
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,13 +13,12 @@ use crate::run::{Launch, RunFolders, Sample, SampledCompletion, State};
 use crate::secrets::visible;
 use crate::task::Task;
 
-/// How long a worker may take for one prompt: to load its model, to wait for its device, to finish its step.
+/// The time limit per prompt: loading, waiting for a device, or the current step.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// How often it is looked at how the worker fares.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Samples completions of the chosen rows: a request a prompt, each completion printed as it comes.
+/// Sends one request per row and prints each completion as it arrives.
 pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunFolders) -> Outcome {
     let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
     let task = match task.folder() {
@@ -56,8 +54,7 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has `work` done; once it has said who answers, it is told on stderr how they fare: that they wait for their device,
-/// load, compute a step.
+/// Runs `work`; once that has named the worker, prints the worker's state on stderr whenever it changes.
 fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T) -> T {
     let (sender, receiver) = channel::<SampleBackend>();
     std::thread::scope(|scope| {
