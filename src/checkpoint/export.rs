@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
-use super::tensor_file::{Described, Numbers, StreamedTensor, write_slots, write_tensors};
+use super::tensor_file::{Numbers, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
@@ -42,9 +42,9 @@ pub fn export_merged(
 ) -> Result<(), CheckpointError> {
     let described = |(name, shape): (String, Vec<usize>)| {
         let dtype = base.dtype(&name).or_else(|| weights.dtype(&name)).unwrap_or(DType::F32);
-        Described { name, dtype, shape }
+        TensorHeader { name, dtype, shape }
     };
-    let tensors: Vec<Described> = tensor_names(&source.config()?).into_iter().map(described).collect();
+    let tensors: Vec<TensorHeader> = tensor_names(&source.config()?).into_iter().map(described).collect();
     write_folder(folder, |new| {
         source.companions()?.iter().try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| {
@@ -56,12 +56,12 @@ pub fn export_merged(
 /// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
 fn write_shards(
     new: &Path,
-    tensors: Vec<Described>,
+    tensors: Vec<TensorHeader>,
     most_bytes: usize,
-    get: impl Fn(&Described) -> Result<Tensor, CheckpointError>,
+    get: impl Fn(&TensorHeader) -> Result<Tensor, CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let (mut shards, mut size, total): (Vec<Vec<Described>>, usize, usize) =
-        (vec![Vec::new()], 0, tensors.iter().map(Described::bytes).sum());
+    let (mut shards, mut size, total): (Vec<Vec<TensorHeader>>, usize, usize) =
+        (vec![Vec::new()], 0, tensors.iter().map(TensorHeader::bytes).sum());
     for tensor in tensors {
         if size > 0 && size + tensor.bytes() > most_bytes {
             shards.push(Vec::new());
@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn what_is_too_large_for_one_file_is_split_with_an_index() {
         let work = tempfile::tempdir().unwrap();
-        let tensors: Vec<Described> = ["a", "b", "c", "d"]
-            .map(|name| Described { name: name.to_owned(), dtype: DType::F32, shape: vec![2] })
+        let tensors: Vec<TensorHeader> = ["a", "b", "c", "d"]
+            .map(|name| TensorHeader { name: name.to_owned(), dtype: DType::F32, shape: vec![2] })
             .into();
         let folder = work.path().join("out");
-        let get = |tensor: &Described| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
+        let get = |tensor: &TensorHeader| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
         write_folder(&folder, |new| write_shards(new, tensors, 20, get)).unwrap();
         let index: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.join("model.safetensors.index.json")).unwrap()).unwrap();

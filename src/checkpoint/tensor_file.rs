@@ -15,13 +15,13 @@ use crate::model::ParameterSlot;
 
 /// The name, element type and shape of a tensor that is to be written.
 #[derive(Clone, Debug)]
-pub(super) struct Described {
+pub(super) struct TensorHeader {
     pub(super) name: String,
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
 }
 
-impl Described {
+impl TensorHeader {
     pub(super) fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size_in_bytes()
     }
@@ -31,7 +31,7 @@ impl Described {
 pub(super) fn write_tensors(
     new: &Path,
     file: &str,
-    tensors: &[Described],
+    tensors: &[TensorHeader],
     mut give: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     // In the order of `safetensors::serialize`: the widest numbers first, so that all are aligned; then by name.
@@ -117,8 +117,8 @@ pub(super) fn write_slots(
     dtype: DType,
     numbers: &mut dyn Numbers,
 ) -> Result<(), CheckpointError> {
-    let described = |slot: &ParameterSlot| Described { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
-    let tensors: Vec<Described> = slots.iter().map(described).collect();
+    let described = |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
+    let tensors: Vec<TensorHeader> = slots.iter().map(described).collect();
     write_tensors(new, file, &tensors, |at, take| numbers.give(slots[at].range(), take))
 }
 
@@ -143,9 +143,9 @@ mod tests {
         let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
         let expected = safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), about).unwrap();
         let work = tempfile::tempdir().unwrap();
-        let described: Vec<Described> = tensors
+        let described: Vec<TensorHeader> = tensors
             .iter()
-            .map(|(name, tensor)| Described {
+            .map(|(name, tensor)| TensorHeader {
                 name: (*name).to_owned(),
                 dtype: tensor.dtype(),
                 shape: tensor.dims().to_vec(),

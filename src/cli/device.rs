@@ -1,7 +1,7 @@
 //! Device options: `--gpu N`, `--cpu`, and the devices that a worker may take.
 
 use super::Failure;
-use super::output::say;
+use super::output::eprint_line;
 use crate::kernels::device::Engine;
 use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
 
@@ -28,7 +28,7 @@ impl DeviceArguments {
             None if self.cpu => Ok(Engine::cpu()),
             None if Engine::gpus() == 0 => {
                 if let Some(why) = Engine::why_no_gpu() {
-                    say(&format!("using the CPU, no usable GPU: {why}"));
+                    eprint_line(&format!("using the CPU, no usable GPU: {why}"));
                 }
                 Ok(Engine::cpu())
             }
@@ -42,7 +42,7 @@ impl DeviceArguments {
         let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
         let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
         if let Some(text) = in_use {
-            say(&format!("{text}; both will be slower"));
+            eprint_line(&format!("{text}; both will be slower"));
         }
     }
 
@@ -64,7 +64,7 @@ pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
         DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
         DeviceChoice::Any if gpus == 0 => {
             if let Some(why) = Engine::why_no_gpu() {
-                say(&format!("using the CPU, no usable GPU: {why}"));
+                eprint_line(&format!("using the CPU, no usable GPU: {why}"));
             }
             Ok(vec![Device::Cpu])
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
-use super::output::say;
+use super::output::eprint_line;
 use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json};
@@ -99,7 +99,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
         let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
-        say(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
+        eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
         let context = RolloutContext {
             engine: &engine,
             model: &model,
@@ -113,7 +113,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
         let result = result(&task, &rows, &target.name, records);
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
-        say(&format!("{}: valid {valid}  ({time})", target.name));
+        eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
     let versus = if evals.len() == 1 { Versus::alone(evals.remove(0)) } else { Versus::of(evals)? };

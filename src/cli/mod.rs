@@ -138,8 +138,8 @@ pub fn main() -> ExitCode {
     let misspelled = workbench::misspelled_subcommand();
     #[cfg(not(feature = "view"))]
     let misspelled = None;
-    misspelled.map_or_else(run_arguments, Err).and_then(output::ended).unwrap_or_else(|failure| {
-        output::fail(&failure.message);
+    misspelled.map_or_else(run_arguments, Err).and_then(output::exit_code).unwrap_or_else(|failure| {
+        output::eprint_error(&failure.message);
         ExitCode::from(failure.code)
     })
 }

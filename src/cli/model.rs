@@ -17,7 +17,7 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::device::DeviceArguments;
-use super::output::say;
+use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
 use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
@@ -200,7 +200,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
                 settings.updates,
                 tokens as f64 / seconds
             );
-            say(&line);
+            eprint_line(&line);
         }
     })?;
     eprintln!("wrote {}", arguments.out.display());

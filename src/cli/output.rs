@@ -21,7 +21,7 @@ macro_rules! println {
 /// Prints lines on standard error.
 #[allow(unused_macros)] // with neither view nor engine
 macro_rules! eprintln {
-    ($($argument:tt)*) => { $crate::cli::output::eprint_text(&format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::cli::output::eprint_lines(&format!($($argument)*)) };
 }
 
 static LOST: AtomicBool = AtomicBool::new(false);
@@ -49,7 +49,7 @@ pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
-        eprint_text(&format!("grpo-tui crashed: {panic}{trace}"));
+        eprint_lines(&format!("grpo-tui crashed: {panic}{trace}"));
     }));
 }
 
@@ -60,7 +60,7 @@ pub(super) fn line(text: &str) {
 }
 
 /// The exit code of the process: 1 if lines of a successful command were lost.
-pub(super) fn ended(code: ExitCode) -> Outcome {
+pub(super) fn exit_code(code: ExitCode) -> Outcome {
     if LOST.load(Ordering::Relaxed) && code == ExitCode::SUCCESS {
         Err(Failure::failed("cannot write to standard output"))
     } else {
@@ -69,28 +69,28 @@ pub(super) fn ended(code: ExitCode) -> Outcome {
 }
 
 /// Prints lines on standard error, secrets masked. Write errors are ignored.
-pub(super) fn eprint_text(text: &str) {
+pub(super) fn eprint_lines(text: &str) {
     write_error(&format!("{}\n", visible_lines(&redact(text).0)));
 }
 
 /// Prints one line on standard error, whatever the text contains.
-pub(super) fn say(line: &str) {
+pub(super) fn eprint_line(line: &str) {
     write_error(&format!("{}\n", visible(&redact(line).0)));
 }
 
 /// Prints a question on standard error, without a line end.
-pub(super) fn ask(question: &str) {
+pub(super) fn eprint_prompt(question: &str) {
     write_error(&visible_lines(&redact(question).0));
 }
 
 /// Prints an error. Further lines are indented, so that quoted text cannot look like a message of its own.
-pub(super) fn fail(message: &str) {
-    eprint_text(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
+pub(super) fn eprint_error(message: &str) {
+    eprint_lines(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
 }
 
 /// Redraws the current line of standard error; empty: clears it.
 #[cfg(feature = "engine")]
-pub(super) fn redraw(line: &str) {
+pub(super) fn redraw_line(line: &str) {
     write_error(&format!("\r{}\x1b[K", visible(line)));
 }
 

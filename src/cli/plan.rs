@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::say;
+use super::output::eprint_line;
 use super::{Failure, Outcome, print_json};
 use crate::config::ResolvedConfig;
 use crate::format::{bytes, count, duration, percent, percent_short};
@@ -35,7 +35,7 @@ pub(super) fn run(
             false => problem.message,
         })
         .collect();
-    say(&format!("loading {} and measuring it on this machine ...", config.base_model));
+    eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::output::say;
+use super::output::eprint_line;
 use crate::format::duration;
 use crate::report::event_text;
 use crate::run::EventBody;
@@ -35,7 +35,7 @@ impl Progress {
             _ => String::new(),
         };
         if let Some((_, text)) = event_text(event, self.total_steps) {
-            say(&format!("{text}{left}"));
+            eprint_line(&format!("{text}{left}"));
         }
     }
 

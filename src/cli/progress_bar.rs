@@ -4,7 +4,7 @@ use crate::format::{bytes, duration, percent_short};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::output::{redraw, say};
+use super::output::{eprint_line, redraw_line};
 
 /// Shorter work shows nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Bar {
             return;
         }
         self.drawn = Some(now);
-        redraw(&line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes)));
+        redraw_line(&line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes)));
     }
 
     /// Prints the final line, unless the work was short.
@@ -53,7 +53,7 @@ impl Bar {
             let (read, speed) =
                 (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));
             self.clear();
-            say(&format!("{} {}: {read} in {}, {speed}/s", self.verb, self.name, duration(seconds)));
+            eprint_line(&format!("{} {}: {read} in {}, {speed}/s", self.verb, self.name, duration(seconds)));
         }
         self.drawn = None;
     }
@@ -61,7 +61,7 @@ impl Bar {
     /// Clears the line.
     pub(super) fn clear(&mut self) {
         if self.drawn.take().is_some() {
-            redraw("");
+            redraw_line("");
         }
     }
 

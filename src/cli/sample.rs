@@ -62,9 +62,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
-    let chosen = chosen(&arguments, &task)?;
+    let requested_rows = requested_rows(&arguments, &task)?;
     if arguments.worker {
-        return worker_client::run(&arguments, &task, &chosen, &places);
+        return worker_client::run(&arguments, &task, &requested_rows, &places);
     }
     let target = Target::find(&arguments.model, &task, &places)?;
     let engine = arguments.device.engine()?;
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         .map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
     let (model, tokenizer) = target.load(&places, &engine)?;
     let mut prompts = Vec::new();
-    for rows in chosen {
+    for rows in requested_rows {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
     let context = RolloutContext {
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             output.push_str(&if arguments.json {
                 format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
             } else {
-                shown(sample, &scored)
+                completion_text(sample, &scored)
             });
         }
     }
@@ -105,7 +105,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// The requested rows: of a set or a file, by id, or the first of the eval set (else of another set).
-fn chosen(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
+fn requested_rows(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failure> {
     if let Some(on) = &arguments.on {
         return Ok(vec![Rows::on(task, on)?]);
     }
@@ -154,7 +154,7 @@ fn heading(prompt: &Prompt) -> String {
     format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
 }
 
-fn shown(sample: usize, scored: &ScoredCompletion) -> String {
+fn completion_text(sample: usize, scored: &ScoredCompletion) -> String {
     let ScoredCompletion { completion, text, score } = scored;
     let truncated = if completion.stop == StopReason::Length { ", truncated" } else { "" };
     let why = score::why(score);

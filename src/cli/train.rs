@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::device::DeviceArguments;
-use super::output::say;
+use super::output::eprint_line;
 use super::progress::Progress;
 use super::{Failure, Outcome, preset, print_json};
 use crate::checkpoint::Located;
@@ -90,19 +90,19 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         show(&run, &report, arguments.json)?;
         eprintln!(
             "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
-            shown(&run, &places)
+            run_argument(&run, &places)
         );
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.detach {
         let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
         return super::worker::detach(&run, &how, "train", arguments.json)
-            .map_err(|failure| removed(&run, &arguments, failure));
+            .map_err(|failure| remove_unstarted(&run, &arguments, failure));
     }
     let flags = super::worker::install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
-    let Some(slot) = worker.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(&devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
@@ -114,22 +114,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Ok(Ended::Interrupted { step }) => {
             eprintln!(
                 "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}",
-                shown(&run, &places)
+                run_argument(&run, &places)
             );
             Ok(ExitCode::from(130))
         }
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from
                 .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
-            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", shown(&run, &places));
+            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", run_argument(&run, &places));
             Ok(ExitCode::from(130))
         }
-        Err(error) => Err(failed(&run, &places, arguments.resume.is_some(), &error)),
+        Err(error) => Err(training_failure(&run, &places, arguments.resume.is_some(), &error)),
     }
 }
 
 /// Removes a new run whose launch failed, since nothing was computed.
-fn removed(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
+fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
     if arguments.resume.is_none() {
         // If it cannot be removed, it is listed as failed with the same cause.
         let _ = std::fs::remove_dir_all(run.path());
@@ -147,9 +147,9 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
     let model_digest = located.digest(places)?;
     // As an absolute path, and with the exact checkpoint.
     match &located {
-        Located::Run { run, step } => config.base_model = format!("{}@{step}", recorded(run.path())?),
+        Located::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
         Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
-            config.base_model = recorded(&std::path::absolute(&config.base_model)?)?;
+            config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
@@ -170,7 +170,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
     Ok(RunDirectory::create(places.for_new_runs(), new)?)
 }
 
-fn recorded(path: &Path) -> Result<String, Failure> {
+fn utf8_path(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
@@ -225,7 +225,7 @@ fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Re
 }
 
 /// The run's id if it is found by that, else its path.
-fn shown(run: &RunDirectory, places: &RunFolders) -> String {
+fn run_argument(run: &RunDirectory, places: &RunFolders) -> String {
     let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
     match places.find(run.id()) {
         Ok(_) if by_id => run.id().to_owned(),
@@ -234,7 +234,7 @@ fn shown(run: &RunDirectory, places: &RunFolders) -> String {
 }
 
 /// The message of a failed training. A new run without results is removed.
-fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
+fn training_failure(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
@@ -245,13 +245,13 @@ fn failed(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainE
     }
     let hint = match error {
         TrainError::Run(RunError::InUse { .. }) => String::new(),
-        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", shown(run, places)),
+        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", run_argument(run, places)),
     };
     Failure::failed(format!("{error}{hint}"))
 }
 
 /// Notes on what is not measured, since the task lacks a set.
-fn unproved(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
+fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
     let task = Task::load(&run.task_path())?;
     let has = |set| task.set_file(set).is_some();
     let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
@@ -284,7 +284,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     };
     eprintln!(
         "\n{table}{}\n{} steps in {:.0} s; run folder {}",
-        unproved(run, report)?,
+        unmeasured_notes(run, report)?,
         report.steps,
         report.seconds,
         run.path().display()

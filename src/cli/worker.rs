@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use super::output::say;
+use super::output::eprint_line;
 use super::{Failure, Outcome, print, print_json};
 use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch};
 
@@ -65,7 +65,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), F
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
     for note in worker.notes() {
-        say(&format!("note: {note}"));
+        eprint_line(&format!("note: {note}"));
     }
     let checked = check(&run, arguments);
     match &checked {
@@ -88,7 +88,7 @@ fn compute(
     devices: &[Device],
     work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
 ) -> Outcome {
-    let Some(slot) = worker.wait_for(devices, say)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
@@ -184,7 +184,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         }
     };
     handshake.ready();
-    let Some(slot) = sampler.wait_for(&devices, say)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = sampler.wait_for(&devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
     let serve = || -> Result<String, Failure> {
         Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?)
     };
@@ -192,7 +192,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
         Ok(why) => {
-            say(&why);
+            eprint_line(&why);
             sampler.end(Status::Finished, &why)?;
             Ok(ExitCode::SUCCESS)
         }

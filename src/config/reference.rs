@@ -11,8 +11,10 @@ pub fn markdown() -> String {
         "| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n",
     );
     for key in KEYS {
-        let presets: Vec<String> =
-            Preset::ALL.iter().map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), shown)).collect();
+        let presets: Vec<String> = Preset::ALL
+            .iter()
+            .map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), default_text))
+            .collect();
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
@@ -43,11 +45,11 @@ fn kind(key: &Key) -> String {
 
 fn default(key: &Key) -> String {
     match &key.derived {
-        Some(derived) => format!("{} ({})", shown(key.default), derived.rule),
-        None => shown(key.default),
+        Some(derived) => format!("{} ({})", default_text(key.default), derived.rule),
+        None => default_text(key.default),
     }
 }
 
-fn shown(text: &str) -> String {
+fn default_text(text: &str) -> String {
     if text.is_empty() { "empty".to_owned() } else { text.to_owned() }
 }

@@ -122,7 +122,7 @@ impl Layers {
     /// # Errors
     /// [`ConfigError`] with the place of the first thing wrong.
     pub fn resolve(&self) -> Result<ResolvedConfig, ConfigError> {
-        let mut filled = Filled::default();
+        let mut filled = ConfigBuilder::default();
         if let Some(preset) = self.preset {
             for key in KEYS {
                 if let Some(text) = key.preset(preset) {
@@ -241,7 +241,7 @@ impl Assignments {
 
     /// Tables of other models are checked too, so that a misspelt key shows at once.
     fn check_models(&self) -> Result<(), ConfigError> {
-        let mut scratch = Filled::default();
+        let mut scratch = ConfigBuilder::default();
         for entry in self.models.iter().flat_map(|(_, entries)| entries) {
             if entry.name == "base_model" {
                 let message = format!(
@@ -296,11 +296,11 @@ fn known_key(name: &str, place: &str) -> Result<&'static Key, ConfigError> {
 
 /// Values found so far, by key.
 #[derive(Default)]
-struct Filled {
+struct ConfigBuilder {
     values: BTreeMap<&'static str, (Value, Source)>,
 }
 
-impl Filled {
+impl ConfigBuilder {
     fn text(&mut self, key: &'static Key, text: &str, source: Source, place: &str) -> Result<(), ConfigError> {
         let value = key.kind.parse(text).map_err(|expected| ConfigError::BadValue {
             place: place.to_owned(),

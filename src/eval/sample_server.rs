@@ -12,7 +12,7 @@ use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot
 use crate::task::Task;
 use crate::text::Tokenizer;
 
-struct Served {
+struct SampleServer {
     name: String,
     engine: Engine,
     model: Decoder,
@@ -42,8 +42,9 @@ pub fn serve(
     let origin = Located::origin(&file.model, places)?;
     let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
     let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
-    let served = Served { name: file.model.clone(), engine: engine.clone(), model, tokenizer, threads, run, origin };
-    sampler.serve(&served.name)?;
+    let server =
+        SampleServer { name: file.model.clone(), engine: engine.clone(), model, tokenizer, threads, run, origin };
+    sampler.serve(&server.name)?;
     let mut fresh = true;
     loop {
         match sampler.next(slot, fresh) {
@@ -53,21 +54,21 @@ pub fn serve(
         fresh = false;
         // One at a time, so that a run that waits for the device comes between two requests.
         if let Some(accepted) = controls.take_one() {
-            let answer = answer(&served, &accepted, |part| controls.answer(accepted.id, &part));
+            let answer = answer(&server, &accepted, |part| controls.answer(accepted.id, &part));
             let _ = engine.trim_memory();
             controls.answer(accepted.id, &answer);
         }
     }
 }
 
-fn answer(served: &Served, accepted: &AcceptedRequest, mut on_answer: impl FnMut(Answer)) -> Answer {
+fn answer(server: &SampleServer, accepted: &AcceptedRequest, mut on_answer: impl FnMut(Answer)) -> Answer {
     match &accepted.verb {
-        Verb::Sample(request) => match sample(served, request) {
+        Verb::Sample(request) => match sample(server, request) {
             Ok(completions) => {
                 completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
                 Answer::done(
-                    format!("{} completions of {}", completions.len(), served.name),
-                    json!({"model": served.name}),
+                    format!("{} completions of {}", completions.len(), server.name),
+                    json!({"model": server.name}),
                 )
             }
             Err(error) => Answer::refused(error),
@@ -77,33 +78,33 @@ fn answer(served: &Served, accepted: &AcceptedRequest, mut on_answer: impl FnMut
     }
 }
 
-fn sample(served: &Served, request: &Sample) -> Result<Vec<crate::run::SampledCompletion>, String> {
-    let full = served.run.as_ref().filter(|run| request.base && run.file().config.lora_rank == 0);
+fn sample(server: &SampleServer, request: &Sample) -> Result<Vec<crate::run::SampledCompletion>, String> {
+    let full = server.run.as_ref().filter(|run| request.base && run.file().config.lora_rank == 0);
     if let Some(run) = full {
         let base = &run.file().config.base_model;
-        return Err(format!("{} was fully fine-tuned, so its base is another model: use --model {base}", served.name));
+        return Err(format!("{} was fully fine-tuned, so its base is another model: use --model {base}", server.name));
     }
-    let own = || match &served.run {
+    let own = || match &server.run {
         Some(run) => Ok(Task::load(&run.task_path())?),
-        None => Err(SampleError::NoTask { model: served.name.clone() }),
+        None => Err(SampleError::NoTask { model: server.name.clone() }),
     };
     let sample = || -> Result<_, SampleError> {
         let task = resolve_task(request, own)?;
         let context = RolloutContext {
-            engine: &served.engine,
-            model: &served.model,
+            engine: &server.engine,
+            model: &server.model,
             adapters: if request.base { Adapters::Off } else { Adapters::On },
-            tokenizer: &served.tokenizer,
-            threads: &served.threads,
+            tokenizer: &server.tokenizer,
+            threads: &server.threads,
         };
         let source =
-            SampleSource { context, step: None, max_completion_tokens: served.limit(&task)?, max_seq_len: None };
+            SampleSource { context, step: None, max_completion_tokens: server.limit(&task)?, max_seq_len: None };
         sample_row(source, &task, request)
     };
     sample().map_err(|error| error.to_string())
 }
 
-impl Served {
+impl SampleServer {
     /// The limit of completion tokens: of the run whose result this is, else of the task.
     fn limit(&self, task: &Task) -> Result<usize, SampleError> {
         if let Some(run) = &self.run {

@@ -49,7 +49,7 @@ fn local_models_in(folders: &[PathBuf], caches: &[PathBuf]) -> Vec<LocalModel> {
     for folder in folders {
         look_into(folder, 0, &mut left, &mut found);
     }
-    found.extend(caches.iter().flat_map(|folder| cached(folder)));
+    found.extend(caches.iter().flat_map(|folder| cached_models(folder)));
     found.sort_by(|a, b| (a.place, &a.name).cmp(&(b.place, &b.name)));
     found.dedup_by(|a, b| a.name == b.name && a.place == b.place);
     found
@@ -81,7 +81,7 @@ fn is_model(folder: &Path) -> bool {
     has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json"))
 }
 
-fn cached(folder: &Path) -> Vec<LocalModel> {
+fn cached_models(folder: &Path) -> Vec<LocalModel> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let one = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);

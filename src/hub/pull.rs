@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::client::Client;
-use self::listing::{Listed, Listing};
+use self::listing::{Listing, RemoteFile};
 use super::{ModelConfig, cache};
 use crate::files::{self, Access};
 
@@ -157,7 +157,7 @@ pub fn pull(
     let listing = Listing::fetch(&client, settings, name)?;
     let blobs = repository.join("blobs");
     make_folder(&blobs)?;
-    let fetch = |file: &Listed, on_progress: &mut dyn FnMut(u64)| {
+    let fetch = |file: &RemoteFile, on_progress: &mut dyn FnMut(u64)| {
         blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, on_progress)
     };
 
@@ -172,8 +172,8 @@ pub fn pull(
     }
     let index = done.iter().find(|(file, _)| file == listing::INDEX).map(|(_, path)| path.clone());
     let rest = listing.rest(index.as_deref())?;
-    let arrived = |files: &[&Listed]| files.iter().map(|file| file.size_bytes).sum::<u64>();
-    let first: Vec<&Listed> = listing.first().collect();
+    let arrived = |files: &[&RemoteFile]| files.iter().map(|file| file.size_bytes).sum::<u64>();
+    let first: Vec<&RemoteFile> = listing.first().collect();
     let total_bytes = arrived(&first) + arrived(&rest);
     let mut done_bytes = arrived(&first);
     for file in &rest {

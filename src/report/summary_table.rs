@@ -17,7 +17,7 @@ pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[Me
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = evals.first() else { return String::new() };
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
-    let names = evals.iter().map(|(name, _)| shortened(name)).collect();
+    let names = evals.iter().map(|(name, _)| shorten(name)).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
     let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| (format!("valid, {tag} ({n})"), cells));
     let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
@@ -69,7 +69,7 @@ fn in_a_row(summary: &EvalSummary, calls: u32) -> String {
 }
 
 /// Shortens a heading from its beginning: the end of a path or of a run's name is more specific.
-fn shortened(name: &str) -> String {
+fn shorten(name: &str) -> String {
     let name = visible(&redact(name).0).into_owned();
     let letters = name.chars().count();
     if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }

@@ -167,12 +167,12 @@ fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
     let class = format!("{} c{}", if line.faint { "line faint" } else { "line" }, line.color);
     for piece in line.points.split(|(_, value)| !value.is_finite()).filter(|piece| !piece.is_empty()) {
         let mut points = String::new();
-        for (step, value) in thinned(piece, (MOST_POINTS * piece.len()).div_ceil(line.points.len()).max(2)) {
+        for (step, value) in thin(piece, (MOST_POINTS * piece.len()).div_ceil(line.points.len()).max(2)) {
             let _ = write!(points, "{:.1},{:.1} ", frame.x(step), frame.y(value));
         }
         let _ = write!(text, "<polyline class=\"{class}\" points=\"{}\"/>", points.trim_end());
         if line.dots || piece.len() == 1 {
-            for (step, value) in thinned(piece, MOST_POINTS) {
+            for (step, value) in thin(piece, MOST_POINTS) {
                 let _ = write!(
                     text,
                     "<circle class=\"dot c{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>",
@@ -208,7 +208,7 @@ fn band(text: &mut String, line: &Line<'_>, frame: &Frame) {
 }
 
 /// At most about `most` points: the smallest and the largest of each stretch, in order.
-fn thinned(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
+fn thin(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
     if points.len() <= most {
         return points.to_vec();
     }
@@ -278,10 +278,10 @@ mod tests {
     fn spikes_survive_thinning() {
         let points: Vec<(u64, f64)> =
             (0..100_000).map(|step| (step, if step == 54_321 { 9.0 } else { (step % 7) as f64 })).collect();
-        let thin = thinned(&points, 800);
-        assert!(thin.len() <= 802 && thin.contains(&(54_321, 9.0)), "{}", thin.len());
-        assert!(thin.is_sorted_by_key(|(step, _)| *step));
-        assert_eq!(thinned(&points[..10], 800), points[..10]);
+        let shown = thin(&points, 800);
+        assert!(shown.len() <= 802 && shown.contains(&(54_321, 9.0)), "{}", shown.len());
+        assert!(shown.is_sorted_by_key(|(step, _)| *step));
+        assert_eq!(thin(&points[..10], 800), points[..10]);
     }
 
     #[test]

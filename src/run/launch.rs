@@ -63,7 +63,7 @@ impl Default for Launch {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launched {
+pub struct LaunchedWorker {
     pub pid: u32,
     /// Whether it has reported that it is ready, within the time.
     pub ready: bool,
@@ -76,13 +76,13 @@ pub struct Launched {
 /// # Errors
 /// [`RunError::Launch`] with the worker's reason, or the end of its log if it gave none; [`RunError::Foreign`] and
 /// [`RunError::Loose`] if others could tamper with the run.
-pub fn launch(run: &RunDirectory, how: &Launch) -> Result<Launched, RunError> {
+pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunError> {
     run.check_private()?;
     launch_in(run.path(), "--run", how)
 }
 
 /// Starts a worker in `folder`, passed to it as `argument`. The folder must be private to this user.
-pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<Launched, RunError> {
+pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<LaunchedWorker, RunError> {
     let failed = |message: String| RunError::Launch { path: folder.to_owned(), message };
     let log_path = folder.join("worker.log");
     let log = open_log(&log_path)?;
@@ -96,8 +96,8 @@ pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<L
     let word = first_word(receiver, how.patience);
     let pid = child.id();
     let outcome = match word.as_deref() {
-        None => Ok(Launched { pid, ready: false, log: log_path }),
-        Some("ready") => Ok(Launched { pid, ready: true, log: log_path }),
+        None => Ok(LaunchedWorker { pid, ready: false, log: log_path }),
+        Some("ready") => Ok(LaunchedWorker { pid, ready: true, log: log_path }),
         Some(word) => match word.strip_prefix("error: ") {
             Some(reason) => Err(failed(reason.to_owned())),
             None => {

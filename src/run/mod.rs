@@ -56,7 +56,7 @@ pub use folder::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
 pub use history::{GROUP_STEPS_KEPT, RunState, SPARSE};
-pub use launch::{DeviceChoice, Launch, Launched, ReadyPipe, launch};
+pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
 pub use live_state::LiveState;
 pub use liveness::{Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
@@ -65,7 +65,7 @@ pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint};
 pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
-pub use remove::{Removal, Removed};
+pub use remove::{Removal, RemovedRun};
 pub use rollouts::{
     GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file,
     rollout_segments, rollouts_to_delete,

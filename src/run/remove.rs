@@ -20,7 +20,7 @@ pub struct Removal {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedRun {
     pub id: String,
     /// The size of its folder.
     pub bytes: u64,
@@ -53,14 +53,14 @@ impl Removal {
     ///
     /// # Errors
     /// [`RunError::Io`] naming what is left.
-    pub fn carry_out(self) -> Result<Removed, RunError> {
+    pub fn carry_out(self) -> Result<RemovedRun, RunError> {
         let path = self.directory.path();
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
         let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
         std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
         drop(self.lock);
-        Ok(Removed { id: self.directory.id().to_owned(), bytes: self.bytes })
+        Ok(RemovedRun { id: self.directory.id().to_owned(), bytes: self.bytes })
     }
 }
 

@@ -22,7 +22,7 @@ const TAG: [u8; 4] = *b"GTR1";
 /// A larger frame is hostile.
 const LARGEST_STEP_BYTES: u64 = 4 << 30;
 
-pub(super) fn compressed(plain: &Path) -> PathBuf {
+pub(super) fn compressed_path(plain: &Path) -> PathBuf {
     let mut name = plain.as_os_str().to_owned();
     name.push(".zst");
     name.into()
@@ -30,7 +30,7 @@ pub(super) fn compressed(plain: &Path) -> PathBuf {
 
 /// Compresses a complete file. The plain file stays until the compressed one is durable, and counts while both exist.
 pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
-    let target = compressed(plain);
+    let target = compressed_path(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
     failpoint("rollouts.both", "compress");
     std::fs::remove_file(plain).map_err(RunError::io("remove", plain))?;
@@ -39,7 +39,7 @@ pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> 
 
 /// Decompresses a file up to `step`, so that groups can be appended.
 pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
-    let source = compressed(plain);
+    let source = compressed_path(plain);
     let frames = frames(&source).map_err(RunError::io("read", &source))?;
     replace(plain, |target| {
         let mut target = BufWriter::new(target);

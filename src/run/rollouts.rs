@@ -11,7 +11,7 @@ use super::checkpoints::list_checkpoints;
 use super::durable::{append_line, open_append, seal, sync_folder};
 use super::error::{RunError, is_full_disk};
 use super::lock::RunLock;
-use super::rollout_zst::{compress, compressed, expand, open_step};
+use super::rollout_zst::{compress, compressed_path, expand, open_step};
 use crate::files;
 
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
@@ -102,11 +102,11 @@ impl RolloutWriter {
         }
         sync_folder(&folder)?;
         let path = lock.run().join(rollout_file(step));
-        if step < last_step_of_file(step) && !path.exists() && compressed(&path).exists() {
+        if step < last_step_of_file(step) && !path.exists() && compressed_path(&path).exists() {
             expand(&path, step)?;
         }
         if path.exists() {
-            let _ = std::fs::remove_file(compressed(&path));
+            let _ = std::fs::remove_file(compressed_path(&path));
             let file = open_append(&path)?;
             seal(&file, &path)?;
             let keep = length_through(&path, step)?;
@@ -153,7 +153,7 @@ impl RolloutWriter {
         let segments: Vec<u64> = rollout_segments(&self.run)?.into_iter().map(|segment| segment.last_step).collect();
         for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
             let plain = self.run.join(rollout_file(segment));
-            for path in [compressed(&plain), plain] {
+            for path in [compressed_path(&plain), plain] {
                 match std::fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(RunError::io("remove", &path)(error));
@@ -216,7 +216,7 @@ impl RolloutWriter {
 /// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     let plain = run.join(rollout_file(step));
-    let packed = compressed(&plain);
+    let packed = compressed_path(&plain);
     // Meanwhile a worker may replace the plain file by the compressed one.
     for path in [&plain, &packed, &plain] {
         let opened = match path == &plain {

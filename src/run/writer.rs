@@ -70,7 +70,7 @@ impl EventWriter {
         };
         let line = event.to_line().map_err(malformed)?;
         self.syncer.check().map_err(RunError::io("sync", &self.path))?;
-        append_line(&self.file, &self.path, &line, &named(&event.body))?;
+        append_line(&self.file, &self.path, &line, &line_name(&event.body))?;
         self.next_seq += 1;
         if event.body.must_be_durable() {
             self.syncer.owed.store(true, Ordering::SeqCst);
@@ -108,7 +108,7 @@ pub(super) fn lost_log(path: &Path) -> RunError {
 }
 
 /// The name of a line in tests: its kind, and of a phase also which.
-fn named(body: &EventBody) -> Cow<'_, str> {
+fn line_name(body: &EventBody) -> Cow<'_, str> {
     match body {
         EventBody::Phase(phase) => Cow::Owned(format!("phase-{}", phase.phase)),
         body => Cow::Borrowed(body.kind()),

@@ -11,7 +11,7 @@ use super::instance::Completion;
 use super::json::{self, Places, Value};
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
 use super::{FailureClass, ScoreError, schema_rewrite};
-use crate::task::{Task, encoded};
+use crate::task::{Task, encode_path};
 
 /// Base address of the schema's own file.
 const HOME: &str = "task:///";
@@ -181,7 +181,7 @@ impl Schema {
 
 impl Documents {
     fn new(task: &Task, others: HashMap<String, serde_json::Value>) -> Self {
-        let base = format!("{HOME}{}", encoded(&task.schema_file));
+        let base = format!("{HOME}{}", encode_path(&task.schema_file));
         let root = task.schema.clone();
         let some_backtrack = |of_keys| {
             std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks))

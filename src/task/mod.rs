@@ -10,7 +10,7 @@ mod toml_section;
 
 pub use error::TaskError;
 pub use parse::{NORMALISATIONS, PARTS};
-pub use references::encoded;
+pub use references::encode_path;
 use source::Home;
 
 use std::borrow::Cow;

@@ -23,20 +23,20 @@ pub(super) fn follow_references(
 ) -> Read<(BTreeMap<String, String>, BTreeMap<String, String>)> {
     let mut references = BTreeMap::new();
     let mut found = Found::default();
-    let root = encoded(schema_file);
+    let root = encode_path(schema_file);
     found.walk(&home.label(schema_file), &root, Some(root.clone()), schema)?;
     for (address, file) in named {
         let file = home.name(file)?;
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         // Its base is the address that it is named by, wherever the file lies.
-        found.walk(&home.label(&file), &address, joined("", &address).ok(), &schema)?;
+        found.walk(&home.label(&file), &address, join("", &address).ok(), &schema)?;
         references.insert(address, file);
     }
     while let Some(address) = found.waiting.pop_first() {
         if references.contains_key(&address) || found.ids.contains(&address) {
             continue;
         }
-        let file = decoded(&address);
+        let file = decode_path(&address);
         // Other names may be anchors of other kinds; the schema's compiler tells what leads nowhere.
         if !file.ends_with(".json") && home.open(&file).is_err() {
             continue;
@@ -77,7 +77,7 @@ impl Found {
                 |key: &str| members.get(key).and_then(Value::as_str).map(|text| text.split('#').next().unwrap_or(""));
             let mut own = base;
             if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
-                own = match joined(base, id) {
+                own = match join(base, id) {
                     Ok(address) => Some(address),
                     Err(Elsewhere::Remote) => None,
                     Err(Elsewhere::Outside) => return Err(outside(id)),
@@ -85,7 +85,7 @@ impl Found {
                 self.ids.extend(own.clone());
             }
             if let Some(reference) = text("$ref").filter(|reference| !reference.is_empty()) {
-                match own.as_ref().map(|base| joined(base, reference)) {
+                match own.as_ref().map(|base| join(base, reference)) {
                     Some(Ok(address)) => {
                         targets.push(address.clone());
                         self.waiting.insert(address);
@@ -135,7 +135,7 @@ enum Elsewhere {
 
 /// `reference` (without its fragment) as seen from the document at `base`; RFC 3986, section 5.2, except that climbing
 /// out is an error.
-fn joined(base: &str, reference: &str) -> Result<String, Elsewhere> {
+fn join(base: &str, reference: &str) -> Result<String, Elsewhere> {
     let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
     if scheme || reference.starts_with("//") || reference.contains('?') {
         return Err(Elsewhere::Remote);
@@ -156,7 +156,7 @@ fn joined(base: &str, reference: &str) -> Result<String, Elsewhere> {
 /// `reference` as seen from a document that has a host; as it is where it has a scheme or the document has no host.
 fn from_host(document: &str, reference: &str) -> String {
     let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
-    match (place, place.map(|(_, (_, path))| joined(path, reference))) {
+    match (place, place.map(|(_, (_, path))| join(path, reference))) {
         (Some((scheme, (host, _))), Some(Ok(path))) => format!("{scheme}://{host}/{path}"),
         (Some((scheme, _)), Some(Err(Elsewhere::Remote))) if reference.starts_with("//") => {
             format!("{scheme}:{reference}")
@@ -166,14 +166,14 @@ fn from_host(document: &str, reference: &str) -> String {
 }
 
 /// A file's name as an address: what an address may not hold is written as `%XX`.
-pub fn encoded(file: &str) -> String {
+pub fn encode_path(file: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
     let file = file.trim_start_matches("./");
     file.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The file's name of an address.
-fn decoded(address: &str) -> String {
+fn decode_path(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn references_are_seen_from_their_document() {
         let check = |base: &str, reference: &str, expected: Result<&str, Elsewhere>| {
-            assert_eq!(joined(base, reference), expected.map(str::to_owned), "{base} {reference}");
+            assert_eq!(join(base, reference), expected.map(str::to_owned), "{base} {reference}");
         };
         check("schema.json", "money.json", Ok("money.json"));
         check("parts/a.json", "money.json", Ok("parts/money.json"));
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(from_host("https://e.org", "b.json"), "https://e.org/b.json");
         assert_eq!(from_host("parts/a.json", "https://e.org/b.json"), "https://e.org/b.json");
         assert_eq!(
-            (encoded("a b/ü.json").as_str(), decoded("a%20b/%C3%BC.json").as_str()),
+            (encode_path("a b/ü.json").as_str(), decode_path("a%20b/%C3%BC.json").as_str()),
             ("a%20b/%C3%BC.json", "a b/ü.json")
         );
     }

@@ -9,10 +9,10 @@ use crate::format::nearest;
 pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
-        return Task::load(&shown(text, path.parent().unwrap_or(here), here));
+        return Task::load(&display_path(text, path.parent().unwrap_or(here), here));
     }
     if path.join(TASK_FILE).is_file() {
-        return Task::load(&shown(text, &path, here));
+        return Task::load(&display_path(text, &path, here));
     }
     let is_path = text.contains(['/', '\\']) || text.starts_with('.');
     if is_path {
@@ -32,7 +32,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
 }
 
 /// The path as the user wrote it, so that errors show what they know.
-fn shown(text: &str, folder: &Path, here: &Path) -> PathBuf {
+fn display_path(text: &str, folder: &Path, here: &Path) -> PathBuf {
     let written = PathBuf::from(text);
     if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() {
         written

@@ -41,7 +41,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         let refuse = |problem: String| TextError::Template { path: path.to_owned(), problem };
-        let prepared = template_source::prepared(source).map_err(refuse)?;
+        let prepared = template_source::prepare(source).map_err(refuse)?;
         caught(|| environment.add_template_owned(NAME, prepared)).map_err(|error| problem(path, &error))?;
         Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
     }

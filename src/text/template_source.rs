@@ -17,7 +17,7 @@ const MOST_PRODUCTS: usize = 4;
 ///
 /// # Errors
 /// What is too long, in words.
-pub(super) fn prepared(source: &str) -> Result<String, String> {
+pub(super) fn prepare(source: &str) -> Result<String, String> {
     if source.len() > LONGEST_SOURCE_BYTES {
         return Err(format!("chat template: {} bytes; at most {LONGEST_SOURCE_BYTES} are read", source.len()));
     }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn assignments_are_checked_and_nothing_else_changes() {
         let check = |source: &str, expected: &str| {
-            assert_eq!(prepared(source).unwrap().replace(CHECK, "C"), expected, "{source}");
+            assert_eq!(prepare(source).unwrap().replace(CHECK, "C"), expected, "{source}");
         };
         let same = |source: &str| check(source, source);
         check("a{% set x = 1 %}b", "a{% set x =C(( 1 ),false)%}b");
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_refused() {
         let check = |source: String, expected: &str| {
-            let message = prepared(&source).unwrap_err();
+            let message = prepare(&source).unwrap_err();
             assert!(message.contains(expected), "{message}");
         };
         check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
@@ -337,6 +337,6 @@ mod tests {
         );
         check(format!("{{{{ {CHECK}(1) }}}}"), "reserved name");
         check("{{ a * b * c * d * e * f }}".to_owned(), "more than 4 `*`");
-        assert!(prepared(&format!("{{{{ '{}' }}}}", "+".repeat(2 * LONGEST_TAG_BYTES))).is_ok());
+        assert!(prepare(&format!("{{{{ '{}' }}}}", "+".repeat(2 * LONGEST_TAG_BYTES))).is_ok());
     }
 }

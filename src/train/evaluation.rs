@@ -111,7 +111,7 @@ pub(super) fn report(
         let mut evals = recorder.history()?.evals.values();
         evals.find(|eval| eval.step == best_step && eval.set == set).map(|eval| eval.summary.clone())
     };
-    let mut report = recorded(run, set, best_step, job.state.step)?;
+    let mut report = read_report(run, set, best_step, job.state.step)?;
     report.seconds = seconds + start.elapsed().as_secs_f64();
     report.trained = trained.unwrap_or(report.trained);
     Ok(report)
@@ -126,12 +126,12 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
         return Ok(None);
     };
     let set = if eval_path(run.path(), 0, "test", "base").exists() { "test" } else { "eval" };
-    let report = recorded(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
+    let report = read_report(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
 
 /// The recorded evals of base and result.
-fn recorded(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
+fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
     let read = |step, target: &str| {
         let files = [eval_path(run.path(), step, set, target), eval_path(run.path(), 0, set, "base")];
         // Without held-out prompts there are none.

@@ -143,7 +143,7 @@ fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
     let mut result = SequenceLoss::default();
     for token in 0..terms.log_probs.len() {
         let ratio = bounded_exp(log_ratio(terms, token));
-        let Clipped { term, slope, low, high } = clip(ratio, settings, terms.advantage);
+        let ClippedRatio { term, slope, low, high } = clip(ratio, settings, terms.advantage);
         result.loss += share * term;
         result.weights.push(share * slope);
         result.clipped_low += usize::from(low);
@@ -153,14 +153,14 @@ fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
 }
 
 /// One ratio's term, its derivative by the ratio's logarithm, and which bound took the derivative away.
-struct Clipped {
+struct ClippedRatio {
     term: f64,
     slope: f64,
     low: bool,
     high: bool,
 }
 
-fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> Clipped {
+fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
     let clip_high = if settings.policy_loss == PolicyLoss::Bnpo { settings.clip_low } else { settings.clip_high };
     let clipped = ratio.clamp(1.0 - settings.clip_low, 1.0 + clip_high);
     let is_clipped = ratio * advantage > clipped * advantage;
@@ -169,9 +169,9 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> Clipped {
     let term = -used.min(RATIO_CAP) * advantage;
     if is_clipped || is_capped {
         let low = is_clipped && ratio < clipped;
-        return Clipped { term, slope: 0.0, low, high: !low };
+        return ClippedRatio { term, slope: 0.0, low, high: !low };
     }
-    Clipped { term, slope: term, low: false, high: false }
+    ClippedRatio { term, slope: term, low: false, high: false }
 }
 
 /// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025,
@@ -179,7 +179,7 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> Clipped {
 fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
     let tokens = terms.log_probs.len();
     let mean = (0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64;
-    let Clipped { term, slope, low, high } = clip(bounded_exp(mean), settings, terms.advantage);
+    let ClippedRatio { term, slope, low, high } = clip(bounded_exp(mean), settings, terms.advantage);
     // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T:
     // `share * slope`.
     SequenceLoss {

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    Launch, Launched, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal, launch,
-    signal_worker,
+    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal,
+    launch, signal_worker,
 };
 
 use super::{create, memory_folder};
@@ -20,7 +20,7 @@ fn this_program() -> Launch {
 }
 
 /// The launch of a shell that runs `script` in the worker's place.
-fn launch_script(run: &RunDirectory, script: &str, patience: Duration) -> Result<Launched, RunError> {
+fn launch_script(run: &RunDirectory, script: &str, patience: Duration) -> Result<LaunchedWorker, RunError> {
     std::fs::write(run.path().join("worker"), script).unwrap();
     launch(run, &Launch { program: Some("/bin/sh".into()), patience, ..Launch::default() })
 }

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
         Ok(Some(_)) => Ok(ExitCode::from(130)),
         Ok(None) => {
-            output::say(&format!(
+            output::eprint_line(&format!(
                 "detached from {}; it continues. Reattach: grpo-tui runs attach {}",
                 run.id(),
                 run.id()
@@ -85,7 +85,7 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
                 let none = || format!("no worker yet: start one with grpo-tui train --resume {}", run.id());
                 let cause =
                     cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
-                writeln!(out, "{}", shown(&format!("{}{cause}", status.name())))?;
+                writeln!(out, "{}", printable(&format!("{}{cause}", status.name())))?;
                 out.flush()?;
             }
             return Ok(Some(status));
@@ -116,14 +116,14 @@ fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write
             redact_json(&mut document);
             writeln!(out, "{document}")?;
         } else if let Some((_, text)) = event_text(&event.body, state.run.as_ref().map_or(0, |run| run.total_steps)) {
-            writeln!(out, "{}", shown(&text))?;
+            writeln!(out, "{}", printable(&text))?;
         }
     }
     if json {
         return Ok(());
     }
     for skipped in &batch.skipped {
-        writeln!(out, "events.jsonl line {} is not an event ({}): skipped", skipped.line, shown(&skipped.reason))?;
+        writeln!(out, "events.jsonl line {} is not an event ({}): skipped", skipped.line, printable(&skipped.reason))?;
     }
     if batch.gaps > 0 {
         writeln!(out, "{} events are missing from the log", batch.gaps)?;
@@ -132,7 +132,7 @@ fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write
 }
 
 /// One line of a run's text, with secrets masked and control characters visible.
-fn shown(line: &str) -> String {
+fn printable(line: &str) -> String {
     visible(&redact(line).0).into_owned()
 }
 

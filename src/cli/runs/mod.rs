@@ -97,23 +97,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// Text from a run's folder is printed only here and by [`print_json`] and [`print_json_lines`], which mask secrets.
 fn print(text: &str) -> Outcome {
     let (text, masked) = redact(text);
-    tell_masked(masked);
+    report_masked(masked);
     output::print(&text)
 }
 
 fn print_json(mut document: Value) -> Outcome {
-    tell_masked(redact_json(&mut document));
+    report_masked(redact_json(&mut document));
     output::print_json(&format!("{document:#}\n"))
 }
 
 fn print_json_lines(mut documents: Vec<Value>) -> Outcome {
-    tell_masked(documents.iter_mut().map(redact_json).sum());
+    report_masked(documents.iter_mut().map(redact_json).sum());
     output::print_json(&documents.iter().map(|document| format!("{document}\n")).collect::<String>())
 }
 
-fn tell_masked(count: usize) {
+fn report_masked(count: usize) {
     if count > 0 {
-        output::say(&masked(count));
+        output::eprint_line(&masked(count));
     }
 }
 
@@ -124,7 +124,12 @@ pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure
 
 pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
     write_export(file, page.text.as_bytes(), force)?;
-    output::say(&format!("wrote {} ({}); {}", file.display(), bytes(page.text.len() as u64), masked(page.masked)));
+    output::eprint_line(&format!(
+        "wrote {} ({}); {}",
+        file.display(),
+        bytes(page.text.len() as u64),
+        masked(page.masked)
+    ));
     Ok(())
 }
 

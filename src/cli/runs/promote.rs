@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     if arguments.json {
         return print_json(document);
     }
-    output::say(&format!(
+    output::eprint_line(&format!(
         "wrote {}: the checkpoint of step {step} of {}; provenance.json records its origin",
         out.display(),
         run.id()

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Failure, Outcome, output, print_json_lines};
 use crate::format::bytes;
 use crate::report::Report;
-use crate::run::{Removal, Removed, RunFolders};
+use crate::run::{Removal, RemovedRun, RunFolders};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         });
         let used =
             if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
-        if !ask(&format!(
+        if !confirm(&format!(
             "{} ({}{what}){used}\nDelete it for good? [y/N] ",
             visible(removal.id()),
             bytes(removal.bytes)
@@ -48,21 +48,21 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
             return Err(Failure::failed("nothing was deleted"));
         }
     }
-    let Removed { id, bytes: size } = removal.carry_out()?;
+    let RemovedRun { id, bytes: size } = removal.carry_out()?;
     if arguments.json {
         return print_json_lines(vec![json!({"removed": id, "bytes": size, "started_from_it": users})]);
     }
-    output::say(&format!("deleted {id} ({})", bytes(size)));
+    output::eprint_line(&format!("deleted {id} ({})", bytes(size)));
     Ok(ExitCode::SUCCESS)
 }
 
 /// # Errors
 /// Exit code 2 without a terminal.
-fn ask(question: &str) -> Result<bool, Failure> {
+fn confirm(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("no terminal to confirm on: add --yes"));
     }
-    output::ask(question);
+    output::eprint_prompt(question);
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))

@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::{Arguments, document};
-use crate::cli::output::say;
+use crate::cli::output::eprint_line;
 use crate::cli::targets::{Rows, whole};
 use crate::cli::{Outcome, print, print_json};
 use crate::run::sampler::{self, SampleBackend, SamplingRequest};
@@ -67,7 +67,7 @@ fn with_status_output<T>(work: impl FnOnce(&mut dyn FnMut(&SampleBackend)) -> T)
                     Err(RecvTimeoutError::Timeout) => {
                         let status = backend.as_ref().and_then(status_text);
                         if let Some(text) = status.filter(|text| last.as_ref() != Some(text)) {
-                            say(&text);
+                            eprint_line(&text);
                             last = Some(text);
                         }
                     }

@@ -8,7 +8,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::client::Client;
-use super::listing::{Checksum, Listed};
+use super::listing::{Checksum, RemoteFile};
 use super::stall_guard::{StallGuard, words};
 use super::{PullError, PullSettings};
 use crate::files;
@@ -23,7 +23,7 @@ pub(super) fn fetch(
     client: &Client,
     settings: &PullSettings,
     url: &str,
-    file: &Listed,
+    file: &RemoteFile,
     blobs: &Path,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, PullError> {
@@ -55,7 +55,7 @@ pub(super) fn fetch(
 }
 
 /// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched again.
-fn is_whole(path: &Path, file: &Listed, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
+fn is_whole(path: &Path, file: &RemoteFile, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
     let mut opened = match files::open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -80,7 +80,7 @@ enum Hasher {
 }
 
 impl Hasher {
-    fn new(file: &Listed) -> Self {
+    fn new(file: &RemoteFile) -> Self {
         match file.checksum {
             Checksum::Sha256(_) => Self::Sha256(Sha256::new()),
             Checksum::GitBlob(_) => Self::GitBlob(Sha1::new_with_prefix(format!("blob {}\0", file.size_bytes))),
@@ -129,7 +129,7 @@ struct Partial {
 
 impl Partial {
     /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
-    fn open(path: PathBuf, listed: &Listed) -> Result<Self, PullError> {
+    fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
         let mut file =
             OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
@@ -156,7 +156,7 @@ impl Partial {
     }
 
     /// Gives the whole file its name; one that is not what was promised is removed.
-    fn finish(self, file: &Listed, path: &Path) -> Result<(), PullError> {
+    fn finish(self, file: &RemoteFile, path: &Path) -> Result<(), PullError> {
         let (found, expected) = (self.hasher.hex(), file.checksum.hex());
         if found != expected {
             let _ = std::fs::remove_file(&self.path);
@@ -189,7 +189,7 @@ fn continue_at(
     client: &Client,
     settings: &PullSettings,
     url: &str,
-    file: &Listed,
+    file: &RemoteFile,
     partial: &mut Partial,
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<(), Ended> {
@@ -200,9 +200,9 @@ fn continue_at(
         206 if start_of_range(&response) == Some(partial.length) => {}
         // A server that cannot continue in the middle starts over.
         200 => partial.begin_anew().map_err(Ended::ForGood)?,
-        status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.refused(url, status))),
+        status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.status_error(url, status))),
         206 => return Err(broken("the server sent a different range than requested".to_owned())),
-        status => return Err(Ended::ForGood(client.refused(url, status))),
+        status => return Err(Ended::ForGood(client.status_error(url, status))),
     }
     let mut body = StallGuard::new(response.into_body().into_reader(), settings);
     let mut buffer = vec![0; 1 << 20];

@@ -96,14 +96,14 @@ impl Client {
             }
             let location = response.headers().get("location").and_then(|location| location.to_str().ok());
             place = location
-                .and_then(|location| redirected(&place, location))
+                .and_then(|location| redirect_target(&place, location))
                 .ok_or_else(|| broken("a redirect leads nowhere".to_owned()))?;
         }
         Err(broken(format!("more than {MOST_REDIRECTS} redirects")))
     }
 
     /// What a status that is no success means.
-    pub(super) fn refused(&self, url: &str, status: u16) -> PullError {
+    pub(super) fn status_error(&self, url: &str, status: u16) -> PullError {
         let has_token = self.token.is_some();
         let remedy = match status {
             401 | 403 if has_token => {
@@ -122,7 +122,7 @@ impl Client {
 }
 
 /// Where a redirect leads that came from `place`: a whole address, or a path on the same server.
-fn redirected(place: &str, location: &str) -> Option<String> {
+fn redirect_target(place: &str, location: &str) -> Option<String> {
     let (scheme, rest) = place.split_once("://")?;
     let host = rest.split(['/', '?', '#']).next()?;
     match location {
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_redirect_is_an_address_or_a_path() {
         let check = |location: &str, expected: Option<&str>| {
-            assert_eq!(redirected("https://a.org:1/b/c?d", location).as_deref(), expected, "{location}");
+            assert_eq!(redirect_target("https://a.org:1/b/c?d", location).as_deref(), expected, "{location}");
         };
         check("/x?y", Some("https://a.org:1/x?y"));
         check("//b.org/x", Some("https://b.org/x"));

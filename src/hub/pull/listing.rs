@@ -35,7 +35,7 @@ impl Checksum {
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(super) struct RemoteFile {
     pub(super) name: String,
     pub(super) size_bytes: u64,
     pub(super) checksum: Checksum,
@@ -46,7 +46,7 @@ pub(super) struct Listed {
 pub(super) struct Listing {
     name: String,
     pub(super) commit: String,
-    files: Vec<Listed>,
+    files: Vec<RemoteFile>,
 }
 
 impl Listing {
@@ -54,7 +54,7 @@ impl Listing {
         let url = format!("{}/api/models/{name}/revision/{}?blobs=true", client.endpoint, settings.revision);
         let response = client.get(&url, 0)?;
         if response.status() != 200 {
-            return Err(client.refused(&url, response.status().as_u16()));
+            return Err(client.status_error(&url, response.status().as_u16()));
         }
         let mut text = String::new();
         let broken = |error: std::io::Error| PullError::Network {
@@ -115,21 +115,21 @@ impl Listing {
             .ok_or_else(|| bad("the server names no commit"))?;
         let siblings =
             value.get("siblings").and_then(Value::as_array).ok_or_else(|| bad("the server lists no files"))?;
-        let files = siblings.iter().filter_map(listed).collect();
+        let files = siblings.iter().filter_map(parse_file).collect();
         Ok(Self { name: name.to_owned(), commit: commit.to_owned(), files })
     }
 
-    pub(super) fn url(&self, client: &Client, file: &Listed) -> String {
+    pub(super) fn url(&self, client: &Client, file: &RemoteFile) -> String {
         format!("{}/{}/resolve/{}/{}", client.endpoint, self.name, self.commit, file.name)
     }
 
     /// The small files that say what the others are, and all that is no weights.
-    pub(super) fn first(&self) -> impl Iterator<Item = &Listed> {
+    pub(super) fn first(&self) -> impl Iterator<Item = &RemoteFile> {
         self.files.iter().filter(|file| !file.name.ends_with(".safetensors"))
     }
 
     /// The weight files: the shards of the index at `index`, or the one file of a whole model or of an adapter.
-    pub(super) fn rest(&self, index: Option<&Path>) -> Result<Vec<&Listed>, PullError> {
+    pub(super) fn rest(&self, index: Option<&Path>) -> Result<Vec<&RemoteFile>, PullError> {
         let bad = |problem: String| PullError::Listing { name: self.name.clone(), problem };
         let find = |name: &str| self.files.iter().find(|file| file.name == name);
         let adapter = find("adapter_model.safetensors");
@@ -153,7 +153,7 @@ impl Listing {
 }
 
 /// A file that a model may need: data that cannot run, not in a folder.
-fn listed(sibling: &Value) -> Option<Listed> {
+fn parse_file(sibling: &Value) -> Option<RemoteFile> {
     let name = sibling.get("rfilename")?.as_str()?;
     let is_wanted = [".safetensors", ".json", ".jinja"].iter().any(|ending| name.ends_with(ending))
         || ["tokenizer.model", "merges.txt"].contains(&name);
@@ -169,7 +169,7 @@ fn listed(sibling: &Value) -> Option<Listed> {
         Some(lfs) => (lfs.get("size"), Checksum::Sha256(hash(lfs.get("sha256").or_else(|| lfs.get("oid")), 64)?)),
         None => (sibling.get("size"), Checksum::GitBlob(hash(sibling.get("blobId"), 40)?)),
     };
-    Some(Listed { name: name.to_owned(), size_bytes: size.and_then(Value::as_u64)?, checksum })
+    Some(RemoteFile { name: name.to_owned(), size_bytes: size.and_then(Value::as_u64)?, checksum })
 }
 
 /// Hexadecimal, so that it can be a file's name.
