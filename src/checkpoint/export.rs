@@ -1,4 +1,4 @@
-//! Weights under the names that other programs know: a Hugging Face folder, or PEFT's adapter files.
+//! Exports weights for other programs: a Hugging Face folder, or PEFT's adapter files.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
 
-/// Writes a whole model as a folder that this program and transformers load. The folder must not exist.
+/// Writes a model as a new folder that this program and transformers load.
 pub fn write_model(
     folder: &Path,
     config: &ModelConfig,
@@ -28,12 +28,11 @@ pub fn write_model(
     })
 }
 
-/// Bytes of weights in one file of an export; more are split, as transformers does.
+/// The maximum size of a weight file, as in transformers.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Writes `weights`, perhaps with adapters merged into them, as a model's folder: each tensor in the element type that
-/// it has in `base`, so that the model stays as large as it was, and every other file of `source` as it is. One tensor
-/// at a time is in memory. The folder must not exist.
+/// Writes `weights`, with adapters merged if there are any, as a new model folder: each tensor in the element type that
+/// it has in `base`, and every other file of `source` unchanged. Holds one tensor at a time.
 pub fn export_merged(
     folder: &Path,
     source: &ModelSource,
@@ -78,7 +77,7 @@ fn write_shards(
         };
         places.extend(shard.iter().map(|tensor| (tensor.name.clone(), file.clone().into())));
         write_tensors(new, &file, shard, |at, take| {
-            // The tensor is whole, so nothing but it is copied.
+            // Contiguous, so that only this is copied.
             take(&safetensors::View::data(&get(&shard[at])?))
         })?;
     }
@@ -89,7 +88,7 @@ fn write_shards(
     write_file(new, "model.safetensors.index.json", format!("{index:#}\n").as_bytes())
 }
 
-/// Writes adapters alone as a folder that PEFT loads. The folder must not exist.
+/// Writes an adapter alone as a new folder that PEFT loads.
 pub fn export_adapter(
     folder: &Path,
     parameters: &Parameters,
@@ -103,13 +102,13 @@ pub fn export_adapter(
     })
 }
 
-/// The folder, wherever the user wants it: parents that are missing are made.
+/// Also creates missing parents, wherever the user wants the folder.
 fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
     target.parent().map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(|error| failed(parent, error)))?;
     new_folder::write_folder(target, fill)
 }
 
-/// Adds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them.
+/// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format.
 pub(super) fn write_adapter(
     new: &Path,
     slots: &[ParameterSlot],

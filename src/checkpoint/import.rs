@@ -1,5 +1,4 @@
-//! An adapter that PEFT (or this program) wrote, read onto a model: its rank and scale, and its matrices under our
-//! names.
+//! Reads an adapter of PEFT or of this program: its rank and scale, and its matrices under our names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,25 +14,26 @@ use crate::model::{Parameters, Trainable, Weights, adapter_names};
 #[derive(Clone, Debug)]
 pub struct PeftAdapter {
     rank: usize,
-    /// So that `alpha / rank` is the scale, whichever way the file says it.
+    /// Such that the scale is `alpha
+    /// rank`, however the file expresses it.
     alpha: f64,
     base_model: Option<String>,
     targets: Targets,
-    /// Under the names of [`Parameters`]' slots.
+    /// By the names of [`Parameters`]' slots.
     tensors: HashMap<String, Tensor>,
     weights_path: PathBuf,
 }
 
-/// Which matrices the adapter says it stands beside.
+/// The matrices that the adapter's configuration names.
 #[derive(Clone, Debug)]
 enum Targets {
-    /// Each module whose name is one of these, or ends with `.` and one of these.
+    /// Each module whose name equals one of these, or ends with `.` and one of these.
     Named(Vec<String>),
-    /// What the tensors show: all linear layers, a pattern, or only some layers.
+    /// Inferred from the tensors: all linear layers, a pattern, or some layers.
     Shown,
 }
 
-/// Settings under which the same tensors would mean something else. Null, false and empty mean that they are not used.
+/// Settings that change the meaning of the tensors. Null, false and empty are off.
 const NOT_COMPUTED: [&str; 13] = [
     "use_dora",
     "use_qalora",
@@ -50,17 +50,17 @@ const NOT_COMPUTED: [&str; 13] = [
     "arrow_config",
 ];
 
-/// Values of `init_lora_weights` with which PEFT leaves the base as it is. With the others (`pissa`, `olora`, `corda`,
-/// `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or quantises it, whenever it loads the
+/// Values of `init_lora_weights` for which PEFT leaves the base unchanged. With the others (`pissa`, `olora`, `corda`,
+/// `loftq`, `lora_ga`, ...) it subtracts the initial `B A` from the base, or quantizes it, whenever it loads the
 /// adapter.
 const BASE_UNCHANGED: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 impl PeftAdapter {
-    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or carry the adapter's name
+    /// Reads an adapter folder. Tensor names may lack the prefix `base_model.model.` or contain the adapter's name
     /// (`lora_A.default.weight`).
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] with the file and what to do, for what is missing, damaged or not computed here.
+    /// [`CheckpointError::Adapter`] with the file and what to do, if something is missing, damaged or unsupported.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join("adapter_config.json");
         let text = crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;
@@ -69,7 +69,7 @@ impl PeftAdapter {
         let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
-        // Before memory is reserved by it.
+        // Checked before memory is allocated by it.
         if let Some((name, tensor)) = adapter.tensors.iter().find(|(_, tensor)| !tensor.dims().contains(&adapter.rank))
         {
             let problem = format!(
@@ -82,25 +82,25 @@ impl PeftAdapter {
         Ok(adapter)
     }
 
-    /// Whether a folder holds an adapter and no whole model.
+    /// Whether a folder holds an adapter and no model.
     pub fn stands_in(source: &ModelSource) -> bool {
         source.exists("adapter_config.json") && !source.exists("config.json")
     }
 
-    /// What a [`crate::model::Decoder`] must be made with to take this adapter.
+    /// The setting of a [`crate::model::Decoder`] for this adapter.
     pub fn trainable(&self) -> Trainable {
         Trainable::Lora { rank: self.rank, alpha: self.alpha }
     }
 
-    /// The base model's name as the adapter's writer knew it.
+    /// The base model's name in the adapter's configuration.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
     }
 
-    /// The base model's name, where the adapter is all that was given.
+    /// The base model's name, if only the adapter was given.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] when it names none, or another adapter.
+    /// [`CheckpointError::Adapter`] if there is none, or it is another adapter.
     pub fn base_name(&self) -> Result<&str, CheckpointError> {
         let refuse = |problem: String| Err(refused(&self.weights_path.with_file_name("adapter_config.json"), problem));
         match &self.base_model {
@@ -115,8 +115,8 @@ impl PeftAdapter {
         }
     }
 
-    /// Puts the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it leaves alone keep
-    /// their fresh adapter, whose delta is 0.
+    /// Loads the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it lacks keep their
+    /// initial adapter, whose delta is 0.
     ///
     /// # Errors
     /// As [`PeftAdapter::check`].
@@ -132,7 +132,7 @@ impl PeftAdapter {
         Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
     }
 
-    /// The weights with the adapter added, tensor by tensor as they are asked for; `source` names them in messages.
+    /// Weights with the adapter merged, each tensor on demand; `source` names them in messages.
     ///
     /// # Errors
     /// As [`PeftAdapter::check`].
@@ -146,10 +146,10 @@ impl PeftAdapter {
         Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, source))
     }
 
-    /// Whether the adapter fits a model whose adapters have these names and shapes.
+    /// Checks the adapter against the names and shapes of a model's adapters.
     ///
     /// # Errors
-    /// [`CheckpointError::Adapter`] for a tensor that the model has no place for, one of another shape, or a target
+    /// [`CheckpointError::Adapter`] for a tensor that the model does not have, one of another shape, or a target
     /// without its tensors.
     fn check(&self, slots: &[(String, Vec<usize>)]) -> Result<(), CheckpointError> {
         let bad = |problem: String| Err(refused(&self.weights_path, problem));
@@ -263,7 +263,7 @@ impl Targets {
         }
     }
 
-    /// Whether the adapter's own configuration promises the tensor `name`.
+    /// Whether the adapter's configuration requires the tensor `name`.
     fn want(&self, name: &str) -> bool {
         let Self::Named(targets) = self else { return false };
         let module =
@@ -274,7 +274,7 @@ impl Targets {
     }
 }
 
-/// `base_model.model.MODULE.lora_A.weight`, from any of the spellings; None for what is neither A nor B of a matrix.
+/// Parses `base_model.model.MODULE.lora_A.weight` in any spelling; `None` if it is neither A nor B of a matrix.
 fn our_name(name: &str) -> Option<String> {
     let mut module = name;
     while let Some(rest) = module.strip_prefix("base_model.model.") {

@@ -1,5 +1,4 @@
-//! Where the model is that M names: a model's or an adapter's folder, a Hugging Face name, `tiny`, or the result of a
-//! run.
+//! Locates the model M: a folder of a model or adapter, a Hugging Face name, `tiny`, or the result of a run.
 
 use std::path::Path;
 
@@ -9,63 +8,41 @@ use crate::model::ModelError;
 use crate::run::{RunDirectory, RunError, RunFolders, RunReference};
 use crate::text::TextError;
 
-/// Why M cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The model's files.
     #[error("{0}")]
     Hub(#[from] HubError),
-    /// The model's tensors.
     #[error("{0}")]
     Model(#[from] ModelError),
-    /// The tokenizer.
     #[error("{0}")]
     Text(#[from] TextError),
     #[error("{0}")]
     Run(#[from] RunError),
-    /// The run's checkpoint.
     #[error("{0}")]
     Checkpoint(#[from] CheckpointError),
     /// An adapter without its base.
     #[error(
         "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
     )]
-    AdapterBase {
-        folder: String,
-        /// The base that it names.
-        base: String,
-        /// Why that is no model.
-        source: Box<StartError>,
-    },
+    AdapterBase { folder: String, base: String, source: Box<StartError> },
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
-    Neither {
-        /// What was asked for.
-        name: String,
-        /// Why it is no model.
-        model: Box<HubError>,
-        /// Why it is no run.
-        run: Box<RunError>,
-    },
+    Neither { name: String, model: Box<HubError>, run: Box<RunError> },
 }
 
-/// Where M is, before anything large is read.
+/// The location of M, before its weights are read.
 #[derive(Debug)]
 pub enum Located {
-    /// A folder, a model of the cache, or the embedded one.
+    /// A folder, a cached model, or the embedded one.
     Model(ModelSource),
     /// An adapter's folder, which names its base.
     Adapter(ModelSource),
     /// A run's result.
-    Run {
-        run: Box<RunDirectory>,
-        /// The step of its checkpoint.
-        step: u64,
-    },
+    Run { run: Box<RunDirectory>, step: u64 },
 }
 
 impl Located {
-    /// Finds M; runs are looked for in `places`.
+    /// Locates M; runs are searched in `places`.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
@@ -79,8 +56,7 @@ impl Located {
         };
         match (places.find_checkpoint(&reference), model_error) {
             (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
-            // A path or a run's name with `@` can only mean a run; a run that is there but unusable is the one that was
-            // meant.
+            // A path, or a name with `@`, can only mean a run; a run that exists but is unusable was meant.
             (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
                 Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
             }
@@ -88,7 +64,7 @@ impl Located {
         }
     }
 
-    /// The name of the model that M came from through runs and adapters; M itself where it is a model.
+    /// The model at the start of M's runs and adapters; M itself if it is a model.
     ///
     /// # Errors
     /// As [`Located::find`].
@@ -104,7 +80,7 @@ impl Located {
         }
     }
 
-    /// Where its configuration and tokenizer are: a run or an adapter has those of the model that it started from.
+    /// The source of configuration and tokenizer: of a run or an adapter, those of the model that it started from.
     ///
     /// # Errors
     /// As [`Located::find`].
@@ -116,10 +92,10 @@ impl Located {
         }
     }
 
-    /// The digest that [`StartModel`](super::StartModel) will have.
+    /// The digest of [`StartModel`](super::StartModel).
     ///
     /// # Errors
-    /// As [`Located::find`], and weights that are missing or truncated.
+    /// As [`Located::find`], and for missing or truncated weights.
     pub fn digest(&self, places: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
@@ -134,12 +110,11 @@ impl Located {
     }
 }
 
-/// The adapter in a folder that is known to hold one.
 pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, CheckpointError> {
     PeftAdapter::read(folder.folder().unwrap_or(Path::new(&folder.name)))
 }
 
-/// What an adapter's own configuration names as its base.
+/// The base that an adapter's configuration names.
 pub(super) fn adapter_base(
     folder: &ModelSource,
     adapter: &PeftAdapter,

@@ -1,4 +1,4 @@
-//! Weights and trainer state on disk: atomic and bit-exact.
+//! Weights and trainer state on disk, written atomically and bit-exact.
 
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod import; // PEFT's adapters
@@ -18,18 +18,14 @@ pub use trainer_state::{Snapshot, TrainerState, load, load_parameters, remove, s
 
 use std::path::PathBuf;
 
-/// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file system refused.
     #[error("{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume")]
     Write { path: PathBuf, source: std::io::Error },
-    /// A file is missing or unreadable.
     #[error(
         "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
     )]
     Read { path: PathBuf, problem: String },
-    /// An adapter that cannot be used with this model, or at all.
     #[error("{path}: {problem}")]
     Adapter {
         path: PathBuf,
@@ -39,7 +35,7 @@ pub enum CheckpointError {
     /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),
-    /// A tensor of the base is missing or of another shape.
+    /// A tensor of the base is missing or has another shape.
     #[error("{0}")]
     Model(#[from] crate::model::ModelError),
     #[error("{0}")]

@@ -6,10 +6,9 @@ use std::path::Path;
 use super::CheckpointError;
 use crate::files::{self, Access, torn_write};
 
-/// Takes the next bytes of a file.
 pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
-/// Fills a private folder that must not exist.
+/// Creates and fills a private folder.
 pub(super) fn write_folder(
     target: &Path,
     fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
@@ -17,12 +16,12 @@ pub(super) fn write_folder(
     files::create_folder_with(target, Access::Private, failed, fill)
 }
 
-/// One file, on disk when this returns.
+/// On disk when this returns.
 pub(super) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     stream_file(folder, name, bytes.len() as u64, |take| take(bytes))
 }
 
-/// One file of `length` bytes, which `fill` hands over in pieces; on disk when this returns.
+/// A file of `length` bytes, which `fill` writes in pieces; on disk when this returns.
 pub(super) fn stream_file(
     folder: &Path,
     name: &str,
@@ -35,7 +34,7 @@ pub(super) fn stream_file(
     let mut written = 0;
     fill(&mut |bytes| {
         let end = written + bytes.len() as u64;
-        // Where a test wants a torn file, it is torn in the middle.
+        // For tests with torn files.
         if (written..end).contains(&(length / 2)) {
             torn_write("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
         }
@@ -45,7 +44,6 @@ pub(super) fn stream_file(
     file.sync_all().map_err(failed)
 }
 
-/// The error of a path that cannot be written.
 pub(super) fn failed(path: &Path, source: std::io::Error) -> CheckpointError {
     CheckpointError::Write { path: path.to_owned(), source }
 }

@@ -1,4 +1,4 @@
-//! A model's weights, with the adapter of a run or of a PEFT folder beside them. It needs no tokenizer.
+//! A model's weights, with the adapter of a run or a PEFT folder; without a tokenizer.
 
 use std::path::Path;
 
@@ -9,26 +9,25 @@ use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
 use crate::run::{RunDirectory, RunFolders, checkpoint_path};
 
-/// A model's files; no tensor is read before it is asked for.
+/// Tensors are read on demand.
 #[derive(Debug)]
 pub struct OpenModel {
     pub config: ModelConfig,
-    /// Where its configuration and tokenizer lie.
+    /// The source of configuration and tokenizer.
     pub source: ModelSource,
-    /// Its weights, in the element types of their files.
+    /// In the element types of their files.
     weights: Weights,
-    /// Whose element types an export has: these weights, or the base's where a run has trained all of them (its
-    /// checkpoints are f32).
+    /// The element types of an export: those of the weights, or of the base after full fine-tuning (checkpoints are
+    /// f32).
     stored_as: Weights,
-    /// What stands beside them.
     adapter: Option<PeftAdapter>,
-    /// The name of the whole, for messages.
+    /// For messages.
     label: String,
 }
 
 impl OpenModel {
-    /// The model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an adapter's folder that names
-    /// its base.
+    /// Opens the model `name`: a folder, a Hugging Face name, `tiny`, the result of a run, or an adapter's folder that
+    /// names its base.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
@@ -36,7 +35,7 @@ impl OpenModel {
         Self::of(Located::find(name, places)?, places)
     }
 
-    /// The model at a place that was found.
+    /// Opens a located model.
     ///
     /// # Errors
     /// As [`OpenModel::find`].
@@ -82,28 +81,26 @@ impl OpenModel {
         Ok(Self { weights, adapter: None, label, ..base })
     }
 
-    /// Another adapter on what there is; one that stands there already is merged.
+    /// Adds an adapter; an existing one is merged.
     fn with_adapter(self, adapter: PeftAdapter, label: &str) -> Result<Self, StartError> {
         let weights = self.merged()?;
         Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
     }
 
-    /// Whether it is a folder or the embedded model as it is, not the result of a run and no adapter.
+    /// Whether it is neither a run's result nor has an adapter.
     pub fn is_plain(&self) -> bool {
         self.adapter.is_none() && self.label == self.source.name
     }
 
-    /// The weights in whose element types an export is written.
     pub fn stored_as(&self) -> &Weights {
         &self.stored_as
     }
 
-    /// What stands beside the weights: the adapter of a run or of a folder.
     pub fn adapter(&self) -> Option<&PeftAdapter> {
         self.adapter.as_ref()
     }
 
-    /// Whole weights, the adapter merged into each tensor as it is asked for.
+    /// Whole weights, with the adapter merged into each tensor on demand.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.
@@ -115,7 +112,7 @@ impl OpenModel {
         })
     }
 
-    /// As [`OpenModel::merged`], with the adapter of a folder on top, if one is named.
+    /// As [`OpenModel::merged`], with the adapter of a folder on top, if given.
     ///
     /// # Errors
     /// [`StartError`] for an adapter that cannot be read or does not fit the weights.
@@ -129,10 +126,10 @@ impl OpenModel {
         })
     }
 
-    /// The decoder, adapters unmerged; with the adapter of a folder on it, if one is named.
+    /// The decoder with unmerged adapters, including that of a folder, if given.
     ///
     /// # Errors
-    /// [`StartError`] for weights that do not fit the configuration, and for an adapter that does not fit the weights.
+    /// [`StartError`] for weights or an adapter that do not fit.
     pub fn decoder(&self, adapter: Option<&Path>, engine: &Engine) -> Result<Decoder, StartError> {
         let named = adapter.map(PeftAdapter::read).transpose()?;
         let (weights, adapter) = match &named {

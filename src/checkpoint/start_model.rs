@@ -1,4 +1,4 @@
-//! The model that M names, with everything that it takes to prompt it.
+//! A located model with its tokenizer.
 
 use super::{Located, OpenModel, StartError};
 use crate::hub::{ModelConfig, ModelSource};
@@ -7,21 +7,20 @@ use crate::model::{Decoder, Weights};
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
-/// A model, its tokenizer, and what tells it from others.
 #[derive(Debug)]
 pub struct StartModel {
     pub config: ModelConfig,
-    /// Its tokenizer and chat template.
+    /// With its chat template.
     pub tokenizer: Tokenizer,
-    /// SHA-256 of the files that it came from.
+    /// SHA-256 of its files.
     pub digest: String,
-    /// The source of its configuration and tokenizer.
+    /// The source of configuration and tokenizer.
     pub source: ModelSource,
     model: OpenModel,
 }
 
 impl StartModel {
-    /// Finds M; runs are looked for in `places`.
+    /// Finds M; runs are searched in `places`.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
@@ -29,7 +28,7 @@ impl StartModel {
         Self::of(Located::find(name, places)?, places)
     }
 
-    /// The model at a place that was found.
+    /// Opens a located model.
     ///
     /// # Errors
     /// As [`StartModel::find`].
@@ -40,7 +39,7 @@ impl StartModel {
         Ok(Self { tokenizer: Tokenizer::load(&source)?, config, digest, source, model })
     }
 
-    /// What a training starts from: whole weights, the result's adapter merged into each as it is asked for.
+    /// Whole weights for a training, with the adapter merged into each tensor on demand.
     ///
     /// # Errors
     /// An adapter that does not fit the weights.
@@ -48,7 +47,7 @@ impl StartModel {
         self.model.merged()
     }
 
-    /// The model as it is, to sample from, with its tokenizer; an adapter stays beside the matrices.
+    /// The model with unmerged adapters, and its tokenizer, to sample from.
     ///
     /// # Errors
     /// Weights or an adapter that do not fit the configuration.

@@ -1,5 +1,4 @@
-//! A safetensors file that is written tensor by tensor, so that memory holds a piece of it only: the bytes that
-//! `safetensors::serialize` would give.
+//! Writes safetensors files in pieces, without the whole in memory; the bytes equal those of `safetensors::serialize`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +12,6 @@ use super::new_folder::{WriteChunk, stream_file};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::model::ParameterSlot;
 
-/// The name, element type and shape of a tensor that is to be written.
 #[derive(Clone, Debug)]
 pub(super) struct TensorHeader {
     pub(super) name: String,
@@ -27,14 +25,14 @@ impl TensorHeader {
     }
 }
 
-/// Writes `file`. `give` hands over the bytes of the tensor at a place of `tensors`, in as many pieces as it likes.
+/// Writes `file`. `give` writes the bytes of the tensor at an index of `tensors`, in any number of pieces.
 pub(super) fn write_tensors(
     new: &Path,
     file: &str,
     tensors: &[TensorHeader],
     mut give: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    // In the order of `safetensors::serialize`: the widest numbers first, so that all are aligned; then by name.
+    // In the order of `safetensors::serialize`: by decreasing element size, so that all are aligned, then by name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     let key = |at: usize| (Dtype::from(tensors[at].dtype), &tensors[at].name);
     order.sort_by(|&one, &other| key(other).0.cmp(&key(one).0).then_with(|| key(one).1.cmp(key(other).1)));
@@ -59,13 +57,13 @@ pub(super) fn write_tensors(
     })
 }
 
-/// Flat numbers that lie somewhere.
+/// Flat numbers in host or device memory.
 pub(super) trait Numbers {
-    /// Hands over the bytes of these numbers.
+    /// Writes the bytes of a range of these numbers.
     fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
 }
 
-/// Numbers in this machine's memory.
+/// Numbers in host memory.
 pub(super) struct TensorBytes<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) number_bytes: usize,
@@ -77,13 +75,13 @@ impl Numbers for TensorBytes<'_> {
     }
 }
 
-/// Numbers of a flat tensor on any device, of which this machine's memory holds [`STAGE_BYTES`] at a time.
+/// Numbers of a flat tensor on any device, copied [`STAGE_BYTES`] at a time.
 pub(super) struct StreamedTensor<'a> {
     flat: &'a Tensor,
     stage: HostBuffer,
 }
 
-/// What is copied from a device at a time; little in tests, so that there are many pieces.
+/// Small in tests, so that there are many pieces.
 const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 impl<'a> StreamedTensor<'a> {

@@ -53,7 +53,7 @@ impl TrainerState {
     }
 }
 
-/// What a checkpoint says beside its numbers.
+/// The contents of a checkpoint besides its numbers.
 #[derive(Clone, Debug)]
 struct Contents {
     slots: Vec<ParameterSlot>,
@@ -74,8 +74,7 @@ impl Contents {
         }
     }
 
-    /// Writes a checkpoint; returns its size in bytes once it is durable. An older one of the same name, left by a step
-    /// that is being redone, is replaced.
+    /// Writes a checkpoint, replacing an older one of the same name; returns its size once it is durable.
     fn write(
         &self,
         folder: &Path,
@@ -85,7 +84,7 @@ impl Contents {
         if folder.exists() {
             remove(folder)?;
         }
-        // Not its parents: a run's folder that was removed must not come back by a checkpoint.
+        // Its parents must exist: the folder of a removed run must not be recreated.
         folder.parent().map_or(Ok(()), |parent| {
             files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error))
         })?;
@@ -108,7 +107,7 @@ impl Contents {
     }
 }
 
-/// Writes a checkpoint from where its numbers are, a piece at a time; returns its size in bytes once it is durable.
+/// Writes a checkpoint from the device, piece by piece; returns its size once it is durable.
 ///
 /// # Errors
 /// [`CheckpointError::Write`] naming the file that could not be written.
@@ -124,7 +123,7 @@ pub fn save(
     contents.write(folder, &mut StreamedTensor::new(parameters.flat()), &mut StreamedTensor::new(optimizer.moments()))
 }
 
-/// A checkpoint in this machine's memory: it can be written while training continues.
+/// A copy of a checkpoint in host memory, which can be written while training continues.
 #[derive(Debug)]
 pub struct Snapshot {
     contents: Contents,
@@ -133,16 +132,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Bytes of the buffer that [`Snapshot::take`] needs.
+    /// The buffer size for [`Snapshot::take`].
     pub fn buffer_bytes(parameters: &Parameters) -> usize {
         parameters.count() * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
     }
 
-    /// Copies parameters and moments as they are now: one copy each, done when this returns. `buffer` has
-    /// [`Snapshot::buffer_bytes`].
+    /// Copies parameters and moments, synchronously. `buffer` has [`Snapshot::buffer_bytes`].
     ///
     /// # Errors
-    /// When the copy fails.
+    /// If the copy fails.
     pub fn take(
         mut buffer: HostBuffer,
         parameters: &Parameters,
@@ -158,7 +156,7 @@ impl Snapshot {
         Ok(Self { contents, buffer })
     }
 
-    /// Writes it; returns its size in bytes once it is durable.
+    /// Writes the checkpoint; returns its size once it is durable.
     ///
     /// # Errors
     /// [`CheckpointError::Write`] naming the file that could not be written.
@@ -174,13 +172,13 @@ impl Snapshot {
         )
     }
 
-    /// The buffer, for the next one.
+    /// Returns the buffer for reuse.
     pub fn into_buffer(self) -> HostBuffer {
         self.buffer
     }
 }
 
-/// Removes a checkpoint, where it is still there. `trainer.json` goes first: without it a half-removed folder is no
+/// Removes a checkpoint if it exists. `trainer.json` is removed first, so that an interrupted removal leaves no
 /// checkpoint.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let absent_or = |result: std::io::Result<()>| match result {
@@ -194,7 +192,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     absent_or(std::fs::remove_dir_all(folder))
 }
 
-/// Puts the checkpoint's weights into `parameters` and returns the moments and the state.
+/// Loads the weights into `parameters` and returns the moments and the state.
 pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
     let path = folder.join("trainer.json");
     let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
@@ -217,8 +215,8 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
     Ok((moments, state))
 }
 
-/// Puts the checkpoint's weights into `parameters`, which must have the same tensors: each goes from the file straight
-/// to its place on the device. Where one is missing, nothing is changed.
+/// Loads the weights into `parameters`, which must have the same tensors, each directly from the file to the device. If
+/// one is missing, nothing is changed.
 pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
     let path = weights_path(folder);
     let file = open(&path)?;
@@ -241,22 +239,22 @@ fn weights_path(folder: &Path) -> std::path::PathBuf {
     if adapter.exists() { adapter } else { folder.join("model.safetensors") }
 }
 
-/// A checkpoint's file mapped into memory: a tensor's bytes are read when it is taken.
+/// Memory-maps a checkpoint's file.
 fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
     let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    // What is no regular file is refused before it is mapped.
+    // Refuses what is not a regular file before mapping it.
     crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
     // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a
-    // checkpoint's files under their final name; who shortens one meanwhile ends the process with SIGBUS, as with a
-    // model's files.
+    // checkpoint's files under their final name; if someone shortens one meanwhile, the process ends with SIGBUS, as
+    // with a model's files.
     unsafe { MmapedSafetensors::new(path) }
         .map_err(|error| unreadable(format!("incomplete safetensors file ({error})")))
 }
 
-/// Bytes of all files of a checkpoint.
+/// The size of all files of a checkpoint.
 ///
 /// # Errors
-/// [`CheckpointError::Write`] naming the folder where it cannot be read.
+/// [`CheckpointError::Write`] naming the folder if it cannot be read.
 pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
     let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
     let mut bytes = 0;
@@ -277,7 +275,7 @@ mod tests {
     use crate::kernels::pinned_memory::tests::COPIES;
     use crate::update::OptimizerSettings;
 
-    /// As many slots as Qwen3-8B's adapters have, small, their names not in the order of their places.
+    /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.
     fn trained() -> (Parameters, Optimizer) {
         let tensors = (0..504).map(|at| {
             let numbers: Vec<f32> = (0..6).map(|number| (at * 6 + number) as f32 * 0.25).collect();

@@ -1,5 +1,5 @@
-//! A few prompts decoded together on one thread: prefill once a prompt, then one token a row and step until every row
-//! has ended.
+//! Decoding of a few prompts on one thread: one prefill per prompt, then one token per row and step until every row has
+//! ended.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -9,7 +9,6 @@ use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
-/// A completion being written.
 struct Row {
     request: usize,
     sample: u32,
@@ -19,16 +18,16 @@ struct Row {
     completion: Completion,
 }
 
-/// Keys and values of the prompts, and of what was written since.
+/// Keys and values of the prompts and of the generated tokens.
 pub(super) struct KvCache {
-    /// A layer: [prompt rows, row_width].
+    /// Per layer: [prompt rows, row_width].
     prompts: Vec<Tensor>,
-    /// A layer: [slots, max_completion_tokens, 2 * key_width].
+    /// Per layer: [slots, max_completion_tokens, 2 * key_width].
     written: Vec<Tensor>,
 }
 
 impl KvCache {
-    /// `prompts` as [`Decoder::prefill`] returned them, and room for `slots` completions.
+    /// `prompts` as returned by [`Decoder::prefill`], with room for `slots` completions.
     pub(super) fn new(model: &Decoder, prompts: Vec<Tensor>, slots: usize, sampling: &Sampling) -> Result<Self> {
         let room = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
             let shape = (slots, sampling.max_completion_tokens, 2 * layer.heads().key_width());
@@ -38,7 +37,7 @@ impl KvCache {
     }
 }
 
-/// The completions of each request, in order. `threads` may cancel the work between two tokens.
+/// Returns the completions of each request, in order. `threads` may cancel the work between two tokens.
 pub(super) fn decode(
     model: &Decoder,
     adapters: Adapters,
@@ -111,7 +110,7 @@ fn prefill(
     Ok(Some((rows, caches, model.logits(&last)?)))
 }
 
-/// The prompts packed; for each completion its prompt's place in the pack (first row, rows), and the prompt's last row.
+/// The packed prompts; for each completion its prompt's first row and number of rows, and the prompt's last row.
 pub(super) fn prefill_batch(requests: &[Request]) -> (PackedBatch, Vec<(usize, usize)>, Vec<u32>) {
     let mut batch = PackedBatch::default();
     let mut prefixes = Vec::new();
@@ -138,7 +137,7 @@ fn sample(logits: &Tensor, rows: &[Row], requests: &[Request], sampling: &Sampli
     sample_tokens(logits, sampling.temperature, &uniforms)
 }
 
-/// Whether the newest token ends the row; notes why.
+/// Whether the newest token ends the row, which records why.
 fn has_ended(row: &mut Row, sampling: &Sampling) -> bool {
     let stopped = row.completion.token_ids.last().is_some_and(|id| sampling.stop_ids.contains(id));
     if stopped {
@@ -160,7 +159,7 @@ fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &KvCac
     step(model, adapters, &newest, &positions, &DecodeRows::Listed(places), caches)
 }
 
-/// One token a row through the model: `newest` and `positions` [rows], u32 -> [rows, vocabulary].
+/// One token per row: `newest` and `positions` [rows], u32 -> [rows, vocabulary].
 pub(super) fn step(
     model: &Decoder,
     adapters: Adapters,

@@ -1,5 +1,5 @@
-//! Prompts decoded together on a GPU: the step is recorded once as a graph and started for every token, and the host
-//! only looks now and then at who has ended.
+//! Decoding on a GPU: the step is recorded once as a CUDA graph and launched for every token; the host checks only now
+//! and then which rows have ended.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -11,17 +11,16 @@ use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
 use crate::model::{Adapters, Decoder};
 use crate::plan::gpu_decode_rows;
 
-/// Steps between two looks at which rows have ended. A row that ended meanwhile runs along and changes nothing.
+/// Steps between two checks. A row that ended meanwhile runs along without effect.
 const STEPS_BETWEEN_LOOKS: usize = 8;
-/// Below this many rows a step takes as long as reading the weights, so leaving ended rows in it costs nothing.
+/// Below this many rows a step is bound by reading weights, so ended rows cost nothing.
 const FEWEST_ROWS_TO_SHRINK: usize = 32;
 
-/// How many rows to decode together.
 pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
     gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.dtype().size_in_bytes())
 }
 
-/// The completions of each request, in order. `threads` may cancel the work whenever the host looks.
+/// Returns the completions of each request, in order. `threads` may cancel the work at each check.
 pub(super) fn decode(
     model: &Decoder,
     adapters: Adapters,
@@ -60,14 +59,14 @@ pub(super) fn decode(
     work.completions(requests)
 }
 
-/// Everything that a decode step reads and writes.
+/// The buffers of a decode step.
 struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,
     caches: KvCache,
     settings: SampleSettings,
     state: SampleState,
-    /// Why each slot ended, of rows that left the batch.
+    /// By slot, for rows that have left the batch.
     ended: Vec<u32>,
 }
 
@@ -97,7 +96,7 @@ fn first_state(
 }
 
 impl DecodeBatch<'_> {
-    /// At most `steps` more tokens a row.
+    /// Decodes at most `steps` more tokens per row.
     fn run(&mut self, steps: usize, threads: &ThreadPool) -> Result<()> {
         let mut left = steps;
         while left > 0 {
@@ -110,7 +109,7 @@ impl DecodeBatch<'_> {
                 self.note_ended(&done)?;
                 self.state = shrunk(&self.state, &done)?;
             }
-            // The first step runs as it is: what it needs is then loaded and chosen, and recording it again is cheap.
+            // The first step runs unrecorded, which loads and selects its kernels.
             self.step()?;
             left -= 1;
             if left == 0 {
@@ -132,7 +131,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// One more token a row, everything on the GPU.
+    /// One more token per row, without the host.
     fn step(&self) -> Result<()> {
         let SampleState { newest, positions, rows, .. } = &self.state;
         let logits =
@@ -140,7 +139,7 @@ impl DecodeBatch<'_> {
         sample_step(&logits, &self.settings, &self.state)
     }
 
-    /// Remembers why the rows of the batch ended, as `done` says it, before they leave.
+    /// Records why rows of the batch ended, before they leave.
     fn note_ended(&mut self, done: &[u32]) -> Result<()> {
         for (row, &done) in self.state.rows.to_vec2::<u32>()?.iter().zip(done) {
             self.ended[row[0] as usize] = done;
@@ -166,7 +165,7 @@ impl DecodeBatch<'_> {
     }
 }
 
-/// The same state with the live rows alone, and enough ended ones to fill a batch of a size that matrix products like.
+/// The state of the live rows alone, with enough ended ones to fill a batch size that suits matmuls.
 fn shrunk(state: &SampleState, done: &[u32]) -> Result<SampleState> {
     let (live, mut ended): (Vec<u32>, Vec<u32>) = (0..done.len() as u32).partition(|&row| done[row as usize] == 0);
     ended.truncate(live.len().next_multiple_of(8).min(done.len()) - live.len());

@@ -1,5 +1,4 @@
-//! Prompts to groups of completions: each prompt is prefilled once, its completions are decoded side by side, finished
-//! ones leave the batch.
+//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones leave the batch.
 
 mod decode_cpu; // some prompts decoded together
 #[cfg(feature = "cuda")]
@@ -16,33 +15,33 @@ use crate::text::Tokenizer;
 pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
 
-/// A prompt, and how many completions of it are wanted.
+/// A prompt, and the number of its completions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The prompt's tokens, at least one.
+    /// At least one token.
     pub prompt: Vec<u32>,
-    /// Names the prompt in the random numbers; two prompts of a step need two numbers.
+    /// Identifies the prompt in the random numbers; unique within a step.
     pub prompt_number: u32,
-    /// The optimizer step (or another count) that the completions belong to; also part of the random numbers' counter.
+    /// The optimizer step or another count; also part of the random numbers' counter.
     pub step: u32,
     pub samples: usize,
 }
 
-/// How completions are sampled. There is no top-p and no top-k: what is trained on must come from the model's own
-/// distribution.
+/// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by this; 0 takes the likeliest token.
+    /// 0 is greedy.
     pub temperature: f64,
-    /// Longest completion, the stop token included.
+    /// The stop token included.
     pub max_completion_tokens: usize,
     pub stop_ids: Vec<u32>,
-    /// With a request's step and prompt number, the sample's number and the position, decides every random number.
+    /// Determines every random number, together with a request's step and prompt number, the sample's number and the
+    /// position.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Completions end at the tokenizer's stop tokens.
+    /// With the tokenizer's stop tokens.
     pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         Self { temperature, max_completion_tokens, stop_ids: tokenizer.stop_ids().to_vec(), seed }
     }
@@ -51,14 +50,14 @@ impl Sampling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StopReason {
-    /// The model wrote a stop token.
+    /// A stop token.
     Stop,
-    /// It reached `max_completion_tokens`.
+    /// `max_completion_tokens` reached.
     Length,
 }
 
 impl StopReason {
-    /// As records name it.
+    /// As in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -67,21 +66,19 @@ impl StopReason {
     }
 }
 
-/// One completion as it was sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// The tokens, the stop token included.
+    /// The stop token included.
     pub token_ids: Vec<u32>,
-    /// The log-probability of each under the distribution it was sampled from, nats.
+    /// Of each token under the sampling distribution, nats.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
 }
 
-/// The completions of each request, in order.
+/// Samples the completions of each request, in order.
 ///
 /// # Errors
-/// When a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work was
-/// cancelled.
+/// If a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work is cancelled.
 pub fn generate(
     model: &Decoder,
     adapters: Adapters,
@@ -104,8 +101,8 @@ pub fn generate(
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Requests in order, as many together as have at most `most_rows` completions and `most_prompt_rows` tokens of
-/// prompts; a larger request stands alone.
+/// Splits requests, in order, into shards of at most `most_rows` completions and `most_prompt_rows` prompt tokens; a
+/// larger request is alone.
 fn shards(requests: &[Request], most_rows: usize, most_prompt_rows: usize) -> Vec<&[Request]> {
     let mut shards = Vec::new();
     let (mut start, mut rows, mut prompt_rows) = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! The one way from requests to scored completions: for training, evals, samples and the learnability check.
+//! Scored rollouts, for training, evals, samples and the learnability check.
 
 use candle_core::Result;
 
@@ -11,7 +11,7 @@ use crate::model::{Adapters, Decoder};
 use crate::score::{Score, Scorer};
 use crate::text::{TextError, Tokenizer};
 
-/// The model that is sampled from, and what it needs for that.
+/// The model to sample from, and its environment.
 #[derive(Clone, Copy, Debug)]
 pub struct RolloutContext<'a> {
     pub engine: &'a Engine,
@@ -22,7 +22,6 @@ pub struct RolloutContext<'a> {
     pub threads: &'a ThreadPool,
 }
 
-/// A completion as text, and what it earned.
 #[derive(Clone, Debug)]
 pub struct ScoredCompletion {
     pub completion: Completion,
@@ -31,8 +30,8 @@ pub struct ScoredCompletion {
 }
 
 impl RolloutContext<'_> {
-    /// The completions of each request, in order. Sampling changes nothing and always gives the same, so where a GPU's
-    /// memory runs out it is done once more, with the memory that no tensor holds given back.
+    /// Samples the completions of each request, in order. Sampling is deterministic, so it is retried once when a GPU
+    /// runs out of memory, after unused memory is released.
     ///
     /// # Errors
     /// As [`generate`].
@@ -41,11 +40,10 @@ impl RolloutContext<'_> {
         retry_once(|| _ = self.engine.trim_memory(), sample)
     }
 
-    /// Text and score of each group's completions, all of them scored together on every core. `rows`: that of each
-    /// group.
+    /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.
     ///
     /// # Errors
-    /// When tokens cannot become text.
+    /// If tokens cannot be decoded.
     pub fn score<'r>(
         &self,
         scorer: &Scorer,
@@ -68,7 +66,7 @@ impl RolloutContext<'_> {
     }
 }
 
-/// Whether a prompt's completions differ in reward, and where they lie if not.
+/// Whether a prompt's rewards differ, and if not, where they are.
 pub fn signal_of(group: &[ScoredCompletion]) -> GroupSignal {
     let rewards: Vec<f64> = group.iter().map(|scored| scored.score.reward).collect();
     let every = |is: fn(&Score) -> bool| group.iter().all(|scored| is(&scored.score));

@@ -1,5 +1,4 @@
-//! Work spread over the processor's cores, with results in the order of the work: the same numbers on one core and on
-//! sixteen.
+//! A thread pool with results in the order of the work, so that numbers do not depend on the number of cores.
 
 use std::fmt;
 
@@ -8,27 +7,26 @@ use rayon::prelude::*;
 
 use crate::kernels::device::Engine;
 
-/// A pool of worker threads for shards of a rollout and micro-batches of an update. Each piece of work runs on one
-/// thread from start to end. Work that is wanted no more can be cancelled in the middle.
+/// A pool for shards of a rollout and micro-batches of an update. Each item runs on one thread. Work can be cancelled.
 pub struct ThreadPool {
-    /// None: everything on the calling thread.
+    /// `None`: everything runs on the calling thread.
     pool: Option<rayon::ThreadPool>,
     is_cancelled: Option<IsCancelled>,
 }
 
-/// Says that the work is wanted no more; asked often, from several threads.
+/// Called often, from several threads.
 type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// What work ends with once it was cancelled.
+/// The error of cancelled work.
 #[derive(Debug, thiserror::Error)]
 #[error("cancelled")]
 struct Cancelled;
 
-/// A deep model's drop and recursion are modest, but tapes in tests are not.
+/// Tapes in tests recurse deeply.
 const STACK_BYTES: usize = 64 << 20;
 
 impl ThreadPool {
-    /// `count` threads; 0 takes as many as the process may use.
+    /// `count` threads; 0: as many as the process may use.
     pub fn new(count: usize) -> Result<Self> {
         let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
         let pool =
@@ -36,19 +34,18 @@ impl ThreadPool {
         Ok(Self { pool: Some(pool), is_cancelled: None })
     }
 
-    /// For an engine: a GPU's work is started by the calling thread alone, one piece after the other.
+    /// On a GPU one: its work is launched by the calling thread alone.
     pub fn of_engine(engine: &Engine, count: usize) -> Result<Self> {
         if engine.device.is_cpu() { Self::new(count) } else { Ok(Self { pool: None, is_cancelled: None }) }
     }
 
-    /// Work ends with an error soon after `is_cancelled` says so: within a decode step, a micro-batch or a prompt's
-    /// prefill.
+    /// Work fails soon after `is_cancelled` returns true: within a decode step, a micro-batch or a prompt's prefill.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
     }
 
-    /// Whether an error is that of work that was cancelled.
+    /// Whether an error is from cancelled work.
     pub fn is_cancellation(error: &Error) -> bool {
         match error {
             Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<Cancelled>()),
@@ -57,7 +54,7 @@ impl ThreadPool {
         }
     }
 
-    /// An error once the work was cancelled; to be asked between its pieces.
+    /// An error once the work is cancelled, to be checked between its parts.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
             // Of candle's errors this one carries a typed cause.
@@ -70,7 +67,7 @@ impl ThreadPool {
         self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
-    /// `work` on every item; the results in the items' order, or the first error.
+    /// Maps items; returns the results in order, or the first error.
     pub fn map<I: Sync, R: Send>(&self, items: &[I], work: impl Fn(&I) -> Result<R> + Sync + Send) -> Result<Vec<R>> {
         let work = |item: &I| self.check().and_then(|()| work(item));
         match &self.pool {
