@@ -1,29 +1,26 @@
-//! The one table of configuration keys: command line, files, help, documentation and forms all come from it.
+//! The table of configuration keys, the source for command line, files, help, documentation and forms.
 
 use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Preset, Recompute};
 use super::value::Kind;
 
-/// One configuration key.
 #[derive(Debug)]
 pub struct Key {
-    /// The name in `--set`, TOML files and `run.toml`.
+    /// As in `--set`, TOML files and `run.toml`.
     pub name: &'static str,
-    /// What its value may be.
     pub kind: Kind,
-    /// The default as written on a command line.
+    /// As on a command line.
     pub default: &'static str,
-    /// A default that follows from other keys; it stands above a preset, and a value of the user's own above it.
+    /// A default that follows from other keys; overrides presets, and is overridden by the user.
     pub derived: Option<Derived>,
-    /// The unit, or empty for a plain number or name.
+    /// Empty for plain numbers and names.
     pub unit: &'static str,
-    /// One sentence for people.
+    /// One sentence.
     pub meaning: &'static str,
-    /// Values by [`Preset::ALL`]; `None` leaves the key at its default.
+    /// By [`Preset::ALL`]; `None` leaves the default.
     pub presets: [Option<&'static str>; 3],
 }
 
-/// A default as text, where the rule says something. It is given a function that reads the values of keys above it in
-/// the table.
+/// Returns a derived default as text, or `None`. The argument reads the values of keys above it in the table.
 pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
 
 /// A default that depends on other keys.
@@ -31,23 +28,20 @@ pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
 pub struct Derived {
     /// The rule in words.
     pub rule: &'static str,
-    /// The value as text, where the rule says something; asked with a function that reads keys above this one in the
-    /// table.
     pub value: Rule,
 }
 
 impl Key {
-    /// The key of that name.
     pub fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The key whose name is nearest to a misspelt one, if any is near.
+    /// The nearest key to a misspelled name, if any is near.
     pub fn nearest(name: &str) -> Option<&'static Self> {
         crate::format::nearest(name, KEYS.iter().map(|key| key.name)).and_then(Self::find)
     }
 
-    /// What `preset` sets it to; `None` leaves the default.
+    /// `None` leaves the default.
     pub fn preset(&self, preset: Preset) -> Option<&'static str> {
         Preset::ALL.iter().position(|other| *other == preset).and_then(|index| self.presets[index])
     }
@@ -58,12 +52,11 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, unit: &'stat
 }
 
 impl Key {
-    /// Values of the presets quick, seed and recommended.
     const fn presets(self, quick: &'static str, seed: &'static str, recommended: &'static str) -> Self {
         Self { presets: [Some(quick), Some(seed), Some(recommended)], ..self }
     }
 
-    /// The value of the original experiment only; the other presets keep the default.
+    /// The value of the original experiment; the other presets keep the default.
     const fn seed(self, seed: &'static str) -> Self {
         Self { presets: [None, Some(seed), None], ..self }
     }
@@ -83,9 +76,9 @@ const fn number(least: f64, most: f64) -> Kind {
 
 const ANY: i64 = i64::MAX;
 
-/// Every key, in the order in which help and forms show them. A derived default reads only keys above its own.
+/// In display order. A derived default reads only keys above its own.
 pub static KEYS: &[Key] = &[
-    // What is trained, on what, for how long.
+    // Model, data, duration.
     key(
         "base_model",
         Kind::Text,
@@ -181,7 +174,7 @@ pub static KEYS: &[Key] = &[
     key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "AdamW epsilon.").presets("1e-8", "1e-12", "1e-8"),
     key("weight_decay", number(0.0, 10.0), "0", "", "AdamW weight decay (decoupled).").presets("0", "0.01", "0"),
     key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to norms and biases too."),
-    // Watching and keeping.
+    // Evals, checkpoints, alerts.
     key("eval_every", whole(0, ANY), "5", "steps", "Run eval every N steps; 0: only at the start and end.")
         .presets("5", "20", "5"),
     key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every N steps; 0: only at the end.")

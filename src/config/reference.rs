@@ -1,11 +1,10 @@
-//! The key table as a person reads it: Markdown for the documentation, plain lines for help.
+//! The key table as Markdown for the documentation, and as text for help.
 
 use std::fmt::Write;
 
 use super::choices::Preset;
 use super::keys::{KEYS, Key};
 
-/// A Markdown table of every key: kind, default, presets and meaning.
 pub fn markdown() -> String {
     let mut text = String::from(
         "| key | value | default | quick | seed | recommended | meaning |\n|---|---|---|---|---|---|---|\n",
@@ -15,7 +14,6 @@ pub fn markdown() -> String {
             .iter()
             .map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), default_text))
             .collect();
-        // Writing into a String cannot fail.
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} | {} |",
@@ -29,7 +27,7 @@ pub fn markdown() -> String {
     text
 }
 
-/// One line a key, for `--help`.
+/// For `--help`.
 pub fn help() -> String {
     let mut text = String::from("Configuration keys (--set key=value):\n");
     for key in KEYS {

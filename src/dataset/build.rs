@@ -7,27 +7,23 @@ use super::{DatasetError, Generator, Stream};
 use crate::files::{self, Access, Sync};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 
-/// The sets that a task's generator makes.
 #[derive(Debug)]
 pub struct Builder {
     generator: Generator,
-    /// The sets that the task names, in the order train, eval, test.
+    /// In the order train, eval, test.
     pub sets: Vec<BuiltSet>,
 }
 
-/// One file that the generator makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltSet {
     /// The file's name in the task's folder.
     pub file: String,
-    /// Which rows.
     pub stream: Stream,
-    /// How many lines.
     pub rows: u64,
 }
 
 impl BuiltSet {
-    /// Where its file lies or will lie, inside the folder; an error where a link leads out of it.
+    /// The path of its file in the folder; an error if a link leads out of it.
     pub fn path(&self, folder: &Path) -> Result<PathBuf, DatasetError> {
         let outside = |why| TaskError::outside(folder.display().to_string(), &self.file, why);
         Ok(files::inside(folder, &self.file).map_err(outside)?)
@@ -48,7 +44,7 @@ impl Builder {
         let sources = [TASK_FILE, &task.schema_file].into_iter().chain(task.references.values().map(String::as_str));
         let sources =
             sources.chain([&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str));
-        // By where they lie: a link may lead from one name to another.
+        // By their targets: a link may lead from one name to another.
         let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
         for set in &sets {
             let path = task.path(&set.file)?;
@@ -61,14 +57,13 @@ impl Builder {
         Ok(Self { sets, generator })
     }
 
-    /// The lines of a set's file, each with its line end.
+    /// Each with its line end.
     pub fn lines<'a>(&'a self, set: &'a BuiltSet) -> impl Iterator<Item = Result<String, DatasetError>> + 'a {
         let line = |fields| serde_json::Value::Object(fields).to_string() + "\n";
         (0..set.rows).map(move |index| Ok(line(self.generator.row(set.stream, index)?.row.fields)))
     }
 
-    /// Writes a set's file into a folder (made if missing) and gives its path. What stood there stays whole until the
-    /// new file is.
+    /// Writes a set's file into a folder, created if missing, atomically; returns its path.
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
         let path = set.path(folder)?;
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
@@ -85,7 +80,7 @@ impl Builder {
         Ok(folder.join(&set.file))
     }
 
-    /// The first line (1-based) on which a stored file differs from what the generator makes.
+    /// The first line (from 1) on which a stored file differs from the generator's output.
     pub fn first_difference(&self, set: &BuiltSet, mut stored: impl BufRead) -> Result<Option<usize>, DatasetError> {
         let mut buffer = Vec::new();
         let mut next = |buffer: &mut Vec<u8>| {

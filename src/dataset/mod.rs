@@ -1,5 +1,4 @@
-//! Prompt rows: reading them with their line numbers, their order in training, their health, and the generator that
-//! makes them.
+//! Prompt rows: reading them, their order in training, their health, and their generator.
 
 mod build;
 mod error;

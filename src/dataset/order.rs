@@ -1,5 +1,4 @@
-//! The order in which an epoch visits the prompts: a function of its arguments, so that a resumed run continues
-//! exactly.
+//! The order of prompts in an epoch: a pure function, so that a resumed run continues exactly.
 
 use super::random::CounterRandom;
 

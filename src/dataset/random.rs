@@ -1,10 +1,10 @@
-//! A counter-based generator: every number is a function of a key and a count, so that any row, order or draw can be
-//! made again alone.
+//! A counter-based random generator: every number is a function of a key and a count, so that any of them can be
+//! recomputed alone.
 
 /// The odd constant of SplitMix64 (Steele, Lea and Flood 2014): 2^64 divided by the golden ratio.
 pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A stream of numbers that its key fixes.
+/// A stream of random numbers determined by its key.
 #[derive(Clone, Debug)]
 pub struct CounterRandom {
     key: u64,
@@ -17,12 +17,11 @@ impl CounterRandom {
         Self { key: parts.iter().fold(GOLDEN, |key, part| mix(key ^ mix(part.wrapping_add(GOLDEN)))), count: 0 }
     }
 
-    /// An independent stream of the same key, by name: what it draws depends on nothing that others drew.
+    /// An independent stream of the same key, by name.
     pub fn fork(&self, name: &str) -> Self {
         Self::new(&[self.key, text_hash(name)])
     }
 
-    /// The next 64 bits.
     pub fn next_bits(&mut self) -> u64 {
         self.count = self.count.wrapping_add(1);
         mix(self.key.wrapping_add(self.count.wrapping_mul(GOLDEN)))

@@ -1,4 +1,4 @@
-//! Prompt rows from JSONL, one at a time, each with its line number.
+//! Reads prompt rows from JSONL.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
@@ -11,36 +11,35 @@ use super::random::{mix, text_hash};
 use crate::task::{PromptSet, Task, TaskError};
 use crate::text::Message;
 
-/// The longest line that is read; a longer one is an error, so that a file without line ends cannot fill the memory.
+/// Bounds the memory for a file without line ends.
 const LONGEST_LINE_BYTES: usize = 64 << 20;
 
-/// The roles that chat templates know.
+/// Of chat templates.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
-    /// Unique in its set; `<file stem>-<line>` where the row has none.
+    /// Unique in its set; `<file stem>-<line>` if the row has none.
     pub id: String,
     /// At least one turn.
     pub messages: Vec<Message>,
-    /// The right answer, where known.
     pub expected: Option<Value>,
-    /// Names by which results are broken down.
+    /// Results are broken down by these.
     pub tags: Vec<String>,
     /// The whole row, unknown fields included.
     pub fields: Map<String, Value>,
-    /// 1-based line in its file.
+    /// From 1.
     pub line: usize,
 }
 
 impl PromptRow {
-    /// Tells its prompt from others: all turns with their roles, character by character.
+    /// Identifies the prompt: all turns with their roles.
     pub(crate) fn prompt_hash(&self) -> u64 {
         self.messages.iter().fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content))
     }
 }
 
-/// All rows of one of the task's sets. Errors on the first bad line, a repeated id, an empty set.
+/// All rows of a set. Errors on the first bad line, a repeated id, an empty set.
 pub fn load(task: &Task, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
     let (file, reader) = open(task, set)?;
     load_from(&task.label(&file), reader)
@@ -62,8 +61,7 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
     if rows.is_empty() { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
 }
 
-/// The file of a set (its name in the task) and a reader over it: from the disk, nothing but a buffer is held in
-/// memory.
+/// The name of a set's file in the task, and a buffered reader.
 pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
     let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
     let reader = task.open(file).map_err(|error| match error {
@@ -77,8 +75,7 @@ pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), D
     Ok((file.to_owned(), reader))
 }
 
-/// The rows of a JSONL text, read line by line: one line at a time is in memory, and reading continues after a bad
-/// line. Blank lines are skipped.
+/// Reads rows one line at a time, skipping blank lines, and continues after a bad line.
 pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
     let stem =
         Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
@@ -89,9 +86,8 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
     })
 }
 
-/// The lines of a JSONL text that are not blank, each with its number (from 1), or the number and what is wrong with
-/// it, which ends them. A byte order mark before the first is dropped; a line of more than 64 MiB is an error, so that
-/// a file without line ends cannot fill the memory.
+/// The non-blank lines of a JSONL text with their numbers (from 1); an error is the last item. A byte order mark is
+/// dropped; a line of more than 64 MiB is an error.
 pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>> {
     let (mut number, mut ended) = (0, false);
     std::iter::from_fn(move || {
@@ -111,7 +107,7 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<(usiz
     })
 }
 
-/// The next line with its end; nothing at the end of the file.
+/// The next line with its end; empty at the end of the file.
 fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     let mut limited = reader.take(LONGEST_LINE_BYTES as u64 + 1);
@@ -122,14 +118,14 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);
         if line.is_empty() {
-            // A mark and nothing else is an empty file, not the end of one that continues.
+            // A mark alone is an empty file, not its end.
             line.push(b'\n');
         }
     }
     Ok(line)
 }
 
-/// One line as a row, or what is wrong with it.
+/// Parses a line; the error says what is wrong.
 fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
@@ -152,7 +148,7 @@ fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
 }
 
 fn not_json(error: &serde_json::Error, text: &str) -> String {
-    // serde_json ends its message with the place inside the line's own text, which is always line 1.
+    // serde_json counts lines within the line's own text, which is always line 1.
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or(&message);
     format!("not JSON at column {} ({message}): {}; write one whole JSON object per line", error.column(), clip(text))
@@ -211,7 +207,7 @@ fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 
-/// At most 60 characters of a text, in backticks.
+/// At most 60 characters, in backticks.
 fn clip(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("`{}…`", &text[..end]),

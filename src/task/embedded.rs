@@ -1,6 +1,5 @@
 //! Tasks compiled into the program, so that it works from any folder.
 
-/// A task whose files are bytes of the program.
 #[derive(Debug, PartialEq)]
 pub(super) struct EmbeddedTask {
     pub(super) name: &'static str,

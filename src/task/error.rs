@@ -1,4 +1,4 @@
-//! What can be wrong with a task, as the user reads it.
+//! Errors of tasks.
 
 use crate::files::Outside;
 
@@ -7,58 +7,52 @@ pub(super) type Read<T> = Result<T, TaskError>;
 /// Each names the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// No task of this name or path.
+    /// No task with this name or path.
     #[error("no task {text:?}: {advice}")]
     Unknown {
-        /// What the user asked for.
         text: String,
-        /// Which tasks there are, or which is near.
+        /// The known tasks, or the nearest one.
         advice: String,
     },
-    /// A file cannot be read.
     #[error("{label}: {source}{}", remedy(.label, .source))]
     Read { label: String, source: std::io::Error },
-    /// A file is not UTF-8.
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
-        /// Offset of the first bad byte.
+        /// Of the first invalid byte.
         offset: usize,
     },
-    /// A wrong line.
+    /// An invalid line.
     #[error("{label} line {line} column {column}: {message}")]
     Place {
         label: String,
-        /// 1-based.
+        /// From 1.
         line: usize,
-        /// 1-based, in characters.
+        /// From 1, in characters.
         column: usize,
-        /// What is wrong there and what to do.
+        /// What is wrong and what to do.
         message: String,
     },
-    /// A key that must be there is not.
     #[error("{label}: missing {key}; add for example `{example}`")]
     Missing {
         label: String,
         /// The key with its table.
         key: String,
-        /// A line that would do.
+        /// A valid line.
         example: &'static str,
     },
-    /// A file outside the task's folder.
+    /// A file outside of the task's folder.
     #[error("{label}: {file:?} {}", outside(.why))]
     Outside {
         /// The file that names it.
         label: String,
-        /// The path as written.
         file: String,
-        /// Written so, or by a link.
+        /// Whether by its path or by a link.
         why: Outside,
     },
 }
 
 impl TaskError {
-    /// `file`, which `label` names, is not in its folder.
     pub(crate) fn outside(label: String, file: &str, why: Outside) -> Self {
         Self::Outside { label, file: file.to_owned(), why }
     }

@@ -1,4 +1,4 @@
-//! `task.toml` to a [`Task`]: every key, type and range is checked here.
+//! Parses and checks `task.toml`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,6 @@ pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date",
 /// without a fence or prose around.
 pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
 
-/// Reads `task.toml` and the schema.
 pub(super) fn read_task(home: Home) -> Read<Task> {
     let label = home.label(TASK_FILE);
     let text = home.read_text(TASK_FILE)?;
@@ -50,7 +49,7 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     let schema = home.parse_json(&schema_file, &schema_text)?;
     let (score, named) = read_score(&top)?;
     let (references, inherited_drafts) = follow_references(&home, &schema_file, &schema, named)?;
-    // Its keys are the configuration's business.
+    // Checked with the configuration.
     top.table("train")?;
     Ok(Task {
         title: top.string("title")?.unwrap_or_else(|| name.clone()),
@@ -139,7 +138,7 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
     Ok((rules, named))
 }
 
-/// A part of the reward; sums, differences and squares of such numbers are finite.
+/// Bounded, so that sums, differences and squares are finite.
 fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
     const MOST: f64 = 1e6;
     match (section.number(key)?, section.get(key)) {
@@ -150,7 +149,7 @@ fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
     }
 }
 
-/// A name, or a list of names, a field.
+/// A name, or a list of names, per field.
 fn read_normalise(fields: &Section<'_>) -> Read<BTreeMap<String, String>> {
     let mut normalise = BTreeMap::new();
     for (field, offset) in fields.keys() {

@@ -1,5 +1,5 @@
-//! The schema files that `$ref` leads to: relative ones are read from the task's folder, each from the place of the
-//! file it stands in.
+//! The schema files that `$ref` leads to; relative references are resolved from the file they are in, within the task's
+//! folder.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,11 +10,11 @@ use super::error::Read;
 use super::source::Home;
 use crate::files::Outside;
 
-/// What a schema says about a value is no schema itself.
+/// Their values are not schemas.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
-/// Address -> file, of all named files (`named`) and of those that relative references lead to from the schema in
-/// `schema_file`; and address -> inherited `$schema`.
+/// Returns address -> file, of all `named` files and of those that relative references lead to from `schema_file`; and
+/// address -> inherited `$schema`.
 pub(super) fn follow_references(
     home: &Home,
     schema_file: &str,
@@ -28,7 +28,7 @@ pub(super) fn follow_references(
     for (address, file) in named {
         let file = home.name(file)?;
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
-        // Its base is the address that it is named by, wherever the file lies.
+        // Its base is the address that it is named by, wherever the file is.
         found.walk(&home.label(&file), &address, join("", &address).ok(), &schema)?;
         references.insert(address, file);
     }
@@ -37,7 +37,7 @@ pub(super) fn follow_references(
             continue;
         }
         let file = decode_path(&address);
-        // Other names may be anchors of other kinds; the schema's compiler tells what leads nowhere.
+        // Other names may be anchors; the schema's compiler reports dangling ones.
         if !file.ends_with(".json") && home.open(&file).is_err() {
             continue;
         }
@@ -48,18 +48,18 @@ pub(super) fn follow_references(
     Ok((references, found.inherited_drafts(&root)))
 }
 
-/// Addresses inside the task's folder, met so far.
+/// Addresses inside the task's folder.
 #[derive(Default)]
 struct Found {
     waiting: BTreeSet<String>,
-    /// Schemas that call themselves so by a relative `$id`, wherever they stand.
+    /// Schemas with a relative `$id`, wherever they are.
     ids: BTreeSet<String>,
-    /// Document -> its `$schema`, and what it refers to.
+    /// Document -> its `$schema`, and its references.
     documents: BTreeMap<String, (Option<String>, Vec<String>)>,
 }
 
 impl Found {
-    /// `base`: the address of the document, None where it is not in the task's folder.
+    /// `base`: the address of the document; `None` outside of the task's folder.
     fn walk(&mut self, label: &str, document: &str, base: Option<String>, schema: &Value) -> Read<()> {
         let outside = |reference: &str| TaskError::outside(label.to_owned(), reference, Outside::Written);
         let mut targets = Vec::new();
@@ -103,7 +103,7 @@ impl Found {
         Ok(())
     }
 
-    /// Document -> the `$schema` that it has from the first document that leads to it, where it has none of its own.
+    /// Document without `$schema` -> that of the first document that leads to it.
     fn inherited_drafts(&self, root: &str) -> BTreeMap<String, String> {
         let mut inherited = BTreeMap::new();
         let mut seen = BTreeSet::from([root]);
@@ -124,17 +124,17 @@ impl Found {
     }
 }
 
-/// Why a reference names no file of the task.
+/// Why a reference does not name a file of the task.
 #[derive(Debug, PartialEq)]
 enum Elsewhere {
-    /// It has a scheme or a host of its own.
+    /// Has a scheme or a host.
     Remote,
-    /// It climbs out of the folder.
+    /// Leads out of the folder.
     Outside,
 }
 
-/// `reference` (without its fragment) as seen from the document at `base`; RFC 3986, section 5.2, except that climbing
-/// out is an error.
+/// Resolves `reference` (without its fragment) at `base` by RFC 3986, section 5.2, except that leading out of the
+/// folder is an error.
 fn join(base: &str, reference: &str) -> Result<String, Elsewhere> {
     let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
     if scheme || reference.starts_with("//") || reference.contains('?') {
@@ -149,11 +149,11 @@ fn join(base: &str, reference: &str) -> Result<String, Elsewhere> {
             part => parts.push(part),
         }
     }
-    // A folder stays one: what is seen from it lies in it.
+    // The address of a folder ends with `/`.
     Ok(parts.join("/") + if reference.ends_with('/') && !parts.is_empty() { "/" } else { "" })
 }
 
-/// `reference` as seen from a document that has a host; as it is where it has a scheme or the document has no host.
+/// Resolves `reference` at a document with a host; unchanged if it has a scheme or the document has no host.
 fn from_host(document: &str, reference: &str) -> String {
     let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
     match (place, place.map(|(_, (_, path))| join(path, reference))) {
@@ -165,14 +165,13 @@ fn from_host(document: &str, reference: &str) -> String {
     }
 }
 
-/// A file's name as an address: what an address may not hold is written as `%XX`.
+/// Percent-encodes a file's name.
 pub fn encode_path(file: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
     let file = file.trim_start_matches("./");
     file.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// The file's name of an address.
 fn decode_path(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();

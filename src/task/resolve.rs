@@ -1,11 +1,11 @@
-//! Which task a command line means.
+//! Finds the task of a command line.
 
 use std::path::{Path, PathBuf};
 
 use super::{Home, TASK_FILE, Task, TaskError, embedded, parse};
 use crate::format::nearest;
 
-/// A path first, then a name in the nearest workspace above `here`, then an embedded task.
+/// By path, by name in the nearest workspace above `here`, or among the embedded tasks.
 pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
@@ -31,7 +31,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
     }
 }
 
-/// The path as the user wrote it, so that errors show what they know.
+/// The path as the user wrote it, for messages.
 fn display_path(text: &str, folder: &Path, here: &Path) -> PathBuf {
     let written = PathBuf::from(text);
     if std::env::current_dir().is_ok_and(|current| current == here) && written.is_dir() {
@@ -45,7 +45,7 @@ fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
     here.ancestors().map(|folder| folder.join("tasks").join(name)).find(|folder| folder.join(TASK_FILE).is_file())
 }
 
-/// Tasks of the nearest workspace, then the embedded ones.
+/// The tasks of the nearest workspace, then the embedded ones.
 pub(super) fn known_names(here: &Path) -> Vec<String> {
     let entries = here.ancestors().find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
     let mut names: Vec<String> = entries
@@ -60,7 +60,6 @@ pub(super) fn known_names(here: &Path) -> Vec<String> {
     names
 }
 
-/// The error for a name that no task has.
 pub(super) fn unknown(text: &str, known: Vec<String>, here: &Path) -> TaskError {
     let advice = match nearest(text, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -1,4 +1,4 @@
-//! Where a task's files lie, and how one of them is read.
+//! Reads a task's files.
 
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Cursor};
@@ -11,10 +11,9 @@ use super::error::Read;
 use super::{TASK_FILE, TaskError};
 use crate::files;
 
-/// The largest `task.toml`, schema or recipe of a generator.
+/// For `task.toml`, schemas and generators.
 const LARGEST_TEXT_BYTES: u64 = 64 << 20;
 
-/// A folder, or the program itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Home {
     Folder(PathBuf),
@@ -22,7 +21,7 @@ pub(super) enum Home {
 }
 
 impl Home {
-    /// A file's path as errors show it.
+    /// A file's path in messages.
     pub(super) fn label(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -30,24 +29,23 @@ impl Home {
         }
     }
 
-    /// Where a file lies, with links followed: the one rule for whatever is read from a task or written into it.
+    /// A file's path with links resolved and checked, for reading and writing.
     pub(super) fn path(&self, file: &str) -> Read<PathBuf> {
         let folder = match self {
             Self::Folder(folder) => folder,
-            // Nothing is opened there: the files are looked up by name.
+            // Embedded files are looked up by name.
             Self::Embedded(_) => Path::new(""),
         };
         files::inside(folder, file).map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
     }
 
-    /// A file's name as it is kept: inside the task, without `.` and doubled slashes. Whether it exists is not asked.
+    /// A file's normalized name inside the task, without `.` and doubled slashes. The file may not exist.
     pub(super) fn name(&self, file: String) -> Read<String> {
         self.path(&file)?;
         let parts = file.split('/').filter(|part| !matches!(*part, "" | "."));
         Ok(parts.collect::<Vec<_>>().join("/"))
     }
 
-    /// The bytes of a file; one outside the task is refused.
     pub(super) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
         let path = self.path(file)?;
         match self {
@@ -61,7 +59,6 @@ impl Home {
         }
     }
 
-    /// A reader over a file: from the disk, nothing but a buffer is held in memory.
     pub(super) fn open(&self, file: &str) -> Read<Box<dyn BufRead>> {
         match self {
             Self::Folder(_) => {
@@ -76,7 +73,6 @@ impl Home {
         TaskError::Read { label: self.label(file), source }
     }
 
-    /// A file as UTF-8.
     pub(super) fn read_text(&self, file: &str) -> Read<String> {
         let bytes = self.read(file, LARGEST_TEXT_BYTES)?.into_owned();
         String::from_utf8(bytes)

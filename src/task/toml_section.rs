@@ -1,4 +1,4 @@
-//! One table of `task.toml`, read key by key; every complaint knows its line and column.
+//! A table of `task.toml`; its errors have line and column.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -7,7 +7,7 @@ use super::TaskError;
 use super::error::Read;
 use crate::format::{line_column, nearest};
 
-/// A file's name and text, for places in errors.
+/// A file's name and text, for errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) label: &'a str,
@@ -15,24 +15,23 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// An error at a byte offset.
     pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
         let (line, column) = line_column(self.text, offset);
         TaskError::Place { label: self.label.to_owned(), line, column, message: message.into() }
     }
 }
 
-/// A table whose keys are all known.
+/// A table with known keys.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     source: Source<'a>,
-    /// Prefix of keys in errors: `score.` or nothing.
+    /// Prefix of keys in errors, such as `score.`
     prefix: String,
     table: &'a DeTable<'a>,
 }
 
 impl<'a> Section<'a> {
-    /// Refuses keys that are not among the known ones, with the nearest of them.
+    /// Refuses unknown keys, naming the nearest known one.
     pub(super) fn new(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>, known: &[&str]) -> Read<Self> {
         for (key, _) in table {
             let name = key.get_ref().as_ref();
@@ -47,17 +46,16 @@ impl<'a> Section<'a> {
         Ok(Self { source, prefix: prefix.to_owned(), table })
     }
 
-    /// A table whose keys are free.
+    /// A table with arbitrary keys.
     pub(super) fn free(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>) -> Self {
         Self { source, prefix: prefix.to_owned(), table }
     }
 
-    /// The file that this table is part of.
     pub(super) fn source(&self) -> Source<'a> {
         self.source
     }
 
-    /// All keys and where their values begin.
+    /// All keys with the offsets of their values.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
@@ -67,7 +65,6 @@ impl<'a> Section<'a> {
         self.table.get(key).map(|value: &Spanned<DeValue<'a>>| (value.get_ref(), value.span().start))
     }
 
-    /// An error about a key's value.
     pub(super) fn error(&self, key: &str, offset: usize, message: impl AsRef<str>) -> TaskError {
         self.source.error(offset, format!("`{}{key}` {}", self.prefix, message.as_ref()))
     }
@@ -88,7 +85,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A finite number; integers are welcome.
+    /// A finite number or an integer.
     pub(super) fn number(&self, key: &str) -> Read<Option<f64>> {
         let (text, offset) = match self.get(key) {
             None => return Ok(None),
@@ -110,7 +107,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table of this one whose keys are all known.
+    /// A nested table with known keys.
     pub(super) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
