@@ -467,7 +467,7 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
         Kind::Type { kind: TypeKind::Multiple(expected) } => {
             format!(
                 "expected {}, found {what}",
-                expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+                expected.iter().map(|kind| kind.to_string()).collect::<Vec<_>>().join(" or ")
             )
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {

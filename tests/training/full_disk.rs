@@ -160,7 +160,7 @@ fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
         ask(&path, &Verb::Stop { now: false }, LONG, &mut |_| {}).unwrap();
     });
     assert!(
-        matches!(&ended, Ended::CutShort { goes_on_from: Some(2), cause } if cause.contains("waiting for disk space")),
+        matches!(&ended, Ended::CutShort { resumes_from: Some(2), cause } if cause.contains("waiting for disk space")),
         "{ended:?}"
     );
     let state = State::observe(run.path()).unwrap();

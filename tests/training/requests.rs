@@ -264,8 +264,8 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
         });
         assert!(is_asked && later.is_empty(), "{phase} {at}: then {later:?}");
         let checkpoints = list_checkpoints(run.path()).unwrap();
-        let Ended::CutShort { goes_on_from, .. } = ended.unwrap() else { panic!("{phase} {at}: it was not cut short") };
-        assert_eq!(goes_on_from, checkpoints.last().copied());
+        let Ended::CutShort { resumes_from, .. } = ended.unwrap() else { panic!("{phase} {at}: it was not cut short") };
+        assert_eq!(resumes_from, checkpoints.last().copied());
         let state = State::observe(run.path()).unwrap();
         assert!(
             state.status == Status::Interrupted

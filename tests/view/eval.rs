@@ -256,7 +256,7 @@ fn answers_are_read_copied_and_exported() {
     assert_ne!(before, stage.picture(), "another prompt");
     stage.keys("j j j k");
     stage.keys("y Y");
-    assert_eq!(stage.prompt.iter().filter(|prompt| prompt.starts_with("Copy")).count(), 2);
+    assert_eq!(stage.asked.iter().filter(|asked| asked.starts_with("Copy")).count(), 2);
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(

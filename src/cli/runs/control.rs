@@ -101,7 +101,7 @@ pub(super) fn run(command: Command, places: &RunFolders) -> Outcome {
     }
     match &command {
         Command::Pause { target } => request(target, places)?.ask(&Verb::Pause, 0),
-        Command::Resume { target, gpu, cpu } => request(target, places)?.resume(DeviceChoice::target(*gpu, *cpu)),
+        Command::Resume { target, gpu, cpu } => request(target, places)?.resume(DeviceChoice::from_flags(*gpu, *cpu)),
         Command::Checkpoint { target, patience } => request(target, places)?.ask(&Verb::Checkpoint, patience.timeout),
         Command::Eval { target, patience } => request(target, places)?.ask(&Verb::Eval, patience.timeout),
         Command::Stop { target, now, wait } => request(target, places)?.stop(*now, wait.map(Duration::from_secs)),

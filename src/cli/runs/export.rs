@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Outcome, check_page, output, print, print_json, print_json_lines, show, tell_masked, write_page};
+use super::{Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_page};
 use crate::report::{Report, csv, html, json_lines};
 use crate::run::RunFolders;
 
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
     let page = html(seen)?;
     if file == Path::new("-") {
-        tell_masked(page.masked);
+        report_masked(page.masked);
         return output::print_exact(&page.text);
     }
     write_page(file, &page, arguments.force)?;
