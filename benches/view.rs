@@ -129,7 +129,7 @@ fn keys_during_a_run() {
         let (key, text) = if round % 2 == 0 { ("?", "Help: Live") } else { ("\x1b", "") };
         let begin = Instant::now();
         session.send(key);
-        session.wait_for("the answer", |session| session.picture().contains("Help: Live") != text.is_empty());
+        session.wait_for("the answer", |session| session.screen().contains("Help: Live") != text.is_empty());
         samples.push(milliseconds(begin.elapsed()));
         std::thread::sleep(Duration::from_millis(30 + (round as u64 * 7) % 23));
     }

@@ -205,7 +205,7 @@ fn view() -> ViewFound {
     use crate::view::options::AppearanceInput;
     let input = AppearanceInput::detect();
     let looks = Appearance::load(&input);
-    let asks = Appearance::asks_for_ground(&input);
+    let asks = Appearance::needs_background_query(&input);
     let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
     let looked_for = [
         of("configuration", input.config_file()),

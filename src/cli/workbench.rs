@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {
         farewell(&ending);
-        if let Some(why) = &ending.unkept {
+        if let Some(why) = &ending.unsaved {
             eprintln!("{why}");
         }
     }

@@ -1,32 +1,26 @@
-//! The description of an action: its name, title, keys and scope. Keys, help, hints, palette, manual and documentation
-//! come from it.
+//! The description of an action, from which keys, help, hints, palette, manual and documentation are made.
 
 use super::screens::Screen;
 
-/// One thing that a user can do.
 #[derive(Debug)]
 pub struct ActionInfo {
-    /// Its name in keymap files, such as `runs.pause`; unique.
+    /// The name in keymap files, such as `runs.pause`; unique.
     pub id: &'static str,
-    /// In words, as the imperative: `Pause the run after its step`.
+    /// The title, an imperative such as `Pause run`.
     pub title: &'static str,
-    /// One or two words for the bottom line; empty: it is not shown there.
+    /// One or two words for the bottom line; empty if it is not shown there.
     pub hint: &'static str,
-    /// The keys of the table; a keymap file may give others.
+    /// The default keys; a keymap file may replace them.
     pub keys: &'static [&'static str],
-    /// Where it works.
     pub scope: Scope,
-    /// Other words for it, which find it in the palette before anything else.
+    /// Aliases that find it in the palette before anything else.
     pub aliases: &'static [&'static str],
-    /// Whether text is typed once it has begun. Where it cannot begin, the keys that follow must not be taken for
-    /// commands.
+    /// Whether it opens a text field. If it is blocked, the keys that follow must not be taken for commands.
     pub asks: bool,
 }
 
-/// Where an action works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// On every screen.
     Global,
     Screen(Screen),
     /// In one pane of a screen, while it has the focus.

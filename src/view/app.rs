@@ -1,5 +1,5 @@
-//! The whole model: what screens share, and each screen's own part. Only this file knows all screens; here stands the
-//! table of them, and of all actions.
+//! The whole model: the shared state and each screen's own. Only this file knows all screens; it has the table of them
+//! and of all actions.
 
 use std::any::{Any, TypeId};
 
@@ -18,26 +18,17 @@ use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
 use super::shared::Shared;
 use crate::report::EvalId;
 
-/// Everything that the view knows.
 #[derive(Debug)]
 pub struct Model {
-    /// What all screens share.
     pub shared: Shared,
-    /// Time and place of the last click, until it was half of a double click.
+    /// Time and position of the last click, until it became part of a double click.
     pub clicked: Option<(u64, (u16, u16))>,
-    /// Screen 1.
     pub runs: runs::Runs,
-    /// Screen 2.
     pub schema: schema::Schema,
-    /// Screen 3.
     pub prompts: prompts::Prompts,
-    /// Screen 4.
     pub scores: scores::Scores,
-    /// Screen 5.
     pub launch: launch::Launch,
-    /// Screen 6.
     pub live: live::Live,
-    /// Screen 7.
     pub eval: eval::Eval,
 }
 
@@ -84,12 +75,11 @@ pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
     SCREENS[screen as usize]
 }
 
-/// A screen as the rest of the view sees it: its [`Definition`], applied to its own part of the model.
+/// A screen as the rest of the view sees it: its [`Definition`], applied to its own state.
 pub trait ScreenParts: Sync {
     fn title(&self) -> &'static str;
     fn help(&self) -> &'static str;
     fn panes(&self) -> &'static [&'static str];
-    /// Its part of the table of actions.
     fn actions(&self) -> Vec<&'static ActionInfo>;
     fn blocked(&self, model: &Model, id: &str) -> Option<String>;
     fn perform(&self, model: &mut Model, id: &str) -> Vec<Command>;
@@ -97,18 +87,18 @@ pub trait ScreenParts: Sync {
     fn focus(&self, model: &mut Model, pane: &'static str);
     fn is_typing(&self, model: &Model) -> bool;
     fn takes_tab(&self, model: &Model) -> bool;
-    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command>;
-    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command>;
+    fn on_key(&self, model: &mut Model, event: KeyEvent) -> Vec<Command>;
+    fn on_paste(&self, model: &mut Model, text: &str) -> Vec<Command>;
     fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command>;
     fn opens(&self, model: &Model, at: (u16, u16)) -> bool;
-    fn entered(&self, model: &mut Model) -> Vec<Command>;
-    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command>;
+    fn on_show(&self, model: &mut Model) -> Vec<Command>;
+    fn on_change(&self, model: &mut Model, change: &Change) -> Vec<Command>;
     fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect);
-    /// Its own part of the model where that is of this type, and what screens share.
-    fn own<'a>(&self, model: &'a mut Model, wanted: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)>;
+    /// The screen's state if it is of this type, and the shared state.
+    fn own<'a>(&self, model: &'a mut Model, state_type: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)>;
 }
 
-/// A definition with the place of its part in the model.
+/// A definition with the field of its state in the model.
 struct ScreenEntry<X: 'static> {
     definition: &'static Definition<X>,
     of: fn(&Model) -> &X,
@@ -162,14 +152,14 @@ impl<X: 'static> ScreenParts for ScreenEntry<X> {
         (self.definition.takes_tab)((self.of)(model))
     }
 
-    fn typed(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
+    fn on_key(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
         let (screen, shared) = (self.split)(model);
-        (self.definition.typed)(screen, shared, event)
+        (self.definition.on_key)(screen, shared, event)
     }
 
-    fn pasted(&self, model: &mut Model, text: &str) -> Vec<Command> {
+    fn on_paste(&self, model: &mut Model, text: &str) -> Vec<Command> {
         let (screen, shared) = (self.split)(model);
-        (self.definition.pasted)(screen, shared, text)
+        (self.definition.on_paste)(screen, shared, text)
     }
 
     fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command> {
@@ -181,39 +171,39 @@ impl<X: 'static> ScreenParts for ScreenEntry<X> {
         (self.definition.opens)((self.of)(model), &model.shared, at)
     }
 
-    fn entered(&self, model: &mut Model) -> Vec<Command> {
+    fn on_show(&self, model: &mut Model) -> Vec<Command> {
         let (screen, shared) = (self.split)(model);
-        (self.definition.entered)(screen, shared)
+        (self.definition.on_show)(screen, shared)
     }
 
-    fn changed(&self, model: &mut Model, change: &Change) -> Vec<Command> {
+    fn on_change(&self, model: &mut Model, change: &Change) -> Vec<Command> {
         let (screen, shared) = (self.split)(model);
-        (self.definition.changed)(screen, shared, change)
+        (self.definition.on_change)(screen, shared, change)
     }
 
     fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
         (self.definition.draw)((self.of)(model), &model.shared, frame, area);
     }
 
-    fn own<'a>(&self, model: &'a mut Model, wanted: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
+    fn own<'a>(&self, model: &'a mut Model, state_type: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
         let (screen, shared) = (self.split)(model);
-        (TypeId::of::<X>() == wanted).then_some((screen, shared))
+        (TypeId::of::<X>() == state_type).then_some((screen, shared))
     }
 }
 
 impl UpdateTarget for Model {
-    fn parts(&mut self, wanted: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
-        if TypeId::of::<()>() == wanted {
-            // Work for no screen in particular: a unit takes no memory, so nothing is leaked.
+    fn parts(&mut self, state_type: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
+        if TypeId::of::<()>() == state_type {
+            // Work of no screen: `()` takes no memory, so nothing is leaked.
             return Some((Box::leak(Box::new(())), &mut self.shared));
         }
-        let found = SCREENS.iter().position(|screen| screen.own(self, wanted).is_some())?;
-        SCREENS[found].own(self, wanted)
+        let found = SCREENS.iter().position(|screen| screen.own(self, state_type).is_some())?;
+        SCREENS[found].own(self, state_type)
     }
 }
 
 impl Model {
-    /// The model at the start; `super::start` gives the first commands.
+    /// The initial model; `super::start` returns the first commands.
     pub fn new(options: Options) -> Self {
         Self {
             shared: Shared::new(options, action),
@@ -228,17 +218,17 @@ impl Model {
         }
     }
 
-    /// The screen in front.
+    /// The current screen.
     pub fn screen(&self) -> &'static dyn ScreenParts {
         screen(self.shared.screen)
     }
 
-    /// Whether a popup or a text field takes the keys now.
+    /// Whether a popup or a text field has the keys.
     pub fn takes_text(&self) -> bool {
         self.shared.popup.is_some() || self.screen().is_typing(self)
     }
 
-    /// Whether the keys of an action count now, where the focus is.
+    /// Whether the keys of an action work where the focus is.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
@@ -247,7 +237,7 @@ impl Model {
         }
     }
 
-    /// What can be done here, the nearest first: pane, screen, everywhere.
+    /// The actions available here, by scope: pane, screen, everywhere.
     pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
         let mut found: Vec<&'static ActionInfo> = actions().filter(|action| self.is_here(action)).collect();
         found.sort_by_key(|action| match action.scope {
@@ -258,7 +248,7 @@ impl Model {
         found
     }
 
-    /// The action that a chord means where the focus is.
+    /// The action of a chord where the focus is.
     pub fn action_of(&self, chord: Chord) -> Option<&'static ActionInfo> {
         if self.is_for_text(chord) {
             return None;
@@ -266,13 +256,12 @@ impl Model {
         self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
-    /// Whether a chord belongs to the text field that has the focus: there the field has the plain keys, and actions
-    /// what no text can be.
+    /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
         self.screen().is_typing(self) && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab(self)))
     }
 
-    /// Why an action cannot be done now.
+    /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
             Scope::Global => None,
@@ -280,7 +269,7 @@ impl Model {
         }
     }
 
-    /// Do an action, whatever keeps it from being done.
+    /// Executes an action without checking whether it is blocked.
     pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
         match action.scope {
             Scope::Global => {
@@ -291,13 +280,13 @@ impl Model {
         }
     }
 
-    /// What the palette shows: what can be done here, then what belongs to another screen or pane and goes there first.
-    /// Empty while there is no palette.
+    /// The entries of the palette: actions available here, then those of other screens and panes, which are opened
+    /// first. Empty if there is no palette.
     pub fn palette_entries(&self) -> Vec<PaletteEntry> {
         if !matches!(self.shared.popup, Some(Popup::Palette(_))) {
             return Vec::new();
         }
-        // Not where something would have to be begun first.
+        // Not those that need something to be opened first.
         let can_be_gone_to = |action: &&ActionInfo| match action.scope {
             Scope::Pane(of, pane) => screen(of).panes().contains(&pane),
             _ => true,
@@ -333,12 +322,11 @@ impl Model {
     }
 }
 
-/// Every action: those of the screens, then the program's.
+/// Every action: those of the screens, then the global ones.
 pub fn actions() -> impl Iterator<Item = &'static ActionInfo> {
     SCREENS.iter().flat_map(|screen| screen.actions()).chain(GLOBAL.iter().map(|action| &action.info))
 }
 
-/// The action of that name.
 pub fn action(id: &str) -> Option<&'static ActionInfo> {
     actions().find(|action| action.id == id)
 }
@@ -399,7 +387,7 @@ const GLOBAL: &[Global] = &[
     Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close"], quit),
 ];
 
-/// Leave; what is unsaved is asked about. `ctrl-c` while that question is open leaves at once.
+/// Quits; asks first if there is unsaved text. `ctrl-c` while that question is open quits at once.
 fn quit(model: &mut Model) -> Vec<Command> {
     let schema = model.shared.draft.is_changed().then_some("schema");
     let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
@@ -410,7 +398,7 @@ fn quit(model: &mut Model) -> Vec<Command> {
     }
     let text =
         format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
-    // What lay in front comes back after a no.
+    // A popup that was open comes back after a no.
     let before = model.shared.popup.take();
     let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise(
         move |_: &mut (), shared| {

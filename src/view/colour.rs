@@ -1,16 +1,16 @@
-//! Colours as theme files name them, and the nearest one that a terminal with fewer colours has.
+//! Colours as theme files name them, and their nearest match in a terminal with fewer colours.
 
 use ratatui::style::{Color, Modifier, Style};
 
 use super::terminal_capability::ColourDepth;
 
-/// Read `#rrggbb`, a name of the terminal's own colours such as `light_red`, `default`, or a number of the palette of
-/// 256.
+/// Parses `#rrggbb`, a name of the terminal's own colours such as `light_red`, `default`, or a number of the 256-colour
+/// palette.
 pub(super) fn parse(text: &str) -> Option<Color> {
     if text == "default" { Some(Color::Reset) } else { text.parse().ok() }
 }
 
-/// A style for a terminal with that many colours.
+/// Converts a style to a terminal's colour depth.
 pub(super) fn at_depth(style: Style, depth: ColourDepth) -> Style {
     match depth {
         ColourDepth::TrueColour => style,
@@ -18,8 +18,8 @@ pub(super) fn at_depth(style: Style, depth: ColourDepth) -> Style {
             Color::Rgb(red, green, blue) => Color::Indexed(nearest_of_256(red, green, blue)),
             other => other,
         }),
-        // With 16 colours no ground is near enough to the terminal's own: what has a ground of its own is reversed.
-        ColourDepth::Colours16 if style.bg.is_some_and(|ground| ground != Color::Reset) => {
+        // No background of the 16 colours is close enough to the terminal's own: styles with a background are reversed.
+        ColourDepth::Colours16 if style.bg.is_some_and(|background| background != Color::Reset) => {
             Style { fg: None, bg: None, ..style }.add_modifier(Modifier::REVERSED)
         }
         ColourDepth::Colours16 => each(style, of_16),
@@ -36,7 +36,7 @@ fn each(style: Style, change: impl Fn(Color) -> Color) -> Style {
     }
 }
 
-/// The number of the nearest colour of the palette of 256: its cube of 6 x 6 x 6, or its 24 greys.
+/// The nearest colour of the 256-colour palette: its cube of 6 x 6 x 6, or its 24 greys.
 fn nearest_of_256(red: u8, green: u8, blue: u8) -> u8 {
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
     let level = |value: u8| (0..6_u8).min_by_key(|index| LEVELS[*index as usize].abs_diff(value)).unwrap_or(0);
@@ -50,7 +50,7 @@ fn nearest_of_256(red: u8, green: u8, blue: u8) -> u8 {
     if distance([grey; 3]) < distance(cube) { 232 + step } else { 16 + 36 * r + 6 * g + b }
 }
 
-/// The nearest of the terminal's own 16 by hue; what has hardly any is a grey.
+/// The nearest of the 16 colours by hue; a grey if there is hardly any saturation.
 fn of_16(colour: Color) -> Color {
     let (red, green, blue) = match colour {
         Color::Rgb(red, green, blue) => (red, green, blue),
@@ -83,7 +83,7 @@ fn of_16(colour: Color) -> Color {
     }
 }
 
-/// Red, green and blue of a number of the palette of 256; the first 16 are the terminal's own and are taken as greys.
+/// The RGB value of a palette number; the first 16 are the terminal's own and are treated as greys.
 fn of_256(index: u8) -> (u8, u8, u8) {
     let level = |value: u8| if value == 0 { 0 } else { 55 + 40 * value };
     match index {
@@ -128,7 +128,7 @@ mod tests {
         check("#808691", 102, Color::DarkGray);
         check("#000000", 16, Color::Black);
         check("#ffffff", 231, Color::White);
-        let ground = at_depth(Style::new().bg(Color::Rgb(44, 52, 66)), ColourDepth::Colours16);
-        assert_eq!(ground, Style::new().add_modifier(Modifier::REVERSED));
+        let background = at_depth(Style::new().bg(Color::Rgb(44, 52, 66)), ColourDepth::Colours16);
+        assert_eq!(background, Style::new().add_modifier(Modifier::REVERSED));
     }
 }

@@ -1,5 +1,6 @@
-//! Drafts: texts that are neither saved nor discarded. Each has a private file below the user's data that neither a
-//! crash nor another session overwrites; a later session offers it, on every screen by the same keys (`choice`).
+//! Drafts: texts that are neither saved nor discarded. Each has a private file in the user's data directory that
+//! neither a crash nor another session overwrites; a later session offers it, with the same keys on every screen
+//! (`choice`).
 
 pub mod choice;
 pub mod files;
@@ -15,50 +16,49 @@ use super::shared::Shared;
 use super::task_files;
 use crate::task::{TASK_FILE, Task};
 
-/// What is said of a decision about a file that changed on disk.
+/// Messages about a file that changed on disk.
 pub const LOADED: &str = "loaded the file from disk (undo restores your text)";
 pub const KEPT: &str = "keeping your version: saving overwrites the file on disk";
 
 /// A screen that edits a text of the task.
 pub trait Drafted: ScreenState<Shared = Shared> {
     const SCREEN: Screen;
-    /// How the names of its files begin.
+    /// The prefix of its files' names.
     const STEM: &'static str;
-    /// Ids of the actions: take the other version, keep the own one, discard the draft, show the difference.
+    /// Ids of the actions: take the other version, keep the own one, discard the draft, show the diff.
     const ACTIONS: [&'static str; 4];
-    /// The key of the work that looks for its drafts.
+    /// The key of the work that searches its drafts.
     const WORK: &'static str;
 
     /// The file of the text under edit.
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile>;
     /// The text under edit, as saved and as edited.
     fn texts(&self, shared: &Shared) -> Option<(String, String)>;
-    /// What the text under edit is, in a few words.
+    /// A short name of the text under edit.
     fn title(&self) -> String;
-    /// The draft as its file has it.
+    /// Returns the contents of the draft's file.
     fn write(&self, shared: &Shared, text: String) -> String;
     /// # Errors
-    /// A sentence where a file of this name has something else.
+    /// The file of this name has other content.
     fn read(text: String, time_ms: u64) -> Result<Record, String>;
-    /// Whether a draft may be restored now, and no other text would have to go.
+    /// Whether a draft can be restored now without losing another text.
     fn is_free(&self) -> bool;
-    /// Whether letters are text now, and no keys.
+    /// Whether letters are text now rather than keys.
     fn is_typing(&self) -> bool;
-    /// Where a draft belongs in the task as it is now.
+    /// Finds the text of the current task that a draft belongs to.
     ///
     /// # Errors
-    /// A sentence where it belongs nowhere.
+    /// It belongs to none.
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String>;
     /// Opens the editor on a draft.
     ///
     /// # Errors
     /// As `locate`.
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
-    /// The file's text, where it changed on disk while the text here is unsaved.
+    /// The file's text, if it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
-    /// The user has decided: the file's text takes the place of the own one, which undo brings back, or the own one
-    /// stays.
-    fn settle(&mut self, shared: &mut Shared, load: bool) -> Vec<Command>;
+    /// The user has decided: the file's text replaces the own one, which undo restores, or the own one stays.
+    fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command>;
 }
 
 /// The file of a text whose editor opens now.
@@ -68,28 +68,28 @@ pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
     file
 }
 
-/// The text is saved or discarded.
+/// Removes the file after the text was saved or discarded.
 pub fn remove(shared: &Shared, file: DraftFile) -> Vec<Command> {
     write(shared, file.stored.map(|_| (file.path, None)))
 }
 
-/// Brings the file to the text under edit: written where that is unsaved and was changed, removed where it is saved.
-/// Called once a second.
+/// Updates the file of the text under edit: writes it if the text is unsaved and was changed, removes it if it is
+/// saved. Called once a second.
 pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let change = due(screen, shared);
     write(shared, change)
 }
 
-/// Writes an unsaved text at once, for an end that leaves no time for work beside the view.
+/// Writes an unsaved text at once, for an exit that leaves no time for background work.
 ///
 /// # Errors
-/// A sentence with the file.
+/// With the file.
 pub fn store_now<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Result<(), String> {
     let Some(text) = unsaved(screen, shared) else { return Ok(()) };
     let Some(path) = screen.draft_file(shared).map(|file| file.path.clone()) else { return Ok(()) };
     let writer = &shared.drafts.writer;
     writer.push(vec![(path, Some(screen.write(shared, text)))]);
-    writer.work_off();
+    writer.write_queued();
     writer.take_failure().map_or(Ok(()), Err)
 }
 
@@ -97,7 +97,7 @@ fn unsaved<T: Drafted>(screen: &T, shared: &Shared) -> Option<String> {
     screen.texts(shared).filter(|(saved, own)| saved != own).map(|(_, own)| own)
 }
 
-/// What the file is to have, where it has something else.
+/// The content that the file should have, if it differs.
 fn due<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Option<(PathBuf, Option<String>)> {
     let text = unsaved(screen, shared);
     let file = screen.draft_file(shared)?;
@@ -109,7 +109,7 @@ fn due<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Option<(PathBuf, Opti
     Some((path, text.map(|text| screen.write(shared, text))))
 }
 
-/// Another task is opened: an unsaved text of the one before stays in its file, and is offered with that task.
+/// Before another task is opened: an unsaved text stays in its file, and is offered with its task.
 pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     shared.drafts.offers.retain(|offer| offer.screen != T::SCREEN);
     let commands = store(screen, shared);
@@ -123,16 +123,16 @@ pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// The embedded task has become a copy in a folder: the text under edit is of the copy now.
+/// The embedded task was copied into a folder: the text under edit belongs to the copy now.
 pub fn move_to_copy<T: Drafted>(screen: &mut T, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let new = begin::<T>(shared, copy);
     let Some(old) = screen.draft_file(shared).map(|file| std::mem::replace(file, new)) else { return Vec::new() };
-    // In this order: where the new file cannot be written the old one stays.
+    // In this order: if the new file cannot be written the old one stays.
     let new = due(screen, shared);
     write(shared, new.into_iter().chain(old.stored.map(|_| (old.path, None))))
 }
 
-/// Looks for drafts of the open task that earlier sessions have left.
+/// Searches drafts of the open task from earlier sessions.
 pub fn look<T: Drafted>(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (data, known) = (shared.options.data.clone(), shared.drafts.known.clone());
@@ -165,7 +165,7 @@ fn offer_all<T: Drafted>(
     let before = std::mem::take(&mut shared.drafts.offers);
     let (old, mut offers): (Vec<Offer>, Vec<Offer>) = before.into_iter().partition(|offer| offer.screen == T::SCREEN);
     let mut done = Vec::new();
-    // Begun or decided about while the files were read.
+    // Drafts opened or decided about while the files were read.
     found.retain(|(_, file)| !shared.drafts.known.contains(file));
     found.sort_by_cached_key(|(record, file)| (record.as_ref().map_or(0, |record| record.time_ms), file.clone()));
     for (record, file) in found {
@@ -175,9 +175,9 @@ fn offer_all<T: Drafted>(
                 shared.complain(format!("{path}: {error}; draft not offered, file left in place"));
                 shared.drafts.known.insert(file);
             }
-            // What cannot be read now may be mended, and then its draft is looked for again.
+            // Tried again: an unreadable file may be repaired.
             Ok((Err(why), _)) => shared.complain(format!("draft in {path} not offered: {why}")),
-            // The program has ended after saving, before it could remove the file.
+            // The program ended after saving, before it could remove the file.
             Ok((Ok(location), record)) if location.current == record.text => done.push((file, None)),
             Ok((Ok(location), record)) => {
                 if !old.iter().any(|offer| offer.file == file) {
@@ -203,8 +203,8 @@ fn read<T: Drafted>(path: &Path) -> Result<Record, String> {
     T::read(text, time.map_or(0, |time| time.as_millis() as u64))
 }
 
-/// The drafts of a task's text, in no order. A copy of an embedded task has those of the embedded one too. Earlier
-/// versions had one of the schema for all sessions, named for the task.
+/// The drafts of a task's text, unordered. A copy of an embedded task includes those of the embedded one. Earlier
+/// versions had one draft of the schema for all sessions, named after the task.
 fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
     let folder = folder(data);
     let found = match std::fs::read_dir(&folder) {
@@ -232,8 +232,7 @@ fn write(shared: &Shared, changes: impl IntoIterator<Item = (PathBuf, Option<Str
     if changes.is_empty() { Vec::new() } else { vec![write_then(shared, "draft.write", changes, Vec::new)] }
 }
 
-/// The work that writes files, or removes those without content, in this order; at an error the rest stays, else `then`
-/// follows.
+/// The work that writes files, or removes those without content, in this order. An error stops it, else `then` follows.
 pub fn write_then(
     shared: &Shared,
     key: &'static str,
@@ -244,7 +243,7 @@ pub fn write_then(
     writer.push(changes);
     Work::once(
         key,
-        move || writer.work_off(),
+        move || writer.write_queued(),
         |_: &mut (), shared: &mut Shared, ()| match shared.drafts.writer.take_failure() {
             Some(error) => {
                 shared.complain(format!("draft not saved: {error}"));

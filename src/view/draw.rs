@@ -1,4 +1,4 @@
-//! The whole frame: tabs at the top, the screen, and one line of hints or news at the bottom. Only reads.
+//! Draws the whole frame: tabs at the top, the screen, and a line of hints or notices at the bottom.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -17,7 +17,6 @@ use crate::format::short_id;
 
 const SMALLEST: (u16, u16) = (40, 10);
 
-/// Draws everything.
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width == 0 || area.height == 0 {
@@ -41,7 +40,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     }
 }
 
-/// All that a very small terminal can say.
+/// For terminals too small for any screen.
 fn one_line(model: &Model) -> String {
     match model.shared.current_run() {
         Some(run) => {
@@ -53,8 +52,8 @@ fn one_line(model: &Model) -> String {
     }
 }
 
-/// The tabs, as text with their screen: full titles where they fit, else numbers with the current title. The current
-/// one stands in brackets.
+/// The tabs with their screens: full titles if they fit, else numbers with the current title. The current one is in
+/// brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
         let title = app::screen(screen).title();
@@ -74,7 +73,7 @@ fn columns_of(tabs: &[(String, Screen)]) -> usize {
     tabs.iter().map(|(text, _)| text.width()).sum()
 }
 
-/// The screen whose tab stands at a column of the header.
+/// The screen whose tab is at a column of the header.
 pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     let mut end = 0;
     tabs(model, model.shared.size.0).into_iter().find_map(|(text, screen)| {
@@ -102,12 +101,12 @@ fn header(model: &Model, columns: u16) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The task, and the current run with its state: the longest words first, then shorter ones for less room.
+/// The task, and the current run with its state: the longest version that fits.
 fn places(model: &Model) -> Vec<String> {
     let task = model.shared.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
     let unsaved = if model.shared.draft.is_changed() { "*" } else { "" };
     let task = format!("{task}{unsaved}");
-    // What a slow link costs is worth a word there, and only there.
+    // Traffic is worth showing on a slow link only.
     let slow = model.shared.options.low_bandwidth || model.shared.options.remote;
     let link = if slow && model.shared.bytes_per_second >= 1000 {
         format!("{} kB/s  ", model.shared.bytes_per_second / 1000)
@@ -128,7 +127,7 @@ fn places(model: &Model) -> Vec<String> {
     ]
 }
 
-/// News, else the keys of what can be done here; the way to help is always there.
+/// A notice, else the keys of the available actions; the key of help is always there.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
     let theme = &model.shared.theme;
     if let Some(notice) = model.shared.notices.shown(model.shared.now_ms) {
@@ -163,7 +162,7 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The latest notice; where it is too long, with the way to all of it.
+/// The latest notice; if it is too long, with the key that shows all of it.
 fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     let theme = &model.shared.theme;
     let (mark, role) = notice.level.look(theme);
@@ -182,8 +181,7 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     ])
 }
 
-/// Where a terminal knows nothing but ASCII, any other letter would come out as several and move the rest of its row:
-/// each becomes one that is known.
+/// Replaces every non-ASCII character: a terminal without Unicode would show several and shift the rest of the row.
 fn in_ascii(buffer: &mut Buffer) {
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
         let plain = match cell.symbol() {

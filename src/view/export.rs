@@ -1,4 +1,4 @@
-//! Writing an export where the user says: the question for the file, the file under a free name, what is said of it.
+//! Writes an export: the question for the file, a free name, the notice.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::format::bytes;
 use crate::report::{Page, ReportError};
 use crate::run::{free_path, write_export};
 
-/// The question for the file; `name` is proposed, in the folder where the view was started.
+/// Asks for the file; `name` is proposed, in the folder where the view was started.
 pub fn ask(
     shared: &Shared,
     label: &str,
@@ -22,11 +22,11 @@ pub fn ask(
     Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, file| {
         let file = typed_path(&file, &here);
         let write = move || written(&file, make());
-        vec![Work::once(key, write, said)]
+        vec![Work::once(key, write, report)]
     }))
 }
 
-/// Writes an export, under a numbered name where the file exists; what is said of it.
+/// Writes an export, under a numbered name if the file exists; returns the message.
 fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
@@ -34,8 +34,8 @@ fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, Strin
     Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), bytes(text.len() as u64)))
 }
 
-/// What came of it, as a notice.
-pub fn said(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) -> Vec<Command> {
+/// Reports the outcome as a notice.
+pub fn report(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) -> Vec<Command> {
     match outcome {
         Ok(text) => shared.say(text),
         Err(error) => shared.complain(error),
@@ -43,7 +43,7 @@ pub fn said(_: &mut (), shared: &mut Shared, outcome: Result<String, String>) ->
     Vec::new()
 }
 
-/// A path as typed: `~` is the user's home, a relative one begins at `here`.
+/// A path as typed: `~` is the home directory, a relative one starts at `here`.
 pub fn typed_path(text: &str, here: &Path) -> PathBuf {
     let text = text.trim();
     match (text.strip_prefix("~/"), std::env::home_dir()) {
@@ -66,8 +66,8 @@ mod tests {
             format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3))
         );
         let left = format!("{} exists, not overwritten", file.display());
-        let said = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
-        assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), said);
+        let message = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
+        assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), message);
         assert_eq!(
             (std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()),
             (b"one".to_vec(), b"other".to_vec())

@@ -1,5 +1,4 @@
-//! A run that is followed: its folded log, the latest of its events for people to read, and what its worker says of
-//! itself.
+//! A followed run: its state from the log, its latest events for display, and the state of its worker.
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,43 +10,43 @@ use crate::report::{STEP_METRICS, alert_name};
 use crate::run::events::Device;
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
-/// Events that are kept to be read; older ones are in the log.
+/// The most events stored for display; older ones are in the log.
 const LOG_KEPT: usize = 500;
-/// Conditions of the device that are kept: twenty minutes at one in five seconds.
+/// The most device measurements stored: twenty minutes at one in five seconds.
 const CONDITIONS_KEPT: usize = 240;
-/// How much of a log's end is read for its latest events.
+/// Bytes at the end of a log that are read for its latest events.
 const TAIL_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct FollowedRun {
     path: PathBuf,
-    /// `run.toml`; `None` where it cannot be read.
+    /// `run.toml`; `None` if it cannot be read.
     pub directory: Option<RunDirectory>,
-    /// Its log, folded.
+    /// The state from its log.
     pub history: RunState,
-    /// What its worker says; `None` before it has spoken.
+    /// The worker's state; `None` before the first one.
     pub state: Option<State>,
-    /// Why it cannot be read, as a sentence.
+    /// Why it cannot be read.
     pub error: Option<String>,
     /// Whether its log has been read once.
     pub loaded: bool,
     /// Whether its log has vanished.
     pub is_gone: bool,
-    /// The latest events that a person would read, by number: no groups, phases and conditions of the device.
+    /// The latest events for display, by number: without groups, phases and device measurements.
     pub log: VecDeque<Event>,
-    /// The latest conditions of the device, with their times in milliseconds.
+    /// The latest device measurements, with their times in milliseconds.
     pub conditions: VecDeque<(u64, Device)>,
-    /// Events before this time (milliseconds since 1970) are old news.
+    /// Events before this time (milliseconds since 1970) are not notified.
     since_ms: Option<u64>,
 }
 
-/// News of a followed run that the user should hear of, whatever is in front.
+/// News of a followed run for a notification, whatever screen is in front.
 #[derive(Debug)]
 pub(super) struct RunNotice {
     pub(super) level: Level,
     pub(super) title: String,
     pub(super) text: String,
-    /// Whether it rings however lately something else did: the end of a run.
+    /// Whether the rate limit is ignored: the end of a run.
     pub(super) urgent: bool,
 }
 
@@ -79,17 +78,16 @@ impl FollowedRun {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Where it stands.
     pub fn status(&self) -> Status {
         self.state.as_ref().map_or(Status::Created, |state| state.status)
     }
 
-    /// Whether nothing of it is worth a notification any more: it has ended, or cannot be read.
+    /// Whether no more notifications can come: it has ended, or cannot be read.
     pub(super) fn is_over(&self) -> bool {
         self.is_gone || self.error.is_some() || (self.loaded && self.status().is_ended())
     }
 
-    /// Take events that are older than what is followed, such as [`latest_events`] finds.
+    /// Adds events from before it was followed, such as [`latest_events`] returns.
     pub fn remember(&mut self, events: Vec<Event>) {
         let (first, first_ms) =
             (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
@@ -132,7 +130,7 @@ impl FollowedRun {
                     self.log.clear();
                     self.conditions.clear();
                 }
-                // A log that is read again tells what it told before.
+                // A log that is read again repeats its events.
                 let old = |event: &Event| batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since);
                 let alerts =
                     batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
@@ -190,32 +188,32 @@ impl FollowedRun {
     }
 }
 
-/// An event as it is kept to be read; `None` for those that nobody reads one by one.
+/// An event as stored for display; `None` for those that are not displayed.
 fn readable(mut event: Event) -> Option<Event> {
     match &mut event.body {
         EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_) => return None,
-        EventBody::Step(step) => step.metrics.retain(|name, _| STEP_METRICS.iter().any(|(told, _)| name == told)),
+        EventBody::Step(step) => step.metrics.retain(|name, _| STEP_METRICS.iter().any(|(metric, _)| name == metric)),
         _ => {}
     }
     Some(event)
 }
 
-/// The latest events of a run's log, oldest first; of a long log only the end is read. Lines that are no events are
-/// left out.
+/// Returns the latest events of a run's log, oldest first; of a long log only the end is read. Lines that are not
+/// events are skipped.
 ///
 /// # Errors
-/// A sentence, where the log cannot be read.
+/// The log cannot be read.
 pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let path = run.join("events.jsonl");
-    let told = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let mut file = crate::files::open(&path).map_err(told)?;
-    let start = file.metadata().map_err(told)?.len().saturating_sub(TAIL_BYTES);
-    file.seek(SeekFrom::Start(start)).map_err(told)?;
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut file = crate::files::open(&path).map_err(failed)?;
+    let start = file.metadata().map_err(failed)?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
     let mut bytes = Vec::new();
-    // The worker continues writing: no more than was there when this began.
-    file.take(TAIL_BYTES).read_to_end(&mut bytes).map_err(told)?;
+    // The worker keeps writing: reads no more than there was at the start.
+    file.take(TAIL_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8_lossy(&bytes);
-    // From the middle of a log the first line is a piece of one.
+    // A read from the middle of a log starts within a line.
     let whole = text.lines().skip(usize::from(start > 0));
     Ok(whole
         .filter_map(|line| Event::from_line(line).ok())

@@ -1,38 +1,36 @@
-//! Fuzzy search: which of many texts a few letters mean, the nearest first, and which of their letters were meant.
+//! Fuzzy search: ranks texts by a query and finds the matched characters.
 
-/// The items whose text holds the letters of each word of `wanted` in order; the best first, equal ones in their own
-/// order.
-pub fn rank<T: Copy>(wanted: &str, items: &[T], text: impl Fn(&T) -> String) -> Vec<T> {
-    if wanted.is_empty() {
+/// The items whose text contains the characters of each word of `query` in order; best first, ties in the given order.
+pub fn rank<T: Copy>(query: &str, items: &[T], text: impl Fn(&T) -> String) -> Vec<T> {
+    if query.is_empty() {
         return items.to_vec();
     }
     let texts: Vec<String> = items.iter().map(text).collect();
-    let mut found = found(wanted, &texts.iter().map(String::as_str).collect::<Vec<_>>());
-    found.sort_by(|a, b| b.score.cmp(&a.score).then(a.index.cmp(&b.index)));
-    found.iter().filter_map(|found| items.get(found.index as usize).copied()).collect()
+    let mut matched = matches_of(query, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    matched.sort_by(|a, b| b.score.cmp(&a.score).then(a.index.cmp(&b.index)));
+    matched.iter().filter_map(|one| items.get(one.index as usize).copied()).collect()
 }
 
-/// Whether a text matches.
-pub fn matches(wanted: &str, text: &str) -> bool {
-    wanted.is_empty() || !found(wanted, &[text]).is_empty()
+pub fn matches(query: &str, text: &str) -> bool {
+    query.is_empty() || !matches_of(query, &[text]).is_empty()
 }
 
-/// The bytes of `text` at which the letters of `wanted` stand, in order; none where it does not match.
-pub fn letters(wanted: &str, text: &str) -> Vec<usize> {
-    if wanted.is_empty() {
+/// The byte offsets in `text` of the characters that match `query`, in order; empty without a match.
+pub fn letters(query: &str, text: &str) -> Vec<usize> {
+    if query.is_empty() {
         return Vec::new();
     }
     let mut bytes: Vec<usize> =
-        found(wanted, &[text]).iter().flat_map(|found| &found.indices).map(|index| *index as usize).collect();
+        matches_of(query, &[text]).iter().flat_map(|one| &one.indices).map(|index| *index as usize).collect();
     bytes.sort_unstable();
     bytes.dedup();
     bytes.retain(|byte| text.is_char_boundary(*byte) && *byte < text.len());
     bytes
 }
 
-/// The one entrance to the matcher, whose code is compiled anew for each type of text and kind of answer.
-fn found(wanted: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {
-    frizbee::Matcher::from_query(wanted, &frizbee::Config::default()).match_list_indices(texts)
+/// The only call of the matcher, which is compiled anew for each type of text and result.
+fn matches_of(query: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {
+    frizbee::Matcher::from_query(query, &frizbee::Config::default()).match_list_indices(texts)
 }
 
 #[cfg(test)]
@@ -42,8 +40,8 @@ mod tests {
     #[test]
     fn the_nearest_comes_first() {
         let items = ["Stop the run", "Pause the run", "Open the palette", "Save schema"];
-        let check = |wanted, first| {
-            assert_eq!(rank(wanted, &items, |item| (*item).to_owned()).first().copied(), first, "{wanted}")
+        let check = |query, first| {
+            assert_eq!(rank(query, &items, |item| (*item).to_owned()).first().copied(), first, "{query}")
         };
         check("pau", Some("Pause the run"));
         check("save", Some("Save schema"));
@@ -53,11 +51,11 @@ mod tests {
     }
 
     #[test]
-    fn the_letters_that_were_meant_are_known() {
-        let check = |wanted: &str, text: &str, expected: &str| {
+    fn the_matched_letters_are_known() {
+        let check = |query: &str, text: &str, expected: &str| {
             let found: String =
-                letters(wanted, text).into_iter().filter_map(|place| text[place..].chars().next()).collect();
-            assert_eq!(found, expected, "{wanted} in {text}");
+                letters(query, text).into_iter().filter_map(|place| text[place..].chars().next()).collect();
+            assert_eq!(found, expected, "{query} in {text}");
         };
         check("pau", "Pause the run", "Pau");
         check("strun", "Stop the run", "Strun");

@@ -1,26 +1,23 @@
-//! Changing one value of a task's files and nothing else: a row of a JSONL file, the system text in `task.toml`. Every
-//! other byte stays.
+//! Edits one value of a task's files, a row of a JSONL file or the system text in `task.toml`, and keeps every other
+//! byte.
 
 use serde_json::{Map, Value};
 
 use crate::score::json::{self, Kind};
 
-/// What becomes of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Another text in its place.
     Replace(String),
-    /// A line after it.
+    /// Insert a line after it.
     After(String),
-    /// It goes.
     Delete,
 }
 
-/// The file's text with one line (from 1) changed, where that line still holds the row that was read; else a sentence.
-/// Line 0 stands before the first.
+/// Returns the file's text with one line (from 1) changed if that line still holds the row that was read. Line 0 is
+/// before the first.
 ///
 /// # Errors
-/// A sentence where the line is another one now.
+/// The line is another one now.
 pub fn change_line(
     text: &str,
     line: usize,
@@ -57,7 +54,7 @@ pub fn change_line(
             }
             Change::After(new) => {
                 out.push_str(old);
-                // A last line without an end gets one, and the new last line has none, as before.
+                // A missing final newline is added for the new line, which then has none, as before.
                 match ending.is_empty() {
                     true => out.extend([end, new.as_str()]),
                     false => out.extend([new.as_str(), ending]),
@@ -72,16 +69,16 @@ fn without_mark(line: &str, index: usize) -> &str {
     if index == 0 { line.trim_start_matches('\u{feff}') } else { line }
 }
 
-/// A line of a file, from 1, without its end.
+/// A line of a file, from 1, without its line ending.
 pub fn line_of(text: &str, line: usize) -> Option<&str> {
     let index = line.checked_sub(1)?;
     text.split('\n').nth(index).map(|line| without_mark(line.trim_end_matches('\r'), index))
 }
 
-/// A JSON object's text with one member's value replaced, or the member added at the end. All other bytes stay.
+/// Returns a JSON object's text with one member's value replaced, or the member added at the end. All other bytes stay.
 ///
 /// # Errors
-/// A sentence where the text is no JSON object.
+/// The text is not a JSON object.
 pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, String> {
     let document = json::parse(object, 0).map_err(|error| error.reason.to_string())?;
     let Kind::Object(members) = &document.root.kind else { return Err("the line is not a JSON object".to_owned()) };
@@ -96,10 +93,10 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
     Ok(format!("{}{new}{}", &object[..start], &object[end..]))
 }
 
-/// `task.toml` with another system text; an empty one takes the key away. Comments and layout stay.
+/// Returns `task.toml` with another system text; an empty one removes the key. Comments and layout stay.
 ///
 /// # Errors
-/// A sentence where the text is not TOML.
+/// The text is not TOML.
 pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
     let mut document: toml_edit::DocumentMut =
         task_toml.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
@@ -112,7 +109,7 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
         && !system.contains("\"\"\"")
         && !system.ends_with('"')
     {
-        // Over several lines as it is read; a line feed right after the quotes does not count.
+        // Multi-line for readability; TOML ignores a newline right after the opening quotes.
         true => format!("\"\"\"\n{system}\"\"\""),
         false => toml_edit::value(system).to_string().trim().to_owned(),
     };
@@ -123,7 +120,7 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
             *old = value;
             *old.decor_mut() = decor;
         }
-        // A new key of the top table stands before the first table.
+        // A new top-level key goes before the first table.
         None => drop(document.insert("system", toml_edit::Item::Value(value))),
     }
     let out = document.to_string();

@@ -1,14 +1,14 @@
-//! A key with its modifiers, as it is written in the table of actions and in keymap files.
+//! A key with its modifiers, as written in the table of actions and in keymap files.
 
 use std::fmt;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// One key press. Letters with shift are written as the letter that they give: `G`, not `shift-g`.
+/// One key press. Letters with shift are written as the uppercase letter: `G`, not `shift-g`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chord {
     pub code: KeyCode,
-    /// Control, alt and, for keys that are no characters, shift.
+    /// Control, alt and, for keys that are not characters, shift.
     pub modifiers: KeyModifiers,
 }
 
@@ -33,7 +33,7 @@ const NAMED: [(&str, KeyCode); 15] = [
 impl Chord {
     pub const TAB: Self = Self { code: KeyCode::Tab, modifiers: KeyModifiers::NONE };
 
-    /// The chord of an event, in the one form in which chords are compared.
+    /// The chord of an event in its normal form.
     pub fn of(event: KeyEvent) -> Self {
         let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
         let mut code = event.code;
@@ -53,7 +53,7 @@ impl Chord {
         Self { code, modifiers }
     }
 
-    /// Read `ctrl-p`, `alt-enter`, `shift-up`, `f5`, `G`, `space`, `?`.
+    /// Parses `ctrl-p`, `alt-enter`, `shift-up`, `f5`, `G`, `space`, `?`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut modifiers = KeyModifiers::NONE;
         let mut rest = text;
@@ -78,8 +78,7 @@ impl Chord {
         Some(Self::of(KeyEvent::new(code, modifiers)))
     }
 
-    /// Whether no text field needs it for itself: escape, tab, function keys, and whatever is pressed with control or
-    /// alt.
+    /// Whether text fields leave it to actions: escape, tab, function keys, and chords with control or alt.
     pub fn is_command(self) -> bool {
         let is_modified = self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
         is_modified || matches!(self.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_))

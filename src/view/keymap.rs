@@ -5,24 +5,22 @@ use std::collections::BTreeMap;
 use super::action::ActionInfo;
 use super::key_chord::Chord;
 
-/// Keys by action. Actions that are not named keep those of the table.
+/// Keys by action. Actions without an entry have their default keys.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Keymap {
     changed: BTreeMap<String, Vec<Chord>>,
 }
 
 impl Keymap {
-    /// Give an action other keys.
     pub fn set(&mut self, id: &str, keys: Vec<Chord>) {
         self.changed.insert(id.to_owned(), keys);
     }
 
-    /// Give an action the keys of the table again.
     pub fn unset(&mut self, id: &str) {
         self.changed.remove(id);
     }
 
-    /// Whether the user has given an action other keys.
+    /// Whether the keys of an action were changed.
     pub fn is_changed(&self, id: &str) -> bool {
         self.changed.contains_key(id)
     }
@@ -34,7 +32,7 @@ impl Keymap {
         }
     }
 
-    /// The first key of an action as hints show it; empty where it has none.
+    /// Returns the first key of an action, empty if it has none.
     pub fn shown(&self, action: &ActionInfo) -> String {
         self.keys(action).first().map(Chord::to_string).unwrap_or_default()
     }

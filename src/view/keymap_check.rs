@@ -1,4 +1,4 @@
-//! What is wrong with a keymap: one key for two actions, keys that text fields need, keys that never arrive.
+//! Problems of a keymap: one key for two actions, keys that text fields need, keys that never arrive.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,20 @@ use super::app::actions;
 use super::key_chord::Chord;
 use super::keymap::Keymap;
 
-/// Something that is wrong, or may surprise.
+/// An error or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// In words.
     pub sentence: String,
-    /// Whether an action cannot be reached by its key.
+    /// Whether it makes an action unreachable.
     pub is_conflict: bool,
-    /// The actions that it is about.
+    /// The actions concerned.
     pub actions: Vec<&'static str>,
 }
 
-/// Actions that need a key: without one nobody would find out of the program.
+/// Actions that need a key: without one there is no way to quit or find help.
 const NEEDED: [&str; 1] = ["quit"];
 
-/// Keys with control that others take, or that a terminal cannot tell from another key.
+/// Ctrl chords taken by others, or indistinguishable from another key in a terminal.
 const TAKEN: [(char, &str); 8] = [
     ('b', "tmux intercepts it"),
     ('a', "screen intercepts it"),
@@ -35,10 +34,10 @@ const TAKEN: [(char, &str); 8] = [
     ('h', "same code as backspace"),
 ];
 
-/// Keys with control by which text fields edit.
+/// Ctrl chords with which text fields edit.
 const EDITING: [char; 6] = ['u', 'k', 'w', 'e', 'x', 'v'];
 
-/// Everything that is wrong with a keymap, the worst first.
+/// Returns all problems of a keymap, errors first.
 pub fn check(keymap: &Keymap) -> Vec<Finding> {
     let mut by_chord: BTreeMap<String, Vec<&'static ActionInfo>> = BTreeMap::new();
     let mut warnings = Vec::new();
@@ -51,7 +50,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
         }
         for chord in chords {
             by_chord.entry(chord.to_string()).or_default().push(action);
-            // What the program itself binds to a key that may not arrive is a spare beside another key.
+            // A default key that may not arrive is only an alternative to another one.
             if let Some(why) = why_not(chord).filter(|_| keymap.is_changed(action.id)) {
                 let sentence = format!("`{chord}` of `{}`: {why}", action.id);
                 warnings.push(Finding { sentence, is_conflict: false, actions: vec![action.id] });
@@ -62,7 +61,7 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
         for (index, one) in actions.iter().enumerate() {
             for other in actions[index + 1..]
                 .iter()
-                .filter(|other| meet(one.scope, other.scope) && !is_meant(keymap, one, other))
+                .filter(|other| overlap(one.scope, other.scope) && !is_meant(keymap, one, other))
             {
                 let sentence = format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
                 found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
@@ -73,8 +72,8 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
     found
 }
 
-/// Whether both could be meant at once. A pane's own key may stand before its screen's: the focus shows which is meant.
-fn meet(one: Scope, other: Scope) -> bool {
+/// Whether both keys can be active at once. A pane's key may shadow its screen's: the focus shows which one applies.
+fn overlap(one: Scope, other: Scope) -> bool {
     match (one, other) {
         (Scope::Pane(screen, pane), Scope::Pane(other_screen, other_pane)) => {
             screen == other_screen && pane == other_pane
@@ -85,8 +84,7 @@ fn meet(one: Scope, other: Scope) -> bool {
     }
 }
 
-/// The program's own table gives a pane a key that means something else elsewhere only where it has thought of that,
-/// such as tab in an editor.
+/// The default table shadows a key in a pane only on purpose, such as tab in an editor.
 fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
     of_program

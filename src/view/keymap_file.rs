@@ -1,4 +1,4 @@
-//! The user's keymap file: other keys for actions, each entry checked before it counts.
+//! The user's keymap file: keys for actions, each entry checked before it applies.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -9,18 +9,17 @@ use super::keymap::Keymap;
 use super::keymap_check::{Finding, check};
 use super::user_file::{UserFile, text};
 
-/// A keymap that was read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KeymapRead {
-    /// The keymap, without the entries that would take a key from another action.
+    /// The keymap, without entries that would take a key from another action.
     pub keymap: Keymap,
-    /// What is wrong: the entry does not count.
+    /// Entries that do not apply.
     pub errors: Vec<String>,
-    /// What counts, and may surprise.
+    /// Entries that apply but may surprise.
     pub warnings: Vec<String>,
 }
 
-/// The keymap of a text; `name` is what messages call it by.
+/// Parses a keymap; `name` is used in messages.
 pub fn parse(name: &str, text: &str) -> KeymapRead {
     read(&UserFile::new(name, text))
 }
@@ -43,9 +42,9 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
             continue;
         }
         let Some(action) = app::action(id_text) else {
-            let meant = crate::format::did_you_mean(id_text, app::actions().map(|action| action.id));
-            let link = if meant.is_empty() { ";" } else { "" };
-            let what = format!("unknown action `{id_text}`{meant}{link} `grpo-tui keys` lists all");
+            let suggestion = crate::format::did_you_mean(id_text, app::actions().map(|action| action.id));
+            let link = if suggestion.is_empty() { ";" } else { "" };
+            let what = format!("unknown action `{id_text}`{suggestion}{link} `grpo-tui keys` lists all");
             found.errors.push(file.problem(id.span().start, &what));
             continue;
         };
@@ -61,7 +60,7 @@ pub(super) fn read(file: &UserFile) -> KeymapRead {
     found
 }
 
-/// One chord as a text, or several in a list; an empty list takes all keys from the action.
+/// One chord as a string, or several in a list; an empty list removes all keys of the action.
 fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, String> {
     let one = |value: &Spanned<DeValue<'_>>| {
         let name = text(value).ok_or_else(|| file.problem_at(value, "a key is a string, such as \"ctrl-p\""))?;
@@ -74,8 +73,7 @@ fn chords(file: &UserFile, value: &Spanned<DeValue<'_>>) -> Result<Vec<Chord>, S
     }
 }
 
-/// Entries that take a key from another action go back to the keys of the table, one after the other until none is
-/// left.
+/// Entries that take a key from another action are reset to the default keys, one after the other until none is left.
 fn drop_conflicts(file: &UserFile, places: &[(&'static str, usize)], found: &mut KeymapRead) {
     let byte_of = |id: &str| places.iter().find(|(other, _)| *other == id).map_or(0, |(_, byte)| *byte);
     loop {
@@ -108,10 +106,10 @@ mod tests {
             let shown: Vec<String> =
                 found.keymap.keys(app::action(id).unwrap()).iter().map(ToString::to_string).collect();
             assert_eq!(shown, keys, "{text}");
-            for (told, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
-                assert_eq!(told.len(), expected.len(), "{text}: {told:?}");
-                for (told, expected) in told.iter().zip(expected) {
-                    assert!(told.contains(expected), "{text}: {told}");
+            for (messages, expected) in [(&found.errors, errors), (&found.warnings, warnings)] {
+                assert_eq!(messages.len(), expected.len(), "{text}: {messages:?}");
+                for (message, expected) in messages.iter().zip(expected) {
+                    assert!(message.contains(expected), "{text}: {message}");
                 }
             }
         };

@@ -1,4 +1,4 @@
-//! What happens to the view (messages), what the view asks of the world (commands), and work that runs beside it.
+//! Messages that change the view, commands that it issues, and background work.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -13,104 +13,91 @@ use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
 use crate::task::Task;
 
-/// Something that happened.
 #[derive(Debug)]
 pub enum Message {
-    /// A key was pressed.
     Key(KeyEvent),
-    /// The mouse was pressed, moved or turned.
     Mouse(MouseEvent),
-    /// Text was pasted.
     Paste(String),
-    /// The terminal has this many columns and rows.
+    /// The terminal was resized to columns and rows.
     Resize(u16, u16),
-    /// Time passed; once a second.
+    /// Once a second.
     Tick,
-    /// Work brought something.
+    /// A result of background work.
     Work(WorkResult),
-    /// News of a followed run.
     Run(PathBuf, RunNews),
-    /// An external editor ended; the file is to be read again.
+    /// The external editor has exited; the file is to be read again.
     Edited(PathBuf),
-    /// End, as a signal asks; the terminal is restored.
+    /// Quit on a signal; the terminal is restored.
     Quit,
 }
 
-/// What is new of a followed run.
 #[derive(Debug)]
 pub enum RunNews {
-    /// Its log as it stands now.
+    /// The log so far.
     Opened(Box<RunState>),
-    /// What came since.
+    /// New events.
     Events(Batch),
-    /// What its worker says of itself, as a viewer should see it.
+    /// The state of its worker.
     State(Option<State>),
-    /// It cannot be read, as a sentence.
+    /// Why it cannot be read.
     Unreadable(String),
 }
 
-/// What is asked of the rest of the view, which `update` carries out, or of the terminal.
+/// A command for the rest of the view, which `update` executes, or for the terminal.
 #[derive(Debug)]
 pub enum Command {
-    /// Bring another screen to the front.
+    /// Go to another screen.
     GoTo(Screen),
-    /// Follow a run, and make it the one of the screens Live, Scores and Eval.
+    /// Follow a run, and make it the current one.
     ShowRun(PathBuf),
-    /// Compare these evals on the screen Eval.
+    /// Compare these evals on the Eval screen.
     Compare(Vec<EvalId>),
-    /// Tell every screen that something shared has changed.
+    /// Notify every screen of a change.
     Changed(Change),
-    /// Leave. Runs continue.
+    /// Quit. Runs continue.
     Quit,
-    /// Stop this process as the shell's job control does, until it is continued.
+    /// Suspend this process (job control) until it is continued.
     Suspend,
-    /// Compute something beside the view.
+    /// Start background work.
     Work(Work),
-    /// Follow a run: its news come as messages.
+    /// Follow a run; its news come as messages.
     Watch(PathBuf),
-    /// Follow it no more.
+    /// Stop following it.
     Unwatch(PathBuf),
-    /// Into the clipboard of the terminal.
+    /// Copy to the terminal's clipboard.
     Copy(String),
     /// A notification of the terminal, and its bell.
     Notify {
-        /// A few words.
         title: String,
-        /// A sentence.
         text: String,
-        /// Whether it rings however lately something else did: the end of a run.
+        /// Whether the rate limit is ignored: the end of a run.
         urgent: bool,
     },
-    /// Open a file in the user's editor at a line (from 1), with the terminal as it was before.
-    Edit {
-        /// The file.
-        path: PathBuf,
-        /// Where the cursor should stand.
-        line: usize,
-    },
+    /// Open a file in the external editor at a line (from 1).
+    Edit { path: PathBuf, line: usize },
     /// Draw everything again.
     Redraw,
 }
 
-/// Something that screens share and that has changed.
+/// A change of shared state.
 #[derive(Debug)]
 pub enum Change {
-    /// Another task, or the task read again.
+    /// Another task was opened, or the task was read again.
     Task,
-    /// The task, a part of the program, was copied into a folder to be written; this is the copy.
+    /// An embedded task was copied into a folder; this is the copy.
     Copied(Arc<Task>),
-    /// The schema in the editor was compiled, or could not be.
+    /// The schema in the editor was compiled, or failed to.
     Schema,
-    /// The runs that there are were looked for.
+    /// The list of runs was read.
     Runs {
         /// For the first time.
         first: bool,
-        /// Whether anything was read of them.
+        /// Whether any run changed.
         news: bool,
     },
     /// Another run is the current one.
     CurrentRun,
-    /// There is news of the current run.
+    /// The current run has changed.
     RunNews,
     /// A file was written, by an external editor or by this program.
     File(PathBuf),
@@ -118,25 +105,25 @@ pub enum Change {
     Second,
 }
 
-/// What belongs to one screen alone, or to none (`()`), and can be changed by an [`Update`].
+/// The state of one screen, or of none (`()`), which an [`Update`] can change.
 pub trait ScreenState: Any {
-    /// What all screens share; always the same type, which this file need not know.
+    /// The state that all screens share; always the same type, which this file need not know.
     type Shared: Any;
 }
 
 /// The model, as an [`Update`] sees it.
 pub trait UpdateTarget {
-    /// The screen's own part of that type, and what all screens share.
+    /// The screen state of that type, and the shared state.
     fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
 }
 
 type Apply = dyn FnOnce(&mut dyn UpdateTarget) -> Vec<Command> + Send;
 
-/// What a result of work, or the answer to a question, does to one screen and to what all screens share.
+/// The effect of background work, or of the answer to a question, on one screen and the shared state.
 pub struct Update(Box<Apply>);
 
 impl Update {
-    /// An update of the screen whose own part is an `X`; of none where that is `()`.
+    /// An update of the screen with the state `X`; of none if that is `()`.
     pub fn new<X: ScreenState>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
         Self(Box::new(move |model| {
             let Some((screen, shared)) = model.parts(TypeId::of::<X>()) else { return Vec::new() };
@@ -147,7 +134,6 @@ impl Update {
         }))
     }
 
-    /// Do it.
     pub fn apply(self, model: &mut dyn UpdateTarget) -> Vec<Command> {
         (self.0)(model)
     }
@@ -159,18 +145,18 @@ impl std::fmt::Debug for Update {
     }
 }
 
-/// Work beside the view. Of one key only the newest counts: what older work still brings is dropped.
+/// Background work. Of each key only the newest counts: results of older work are dropped.
 pub struct Work {
-    /// What it is, such as `score` or `runs`.
+    /// The kind of work, such as `score` or `runs`.
     pub key: &'static str,
-    /// Which work of that key it is; `update` numbers them.
+    /// The number of this work among those of its key; set by `update`.
     pub generation: u64,
-    /// The work itself, on a thread of its own.
+    /// Runs on a thread of its own.
     pub job: Box<dyn FnOnce(&Sender) + Send>,
 }
 
 impl Work {
-    /// Work that brings one result: `compute` runs beside the view, `apply` takes its result into the model.
+    /// Work with one result: `compute` runs in the background, `apply` puts its result into the model.
     pub fn once<X: ScreenState, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce() -> T + Send + 'static,
@@ -182,8 +168,8 @@ impl Work {
         })
     }
 
-    /// Work whose result is a function of the model as it stands: work that newer one has superseded does not begin,
-    /// and learns of it by the sender once it has begun.
+    /// Work whose result is a function of the current model: superseded work does not start, and can ask its sender
+    /// once it has started.
     pub fn latest<X: ScreenState, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce(&Sender) -> T + Send + 'static,
@@ -196,7 +182,7 @@ impl Work {
         })
     }
 
-    /// Work that brings its results piece by piece.
+    /// Work that sends its results piece by piece.
     pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
         Command::Work(Self { key, generation: 0, job: Box::new(job) })
     }
@@ -208,13 +194,11 @@ impl std::fmt::Debug for Work {
     }
 }
 
-/// A piece that work brought.
+/// A piece of the results of work.
 pub struct WorkResult {
-    /// The work's key.
     pub key: &'static str,
-    /// Which work of that key.
     pub generation: u64,
-    /// What it does to the model; `None` says that the work is over.
+    /// The change of the model; `None` ends the work.
     pub apply: Option<Update>,
 }
 
@@ -224,10 +208,10 @@ impl std::fmt::Debug for WorkResult {
     }
 }
 
-/// The generation of no work: nothing is wanted any more.
+/// The generation after which no work is current.
 const CLOSED: u64 = u64::MAX;
 
-/// The newest work of every key. Clones are the same list.
+/// The newest work of every key. Clones share the list.
 #[derive(Debug, Clone, Default)]
 pub struct Senders(Arc<Mutex<HashMap<&'static str, Arc<Key>>>>);
 
@@ -239,7 +223,7 @@ struct Key {
     changed: Condvar,
 }
 
-/// The way of one work to the model.
+/// Sends the results of one work to the model.
 #[derive(Clone)]
 pub struct Sender {
     key: Arc<Key>,
@@ -247,20 +231,20 @@ pub struct Sender {
     put: Arc<dyn Fn(Update) -> bool + Send + Sync>,
 }
 
-/// The right to compute for a key; given back when dropped.
+/// The right to compute for a key, released when dropped.
 #[derive(Debug)]
 pub struct Turn(Arc<Key>);
 
 impl Senders {
-    /// The sender of work that begins now: older work of its key is wanted no more. `put` hands on; false says that the
-    /// view is gone.
+    /// The sender of work that starts now and supersedes older work of its key. `put` delivers a result and returns
+    /// false once the view is gone.
     pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Sender {
         let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
         Sender { key, generation: work.generation, put: Arc::new(put) }
     }
 
-    /// The view ends: no work is wanted any more.
+    /// The view ends: all work is superseded.
     pub fn close(&self) {
         locked(&self.0).values().for_each(|key| key.supersede(CLOSED));
     }
@@ -268,7 +252,7 @@ impl Senders {
 
 impl Key {
     fn supersede(&self, generation: u64) {
-        // Under the lock, so that whoever waits for its turn does not miss it.
+        // Under the lock, so that a waiting thread does not miss it.
         let _computing = locked(&self.computing);
         self.newest.store(generation, Ordering::Release);
         self.changed.notify_all();
@@ -276,13 +260,12 @@ impl Key {
 }
 
 impl Sender {
-    /// Whether the model would still take what this work brings: false once newer work of its key has begun, or the
-    /// view ends.
+    /// Whether results of this work still count: false once newer work of its key has started, or the view ends.
     pub fn is_wanted(&self) -> bool {
         self.key.newest.load(Ordering::Acquire) == self.generation
     }
 
-    /// Hand over one piece. False where nobody wants it: then stop.
+    /// Sends one result. Returns false if the work is superseded and should stop.
     pub fn send<X: ScreenState>(
         &self,
         apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
@@ -290,7 +273,7 @@ impl Sender {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
 
-    /// Waits until older work of the key has noticed that it is superseded; `None` where this work is by then.
+    /// Waits until older work of the key has stopped; `None` if this work is superseded by then.
     pub fn turn(&self) -> Option<Turn> {
         let mut computing = locked(&self.key.computing);
         while *computing && self.is_wanted() {
@@ -317,7 +300,7 @@ impl std::fmt::Debug for Sender {
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is a plain assignment, so work that panicked has left nothing half-done.
+    // Every change is a plain assignment, so a panic leaves nothing half-done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -340,23 +323,23 @@ mod tests {
         assert!(!second.send(|_: &mut (), _| Vec::new()) && !other.is_wanted());
     }
 
-    /// Forty keystrokes in a schema that takes long: while the first is computed the others end without having begun,
-    /// but for the last.
+    /// Forty edits of a schema that is slow to score: while the first is computed, all others but the last are dropped
+    /// without having started.
     #[test]
     fn of_one_key_one_computes_and_what_is_superseded_does_not_begin() {
         let senders = Senders::default();
-        let ((tell, told), (open, gate)) = (channel(), channel::<()>());
+        let ((events, received), (open, gate)) = (channel(), channel::<()>());
         let mut gate = Some(gate);
         let mut threads = Vec::new();
         for generation in 1..=40 {
-            let (tell, gate) = (tell.clone(), gate.take());
+            let (events, gate) = (events.clone(), gate.take());
             let compute = move |sender: &Sender| {
-                tell.send((generation, "begins")).unwrap();
+                events.send((generation, "begins")).unwrap();
                 if let Some(gate) = gate {
                     gate.recv().unwrap();
-                    assert!(!sender.is_wanted(), "it is told that newer work waits");
+                    assert!(!sender.is_wanted(), "newer work waits");
                 }
-                tell.send((generation, "ends")).unwrap();
+                events.send((generation, "ends")).unwrap();
             };
             let Command::Work(work) = Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new()) else {
                 panic!("it is work")
@@ -365,13 +348,13 @@ mod tests {
             let sender = senders.begin(&work, |_| true);
             threads.push(std::thread::spawn(move || (work.job)(&sender)));
             if generation == 1 {
-                assert_eq!(told.recv().unwrap(), (1, "begins"));
+                assert_eq!(received.recv().unwrap(), (1, "begins"));
             }
         }
         threads.drain(1..39).for_each(|thread| thread.join().unwrap());
         open.send(()).unwrap();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        drop(tell);
-        assert_eq!(told.into_iter().collect::<Vec<_>>(), [(1, "ends"), (40, "begins"), (40, "ends")]);
+        drop(events);
+        assert_eq!(received.into_iter().collect::<Vec<_>>(), [(1, "ends"), (40, "begins"), (40, "ends")]);
     }
 }

@@ -1,27 +1,23 @@
-//! Sentences for the user: the latest is shown in the bottom line for a while, all of them are kept.
+//! Notices for the user: the latest is shown in the bottom line for a while, all of them in the log of messages.
 
 use ratatui::text::{Line, Span};
 
 use super::style_role::Role;
 use super::theme::Theme;
 
-/// How long a sentence stays in the bottom line, milliseconds; a warning and a complaint stay until the next key.
+/// How long a notice stays in the bottom line, milliseconds; a warning or an error stays until the next key.
 const SHOWN_MS: u64 = 5_000;
 const KEPT: usize = 200;
 
-/// What a sentence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Something went as it should.
     Done,
-    /// Something to look at.
     Warning,
-    /// Something went wrong.
     Complaint,
 }
 
 impl Level {
-    /// How it is told apart, with and without colour.
+    /// The mark and the style.
     pub fn look(self, theme: &Theme) -> (&'static str, Role) {
         match self {
             Self::Done => (theme.glyph("✓", "."), Role::Good),
@@ -31,17 +27,15 @@ impl Level {
     }
 }
 
-/// One sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// Milliseconds since 1970.
     pub time_ms: u64,
-    /// The sentence.
     pub text: String,
     pub level: Level,
 }
 
-/// All of this session's.
+/// All notices of this session.
 #[derive(Debug, Default)]
 pub struct Notices {
     all: Vec<Notice>,
@@ -57,24 +51,24 @@ impl Notices {
         self.all.push(Notice { time_ms, text, level });
     }
 
-    /// What the bottom line shows at this time.
+    /// The notice for the bottom line at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
         let last = self.all.last().filter(|_| self.dismissed < self.all.len())?;
         (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
     }
 
-    /// The user has seen it.
+    /// Dismisses the notice in the bottom line.
     pub fn dismiss(&mut self) {
         self.dismissed = self.all.len();
     }
 
-    /// All that are kept, oldest first.
+    /// All stored notices, oldest first.
     pub fn all(&self) -> &[Notice] {
         &self.all
     }
 }
 
-/// A sentence as a line: with its time of day, and a mark where something went wrong.
+/// A notice as a line with its time of day and a mark of its level.
 pub fn line(theme: &Theme, notice: &Notice) -> Line<'static> {
     let (mark, role) = match notice.level {
         Level::Done => (String::new(), Role::Text),

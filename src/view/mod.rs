@@ -1,5 +1,5 @@
-//! The terminal workbench: messages change the model (`update`), the model is drawn (`draw`), and everything that takes
-//! long runs beside it.
+//! The terminal workbench: messages change the model (`update`), the model is drawn (`draw`), and everything slow runs
+//! in the background.
 
 pub mod action;
 pub mod app;

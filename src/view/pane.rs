@@ -1,4 +1,4 @@
-//! A pane: a frame with a title that shows whether it has the focus.
+//! A pane: a frame with a title that shows the focus.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -34,7 +34,7 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     Block::new().borders(Borders::ALL).border_set(set).border_style(theme.style(role)).style(Style::new()).title(title)
 }
 
-/// Draws a pane's frame; the area inside of it.
+/// Draws a pane's frame and returns the area inside.
 pub fn framed(theme: &Theme, title: &str, focused: bool, frame: &mut Frame<'_>, area: Rect) -> Rect {
     let block = pane(theme, title, focused);
     let inside = block.inner(area);
@@ -42,7 +42,6 @@ pub fn framed(theme: &Theme, title: &str, focused: bool, frame: &mut Frame<'_>, 
     inside
 }
 
-/// Draws a pane with nothing but a text.
 pub fn text_pane(theme: &Theme, title: &str, (role, text): (Role, &str), frame: &mut Frame<'_>, area: Rect) {
     let inside = framed(theme, title, true, frame, area);
     let lines: Vec<Line<'_>> = text.lines().map(|line| Line::styled(line, theme.style(role))).collect();

@@ -1,4 +1,4 @@
-//! What lies over a screen and takes all keys: help, the palette, a question, a confirmation, a page of text.
+//! A popup over a screen, which takes all keys: help, palette, question, confirmation, page of text.
 
 mod blocked;
 mod confirm;
@@ -22,25 +22,18 @@ use ratatui::layout::Rect;
 
 use super::theme::Theme;
 
-/// The popup in front.
 #[derive(Debug)]
 pub enum Popup {
-    /// What can be done here.
     Help(Help),
-    /// Every action, by a few letters.
     Palette(Palette),
-    /// One line of text is asked for.
     Ask(Ask),
-    /// Yes or no.
     Confirm(Confirm),
-    /// Text to read.
     Page(Page),
-    /// Why text cannot be typed now.
     Refusal(Refusal),
 }
 
 impl Popup {
-    /// Take a key; `entries` is what a palette has to show.
+    /// Handles a key; `entries` is the content of a palette.
     pub fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> PopupOutcome {
         match self {
             Self::Help(help) => help.key(event),
@@ -52,7 +45,6 @@ impl Popup {
         }
     }
 
-    /// Take pasted text.
     pub fn paste(&mut self, text: &str) {
         match self {
             Self::Ask(ask) => ask.paste(text),
@@ -61,7 +53,7 @@ impl Popup {
         }
     }
 
-    /// A click: puts the cursor of a palette on the row under it; false where there is none.
+    /// Handles a click: moves the cursor of a palette to the row; false if there is none.
     pub fn click(&mut self, entries: &[PaletteEntry], size: (u16, u16), at: (u16, u16)) -> bool {
         let Self::Palette(palette) = self else { return false };
         let row = palette.row_at(entries, size, at);
@@ -82,7 +74,6 @@ impl Popup {
         }
     }
 
-    /// Draws it over a screen.
     pub fn draw(&self, entries: &[PaletteEntry], theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         match self {
             Self::Help(help) => help.draw(theme, frame, area),

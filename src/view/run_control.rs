@@ -1,5 +1,5 @@
-//! Asking a run's worker from the view: the actions that do so, on every screen that shows a run; the request beside
-//! the view, its answer as a notice.
+//! Control requests to a run's worker: the actions on every screen that shows a run, the request in the background, its
+//! answer as a notice.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,23 +14,22 @@ use super::subprocess::Call;
 use crate::format::short_id;
 use crate::run::{Liveness, Status, Verb, ask, stop_worker};
 
-/// How long the result of a checkpoint or an eval is waited for, once it is promised; afterwards it comes all the same.
+/// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A screen with a run whose worker can be asked.
+/// A screen with a run that can be controlled.
 pub trait Controls: ScreenState<Shared = Shared> {
     const SCREEN: Screen;
-    /// Names and hints of the actions: pause, resume, checkpoint, eval, stop, kill, note.
+    /// Ids and hints of the actions: pause, resume, checkpoint, eval, stop, kill, note.
     const ACTIONS: [(&'static str, &'static str); 7];
 
-    /// The run that is meant.
+    /// The run that the actions apply to.
     ///
     /// # Errors
-    /// Why there is none, as a sentence.
+    /// Why there is none.
     fn target(&self, shared: &Shared) -> Result<Target, String>;
 }
 
-/// A run that can be asked.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub path: PathBuf,
@@ -51,12 +50,12 @@ const fn action<T: Controls>(
 pub const fn pause<T: Controls>() -> Action<T> {
     action(0, "Toggle pause", &["p"], |screen: &mut T, shared| {
         let is_paused = screen.target(shared).is_ok_and(|run| run.status == Status::Paused);
-        tell(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
+        ask_worker(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
     })
     .also(&["pause", "hold"])
 }
 
-/// By the run's worker where one lives, else by a new one.
+/// Resumed by the run's worker if it is alive, else by a new one.
 pub const fn resume<T: Controls>() -> Action<T> {
     action(1, "Resume run", &["r"], |screen: &mut T, shared| {
         screen.target(shared).map(|run| resume_run(shared, &run.path)).into_iter().collect()
@@ -66,11 +65,11 @@ pub const fn resume<T: Controls>() -> Action<T> {
 }
 
 pub const fn checkpoint<T: Controls>() -> Action<T> {
-    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| tell(screen, shared, Verb::Checkpoint))
+    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Checkpoint))
 }
 
 pub const fn eval<T: Controls>() -> Action<T> {
-    action(3, "Run eval", &["E"], |screen: &mut T, shared| tell(screen, shared, Verb::Eval)).also(&["run eval"])
+    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval)).also(&["run eval"])
 }
 
 pub const fn stop<T: Controls>() -> Action<T> {
@@ -81,7 +80,7 @@ pub const fn kill<T: Controls>() -> Action<T> {
     action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true)).also(&["kill", "abort"])
 }
 
-/// A note needs no worker: it goes into the log of a run that has ended, too.
+/// A note needs no worker: it is appended to the log even after the run has ended.
 pub const fn note<T: Controls>() -> Action<T> {
     action(6, "Add note", &["a"], |screen: &mut T, shared| {
         let run = screen.target(shared).map(|run| run.path);
@@ -93,20 +92,28 @@ pub const fn note<T: Controls>() -> Action<T> {
     .unless(|screen, shared| blocked(screen, shared, no_note_in))
 }
 
-/// Why the worker of a screen's run cannot be asked anything.
+/// Why the worker of a screen's run cannot take requests.
 pub fn no_worker<T: Controls>(screen: &T, shared: &Shared) -> Option<String> {
-    blocked(screen, shared, no_worker_of)
+    let resume = shared.key_of(T::ACTIONS[1].0);
+    blocked(screen, shared, |name, status| match status {
+        Status::Created => Some(format!("{name} has no worker yet")),
+        Status::Finished => Some(format!("{name} is finished: no worker to ask")),
+        Status::Failed | Status::Interrupted => {
+            Some(format!("{name} is {}: resume it first ({resume})", status.name()))
+        }
+        _ => None,
+    })
 }
 
-fn blocked<T: Controls>(screen: &T, shared: &Shared, why: fn(&str, Status) -> Option<String>) -> Option<String> {
+fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) -> Option<String>) -> Option<String> {
     match screen.target(shared) {
         Ok(run) => why(&run.id, run.status),
         Err(none) => Some(none),
     }
 }
 
-/// Asks the worker of a screen's run.
-fn tell<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
+/// Sends a request to the worker of a screen's run.
+fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
     let Ok(run) = screen.target(shared) else { return Vec::new() };
     if verb.is_work() {
         shared.say(format!("requested: {}, runs after the current step", verb.name()));
@@ -114,7 +121,7 @@ fn tell<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command
     vec![request(&run.path, verb)]
 }
 
-/// The question is about this run, whichever the screen shows when it is answered.
+/// The confirmation is bound to this run, even if the screen shows another one when it is answered.
 fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
     let Ok(Target { path, id, .. }) = screen.target(shared) else { return Vec::new() };
     let (title, text, yes) = match now {
@@ -130,15 +137,6 @@ fn no_note_in(name: &str, status: Status) -> Option<String> {
     (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
 }
 
-fn no_worker_of(name: &str, status: Status) -> Option<String> {
-    match status {
-        Status::Created => Some(format!("{name} has no worker yet")),
-        Status::Finished => Some(format!("{name} is finished: no worker to ask")),
-        Status::Failed | Status::Interrupted => Some(format!("{name} is {}: resume it first (r)", status.name())),
-        _ => None,
-    }
-}
-
 fn no_resume_from(name: &str, status: Status) -> Option<String> {
     match status {
         Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
@@ -147,14 +145,14 @@ fn no_resume_from(name: &str, status: Status) -> Option<String> {
     }
 }
 
-/// Ask a run's worker; what it answers becomes a notice, and the runs are looked at again.
+/// Sends a request to a run's worker; the answer becomes a notice and refreshes the list of runs.
 pub fn request(run: &Path, verb: Verb) -> Command {
     let path = run.to_owned();
-    let asked = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| told(shared, &name, answer);
-    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), asked)
+    let done = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| report(shared, &name, answer);
+    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), done)
 }
 
-/// What was typed is told again where it could not be written.
+/// If the note cannot be written, the error repeats its text.
 fn ask_note(run: PathBuf) -> Ask {
     let ask = move |_: &mut (), _: &mut Shared, text: String| {
         note_of(&text).into_iter().map(|verb| request(&run, verb)).collect()
@@ -166,7 +164,6 @@ fn note_of(text: &str) -> Result<Verb, String> {
     Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
 }
 
-/// The worker's answer in words.
 fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
     let answered = match verb {
         Verb::Stop { now } => stop_worker(run, *now),
@@ -178,7 +175,7 @@ fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
     }
 }
 
-fn told(shared: &mut Shared, name: &str, answer: Result<String, String>) -> Vec<Command> {
+fn report(shared: &mut Shared, name: &str, answer: Result<String, String>) -> Vec<Command> {
     match answer {
         Ok(text) => shared.say(format!("{name}: {text}")),
         Err(error) => shared.complain(error),
@@ -186,7 +183,7 @@ fn told(shared: &mut Shared, name: &str, answer: Result<String, String>) -> Vec<
     shared.look_for_runs()
 }
 
-/// Requests of different kinds do not displace each other's answers.
+/// Requests of different kinds do not replace each other's answers.
 fn key(verb: &Verb) -> &'static str {
     match verb {
         Verb::Checkpoint => "control.checkpoint",
@@ -214,11 +211,11 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
             }
             _ => answer(&path, &Verb::Resume),
         };
-        sender.send(move |_: &mut (), shared: &mut Shared| told(shared, &name, answer));
+        sender.send(move |_: &mut (), shared: &mut Shared| report(shared, &name, answer));
     })
 }
 
-/// What notices call a run.
+/// The run's name in notices.
 fn name(run: &Path) -> String {
     short_id(&run.file_name().unwrap_or_default().to_string_lossy()).to_owned()
 }

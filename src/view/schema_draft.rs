@@ -1,5 +1,4 @@
-//! The schema as it stands in the editor: its text, what is wrong with it, the last scorer that it made, and the file
-//! on disk.
+//! The schema in the editor: its text, its problems, the last scorer that compiled, and the file on disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,12 +8,11 @@ use super::drafts::files::DraftFile;
 use crate::score::{Fault, Scorer};
 use crate::task::Task;
 
-/// The draft of a task's schema.
 #[derive(Debug, Default)]
 pub struct SchemaDraft {
-    /// As it stands in the editor.
+    /// In the editor.
     pub text: String,
-    /// As on disk when it was read or saved.
+    /// On disk when it was read or saved.
     pub saved: String,
     /// The scorer of the last text that compiled.
     pub scorer: Option<Arc<Scorer>>,
@@ -22,29 +20,28 @@ pub struct SchemaDraft {
     pub stale: Option<String>,
     /// Counts the texts that compiled.
     pub version: u64,
-    /// What is wrong or odd in the text, in its order.
+    /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
     /// The task with the last text that compiled.
     pub task: Option<Arc<Task>>,
-    /// The scorer of the text as saved, to compare with.
+    /// The scorer of the saved text, for comparison.
     pub saved_scorer: Option<Arc<Scorer>>,
-    /// What somebody else has written into the file while the text here is unsaved, until the user has decided.
+    /// The file's text if it changed on disk while the text here is unsaved, until the user decides.
     pub theirs: Option<String>,
-    /// The task that the text is of, as it was opened.
+    /// The task that the text belongs to, as it was opened.
     pub base: Option<Task>,
-    /// Where the text is kept while it is unsaved.
+    /// The draft file while the text is unsaved.
     pub file: DraftFile,
-    /// Time and length of the file when it was last looked at.
+    /// Modification time and length of the file when it was last checked.
     pub seen: Option<(Option<SystemTime>, u64)>,
 }
 
 impl SchemaDraft {
-    /// Whether the text differs from the file.
     pub fn is_changed(&self) -> bool {
         self.text != self.saved
     }
 
-    /// The schema's file; `None` where the task is a part of the program.
+    /// The schema's file; `None` for an embedded task.
     pub fn path(&self) -> Option<PathBuf> {
         let base = self.base.as_ref()?;
         Some(base.folder()?.join(&base.schema_file))

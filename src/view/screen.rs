@@ -1,4 +1,4 @@
-//! What a screen gives to the view: its panes, its table of actions, what it does with keys, and how it is drawn.
+//! The definition of a screen: panes, table of actions, keys and drawing.
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
@@ -8,19 +8,17 @@ use super::action::{ActionInfo, Scope};
 use super::message::{Change, Command};
 use super::shared::Shared;
 
-/// Something that can be done on a screen whose own part of the model is an `X`.
+/// An action on a screen with the state `X`.
 #[derive(Debug)]
 pub struct Action<X> {
-    /// Its description.
     pub info: ActionInfo,
-    /// Why it cannot be done now.
+    /// Why it is blocked; `None` if available.
     pub blocked: fn(&X, &Shared) -> Option<String>,
-    /// Does it.
     pub perform: fn(&mut X, &mut Shared) -> Vec<Command>,
 }
 
 impl<X> Action<X> {
-    /// An action that can always be done.
+    /// An action that is always available.
     pub const fn new(
         id: &'static str,
         title: &'static str,
@@ -36,59 +34,55 @@ impl<X> Action<X> {
         }
     }
 
-    /// The same, found by other words too.
+    /// Adds aliases.
     pub const fn also(self, aliases: &'static [&'static str]) -> Self {
         Self { info: ActionInfo { aliases, ..self.info }, ..self }
     }
 
-    /// The same, with text typed into it.
+    /// Marks it as opening a text field.
     pub const fn asking(self) -> Self {
         Self { info: ActionInfo { asks: true, ..self.info }, ..self }
     }
 
-    /// The same, blocked where `why` says a sentence.
+    /// Blocks it while `why` returns a reason.
     pub const fn unless(self, why: fn(&X, &Shared) -> Option<String>) -> Self {
         Self { blocked: why, ..self }
     }
 }
 
-/// A screen whose own part of the model is an `X`.
+/// A screen with the state `X`.
 #[derive(Debug)]
 pub struct Definition<X: 'static> {
     /// In the header.
     pub title: &'static str,
     /// What the screen is for, in a sentence or two; the head of its help.
     pub help: &'static str,
-    /// Its panes, in the order of the tab key; names for people.
+    /// Its panes in tab order, by their titles.
     pub panes: &'static [&'static str],
-    /// Its part of the table of actions.
     pub actions: &'static [Action<X>],
-    /// Which of its panes has the focus.
     pub pane: fn(&X) -> &'static str,
-    /// Give a pane the focus.
     pub focus: fn(&mut X, &mut Shared, &'static str),
     /// Whether a text field has the focus, which takes all plain keys.
     pub is_typing: fn(&X) -> bool,
-    /// Whether an editor of several lines has it: there the tab key, too, is text.
+    /// Whether a multi-line editor has the focus: there tab is text.
     pub takes_tab: fn(&X) -> bool,
-    /// A key that is no action here.
-    pub typed: fn(&mut X, &mut Shared, KeyEvent) -> Vec<Command>,
-    /// Pasted text.
-    pub pasted: fn(&mut X, &mut Shared, &str) -> Vec<Command>,
-    /// The mouse below the header.
+    /// Handles a key that is not an action.
+    pub on_key: fn(&mut X, &mut Shared, KeyEvent) -> Vec<Command>,
+    pub on_paste: fn(&mut X, &mut Shared, &str) -> Vec<Command>,
+    /// Handles the mouse below the header.
     pub mouse: fn(&mut X, &mut Shared, MouseEvent) -> Vec<Command>,
-    /// Whether a double click at a column and row opens what is under it, as enter does.
+    /// Whether a double click at a column and row acts as enter.
     pub opens: fn(&X, &Shared, (u16, u16)) -> bool,
-    /// The user came to the screen.
-    pub entered: fn(&mut X, &mut Shared) -> Vec<Command>,
-    /// Something that screens share has changed; also told while another screen is in front.
-    pub changed: fn(&mut X, &mut Shared, &Change) -> Vec<Command>,
-    /// Draws the screen. Only reads.
+    /// Called when the user switches to the screen.
+    pub on_show: fn(&mut X, &mut Shared) -> Vec<Command>,
+    /// Called after a change of shared state, also while another screen is in front.
+    pub on_change: fn(&mut X, &mut Shared, &Change) -> Vec<Command>,
+    /// Draws the screen without changing it.
     pub draw: fn(&X, &Shared, &mut Frame<'_>, Rect),
 }
 
 impl<X: 'static> Definition<X> {
-    /// A screen without panes, text fields or anything of its own; screens name what differs.
+    /// A screen without panes or text fields; screens override what differs.
     pub const PLAIN: Self = Self {
         title: "",
         help: "",
@@ -98,12 +92,12 @@ impl<X: 'static> Definition<X> {
         focus: |_, _, _| {},
         is_typing: |_| false,
         takes_tab: |_| false,
-        typed: |_, _, _| Vec::new(),
-        pasted: |_, _, _| Vec::new(),
+        on_key: |_, _, _| Vec::new(),
+        on_paste: |_, _, _| Vec::new(),
         mouse: |_, _, _| Vec::new(),
         opens: |_, _, _| false,
-        entered: |_, _| Vec::new(),
-        changed: |_, _, _| Vec::new(),
+        on_show: |_, _| Vec::new(),
+        on_change: |_, _, _| Vec::new(),
         draw: |_, _, _, _| {},
     };
 }

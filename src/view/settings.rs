@@ -1,4 +1,4 @@
-//! The user's configuration of the view, `config.toml`: theme, colours, letters, bandwidth, notifications, mouse.
+//! The configuration of the view, `config.toml`: theme, colours, ASCII, bandwidth, notifications, mouse.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -6,30 +6,29 @@ use toml::de::DeValue;
 use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, text};
 
-/// Which notifications the terminal is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notifications {
-    /// Words and the bell.
+    /// Text and bell.
     #[default]
     All,
-    /// The bell alone.
+    /// Bell only.
     Bell,
     None,
 }
 
-/// The configuration; a key that the file leaves out has its default.
+/// The configuration; missing keys have their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The name of a theme; `auto`: dark or light as the terminal's ground is.
+    /// The name of a theme; `auto`: dark or light, like the terminal's background.
     pub theme: String,
-    /// How many colours; `None`: as the environment says.
+    /// Colour depth; `None`: detected from the environment.
     pub colour: Option<ColourDepth>,
-    /// Whether to draw with ASCII only; `None`: as the environment says.
+    /// Whether to draw with ASCII only; `None`: detected from the environment.
     pub ascii: Option<bool>,
     /// At most one frame every two seconds.
     pub low_bandwidth: bool,
     pub notifications: Notifications,
-    /// Whether the mouse is taken; without it the terminal's own selection works as ever.
+    /// Whether the mouse is captured; without it the terminal's own selection works.
     pub mouse: bool,
 }
 
@@ -40,14 +39,11 @@ impl Default for Settings {
     }
 }
 
-/// A key of `config.toml`: name, values, meaning.
 #[derive(Debug)]
 pub struct Key {
-    /// In the file.
     pub name: &'static str,
-    /// What it may be, the default first.
+    /// The possible values, the default first.
     pub values: &'static str,
-    /// In words.
     pub meaning: &'static str,
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
@@ -112,7 +108,7 @@ pub const KEYS: [Key; 6] = [
     },
 ];
 
-/// The settings of a file, and what is wrong in it.
+/// Reads a file; returns the settings and its errors.
 pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut settings = Settings::default();
     let table = match file.table() {
@@ -122,19 +118,19 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
-            let meant = crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));
-            notes.push(file.problem(name.span().start, &format!("unknown key `{}`{meant}", name.get_ref())));
+            let suggestion = crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));
+            notes.push(file.problem(name.span().start, &format!("unknown key `{}`{suggestion}", name.get_ref())));
             continue;
         };
         if !(key.take)(&mut settings, value.get_ref()) {
-            let what = format!("`{}` must be {}, not {}: using the default", key.name, key.values, said(value));
+            let what = format!("`{}` must be {}, not {}: using the default", key.name, key.values, value_text(value));
             notes.push(file.problem_at(value, &what));
         }
     }
     (settings, notes)
 }
 
-fn said(value: &Spanned<DeValue<'_>>) -> String {
+fn value_text(value: &Spanned<DeValue<'_>>) -> String {
     let kind = value.get_ref().type_str();
     let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
     text(value).map_or_else(|| format!("{article} {kind}"), |text| format!("\"{text}\""))
@@ -149,9 +145,9 @@ mod tests {
         let check = |text: &str, change: fn(&mut Settings), notes: &[&str]| {
             let mut expected = Settings::default();
             change(&mut expected);
-            let (found, told) = read(&UserFile::new("config.toml", text));
+            let (found, problems) = read(&UserFile::new("config.toml", text));
             assert_eq!(found, expected, "{text}");
-            assert_eq!(told, notes, "{text}");
+            assert_eq!(problems, notes, "{text}");
         };
         check("", |_| {}, &[]);
         check(
@@ -175,8 +171,8 @@ mod tests {
         );
         let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
-        let (found, told) = read(&UserFile::new("config.toml", "mouse = \n"));
+        let (found, problems) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());
-        assert!(told.len() == 1 && told[0].starts_with("config.toml line 1: "), "{told:?}");
+        assert!(problems.len() == 1 && problems[0].starts_with("config.toml line 1: "), "{problems:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What all screens share: the task and its rows, the schema as it stands in the editor, the runs that are followed.
+//! State that all screens share: the task and its rows, the schema in the editor, the followed runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -25,100 +25,90 @@ use crate::report::Listing;
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
-/// The shared part of the model.
 #[derive(Debug)]
 pub struct Shared {
-    /// How the program was started and what this terminal can do.
+    /// How the program was started, and the terminal's capabilities.
     pub options: Options,
-    /// The screen in front.
     pub screen: Screen,
-    /// What lies over the screen and takes all keys: help, palette, questions.
+    /// The popup over the screen, which takes all keys.
     pub popup: Option<Popup>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
     /// Time of the latest message, milliseconds since 1970.
     pub now_ms: u64,
-    /// Styles.
     pub theme: Theme,
-    /// Keys.
     pub keymap: Keymap,
-    /// The table of all actions, by their names.
-    find_action: fn(&str) -> Option<&'static ActionInfo>,
-    /// Sentences for the user.
+    /// Looks up an action by its id.
+    pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
-    /// Whether the focused pane fills the screen.
+    /// Whether the focused pane is zoomed.
     pub zoomed: bool,
     /// Whether a text field had the focus when the latest message came.
     pub is_typing: bool,
-    /// Bytes a second to the terminal, lately.
+    /// Recent bytes per second to the terminal.
     pub bytes_per_second: u64,
-    /// Keys pressed so far: work that ends in a question asks it only where none was pressed meanwhile.
+    /// Keys pressed so far: work that ends in a question asks it only if none was pressed meanwhile.
     pub keys: u64,
     /// The newest work of each key, and whether it still runs.
     pub work: HashMap<&'static str, Running>,
-    /// The task that is worked on; `None` while it loads or where it cannot be read.
+    /// The open task; `None` while it loads or if it cannot be read.
     pub task: Option<Arc<OpenTask>>,
-    /// Why there is no task, as a sentence.
+    /// Why there is no task.
     pub task_error: Option<String>,
-    /// The schema as it stands in the editor, and the last scorer that it made.
+    /// The schema in the editor, and the last scorer that compiled.
     pub draft: SchemaDraft,
-    /// Unsaved texts of earlier sessions, and the files of those of this one.
+    /// Unsaved texts of earlier sessions, and the draft files of this one.
     pub drafts: Drafts,
-    /// The runs there are.
     pub runs: RunList,
-    /// What a new run would be made of, as the form of Launch stands.
+    /// The configuration of a new run, from the form of Launch.
     pub new_run: NewRun,
-    /// Runs that are followed, by folder.
+    /// Followed runs, by folder.
     pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
-    /// Runs that are drawn beside the current one.
+    /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
 
-/// How often the runs found so far are shown while many are read for the first time.
-const PIECE: Duration = Duration::from_millis(150);
+/// How often the runs found so far are shown during the first listing.
+const LISTING_INTERVAL: Duration = Duration::from_millis(150);
 
-/// The runs there are, oldest first.
+/// All runs, oldest first.
 #[derive(Debug, Default)]
 pub struct RunList {
     pub listing: Listing,
-    /// Whether all have been looked at once.
+    /// Whether all have been read once.
     pub listed: bool,
-    /// When that was last begun.
+    /// When the last listing started.
     pub looked_ms: u64,
-    /// The recorded run that comes with the source, where it is found.
+    /// The recorded run that comes with the source, if it is found.
     pub demonstration: Option<PathBuf>,
 }
 
-/// What a new run would be made of.
+/// The configuration of a new run.
 #[derive(Debug, Default)]
 pub struct NewRun {
-    /// The model to start from.
     pub base_model: String,
-    /// How rewards become advantages; `None` before the form was resolved once.
+    /// How rewards become advantages; `None` until the form was resolved once.
     pub advantage: Option<Advantage>,
     /// The arguments that choose the device.
     pub device: Vec<String>,
 }
 
-/// Work of one key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Running {
-    /// Counts the works of this key; only the newest may change the model.
+    /// Counts the work of this key; only the newest may change the model.
     pub generation: u64,
-    /// Whether it still runs.
     pub busy: bool,
 }
 
-/// A task with all that was read of it.
+/// A task with its files.
 #[derive(Debug)]
 pub struct OpenTask {
-    /// The task as saved.
     pub task: Task,
     /// How a command line names it in the folder where the view was started.
-    pub typed: String,
-    /// The rows of each set that the task has, or why they cannot be read.
+    pub argument: String,
+    /// The rows of each set of the task, or why they cannot be read.
     pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
     /// The sample completions, or why they cannot be read.
     pub samples: Result<Vec<SampleCompletion>, String>,
@@ -127,9 +117,8 @@ pub struct OpenTask {
 /// A line of the task's `completions.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleCompletion {
-    /// What a model wrote.
     pub text: String,
-    /// The prompt row that it answers, where the line says so.
+    /// The prompt row that it answers, if known.
     pub prompt_id: Option<String>,
     /// 1-based line in the file.
     pub line: usize,
@@ -140,7 +129,7 @@ impl ScreenState for () {
 }
 
 impl Shared {
-    /// Nothing read yet.
+    /// The state at the start.
     pub fn new(options: Options, find_action: fn(&str) -> Option<&'static ActionInfo>) -> Self {
         Self {
             screen: Screen::default(),
@@ -174,32 +163,44 @@ impl Shared {
         self.work.get(key).is_some_and(|running| running.busy)
     }
 
-    /// Where screens are drawn: below the tabs and above the hints.
+    /// The area of the screen: below the tabs and above the hints.
     pub fn body(&self) -> Rect {
         Rect { x: 0, y: 1, width: self.size.0, height: self.size.1.saturating_sub(2) }
     }
 
-    /// The first key of the action of that name; `None` where it has none.
-    pub fn key_of(&self, id: &str) -> Option<String> {
-        (self.find_action)(id).map(|action| self.keymap.shown(action)).filter(|key| !key.is_empty())
+    /// Returns the first key of the action with that id, or its quoted title if it has none.
+    pub fn key_of(&self, id: &str) -> String {
+        let action = (self.find_action)(id);
+        debug_assert!(action.is_some(), "no action {id}");
+        let key = action.map(|action| self.keymap.shown(action)).filter(|key| !key.is_empty());
+        key.unwrap_or_else(|| format!("`{}`", action.map_or(id, |action| action.title)))
     }
 
-    /// Whether a popup or a text field takes the keys now.
+    /// Why an action that needs a run is blocked.
+    pub fn no_open_run(&self) -> String {
+        format!(
+            "no run is open: {} lists runs, {} starts one",
+            self.key_of("screen.runs"),
+            self.key_of("screen.launch")
+        )
+    }
+
+    /// Whether a popup or a text field has the keys.
     pub fn takes_text(&self) -> bool {
         self.popup.is_some() || self.is_typing
     }
 
-    /// Tell the user something that went as it should.
+    /// Shows a notice.
     pub fn say(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Done, text.into());
     }
 
-    /// Tell the user what went wrong and what to do.
+    /// Shows an error: what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Complaint, text.into());
     }
 
-    /// Look for runs, and read what is new of them, beside the view.
+    /// Lists runs and reads their new events in the background.
     pub fn look_for_runs(&mut self) -> Vec<Command> {
         if self.is_busy("runs") {
             return Vec::new();
@@ -209,12 +210,12 @@ impl Shared {
             (self.options.run_folders.clone(), self.runs.listing.clone(), self.options.here.clone());
         let first = !self.runs.listed;
         vec![Work::stream("runs", move |sender| {
-            let mut told = Instant::now();
+            let mut sent = Instant::now();
             let listing = before.refreshed(&places, &mut |so_far| {
-                if !first || told.elapsed() < PIECE {
+                if !first || sent.elapsed() < LISTING_INTERVAL {
                     return true;
                 }
-                told = Instant::now();
+                sent = Instant::now();
                 let so_far = so_far.clone();
                 sender.send(move |_: &mut (), shared: &mut Self| {
                     shared.runs.listing = so_far;
@@ -238,12 +239,12 @@ impl Shared {
         self.followed.get(self.current.as_ref()?)
     }
 
-    /// The scorer of the schema as it stands in the editor; of its last good state where it does not parse now.
+    /// The scorer of the schema in the editor; of its last version that compiled if it does not now.
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.draft.scorer.clone()
     }
 
-    /// The row of an id, in whichever set has it.
+    /// The row with an id, in whichever set has it.
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
         let sets = self.task.as_ref()?.rows.values().flatten();
         sets.flatten().find(|row| row.id == id)
@@ -256,18 +257,18 @@ impl OpenTask {
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
         let samples = samples(&task);
-        Self { typed: typed_name(&task, here), task, rows, samples }
+        Self { argument: shortest_argument(&task, here), task, rows, samples }
     }
 }
 
-/// The shortest word that means this very task on a command line: its folder's name, else its path. Another task may
-/// have the same name.
-fn typed_name(task: &Task, here: &Path) -> String {
+/// The shortest argument that resolves to this task on a command line: its folder's name, else its path. Another task
+/// may have the same name.
+fn shortest_argument(task: &Task, here: &Path) -> String {
     let Some(folder) = task.folder().map(|folder| here.join(folder)) else { return task.name.clone() };
     let real = |folder: &Path| folder.canonicalize().ok();
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let meant = Task::resolve_from(&name, here).ok().and_then(|task| real(&here.join(task.folder()?)));
-    if meant.is_some() && meant == real(&folder) { name } else { folder.display().to_string() }
+    let resolved = Task::resolve_from(&name, here).ok().and_then(|task| real(&here.join(task.folder()?)));
+    if resolved.is_some() && resolved == real(&folder) { name } else { folder.display().to_string() }
 }
 
 fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
@@ -291,12 +292,12 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     Ok(samples)
 }
 
-/// Open a task: the one named, else the workspace's first, else the embedded one.
-pub fn open_task(shared: &Shared, wanted: Option<String>) -> Vec<Command> {
+/// Opens a task: the given one, else the workspace's first, else the embedded one.
+pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
     let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
     let work = Work::once(
         "task",
-        move || find_task(wanted.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
+        move || find_task(name.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
         |_: &mut (), shared, found| match found {
             Ok(task) => {
                 shared.task_error = None;
@@ -313,18 +314,18 @@ pub fn open_task(shared: &Shared, wanted: Option<String>) -> Vec<Command> {
     vec![work]
 }
 
-fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
+fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
     let of_workspace = || {
         let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
         let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
         names.sort();
         names.into_iter().find(|folder| folder.join(crate::task::TASK_FILE).is_file())
     };
-    let found = match wanted {
-        Some(wanted) => Task::resolve_from(wanted, here),
+    let found = match name {
+        Some(name) => Task::resolve_from(name, here),
         None => match of_workspace() {
             Some(folder) => Task::load(&folder),
-            // Once the embedded task has been edited there is a copy of it, which is worked on from then on.
+            // Once the embedded task has been edited its copy is opened.
             None => match task_files::copy_of("invoice", data) {
                 Some(folder) => Task::load(&folder),
                 None => Task::embedded("invoice"),
@@ -334,7 +335,7 @@ fn find_task(wanted: Option<&str>, here: &Path, data: &Path) -> Result<Task, Str
     found.map_err(|error| error.to_string())
 }
 
-/// Where a copy of the task was made, everything continues in the copy.
+/// After a task was copied, everything continues in the copy.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();
@@ -343,11 +344,11 @@ pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Comma
     vec![Command::Changed(Change::Copied(Arc::new(home.task.clone())))]
 }
 
-/// Follow a run, and make it the one of the screens Live, Scores and Eval.
+/// Follows a run, and makes it the one of the screens Live, Scores and Eval.
 pub fn show_run(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     let mut commands = follow(shared, run.clone());
     shared.current = Some(run);
-    commands.extend(let_go(shared));
+    commands.extend(unfollow_unused(shared));
     commands.push(Command::Changed(Change::CurrentRun));
     commands
 }
@@ -360,8 +361,8 @@ pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     vec![Command::Watch(run)]
 }
 
-/// Follow no more what nobody looks at. An active run is followed to its end, which is notified.
-pub fn let_go(shared: &mut Shared) -> Vec<Command> {
+/// Stops following runs that no screen shows. An active run is followed to its end, for the notification.
+pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
     let Shared { followed, current, overlay, .. } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
     let over: Vec<PathBuf> =
@@ -370,7 +371,7 @@ pub fn let_go(shared: &mut Shared) -> Vec<Command> {
     over.into_iter().map(Command::Unwatch).collect()
 }
 
-/// Take what is new of a followed run.
+/// Applies news of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(followed) = shared.followed.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
@@ -382,6 +383,6 @@ pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Ve
     if shared.current.as_ref() == Some(run) {
         commands.push(Command::Changed(Change::RunNews));
     }
-    commands.extend(let_go(shared));
+    commands.extend(unfollow_unused(shared));
     commands
 }

@@ -1,13 +1,13 @@
-//! Roles: what a colour means. Screens name roles; a theme gives each a style.
+//! Roles: what a colour means. Screens use roles; a theme gives each a style.
 
 macro_rules! roles {
     ($($(#[$meta:meta])* $variant:ident = $name:literal),+ $(,)?) => {
-        /// What a piece of the screen means.
+        /// The meaning of a part of the screen.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Role { $($(#[$meta])* $variant),+ }
 
         impl Role {
-            /// All roles, in the order of the theme files.
+            /// In the order of the theme files.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The key in theme files.
@@ -15,7 +15,6 @@ macro_rules! roles {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// The role of that key.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($name => Some(Self::$variant),)+ _ => None }
             }
@@ -24,54 +23,46 @@ macro_rules! roles {
 }
 
 roles! {
-    /// Ordinary text, and the screen's ground.
+    /// Ordinary text, and the background of the screen.
     Text = "text",
-    /// What matters less: units, hints, line numbers.
+    /// Secondary text: units, hints, line numbers.
     Faint = "faint",
     /// Titles of panes and columns.
     Title = "title",
-    /// The program's own colour: the current tab, the cursor of a list.
+    /// Highlights: the current tab, the cursor of a list.
     Accent = "accent",
     /// Frames of panes.
     Border = "border",
-    /// The frame of the pane that has the focus.
+    /// The frame of the focused pane.
     BorderFocused = "border_focused",
     /// The row under a list's cursor.
     Selected = "selected",
-    /// Rows that are marked.
+    /// Marked rows.
     Marked = "marked",
     /// A key in a hint.
     Key = "key",
-    /// The bars at the top and the bottom.
+    /// The top and bottom bars.
     Bar = "bar",
-    /// Tier valid.
     Valid = "valid",
-    /// Tier invalid.
     Invalid = "invalid",
-    /// Tier unparsable.
     Unparsable = "unparsable",
-    /// Good news: finished, fixed, better.
+    /// Success: finished, fixed, better.
     Good = "good",
-    /// Look at this.
     Warning = "warning",
     /// Failed, broken, an error.
     Bad = "bad",
     Base = "base",
-    /// Of the trained model.
     Trained = "trained",
-    /// A curve as measured, behind its smoothed one.
+    /// The raw values behind a smoothed curve.
     Raw = "raw",
     /// The first curve of a chart.
     SeriesOne = "series_one",
-    /// The second curve.
     SeriesTwo = "series_two",
-    /// The third curve.
     SeriesThree = "series_three",
-    /// The fourth curve.
     SeriesFour = "series_four",
     /// Axes and their ticks.
     Axis = "axis",
-    /// A chart's cursor and its readout.
+    /// A chart's cursor and its values.
     Crosshair = "crosshair",
     /// JSON: keys of objects.
     JsonKey = "json_key",
@@ -82,14 +73,14 @@ roles! {
     JsonWord = "json_word",
     /// JSON: braces, brackets, commas, colons.
     JsonPunctuation = "json_punctuation",
-    /// The place of an error in a text.
+    /// The position of an error in a text.
     Fault = "fault",
-    /// What a search found; letters that a filter matched.
+    /// Matches of a search or a filter.
     Match = "match",
     /// Special tokens of a chat template.
     Special = "special",
-    /// Added in a difference.
+    /// Added lines of a diff.
     Added = "added",
-    /// Removed in a difference.
+    /// Removed lines of a diff.
     Removed = "removed",
 }

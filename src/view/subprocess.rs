@@ -1,4 +1,4 @@
-//! This program again, as a subprocess: runs what needs the engine, in the background, and can be cancelled.
+//! Runs this program as a subprocess, in the background and cancellable, for what needs the engine.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -15,68 +15,66 @@ use super::options::Options;
 use super::shared::Shared;
 use crate::score::given_threads;
 
-/// How often a running program looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(50);
-/// More lines of what it says are not kept.
-const MOST_TOLD: usize = 200;
-/// A longer line is cut here.
-const LONGEST_LINE_BYTES: u64 = 64 << 20;
+/// How often a running program checks for cancellation.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Further lines of stderr are dropped.
+const MAX_STDERR_LINES: usize = 200;
+/// Longer lines are split.
+const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// Tells a running program that nobody waits for it any more.
+/// Cancels a running program.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// End it.
-    pub fn now(&self) {
+    pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was asked to end.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One call of this program.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub program: PathBuf,
-    /// The folder in which it runs.
+    /// The working directory.
     pub here: PathBuf,
     pub arguments: Vec<String>,
 }
 
-/// A line that a running program wrote.
+/// A line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputLine {
     /// On stdout: a result, or a part of one.
     Result(String),
-    /// On stderr: how it goes, or why it went wrong.
+    /// On stderr: progress, or an error.
     Progress(String),
 }
 
-/// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// Whether its exit code was 0.
     pub success: bool,
-    /// What it wrote on stderr, line by line, and not as progress that it wrote over.
-    pub told: Vec<String>,
+    /// The lines of stderr, without progress that was overwritten.
+    pub stderr: Vec<String>,
 }
 
 impl Exit {
-    /// Why it failed, in its own last words.
+    /// Returns the error: the lines from the last `error` on, else the last line.
     pub fn reason(&self) -> String {
-        let from =
-            self.told.iter().rposition(|line| line.starts_with("error")).unwrap_or(self.told.len().saturating_sub(1));
-        let words = self.told[from..].join(" ");
+        let from = self
+            .stderr
+            .iter()
+            .rposition(|line| line.starts_with("error"))
+            .unwrap_or(self.stderr.len().saturating_sub(1));
+        let words = self.stderr[from..].join(" ");
         let words = words.trim_start_matches("error:").trim();
         if words.is_empty() { "exited without output".to_owned() } else { words.to_owned() }
     }
 }
 
-/// How the open task is named to the program; `None` where none is open.
+/// The open task as a command line argument; `None` if none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
     Some(
@@ -86,7 +84,7 @@ pub fn task_argument(shared: &Shared) -> Option<String> {
 }
 
 impl Call {
-    /// A call from where the view was started.
+    /// A call from the folder where the view was started.
     pub fn of<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
         let Options { program, here, .. } = options;
         Self {
@@ -96,33 +94,33 @@ impl Call {
         }
     }
 
-    /// Run it to its end and read the JSON document that it prints. Blocks, so it belongs into work.
+    /// Runs it to its end and parses the JSON document that it prints. Blocks.
     ///
     /// # Errors
-    /// Its own last words, or why it could not be started.
+    /// The program's error, or why it could not be started.
     pub fn json(&self) -> Result<serde_json::Value, String> {
         let mut document = String::new();
-        let heard = &mut |said| {
-            if let OutputLine::Result(line) = said {
+        let on_line = &mut |line| {
+            if let OutputLine::Result(line) = line {
                 document.push_str(&line);
                 document.push('\n');
             }
         };
-        match self.run_through(heard)? {
+        match self.run_through(on_line)? {
             ended if !ended.success => Err(ended.reason()),
             _ => serde_json::from_str(&document)
                 .map_err(|error| format!("{} printed invalid JSON: {error}", self.program.display())),
         }
     }
 
-    /// Run it to its end; `heard` is given every line as it comes. Blocks, so it belongs into work. `None` where it was
-    /// given up. It ends with the view, and so does whatever it has started.
+    /// Runs it to its end and passes every line to `on_line`. Blocks. Returns `None` if it was cancelled. The program
+    /// and its children end with the view.
     ///
     /// # Errors
-    /// A sentence where the program could not be started.
-    pub fn run(&self, cancel: &CancelToken, heard: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
+    /// The program could not be started.
+    pub fn run(&self, cancel: &CancelToken, on_line: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
         let mut command = self.command();
-        // SAFETY: between fork and exec only one system call is made. However the view dies, the kernel ends the child.
+        // SAFETY: between fork and exec only one system call is made. The kernel kills the child if the view dies.
         unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
         let child = {
             let mut children = children();
@@ -131,15 +129,15 @@ impl Call {
             list.extend(group(&child));
             child
         };
-        self.hear(child, cancel, heard)
+        self.wait(child, cancel, on_line)
     }
 
-    /// The same for what must come to its end whatever becomes of the view, such as a launch.
+    /// Like [`Self::run`] for a program that must finish even if the view exits, such as a launch.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn run_through(&self, heard: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
-        let ended = self.hear(self.spawn(self.command())?, &CancelToken::default(), heard)?;
+    pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
+        let ended = self.wait(self.spawn(self.command())?, &CancelToken::default(), on_line)?;
         ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))
     }
 
@@ -156,51 +154,51 @@ impl Call {
         })
     }
 
-    fn hear(
+    fn wait(
         &self,
         mut child: Child,
         cancel: &CancelToken,
-        heard: &mut dyn FnMut(OutputLine),
+        on_line: &mut dyn FnMut(OutputLine),
     ) -> Result<Option<Exit>, String> {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         if let Some(output) = child.stdout.take() {
-            read_lines(output, tell.clone(), OutputLine::Result);
+            read_lines(output, sender.clone(), OutputLine::Result);
         }
         if let Some(errors) = child.stderr.take() {
-            read_lines(errors, tell, OutputLine::Progress);
+            read_lines(errors, sender, OutputLine::Progress);
         }
-        let mut words = Vec::new();
+        let mut stderr = Vec::new();
         let timed_out = loop {
-            if cancel.is_asked() {
+            if cancel.is_cancelled() {
                 break true;
             }
-            match told.recv_timeout(LOOK) {
-                Ok(said) => {
-                    if let OutputLine::Progress(line) = &said
-                        && words.len() < MOST_TOLD
+            match receiver.recv_timeout(POLL_INTERVAL) {
+                Ok(line) => {
+                    if let OutputLine::Progress(text) = &line
+                        && stderr.len() < MAX_STDERR_LINES
                     {
-                        words.push(line.clone());
+                        stderr.push(text.clone());
                     }
-                    heard(said);
+                    on_line(line);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break false,
             }
         };
         if timed_out {
-            // One that has ended already needs no end.
+            // Fails if it has exited already, which is fine.
             let _ = group(&child).map(|group| kill_process_group(group, Signal::KILL));
         }
-        // Before it is waited for: after that its number may be another's.
+        // Before the child is reaped: afterwards its pid may be reused.
         if let (Some(list), Some(group)) = (children().as_mut(), group(&child)) {
             list.retain(|other| *other != group);
         }
         let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok((!timed_out).then_some(Exit { success: status.success(), told: words }))
+        Ok((!timed_out).then_some(Exit { success: status.success(), stderr }))
     }
 }
 
-/// The process groups of the children that end with the view; `None` once it has ended.
+/// Process groups of the children that end with the view; `None` once it has ended.
 static CHILDREN: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 fn children() -> MutexGuard<'static, Option<Vec<Pid>>> {
@@ -211,35 +209,34 @@ fn group(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// The view ends, and with it what it has started and does not outlive it.
+/// Kills the children that end with the view, and keeps further ones from starting.
 pub(super) fn end_children() {
     signal_children(Signal::KILL);
     *children() = None;
 }
 
-/// Sends a signal to the children that end with the view.
 pub(super) fn signal_children(signal: Signal) {
     for group in children().iter().flatten() {
         let _ = kill_process_group(*group, signal);
     }
 }
 
-/// Lines are handed on until the other end is closed.
-fn read_lines(from: impl Read + Send + 'static, tell: Sender<OutputLine>, kind: fn(String) -> OutputLine) {
+/// Sends lines until the receiver is dropped.
+fn read_lines(from: impl Read + Send + 'static, sender: Sender<OutputLine>, kind: fn(String) -> OutputLine) {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         loop {
             line.clear();
-            match from.by_ref().take(LONGEST_LINE_BYTES).read_until(b'\n', &mut line) {
+            match from.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
                 Ok(1..) => {}
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
-            // Of what was written over itself only the last is of interest.
+            // Of a line overwritten with carriage returns only the last version counts.
             let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
             let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
-            if !text.trim().is_empty() && tell.send(kind(text)).is_err() {
+            if !text.trim().is_empty() && sender.send(kind(text)).is_err() {
                 return;
             }
         }
@@ -258,11 +255,11 @@ mod tests {
     #[test]
     fn lines_come_as_they_are_and_the_reason_is_the_last_word() {
         let check = |script: &str, success, results: &[&str], reason: &str| {
-            let mut heard = Vec::new();
-            let ended = shell(script).run(&CancelToken::default(), &mut |said| heard.push(said)).unwrap().unwrap();
-            let lines: Vec<&str> = heard
+            let mut output = Vec::new();
+            let ended = shell(script).run(&CancelToken::default(), &mut |line| output.push(line)).unwrap().unwrap();
+            let lines: Vec<&str> = output
                 .iter()
-                .filter_map(|said| if let OutputLine::Result(line) = said { Some(line.as_str()) } else { None })
+                .filter_map(|line| if let OutputLine::Result(line) = line { Some(line.as_str()) } else { None })
                 .collect();
             assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
             assert_eq!(ended.reason(), reason, "{script}");
@@ -289,12 +286,12 @@ mod tests {
     fn a_call_that_is_given_up_ends() {
         let cancel = CancelToken::default();
         let stop = cancel.clone();
-        // With all that it has started: a child that holds its output open would be waited for.
+        // Grandchildren are killed too: one that keeps the output open would block the wait.
         let mut child = None;
-        let outcome = shell("sleep 60 & echo $!; wait").run(&cancel, &mut |said| {
-            if let OutputLine::Result(line) = said {
+        let outcome = shell("sleep 60 & echo $!; wait").run(&cancel, &mut |line| {
+            if let OutputLine::Result(line) = line {
                 child = line.parse::<i32>().ok();
-                stop.now();
+                stop.cancel();
             }
         });
         assert_eq!(outcome, Ok(None));

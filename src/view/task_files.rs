@@ -1,4 +1,4 @@
-//! Writing into a task's folder: atomically, after a copy if the task is embedded.
+//! Writes into a task's folder: atomically, after a copy if the task is embedded.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,22 @@ pub struct Home {
     /// The task, in a folder.
     pub task: Task,
     pub folder: PathBuf,
-    /// Whether it was made just now, as a copy of a task that is a part of the program.
+    /// Whether it was created just now, as a copy of an embedded task.
     pub is_copy: bool,
 }
 
-/// Why something is not saved.
+/// Why a text was not saved.
 #[derive(Debug)]
 pub enum SaveError {
-    /// Somebody else has changed the file; this is its text.
+    /// The file changed on disk; this is its text.
     Changed(String),
-    /// A sentence.
     Failed(String),
 }
 
-/// A task's folder; one that is a part of the program is copied into the data directory first, where its name is free.
+/// A task's folder; an embedded task is copied into the data directory first, under a free name.
 ///
 /// # Errors
-/// A sentence with the file.
+/// With the file.
 pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
         return Ok(Home { task: task.clone(), folder: folder.to_owned(), is_copy: false });
@@ -41,7 +40,7 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     let names = std::iter::once(task.name.clone()).chain((2..1000).map(|number| format!("{}-{number}", task.name)));
     let free = names.map(|name| tasks.join(name)).find(|folder| std::fs::symlink_metadata(folder).is_err());
     let folder = free.ok_or_else(|| format!("{}: too many copies of {}; remove some", tasks.display(), task.name))?;
-    // Whole or not there: a crash leaves no half task that the next start would open.
+    // Renamed when complete: a crash leaves no half task that the next start would open.
     let fail = |path: &Path, error| format!("{}: {error}", path.display());
     files::create_folder_with(&folder, Access::Private, fail, |new| {
         task_files.iter().try_for_each(|(name, bytes)| write_private(&new.join(name), bytes))
@@ -50,7 +49,7 @@ pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     Ok(Home { task, folder, is_copy: true })
 }
 
-/// The copy of an embedded task that an earlier session has made.
+/// The copy of an embedded task made by an earlier session.
 pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
     let folder = data.join("tasks").join(name);
     folder.join(crate::task::TASK_FILE).is_file().then_some(folder)
@@ -63,14 +62,14 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
     Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
 }
 
-/// Writes the schema's text, where the file still holds what was `saved`.
+/// Writes the schema's text if the file still contains `saved`.
 ///
 /// # Errors
-/// [`SaveError::Changed`] where it does not; a sentence where it cannot be written.
+/// [`SaveError::Changed`] if it does not.
 pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<Home, SaveError> {
     if task.folder().is_some() {
         let there = task.read(&task.schema_file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
-        // A file that has vanished is written again.
+        // A deleted file is written again.
         if let Some(there) = there.filter(|there| there != saved && there != text) {
             return Err(SaveError::Changed(there));
         }
@@ -81,11 +80,10 @@ pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<
     Ok(home)
 }
 
-/// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; where it is a link, what it
-/// leads to is replaced.
+/// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; a symbolic link is followed.
 ///
 /// # Errors
-/// A sentence with the file.
+/// With the file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
@@ -97,10 +95,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Replaces a private file, and makes its folder where it is missing. A link in its place is refused.
+/// Replaces a private file, and creates its folder if missing. A symbolic link is refused.
 ///
 /// # Errors
-/// A sentence with the file.
+/// With the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
@@ -109,10 +107,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     replace(path, bytes)
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file; one that does not exist is no error.
 ///
 /// # Errors
-/// A sentence with the file.
+/// With the file.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
@@ -120,7 +118,7 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Time and length of a file; `None` where it is not there.
+/// Modification time and length of a file; `None` if it does not exist.
 pub fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.modified().ok(), found.len()))

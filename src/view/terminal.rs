@@ -1,5 +1,4 @@
-//! The workbench in a real terminal: everything that touches a terminal, a clock, a signal or another program, around a
-//! model that knows of none.
+//! The view in a real terminal: everything that touches a terminal, a clock, a signal or another program.
 
 mod background;
 mod commands;

@@ -1,6 +1,6 @@
-//! What the terminal can do, as its environment says: colours, letters beyond ASCII, multiplexers in between.
+//! Terminal capabilities from the environment: colours, Unicode, multiplexers.
 
-/// How many colours.
+/// The colour depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColourDepth {
     /// 24 bits.
@@ -13,9 +13,9 @@ pub enum ColourDepth {
     None,
 }
 
-/// Whether the terminal's ground is dark or light.
+/// Whether the terminal's background is dark or light.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ground {
+pub enum Background {
     Dark,
     Light,
 }
@@ -29,21 +29,20 @@ pub enum Multiplexer {
     Zellij,
 }
 
-/// What is known without asking the terminal.
+/// The capabilities known without querying the terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
     pub depth: ColourDepth,
-    /// Whether letters beyond ASCII can be drawn.
+    /// Whether non-ASCII characters can be drawn.
     pub unicode: bool,
-    /// What stands between.
     pub multiplexer: Option<Multiplexer>,
     /// Whether the session comes over SSH.
     pub remote: bool,
-    /// `TERM_PROGRAM`, in small letters; empty where it is not set.
+    /// `TERM_PROGRAM` in lower case; empty if not set.
     pub program: String,
-    /// The ground as `COLORFGBG` tells it.
-    pub ground: Option<Ground>,
-    /// Whether questions to the terminal are answered, as far as one can know.
+    /// The background from `COLORFGBG`.
+    pub background: Option<Background>,
+    /// Whether the terminal presumably answers queries.
     pub answers: bool,
 }
 
@@ -57,7 +56,6 @@ impl ColourDepth {
         Self::NAMES.iter().find(|(_, depth)| *depth == self).map_or("", |(name, _)| name)
     }
 
-    /// The depth of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, depth)| *depth)
     }
@@ -93,7 +91,7 @@ impl Capability {
         let plain = matches!(term.as_str(), "" | "dumb");
         let locale =
             ["LC_ALL", "LC_CTYPE", "LANG"].map(read).into_iter().find(|value| !value.is_empty()).unwrap_or_default();
-        // No locale at all says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
+        // A missing locale says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
         let utf8 = locale.is_empty() || locale.contains("utf-8") || locale.contains("utf8");
         Self {
             depth: if is_set("NO_COLOR") || plain { ColourDepth::None } else { depth(&term, &read, multiplexer) },
@@ -101,7 +99,11 @@ impl Capability {
             multiplexer,
             remote: is_set("SSH_CONNECTION") || is_set("SSH_TTY"),
             program: read("TERM_PROGRAM"),
-            ground: read("COLORFGBG").rsplit(';').next().and_then(|ground| ground.parse().ok()).map(ground),
+            background: read("COLORFGBG")
+                .rsplit(';')
+                .next()
+                .and_then(|background| background.parse().ok())
+                .map(background),
             answers: !plain && term != "linux" && multiplexer != Some(Multiplexer::Screen),
         }
     }
@@ -109,13 +111,15 @@ impl Capability {
 
 fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiplexer>) -> ColourDepth {
     const RICH: [&str; 6] = ["xterm-kitty", "alacritty", "foot", "wezterm", "xterm-ghostty", "contour"];
-    let said = read("COLORTERM");
+    let colorterm = read("COLORTERM");
     let many = term.contains("256color");
-    // screen passes COLORTERM on, and cannot pass on the colours.
-    let rich =
-        (said.contains("truecolor") || said.contains("24bit") || term.ends_with("-direct") || RICH.contains(&term))
-            && multiplexer != Some(Multiplexer::Screen)
-            && read("TERM_PROGRAM") != "apple_terminal";
+    // screen passes COLORTERM on, but not the colours.
+    let rich = (colorterm.contains("truecolor")
+        || colorterm.contains("24bit")
+        || term.ends_with("-direct")
+        || RICH.contains(&term))
+        && multiplexer != Some(Multiplexer::Screen)
+        && read("TERM_PROGRAM") != "apple_terminal";
     match () {
         () if rich => ColourDepth::TrueColour,
         () if many || multiplexer == Some(Multiplexer::Screen) => ColourDepth::Colours256,
@@ -123,9 +127,9 @@ fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiple
     }
 }
 
-/// The ground of an ANSI colour, as `COLORFGBG` numbers it.
-fn ground(colour: u8) -> Ground {
-    if matches!(colour, 7 | 9..=15) { Ground::Light } else { Ground::Dark }
+/// The brightness of an ANSI colour, as `COLORFGBG` numbers it.
+fn background(colour: u8) -> Background {
+    if matches!(colour, 7 | 9..=15) { Background::Light } else { Background::Dark }
 }
 
 #[cfg(test)]
@@ -166,18 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn the_ground_is_the_last_number() {
+    fn the_background_is_the_last_number() {
         let check = |text: &str, expected| {
             assert_eq!(
-                Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).ground,
+                Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).background,
                 expected,
                 "{text}"
             );
         };
-        check("15;0", Some(Ground::Dark));
-        check("0;15", Some(Ground::Light));
-        check("0;default;15", Some(Ground::Light));
-        check("12;8", Some(Ground::Dark));
+        check("15;0", Some(Background::Dark));
+        check("0;15", Some(Background::Light));
+        check("0;default;15", Some(Background::Light));
+        check("12;8", Some(Background::Dark));
         check("", None);
         check("x", None);
     }

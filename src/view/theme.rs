@@ -1,4 +1,4 @@
-//! A theme: a style for each role, and whether letters beyond ASCII may be drawn.
+//! A theme: a style for each role, and whether non-ASCII characters may be drawn.
 
 use ratatui::style::{Color, Style};
 
@@ -7,23 +7,20 @@ use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
 use crate::run::Status;
 
-/// Styles by role. Meaning never hangs on colour alone: whoever draws adds a word or a glyph.
+/// Styles by role. Colour is never the only sign: a word or a glyph goes with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Theme {
-    /// As in its file.
     pub name: String,
     styles: Vec<Style>,
-    /// Draw with ASCII only.
     pub ascii: bool,
 }
 
 impl Theme {
-    /// A theme from the style that `style` gives each role.
+    /// A theme from a function of roles.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
         Self { name: name.to_owned(), styles: Role::ALL.iter().map(|role| style(*role)).collect(), ascii: false }
     }
 
-    /// The same with ASCII only.
     #[must_use]
     pub fn in_ascii(self) -> Self {
         Self { ascii: true, ..self }
@@ -33,31 +30,30 @@ impl Theme {
         self.styles.get(role as usize).copied().unwrap_or_default()
     }
 
-    /// Give a role another style.
     pub(super) fn set(&mut self, role: Role, style: Style) {
         if let Some(of_role) = self.styles.get_mut(role as usize) {
             *of_role = style;
         }
     }
 
-    /// The colour in which a role is written, for canvases that take no style.
+    /// The foreground of a role, for canvases that take no style.
     pub fn colour(&self, role: Role) -> Color {
         self.style(role).fg.unwrap_or(Color::Reset)
     }
 
-    /// The theme on a terminal with that many colours.
+    /// The theme for a terminal's colour depth.
     #[must_use]
     pub fn at_depth(self, depth: ColourDepth) -> Self {
         let styles = self.styles.iter().map(|style| colour::at_depth(*style, depth)).collect();
         Self { styles, ..self }
     }
 
-    /// `rich` where letters beyond ASCII may be drawn, else `plain`.
+    /// `rich`, or `plain` if only ASCII may be drawn.
     pub fn glyph(&self, rich: &'static str, plain: &'static str) -> &'static str {
         if self.ascii { plain } else { rich }
     }
 
-    /// The mark of a tier, told apart without colour.
+    /// The mark of a tier, distinct without colour.
     pub fn tier_glyph(&self, tier: &str) -> &'static str {
         match tier {
             "valid" => self.glyph("█", "#"),
@@ -74,7 +70,7 @@ impl Theme {
         }
     }
 
-    /// A state's mark and role, by its cause; the word stands beside it.
+    /// The mark and role of a run's state; the word is drawn beside it.
     pub fn status_mark(&self, status: Status, cause: Option<&str>) -> (&'static str, Role) {
         match status {
             status if status.was_asked_for(cause) => (self.glyph("■", "#"), Role::Text),

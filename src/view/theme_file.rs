@@ -1,5 +1,5 @@
-//! Theme files: a style for each role in TOML, on top of another theme. What cannot be read keeps the style of the
-//! theme below.
+//! Theme files: a style for each role in TOML, based on another theme. Entries that cannot be read keep the style of
+//! the base theme.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -21,7 +21,7 @@ pub const EMBEDDED: [(&str, &str); 4] = [
     ("monochrome", include_str!("../../themes/monochrome.toml")),
 ];
 
-/// How many themes may stand on top of each other.
+/// The longest chain of base themes.
 const DEEPEST: usize = 8;
 
 const MODIFIERS: [(&str, Modifier); 5] = [
@@ -33,37 +33,34 @@ const MODIFIERS: [(&str, Modifier); 5] = [
 ];
 
 impl Theme {
-    /// A theme without any colour: bold, faint, reversed and underlined only.
+    /// A theme without colours: bold, faint, reversed and underlined only.
     pub fn monochrome() -> Self {
         Self::embedded("monochrome")
     }
 
-    /// A theme that comes with the program: `dark`, `light`, `high-contrast`, `monochrome`; the dark one where there is
-    /// none of that name.
+    /// A built-in theme: `dark`, `light`, `high-contrast`, `monochrome`; `dark` for any other name.
     pub fn embedded(name: &str) -> Self {
         read(name, None).theme
     }
 }
 
 impl Default for Theme {
-    /// The dark theme.
     fn default() -> Self {
         static DARK: OnceLock<Theme> = OnceLock::new();
         DARK.get_or_init(|| Self::embedded("dark")).clone()
     }
 }
 
-/// A theme that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThemeRead {
     pub theme: Theme,
-    /// What is wrong in its files, as sentences with file and line.
+    /// Errors in its files, with file and line.
     pub notes: Vec<String>,
     /// The user's files that it was read from.
     pub files: Vec<PathBuf>,
 }
 
-/// The theme of a name: of the folder of the user's themes where it is there, else of the program.
+/// Loads a theme by name: from the user's themes, else a built-in one.
 pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
     let mut found = ThemeRead { theme: Theme::new(name, |_| Style::new()), notes: Vec::new(), files: Vec::new() };
     let mut above = Vec::new();
@@ -72,7 +69,6 @@ pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
     found
 }
 
-/// The names of all themes that there are.
 pub fn names(folder: Option<&Path>) -> Vec<String> {
     let files = folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     let own =
@@ -84,14 +80,16 @@ pub fn names(folder: Option<&Path>) -> Vec<String> {
     names
 }
 
-/// Takes a theme's styles, those that it stands on first.
+/// Applies a theme's styles after those of its base.
 fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut ThemeRead) {
     let (file, own) = match open(name, folder, above) {
         Ok(Some((file, path))) => (file, path),
         Ok(None) => {
             let known = names(folder);
-            let meant = crate::format::did_you_mean(name, known.iter().map(String::as_str));
-            found.notes.push(format!("unknown theme `{name}`, using dark; available: {}{meant}", known.join(", ")));
+            let suggestion = crate::format::did_you_mean(name, known.iter().map(String::as_str));
+            found
+                .notes
+                .push(format!("unknown theme `{name}`, using dark; available: {}{suggestion}", known.join(", ")));
             return take("dark", None, above, found);
         }
         Err(error) => {
@@ -111,10 +109,10 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
     above.push(name.to_owned());
     let below = table.get("inherits");
     match below.map(|value| (value, text(value))) {
-        // A user's theme names what it changes; what it leaves out is as in the dark one.
+        // What a user's theme leaves out is as in `dark`.
         None if is_own => take("dark", None, above, found),
         None => {}
-        // A user's `dark` may stand on the program's own.
+        // A user's `dark` may be based on the built-in one.
         Some((_, Some(below))) if below == name && is_own => take(below, None, above, found),
         Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
             found
@@ -128,9 +126,9 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
     styles(&file, &table, found);
 }
 
-/// The text of a theme; a path where it is the user's.
+/// The text of a theme; with a path if it is the user's.
 fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
-    // A name, not a path: a theme comes from the folder of themes.
+    // A name, not a path: themes come from the themes folder only.
     let is_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
     let own = folder
         .filter(|_| is_name && !above.iter().any(|other| other == name))
@@ -157,8 +155,8 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     let palette = part("palette");
     for (key, value) in part("roles").into_iter().flat_map(DeTable::iter) {
         let Some(role) = Role::from_name(key.get_ref()) else {
-            let meant = crate::format::did_you_mean(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
-            found.notes.push(file.problem(key.span().start, &format!("unknown role `{}`{meant}", key.get_ref())));
+            let suggestion = crate::format::did_you_mean(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
+            found.notes.push(file.problem(key.span().start, &format!("unknown role `{}`{suggestion}", key.get_ref())));
             continue;
         };
         match style(file, palette, value) {
@@ -196,9 +194,9 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
 
 /// A colour: a name of the theme's palette, or one that [`colour::parse`] reads.
 fn one_colour(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Color, String> {
-    let wrong = |at: &Spanned<DeValue<'_>>, said: &str| {
+    let wrong = |at: &Spanned<DeValue<'_>>, value: &str| {
         let what =
-            format!("`{said}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
+            format!("`{value}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
         file.problem_at(at, &what)
     };
     if let Some(number) = value.get_ref().as_integer() {
@@ -208,9 +206,9 @@ fn one_colour(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<De
         .ok_or_else(|| file.problem_at(value, "a colour is a string, such as \"#61afef\", or a number up to 255"))?;
     match palette.and_then(|palette| palette.get(name)) {
         Some(of_palette) => {
-            let said = text(of_palette)
+            let value = text(of_palette)
                 .ok_or_else(|| file.problem_at(of_palette, "a colour is a string, such as \"#61afef\""))?;
-            colour::parse(said).ok_or_else(|| wrong(of_palette, said))
+            colour::parse(value).ok_or_else(|| wrong(of_palette, value))
         }
         None => colour::parse(name).ok_or_else(|| wrong(value, name)),
     }
@@ -313,7 +311,7 @@ mod tests {
             "{:?}",
             found.notes
         );
-        // A user's theme of the program's name stands on the program's.
+        // A user's theme is based on the built-in one of the same name.
         std::fs::write(folder.path().join("dark.toml"), "inherits = \"dark\"\n[roles]\nbad = \"red\"").unwrap();
         let found = read("dark", Some(folder.path()));
         assert_eq!((found.notes.len(), found.theme.style(Role::Bad).fg), (0, Some(Color::Red)));

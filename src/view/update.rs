@@ -1,4 +1,4 @@
-//! One message changes the model and returns commands. Touches no file, clock or terminal.
+//! Applies a message to the model and returns commands. Touches no file, clock or terminal.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
@@ -22,7 +22,7 @@ pub fn start(model: &mut Model) -> Vec<Command> {
     carry_out(model, commands)
 }
 
-/// Take a message that came at `now_ms`, milliseconds since 1970.
+/// Applies a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
     model.shared.now_ms = now_ms;
     model.shared.is_typing = model.screen().is_typing(model);
@@ -41,14 +41,14 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
                 popup.paste(&text);
                 Vec::new()
             }
-            None => model.screen().pasted(model, &text),
+            None => model.screen().on_paste(model, &text),
         },
         Message::Resize(columns, rows) => {
             model.shared.size = (columns, rows);
             Vec::new()
         }
         Message::Tick => vec![Command::Changed(Change::Second)],
-        Message::Work(worked) => take_work(model, worked),
+        Message::Work(result) => take_work(model, result),
         Message::Run(run, news) => shared::apply_run_update(&mut model.shared, &run, news),
         Message::Edited(path) => vec![Command::Changed(Change::File(path))],
         Message::Quit => vec![Command::Quit],
@@ -56,8 +56,8 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
     carry_out(model, commands)
 }
 
-/// Carries out what can be done within the view; what is left is for the terminal, with works numbered, so that the
-/// model knows which is the newest.
+/// Executes commands within the view and returns the rest for the terminal, with work numbered, so that the model knows
+/// the newest.
 pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
     let mut left = Vec::new();
     for command in commands {
@@ -66,7 +66,7 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
             Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
             Command::Compare(evals) => model.compare(evals),
             Command::Changed(change) => {
-                Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).changed(model, &change)).collect()
+                Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).on_change(model, &change)).collect()
             }
             Command::Work(mut work) => {
                 let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
@@ -89,17 +89,17 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
 fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
     model.shared.screen = screen;
     model.shared.zoomed = false;
-    app::screen(screen).entered(model)
+    app::screen(screen).on_show(model)
 }
 
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     match model.action_of(Chord::of(event)) {
         Some(action) => perform(model, action),
-        None => model.screen().typed(model, event),
+        None => model.screen().on_key(model, event),
     }
 }
 
-/// Do an action, or say why it cannot be done now.
+/// Executes an action, or says why it is blocked.
 fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     let commands = match model.blocked(action) {
         Some(why) => {
@@ -108,7 +108,7 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
         }
         None => model.perform(action),
     };
-    // Somebody who was about to type types on: that text goes nowhere.
+    // Typing that was intended for the blocked text field goes nowhere.
     if action.asks && commands.is_empty() && !model.takes_text() {
         let why = model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
         model.shared.popup = Some(Popup::Refusal(Refusal::new(action.title, why)));
@@ -116,7 +116,7 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     commands
 }
 
-/// Go to where an action works, and do it.
+/// Goes to the screen of an action, and executes it.
 fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     let mut commands = match action.scope {
         Scope::Screen(screen) | Scope::Pane(screen, _) if screen != model.shared.screen => go_to(model, screen),
@@ -131,9 +131,9 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
     commands
 }
 
-/// A key while a popup is in front.
+/// Handles a key while a popup is in front.
 fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    // What works whatever lies over the screen, by keys that no text field takes.
+    // Global actions that work over a popup, with keys that no text field takes.
     let chord = Chord::of(event);
     let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     let through = ["quit", "suspend", "redraw"].into_iter().filter_map(app::action);
@@ -142,7 +142,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         return model.perform(action);
     }
     let entries = model.palette_entries();
-    // The popup is taken out while it works; unless it is done it goes back.
+    // The popup is taken out while it handles the key, and put back unless it is done.
     let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
     match popup.key(&entries, event) {
         PopupOutcome::Stay => {
@@ -155,7 +155,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
 }
 
-/// The mouse while a popup is in front: the wheel scrolls, a click on a row of the palette takes it.
+/// Handles the mouse while a popup is in front: the wheel scrolls, a click on a row of the palette selects it.
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let (entries, size) = (model.palette_entries(), model.shared.size);
     let Some(popup) = &mut model.shared.popup else { return Vec::new() };
@@ -169,11 +169,11 @@ fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     }
 }
 
-/// How long after a click another one at the same place makes it a double click, milliseconds.
+/// The maximum time between the clicks of a double click, milliseconds.
 const DOUBLE_CLICK_MS: u64 = 400;
 
-/// A click on a tab goes to its screen, on the run at the right of the tabs to the live one. A double click does what
-/// enter does where it fell.
+/// A click on a tab opens its screen, one on the run at the right of the tabs the live screen. A double click acts as
+/// enter.
 fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
@@ -188,7 +188,7 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         .clicked
         .take()
         .is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
-    // The first click has chosen; the list may have moved under the pointer since.
+    // The first click has selected; the list may have moved under the pointer since.
     if is_second && model.screen().opens(model, place) {
         let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
         return model.action_of(enter).map_or_else(Vec::new, |action| perform(model, action));
@@ -197,13 +197,13 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     model.screen().mouse(model, event)
 }
 
-fn take_work(model: &mut Model, worked: WorkResult) -> Vec<Command> {
-    let newest = model.shared.work.get(worked.key).is_some_and(|running| running.generation == worked.generation);
-    match worked.apply {
+fn take_work(model: &mut Model, result: WorkResult) -> Vec<Command> {
+    let newest = model.shared.work.get(result.key).is_some_and(|running| running.generation == result.generation);
+    match result.apply {
         Some(update) if newest => update.apply(model),
         Some(_) => Vec::new(),
         None => {
-            if newest && let Some(running) = model.shared.work.get_mut(worked.key) {
+            if newest && let Some(running) = model.shared.work.get_mut(result.key) {
                 running.busy = false;
             }
             Vec::new()

@@ -1,5 +1,4 @@
-//! A file that a user writes (theme, keymap, configuration): read as TOML, with the line of everything that is wrong in
-//! it.
+//! A TOML file that a user writes (theme, keymap, configuration), with line numbers for errors in it.
 
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -9,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::format::line_column;
 
-/// The longest such file that is read.
+/// The largest file that is read.
 const LONGEST_BYTES: u64 = 1 << 20;
 
-/// A text with the name that messages call it by.
+/// A text with the name that messages use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserFile {
     name: String,
@@ -20,15 +19,14 @@ pub(super) struct UserFile {
 }
 
 impl UserFile {
-    /// A text under a name.
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into() }
     }
 
-    /// The file at a path; `None` where there is none.
+    /// Reads a file; `None` if there is none.
     ///
     /// # Errors
-    /// A sentence, where it is there and cannot be read.
+    /// It exists and cannot be read.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, String> {
         let text = |bytes| String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error));
         match crate::files::read_at_most(path, LONGEST_BYTES).and_then(text) {
@@ -38,21 +36,20 @@ impl UserFile {
         }
     }
 
-    /// Its table.
     ///
     /// # Errors
-    /// A sentence with the line, where it is no TOML.
+    /// It is not TOML; with the line.
     pub(super) fn table(&self) -> Result<DeTable<'_>, String> {
         let table = DeTable::parse(&self.text).map(Spanned::into_inner);
         table.map_err(|error| self.problem(error.span().map_or(0, |span| span.start), error.message()))
     }
 
-    /// A sentence about the place of a byte.
+    /// A message with the line of a byte.
     pub(super) fn problem(&self, byte: usize, what: &str) -> String {
         format!("{} line {}: {what}", self.name, line_column(&self.text, byte).0)
     }
 
-    /// A sentence about a value.
+    /// A message about a value.
     pub(super) fn problem_at(&self, value: &Spanned<DeValue<'_>>, what: &str) -> String {
         self.problem(value.span().start, what)
     }
@@ -62,7 +59,7 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     value.get_ref().as_str()
 }
 
-/// The folder of the user's own files.
+/// The folder of the user's configuration.
 pub(super) fn folder() -> Option<PathBuf> {
     directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Pieces that several screens draw.
+//! Widgets that several screens draw.
 
 pub mod bars;
 pub mod chart;

@@ -15,7 +15,7 @@ fn chart(series: &Series, smoothing: f64, steps: (u64, u64)) -> Chart<'_> {
     Chart { curves: vec![curve], steps, ..Chart::default() }
 }
 
-fn picture(chart: &Chart<'_>, theme: &Theme, columns: usize, rows: usize) -> String {
+fn rendered(chart: &Chart<'_>, theme: &Theme, columns: usize, rows: usize) -> String {
     chart
         .lines(theme, columns, rows)
         .iter()
@@ -33,13 +33,13 @@ fn pictures() {
     plain.levels = vec![(0.6, Role::Base, "base")];
     plain.dots = vec![Dot { step: 45, value: 0.7, role: Role::Trained }];
     plain.cursor = Some(20);
-    insta::assert_snapshot!("chart_linear", picture(&plain, &theme, 60, 12));
-    insta::assert_snapshot!("chart_ascii", picture(&plain, &Theme::default().in_ascii(), 60, 12));
+    insta::assert_snapshot!("chart_linear", rendered(&plain, &theme, 60, 12));
+    insta::assert_snapshot!("chart_ascii", rendered(&plain, &Theme::default().in_ascii(), 60, 12));
     let wide = series([0.001, 0.01, 0.1, 1.0, 10.0, 0.0, -1.0, 100.0]);
-    insta::assert_snapshot!("chart_log", picture(&Chart { log: true, ..chart(&wide, 0.0, (1, 8)) }, &theme, 50, 14));
+    insta::assert_snapshot!("chart_log", rendered(&Chart { log: true, ..chart(&wide, 0.0, (1, 8)) }, &theme, 50, 14));
     let holes: Series =
         [(1, 0.2), (2, 0.3), (3, f64::NAN), (4, 0.4), (8, 0.8), (9, f64::INFINITY), (10, 0.6)].into_iter().collect();
-    insta::assert_snapshot!("chart_holes", picture(&chart(&holes, 0.0, (1, 10)), &theme, 50, 10));
+    insta::assert_snapshot!("chart_holes", rendered(&chart(&holes, 0.0, (1, 10)), &theme, 50, 10));
 }
 
 /// No size panics, no line is wider than allowed, and a chart has exactly its rows.
@@ -82,11 +82,11 @@ fn a_spike_never_vanishes() {
         let long = series((0..100_000).map(|step| if step == at { 1.0 } else { 0.0 }));
         for columns in [30, 60, 79, 200] {
             let shown = Chart { values: Some((0.0, 1.0)), ..chart(&long, 0.9, (1, 100_000)) };
-            let picture = picture(&shown, &Theme::default(), columns, 8);
-            let top = picture.lines().next().unwrap_or_default();
+            let rendered = rendered(&shown, &Theme::default(), columns, 8);
+            let top = rendered.lines().next().unwrap_or_default();
             assert!(
                 top.chars().any(|letter| ('\u{2801}'..='\u{28ff}').contains(&letter)),
-                "step {at} in {columns} columns:\n{picture}"
+                "step {at} in {columns} columns:\n{rendered}"
             );
         }
     }
@@ -120,7 +120,7 @@ fn curves_are_told_apart_without_colours() {
     let chart = Chart { curves: both(), steps: (1, 40), ..Chart::default() };
     let ascii = Theme::default().in_ascii();
     assert_eq!(chart.legend(&ascii, 60).to_string().trim_end(), "* reward 39  + valid 1");
-    let drawn = picture(&chart, &ascii, 60, 12);
+    let drawn = rendered(&chart, &ascii, 60, 12);
     assert!(drawn.contains('*') && drawn.contains('+'), "{drawn}");
     assert_eq!(chart.legend(&Theme::default(), 60).to_string().trim_end(), "━ reward 39  ╍ valid 1");
     let level = series([1.0; 40]);
@@ -131,7 +131,7 @@ fn curves_are_told_apart_without_colours() {
             curves: curves.into_iter().map(|curve| Curve { role: Role::Text, ..curve }).collect(),
             ..Chart { steps: (1, 40), values: Some((0.0, 2.0)), ..Chart::default() }
         };
-        picture(&alone, &Theme::default(), 60, 5)
+        rendered(&alone, &Theme::default(), 60, 5)
     };
     assert_ne!(row(0), row(1), "a gap shows which one it is");
     let compared = Chart { under: 1, curves: both(), steps: (1, 40), ..Chart::default() };

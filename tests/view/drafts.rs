@@ -48,7 +48,7 @@ fn again(stage: &Stage) -> Stage {
 }
 
 /// The files that keep what is being written.
-fn kept(stage: &Stage) -> Vec<PathBuf> {
+fn draft_files(stage: &Stage) -> Vec<PathBuf> {
     let Ok(found) = std::fs::read_dir(stage.folder.path().join("data/drafts")) else { return Vec::new() };
     let mut found: Vec<PathBuf> = found.map(|entry| entry.unwrap().path()).collect();
     found.sort();
@@ -59,7 +59,7 @@ fn written(stage: &Stage) -> String {
     stage.model.prompts.editing.as_ref().unwrap().editor.text()
 }
 
-fn said(stage: &Stage) -> &str {
+fn last_message(stage: &Stage) -> &str {
     &stage.model.shared.notices.all().last().unwrap().text
 }
 
@@ -68,9 +68,9 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     use std::os::unix::fs::PermissionsExt;
     let (mut first, folder) = few_rows();
     first.keys("j x down end").types(" ");
-    assert!(kept(&first).is_empty());
+    assert!(draft_files(&first).is_empty());
     second(&mut first);
-    let file = kept(&first).remove(0);
+    let file = draft_files(&first).remove(0);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
@@ -78,24 +78,24 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     assert!(
         next.shows("unsaved draft from 2027-01-15 ") && next.shows("expected answer of train-002, 7 lines"),
         "{}",
-        next.picture()
+        next.screen()
     );
     next.keys("o");
-    assert!(said(&next).contains(file.to_str().unwrap()), "{}", said(&next));
+    assert!(last_message(&next).contains(file.to_str().unwrap()), "{}", last_message(&next));
     next.keys("f1 f3");
     second(&mut next);
     assert!(!next.shows("unsaved draft") && next.model.prompts.editing.is_none());
     // What is written then has a file of its own.
     next.keys("j x").types("[");
     second(&mut next);
-    assert_eq!(kept(&first).len(), 2);
+    assert_eq!(draft_files(&first).len(), 2);
     next.keys("esc y");
-    assert_eq!(kept(&first), std::slice::from_ref(&file));
+    assert_eq!(draft_files(&first), std::slice::from_ref(&file));
     // Restored it is as it was, in a file of this session: the other one, if it still runs, goes on in its own.
     let mut next = again(&first);
     next.keys("t");
     assert!(!file.exists());
-    let file = kept(&first).remove(0);
+    let file = draft_files(&first).remove(0);
     let editing = next.model.prompts.editing.as_ref().unwrap();
     assert_eq!(
         (editing.editor.text(), editing.editor.cursor()),
@@ -109,7 +109,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     next.keys("ctrl-home").types("[").keys("ctrl-o");
     assert!(next.model.prompts.editing.is_some() && file.exists(), "what is no JSON is not saved");
     next.keys("backspace ctrl-o");
-    assert!(next.model.prompts.editing.is_none() && kept(&first).is_empty());
+    assert!(next.model.prompts.editing.is_none() && draft_files(&first).is_empty());
     assert_eq!(rows(&folder).len(), 10);
     assert!(!again(&first).shows("unsaved draft"));
 }
@@ -122,47 +122,47 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
         second(&mut stage);
         stage.keys("esc n f1");
         second(&mut stage);
-        assert_eq!(kept(&stage).len(), 1, "{keys}");
+        assert_eq!(draft_files(&stage).len(), 1, "{keys}");
         stage.keys("f3 ctrl-p").types("expected answer").keys("enter");
-        assert!(said(&stage).contains("is unsaved"), "{keys}: no other text takes its place");
+        assert!(last_message(&stage).contains("is unsaved"), "{keys}: no other text takes its place");
         stage.keys("esc y");
-        assert!(kept(&stage).is_empty(), "{keys}");
+        assert!(draft_files(&stage).is_empty(), "{keys}");
     }
     stage.keys("i ctrl-end").types("!");
     second(&mut stage);
     stage.keys("ctrl-u");
     second(&mut stage);
-    assert!(kept(&stage).is_empty(), "as it was, no unsaved changes");
+    assert!(draft_files(&stage).is_empty(), "as it was, no unsaved changes");
     // An end without time.
     stage.types("?");
     store_now(&mut stage.model.prompts, &mut stage.model.shared).unwrap();
     let mut next = again(&stage);
-    assert!(next.shows("messages of train-001"), "{}", next.picture());
+    assert!(next.shows("messages of train-001"), "{}", next.screen());
     // Saved, but the file outlived it.
-    let file = kept(&stage).remove(0);
+    let file = draft_files(&stage).remove(0);
     next.keys("t");
-    let left = std::fs::read(kept(&stage).remove(0)).unwrap();
+    let left = std::fs::read(draft_files(&stage).remove(0)).unwrap();
     next.keys("ctrl-o");
     std::fs::write(&file, left).unwrap();
-    assert!(!again(&stage).shows("unsaved draft") && kept(&stage).is_empty());
+    assert!(!again(&stage).shows("unsaved draft") && draft_files(&stage).is_empty());
 }
 
 #[test]
 fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
-    let check = |keys: &str, text: &str, change: fn(Vec<String>) -> Vec<String>, asked: &str, saved: fn(&[String])| {
+    let check = |keys: &str, text: &str, change: fn(Vec<String>) -> Vec<String>, target: &str, saved: fn(&[String])| {
         let (mut first, folder) = few_rows();
         first.keys(keys).types(text);
         second(&mut first);
         std::fs::write(folder.join("train.jsonl"), change(rows(&folder)).join("\n") + "\n").unwrap();
         let mut next = again(&first);
-        assert!(next.shows("unsaved draft") && next.shows(asked), "{asked}: {}", next.picture());
+        assert!(next.shows("unsaved draft") && next.shows(target), "{target}: {}", next.screen());
         next.keys("t");
         assert_eq!(written(&next), written(&first));
         second(&mut next);
         // Once more, as after a second crash.
         let mut next = again(&first);
         next.keys("t ctrl-o");
-        assert!(kept(&first).is_empty(), "{asked}: {}", said(&next));
+        assert!(draft_files(&first).is_empty(), "{target}: {}", last_message(&next));
         saved(&rows(&folder));
     };
     let without_first = |rows: Vec<String>| rows[1..].to_vec();
@@ -196,30 +196,30 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
         stage.keys("o o o").keys(keys).types(" ");
         second(&mut stage);
     }
-    let files = kept(&first);
+    let files = draft_files(&first);
     let bad = files[0].with_file_name(files[0].file_name().unwrap().to_str().unwrap().replace(".json", "0.json"));
     std::fs::write(&bad, "{\"task\":").unwrap();
     let mut next = again(&first);
     let complaint =
         next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
     assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
-    assert!(next.shows("system prompt"), "{}", next.picture());
+    assert!(next.shows("system prompt"), "{}", next.screen());
     next.keys("o");
-    assert!(next.shows("expected answer of train-001"), "{}", next.picture());
+    assert!(next.shows("expected answer of train-001"), "{}", next.screen());
     next.keys("t");
     assert!(!next.shows("unsaved draft"));
     next.keys("esc y");
-    assert!(next.shows("messages of train-001"), "after the one that was restored: {}", next.picture());
+    assert!(next.shows("messages of train-001"), "after the one that was restored: {}", next.screen());
     next.keys("o");
-    assert_eq!((kept(&first).len(), bad.exists()), (3, true));
+    assert_eq!((draft_files(&first).len(), bad.exists()), (3, true));
     // A set that cannot be read now, and one that the task has no more.
     std::fs::write(folder.join("train.jsonl"), "{\n").unwrap();
     let next = again(&first);
-    let told = |notice: &&grpo_tui::view::messages::Notice| {
+    let failures = |notice: &&grpo_tui::view::messages::Notice| {
         notice.text.contains("not offered") && notice.text.contains("train.jsonl line 1")
     };
-    assert_eq!(next.model.shared.notices.all().iter().filter(told).count(), 1, "{}", next.picture());
-    assert_eq!(kept(&first).len(), 3);
+    assert_eq!(next.model.shared.notices.all().iter().filter(failures).count(), 1, "{}", next.screen());
+    assert_eq!(draft_files(&first).len(), 3);
 }
 
 #[test]
@@ -234,24 +234,24 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     let text = written(&next);
     // Saving the schema makes the copy while a row is being written.
     next.keys("f2 enter").types(" ").keys("esc w f3");
-    assert_eq!((written(&next), kept(&first).len()), (text, 2));
+    assert_eq!((written(&next), draft_files(&first).len()), (text, 2));
     second(&mut next);
     let mut last = again(&first);
     assert!(last.model.shared.task.as_ref().unwrap().task.folder().is_some());
-    assert!(last.shows("expected answer of train-001"), "{}", last.picture());
+    assert!(last.shows("expected answer of train-001"), "{}", last.screen());
     last.keys("o");
-    assert!(last.shows("messages of train-001"), "{}", last.picture());
+    assert!(last.shows("messages of train-001"), "{}", last.screen());
     last.keys("o");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("invoice".to_owned())));
     assert!(
-        next.model.prompts.editing.is_none() && said(&next).contains("is unsaved: draft kept in"),
+        next.model.prompts.editing.is_none() && last_message(&next).contains("is unsaved: draft kept in"),
         "{}",
-        said(&next)
+        last_message(&next)
     );
     let copy = first.folder.path().join("data/tasks/invoice");
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string())));
-    assert!(next.shows("expected answer of train-001"), "{}", next.picture());
+    assert!(next.shows("expected answer of train-001"), "{}", next.screen());
     next.keys("t");
     assert!(next.model.prompts.editing.as_ref().unwrap().is_changed());
 }
@@ -265,16 +265,16 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         // Discarding asks.
         let mut next = again(&first);
         next.keys(screen);
-        let lines: Vec<String> = next.picture().lines().map(str::to_owned).collect();
+        let lines: Vec<String> = next.screen().lines().map(str::to_owned).collect();
         for hint in ["t use other", "o keep mine", "X discard draft", "d diff"] {
-            assert!(lines[2].contains(hint) && lines[35].contains(hint), "{hint}: {}", next.picture());
+            assert!(lines[2].contains(hint) && lines[35].contains(hint), "{hint}: {}", next.screen());
         }
         next.keys("d");
-        assert!(next.shows("Current (-) vs draft (+)") && next.shows(" !"), "{}", next.picture());
+        assert!(next.shows("Current (-) vs draft (+)") && next.shows(" !"), "{}", next.screen());
         next.keys("esc X n");
-        assert_eq!(kept(&first).len(), 1);
+        assert_eq!(draft_files(&first).len(), 1);
         // What is discarded is the draft of the question, not a newer one that is found meanwhile.
-        let asked = kept(&first).remove(0);
+        let draft = draft_files(&first).remove(0);
         next.keys("X");
         let mut other = again(&first);
         other.now_ms += 5000;
@@ -282,9 +282,9 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         second(&mut other);
         next.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
         next.keys("y");
-        assert!(!asked.exists() && kept(&first).len() == 1, "{}", next.picture());
+        assert!(!draft.exists() && draft_files(&first).len() == 1, "{}", next.screen());
         next.keys("X y");
-        assert!(kept(&first).is_empty() && !next.shows("unsaved draft"));
+        assert!(draft_files(&first).is_empty() && !next.shows("unsaved draft"));
         // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the
         // user has decided.
         for (keys, is_own) in [("alt-t", false), ("alt-t ctrl-u", true), ("alt-o", true)] {
@@ -295,16 +295,16 @@ fn both_screens_ask_by_the_same_keys_and_words() {
             std::fs::write(&file, before.replace(old, new)).unwrap();
             stage.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
             second(&mut stage);
-            assert!(stage.shows("file changed on disk while you have unsaved edits"), "{keys}: {}", stage.picture());
-            assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{keys}: {}", stage.picture());
+            assert!(stage.shows("file changed on disk while you have unsaved edits"), "{keys}: {}", stage.screen());
+            assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{keys}: {}", stage.screen());
             stage.types("t").keys("ctrl-o");
             assert!(
-                said(&stage).contains("two versions exist: alt-t use other, alt-o keep mine, alt-d diff"),
+                last_message(&stage).contains("two versions exist: alt-t use other, alt-o keep mine, alt-d diff"),
                 "{}",
-                said(&stage)
+                last_message(&stage)
             );
             stage.keys("alt-d");
-            assert!(stage.shows("Yours (-) vs file on disk (+)"), "{}", stage.picture());
+            assert!(stage.shows("Yours (-) vs file on disk (+)"), "{}", stage.screen());
             stage.keys("esc").keys(keys);
             let text = if screen == "f2" { stage.model.shared.draft.text.clone() } else { written(&stage) };
             assert_eq!((text.contains(" !t"), text.contains("NEW")), (is_own, !is_own), "{screen} {keys}: {text}");
@@ -325,18 +325,18 @@ fn sessions_do_not_overwrite_each_other_and_drafts_of_earlier_versions_are_read(
     store_now(&mut other.model.schema, &mut other.model.shared).unwrap();
     one.types("more ");
     second(&mut one);
-    let texts: Vec<String> = kept(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let texts: Vec<String> = draft_files(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     assert!(
         texts.len() == 2
             && texts.iter().any(|text| text.starts_with("one more "))
             && texts.iter().any(|text| text.starts_with("other "))
     );
-    kept(&one).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    draft_files(&one).iter().for_each(|file| std::fs::remove_file(file).unwrap());
     // One file for all sessions, named for the task and marked by the schema's path.
     let mark = &grpo_tui::run::sha256(folder.join("schema.json").display().to_string().as_bytes())[..12];
     let earlier = one.folder.path().join(format!("data/drafts/invoice-{mark}.json"));
     std::fs::write(&earlier, "{\"earlier\": 1}").unwrap();
     let mut next = again(&one);
     next.keys("f2 t");
-    assert!(next.model.shared.draft.text == "{\"earlier\": 1}" && !earlier.exists() && kept(&one).len() == 1);
+    assert!(next.model.shared.draft.text == "{\"earlier\": 1}" && !earlier.exists() && draft_files(&one).len() == 1);
 }

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use grpo_tui::report::{EvalId, EvalResult, Outcome, ReportError, Verdict, Versus, base_and_trained};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
+use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
+use super::styles::check_roles;
 use crate::program::{call_anywhere, until};
 
 const ID: &str = "20261120-143041-invoice-6sx3dn";
@@ -37,24 +39,24 @@ fn pictures_of_base_and_trained() {
     for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {
         let mut stage = stage(columns, rows);
         stage.keys("f");
-        assert!(stage.shows("improvements 40 of 100"), "{}", stage.picture());
+        assert!(stage.shows("improvements 40 of 100"), "{}", stage.screen());
         stage.keys("tab tab");
-        assert!(stage.shows("▸ base → step 30"), "{}", stage.picture());
+        assert!(stage.shows("▸ base → step 30"), "{}", stage.screen());
     }
     let mut small = stage(40, 14);
-    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- proof-045"), "{}", small.picture());
+    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- proof-045"), "{}", small.screen());
     small.keys("enter");
-    assert!(small.shows("base: "), "{}", small.picture());
+    assert!(small.shows("base: "), "{}", small.screen());
     let mut narrow = stage(60, 20);
     narrow.keys("enter");
-    assert!(narrow.shows("base: "), "{}", narrow.picture());
+    assert!(narrow.shows("base: "), "{}", narrow.screen());
     narrow.keys("esc backtab");
-    assert!(narrow.shows("exact match"), "{}", narrow.picture());
+    assert!(narrow.shows("exact match"), "{}", narrow.screen());
     let mut empty = Stage::new(80, 24);
     empty.keys("7");
-    insta::assert_snapshot!("eval_nothing_80x24", empty.picture());
+    insta::assert_snapshot!("eval_nothing_80x24", empty.screen());
     empty.keys("o");
-    assert!(empty.shows("No runs yet: press 5 to start one"));
+    assert!(empty.shows("No runs yet: press f5 to start one"));
 }
 
 #[test]
@@ -99,21 +101,21 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
     });
     stage.keys("enter");
     stage.keys("7");
-    let picture = stage.picture();
-    assert!(picture.contains("base → base") && !picture.contains("step 30"), "{picture}");
+    let screen = stage.screen();
+    assert!(screen.contains("base → base") && !screen.contains("step 30"), "{screen}");
     assert!(
-        picture.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"),
-        "{picture}"
+        screen.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"),
+        "{screen}"
     );
-    assert!(picture.contains("valid: no difference found (p = 1.0000)"), "{picture}");
+    assert!(screen.contains("valid: no difference found (p = 1.0000)"), "{screen}");
     stage.keys("E enter y");
-    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.picture());
+    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.screen());
 }
 
 /// An older version read the proof set with the weights of step 0 and called them trained.
 #[test]
 fn the_log_calls_the_weights_of_step_0_the_base() {
-    let told = |step: &str| {
+    let evals_shown = |step: &str| {
         let mut stage = Stage::with(160, 48, |options| {
             let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
             change(
@@ -123,13 +125,13 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
         });
         stage.keys("enter");
         stage.keys("6");
-        let picture = stage.picture();
-        ["eval on test (trained)", "eval on test (base)"].map(|text| picture.contains(text))
+        let screen = stage.screen();
+        ["eval on test (trained)", "eval on test (base)"].map(|text| screen.contains(text))
     };
-    assert_eq!((told("30"), told("0")), ([true, false], [false, true]));
+    assert_eq!((evals_shown("30"), evals_shown("0")), ([true, false], [false, true]));
 }
 
-/// An eval that is better in form and worse in content is not "better": each metric is told with its own colour and p.
+/// An eval that is better in form and worse in content is not "better": each metric is shown with its own colour and p.
 #[test]
 fn both_metrics_are_judged_on_their_own() {
     let run = finished_run();
@@ -210,13 +212,13 @@ fn the_matrix_filters_the_list() {
     {
         stage.keys(key);
         let title = format!("{} {} of 100", outcome.name(), versus.pairs[0].count(outcome));
-        assert!(stage.shows(&title), "{title}: {}", stage.picture());
+        assert!(stage.shows(&title), "{title}: {}", stage.screen());
     }
     stage.keys("v");
     assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
     stage.keys("/").types("messy improvements").keys("enter");
-    let picture = stage.picture();
-    let found: usize = picture.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let screen = stage.screen();
+    let found: usize = screen.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let messy = |prompt: &&grpo_tui::report::ComparedPrompt| {
         versus.record(prompt, 0).unwrap().tags.contains(&"messy".to_owned())
     };
@@ -225,7 +227,7 @@ fn the_matrix_filters_the_list() {
         .iter()
         .filter(messy)
         .filter(|prompt| versus.outcome(prompt, &versus.pairs[0]) == Some(Outcome::Fixed));
-    assert_eq!(found, fixed.count(), "{picture}");
+    assert_eq!(found, fixed.count(), "{screen}");
     stage.keys("esc");
     assert!(stage.shows("prompts 100 of 100"));
     stage.keys("s");
@@ -236,27 +238,27 @@ fn the_matrix_filters_the_list() {
 fn answers_are_read_copied_and_exported() {
     let mut stage = stage(160, 48);
     stage.keys("f j enter");
-    let picture = stage.picture();
+    let screen = stage.screen();
     for expected in [
         "proof-003 improvement",
         "/amount: expected number, found string \"1315.62\" (line 1 column 63)",
         "expected (base, step 30)",
     ] {
-        assert!(picture.contains(expected), "{expected}: {picture}");
+        assert!(screen.contains(expected), "{expected}: {screen}");
     }
     // The end of the text holds the scrolling: the next key up is seen.
     stage.keys("G");
-    let end = stage.picture();
+    let end = stage.screen();
     stage.keys("k");
-    assert_ne!(end, stage.picture());
+    assert_ne!(end, stage.screen());
     stage.keys("g d");
-    assert!(stage.shows("- base  + step 30"), "{}", stage.picture());
-    let before = stage.picture();
+    assert!(stage.shows("- base  + step 30"), "{}", stage.screen());
+    let before = stage.screen();
     stage.keys("l");
-    assert_ne!(before, stage.picture(), "another prompt");
+    assert_ne!(before, stage.screen(), "another prompt");
     stage.keys("j j j k");
     stage.keys("y Y");
-    assert_eq!(stage.asked.iter().filter(|asked| asked.starts_with("Copy")).count(), 2);
+    assert_eq!(stage.commands.iter().filter(|command| command.starts_with("Copy")).count(), 2);
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(
@@ -282,22 +284,22 @@ fn three_evals_of_any_runs_are_chosen() {
     assert!(
         stage.shows("Choose evals: select a run") && stage.shows("20261121-000000-invoice-second"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("c");
     assert!(stage.shows("select two or three evals first (space)"));
     stage.keys("enter");
-    assert!(stage.shows("test     base"), "{}", stage.picture());
+    assert!(stage.shows("test     base"), "{}", stage.screen());
     stage.keys("space j space esc");
     stage.keys("j enter j space c");
-    let picture = stage.picture();
-    assert!(picture.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{picture}");
+    let screen = stage.screen();
+    assert!(screen.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{screen}");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("valid: no difference found"), "the same eval of two copies: {}", stage.picture());
+    assert!(stage.shows("valid: no difference found"), "the same eval of two copies: {}", stage.screen());
     // What was chosen is left with esc; without a current run nothing is shown.
     stage.keys("esc");
-    assert!(stage.shows("nothing to compare yet"), "{}", stage.picture());
+    assert!(stage.shows("nothing to compare yet"), "{}", stage.screen());
 }
 
 #[test]
@@ -352,25 +354,25 @@ fn passes_of_other_schemas_are_scored_again() {
     });
     stage.keys("space space v");
     assert!(
-        stage.shows("were scored with different schemas") && stage.shows("r  re-score both sides"),
+        stage.shows("were scored with different schemas") && stage.shows("r   re-score both sides"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("r");
-    let picture = stage.picture();
-    assert!(picture.contains("second step 30 → 6sx3dn step 30") && picture.contains("both 99"), "{picture}");
+    let screen = stage.screen();
+    assert!(screen.contains("second step 30 → 6sx3dn step 30") && screen.contains("both 99"), "{screen}");
     assert!(stage.model.shared.notices.all().iter().any(|notice| notice.text.contains("scores: schema in the editor")));
     // A schema that asks for more is counted at once: nothing is valid any more.
     stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
-    let picture = stage.picture();
-    assert!(picture.contains("neither 100") && picture.contains("both 0"), "{picture}");
+    let screen = stage.screen();
+    assert!(screen.contains("neither 100") && screen.contains("both 0"), "{screen}");
     stage.keys("n j enter");
-    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.picture());
+    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.screen());
     stage.keys("esc r");
     assert!(
         stage.shows("were scored with different schemas"),
         "as recorded they cannot be compared: {}",
-        stage.picture()
+        stage.screen()
     );
     let runs = stage.folder.path().join("runs");
     let command = |more: &[&str]| {
@@ -406,10 +408,11 @@ fn the_matrix_hides_no_number() {
         });
         stage.keys("enter 7");
         for cell in ["neither 100 n", "both 0 v", "improvements 0 f", "regressions 0 b"] {
-            assert!(stage.shows(cell), "{columns}x{rows} {cell}:\n{}", stage.picture());
+            assert!(stage.shows(cell), "{columns}x{rows} {cell}:\n{}", stage.screen());
         }
+        check_roles(&stage, &[("improvements 0", Role::Faint), ("regressions 0", Role::Faint)]);
         stage.keys("n");
-        assert!(stage.shows("▸neither 100 n"), "{columns}x{rows}:\n{}", stage.picture());
+        assert!(stage.shows("▸neither 100 n"), "{columns}x{rows}:\n{}", stage.screen());
     }
 }
 
@@ -420,7 +423,7 @@ fn a_run_without_evals_says_so_and_new_evals_are_read() {
         std::fs::remove_dir_all(run.join("evals")).unwrap();
     });
     stage.keys("enter 7");
-    assert!(stage.shows("has no base and trained eval on one set yet"), "{}", stage.picture());
+    assert!(stage.shows("has no base and trained eval on one set yet"), "{}", stage.screen());
     let run = stage.folder.path().join("runs").join(ID);
     std::fs::create_dir(run.join("evals")).unwrap();
     for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
@@ -428,7 +431,7 @@ fn a_run_without_evals_says_so_and_new_evals_are_read() {
         std::fs::copy(entry.path(), run.join("evals").join(entry.file_name())).unwrap();
     }
     stage.keys("R");
-    assert!(stage.shows("base → step 30"), "{}", stage.picture());
+    assert!(stage.shows("base → step 30"), "{}", stage.screen());
 }
 
 #[test]
@@ -439,7 +442,7 @@ fn nothing_panics_at_any_size_with_anything_open() {
         for columns in [0, 1, 5, 39, 40, 49, 50, 71, 72, 99, 100, 200] {
             for rows in [0, 1, 3, 9, 10, 15, 16, 28, 60] {
                 stage.send(Message::Resize(columns, rows));
-                _ = stage.picture();
+                _ = stage.screen();
             }
         }
     }
@@ -450,23 +453,23 @@ fn the_mouse_chooses_cells_prompts_and_panes() {
     for (columns, rows) in [(160, 48), (120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
         let place = |stage: &Stage, text: &str| {
-            let picture = stage.picture();
-            let (row, line) = picture.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
+            let screen = stage.screen();
+            let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
             (line[..line.find(text).unwrap()].chars().count() as u16, row as u16)
         };
         let (column, row) = place(&stage, "improvements 40");
         stage.click(column + 2, row);
-        assert!(stage.shows("improvements 40 of 100"), "{}", stage.picture());
+        assert!(stage.shows("improvements 40 of 100"), "{}", stage.screen());
         stage.click(column + 2, row);
-        assert!(stage.shows("prompts 100 of 100"), "{}", stage.picture());
+        assert!(stage.shows("prompts 100 of 100"), "{}", stage.screen());
         // The third row of the list; its answers are shown beside it.
         stage.keys("g");
         let (column, row) = place(&stage, "proof-001");
         stage.click(column, row);
-        assert!(stage.shows("▸= proof-001") && stage.shows("proof-001 both"), "{}", stage.picture());
+        assert!(stage.shows("▸= proof-001") && stage.shows("proof-001 both"), "{}", stage.screen());
         // The frame of the answers takes the focus, and the wheel there scrolls them.
         let (column, row) = place(&stage, "proof-001 both");
         stage.click(column, row);
-        assert!(stage.shows("▸ proof-001"), "{}", stage.picture());
+        assert!(stage.shows("▸ proof-001"), "{}", stage.screen());
     }
 }

@@ -45,7 +45,7 @@ fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
             stage.send(grpo_tui::view::Message::Resize(columns, rows));
             for key in ["f1", "f2", "esc", "f3", "f4", "f5", "esc", "f6", "f7", "?", "esc", "ctrl-p", "esc"] {
                 stage.keys(key);
-                _ = stage.picture();
+                _ = stage.screen();
             }
         }
     }
@@ -55,10 +55,10 @@ fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
 fn whole(stage: &mut Stage) -> String {
     let mut text = String::new();
     for _ in 0..200 {
-        let picture = stage.picture();
-        text.push_str(&picture);
+        let screen = stage.screen();
+        text.push_str(&screen);
         stage.keys("j");
-        if stage.picture() == picture {
+        if stage.screen() == screen {
             break;
         }
     }
@@ -95,7 +95,7 @@ fn help_names_every_action_of_every_screen_at_every_width() {
 fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
     let mut stage = Stage::new(110, 60);
     stage.keys("?");
-    let help = stage.picture();
+    let help = stage.screen();
     let line =
         |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
     let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
@@ -111,7 +111,7 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
 
 #[test]
 fn no_hint_names_a_key_that_a_text_field_takes() {
-    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
     // A filter of one line takes enter for itself, an editor the tab key, too.
     for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter edit", "enter"), ("f2", "tab pane", "enter")] {
         let mut stage = Stage::with(200, 36, |options| {
@@ -138,7 +138,7 @@ fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
     for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
         stage.keys(screen);
         stage.model.shared.say("größer → 語 …");
-        assert!(stage.picture().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.picture());
+        assert!(stage.screen().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.screen());
     }
 }
 
@@ -146,8 +146,8 @@ fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
 fn the_palette_finds_marks_and_says_why_not() {
     let mut stage = Stage::new(80, 24);
     stage.keys("ctrl-p").types("to launch");
-    let picture = stage.picture();
-    assert!(picture.contains("▸ Go to launch") && picture.contains("screen.launch"), "{picture}");
+    let screen = stage.screen();
+    assert!(screen.contains("▸ Go to launch") && screen.contains("screen.launch"), "{screen}");
     let underlined = |stage: &Stage| {
         let buffer = stage.buffer();
         let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
@@ -156,11 +156,8 @@ fn the_palette_finds_marks_and_says_why_not() {
     assert!(underlined(&stage).starts_with("tolaunch"), "{}", underlined(&stage));
     stage.keys("ctrl-u").types("remove delete a run");
     stage.keys("ctrl-u").types("runs.remove");
-    let picture = stage.picture();
-    assert!(
-        picture.contains("Delete run (unavailable)") && picture.contains("unavailable: no run selected"),
-        "{picture}"
-    );
+    let screen = stage.screen();
+    assert!(screen.contains("Delete run (unavailable)") && screen.contains("unavailable: no run selected"), "{screen}");
     stage.keys("esc ctrl-p").types("zzzzzz");
     assert!(stage.shows("no matching action"));
 }
@@ -170,12 +167,12 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
     for columns in [160, 120, 100, 80, 60, 40] {
         let mut stage = Stage::new(columns, 24);
         stage.keys("f1");
-        let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+        let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
         assert!(bottom(&stage).ends_with("? help"), "{columns}: {}", bottom(&stage));
-        assert!(stage.picture().lines().next().unwrap().contains("[1 Runs]"));
-        stage.model.shared.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be told in full, with its cause, its place and what to do next about it");
-        let told = bottom(&stage);
-        assert!(told.contains("✗ a long compl") && told.trim_end().ends_with("alt-n more"), "{columns}: {told}");
+        assert!(stage.screen().lines().next().unwrap().contains("[1 Runs]"));
+        stage.model.shared.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be line in full, with its cause, its place and what to do next about it");
+        let line = bottom(&stage);
+        assert!(line.contains("✗ a long compl") && line.trim_end().ends_with("alt-n more"), "{columns}: {line}");
         stage.keys("alt-n");
         assert!(stage.shows("Messages"));
     }
@@ -183,12 +180,12 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
 
 #[test]
 fn leaving_with_unsaved_texts_is_asked_about() {
-    let quits = |stage: &Stage| stage.asked.iter().filter(|asked| asked.as_str() == "Quit").count();
+    let quits = |stage: &Stage| stage.commands.iter().filter(|command| command.as_str() == "Quit").count();
     let mut stage = Stage::new(120, 36);
     stage.keys("q");
     assert_eq!(quits(&stage), 1, "no unsaved changes");
     stage.keys("f2 enter").types("!").keys("esc q");
-    assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.picture());
+    assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.screen());
     stage.keys("n");
     assert!(stage.model.shared.popup.is_none() && stage.model.shared.draft.is_changed());
     stage.keys("q y");
@@ -198,12 +195,12 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     stage.keys("ctrl-g").types("7").keys("ctrl-c");
     assert!(quits(&stage) == 2 && stage.shows("Quit with unsaved changes?"));
     stage.keys("n");
-    assert!(stage.shows("Go to line"), "{}", stage.picture());
+    assert!(stage.shows("Go to line"), "{}", stage.screen());
     stage.keys("ctrl-c ctrl-c");
     assert_eq!(quits(&stage), 3);
     let mut stage = Stage::new(120, 36);
     stage.keys("f3 i").types("!").keys("ctrl-c");
-    assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.picture());
+    assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.screen());
 }
 
 /// What a user of another program would type finds its action first.
@@ -212,8 +209,8 @@ fn the_palette_knows_the_usual_words() {
     let first = |screen: &str, word: &str| {
         let mut stage = Stage::new(120, 36);
         stage.keys(screen).keys("esc ctrl-p").types(word);
-        let picture = stage.picture();
-        let rows = picture
+        let screen = stage.screen();
+        let rows = screen
             .lines()
             .skip_while(|line| !line.contains("▸ Palette"))
             .skip(1)
@@ -264,18 +261,18 @@ fn the_palette_knows_the_usual_words() {
 fn a_click_takes_a_row_of_the_palette() {
     let mut stage = Stage::new(120, 36);
     stage.keys("ctrl-p").types("go to");
-    let picture = stage.picture();
-    let row = picture.lines().position(|line| line.contains("Go to launch")).unwrap();
+    let screen = stage.screen();
+    let row = screen.lines().position(|line| line.contains("Go to launch")).unwrap();
     stage.click(40, 2);
     assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
     stage.click(40, row as u16);
     assert!(
         stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
-        "{picture}"
+        "{screen}"
     );
     // In a list to choose from a click chooses, and on what is chosen takes.
     stage.keys("T");
-    let row = stage.picture().lines().position(|line| line.contains("▸ invoice")).unwrap();
+    let row = stage.screen().lines().position(|line| line.contains("▸ invoice")).unwrap();
     stage.click(20, row as u16);
     assert!(stage.model.launch.chooser.is_none());
 }

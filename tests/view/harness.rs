@@ -15,8 +15,8 @@ use ratatui::backend::TestBackend;
 /// A view on a folder of its own.
 pub(super) struct Stage {
     pub(super) model: Model,
-    /// What was asked of the world and is not done on this stage: copies, notifications, editors, leaving.
-    pub(super) asked: Vec<String>,
+    /// Commands that the stage does not execute: copies, notifications, editors, quitting.
+    pub(super) commands: Vec<String>,
     /// Milliseconds since 1970, for every message.
     pub(super) now_ms: u64,
     pub(super) folder: tempfile::TempDir,
@@ -39,7 +39,7 @@ impl Stage {
         prepare(&mut options);
         let mut stage = Self {
             model: Model::new(options),
-            asked: Vec::new(),
+            commands: Vec::new(),
             now_ms: 1_800_000_000_000,
             folder,
             senders: Senders::default(),
@@ -85,7 +85,7 @@ impl Stage {
     }
 
     /// What is drawn, as text without colours; trailing blanks cut off.
-    pub(super) fn picture(&self) -> String {
+    pub(super) fn screen(&self) -> String {
         let buffer = self.buffer();
         let lines = (0..buffer.area.height).map(|row| {
             let line: String = (0..buffer.area.width).map(|column| buffer[(column, row)].symbol()).collect();
@@ -103,9 +103,9 @@ impl Stage {
         terminal.backend().buffer().clone()
     }
 
-    /// Whether the picture holds a text.
+    /// Whether the screen holds a text.
     pub(super) fn shows(&self, text: &str) -> bool {
-        self.picture().contains(text)
+        self.screen().contains(text)
     }
 
     /// What a screen does by itself, as if a key had asked for it.
@@ -125,13 +125,13 @@ impl Stage {
                     let sender = self.senders.begin(&work, move |apply| put.send(apply).is_ok());
                     (work.job)(&sender);
                     drop(sender);
-                    let worked = |apply| Message::Work(WorkResult { key, generation, apply });
-                    pieces.into_iter().map(|apply| worked(Some(apply))).chain([worked(None)]).collect()
+                    let result = |apply| Message::Work(WorkResult { key, generation, apply });
+                    pieces.into_iter().map(|apply| result(Some(apply))).chain([result(None)]).collect()
                 }
                 Command::Watch(run) => news(&run).into_iter().map(|news| Message::Run(run.clone(), news)).collect(),
                 Command::Unwatch(_) => Vec::new(),
                 other => {
-                    self.asked.push(format!("{other:?}"));
+                    self.commands.push(format!("{other:?}"));
                     Vec::new()
                 }
             };

@@ -25,7 +25,7 @@ fn from_the_schema_to_the_comparison() {
     session.wait_text("sample scores");
     let valid = |count: usize| {
         let line = format!("█ valid      1.00  {count:>3} ");
-        move |session: &Session| session.picture().contains(&line)
+        move |session: &Session| session.screen().contains(&line)
     };
     session.wait_for("the samples are scored", valid(5));
     session.send("\r");
@@ -37,16 +37,16 @@ fn from_the_schema_to_the_comparison() {
     session.wait_for("the wider bound lets them pass again", valid(5));
     // Ctrl-o.
     session.send("\x0f");
-    session.wait_for("saved", |session| !session.picture().contains("(unsaved)"));
+    session.wait_for("saved", |session| !session.screen().contains("(unsaved)"));
     session.send("\x1b");
-    session.wait_for("the editor is left", |session| !session.picture().contains("esc leaves"));
+    session.wait_for("the editor is left", |session| !session.screen().contains("esc leaves"));
     let schema = std::fs::read_to_string(home.path().join("tasks/invoice/schema.json")).unwrap();
     assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
     // The launch: three steps instead of forty.
     session.send("5");
     session.wait_text("START 40 steps");
     session.send("/max_steps\r");
-    session.wait_for("only that row", |session| !session.picture().contains("lora_rank"));
+    session.wait_for("only that row", |session| !session.screen().contains("lora_rank"));
     session.send("\r\x15");
     session.send("3\r");
     session.wait_text("max_steps              3 steps");
@@ -55,20 +55,19 @@ fn from_the_schema_to_the_comparison() {
     session.send("L");
     session.wait_text("[6 Live]");
     // It is watched to its end, then compared with what it began as.
-    session
-        .wait_within(RUN_PATIENCE, "the run's end", |session| session.picture().contains("finished: all steps done"));
+    session.wait_within(RUN_PATIENCE, "the run's end", |session| session.screen().contains("finished: all steps done"));
     session.wait_text("step 3 of 3");
     session.wait_text("groups of step 3");
     session.send("7");
     session.wait_text("20 of 20");
     for text in ["base → ", "valid: ", "exact: ", "(p = ", "improvements", "neither"] {
-        assert!(session.picture().contains(text), "{text} is missing:\n{}", session.picture());
+        assert!(session.screen().contains(text), "{text} is missing:\n{}", session.screen());
     }
     session.send("q");
-    assert_eq!(session.wait_end(), 0, "{}", session.picture());
+    assert_eq!(session.wait_end(), 0, "{}", session.screen());
     let places = grpo_tui::run::RunFolders::discover(Some(&home.path().join("runs")), home.path());
     let runs: Vec<_> = places.list().into_iter().map(|(path, _)| path).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
-    let kept = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
-    assert_eq!(kept, schema, "the run has schema as it was saved");
+    let frozen = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
+    assert_eq!(frozen, schema, "the run has schema as it was saved");
 }

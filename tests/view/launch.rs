@@ -89,7 +89,7 @@ fn a_value_is_checked_while_it_is_typed() {
     let mut stage = stage(120, 36);
     go_to(&mut stage, "lora_rank");
     stage.keys("enter ctrl-u").types("99999");
-    assert!(stage.shows("must be a whole number from 0 to 4096"), "{}", stage.picture());
+    assert!(stage.shows("must be a whole number from 0 to 4096"), "{}", stage.screen());
     stage.keys("enter");
     assert_eq!(value(&stage, "lora_rank").0, "0", "a wrong value is not taken");
     stage.keys("ctrl-u").types("8").keys("enter");
@@ -110,15 +110,15 @@ fn a_value_is_checked_while_it_is_typed() {
     // Two values that do not go together are said, and nothing starts.
     go_to(&mut stage, "max_completion_tokens");
     stage.keys("enter ctrl-u").types("512");
-    assert!(stage.shows("leaves no tokens for"), "{}", stage.picture());
+    assert!(stage.shows("leaves no tokens for"), "{}", stage.screen());
     stage.keys("enter L");
     assert!(
         stage.model.shared.notices.all().last().unwrap().text.contains("leaves no tokens for"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("g");
-    assert!(stage.shows("cannot start: see right"), "{}", stage.picture());
+    assert!(stage.shows("cannot start: see right"), "{}", stage.screen());
     assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
 }
 
@@ -136,7 +136,7 @@ fn filters_show_what_is_looked_for() {
     );
     stage.keys("esc /").types("zzz");
     assert_eq!(rows(&stage), [""; 0]);
-    assert!(stage.shows("No settings match. Esc clears the filter."));
+    assert!(stage.shows("No settings match; esc clears the filter."));
     stage.keys("esc");
     assert!(rows(&stage).len() > 40);
     // What is typed goes first, then what else hides rows.
@@ -157,12 +157,12 @@ fn a_forecast_is_made_and_goes_stale() {
             && stage.shows(" per step, ")
             && stage.shows("GB are free"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     assert!(!stage.shows("stale") && stage.model.launch.signal.is_none());
     go_to(&mut stage, "seed");
     stage.keys("enter ctrl-u").types("5").keys("enter");
-    assert!(stage.shows("stale: settings changed; f updates"), "{}", stage.picture());
+    assert!(stage.shows("stale: settings changed; f updates"), "{}", stage.screen());
     stage.keys("t");
     assert!(
         arguments(&stage).join(" ").ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"),
@@ -183,7 +183,7 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
         let mut stage = Stage::with(120, 36, |options| answering(options, script));
         stage.keys("f5").keys(key);
         for part in expected {
-            assert!(stage.shows(part), "{script}: {part} is not shown\n{}", stage.picture());
+            assert!(stage.shows(part), "{script}: {part} is not shown\n{}", stage.screen());
         }
         assert_eq!(stage.model.shared.screen, Screen::Launch);
     };
@@ -234,9 +234,9 @@ fn what_is_typed_takes_the_place_of_the_value() {
 fn printed(stage: &mut Stage) -> String {
     stage.send(grpo_tui::view::Message::Resize(300, 60));
     stage.keys("g");
-    let picture = stage.picture();
-    let at = picture.split("grpo-tui train").next().unwrap().rsplit('│').next().unwrap().to_owned();
-    let rest = picture.split("grpo-tui train").nth(1).unwrap().split('│').next().unwrap().trim_end();
+    let screen = stage.screen();
+    let at = screen.split("grpo-tui train").next().unwrap().rsplit('│').next().unwrap().to_owned();
+    let rest = screen.split("grpo-tui train").nth(1).unwrap().split('│').next().unwrap().trim_end();
     format!("{}grpo-tui train{rest}", at.trim_start())
 }
 
@@ -281,11 +281,7 @@ fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
         }
     });
     stage.keys("f5");
-    assert!(
-        !stage.shows("schema.json ") && !stage.shows("train.jsonl "),
-        "the task is as it was:\n{}",
-        stage.picture()
-    );
+    assert!(!stage.shows("schema.json ") && !stage.shows("train.jsonl "), "the task is as it was:\n{}", stage.screen());
     let train = stage.folder.path().join("tasks/invoice/train.jsonl");
     let text = std::fs::read_to_string(&train).unwrap();
     std::fs::write(&train, text.split_inclusive('\n').skip(1).collect::<String>()).unwrap();
@@ -296,9 +292,9 @@ fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
         format!("{name} {} → {}", short("runs/20261120-143041-invoice-6sx3dn/task"), short("tasks/invoice"))
     };
     for name in ["schema.json", "train.jsonl"] {
-        assert!(stage.shows(&digest(name)), "{}:\n{}", digest(name), stage.picture());
+        assert!(stage.shows(&digest(name)), "{}:\n{}", digest(name), stage.screen());
     }
-    assert!(!stage.shows("eval.jsonl "), "{}", stage.picture());
+    assert!(!stage.shows("eval.jsonl "), "{}", stage.screen());
 }
 
 #[test]
@@ -307,7 +303,7 @@ fn an_unsaved_schema_is_asked_about() {
     stage.keys("f5");
     stage.model.shared.draft.text.push(' ');
     stage.keys("L");
-    assert!(stage.shows("Schema not saved"), "{}", stage.picture());
+    assert!(stage.shows("Schema not saved"), "{}", stage.screen());
     stage.keys("n");
     assert!(!stage.folder.path().join("arguments").exists());
     stage.keys("L y");
@@ -332,14 +328,14 @@ fn models_and_tasks_are_chosen_from_lists() {
         forecasting(options);
     });
     stage.keys("f5 m");
-    assert!(stage.shows("Base model") && stage.shows("embedded"), "{}", stage.picture());
+    assert!(stage.shows("Base model") && stage.shows("embedded"), "{}", stage.screen());
     stage.types("@best").keys("enter");
     let (chosen, source) = value(&stage, "base_model");
     assert!(chosen.ends_with("runs/20261120-143041-invoice-6sx3dn@best") && source == Source::Set, "{chosen}");
     // The task's values for `tiny` hold for what came from it, too.
     assert_eq!(value(&stage, "max_steps"), ("40".to_owned(), Source::Task));
     stage.keys("m").types("mine").keys("enter");
-    assert!(stage.shows("unusable"), "{}", stage.picture());
+    assert!(stage.shows("unusable"), "{}", stage.screen());
     stage.keys("esc m").types("org/other").keys("enter");
     assert_eq!(value(&stage, "base_model").0, "org/other");
     assert_eq!(value(&stage, "max_steps").0, "0");
@@ -355,11 +351,11 @@ fn the_last_run_of_the_task_is_compared() {
         std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
     });
     stage.keys("f5");
-    assert!(stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.picture());
+    assert!(stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.screen());
     assert!(
         stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     assert!(!stage.shows("temperature 1"));
 }
@@ -369,15 +365,15 @@ fn pictures() {
     let mut shown = String::new();
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
-        write!(shown, "===== {columns}x{rows}, as it is entered\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, as it is entered\n{}\n", stage.screen()).unwrap();
         stage.keys("t");
         go_to(&mut stage, "learning_rate");
         stage.keys("enter ctrl-u").types("2e");
-        write!(shown, "===== {columns}x{rows}, a forecast, and a value under edit\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, a forecast, and a value under edit\n{}\n", stage.screen()).unwrap();
         stage.keys("esc tab");
-        write!(shown, "===== {columns}x{rows}, in the forecast\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, in the forecast\n{}\n", stage.screen()).unwrap();
         stage.keys("m");
-        write!(shown, "===== {columns}x{rows}, models\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, models\n{}\n", stage.screen()).unwrap();
     }
     insta::assert_snapshot!(shown);
 }
@@ -389,7 +385,7 @@ fn the_program_itself_answers() {
     stage.keys("f5");
     go_to(&mut stage, "max_steps");
     stage.keys("enter ctrl-u").types("1").keys("enter f");
-    let forecast = &stage.model.launch.forecast.as_ref().unwrap_or_else(|| panic!("{}", stage.picture())).value;
+    let forecast = &stage.model.launch.forecast.as_ref().unwrap_or_else(|| panic!("{}", stage.screen())).value;
     assert!(
         forecast.steps == 1
             && forecast.memory.peak_bytes > 1 << 20
@@ -399,6 +395,6 @@ fn the_program_itself_answers() {
     );
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
-    assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.picture());
+    assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.screen());
     assert!(stage.model.shared.options.run_folders.list().is_empty());
 }

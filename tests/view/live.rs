@@ -20,10 +20,10 @@ fn show(stage: &mut Stage, run: PathBuf) {
     assert_eq!(stage.model.shared.screen, Screen::Live);
 }
 
-/// The picture without what depends on the machine: times of day.
+/// The screen without what depends on the machine: times of day.
 pub(super) fn stable(stage: &Stage) -> String {
     let mut text = String::new();
-    for line in stage.picture().lines() {
+    for line in stage.screen().lines() {
         let mut line = line.to_owned();
         for at in 0..line.len().saturating_sub(7) {
             let is_clock = line.get(at..at + 8).is_some_and(|clock| {
@@ -54,8 +54,8 @@ fn every_size_of_the_recorded_run() {
 fn without_a_run_and_with_one_that_cannot_be_read() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f6");
-    for expected in ["No run is open", "1  list runs", "5  start a run"] {
-        assert!(stage.shows(expected), "{}", stage.picture());
+    for expected in ["No run is open", "f1  list runs", "f5  start a run"] {
+        assert!(stage.shows(expected), "{}", stage.screen());
     }
     for key in ["[", "p", "c", "v", "y"] {
         stage.keys(key);
@@ -64,12 +64,12 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     }
     let missing = stage.folder.path().join("runs/gone");
     show(&mut stage, missing.clone());
-    assert!(stage.shows("cannot read gone") && stage.shows("choose another run"), "{}", stage.picture());
+    assert!(stage.shows("cannot read gone") && stage.shows("f1  list runs"), "{}", stage.screen());
     // A run that has vanished while it is watched stays on the screen, with a word.
     show(&mut stage, finished_run());
     let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
     stage.send(Message::Run(finished_run(), RunNews::Events(batch)));
-    assert!(stage.shows("no longer exists") && stage.shows("groups of step 40"), "{}", stage.picture());
+    assert!(stage.shows("no longer exists") && stage.shows("groups of step 40"), "{}", stage.screen());
     // The word is there wherever the run lies and however narrow the screen is: a long path is cut, not the word.
     let long = stage.folder.path().join("a-folder-with-a-long-name/".repeat(8)).join("run");
     std::fs::create_dir_all(&long).unwrap();
@@ -80,7 +80,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     stage.send(Message::Run(long, RunNews::Events(grpo_tui::run::Batch { gone: true, ..Default::default() })));
     for columns in [160, 80, 60] {
         stage.send(Message::Resize(columns, 24));
-        assert!(stage.shows("no longer exists"), "{columns}: {}", stage.picture());
+        assert!(stage.shows("no longer exists"), "{columns}: {}", stage.screen());
     }
 }
 
@@ -89,9 +89,9 @@ fn keys_go_through_panes_groups_and_completions() {
     let mut stage = finished(120, 36);
     let check = |stage: &mut Stage, keys: &str, expected: &[&str]| {
         stage.keys(keys);
-        let picture = stage.picture();
+        let screen = stage.screen();
         for text in expected {
-            assert!(picture.contains(text), "after {keys}: {text} is missing\n{picture}");
+            assert!(screen.contains(text), "after {keys}: {text} is missing\n{screen}");
         }
     };
     check(
@@ -122,7 +122,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
     check(&mut stage, "z G", &["finished after step 40"]);
     stage.keys("home backtab y");
-    assert!(stage.asked.iter().any(|asked| asked.starts_with("Copy(")), "{:?}", stage.asked);
+    assert!(stage.commands.iter().any(|command| command.starts_with("Copy(")), "{:?}", stage.commands);
     for key in ["p", "x", "a", "r"] {
         stage.keys(key);
         let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
@@ -133,7 +133,7 @@ fn keys_go_through_panes_groups_and_completions() {
 #[test]
 fn zoom_pan_and_the_whole_again() {
     let mut stage = finished(120, 36);
-    let axis = |stage: &Stage| stage.picture().lines().nth(12).unwrap_or_default().to_owned();
+    let axis = |stage: &Stage| stage.screen().lines().nth(12).unwrap_or_default().to_owned();
     stage.keys("c h h h h h h h h h h h h h h h h h h h h");
     let whole = axis(&stage);
     stage.keys("+");
@@ -155,42 +155,42 @@ fn zoom_pan_and_the_whole_again() {
 fn other_runs_lie_over_the_chart() {
     let mut stage = finished(120, 36);
     stage.keys("v");
-    assert!(stage.shows("no other runs"), "{}", stage.picture());
+    assert!(stage.shows("no other runs"), "{}", stage.screen());
     stage.keys("esc");
     let written = super::synthetic_run::Written::begin(stage.folder.path());
     let other = written.path();
     drop(written);
     // Nobody has opened it: it is found, and followed once it is chosen.
     stage.keys("v");
-    assert!(stage.shows("overlay runs") && stage.shows("[ ]"), "{}", stage.picture());
+    assert!(stage.shows("overlay runs") && stage.shows("[ ]"), "{}", stage.screen());
     stage.keys("space");
-    assert!(stage.shows("[x]"), "{}", stage.picture());
+    assert!(stage.shows("[x]"), "{}", stage.screen());
     assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
     assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
-    assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.picture());
+    assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.screen());
     stage.keys("v space esc");
-    assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.picture());
+    assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.screen());
 }
 
 #[test]
 fn the_mouse_chooses_panes_and_groups() {
     let mut stage = finished(120, 36);
     stage.click(80, 7);
-    assert!(stage.shows("▸ train-159") && stage.shows("train-159 1 of 8"), "{}", stage.picture());
+    assert!(stage.shows("▸ train-159") && stage.shows("train-159 1 of 8"), "{}", stage.screen());
     stage.click(10, 16);
-    assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.picture());
+    assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.screen());
     stage.click(10, 5);
-    assert!(stage.shows("▸ reward and valid rate") && stage.shows("groups of step 40"), "{}", stage.picture());
+    assert!(stage.shows("▸ reward and valid rate") && stage.shows("groups of step 40"), "{}", stage.screen());
     // In the chart that has the focus a click goes to its step: where the axis says 20, the middle.
-    let picture = stage.picture();
-    let numbers = picture.lines().find(|line| line.contains(" 20 ") && line.contains(" 30 ")).unwrap();
+    let screen = stage.screen();
+    let numbers = screen.lines().find(|line| line.contains(" 20 ") && line.contains(" 30 ")).unwrap();
     let column = numbers.chars().collect::<String>().find("20").map(|byte| numbers[..byte].chars().count()).unwrap();
     stage.click(column as u16, 8);
-    assert!(stage.shows("groups of step 20 ") && stage.shows("step 20 "), "{}", stage.picture());
+    assert!(stage.shows("groups of step 20 ") && stage.shows("step 20 "), "{}", stage.screen());
     // Beside the curves, on the labels, nothing is chosen.
     stage.click(2, 8);
-    assert!(stage.shows("groups of step 20 "), "{}", stage.picture());
+    assert!(stage.shows("groups of step 20 "), "{}", stage.screen());
 }
 
 /// Whatever a font lacks: with ASCII only the screen says the same, at every size and in every pane.
@@ -203,9 +203,9 @@ fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
         stage.send(Message::Resize(columns, rows));
         for _ in 0..9 {
             stage.keys("tab");
-            let picture = stage.picture();
-            let odd: Vec<char> = picture.chars().filter(|letter| !letter.is_ascii()).collect();
-            assert!(odd.is_empty(), "{columns}x{rows}: {odd:?}\n{picture}");
+            let screen = stage.screen();
+            let odd: Vec<char> = screen.chars().filter(|letter| !letter.is_ascii()).collect();
+            assert!(odd.is_empty(), "{columns}x{rows}: {odd:?}\n{screen}");
         }
     }
     stage.send(Message::Resize(120, 36));
@@ -221,10 +221,10 @@ fn every_pane_fills_the_screen_at_every_size() {
         stage.send(Message::Resize(columns, rows));
         for _ in 0..9 {
             stage.keys("tab");
-            _ = stage.picture();
+            _ = stage.screen();
         }
     }
     stage.send(Message::Resize(100, 30));
     stage.keys("backtab backtab");
-    assert!(stage.shows("loss 1/10") && stage.shows("KL to reference 2/10"), "{}", stage.picture());
+    assert!(stage.shows("loss 1/10") && stage.shows("KL to reference 2/10"), "{}", stage.screen());
 }

@@ -20,7 +20,7 @@ fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
         session.wait_text("live01");
         session.send("y");
         for sequence in expected {
-            session.wait_for(sequence, |session| session.heard(sequence));
+            session.wait_for(sequence, |session| session.received(sequence));
         }
         session.send("\x03");
         assert_eq!(session.wait_end(), 0);
@@ -39,9 +39,9 @@ fn the_end_of_a_watched_run_is_notified() {
     session.wait_text("[6 Live]");
     session.wait_text("running");
     let finished = format!("\x1b]9;{RUN} is finished: all steps done\x07");
-    assert!(!session.heard(&finished));
+    assert!(!session.received(&finished));
     run.end();
-    session.wait_for("the notification", |session| session.heard(&finished));
+    session.wait_for("the notification", |session| session.received(&finished));
     session.wait_text("finished");
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);
@@ -60,9 +60,9 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     session.write_unsaved(["2", "\"vendor\"", "\r", "esc leave"]);
     session.send("\x1b[24~");
     session.wait_text("CODE 101");
-    assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.picture());
-    let picture = session.picture().replace('\n', "");
-    assert!(picture.contains("grpo-tui crashed: ") && picture.contains("runs continue"), "{picture}");
+    assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.screen());
+    let screen = session.screen().replace('\n', "");
+    assert!(screen.contains("grpo-tui crashed: ") && screen.contains("runs continue"), "{screen}");
     let reports = home.path().join("data/grpo-tui/reports");
     let report = std::fs::read_dir(&reports).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(report).unwrap();

@@ -42,11 +42,11 @@ fn pictures() {
         let mut stage = stage(columns, rows);
         stage.keys("j j");
         stage.keys("/").types("tag:messy oy").keys("enter s s");
-        insta::assert_snapshot!(format!("prompts_filtered_{columns}x{rows}"), stage.picture());
+        insta::assert_snapshot!(format!("prompts_filtered_{columns}x{rows}"), stage.screen());
         stage.keys("x end backspace");
-        insta::assert_snapshot!(format!("prompts_expected_{columns}x{rows}"), stage.picture());
+        insta::assert_snapshot!(format!("prompts_expected_{columns}x{rows}"), stage.screen());
         stage.keys("esc y H");
-        insta::assert_snapshot!(format!("prompts_health_{columns}x{rows}"), stage.picture());
+        insta::assert_snapshot!(format!("prompts_health_{columns}x{rows}"), stage.screen());
     }
 }
 
@@ -143,7 +143,7 @@ fn a_row_is_edited_and_all_other_lines_stay() {
         stage.keys("down");
     }
     stage.keys("ctrl-home").types("[").keys("ctrl-end").types("]");
-    assert!(stage.shows("schema violation: expected object"), "{}", stage.picture());
+    assert!(stage.shows("schema violation: expected object"), "{}", stage.screen());
     stage.keys("ctrl-o");
     assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
     assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));
@@ -191,8 +191,8 @@ fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
     std::fs::write(folder.join("train.jsonl"), &moved).unwrap();
     stage.keys("ctrl-o");
     assert_eq!(std::fs::read_to_string(folder.join("train.jsonl")).unwrap(), moved);
-    let said = &stage.model.shared.notices.all().last().unwrap().text;
-    assert!(said.contains("changed on disk: reloaded, nothing written"), "{said}");
+    let message = &stage.model.shared.notices.all().last().unwrap().text;
+    assert!(message.contains("changed on disk: reloaded, nothing written"), "{message}");
     assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
     stage.keys("ctrl-o");
     assert_eq!(
@@ -229,8 +229,8 @@ fn the_embedded_task_becomes_a_copy_and_an_unsaved_schema_survives_that() {
 fn an_external_editor_opens_the_row_and_what_it_wrote_is_read() {
     let (mut stage, folder) = in_folder(|_| {});
     stage.keys("j j e");
-    let asked = stage.asked.last().unwrap();
-    assert!(asked.contains("invoice/train.jsonl") && asked.contains("line: 3"), "{asked}");
+    let command = stage.commands.last().unwrap();
+    assert!(command.contains("invoice/train.jsonl") && command.contains("line: 3"), "{command}");
     let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
     let shorter: String = text.split_inclusive('\n').take(5).collect();
     std::fs::write(folder.join("train.jsonl"), shorter).unwrap();
@@ -246,7 +246,7 @@ fn bad_sets_and_findings_lead_to_their_lines() {
         std::fs::write(folder.join("train.jsonl"), format!("{text}{first}\n")).unwrap();
         std::fs::write(folder.join("eval.jsonl"), "{\"messages\": []}\n").unwrap();
     });
-    assert!(stage.shows("eval.jsonl line 1"), "{}", stage.picture());
+    assert!(stage.shows("eval.jsonl line 1"), "{}", stage.screen());
     stage.keys("/").types("set:test").keys("enter H");
     let findings = &stage.model.prompts.health.as_ref().unwrap().as_ref().unwrap().findings;
     let place = findings.iter().position(|finding| finding.line == Some(201)).unwrap();
@@ -267,10 +267,10 @@ fn every_size_holds_with_every_pane() {
             for rows in [0, 1, 2, 4, 10, 12, 24, 60] {
                 stage.send(Message::Resize(columns, rows));
                 stage.keys("down pagedown end");
-                _ = stage.picture();
+                _ = stage.screen();
                 if open.is_empty() {
                     stage.keys("tab z");
-                    _ = stage.picture();
+                    _ = stage.screen();
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The real program in a terminal of its own: keys go in, the picture is read back by an emulator, the process is
+//! The real program in a terminal of its own: keys go in, the screen is read back by an emulator, the process is
 //! watched from outside.
 
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ pub(crate) struct Session {
     master: Option<Box<dyn MasterPty + Send>>,
     writer: Option<Box<dyn Write + Send>>,
     child: Box<dyn Child + Send + Sync>,
-    heard: Arc<TerminalOutput>,
+    output: Arc<TerminalOutput>,
     reader: Option<std::thread::JoinHandle<()>>,
     pub(crate) home: PathBuf,
 }
@@ -35,7 +35,7 @@ struct TerminalOutput {
     bytes: AtomicU64,
     /// The latest of them, as they came.
     raw: Mutex<Vec<u8>>,
-    /// Everything was heard: nobody has the terminal open any more.
+    /// Everything was output: nobody has the terminal open any more.
     is_all: AtomicBool,
     end: AtomicBool,
 }
@@ -88,15 +88,15 @@ impl Session {
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
-        let heard = TerminalOutput {
+        let output = TerminalOutput {
             emulator,
             bytes: AtomicU64::new(0),
             raw: Mutex::default(),
             is_all: AtomicBool::new(false),
             end: AtomicBool::new(false),
         };
-        let heard = Arc::new(heard);
-        let (reader, of_reader) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&heard));
+        let output = Arc::new(output);
+        let (reader, of_reader) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&output));
         let file = pair.master.as_raw_fd().unwrap();
         // SAFETY: the thread ends, and is waited for, before the master is dropped.
         let file = unsafe { BorrowedFd::borrow_raw(file) };
@@ -106,7 +106,7 @@ impl Session {
             master: Some(pair.master),
             writer: Some(writer),
             child,
-            heard,
+            output,
             reader: Some(reader),
             home: home.to_owned(),
         }
@@ -121,23 +121,23 @@ impl Session {
 
     /// Another size, as after dragging the window.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
-        self.heard.emulator.lock().unwrap().set_size(at_least_one(rows), at_least_one(columns));
+        self.output.emulator.lock().unwrap().set_size(at_least_one(rows), at_least_one(columns));
         self.master.as_ref().unwrap().resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).unwrap();
     }
 
     /// What stands on the screen.
-    pub(crate) fn picture(&self) -> String {
-        self.heard.emulator.lock().unwrap().screen().contents()
+    pub(crate) fn screen(&self) -> String {
+        self.output.emulator.lock().unwrap().screen().contents()
     }
 
     /// Whether the other screen is shown.
     pub(crate) fn on_other_screen(&self) -> bool {
-        self.heard.emulator.lock().unwrap().screen().alternate_screen()
+        self.output.emulator.lock().unwrap().screen().alternate_screen()
     }
 
     /// Whether the cursor is seen.
     pub(crate) fn shows_cursor(&self) -> bool {
-        !self.heard.emulator.lock().unwrap().screen().hide_cursor()
+        !self.output.emulator.lock().unwrap().screen().hide_cursor()
     }
 
     /// Whether keys come line by line and are echoed, as a shell needs it.
@@ -152,13 +152,13 @@ impl Session {
     /// Bytes that the program has written so far.
     #[cfg_attr(test, allow(dead_code, reason = "for benches"))]
     pub(crate) fn bytes(&self) -> u64 {
-        self.heard.bytes.load(Ordering::Relaxed)
+        self.output.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether these bytes came lately, as they are.
-    pub(crate) fn heard(&self, wanted: &str) -> bool {
-        let raw = self.heard.raw.lock().unwrap();
-        raw.windows(wanted.len()).any(|bytes| bytes == wanted.as_bytes())
+    pub(crate) fn received(&self, sequence: &str) -> bool {
+        let raw = self.output.raw.lock().unwrap();
+        raw.windows(sequence.len()).any(|bytes| bytes == sequence.as_bytes())
     }
 
     /// The terminal's first process.
@@ -175,7 +175,7 @@ impl Session {
     pub(crate) fn wait_within(&self, patience: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
         let start = Instant::now();
         while !holds(self) {
-            assert!(start.elapsed() < patience, "never: {what}; the screen:\n{}", self.picture());
+            assert!(start.elapsed() < patience, "never: {what}; the screen:\n{}", self.screen());
             std::thread::sleep(LOOK);
         }
         start.elapsed()
@@ -183,7 +183,7 @@ impl Session {
 
     /// Wait until a text stands on the screen.
     pub(crate) fn wait_text(&self, text: &str) -> Duration {
-        self.wait_for(text, |session| session.picture().contains(text))
+        self.wait_for(text, |session| session.screen().contains(text))
     }
 
     /// Go to a screen, begin to write there, and leave KEEPME unsaved: each key, and what stands there after it.
@@ -206,15 +206,15 @@ impl Session {
         self.wait_text("KEEPME");
     }
 
-    /// Wait until the first process has ended, and what it wrote last is heard; its exit code.
+    /// Wait until the first process has ended, and what it wrote last is output; its exit code.
     pub(crate) fn wait_end(&mut self) -> u32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.wait_for("the terminal's end", |session| session.heard.is_all.load(Ordering::Relaxed));
+                self.wait_for("the terminal's end", |session| session.output.is_all.load(Ordering::Relaxed));
                 return status.exit_code();
             }
-            assert!(start.elapsed() < PATIENCE, "the process does not end; the screen:\n{}", self.picture());
+            assert!(start.elapsed() < PATIENCE, "the process does not end; the screen:\n{}", self.screen());
             std::thread::sleep(LOOK);
         }
     }
@@ -230,7 +230,7 @@ impl Session {
 
     /// The terminal vanishes, as when a connection breaks.
     pub(crate) fn hang_up(&mut self) {
-        self.heard.end.store(true, Ordering::Relaxed);
+        self.output.end.store(true, Ordering::Relaxed);
         self.reader.take().unwrap().join().unwrap();
         self.writer = None;
         self.master = None;
@@ -239,7 +239,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.heard.end.store(true, Ordering::Relaxed);
+        self.output.end.store(true, Ordering::Relaxed);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
@@ -252,26 +252,26 @@ fn at_least_one(count: u16) -> NonZeroU16 {
     NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)
 }
 
-fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, heard: &TerminalOutput) {
+fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, output: &TerminalOutput) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
     let mut bytes = [0; 65_536];
-    while !heard.end.load(Ordering::Relaxed) {
-        let mut asked = [PollFd::new(&file, PollFlags::IN)];
-        if poll(&mut asked, Some(&moment)).is_ok_and(|ready| ready == 0) {
+    while !output.end.load(Ordering::Relaxed) {
+        let mut polled = [PollFd::new(&file, PollFlags::IN)];
+        if poll(&mut polled, Some(&moment)).is_ok_and(|ready| ready == 0) {
             continue;
         }
         match reader.read(&mut bytes) {
             Ok(count) if count > 0 => {
-                heard.emulator.lock().unwrap().process(&bytes[..count]);
-                heard.bytes.fetch_add(count as u64, Ordering::Relaxed);
-                let mut raw = heard.raw.lock().unwrap();
+                output.emulator.lock().unwrap().process(&bytes[..count]);
+                output.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                let mut raw = output.raw.lock().unwrap();
                 raw.extend_from_slice(&bytes[..count]);
                 let old = raw.len().saturating_sub(RAW_BYTES);
                 raw.drain(..old);
             }
             _ => {
-                heard.is_all.store(true, Ordering::Relaxed);
+                output.is_all.store(true, Ordering::Relaxed);
                 std::thread::sleep(LOOK);
             }
         }

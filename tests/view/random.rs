@@ -83,7 +83,7 @@ fn take(stage: &mut Stage, input: Input) {
         }
     };
     stage.send(message);
-    _ = stage.picture();
+    _ = stage.screen();
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! The list of runs: what there is in every state, found, ordered, marked, asked, tagged, exported and removed by keys.
+//! The list of runs: what there is in every state, filtered, sorted, marked, controlled, tagged, exported and deleted by keys.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use grpo_tui::report::Listing;
 use grpo_tui::run::{RunDirectory, RunFolders, Status, Verb, Worker, read_tags};
+use grpo_tui::view::key_chord::Chord;
 use grpo_tui::view::{Command, Message, Screen};
 
 use super::harness::{Stage, finished_run};
@@ -35,9 +36,9 @@ pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathB
     if status != "finished" {
         // Its worker never came to its last word.
         let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-        let kept: String =
+        let rest: String =
             log.lines().filter(|line| !line.contains("\"kind\":\"end\"")).map(|line| format!("{line}\n")).collect();
-        std::fs::write(run.join("events.jsonl"), kept).unwrap();
+        std::fs::write(run.join("events.jsonl"), rest).unwrap();
     }
     run
 }
@@ -89,24 +90,24 @@ fn pictures_of_several_runs() {
     for (columns, rows) in SIZES {
         let mut stage = stage_with(columns, rows, several);
         stage.keys("j tab");
-        assert!(stage.shows("✗ failed: the loss was not finite"), "{}", stage.picture());
+        assert!(stage.shows("✗ failed: the loss was not finite"), "{}", stage.screen());
     }
     let mut stage = stage_with(40, 12, several);
-    assert!(stage.shows("✗ failed"), "{}", stage.picture());
+    assert!(stage.shows("✗ failed"), "{}", stage.screen());
     stage.keys("tab");
-    assert!(stage.shows("state"), "{}", stage.picture());
+    assert!(stage.shows("state"), "{}", stage.screen());
 }
 
 #[test]
 fn no_runs_yet_says_what_to_do() {
     let mut stage = stage_with(80, 24, |_| {});
-    insta::assert_snapshot!("runs_none_80x24", stage.picture());
+    insta::assert_snapshot!("runs_none_80x24", stage.screen());
     stage.keys("p");
     assert!(stage.shows("no run selected"));
     let with_recording =
         |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut stage = Stage::with(80, 24, with_recording);
-    assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.picture());
+    assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.screen());
     stage.keys("D");
     assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(finished_run())));
 }
@@ -116,9 +117,9 @@ fn filters_find_by_words_and_conditions() {
     let mut stage = stage_with(120, 36, several);
     let check = |stage: &mut Stage, text: &str, title: &str, shown: &[&str], hidden: &[&str]| {
         stage.keys("esc esc /").types(text);
-        let picture = stage.picture();
-        assert!(picture.contains(title), "{text}: {picture}");
-        let list = picture.split('└').next().unwrap().to_owned();
+        let screen = stage.screen();
+        assert!(screen.contains(title), "{text}: {screen}");
+        let list = screen.split('└').next().unwrap().to_owned();
         for id in shown {
             assert!(list.contains(id), "{text}: {id} in {list}");
         }
@@ -136,16 +137,20 @@ fn filters_find_by_words_and_conditions() {
     check(stage, "valdi>0.9", "did you mean", &[], &[]);
     // Half a condition leaves the list as it was and says what is missing.
     check(stage, "status=failed and valid>", "expected a value", &["aaaaaa"], &["bbbbbb"]);
+    std::fs::remove_dir_all(stage.folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    assert!(stage.shows("Runs 1 of 4") && order_of(stage) == ["aaaaaa"], "{}", stage.screen());
     stage.keys("enter j");
     assert!(stage.shows("expected a value"), "the filter stays when the list has the keys");
     stage.keys("esc");
-    assert!(stage.shows("Runs 5"));
+    assert!(stage.shows("Runs 4"));
 }
 
 fn order_of(stage: &Stage) -> Vec<String> {
     let ids = ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"];
-    let picture = stage.picture();
-    let list = picture.split('└').next().unwrap();
+    let screen = stage.screen();
+    let list = screen.split('└').next().unwrap();
     let mut found: Vec<(usize, &str)> =
         ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
     found.sort_unstable();
@@ -160,21 +165,21 @@ fn runs_are_ordered_by_columns_and_metrics() {
     assert_eq!(order_of(&stage), ["bbbbbb", "aaaaaa", "6sx3dn", "cccccc", "dddddd"]);
     stage.keys("s ctrl-u").types("config.learning_rate").keys("enter");
     assert_eq!(order_of(&stage)[0], "aaaaaa");
-    assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.picture());
+    assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.screen());
     stage.keys("s ctrl-u").types("completions/mean_length").keys("enter");
-    let last = stage.picture();
+    let last = stage.screen();
     assert!(last.contains("by completions/mean_length, highest first"));
     stage.keys("S");
     assert!(stage.shows("by completions/mean_length smoothed"));
-    let column = |picture: &str| picture.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
-    assert_ne!(column(&last), column(&stage.picture()), "the moving average is another number");
+    let column = |screen: &str| screen.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
+    assert_ne!(column(&last), column(&stage.screen()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
     assert!(
         stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(),
         "the question stays until it is right"
     );
     stage.keys("esc > > > >");
-    assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.picture());
+    assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.screen());
 }
 
 #[test]
@@ -185,7 +190,7 @@ fn the_cursor_stays_on_its_run_when_the_list_changes() {
     copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-eeeeee", "", "finished");
     stage.now_ms += 2_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"), "{}", stage.picture());
+    assert!(stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"), "{}", stage.screen());
     stage.keys("R");
     assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
 }
@@ -212,15 +217,19 @@ fn marks_overlay_and_comparison() {
     let mut stage = stage_with(160, 48, several);
     stage.keys("c");
     assert!(stage.shows("mark two or more runs first (space)"));
+    stage.model.shared.keymap.set("runs.mark", vec![Chord::parse("m").unwrap()]);
+    stage.keys("c");
+    assert!(stage.shows("mark two or more runs first (m)"), "messages follow the keymap");
+    stage.model.shared.keymap.unset("runs.mark");
     stage.keys("space space");
     assert!(stage.shows("2 marked"));
     stage.keys("c");
-    let picture = stage.picture();
+    let screen = stage.screen();
     assert!(
-        picture.contains("learning_rate") && picture.contains("0.5") && !picture.contains("lora_alpha"),
-        "only what differs: {picture}"
+        screen.contains("learning_rate") && screen.contains("0.5") && !screen.contains("lora_alpha"),
+        "only what differs: {screen}"
     );
-    assert!(picture.contains("Run comparison"), "{picture}");
+    assert!(screen.contains("Run comparison"), "{screen}");
     stage.keys("esc o");
     assert_eq!(stage.model.shared.screen, Screen::Live);
     let runs = stage.folder.path().join("runs");
@@ -228,7 +237,7 @@ fn marks_overlay_and_comparison() {
     assert_eq!(stage.model.shared.overlay.len(), 2);
     stage.keys("1 g v");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
-    assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.picture());
+    assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.screen());
     stage.keys("1 esc");
     assert!(!stage.shows("2 marked"));
     stage.keys("enter");
@@ -241,7 +250,7 @@ fn tags_are_given_and_found() {
     stage.keys("t").types("kept -old").keys("enter");
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     assert_eq!(read_tags(&run).unwrap(), ["kept"]);
-    assert!(stage.shows("tags of 1 run saved") && stage.shows("tags        kept"), "{}", stage.picture());
+    assert!(stage.shows("tags of 1 run saved") && stage.shows("tags        kept"), "{}", stage.screen());
     stage.keys("t").types("two words,").keys("enter");
     assert!(stage.shows("is not a tag"), "the question stays until it is right");
     stage.keys("esc / ").types("tags:kept").keys("enter");
@@ -271,12 +280,16 @@ fn exports_promotion_and_copies() {
     assert!(
         at(&stage, "adapter/provenance.json").is_file() && stage.shows("checkpoint of step 30"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("P ctrl-u").types("40 adapter").keys("enter");
     assert!(stage.shows("exists: choose a new folder"));
     stage.keys("y");
-    assert!(stage.asked.iter().any(|asked| asked.contains("20261120-143041-invoice-6sx3dn")), "{:?}", stage.asked);
+    assert!(
+        stage.commands.iter().any(|command| command.contains("20261120-143041-invoice-6sx3dn")),
+        "{:?}",
+        stage.commands
+    );
 }
 
 #[test]
@@ -284,14 +297,14 @@ fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     let mut stage = stage_with(120, 36, several);
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
-    assert!(stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."), "{}", stage.picture());
+    assert!(stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."), "{}", stage.screen());
     stage.keys("n");
     assert!(run.exists());
     stage.keys("d y");
     assert!(
         !run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("G d");
     assert!(stage.shows("cannot read the run"), "an unreadable run is not removed from here");
@@ -302,7 +315,7 @@ fn what_cannot_be_done_says_why() {
     let mut stage = stage_with(120, 36, several);
     let check = |stage: &mut Stage, key: &str, expected: &str| {
         stage.keys(key);
-        assert!(stage.shows(expected), "{key}: {}", stage.picture());
+        assert!(stage.shows(expected), "{key}: {}", stage.screen());
         stage.keys("esc alt-n");
         stage.keys("esc");
     };
@@ -321,19 +334,22 @@ fn what_cannot_be_done_says_why() {
 fn a_run_that_has_ended_takes_a_note() {
     let mut stage = stage_with(120, 36, several);
     stage.keys("a").types("quit; delete").keys("enter");
-    assert!(stage.shows("6sx3dn: noted"), "{}", stage.picture());
+    assert!(stage.shows("6sx3dn: noted"), "{}", stage.screen());
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
     let state = grpo_tui::run::RunState::read(&run).unwrap();
     assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
     assert_eq!(state.end.unwrap().status, "finished");
     stage.now_ms += 2_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("quit; delete") && stage.shows("✓ finished"), "{}", stage.picture());
-    // Where it cannot be written, what was typed is told again.
+    assert!(stage.shows("quit; delete") && stage.shows("✓ finished"), "{}", stage.screen());
+    // Where it cannot be written, the error repeats what was typed.
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
     stage.keys("a").types("once more").keys("enter");
-    let said = stage.model.shared.notices.all().last().unwrap().text.clone();
-    assert!(said.contains("is writable by other users") && said.contains("note not saved: once more"), "{said}");
+    let message = stage.model.shared.notices.all().last().unwrap().text.clone();
+    assert!(
+        message.contains("is writable by other users") && message.contains("note not saved: once more"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -343,23 +359,23 @@ fn a_stop_that_was_asked_for_is_no_warning() {
         change(&run.join("state.json"), &[("all steps done", "stopped after the step, as requested")]);
         copy_run(&folder.join("runs"), "20261119-090000-invoice-aaaaaa", "", "interrupted");
     });
-    assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.picture());
-    assert!(stage.shows("▲ interrupted"), "{}", stage.picture());
+    assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.screen());
+    assert!(stage.shows("▲ interrupted"), "{}", stage.screen());
 }
 
 #[test]
 fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     let mut stage = stage_with(120, 36, several);
-    let titles = |stage: &Stage| stage.picture().lines().nth(2).unwrap().to_owned();
+    let titles = |stage: &Stage| stage.screen().lines().nth(2).unwrap().to_owned();
     let at = |stage: &Stage, title: &str| titles(stage).split(title).next().unwrap().chars().count() as u16;
     let valid = at(&stage, "valid");
     stage.click(valid, 2);
-    assert!(stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"), "{}", stage.picture());
+    assert!(stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"), "{}", stage.screen());
     stage.click(valid, 2);
-    assert!(stage.shows("by valid, lowest first"), "{}", stage.picture());
+    assert!(stage.shows("by valid, lowest first"), "{}", stage.screen());
     let state = at(&stage, "state");
     stage.click(state, 2);
-    assert!(stage.shows("by status, lowest first"), "{}", stage.picture());
+    assert!(stage.shows("by status, lowest first"), "{}", stage.screen());
     stage.keys("g");
     stage.click(20, 4);
     assert_eq!(stage.model.shared.screen, Screen::Runs);
@@ -369,7 +385,7 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     assert!(
         under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     // Two clicks with time between them are two clicks; the run at the right of the tabs is a way to it, too.
     stage.keys("1");
@@ -394,10 +410,10 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     let folder = stage.folder.path().to_owned();
     stage.model.shared.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
     stage.keys("j j r");
-    assert!(stage.shows("resumed by a new worker"), "{}", stage.picture());
-    let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
+    assert!(stage.shows("resumed by a new worker"), "{}", stage.screen());
+    let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
     assert_eq!(
-        said.trim(),
+        arguments.trim(),
         format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display())
     );
     stage.model.shared.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
@@ -416,11 +432,11 @@ fn a_live_run_is_asked() {
     let serving = serve(&worker);
     stage.now_ms += 2_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.picture());
+    assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.screen());
     stage.keys("d");
-    assert!(stage.shows("stop it first"), "{}", stage.picture());
+    assert!(stage.shows("stop it first"), "{}", stage.screen());
     stage.keys("C");
-    assert!(stage.shows("6sx3dn: it is done"), "{}", stage.picture());
+    assert!(stage.shows("6sx3dn: it is done"), "{}", stage.screen());
     stage.keys("a").types("a remark").keys("enter p");
     stage.keys("x");
     assert!(stage.shows("Stops after the current step"));
@@ -445,13 +461,13 @@ fn a_stop_is_for_the_run_of_the_question() {
     };
     look(&mut stage);
     stage.keys("/").types("status=starting").keys("enter x");
-    assert!(stage.shows("Stop 20261120-143041-invoice-6sx3dn?"), "{}", stage.picture());
+    assert!(stage.shows("Stop 20261120-143041-invoice-6sx3dn?"), "{}", stage.screen());
     worker.state().status(Status::Running, 1, None).unwrap();
     look(&mut stage);
-    assert!(stage.shows("Runs 0 of 1"), "{}", stage.picture());
+    assert!(stage.shows("Runs 0 of 1"), "{}", stage.screen());
     let serving = serve(&worker);
     stage.keys("y");
-    assert!(stage.model.shared.work.contains_key("control.stop"), "{}", stage.picture());
+    assert!(stage.model.shared.work.contains_key("control.stop"), "{}", stage.screen());
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     assert_eq!(taken, [Verb::Stop { now: false }]);
 }
@@ -467,11 +483,11 @@ fn parameters_are_set_in_the_run_of_the_question() {
     worker.state().status(Status::Running, 1, None).unwrap();
     stage.act(|_| vec![Command::ShowRun(run.path().to_owned())]);
     stage.keys("f6 =");
-    assert!(stage.shows("KEY=VALUE"), "{}", stage.picture());
+    assert!(stage.shows("KEY=VALUE"), "{}", stage.screen());
     stage.act(|_| vec![Command::ShowRun(finished_run())]);
     let serving = serve(&worker);
     stage.keys("enter");
-    assert!(stage.model.shared.work.contains_key("control.set"), "{}", stage.picture());
+    assert!(stage.model.shared.work.contains_key("control.set"), "{}", stage.screen());
     interrupted.store(true, Ordering::Relaxed);
     let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
     assert!(matches!(taken[..], [Verb::Set { .. }]), "{taken:?}");
@@ -497,8 +513,8 @@ fn a_thousand_runs_are_filtered() {
     assert!(stage.shows("Runs 1001"));
     stage.keys("/").types("invoice-0007");
     stage.keys("enter");
-    assert!(stage.shows("Runs 100 of 1001") && stage.shows("000799"), "{}", stage.picture());
-    assert!(stage.shows("disk") && !stage.shows("()"), "nothing but its files of text: {}", stage.picture());
+    assert!(stage.shows("Runs 100 of 1001") && stage.shows("000799"), "{}", stage.screen());
+    assert!(stage.shows("disk") && !stage.shows("()"), "nothing but its files of text: {}", stage.screen());
     stage.keys("G");
-    assert!(stage.shows("000700") && !stage.shows("000699"), "{}", stage.picture());
+    assert!(stage.shows("000700") && !stage.shows("000699"), "{}", stage.screen());
 }

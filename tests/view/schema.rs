@@ -43,9 +43,9 @@ fn pictures() {
             stage.keys("backspace");
         }
         stage.types("string");
-        insta::assert_snapshot!(format!("schema_changed_{columns}x{rows}"), stage.picture());
+        insta::assert_snapshot!(format!("schema_changed_{columns}x{rows}"), stage.screen());
         stage.types(",");
-        insta::assert_snapshot!(format!("schema_broken_{columns}x{rows}"), stage.picture());
+        insta::assert_snapshot!(format!("schema_broken_{columns}x{rows}"), stage.screen());
     }
 }
 
@@ -94,12 +94,12 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     assert!(schema_of(&copy).starts_with(" {"));
     assert_eq!(stage.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
     assert!(!stage.model.shared.draft.is_changed());
-    let said: Vec<&str> = stage.model.shared.notices.all().iter().map(|notice| notice.text.as_str()).collect();
+    let messages: Vec<&str> = stage.model.shared.notices.all().iter().map(|notice| notice.text.as_str()).collect();
     assert!(
-        said.iter().any(|text| text.contains("embedded task copied to")
+        messages.iter().any(|text| text.contains("embedded task copied to")
             && text.contains("edits are saved there")
             && text.contains("data/tasks/invoice")),
-        "{said:?}"
+        "{messages:?}"
     );
     assert_eq!(grpo_tui::task::Task::load(&copy).unwrap().files().unwrap().len(), 7);
     // A second save stays in the copy, and the next start opens it.
@@ -133,10 +133,10 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     let (mut first, folder) = in_folder(120, 36);
     first.keys("enter").types("{ ");
     second(&mut first);
-    let kept = first.model.shared.draft.file.path.clone();
-    assert_eq!(std::fs::read_to_string(&kept).unwrap(), first.model.shared.draft.text);
+    let draft_file = first.model.shared.draft.file.path.clone();
+    assert_eq!(std::fs::read_to_string(&draft_file).unwrap(), first.model.shared.draft.text);
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&draft_file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = first.model.shared.draft.text.clone();
     let start = || {
         let (here, data) = (first.folder.path().to_owned(), first.folder.path().join("data"));
@@ -148,11 +148,11 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     let mut next = start();
     assert!(next.shows("unsaved draft from"));
     next.keys("d");
-    assert!(next.shows("+ { {"), "{}", next.picture());
+    assert!(next.shows("+ { {"), "{}", next.screen());
     next.keys("esc enter");
     assert!(!next.model.schema.typing, "typing waits for the decision");
     second(&mut next);
-    assert!(kept.exists());
+    assert!(draft_file.exists());
     // Taking it.
     let mut next = start();
     next.keys("t");
@@ -161,17 +161,17 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
         (text.as_str(), text.as_str())
     );
     let taken = next.model.shared.draft.file.path.clone();
-    assert!(next.model.shared.draft.is_changed() && taken.exists() && !kept.exists());
+    assert!(next.model.shared.draft.is_changed() && taken.exists() && !draft_file.exists());
     next.keys("R y");
     assert!(!next.model.shared.draft.is_changed());
     assert!(!taken.exists(), "no unsaved changes any more");
     // Discarding it is asked about, and nothing is lost before the answer.
-    std::fs::write(&kept, &text).unwrap();
+    std::fs::write(&draft_file, &text).unwrap();
     let mut next = start();
     next.keys("X n");
-    assert!(kept.exists() && next.shows("unsaved draft from"));
+    assert!(draft_file.exists() && next.shows("unsaved draft from"));
     next.keys("X y");
-    assert!(!kept.exists());
+    assert!(!draft_file.exists());
     assert_eq!(next.model.shared.draft.text, schema_of(&folder));
     drop(first);
 }
@@ -191,9 +191,9 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
     second(&mut stage);
     assert!(stage.shows("changed on disk"));
-    assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{}", stage.picture());
+    assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{}", stage.screen());
     stage.keys("esc w d");
-    assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.picture());
+    assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.screen());
     stage.keys("esc o");
     assert_eq!(stage.model.shared.draft.text, " {\"type\": \"object\"}\n");
     stage.keys("w");
@@ -223,17 +223,17 @@ fn an_external_editor_gets_the_file_or_the_unsaved_text() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("down down e");
     assert!(
-        stage.asked.last().unwrap().contains("tasks/invoice/schema.json")
-            && stage.asked.last().unwrap().contains("line: 3")
+        stage.commands.last().unwrap().contains("tasks/invoice/schema.json")
+            && stage.commands.last().unwrap().contains("line: 3")
     );
     std::fs::write(folder.join("schema.json"), "{\"const\": 2}\n").unwrap();
     stage.send(Message::Edited(folder.join("schema.json")));
     assert_eq!(stage.model.schema.editor.text(), "{\"const\": 2}\n");
     stage.keys("enter").types(" ").keys("esc e");
-    let kept = stage.model.shared.draft.file.path.clone();
-    assert!(stage.asked.last().unwrap().contains(kept.to_str().unwrap()), "{:?}", stage.asked);
-    std::fs::write(&kept, "{\"const\": 3}\n").unwrap();
-    stage.send(Message::Edited(kept));
+    let draft_file = stage.model.shared.draft.file.path.clone();
+    assert!(stage.commands.last().unwrap().contains(draft_file.to_str().unwrap()), "{:?}", stage.commands);
+    std::fs::write(&draft_file, "{\"const\": 3}\n").unwrap();
+    stage.send(Message::Edited(draft_file));
     assert_eq!(stage.model.shared.draft.text, "{\"const\": 3}\n");
     assert_eq!(schema_of(&folder), "{\"const\": 2}\n");
 }
@@ -252,13 +252,13 @@ fn search_lines_faults_and_layout() {
     assert_eq!(stage.model.schema.editor.cursor(), (0, 1));
     stage.keys("]");
     assert_eq!(stage.model.schema.editor.cursor(), (0, 14));
-    assert!(stage.shows("`tipe` is not a keyword"), "{}", stage.picture());
+    assert!(stage.shows("`tipe` is not a keyword"), "{}", stage.screen());
     stage.keys("=");
     assert!(stage.model.schema.editor.text().starts_with("{\n  \"requried\": 1,\n  \"tipe\": 2,\n"));
     stage.keys("u alt-a y");
-    assert!(stage.asked.last().unwrap().starts_with("Copy("));
+    assert!(stage.commands.last().unwrap().starts_with("Copy("));
     stage.keys("esc [ [ !");
-    assert!(stage.shows("did you mean `type`?"), "{}", stage.picture());
+    assert!(stage.shows("did you mean `type`?"), "{}", stage.screen());
 }
 
 #[test]
@@ -289,8 +289,8 @@ fn an_end_without_time_keeps_the_text_at_once() {
     let mut stage = stage(120, 36);
     stage.keys("enter").types("abc");
     grpo_tui::view::drafts::store_now(&mut stage.model.schema, &mut stage.model.shared).unwrap();
-    let kept = &stage.model.shared.draft.file.path;
-    assert!(std::fs::read_to_string(kept).unwrap().starts_with("abc{"));
+    let draft_file = &stage.model.shared.draft.file.path;
+    assert!(std::fs::read_to_string(draft_file).unwrap().starts_with("abc{"));
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn every_size_holds_with_every_pane_and_question() {
             stage.send(Message::Resize(columns, rows));
             for key in ["tab", "z", "tab", "G", "k", "tab", "z", "tab"] {
                 stage.keys(key);
-                _ = stage.picture();
+                _ = stage.screen();
             }
         }
     }

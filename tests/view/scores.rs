@@ -41,7 +41,7 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
     let mut stage = stage(120, 36);
     let before = tiers(&stage);
     assert!(before.iter().all(|count| *count > 0), "the samples show every tier: {before:?}");
-    assert!(stage.shows("█ valid") && stage.shows("▄ invalid") && stage.shows("· unparsable"), "{}", stage.picture());
+    assert!(stage.shows("█ valid") && stage.shows("▄ invalid") && stage.shows("· unparsable"), "{}", stage.screen());
     // Nothing is required any more: what lacked a key is valid now, and is marked.
     edit_schema(&mut stage, |text| text.replace("\"required\"", "\"x-required\""));
     let after = tiers(&stage);
@@ -56,12 +56,12 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
             && stage.shows("was invalid before the last schema change")
             && stage.shows("↑"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     // A schema that does not compile: the last good one keeps scoring, marked stale; what moved stays marked.
     edit_schema(&mut stage, |text| text[..text.len() / 2].to_owned());
     assert_eq!(tiers(&stage), after);
-    assert!(stage.shows("STALE") && stage.shows("changed by schema"), "{}", stage.picture());
+    assert!(stage.shows("STALE") && stage.shows("changed by schema"), "{}", stage.screen());
 }
 
 #[test]
@@ -80,8 +80,8 @@ fn edits_made_elsewhere_are_there_when_one_comes_back() {
 fn filters_orders_and_groups() {
     let mut stage = stage(160, 48);
     let shown = |stage: &Stage| {
-        let picture = stage.picture();
-        let title = picture.lines().nth(1).unwrap().to_owned();
+        let screen = stage.screen();
+        let title = screen.lines().nth(1).unwrap().to_owned();
         title.split('┐').next().unwrap().trim_matches(['┌', '─', '▸', ' ']).to_owned()
     };
     let all = stage.model.scores.items.all.len();
@@ -101,7 +101,7 @@ fn filters_orders_and_groups() {
     let found = stage.model.scores.items.all.iter().filter(|item| item.text.to_lowercase().contains("gröner")).count();
     assert_eq!(shown(&stage), format!("samples: {found} of {all}"));
     stage.keys("ctrl-u").types("no such text");
-    assert!(stage.shows("No completions match"), "{}", stage.picture());
+    assert!(stage.shows("No completions match"), "{}", stage.screen());
     stage.keys("esc");
     assert!(stage.shows("mean 0."));
     stage.keys("v");
@@ -113,17 +113,17 @@ fn a_completion_is_scored_while_it_is_written() {
     let mut stage = stage(120, 36);
     stage.keys("a").types("{\"vendor\": \"x");
     assert_eq!((stage.model.scores.source, tiers(&stage)), (Source::Written, [1, 0, 0]));
-    assert!(stage.shows("unparsable"), "{}", stage.picture());
+    assert!(stage.shows("unparsable"), "{}", stage.screen());
     stage.types("\"}");
     assert_eq!(tiers(&stage), [0, 1, 0]);
-    assert!(stage.shows("missing key \"date\""), "{}", stage.picture());
+    assert!(stage.shows("missing key \"date\""), "{}", stage.screen());
     stage.keys("esc");
     // Pasted text is a completion of its own, whatever it holds.
     stage.send(Message::Paste(format!("{VALID}\r")));
     assert_eq!(tiers(&stage), [0, 1, 1]);
     stage.send(Message::Paste("\u{1b}[2J\u{0}日本語 ".repeat(50)));
     assert_eq!(tiers(&stage), [1, 1, 1]);
-    assert!(!stage.picture().contains('\u{1b}'));
+    assert!(!stage.screen().contains('\u{1b}'));
     stage.keys("delete");
     assert_eq!(tiers(&stage), [0, 1, 1]);
     // A copy of a sample is edited; the sample stays.
@@ -136,10 +136,10 @@ fn a_completion_is_scored_while_it_is_written() {
 fn stored_steps_are_scored_again() {
     let mut stage = with_run(160, 48);
     let last = stage.model.shared.current_run().unwrap().history.last_step;
-    assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.picture());
-    assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.picture());
-    assert!(stage.shows("no change: 1280 rewards and advantages as recorded"), "{}", stage.picture());
-    assert!(!stage.shows("the run's schema is") && !stage.shows("differs from schema task"), "{}", stage.picture());
+    assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.screen());
+    assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.screen());
+    assert!(stage.shows("no change: 1280 rewards and advantages as recorded"), "{}", stage.screen());
+    assert!(!stage.shows("the run's schema is") && !stage.shows("differs from schema task"), "{}", stage.screen());
     // The recorded advantages are found again, to the last digit.
     let scored = stage.model.scores.scored.as_ref().unwrap();
     for (item, advantage) in scored.items.all.iter().zip(&scored.advantages) {
@@ -161,18 +161,18 @@ fn stored_steps_are_scored_again() {
     assert!(
         stage.shows("the run's schema is 15841fb1, this one is "),
         "the digests of run.toml and of the text: {}",
-        stage.picture()
+        stage.screen()
     );
-    assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.picture());
-    let held = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);
-    assert!(held.rewards > 0 && held.signs > 0 && held.completions == 1280, "{held:?}");
+    assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.screen());
+    let latest = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);
+    assert!(latest.rewards > 0 && latest.signs > 0 && latest.completions == 1280, "{latest:?}");
     stage.keys("R");
     let whole = stage.model.scores.whole.as_ref().unwrap();
     assert!(whole.is_done && whole.impacts.len() == 40);
-    assert_eq!(grpo_tui::view::screens::scores::scoring::sum(&whole.impacts), held);
-    assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.picture());
+    assert_eq!(grpo_tui::view::screens::scores::scoring::sum(&whole.impacts), latest);
+    assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.screen());
     edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
-    assert!(stage.shows("stale: schema changed"), "{}", stage.picture());
+    assert!(stage.shows("stale: schema changed"), "{}", stage.screen());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
     change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage.keys("]");
-    assert!(stage.shows("run task receipt differs from schema task invoice"), "{}", stage.picture());
+    assert!(stage.shows("run task receipt differs from schema task invoice"), "{}", stage.screen());
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn completions_are_sampled_from_base_and_trained() {
         stage.keys("f4").keys(keys);
         let arguments = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap_or_default();
         for part in expected {
-            assert!(stage.shows(part) || arguments.contains(part), "{part}: {arguments}\n{}", stage.picture());
+            assert!(stage.shows(part) || arguments.contains(part), "{part}: {arguments}\n{}", stage.screen());
         }
         stage
     };
@@ -225,7 +225,7 @@ fn completions_are_sampled_from_base_and_trained() {
     assert!(
         stage.model.scores.source == Source::Written && stage.shows("editing: scored as you type"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     check(
         "echo 'error: model `tiny` was not found' >&2; exit 1",
@@ -239,7 +239,7 @@ fn pictures() {
     let mut shown = String::new();
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = with_run(columns, rows);
-        write!(shown, "===== {columns}x{rows}, a stored step\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, a stored step\n{}\n", stage.screen()).unwrap();
         edit_schema(&mut stage, |text| {
             text.replacen(
                 "\"vendor\": { \"type\": \"string\"",
@@ -248,12 +248,12 @@ fn pictures() {
             )
         });
         stage.keys("tab tab");
-        write!(shown, "===== {columns}x{rows}, schema was changed\n{}\n", stage.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, schema was changed\n{}\n", stage.screen()).unwrap();
         let mut samples = self::stage(columns, rows);
         samples.keys("j j j j j j");
-        write!(shown, "===== {columns}x{rows}, samples\n{}\n", samples.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, samples\n{}\n", samples.screen()).unwrap();
         samples.keys("a").types("{\"vendor\": 3, \"date\"");
-        write!(shown, "===== {columns}x{rows}, writing\n{}\n", samples.picture()).unwrap();
+        write!(shown, "===== {columns}x{rows}, writing\n{}\n", samples.screen()).unwrap();
     }
     insta::assert_snapshot!(shown);
 }

@@ -49,7 +49,7 @@ fn colours_are_roles(buffer: &Buffer, theme: &Theme) {
 }
 
 /// The roles of what a screen says: the first cell of the text has the role's colour.
-fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
+pub(super) fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
     let (buffer, theme) = (stage.buffer(), &stage.model.shared.theme);
     for (words, role) in expected {
         let symbols: Vec<&str> = words.split("").filter(|symbol| !symbol.is_empty()).collect();
@@ -57,7 +57,7 @@ fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
             (0..symbols.len())
                 .all(|next| buffer.content.get(at + next).is_some_and(|cell| cell.symbol() == symbols[next]))
         });
-        let cell = &buffer.content[at.unwrap_or_else(|| panic!("{words:?} is not shown:\n{}", stage.picture()))];
+        let cell = &buffer.content[at.unwrap_or_else(|| panic!("{words:?} is not shown:\n{}", stage.screen()))];
         let style = theme.style(*role);
         assert!(style.fg.is_none_or(|colour| colour == cell.fg), "{words:?} is not {}: {cell:?}", role.name());
     }
@@ -144,7 +144,14 @@ fn eval() {
     snapshots(
         "eval",
         "f7 j",
-        &[("60.0%", Role::Base), ("99.0%", Role::Trained), ("- proof-045", Role::Bad), ("= proof-001", Role::Faint)],
+        &[
+            ("60.0%", Role::Base),
+            ("99.0%", Role::Trained),
+            ("improvements 40", Role::Good),
+            ("regressions 1", Role::Bad),
+            ("- proof-045", Role::Bad),
+            ("= proof-001", Role::Faint),
+        ],
     );
 }
 
@@ -157,7 +164,7 @@ fn the_help_and_the_palette() {
 #[test]
 fn a_run_that_goes_on() {
     for (columns, rows) in SIZES {
-        let picture = text(|theme| {
+        let screen = text(|theme| {
             let mut stage = stage(columns, rows, theme);
             let run = LiveRun::begin(&stage.folder.path().join("runs"), 20);
             stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.path.clone())]);
@@ -166,6 +173,6 @@ fn a_run_that_goes_on() {
             stage.send(Message::Tick);
             stage
         });
-        insta::assert_snapshot!(format!("live_going_{columns}x{rows}"), picture);
+        insta::assert_snapshot!(format!("live_going_{columns}x{rows}"), screen);
     }
 }

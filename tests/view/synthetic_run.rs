@@ -138,7 +138,7 @@ impl Written {
     }
 
     /// Hand the view what came since the last time.
-    pub(super) fn tell(&mut self, stage: &mut Stage) {
+    pub(super) fn send(&mut self, stage: &mut Stage) {
         let batch = self.reader.read().unwrap();
         stage.send(Message::Run(self.path(), RunNews::Events(batch)));
         stage.send(Message::Run(self.path(), RunNews::State(State::observe(&self.path()))));
@@ -155,7 +155,7 @@ fn shown(columns: u16, rows: u16) -> (Stage, Written) {
     (stage, written)
 }
 
-/// The picture without the run's id and times of day.
+/// The screen without the run's id and times of day.
 fn stable(stage: &Stage, written: &Written) -> String {
     let short = written.run.id().rsplit('-').next().unwrap_or_default().to_owned();
     super::live::stable(stage).replace(written.run.id(), "20261120-000000-invoice-aaaaaa").replace(&short, "aaaaaa")
@@ -178,16 +178,16 @@ fn the_view_opens_on_the_run_that_is_live() {
     });
     let written = written.unwrap();
     assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(written.path())));
-    assert!(stage.shows("● running"), "{}", stage.picture());
+    assert!(stage.shows("● running"), "{}", stage.screen());
     // One that begins later is on the live screen once somebody looks, and takes nobody away from elsewhere.
     drop((stage, written));
     stage = Stage::new(120, 36);
     stage.keys("f6");
-    assert!(stage.shows("No run is open"), "{}", stage.picture());
+    assert!(stage.shows("No run is open"), "{}", stage.screen());
     let written = Written::begin(stage.folder.path());
     stage.now_ms += 3_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("● running"), "{}", stage.picture());
+    assert!(stage.shows("● running"), "{}", stage.screen());
     drop(written);
     let mut stage = Stage::new(120, 36);
     stage.keys("f5 f1");
@@ -200,7 +200,7 @@ fn the_view_opens_on_the_run_that_is_live() {
 #[test]
 fn a_run_grows_on_the_screen() {
     let (mut stage, mut written) = shown(120, 36);
-    assert!(stage.shows("Step 1 is not finished") && stage.shows("no values"), "{}", stage.picture());
+    assert!(stage.shows("Step 1 is not finished") && stage.shows("no values"), "{}", stage.screen());
     for step in 1..=12 {
         written.step(step);
     }
@@ -221,19 +221,19 @@ fn a_run_grows_on_the_screen() {
         suggestion: "Begin with easier prompts.".into(),
         ..Alert::default()
     });
-    written.tell(&mut stage);
+    written.send(&mut stage);
     look_now(&mut stage, &written);
     insta::assert_snapshot!("live_running_120x36", stable(&stage, &written));
     assert!(
-        stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("all min or all equal")),
+        stage.commands.iter().any(|command| command.contains("Notify") && command.contains("all min or all equal")),
         "{:?}",
-        stage.asked
+        stage.commands
     );
     // The selected completion is the invalid one: its fault and its advantage are said.
     stage.keys("l enter");
-    assert!(stage.shows("/amount"), "{}", stage.picture());
+    assert!(stage.shows("/amount"), "{}", stage.screen());
     let expected = group_advantages(&[1.0, 0.5, 0.0, 1.0], Advantage::Standardized)[1];
-    assert!(stage.shows(&format!("(0.500 - 0.625) / (0.479 + 0.0001) = {expected:+.3}")), "{}", stage.picture());
+    assert!(stage.shows(&format!("(0.500 - 0.625) / (0.479 + 0.0001) = {expected:+.3}")), "{}", stage.screen());
     stage.send(Message::Resize(80, 24));
     insta::assert_snapshot!("live_running_80x24", stable(&stage, &written));
 }
@@ -242,25 +242,25 @@ fn a_run_grows_on_the_screen() {
 fn the_picture_follows_stands_still_and_goes_back() {
     let (mut stage, mut written) = shown(120, 36);
     (1..=3).for_each(|step| written.step(step));
-    written.tell(&mut stage);
+    written.send(&mut stage);
     assert!(stage.shows("groups of step 3, the latest"));
     stage.keys("f");
     written.step(4);
-    written.tell(&mut stage);
+    written.send(&mut stage);
     assert!(
         stage.shows("groups of step 3") && stage.shows("frozen") && stage.shows("step 4 of 50"),
         "{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("f");
     assert!(stage.shows("groups of step 4, the latest"));
     stage.keys("[");
     written.step(5);
-    written.tell(&mut stage);
+    written.send(&mut stage);
     assert!(
         stage.shows("groups of step 3 ") && !stage.shows("latest"),
         "looking back stays where it is:\n{}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("] ]");
     assert!(stage.shows("groups of step 5, the latest"));
@@ -293,22 +293,22 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
 fn keys_reach_the_worker_as_verbs() {
     let (mut stage, mut written) = shown(120, 36);
     written.step(1);
-    written.tell(&mut stage);
+    written.send(&mut stage);
     let serving = serve(&written.worker);
-    let said =
+    let last_message =
         |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
     let short = written.run.id().rsplit('-').next().unwrap().to_owned();
     stage.keys("p");
-    assert!(said(&stage).contains("pauses after step"), "{}", said(&stage));
+    assert!(last_message(&stage).contains("pauses after step"), "{}", last_message(&stage));
     stage.keys("C");
-    assert_eq!(said(&stage), format!("{short}: it is done"));
+    assert_eq!(last_message(&stage), format!("{short}: it is done"));
     stage.keys("E");
     stage.keys("a").types("looks good\n");
-    assert_eq!(said(&stage), format!("{short}: noted"));
+    assert_eq!(last_message(&stage), format!("{short}: noted"));
     stage.keys("=").types("temperature=0");
-    assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.picture());
+    assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.screen());
     stage.types(".9 max_steps=40\n");
-    assert!(said(&stage).contains("max_steps = 40"), "{}", said(&stage));
+    assert!(last_message(&stage).contains("max_steps = 40"), "{}", last_message(&stage));
     // A stop is asked for only after a yes.
     stage.keys("x n");
     stage.keys("x y");
@@ -322,12 +322,12 @@ fn keys_reach_the_worker_as_verbs() {
 fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     let (mut stage, mut written) = shown(120, 36);
     written.step(1);
-    written.tell(&mut stage);
+    written.send(&mut stage);
     let path = written.path();
     drop(written);
     // The view still believes that it lives: the answer says that it does not.
     stage.keys("p");
-    let said = |stage: &Stage| {
+    let last_message = |stage: &Stage| {
         stage
             .model
             .shared
@@ -337,33 +337,37 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
             .map(|notice| (notice.level == Level::Complaint, notice.text.clone()))
             .unwrap_or_default()
     };
-    assert!(said(&stage).0 && said(&stage).1.contains("no worker"), "{:?}", said(&stage));
+    assert!(last_message(&stage).0 && last_message(&stage).1.contains("no worker"), "{:?}", last_message(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
-    assert!(stage.shows("interrupted"), "{}", stage.picture());
+    assert!(stage.shows("interrupted"), "{}", stage.screen());
     assert!(
-        stage.asked.iter().any(|asked| asked.contains("Notify") && asked.contains("interrupted")),
+        stage.commands.iter().any(|command| command.contains("Notify") && command.contains("interrupted")),
         "{:?}",
-        stage.asked
+        stage.commands
     );
     for key in ["p", "C", "E", "x", "X", "="] {
         stage.keys("esc").keys(key);
         let is_prompt = key == "=";
         assert!(
-            said(&stage).1.contains("resume it first (r)") && stage.model.shared.popup.is_some() == is_prompt,
+            last_message(&stage).1.contains("resume it first (r)") && stage.model.shared.popup.is_some() == is_prompt,
             "{key}: {:?}",
-            said(&stage)
+            last_message(&stage)
         );
     }
     // Whoever types on after a refused prompt asks for nothing.
     stage.types("learning_rate=1e-5 rpX\n");
-    assert!(stage.model.shared.popup.is_none() && said(&stage).1.contains("resume it first"), "{:?}", said(&stage));
+    assert!(
+        stage.model.shared.popup.is_none() && last_message(&stage).1.contains("resume it first"),
+        "{:?}",
+        last_message(&stage)
+    );
     // A note needs no worker.
     stage.keys("a").types("died at night\n");
-    assert!(!said(&stage).0 && said(&stage).1.ends_with("noted"), "{:?}", said(&stage));
+    assert!(!last_message(&stage).0 && last_message(&stage).1.ends_with("noted"), "{:?}", last_message(&stage));
     // The program of this stage is a test binary's path that says no: its words are shown.
     stage.model.shared.options.program = PathBuf::from("/bin/false");
     stage.keys("r");
-    assert!(said(&stage).0, "{:?}", said(&stage));
+    assert!(last_message(&stage).0, "{:?}", last_message(&stage));
 }
 
 #[test]
@@ -384,8 +388,8 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
             written.append(grpo_tui::run::events::Note { text: format!("note of {step}") });
         }
     }
-    written.tell(&mut stage);
-    let notified = |stage: &Stage| stage.asked.iter().filter(|asked| asked.contains("Notify")).count();
+    written.send(&mut stage);
+    let notified = |stage: &Stage| stage.commands.iter().filter(|command| command.contains("Notify")).count();
     assert_eq!(notified(&stage), 1);
     let watched = stage.model.shared.followed.get(&written.path()).unwrap();
     assert_eq!(watched.log.len(), 500);
@@ -417,8 +421,8 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
         ..Alert::default()
     };
     written.append(alert);
-    written.tell(&mut stage);
-    let bottom = |stage: &Stage| stage.picture().lines().last().unwrap_or_default().to_owned();
+    written.send(&mut stage);
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
     assert!(
         bottom(&stage).starts_with(" ▲ ") && bottom(&stage).contains("value drift: Values drift."),
         "{}",
@@ -426,28 +430,28 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     );
     stage.keys("esc");
     written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
-    written.tell(&mut stage);
+    written.send(&mut stage);
     assert!(
         bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"),
         "{}",
         bottom(&stage)
     );
-    assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.picture());
+    assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.screen());
 }
 
 #[test]
 fn runs_over_the_chart_keep_all_their_curves() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=6).for_each(|step| written.step(step));
-    written.tell(&mut stage);
+    written.send(&mut stage);
     let other =
         super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
     stage.model.shared.overlay.push(other.clone());
     stage.act(|model| shared::follow(&mut model.shared, other));
     let legend = |stage: &Stage| {
-        stage.picture().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned()
+        stage.screen().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned()
     };
-    assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.picture());
+    assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.screen());
     assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
 }
 
@@ -459,12 +463,12 @@ fn texts_that_could_not_be_read_come_once_they_can() {
     let file = written.path().join("rollouts/000100.jsonl");
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, [&whole[..whole.len() / 2], b"\n"].concat()).unwrap();
-    written.tell(&mut stage);
-    assert!(stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"), "{}", stage.picture());
+    written.send(&mut stage);
+    assert!(stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"), "{}", stage.screen());
     std::fs::write(&file, &whole).unwrap();
     stage.now_ms += 1_000;
     stage.send(Message::Tick);
-    assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.picture());
+    assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.screen());
 }
 
 /// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log
@@ -473,11 +477,11 @@ fn texts_that_could_not_be_read_come_once_they_can() {
 fn steps_long_past_are_read_from_the_rollouts() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=70).for_each(|step| written.step(step));
-    written.tell(&mut stage);
+    written.send(&mut stage);
     assert!(!stage.model.shared.followed.get(&written.path()).unwrap().history.groups.contains_key(&1));
     stage.keys("home");
-    let picture = stage.picture();
+    let screen = stage.screen();
     for expected in ["groups of step 1 ", "p001", "zero variance", "Nordhaven", "wrong type", "prose"] {
-        assert!(picture.contains(expected), "{expected} is missing:\n{picture}");
+        assert!(screen.contains(expected), "{expected} is missing:\n{screen}");
     }
 }

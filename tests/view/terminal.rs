@@ -29,14 +29,14 @@ fn it_starts_helps_and_leaves() {
     session.send("G");
     session.wait_text("Go to eval");
     session.send("\x1b");
-    session.wait_for("help closed", |session| !session.picture().contains("Help: Runs"));
+    session.wait_for("help closed", |session| !session.screen().contains("Help: Runs"));
     session.send("\x10");
     session.wait_text("Palette");
     session.send("launch form\r");
     session.wait_text("[5 Launch]");
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);
-    assert!(is_restored(&session), "{}", session.picture());
+    assert!(is_restored(&session), "{}", session.screen());
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn signals_end_it_with_the_terminal_restored() {
         session.wait_text("[1 Runs]");
         kill_process(pid(session.process()), signal).unwrap();
         assert_eq!(session.wait_end(), code, "{signal:?}");
-        assert!(is_restored(&session), "{signal:?}: {}", session.picture());
+        assert!(is_restored(&session), "{signal:?}: {}", session.screen());
     }
 }
 
@@ -61,7 +61,7 @@ fn it_stops_for_the_shell_and_goes_on() {
         session.wait_for("stopped", |session| state_of(session.process()) == Some('T'));
         session.wait_for("restored", is_restored);
         kill_process_group(pid(session.process()), Signal::CONT).unwrap();
-        session.wait_for("drawn again", |session| session.on_other_screen() && session.picture().contains("[1 Runs]"));
+        session.wait_for("drawn again", |session| session.on_other_screen() && session.screen().contains("[1 Runs]"));
         session.wait_for("raw again", |session| !session.is_cooked());
     }
     session.send("\x03");
@@ -89,9 +89,9 @@ fn a_storm_of_sizes_ends_in_a_whole_picture() {
     }
     session.resize(120, 36);
     session.send("\x0c");
-    session.wait_for("the picture", |session| {
-        let picture = session.picture();
-        picture.contains("[1 Runs]") && picture.contains("7 Eval") && picture.lines().count() == 36
+    session.wait_for("the frame", |session| {
+        let screen = session.screen();
+        screen.contains("[1 Runs]") && screen.contains("7 Eval") && screen.lines().count() == 36
     });
     session.send("\x03");
     assert_eq!(session.wait_end(), 0);
@@ -129,7 +129,7 @@ fn leaving_tells_of_runs_that_go_on() {
     session.wait_text("[1 Runs]");
     session.send("\x03");
     session.wait_end();
-    assert!(!session.picture().contains("continues in the background"), "{}", session.picture());
+    assert!(!session.screen().contains("continues in the background"), "{}", session.screen());
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn the_users_files_are_read_and_read_again() {
     session.wait_text("keys.toml line 2: unknown action `hepl`");
     session.send("\x1b[24~");
     session.wait_text("Help: Runs");
-    assert!(session.picture().is_ascii(), "{}", session.picture());
+    assert!(session.screen().is_ascii(), "{}", session.screen());
     session.send("\x1b");
     std::fs::write(folder.join("keys.toml"), "help = \"f11\"\n").unwrap();
     session.wait_text("f11 help");

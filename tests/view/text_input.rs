@@ -13,7 +13,7 @@ use super::runs::copy_run;
 const TEXT: &str = "q=pxXdDLrREC :Yy";
 
 /// A key, with what it asks for kept back: work that is still being done.
-fn held(stage: &mut Stage, key: &str) -> Vec<Command> {
+fn deferred(stage: &mut Stage, key: &str) -> Vec<Command> {
     let chord = grpo_tui::view::key_chord::Chord::parse(key).unwrap();
     let event = crossterm::event::KeyEvent::new(chord.code, chord.modifiers);
     update::update(&mut stage.model, stage.now_ms, Message::Key(event))
@@ -32,16 +32,16 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
             app::screen(screen).focus(&mut stage.model, pane);
         }
         stage.keys(action.keys[0]);
-        let (screen, asked) = (stage.model.shared.screen, stage.asked.len());
+        let (screen, commands) = (stage.model.shared.screen, stage.commands.len());
         stage.types(TEXT);
-        assert!(stage.model.takes_text(), "{}: its text was taken for commands\n{}", action.id, stage.picture());
-        assert_eq!((stage.model.shared.screen, stage.asked.len()), (screen, asked), "{}", action.id);
+        assert!(stage.model.takes_text(), "{}: its text was taken for commands\n{}", action.id, stage.screen());
+        assert_eq!((stage.model.shared.screen, stage.commands.len()), (screen, commands), "{}", action.id);
         if matches!(stage.model.shared.popup, Some(Popup::Refusal(_))) {
             let why = stage.model.shared.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
             assert!(
                 stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why),
                 "{}",
-                stage.picture()
+                stage.screen()
             );
             stage.keys("enter");
             assert!(stage.model.shared.popup.is_none(), "enter ends what was typed");
@@ -72,15 +72,15 @@ fn a_launch_that_succeeds_leaves_who_types_alone() {
         options.program = super::harness::script(&options.here.join("program"), &script);
     });
     stage.keys("f5");
-    let work = held(&mut stage, "L");
+    let work = deferred(&mut stage, "L");
     stage.keys("f2 enter").types("ab");
     stage.carry_out(work);
     stage.types(TEXT);
     assert_eq!(stage.model.shared.screen, Screen::Schema);
     assert!(stage.model.shared.draft.text.starts_with(&format!("ab{TEXT}")), "{}", stage.model.shared.draft.text);
     assert_eq!(stage.model.shared.current, Some(run));
-    let said = stage.model.shared.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
-    assert!(said.iter().any(|text| text.contains("f6 shows it")), "{said:?}");
+    let messages = stage.model.shared.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
+    assert!(messages.iter().any(|text| text.contains("f6 shows it")), "{messages:?}");
 }
 
 /// While a folder is measured somebody goes on to something else: no letter of that is a yes.
@@ -91,22 +91,22 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
         _ = copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
     });
     let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
-    let work = held(&mut stage, "d");
+    let work = deferred(&mut stage, "d");
     stage.keys("t").types("ke");
     stage.carry_out(work);
     stage.types("y");
-    assert!(run.exists() && stage.shows("key"), "{}", stage.picture());
+    assert!(run.exists() && stage.shows("key"), "{}", stage.screen());
     stage.keys("esc d");
-    assert!(stage.shows("This cannot be undone."), "{}", stage.picture());
+    assert!(stage.shows("This cannot be undone."), "{}", stage.screen());
     stage.keys("n");
     copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "finished");
     stage.now_ms += 2_000;
     stage.send(Message::Tick);
     stage.keys("g space space");
-    let work = held(&mut stage, "c");
+    let work = deferred(&mut stage, "c");
     stage.keys("/").types("q");
     stage.carry_out(work);
-    assert!(stage.model.shared.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.picture());
+    assert!(stage.model.shared.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.screen());
 }
 
 /// A row that is being saved takes no more letters: they would be lost with its editor.
@@ -124,5 +124,5 @@ fn nothing_is_typed_into_a_text_that_is_being_saved() {
     stage.carry_out(work);
     let rows = std::fs::read_to_string(stage.folder.path().join("tasks/invoice/train.jsonl")).unwrap();
     assert!(rows.contains("FIRST") && stage.model.prompts.editing.is_none());
-    assert!(stage.model.shared.popup.is_none(), "{}", stage.picture());
+    assert!(stage.model.shared.popup.is_none(), "{}", stage.screen());
 }

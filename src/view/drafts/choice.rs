@@ -1,5 +1,5 @@
-//! Two versions of a text, a draft of an earlier session or a file that changed on disk: what is asked, by the same
-//! keys and words on every screen.
+//! The choice between two versions of a text, for a draft of an earlier session or a file that changed on disk: the
+//! same question and keys on every screen.
 
 use std::path::PathBuf;
 
@@ -23,14 +23,14 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::diff::diff_ops;
 
-/// Restore the draft, or load the file from disk.
+/// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
     Action::new(T::ACTIONS[0], "Use other version", "use other", &["t", "alt-t"], Scope::Screen(T::SCREEN), take::<T>)
         .also(&["restore draft"])
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
-/// Go on with the own text; a draft stays in its file.
+/// Keeps the text in the editor; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
     Action::new(T::ACTIONS[1], "Keep own version", "keep mine", &["o", "alt-o"], Scope::Screen(T::SCREEN), keep::<T>)
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
@@ -88,7 +88,7 @@ pub fn draw<T: Drafted>(screen: &T, shared: &Shared, frame: &mut Frame<'_>, body
     frame.render_widget(Paragraph::new(lines), Rect { height: rows(screen, shared).min(body.height), ..body });
 }
 
-/// The rest of a screen below the question.
+/// The area below the question.
 pub fn below<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> Rect {
     let taken = rows(screen, shared).min(body.height);
     Rect { y: body.y + taken, height: body.height - taken, ..body }
@@ -112,18 +112,18 @@ fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
     screen.on_disk(shared).is_some() || offer(screen, shared).is_some()
 }
 
-/// Keys and words of what can be done now, as the bottom line has them.
+/// Keys and titles of the available choices, for the bottom line.
 fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (String, &'static str)> {
     let all = [take_action::<T>(), keep_action(), discard_action(), difference_action()];
     let possible = all.into_iter().filter(|action| (action.blocked)(screen, shared).is_none());
-    // Tab, too, is text in an editor.
+    // In an editor tab, too, is text.
     let is_free = |key: &Chord| !screen.is_typing() || (key.is_command() && *key != Chord::TAB);
     possible.filter_map(move |action| {
         Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), action.info.hint))
     })
 }
 
-/// Takes the offer of a file out: the user has decided.
+/// Withdraws the offer of a file.
 fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
     let drafts = &mut shared.drafts;
     let place = drafts.offers.iter().position(|offer| Some(&offer.file) == file.as_ref())?;
@@ -133,7 +133,7 @@ fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
 
 fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     if screen.on_disk(shared).is_some() {
-        return screen.settle(shared, true);
+        return screen.resolve_conflict(shared, true);
     }
     let newest = offer(screen, shared).map(|offer| offer.file.clone());
     let Some(Offer { file, record, location, .. }) = decide(shared, newest) else { return Vec::new() };
@@ -156,7 +156,7 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 
 fn keep<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     if screen.on_disk(shared).is_some() {
-        return screen.settle(shared, false);
+        return screen.resolve_conflict(shared, false);
     }
     let newest = offer(screen, shared).map(|offer| offer.file.clone());
     if let Some(offer) = decide(shared, newest) {
@@ -168,7 +168,7 @@ fn keep<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let Some(offer) = offer(screen, shared) else { return Vec::new() };
     let text = format!("{}.\nThe draft is deleted. This cannot be undone.", describe(offer));
-    // This one, whatever newer one is found while the question is open.
+    // This draft, even if a newer one is found while the question is open.
     let file = offer.file.clone();
     shared.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", |_: &mut T, shared| {
         let Some(offer) = decide(shared, Some(file)) else { return Vec::new() };
@@ -178,7 +178,7 @@ fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The difference that matters now: to the file on disk, to the draft, else to the saved text.
+/// The relevant diff: to the file on disk, to the draft, else to the saved text.
 fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let (saved, own) = screen.texts(shared).unwrap_or_default();
     let (title, old, new) = match (screen.on_disk(shared), offer(screen, shared)) {
@@ -195,7 +195,6 @@ fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// With three lines around each change.
 fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
     if old == new {
         return vec![Line::raw("no difference")];

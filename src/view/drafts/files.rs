@@ -1,4 +1,4 @@
-//! The files of drafts: what each is of, which are offered, and the one writer that keeps their order.
+//! The files of drafts: which text each belongs to, which are offered, and the writer that keeps their order.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use crate::view::message::locked;
 use crate::view::screens::Screen;
 use crate::view::task_files;
 
-/// A draft as its file has it.
+/// The contents of a draft's file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The task's file, as the task lay when the draft was written.
+    /// The path of the task's file when the draft was written.
     pub task: String,
-    /// Which text of the task; the screen knows.
+    /// Which text of the task, in the screen's own format.
     pub of: serde_json::Value,
     /// Row and column of the cursor.
     pub cursor: (usize, usize),
@@ -26,17 +26,17 @@ pub struct Record {
     pub text: String,
 }
 
-/// Where a draft belongs.
+/// The text of the task that a draft belongs to.
 #[derive(Debug, Clone)]
 pub struct Location {
     pub title: String,
-    /// The text there now.
+    /// The current text there.
     pub current: String,
-    /// What has happened to it since the draft was written.
+    /// How it has changed since the draft was written.
     pub note: Option<String>,
 }
 
-/// A draft of an earlier session.
+/// A draft from an earlier session.
 #[derive(Debug, Clone)]
 pub struct Offer {
     pub file: PathBuf,
@@ -48,20 +48,19 @@ pub struct Offer {
 /// The file of a text under edit; written once the text is changed.
 #[derive(Debug, Default)]
 pub struct DraftFile {
-    /// The task's file.
     pub task: String,
     mark: String,
     pub path: PathBuf,
-    /// The text that the file has; `None` where there is no file.
+    /// The content on disk; `None` if there is no file.
     pub stored: Option<String>,
 }
 
-/// Drafts that wait for a decision, and what writes files.
+/// Drafts that wait for a decision, and the writer of the files.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    /// The oldest first.
+    /// Oldest first.
     pub(super) offers: Vec<Offer>,
-    /// Files that this session has named itself, or that the user has decided about.
+    /// Files of this session, or those the user has decided about.
     pub(super) known: HashSet<PathBuf>,
     pub(super) writer: Arc<Writer>,
 }
@@ -84,37 +83,36 @@ pub(super) fn folder(data: &Path) -> PathBuf {
     data.join("drafts")
 }
 
-/// A few letters that stand for a file of a task, wherever the task lies.
+/// A short hash of the path of a task's file.
 pub(super) fn mark(task: &Task, file: &str) -> String {
     crate::run::sha256(task.label(file).as_bytes())[..12].to_owned()
 }
 
-/// Files and their new content.
 pub type Changes = Vec<(PathBuf, Option<String>)>;
 
-/// Writes files in the order asked, whichever thread comes first.
+/// Writes files in the requested order, whichever thread comes first.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    due: Mutex<VecDeque<Changes>>,
-    /// One at a time.
+    queue: Mutex<VecDeque<Changes>>,
+    /// Serializes the writing threads.
     turn: Mutex<()>,
-    /// Why something was not written, until somebody is told: work that newer work has superseded tells nobody.
+    /// An error not yet reported: superseded work cannot report its own.
     failure: Mutex<Option<String>>,
 }
 
 impl Writer {
     pub(super) fn push(&self, changes: Changes) {
-        locked(&self.due).push_back(changes);
+        locked(&self.queue).push_back(changes);
     }
 
-    /// Does all that is due.
-    pub(super) fn work_off(&self) {
+    /// Writes everything queued.
+    pub(super) fn write_queued(&self) {
         let _turn = locked(&self.turn);
         let change = |(path, content): &(PathBuf, Option<String>)| match content {
             Some(content) => task_files::write_private(path, content.as_bytes()),
             None => task_files::remove(path),
         };
-        let next = || locked(&self.due).pop_front();
+        let next = || locked(&self.queue).pop_front();
         for error in std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err()) {
             locked(&self.failure).get_or_insert(error);
         }
@@ -139,13 +137,13 @@ mod tests {
         writer.push(vec![(place("a/one"), some("second")), (place("a/two"), some(""))]);
         writer.push(vec![(place("a/one/no-folder"), some("")), (place("a/one"), None)]);
         writer.push(vec![(place("a/two"), None)]);
-        writer.work_off();
+        writer.write_queued();
         assert_eq!(std::fs::read_to_string(place("a/one")).unwrap(), "second");
         assert!(!place("a/two").exists());
-        writer.work_off();
+        writer.write_queued();
         assert!(
             writer.take_failure().is_some_and(|error| error.contains("a/one")),
-            "told though nothing was due any more"
+            "reported after the queue was empty"
         );
         assert_eq!(writer.take_failure(), None);
     }

@@ -1,4 +1,4 @@
-//! Why text cannot be typed now. It takes the keys of whoever types on, up to enter or escape.
+//! The reason why a text field cannot open. It swallows keys up to enter or escape, so that typing triggers no actions.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
@@ -10,7 +10,7 @@ use super::window::{PopupOutcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// What was wanted, and why it cannot be.
+/// The blocked action, and why.
 #[derive(Debug)]
 pub struct Refusal {
     title: &'static str,
@@ -18,7 +18,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// `why` as a sentence.
     pub fn new(title: &'static str, why: String) -> Self {
         Self { title, why }
     }

@@ -1,4 +1,4 @@
-//! A question that is answered by yes or no: mostly a confirmation, where something ends that cannot be taken back.
+//! A yes/no question, mostly a confirmation before something that cannot be undone.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
@@ -11,7 +11,6 @@ use crate::view::message::{Command, ScreenState, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// Yes or no.
 #[derive(Debug)]
 pub struct Confirm {
     title: String,
@@ -22,7 +21,7 @@ pub struct Confirm {
 }
 
 impl Confirm {
-    /// Ask; `yes` is the verb of the yes, such as `stop the run`.
+    /// A question; `yes` is the verb of the yes, such as `stop the run`.
     pub fn new<X: ScreenState>(
         title: impl Into<String>,
         text: impl Into<String>,
@@ -32,7 +31,7 @@ impl Confirm {
         Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
     }
 
-    /// With something to do after a no.
+    /// With an effect of a no.
     #[must_use]
     pub fn otherwise<X: ScreenState>(
         self,
@@ -41,7 +40,6 @@ impl Confirm {
         Self { otherwise: Some(Update::new(otherwise)), ..self }
     }
 
-    /// Whether it is the question of that title.
     pub fn is_about(&self, title: &str) -> bool {
         self.title == title
     }

@@ -1,4 +1,4 @@
-//! Help: what can be done here and by which key, from the table of actions, nearest things first.
+//! Help: the actions available here with their keys, nearest scope first.
 
 use crossterm::event::KeyEvent;
 use ratatui::Frame;
@@ -16,24 +16,24 @@ use crate::view::widgets::text_width::wrapped;
 /// The widest that help is: longer lines are hard to read.
 const WIDEST: usize = 100;
 
-/// The help of the screen in front.
+/// The help of the current screen.
 #[derive(Debug)]
 pub struct Help {
     pub(super) page: Page,
 }
 
-/// An action as help shows it.
+/// An action in the help.
 #[derive(Debug)]
 pub struct HelpRow {
     pub info: &'static ActionInfo,
-    /// Its keys, as they are now.
+    /// Its current keys.
     pub keys: String,
-    /// Why it cannot be done now.
+    /// Why it is blocked.
     pub blocked: Option<String>,
 }
 
 impl Help {
-    /// The help of a screen for a terminal of so many columns; `rows`: what can be done there, the nearest first.
+    /// The help of a screen for a terminal of so many columns; `rows`: the actions, nearest scope first.
     pub fn new(theme: &Theme, columns: u16, (title, about): (&str, &str), rows: &[HelpRow]) -> Self {
         let columns = (columns as usize).saturating_sub(4).clamp(10, WIDEST);
         let mut lines: Vec<Line<'static>> = wrapped(about, columns).into_iter().map(Line::from).collect();
@@ -69,7 +69,7 @@ struct Group<'a> {
     rows: Vec<&'a HelpRow>,
 }
 
-/// The actions under their headings, in the order in which they come; the way to the other screens last.
+/// The actions under their headings, in the given order; navigation to the other screens last.
 fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     let heading = |action: &ActionInfo| match action.scope {
         Scope::Pane(_, pane) => format!("Pane: {pane}"),
@@ -89,8 +89,7 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     found
 }
 
-/// What can be done now, then what cannot, each with its reason behind it; those of one reason stand together, and the
-/// first of them tells it.
+/// Available actions, then blocked ones; those with the same reason are grouped, with the reason at the first.
 fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
     let mut reasons: Vec<Option<String>> = vec![None];
     let mut placed: Vec<(usize, &HelpRow)> = Vec::new();
@@ -116,7 +115,7 @@ fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
     placed.into_iter().map(note).collect()
 }
 
-/// One action: its keys, its title and why not now, which continue below themselves where they are too long.
+/// One action: its keys, its title and why it is blocked, wrapped if too long.
 fn row(theme: &Theme, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let role = if note.is_empty() { Role::Text } else { Role::Faint };
     let indent = of_keys + 4;

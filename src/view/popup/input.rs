@@ -12,11 +12,10 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 
-/// What is wrong with an answer; `None` where nothing is.
+/// What is wrong with an answer; `None` if it is valid.
 type Check = Box<dyn Fn(&str) -> Option<String> + Send>;
 type Answer = Box<dyn FnOnce(String) -> Update + Send>;
 
-/// A question.
 pub struct Ask {
     title: String,
     label: String,
@@ -26,8 +25,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Ask for a line of text; `label` says what is wanted, `text` stands there at first, selected: what is typed takes
-    /// its place.
+    /// Asks for a line of text; the initial `text` is selected, so typing replaces it.
     pub fn new<X: ScreenState>(
         title: impl Into<String>,
         label: impl Into<String>,
@@ -44,7 +42,7 @@ impl Ask {
         }
     }
 
-    /// With a check that says what is wrong while typing; a wrong answer cannot be given.
+    /// With a check while typing; an invalid answer cannot be submitted.
     #[must_use]
     pub fn checked(self, check: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
         Self { check: Box::new(check), ..self }

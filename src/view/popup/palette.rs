@@ -1,4 +1,4 @@
-//! The palette: every action there is, found by a few of its letters; those that cannot be done now say why.
+//! The palette: every action, found by a few of its letters; blocked ones say why.
 
 use std::collections::HashMap;
 
@@ -17,27 +17,25 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 
-/// Rows below the list that tell about the chosen action.
+/// Rows below the list with details of the selected action.
 const ABOUT_ROWS: u16 = 2;
 
-/// The widest that the palette is, and its rows for so many actions, frame included.
+/// Maximum width, and rows for so many actions, frame included.
 const COLUMNS: u16 = 84;
 
 fn box_rows(found: usize) -> u16 {
     (found as u16).saturating_add(6).clamp(10, 26)
 }
 
-/// An action as the palette shows it.
 #[derive(Debug, Clone)]
 pub struct PaletteEntry {
     pub info: &'static ActionInfo,
-    /// Whether its keys count where the focus is.
+    /// Whether its keys work where the focus is.
     pub is_here: bool,
-    /// The title of the screen on which it works, where that is another one.
+    /// The title of its screen, if that is another one.
     pub screen: Option<&'static str>,
-    /// Why it cannot be done now.
+    /// Why it is blocked.
     pub blocked: Option<String>,
-    /// Its first key.
     pub key: String,
 }
 
@@ -53,12 +51,11 @@ impl Palette {
         self.cursor = 0;
     }
 
-    /// Moves the cursor; the list's ends hold it.
+    /// Moves the cursor; it stops at the ends.
     pub(super) fn go(&mut self, rows: isize) {
         self.cursor = self.cursor.saturating_add_signed(rows);
     }
 
-    /// Puts the cursor on a row of the list.
     pub(super) fn go_to(&mut self, row: usize) {
         self.cursor = row;
     }
@@ -76,23 +73,23 @@ impl Palette {
         Some(first + line).filter(|row| *row < found)
     }
 
-    /// How many rows of the list are seen inside of the frame, and which is the first of them.
+    /// How many rows of the list are visible, and which is the first of them.
     fn seen(&self, inside: Rect, found: usize) -> (usize, usize) {
         let rows = inside.height.saturating_sub(2 + ABOUT_ROWS) as usize;
         (rows, self.cursor.min(found.saturating_sub(1)).saturating_sub(rows.saturating_sub(1)))
     }
 
-    /// What is found of all entries; without a text, what can be done here.
+    /// The entries that match the text; without a text, those available here.
     fn found<'a>(&self, entries: &'a [PaletteEntry]) -> Vec<&'a PaletteEntry> {
         let actions: Vec<&PaletteEntry> = entries.iter().collect();
         if self.field.text().is_empty() {
             return actions.into_iter().filter(|entry| entry.is_here).collect();
         }
-        // A word that names an action finds it first; then letters of its title; the names in keymap files come last.
-        let wanted = self.field.text().trim().to_lowercase();
+        // An alias of an action ranks first, then letters of its title, then its id.
+        let query = self.field.text().trim().to_lowercase();
         let mut found = actions.clone();
-        found.retain(|entry| nearness(entry.info, &wanted).is_some());
-        found.sort_by_key(|entry| nearness(entry.info, &wanted));
+        found.retain(|entry| nearness(entry.info, &query).is_some());
+        found.sort_by_key(|entry| nearness(entry.info, &query));
         let by_title = fuzzy::rank(self.field.text(), &actions, |entry| entry.info.title.to_owned());
         let by_id = fuzzy::rank(self.field.text(), &actions, |entry| format!("{} {}", entry.info.id, entry.info.title));
         for entry in by_title.into_iter().chain(by_id) {
@@ -100,7 +97,7 @@ impl Palette {
                 found.push(entry);
             }
         }
-        // Of one title the screen's own action is enough; elsewhere, the first that is available.
+        // Of equal titles the screen's own action is enough; elsewhere, the first that is available.
         let preference = |entry: &PaletteEntry| (!entry.is_here, entry.blocked.is_some());
         let mut first: HashMap<&str, &PaletteEntry> = HashMap::new();
         for &entry in &found {
@@ -160,7 +157,7 @@ impl Palette {
         }
     }
 
-    /// A row: the title with the letters that were meant, and the key at the right.
+    /// A row: the title with the matched letters highlighted, and the key at the right.
     fn row(&self, theme: &Theme, entry: &PaletteEntry, selected: bool, columns: usize) -> Line<'static> {
         let (action, blocked) = (entry.info, entry.blocked.is_some());
         let style = theme.style(if blocked { Role::Faint } else { Role::Text });
@@ -168,7 +165,7 @@ impl Palette {
         let keys = entry.key.clone();
         let after = if blocked { " (unavailable)" } else { "" };
         let room = columns.saturating_sub(mark.width() + keys.width() + after.width() + 2);
-        let meant = fuzzy::letters(self.field.text(), action.title);
+        let matched = fuzzy::letters(self.field.text(), action.title);
         let (mut spans, mut used) = (vec![Span::styled(mark, theme.style(Role::Accent))], 0);
         let whole = action.title.width() <= room;
         for (place, letter) in action.title.char_indices() {
@@ -179,7 +176,7 @@ impl Palette {
                 break;
             }
             used += width;
-            let style = if meant.contains(&place) {
+            let style = if matched.contains(&place) {
                 theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED)
             } else {
                 style
@@ -193,19 +190,18 @@ impl Palette {
     }
 }
 
-/// How near a word, in small letters, is to naming an action: it is a name of it or the first word of one, or the
-/// beginning.
-fn nearness(action: &ActionInfo, wanted: &str) -> Option<u8> {
+/// The rank of a lower-case word as a name of an action: 0 for a whole name or its first word, then a prefix.
+fn nearness(action: &ActionInfo, query: &str) -> Option<u8> {
     let title = action.title.to_lowercase();
     let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());
-    let rest = || names().filter_map(|name| name.strip_prefix(wanted));
+    let rest = || names().filter_map(|name| name.strip_prefix(query));
     match rest().any(|rest| !rest.starts_with(char::is_alphanumeric)) {
         true => Some(0),
         false => rest().next().map(|_| 1),
     }
 }
 
-/// Below the list: why the chosen action cannot be done now, else where it works and its name in keymap files.
+/// Below the list: why the selected action is blocked, else where it works and its id.
 fn about(theme: &Theme, entry: &PaletteEntry, found: usize, cursor: usize) -> Line<'static> {
     let count = format!("{}/{found}  ", cursor + 1);
     let (role, text) = match &entry.blocked {

@@ -1,4 +1,4 @@
-//! Text to read, with a scroll position.
+//! A page of text with a scroll position.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
@@ -11,7 +11,6 @@ use super::window::{PopupOutcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// A page of text.
 #[derive(Debug, Default)]
 pub struct Page {
     title: String,
@@ -20,12 +19,11 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page with styled lines.
     pub fn new(title: impl Into<String>, lines: Vec<Line<'static>>) -> Self {
         Self { title: title.into(), lines, top: 0 }
     }
 
-    /// Moves the text by rows; never past its ends.
+    /// Scrolls by rows, clamped to the ends.
     pub(super) fn scroll(&mut self, rows: i32) {
         let last = self.lines.len().saturating_sub(1);
         self.top = self.top.saturating_add_signed(rows as isize).min(last);
@@ -55,14 +53,14 @@ impl Page {
             .clamp(self.title.width(), self.title.width().max(120)) as u16;
         let rows = (self.lines.len().min(u16::MAX as usize - 2)) as u16;
         let inside = window(theme, frame, area, &self.title, widest + 4, rows + 2);
-        // Where no line is broken the end is known, and nobody scrolls past it.
+        // Unwrapped text has a known end, past which it cannot be scrolled.
         let last = if inside.width >= widest {
             self.lines.len().saturating_sub(inside.height as usize)
         } else {
             self.lines.len()
         };
         let top = self.top.min(last).min(u16::MAX as usize);
-        // Where there is more below than is seen, the frame says how far it is.
+        // The frame shows the position if there is more than fits.
         let (seen, all) = (inside.height as usize, self.lines.len());
         if all > seen && area.height > 2 {
             let percent = (top + seen).min(all) * 100 / all;

@@ -1,4 +1,4 @@
-//! The box of a popup, and what a key did to it.
+//! The box of a popup, and the result of a key in it.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -9,18 +9,17 @@ use crate::view::message::Update;
 use crate::view::pane::pane;
 use crate::view::theme::Theme;
 
-/// What a key did to a popup.
 #[derive(Debug)]
 pub enum PopupOutcome {
     Stay,
     Close,
-    /// It is answered, and this follows.
+    /// Answered, with these commands.
     Update(Update),
-    /// An action was chosen.
+    /// An action was selected.
     Perform(&'static ActionInfo),
 }
 
-/// A box of at most this size in the middle of an area, emptied; the inside of its frame.
+/// Draws a box of at most this size in the middle of an area; returns the area inside its frame.
 pub(super) fn window(theme: &Theme, frame: &mut Frame<'_>, area: Rect, title: &str, columns: u16, rows: u16) -> Rect {
     let place = place(area, columns, rows);
     frame.render_widget(Clear, place);
@@ -30,7 +29,7 @@ pub(super) fn window(theme: &Theme, frame: &mut Frame<'_>, area: Rect, title: &s
     inside
 }
 
-/// Where a box of at most this size stands in an area, with its frame.
+/// The area of a box of at most this size, with its frame.
 pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Rect {
     let (width, height) = (columns.min(area.width), rows.min(area.height));
     Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height }

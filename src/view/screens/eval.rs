@@ -1,4 +1,4 @@
-//! Screen 7: base and trained, or any two or three evals, side by side on the same prompts.
+//! The eval screen: base and trained, or any two or three evals, side by side on the same prompts.
 
 pub mod actions;
 mod answers;
@@ -24,20 +24,19 @@ const PROMPTS: &str = "prompts";
 const ANSWERS: &str = "answers";
 const CHOOSER: &str = "chooser";
 
-/// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Eval {
-    /// The run that is shown, if no evals were chosen.
+    /// The run that is shown, if no evals were selected.
     run: Option<PathBuf>,
-    /// The chosen evals; empty: base and trained of the current run.
+    /// The selected evals; empty: base and trained of the current run.
     chosen: Vec<EvalId>,
-    /// What is shown, or why nothing is; `None` before anything was read.
+    /// The comparison, or why there is none; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// Whether scoring the evals again would let them be compared.
+    /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
-    /// The version of the schema in the editor with which the evals are re-scored; `None`: as the runs recorded them.
+    /// The version of the schema with which the evals are re-scored; `None`: as recorded.
     rescored: Option<u64>,
-    /// Held-out evals of the run when it was read.
+    /// Test-set evals of the run when it was read.
     evals_seen: usize,
     /// Which two evals the difference, the matrix and the answers are of.
     pair: usize,
@@ -48,24 +47,24 @@ pub struct Eval {
     shown: Vec<usize>,
     cursor: Cursor,
     pane: &'static str,
-    /// The first line of the answers, and of the summary, that is drawn.
+    /// The first visible line of the answers, and of the summary.
     top: Cursor,
     summary_top: Cursor,
-    /// Side by side or one below the other; `None`: as the width allows.
+    /// Whether answers are side by side or stacked; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<Chooser>,
     started: Option<EvalJob>,
-    /// Whether evals of earlier sessions were looked for.
+    /// Whether evals of earlier sessions were searched.
     looked: bool,
 }
 
-/// What is chosen from.
+/// The list of evals to select from.
 #[derive(Debug, Default)]
 struct Chooser {
-    /// Runs, newest first, then evals that were started on their own.
+    /// Runs, newest first, then evals outside of runs.
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
-    /// The evals of the folder that is open.
+    /// The evals of the open folder.
     evals: Option<Result<Vec<EvalId>, String>>,
     eval: Cursor,
     picked: Vec<EvalId>,
@@ -75,18 +74,18 @@ struct Chooser {
 #[derive(Debug)]
 struct EvalJob {
     folder: PathBuf,
-    /// Whether its process, where it is one of this session, has ended.
+    /// Whether its process has exited, if this session started it.
     ended: Arc<AtomicBool>,
-    /// What it said last.
-    told: String,
+    /// The last line of its log.
+    progress: String,
 }
 
-/// In which order prompts stand.
+/// The order of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    /// Where the reward fell most.
+    /// By reward difference, falling most first.
     Worst,
-    /// Where it rose most.
+    /// By reward difference, rising most first.
     Best,
     /// As in the prompt file.
     File,
@@ -154,7 +153,7 @@ impl Eval {
         versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
-    /// Filter and sort again; the cursor stays on its prompt.
+    /// Filters and sorts again; the cursor stays on its prompt.
     fn arrange(&mut self) {
         let Some(versus) = self.versus().cloned() else {
             self.shown.clear();
@@ -175,7 +174,7 @@ impl Eval {
             let exact = |eval| {
                 versus.record(prompt, eval).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))))
             };
-            // Where the reward is as it was, exact answers won or lost still matter.
+            // At equal rewards, gained or lost exact answers still matter.
             (reward(pair.second) - reward(pair.first)) + 0.01 * (exact(pair.second) - exact(pair.first))
         };
         match self.sort {
@@ -197,7 +196,7 @@ impl Eval {
     }
 }
 
-/// Whether a word stands in the prompt's id, its tags, what became of it, or one of its answers.
+/// Whether a word is in the prompt's id, its tags, its outcome, or one of its answers.
 fn has_word(versus: &Versus, prompt: &ComparedPrompt, pair: &PairedComparison, word: &str) -> bool {
     let outcome = versus.outcome(prompt, pair).map_or("", Outcome::name);
     let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
@@ -213,24 +212,24 @@ fn is_rescored_by_another(eval: &Eval, shared: &Shared) -> bool {
     eval.rescored.is_some_and(|version| version != shared.draft.version)
 }
 
-/// Score the evals again by the schema in the editor, or show them as the runs recorded them.
+/// Re-scores the evals with the schema in the editor, or shows the recorded scores.
 fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let version = shared.draft.version;
     eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
     shared.say(match eval.rescored {
-        Some(_) => "scores: schema in the editor (r shows recorded scores)",
-        None => "scores: as recorded",
+        Some(_) => format!("scores: schema in the editor ({} shows recorded scores)", shared.key_of("eval.rescore")),
+        None => "scores: as recorded".to_owned(),
     });
     read(eval, shared)
 }
 
-/// Compares the chosen evals, and shows them.
+/// Compares the given evals, and shows them.
 pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
     eval.chosen = evals;
     read(eval, shared)
 }
 
-/// Read what is to be shown, beside the view.
+/// Reads the evals in the background.
 fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let chosen = eval.chosen.clone();
     let run = shared.current.clone();

@@ -1,4 +1,4 @@
-//! Screen: the form of a new run, its forecast, and its start.
+//! The launch screen: the form of a new run, its forecast, and its start.
 
 pub mod actions;
 mod chooser;
@@ -29,49 +29,46 @@ use device_choice::Choice;
 use forecast::{Forecast, ForecastJob, ForecastResult};
 use form::{Form, Row, Values, group_of, values_of};
 
-/// The screen's own part of the model.
 #[derive(Debug, Default)]
 pub struct Launch {
     pub form: Form,
-    /// Where the cursor stands among the rows shown.
+    /// The cursor, among the visible rows.
     pub cursor: Cursor,
     pub filter: Filter,
-    /// Only keys that are not at the table's default.
+    /// Only keys that differ from the default.
     pub only_different: bool,
     pub edit: Option<Field>,
     /// The list over the form.
     pub chooser: Option<Chooser>,
     /// Whether the forecast has the focus instead of the form.
     pub in_forecast: bool,
-    /// The first line of the forecast that is drawn.
+    /// The first visible line of the forecast.
     pub scroll: Cursor,
     /// The task's `[train]`, or why it cannot be read; `None` while it is read.
     pub train: Option<Result<Assignments, String>>,
-    /// What there is on this machine; `None` while it is looked at.
+    /// Tasks, models and the last run; `None` while they are read.
     pub context: Option<LaunchContext>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
-    /// Where the base model came from.
+    /// The original model of the base model.
     pub origin: Option<Origin>,
-    /// The configuration, as of the last form that holds together.
+    /// The configuration of the last valid form.
     pub resolved: Option<ResolvedConfig>,
     /// Its values, as the form shows them.
     pub values: Values,
-    /// Why the form does not hold together now.
+    /// Why the form is invalid now.
     pub problem: Option<String>,
-    /// What a run would take.
     pub forecast: Option<ForecastResult<Forecast>>,
-    /// Whether it could learn.
+    /// Whether groups are informative.
     pub signal: Option<ForecastResult<SignalReport>>,
-    /// A forecast that is being made.
+    /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
-    /// Why the last launch or forecast came to nothing.
+    /// Why the last launch or forecast failed.
     pub failure: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChooserKind {
-    /// The model to start from.
     BaseModel,
     Task,
 }
@@ -85,7 +82,7 @@ pub struct Chooser {
 }
 
 impl Chooser {
-    /// An open list, nothing typed.
+    /// An open list without a filter.
     pub fn new(kind: ChooserKind) -> Self {
         Self { kind, field: Field::default(), cursor: Cursor::default() }
     }
@@ -95,7 +92,7 @@ const FORM: &str = "form";
 const FORECAST: &str = "forecast";
 
 impl Launch {
-    /// The pane that has the focus.
+    /// The focused pane.
     fn focus(&self) -> &'static str {
         if self.in_forecast { FORECAST } else { FORM }
     }
@@ -105,10 +102,10 @@ impl ScreenState for Launch {
     type Shared = Shared;
 }
 
-/// Make the configuration of the form as it stands.
+/// Resolves the configuration of the form.
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let layers = layers(launch, &launch.form);
-    let asked = layers.asked_base_model();
+    let base_model = layers.asked_base_model();
     let task_problem = launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
     match layers.resolve() {
         Ok(resolved) => {
@@ -119,13 +116,13 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Err(error) => launch.problem = Some(task_problem.unwrap_or_else(|| error.to_string())),
     }
     publish(launch, shared);
-    if launch.origin.as_ref().is_some_and(|origin| origin.of == asked) {
+    if launch.origin.as_ref().is_some_and(|origin| origin.of == base_model) {
         return Vec::new();
     }
-    vec![find_origin(shared.options.run_folders.clone(), asked)]
+    vec![find_origin(shared.options.run_folders.clone(), base_model)]
 }
 
-/// Give a key a value; one that it has without the form is left to the layers below.
+/// Sets a key; a value that equals the one of the layers below is left to them.
 pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> Vec<Command> {
     let Some(key) = Key::find(name) else { return Vec::new() };
     let text = text.trim();
@@ -144,7 +141,7 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
     refresh(launch, shared)
 }
 
-/// Tell other screens of what a new run would be made.
+/// Publishes the configuration of a new run to other screens.
 fn publish(launch: &Launch, shared: &mut Shared) {
     shared.new_run = NewRun {
         base_model: Key::find("base_model").map(|key| value(launch, key)).unwrap_or_default(),
@@ -159,17 +156,15 @@ fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
     all.get(next).copied().unwrap_or_default()
 }
 
-/// The rows as they are shown: all, those that the filter finds, or only keys that are not at the table's default.
+/// The visible rows: all, those that match the filter, or only keys that differ from the default.
 pub fn rows(launch: &Launch) -> Vec<Row> {
-    let wanted = launch.filter.text().to_lowercase();
+    let query = launch.filter.text().to_lowercase();
     let found = |row: &Row| match row {
-        _ if wanted.is_empty() => true,
+        _ if query.is_empty() => true,
         Row::Key(key) => {
-            key.name.contains(&wanted)
-                || key.meaning.to_lowercase().contains(&wanted)
-                || group_of(key).contains(&wanted)
+            key.name.contains(&query) || key.meaning.to_lowercase().contains(&query) || group_of(key).contains(&query)
         }
-        other => other.title().contains(&wanted),
+        other => other.title().contains(&query),
     };
     let differs = |row: &Row| match row {
         Row::Key(key) if launch.only_different => source(launch, key) != Source::Default,
@@ -185,16 +180,17 @@ fn selected(launch: &Launch) -> Option<Row> {
     rows.get(launch.cursor.at(rows.len())?).copied()
 }
 
-/// The layers of which the run's configuration would be made.
+/// The layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
     let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
-    let asked = layers.asked_base_model();
-    layers.origin = launch.origin.as_ref().filter(|origin| origin.of == asked).and_then(|origin| origin.model.clone());
+    let base_model = layers.asked_base_model();
+    layers.origin =
+        launch.origin.as_ref().filter(|origin| origin.of == base_model).and_then(|origin| origin.model.clone());
     layers
 }
 
-/// The value that a key would have, as text; where the form does not resolve, the last that it had.
+/// The value of a key as text; of the last valid form if it is invalid now.
 pub fn value(launch: &Launch, key: &Key) -> String {
     if let Some(text) = launch.form.changed.get(key.name) {
         return text.clone();
@@ -211,7 +207,7 @@ pub fn source(launch: &Launch, key: &Key) -> Source {
     sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
 }
 
-/// What is wrong with a text for a key: the key's own check, else what does not go together with the rest of the form.
+/// What is wrong with a value: the key's own check, else a conflict with the rest of the form.
 fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     if let Err(expected) = key.kind.parse(text) {
         return Some(format!("must be {expected}"));
@@ -221,7 +217,7 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     layers(launch, &form).resolve().err().map(|error| error.to_string())
 }
 
-/// Read the task's own defaults again.
+/// Reads the task's own defaults again.
 pub(super) fn read_train(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     vec![Work::once(
@@ -234,7 +230,7 @@ pub(super) fn read_train(shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Look around again: folders of models are searched and every run is opened, so only where somebody sees it.
+/// Reads tasks, models and runs again: expensive, so only while the screen is visible.
 pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
@@ -249,7 +245,7 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     })]
 }
 
-/// Find out where a base model came from.
+/// Finds the original model of a base model.
 fn find_origin(places: RunFolders, base_model: String) -> Command {
     let find = move || {
         let model = context::origin(&base_model, &places);
@@ -261,7 +257,6 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
     })
 }
 
-/// The choice of the form in words.
 fn chosen_device(launch: &Launch) -> String {
     let compute = launch.form.compute;
     if compute == DeviceChoice::Any {
@@ -271,14 +266,14 @@ fn chosen_device(launch: &Launch) -> String {
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
 }
 
-/// The form's next device; `by` is 1 or -1.
+/// Selects the next device; `by` is 1 or -1.
 fn next_device(launch: &Launch, by: isize) -> DeviceChoice {
     let all: Vec<DeviceChoice> =
         std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
     stepped(&all, &launch.form.compute, by)
 }
 
-/// The end of a text in a width of columns: of a path it says more than the beginning.
+/// The end of a text that fits a width: the most useful part of a path.
 pub fn clip_start(theme: &Theme, text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();

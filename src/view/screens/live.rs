@@ -1,5 +1,5 @@
-//! Screen: a run as it goes. What is looked at (step, group, completion, stretch of steps) is here; its folder draws it
-//! and acts on it.
+//! The live screen. The selection (step, group, completion, range of steps) is here; its folder draws it and has the
+//! actions.
 
 pub mod actions;
 mod completion;
@@ -26,24 +26,22 @@ use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Live {
-    /// The pane that has the focus.
     pane: &'static str,
-    /// The step that is looked at; `None` is the latest, also when newer ones come.
+    /// The selected step; `None` follows the latest.
     step: Option<u64>,
-    /// The last step that is shown, while the view is frozen.
+    /// The last visible step while the view is frozen.
     frozen: Option<u64>,
     group: Cursor,
     member: Cursor,
     view: ChartView,
     rollouts: Rollouts,
     failures: Failures,
-    /// How often the run had been resumed when these two were read.
+    /// The run's number of resumes when these two were read.
     resumed: usize,
     overlay_cursor: Cursor,
-    /// Lines of the completion above the pane.
+    /// The scroll position of the completion.
     completion_top: usize,
     /// Lines of the log below the pane.
     log_back: usize,
@@ -76,7 +74,7 @@ const SIGNAL: &str = "signal";
 const METRICS: &str = "metrics";
 const DEVICE: &str = "device";
 const LOG: &str = "log";
-/// Not among the panes that the tab key visits: it lies over the chart while runs are chosen.
+/// Not in tab order: it is over the chart while runs are selected.
 const OVERLAY: &str = "overlay";
 
 impl ScreenState for Live {
@@ -84,34 +82,34 @@ impl ScreenState for Live {
 }
 
 impl Live {
-    /// The last step of a run that is shown.
+    /// The last visible step of a run.
     fn last(&self, run: &FollowedRun) -> u64 {
         self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
     }
 
-    /// The step that is looked at.
+    /// The selected step.
     fn at(&self, run: &FollowedRun) -> u64 {
         self.step.unwrap_or(u64::MAX).min(self.last(run))
     }
 }
 
-/// Weights of the past, weakest first.
+/// Smoothing factors, weakest first.
 const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
-/// The narrowest stretch of steps.
+/// The smallest range of steps.
 const NARROWEST: u64 = 8;
 
-/// How the curves are looked at.
+/// The view of the curves.
 #[derive(Debug, Clone)]
 struct ChartView {
-    /// Whether a cursor stands on the chart.
+    /// Whether the chart has a cursor.
     cursor: bool,
     smoothing: usize,
     log: bool,
-    /// Steps that are shown at once; `None` shows all.
+    /// The number of visible steps; `None` shows all.
     width: Option<u64>,
     /// The last of them; `None` is the latest.
     end: Option<u64>,
-    /// What the large chart shows, among the subjects.
+    /// The subject of the large chart.
     large: usize,
     /// The first small chart.
     small: usize,
@@ -124,19 +122,19 @@ impl Default for ChartView {
 }
 
 impl ChartView {
-    /// The same way of looking, at all steps of another run.
+    /// The same view, at all steps of another run.
     fn of_another_run(&self) -> Self {
         Self { cursor: false, width: None, end: None, ..self.clone() }
     }
 
-    /// First and last step that are shown of a run whose last is `last`.
+    /// First and last visible step of a run whose last is `last`.
     fn steps(&self, last: u64) -> (u64, u64) {
         let Some(width) = self.width else { return (0, last.max(1)) };
         let end = self.end.unwrap_or(last).min(last).max(width.min(last));
         (end.saturating_sub(width), end.max(1))
     }
 
-    /// Half or twice as many steps, around `at`.
+    /// Halves or doubles the range, around `at`.
     fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
         let (first, end) = self.steps(last);
         let now = end - first;
@@ -149,12 +147,12 @@ impl ChartView {
         self.end = if at >= last { None } else { Some((at + width / 2).clamp(width, last)) };
     }
 
-    /// Everything again.
+    /// Resets the range.
     fn whole(&mut self) {
         (self.width, self.end) = (None, None);
     }
 
-    /// Half a width back or on.
+    /// Scrolls by half a range.
     fn pan(&mut self, last: u64, on: bool) {
         let Some(width) = self.width else { return };
         let (_, end) = self.steps(last);
@@ -163,7 +161,7 @@ impl ChartView {
         self.end = (end < last).then_some(end);
     }
 
-    /// Move the stretch so that a step is in it.
+    /// Scrolls the range so that it contains a step.
     fn hold(&mut self, last: u64, at: u64) {
         let (first, end) = self.steps(last);
         if let Some(width) = self.width.filter(|_| !(first..=end).contains(&at)) {
@@ -172,7 +170,7 @@ impl ChartView {
         }
     }
 
-    /// The next strength of smoothing, in words.
+    /// Sets the next smoothing factor and returns a description.
     fn smooth_more(&mut self) -> String {
         self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
         match self.weight() {
@@ -188,10 +186,10 @@ impl ChartView {
     }
 }
 
-/// Steps whose texts are kept.
+/// Steps whose texts are cached.
 const STEPS_KEPT: usize = 6;
 
-/// What was read.
+/// The texts that were read.
 #[derive(Debug, Default)]
 struct Rollouts {
     /// By step; the texts, or why they cannot be read.
@@ -220,7 +218,7 @@ struct Completion {
     stop_reason: String,
     reward: Option<f64>,
     advantage: f64,
-    /// `None` where the run's scorer wrote something else.
+    /// `None` if it was written by an incompatible scorer.
     score: Option<Score>,
 }
 
@@ -245,6 +243,6 @@ impl Rollouts {
 #[derive(Debug, Default)]
 struct Failures {
     counted: BTreeMap<u64, Vec<(&'static str, f64)>>,
-    /// The last step that was asked for.
-    asked: u64,
+    /// The run's last step at the last request.
+    requested: u64,
 }

@@ -1,5 +1,5 @@
-//! Screen: what the model is asked. All prompt rows as a table, the selected one as the model sees it, editing, and the
-//! health of the sets.
+//! The prompts screen: all prompt rows as a table, the selected one as the model sees it, editing, and the health of
+//! the sets.
 
 pub mod actions;
 mod draw;
@@ -33,30 +33,27 @@ const CHAT: &str = "prompt preview";
 /// The health of the sets.
 const HEALTH: &str = "health";
 const EDITOR: &str = "editor";
-/// The panes of the tab key; the editor comes and goes.
+/// The panes in tab order; the editor is there only while it is open.
 const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
 
 /// A row whose tokens are not counted yet.
 const UNCOUNTED: u32 = u32::MAX;
-/// A row that the template does not take.
+/// A row that the template rejects.
 const UNCOUNTABLE: u32 = u32::MAX - 1;
 
-/// The screen's own part of the model.
 #[derive(Debug, Default)]
 pub struct Prompts {
     /// Every row of every set.
     pub entries: Vec<Entry>,
-    /// Which of them are shown, in the order of the table.
+    /// The visible ones, in the order of the table.
     pub shown: Vec<u32>,
-    /// The cursor of the table.
     pub cursor: Cursor,
-    /// What the rows are filtered by.
     pub filter: Filter,
-    /// By which column the table is sorted, and whether backwards.
+    /// The sort column, and whether descending.
     pub sort: (Column, bool),
     /// Tokens of each entry.
     pub tokens: Vec<u32>,
-    /// What counts tokens, or why nothing does.
+    /// The token counter, or why there is none.
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
     pub chat: Option<Chat>,
@@ -64,14 +61,14 @@ pub struct Prompts {
     pub health: Option<Result<Health, String>>,
     pub finding: Cursor,
     pub editing: Option<Editing>,
-    /// The model whose tokenizer counts; the task's base model where none was named.
+    /// The model whose tokenizer counts; by default the task's base model.
     pub model: Option<String>,
     pane: Option<&'static str>,
-    /// Whether the rows as they are now are counted, or about to be.
+    /// Whether the current rows are counted, or about to be.
     is_counted: bool,
     chat_top: Cursor,
     /// The row to select once the task has been read again.
-    wanted: Option<(PromptSet, usize)>,
+    select_next: Option<(PromptSet, usize)>,
 }
 
 impl ScreenState for Prompts {
@@ -83,7 +80,7 @@ impl Prompts {
         self.filter.is_typing || self.editing.is_some()
     }
 
-    /// The pane that has the focus.
+    /// The focused pane.
     fn pane(&self) -> &'static str {
         if self.editing.is_some() { EDITOR } else { self.pane.unwrap_or(ROWS) }
     }
@@ -109,11 +106,11 @@ impl Prompts {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {
     pub entry: Entry,
-    /// Lines of pieces as they may be drawn, each a special token or not; or why the template does not take the row.
+    /// Lines of pieces, each a special token or not; or why the template rejects the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
-    /// Tokens of the prompt; `None` where there is no tokenizer.
+    /// Tokens of the prompt; `None` without a tokenizer.
     pub tokens: Option<usize>,
-    /// The expected answer, laid out as JSON.
+    /// The expected answer as formatted JSON.
     pub expected: Option<String>,
     /// The whole prompt, for copying.
     pub prompt: String,

@@ -1,4 +1,4 @@
-//! Screen 1: the list of runs, and actions on them.
+//! The runs screen: the list of runs, and actions on them.
 
 pub mod actions;
 mod columns;
@@ -20,32 +20,33 @@ use crate::view::widgets::list_cursor::Cursor;
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
 
-/// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Runs {
-    /// Which entries of the listing are shown, in their order.
+    /// Indices of the visible entries of the listing, sorted.
     shown: Vec<usize>,
     cursor: Cursor,
     /// The run under the cursor, so that it stays there when the list changes.
     under: Option<PathBuf>,
     marked: BTreeSet<PathBuf>,
     filter: Filter,
+    /// The last filter that could be parsed: it stays while a condition is being typed.
+    parsed: report::Filter,
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
-    /// The first line of the details that is drawn.
+    /// The first visible line of the details.
     detail_top: Cursor,
-    /// What the folder of the run under the cursor takes.
+    /// Disk usage of the run under the cursor.
     disk: Option<(PathBuf, DiskUse)>,
 }
 
-/// In which order runs stand.
+/// The sort order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sort {
     /// A field, `config.KEY`, or a metric.
     field: String,
     descending: bool,
-    /// Metrics by their moving average.
+    /// Whether metrics are sorted by their moving average.
     smoothed: bool,
 }
 
@@ -57,6 +58,7 @@ impl Default for Runs {
             under: None,
             marked: BTreeSet::new(),
             filter: Filter::default(),
+            parsed: report::Filter::default(),
             filter_error: None,
             sort: Sort { field: "created".to_owned(), descending: true, smoothed: false },
             pane: LIST,
@@ -81,7 +83,7 @@ impl Runs {
         self.entry(shared).and_then(|entry| entry.row.as_ref().ok())
     }
 
-    /// Marked runs that are still there, in the order of the list; without any, the one under the cursor.
+    /// Marked runs that still exist, in the order of the list; without any, the one under the cursor.
     fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
         let marked =
             shared.runs.listing.entries().iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
@@ -93,37 +95,29 @@ impl Runs {
         }
     }
 
-    /// Filter and sort again; the cursor stays on its run.
+    /// Filters and sorts again; the cursor stays on its run.
     fn arrange(&mut self, shared: &Shared) {
         let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
-        let filter = match report::Filter::parse(self.filter.text()) {
+        match report::Filter::parse(self.filter.text()) {
             Ok(filter) => {
                 self.filter_error = filter
                     .fields()
                     .iter()
                     .find_map(|name| unknown_field(name, rows(), false))
                     .filter(|_| rows().next().is_some());
-                Some(filter)
+                self.parsed = filter;
             }
-            Err(error) => {
-                self.filter_error = Some(error.to_string());
-                None
-            }
+            Err(error) => self.filter_error = Some(error.to_string()),
+        }
+        let filter = &self.parsed;
+        let fits = |entry: &Entry| {
+            entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row))
         };
-        // While a condition is being typed and cannot be read, the list stays as it was.
-        let shown: Vec<usize> = match &filter {
-            Some(filter) => {
-                let fits = |entry: &Entry| {
-                    entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row))
-                };
-                (0..entries.len()).filter(|index| fits(&entries[*index])).collect()
-            }
-            None => self.shown.iter().copied().filter(|index| *index < entries.len()).collect(),
-        };
+        let shown = (0..entries.len()).filter(|index| fits(&entries[*index]));
         let Sort { field, descending, smoothed } = &self.sort;
         let key =
             |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
-        let mut keyed: Vec<_> = shown.into_iter().map(|index| (key(index), index)).collect();
+        let mut keyed: Vec<_> = shown.map(|index| (key(index), index)).collect();
         keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
         self.shown = keyed.into_iter().map(|(_, index)| index).collect();
         let place = self.shown.iter().position(|index| Some(&entries[*index].path) == self.under.as_ref());
@@ -131,12 +125,12 @@ impl Runs {
     }
 }
 
-/// The runs that can be read.
+/// The readable runs.
 fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
     listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok())
 }
 
-/// Another run may be under the cursor: measure its folder, unless that was done.
+/// After a cursor move: measures the folder of the run under it, unless that was done.
 fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let under = runs.entry(shared).map(|entry| entry.path.clone());
     if under != runs.under {
@@ -153,7 +147,7 @@ fn measure(runs: &Runs) -> Vec<Command> {
             "runs.disk",
             move |_| (disk_use(&path), path),
             |runs: &mut Runs, _, (disk, path)| {
-                // The cursor may have gone on, or come back to a run that was measured.
+                // The cursor may have moved, or come back to a run that was measured.
                 if runs.under.as_ref() == Some(&path) {
                     runs.disk = Some((path, disk));
                 }
@@ -164,12 +158,12 @@ fn measure(runs: &Runs) -> Vec<Command> {
     }
 }
 
-/// Why nothing can be done with the run under the cursor.
+/// Why there is no run for an action.
 fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     runs.entry(shared).is_none().then(|| "no run selected".to_owned())
 }
 
-/// The same, also where it cannot be read.
+/// The same, also if it cannot be read.
 fn no_readable(runs: &Runs, shared: &Shared) -> Option<String> {
     let error = || {
         runs.entry(shared)

@@ -1,5 +1,5 @@
-//! Screen: what correct means. The schema in an editor, and beside it what it accepts, how the samples score now, and
-//! what degenerate answers would earn.
+//! The schema screen: the schema in an editor, with what it accepts, the current scores of the samples, and the rewards
+//! of degenerate answers.
 
 pub mod actions;
 mod draw;
@@ -16,33 +16,32 @@ use crate::view::widgets::editor::Editor;
 use crate::view::widgets::list_cursor::Cursor;
 
 const EDITOR: &str = "editor";
-/// What the schema accepts, in words.
+/// A description of what the schema accepts.
 const ACCEPTS: &str = "accepted answers";
 const SCORES: &str = "sample scores";
-/// What degenerate answers would earn.
+/// Rewards of degenerate answers.
 const DEGENERATE: &str = "degenerate answers";
-/// All panes, in the order of the tab key.
+/// All panes in tab order.
 const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, DEGENERATE];
 
-/// The screen's own part of the model.
 #[derive(Debug)]
 pub struct Schema {
     pub editor: Editor,
-    /// Whether keys are typed into it.
+    /// Whether the editor has the keys.
     pub typing: bool,
-    /// What the last schema that compiled accepts, in words.
+    /// What the last schema that compiled accepts.
     pub accepts: Vec<Accepted>,
-    /// How the task's samples score with it.
+    /// The samples' scores with it.
     pub effects: Option<ScorePreview>,
-    /// What degenerate answers would earn with it.
+    /// The rewards of degenerate answers with it.
     pub degenerate: Option<Vec<Finding>>,
     pane: &'static str,
-    /// First lines of the panes beside the editor, by their place.
+    /// Scroll positions of the side panes.
     tops: [Cursor; 4],
-    /// The text that was last given to the editor or came from it.
+    /// The text last loaded into the editor or read from it.
     shown: Option<String>,
     described: u64,
-    /// Whether samples and degenerate answers wait to be scored until somebody looks.
+    /// Whether samples and degenerate answers are to be scored once the screen is visible.
     is_waiting: bool,
 }
 
@@ -73,19 +72,19 @@ impl Schema {
     }
 }
 
-/// How the task's samples score now.
+/// The samples' current scores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScorePreview {
     /// Samples by tier, in the order unparsable, invalid, valid.
     pub now: [usize; 3],
-    /// The same with the saved schema; `None` where that does not compile.
+    /// The same with the saved schema; `None` if that does not compile.
     pub saved: Option<[usize; 3]>,
     pub reward: f64,
     /// Mean reward with the saved schema.
     pub saved_reward: Option<f64>,
-    /// Not valid, but would be without a fence or prose around it.
+    /// Valid after unwrapping only: without a fence or prose around them.
     pub tolerant: usize,
-    /// Samples whose tier differs from the saved schema's: line of the file, tier then, tier now.
+    /// Samples whose tier differs from the saved schema's: line of the file, old tier, new tier.
     pub moved: Vec<(usize, Tier, Tier)>,
 }
 

@@ -1,5 +1,5 @@
-//! Screen: how completions score against the schema as it stands in the editor, alone, in groups, and over the stored
-//! steps of a run.
+//! The scores screen: how completions score against the schema in the editor, one by one, in groups, and over the
+//! stored steps of a run.
 
 pub mod actions;
 mod draw;
@@ -36,22 +36,21 @@ pub enum Source {
     Sampled,
 }
 
-/// The screen's own part of the model.
 #[derive(Debug, Default)]
 pub struct Scores {
     pub source: Source,
-    /// The step that is looked at; 0 is the latest.
+    /// The selected step; 0 is the latest.
     pub step: u64,
     pub items: Arc<Items>,
-    /// Why there are none, as a sentence.
+    /// Why there are none.
     pub error: Option<String>,
     /// Their scores under the last schema that compiled.
     pub scored: Option<Scored>,
-    /// The tiers that completions had before the schema's last change that moved any.
+    /// The tiers before the schema's last change that moved any.
     pub moved: Vec<Option<Tier>>,
-    /// What the schema changes in the latest stored steps.
+    /// The effect of the schema on the latest stored steps.
     pub impacts: Vec<Impact>,
-    /// What it changes in the whole run, where that was asked.
+    /// The effect on the whole run, if requested.
     pub whole: Option<RescoreJob>,
     /// Written or pasted here.
     pub written: Vec<Written>,
@@ -59,41 +58,40 @@ pub struct Scores {
     pub sampled: Vec<Written>,
     /// A completion that is being written.
     pub editor: Option<Editor>,
-    /// Which of the written ones that is.
+    /// Its index among the written ones.
     pub editing: usize,
-    /// Where the cursor stands among the completions shown.
+    /// The cursor, among the visible completions.
     pub cursor: Cursor,
     pub only: TierFilter,
     /// Only this kind of failure.
     pub class: Option<FailureClass>,
-    /// Only those that hold a text.
+    /// Only those that contain a text.
     pub filter: Filter,
     pub order: Order,
-    /// One after the other instead of in groups.
+    /// In one list instead of in groups.
     pub is_flat: bool,
-    /// Which pane has the focus.
+    /// The focused pane.
     pub pane: Option<&'static str>,
-    /// The first lines of the completion and of the summary that are drawn.
+    /// The first visible lines of the completion and of the summary.
     pub tops: [Cursor; 2],
     /// Sample from the base instead of the trained model.
     pub from_base: bool,
-    /// Completions are being sampled.
     pub sampling: Option<SamplingJob>,
-    /// Why nothing was sampled the last time.
+    /// Why the last sampling failed.
     pub sampling_error: Option<String>,
-    /// How often completions were sampled: each time has a seed of its own.
+    /// The number of samplings: each has a seed of its own.
     pub samplings: u64,
-    /// The schema has changed since the scores were made.
+    /// Whether the schema has changed since the scores were made.
     is_old: bool,
-    /// The lines of the list, as filters and order leave them.
+    /// The lines of the list after filter and order.
     shown: Vec<Shown>,
-    /// Sampling has begun and brought nothing yet.
+    /// Sampling has started and brought nothing yet.
     fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
     stored: Option<Stored>,
 }
 
-/// Stored steps of a run, held so that a keystroke in the schema scores them again.
+/// Stored steps of a run, cached so that an edit of the schema re-scores them at once.
 #[derive(Debug, Clone)]
 struct Stored {
     run: PathBuf,
@@ -101,23 +99,21 @@ struct Stored {
     steps: Arc<Vec<(u64, Arc<Items>)>>,
 }
 
-/// Completions that are being sampled.
+/// Sampling in progress.
 #[derive(Debug, Clone)]
 pub struct SamplingJob {
-    /// Ends it.
     pub cancel: CancelToken,
-    /// How many of which prompt, and from what.
+    /// Count, prompt and model.
     pub what: String,
-    /// The latest that was said of how it goes.
-    pub told: String,
-    /// Since when, milliseconds since 1970.
+    /// The latest line of progress.
+    pub progress: String,
+    /// Start time, milliseconds since 1970.
     pub since_ms: u64,
 }
 
 /// All stored steps of a run under one schema.
 #[derive(Debug, Clone, Default)]
 pub struct RescoreJob {
-    /// Ends it.
     pub cancel: CancelToken,
     /// The steps that were scored, rising.
     pub impacts: Vec<Impact>,
@@ -125,9 +121,8 @@ pub struct RescoreJob {
     pub steps: u64,
     /// The schema's version with which they were scored.
     pub version: u64,
-    /// Whether all are.
     pub is_done: bool,
-    /// What could not be read.
+    /// The steps that could not be read.
     pub error: Option<String>,
 }
 
@@ -140,7 +135,7 @@ impl ScreenState for Scores {
 }
 
 impl Scores {
-    /// The pane that has the focus.
+    /// The focused pane.
     fn focus(&self) -> &'static str {
         self.pane.unwrap_or(LIST)
     }
@@ -151,13 +146,13 @@ pub enum TierFilter {
     #[default]
     All,
     Tier(Tier),
-    /// Those whose tier the schema's last change moved.
+    /// Those whose tier changed with the schema.
     Moved,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
-    /// As they come.
+    /// In the order of their source.
     #[default]
     Source,
     Worst,
@@ -168,7 +163,7 @@ pub enum Order {
 /// One line of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
-    /// The head of a group.
+    /// The heading of a group.
     Group(usize),
     /// A completion, by its index among all and its number among those shown.
     Completion(usize, usize),
@@ -185,7 +180,7 @@ impl TierFilter {
         }
     }
 
-    /// In words; empty where all are shown.
+    /// A label; empty if all are shown.
     fn name(self) -> &'static str {
         match self {
             Self::All => "",
@@ -205,7 +200,7 @@ impl Order {
         }
     }
 
-    /// In words; empty where they stand as they come.
+    /// A label; empty for the order of the source.
     fn name(self) -> &'static str {
         match self {
             Self::Source => "",
@@ -216,8 +211,8 @@ impl Order {
     }
 }
 
-/// Make the lines of the list again: after every change of the scores, the filters or the order. Drawing and moving
-/// only read them.
+/// Rebuilds the lines of the list, after every change of the scores, the filters or the order. Drawing and moving only
+/// read them.
 fn arrange(scores: &mut Scores) {
     scores.shown = lines(scores);
 }
@@ -235,7 +230,7 @@ fn lines(scores: &Scores) -> Vec<Shown> {
         Order::Best => places.sort_by(|a, b| reward(b).total_cmp(&reward(a))),
         Order::Longest => places.sort_by_key(|place| std::cmp::Reverse(length(place))),
     }
-    // Sorting is stable, so groups stay together in the order in which their first completion comes.
+    // The sort is stable, so groups stay together in the order of their first completion.
     let group = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.group);
     if !scores.is_flat {
         places.sort_by_key(group);

@@ -1,4 +1,4 @@
-//! The user's own editor: which program, and how it gets the line.
+//! The external editor: which program, and its line argument.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,23 +6,22 @@ use std::process::Command;
 
 use crate::score::given_threads;
 
-/// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may hold arguments and
-/// quotes.
+/// The command that opens a file at a line (from 1); `editor` is `$VISUAL` or `$EDITOR`, which may contain arguments
+/// and quotes.
 pub(super) fn command(editor: &str, path: &Path, line: usize) -> Command {
-    // A shell takes the words apart, as git has it done; the paths are handed over as they are.
+    // A shell splits the words, as in git; the paths are passed unchanged.
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("exec {editor} \"$@\"")).arg(editor).args(arguments(editor, path, line));
     command.envs(given_threads());
     command
 }
 
-/// The user's editor.
 pub(super) fn chosen() -> String {
     let of = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     of("VISUAL").or_else(|| of("EDITOR")).unwrap_or_else(|| "vi".to_owned())
 }
 
-/// The file and, where the editor is known, the line.
+/// The file and, if the editor is known, the line.
 fn arguments(editor: &str, path: &Path, line: usize) -> Vec<OsString> {
     let program = editor.split_whitespace().next().unwrap_or_default().trim_matches(['"', '\'']);
     let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn editors_are_told_the_line_as_they_know_it() {
+    fn editors_are_opened_the_line_as_they_know_it() {
         let check = |editor: &str, expected: &[&str]| {
             let found = arguments(editor, Path::new("/tmp/a b.json"), 7);
             assert_eq!(found, expected.iter().map(OsString::from).collect::<Vec<_>>(), "{editor}");
@@ -60,9 +59,9 @@ mod tests {
     #[test]
     fn the_shell_hands_the_file_over_as_it_is() {
         let written = tempfile::tempdir().unwrap();
-        let (file, told) = (written.path().join("it's a file.json"), written.path().join("told"));
-        let editor = format!("sh -c 'printf %s \"$1\" > \"{}\"' told", told.display());
+        let (file, opened) = (written.path().join("it's a file.json"), written.path().join("opened"));
+        let editor = format!("sh -c 'printf %s \"$1\" > \"{}\"' opened", opened.display());
         assert!(command(&editor, &file, 3).status().unwrap().success());
-        assert_eq!(std::fs::read_to_string(told).unwrap(), file.display().to_string());
+        assert_eq!(std::fs::read_to_string(opened).unwrap(), file.display().to_string());
     }
 }

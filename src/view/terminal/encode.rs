@@ -1,5 +1,5 @@
-//! Cells as control sequences, in as few bytes as they need: one sequence for a change of style, short moves, no colour
-//! for what shows none.
+//! Encodes cells as control sequences in few bytes: one sequence per style change, short cursor moves, no colour where
+//! none is visible.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::secrets::visible;
 
-/// Attributes by their number in the sequence that sets a style.
+/// Attributes by their SGR code.
 const ATTRIBUTES: [(Modifier, &str); 8] = [
     (Modifier::BOLD, "1"),
     (Modifier::DIM, "2"),
@@ -21,10 +21,10 @@ const ATTRIBUTES: [(Modifier, &str); 8] = [
     (Modifier::CROSSED_OUT, "9"),
 ];
 
-/// With one of these even a blank shows its colour.
+/// Attributes that show the foreground colour even on a blank.
 const SEEN_ON_BLANKS: Modifier = Modifier::UNDERLINED.union(Modifier::REVERSED).union(Modifier::CROSSED_OUT);
 
-/// How the terminal would write the next letter.
+/// The style in which the terminal would write the next character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pen {
     fg: Color,
@@ -42,12 +42,11 @@ pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, colu
     for (column, row, cell) in cells {
         go(cursor, (column, row), bytes);
         let symbol = cell.symbol();
-        let wanted = Pen { fg: cell.fg, bg: cell.bg, underline: cell.underline_color, attributes: cell.modifier };
-        pen = Some(take_up(pen, wanted, symbol == " ", bytes));
-        // Whatever a screen forgot to make visible ends here.
+        let next = Pen { fg: cell.fg, bg: cell.bg, underline: cell.underline_color, attributes: cell.modifier };
+        pen = Some(change_pen(pen, next, symbol == " ", bytes));
+        // Control characters that a screen failed to escape end here.
         bytes.extend_from_slice(visible(symbol).as_bytes());
-        // Where letters are not one column each, and behind the last column, terminals do not agree on where the cursor
-        // is.
+        // After wide characters and after the last column, terminals disagree on where the cursor is.
         let is_sure = symbol.width() == 1 && symbol.chars().count() == 1 && column + 1 < columns;
         cursor = is_sure.then_some((column + 1, row));
     }
@@ -67,39 +66,37 @@ fn go(from: Option<(u16, u16)>, (column, row): (u16, u16), bytes: &mut Vec<u8>) 
     };
 }
 
-/// Changes the pen to what a cell wants; the pen as it is then.
-fn take_up(pen: Option<Pen>, wanted: Pen, blank: bool, bytes: &mut Vec<u8>) -> Pen {
-    // The pen of the last picture was put down plain.
+/// Changes the pen to the style of a cell and returns the new pen.
+fn change_pen(pen: Option<Pen>, next: Pen, blank: bool, bytes: &mut Vec<u8>) -> Pen {
+    // Each frame starts with a plain pen.
     let mut now = pen.unwrap_or(PLAIN);
-    let mut wanted = wanted;
-    if blank && !(wanted.attributes | now.attributes).intersects(SEEN_ON_BLANKS) {
-        // A blank shows its ground alone.
-        wanted = Pen { bg: wanted.bg, ..now };
+    let mut next = next;
+    if blank && !(next.attributes | now.attributes).intersects(SEEN_ON_BLANKS) {
+        // Only the background of a blank is visible.
+        next = Pen { bg: next.bg, ..now };
     }
-    if now == wanted {
+    if now == next {
         return now;
     }
     let mut codes: Vec<String> = Vec::new();
-    if !(now.attributes - wanted.attributes).is_empty() {
+    if !(now.attributes - next.attributes).is_empty() {
         codes.push("0".to_owned());
         now = PLAIN;
     }
-    let added = wanted.attributes - now.attributes;
+    let added = next.attributes - now.attributes;
     codes.extend(
         ATTRIBUTES.iter().filter(|(attribute, _)| added.contains(*attribute)).map(|(_, code)| (*code).to_owned()),
     );
-    for (of_now, of_wanted, base) in
-        [(now.fg, wanted.fg, 30), (now.bg, wanted.bg, 40), (now.underline, wanted.underline, 50)]
-    {
-        if of_now != of_wanted {
-            codes.push(colour(of_wanted, base));
+    for (from, to, base) in [(now.fg, next.fg, 30), (now.bg, next.bg, 40), (now.underline, next.underline, 50)] {
+        if from != to {
+            codes.push(colour(to, base));
         }
     }
     let _ = write!(bytes, "\x1b[{}m", codes.join(";"));
-    wanted
+    next
 }
 
-/// The code of a colour: `base` 30 for letters, 40 for the ground, 50 for underlines.
+/// The SGR code of a colour: `base` 30 for the foreground, 40 for the background, 50 for underlines.
 fn colour(colour: Color, base: u8) -> String {
     let own = |number: u8| if base == 50 { format!("58;5;{number}") } else { (base + number).to_string() };
     let light = |number: u8| if base == 50 { format!("58;5;{}", number + 8) } else { (base + 60 + number).to_string() };
@@ -185,17 +182,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// An emulator that takes the bytes of one picture after another shows what the last one holds.
+        /// A terminal emulator fed with each frame's bytes shows the last frame.
         #[test]
-        fn a_terminal_shows_the_picture(pictures in proptest::collection::vec(
+        fn a_terminal_shows_the_frame(frames in proptest::collection::vec(
             proptest::collection::vec((0..20_u16, 0..6_u16, "[ab ─]{1,6}", style()), 0..12), 1..5)
         ) {
             let size = |count| std::num::NonZeroU16::new(count).unwrap();
             let mut emulator = vt100::Parser::new(size(6), size(20), 0);
             let mut before = Buffer::empty(Rect::new(0, 0, 20, 6));
-            for picture in pictures {
+            for frame in frames {
                 let mut now = Buffer::empty(before.area);
-                for (column, row, text, style) in picture {
+                for (column, row, text, style) in frame {
                     now.set_string(column, row, text, style);
                 }
                 let mut bytes = Vec::new();

@@ -1,5 +1,4 @@
-//! The loop: messages from keyboard, runs, work and clock; all pending ones are handled, then at most one frame is
-//! drawn.
+//! The event loop: handles all pending messages from keyboard, runs, work and clock, then draws at most one frame.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -18,7 +17,7 @@ use super::frame_rate::{self, FrameScheduler};
 use super::guard::Terminal;
 use super::input::Input;
 use super::osc::NotifyThrottle;
-use super::signals::Asked;
+use super::signals::SignalEvent;
 use super::writer::Writer;
 use super::{guard, panic, signals};
 use crate::view::app::Model;
@@ -31,71 +30,68 @@ use crate::view::update::{start, update};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// So many messages are taken before a picture, however many there are.
-const AT_ONCE: usize = 2_000;
+/// The most events handled before a frame is drawn.
+const MAX_EVENTS: usize = 2_000;
 
-/// How long the last picture may take on its way before the terminal is handed over, and how long all of leaving.
-pub(super) const LAST_PICTURE: Duration = Duration::from_millis(500);
-const LEAVING: Duration = Duration::from_secs(2);
+/// How long to wait for the last frame before the terminal is handed over, and for the whole exit.
+pub(super) const LAST_FRAME: Duration = Duration::from_millis(500);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The exit code after a bug, as Rust has it.
+/// The exit code after a panic, as Rust has it.
 const BUG: u8 = 101;
 
-/// How long the terminal may take to say its ground's colour.
-const GROUND_LOCAL: Duration = Duration::from_millis(150);
-const GROUND_REMOTE: Duration = Duration::from_secs(1);
+/// How long to wait for the terminal's background colour.
+const QUERY_TIMEOUT_LOCAL: Duration = Duration::from_millis(150);
+const QUERY_TIMEOUT_REMOTE: Duration = Duration::from_secs(1);
 
-/// How the view ended.
 #[derive(Debug)]
 pub struct ViewExit {
-    /// For the process: 0, or 128 and the signal's number.
+    /// The exit code: 0, or 128 and the signal's number.
     pub code: u8,
-    /// Ids of active runs.
     pub live: Vec<String>,
-    /// Which unsaved text could not be kept, and why, as a sentence.
-    pub unkept: Option<String>,
+    /// Which unsaved text could not be stored, and why.
+    pub unsaved: Option<String>,
 }
 
-/// What the loop hears.
 pub(super) enum LoopEvent {
     Message(Message),
-    Signal(Asked),
+    Signal(SignalEvent),
     /// The terminal is gone.
     Lost,
-    /// A picture has been written.
+    /// A frame has been written.
     Written,
-    /// The user's editor has ended.
+    /// The external editor has exited.
     Edited(PathBuf, io::Result<ExitStatus>),
     /// The user's files have changed.
-    Looks(Box<Appearance>),
+    Appearance(Box<Appearance>),
 }
 
 /// The model with everything that it acts on.
 pub(super) struct View {
     pub(super) model: Model,
-    pub(super) tell: UnboundedSender<LoopEvent>,
-    told: UnboundedReceiver<LoopEvent>,
+    pub(super) sender: UnboundedSender<LoopEvent>,
+    receiver: UnboundedReceiver<LoopEvent>,
     pub(super) input: Input,
     pub(super) writer: Writer,
-    pub(super) pictures: FrameRenderer,
-    pub(super) bells: NotifyThrottle,
+    pub(super) renderer: FrameRenderer,
+    pub(super) throttle: NotifyThrottle,
     pub(super) senders: Senders,
     pub(super) followed: HashMap<PathBuf, Following>,
-    /// For the terminal besides pictures: copies, notifications.
-    pub(super) besides: Vec<u8>,
+    /// Sequences sequences frames: clipboard, notifications.
+    pub(super) sequences: Vec<u8>,
     /// Another program has the terminal.
-    pub(super) lent: bool,
+    pub(super) in_editor: bool,
     pub(super) continued: Option<Instant>,
-    pub(super) leaving: Option<u8>,
-    pace: FrameScheduler,
-    /// All bytes written, a second each.
+    pub(super) exit_code: Option<u8>,
+    scheduler: FrameScheduler,
+    /// Total bytes written at each of the last seconds.
     written: VecDeque<u64>,
 }
 
-/// Runs the view until the user leaves.
+/// Runs the view until the user quits.
 ///
 /// # Errors
-/// Where there is no terminal, or the system gives no threads.
+/// There is no terminal, or threads cannot be started.
 pub fn run(options: Options) -> io::Result<ViewExit> {
     if !guard::is_there() {
         return Err(io::Error::other("standard input and output must be a terminal"));
@@ -105,61 +101,61 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     let terminal = Terminal::take(options.mouse)?;
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
-    let code = if ended.is_ok() { view.leaving.unwrap_or(0) } else { BUG };
+    let code = if ended.is_ok() { view.exit_code.unwrap_or(0) } else { BUG };
     view.senders.close();
     subprocess::end_children();
-    // However it ends, what is unsaved is kept.
-    let unkept = keep_now(&mut view.model);
-    // A terminal that takes nothing more must not keep the process.
-    std::thread::spawn(move || signals::end_after(LEAVING, code));
+    // Unsaved text is stored, however the view ends.
+    let unsaved = store_drafts(&mut view.model);
+    // A blocked terminal must not keep the process alive.
+    std::thread::spawn(move || signals::end_after(EXIT_TIMEOUT, code));
     if code != signals::LOST {
-        view.writer.finish(LAST_PICTURE);
+        view.writer.finish(LAST_FRAME);
     }
     drop(terminal);
-    Ok(ViewExit { code, live: view.live_runs(), unkept })
+    Ok(ViewExit { code, live: view.live_runs(), unsaved })
 }
 
-/// Keeps every unsaved text; a sentence of what could not be kept.
-fn keep_now(model: &mut Model) -> Option<String> {
+/// Stores every unsaved text; returns what could not be stored.
+fn store_drafts(model: &mut Model) -> Option<String> {
     let Model { shared, schema, prompts, .. } = model;
-    let kept = [("schema", drafts::store_now(schema, shared)), ("prompts", drafts::store_now(prompts, shared))];
-    let unkept =
-        |(what, kept): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", kept.err()?));
-    kept.into_iter().filter_map(unkept).reduce(|all, next| format!("{all}; {next}"))
+    let stored = [("schema", drafts::store_now(schema, shared)), ("prompts", drafts::store_now(prompts, shared))];
+    let unsaved =
+        |(what, result): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", result.err()?));
+    stored.into_iter().filter_map(unsaved).reduce(|all, next| format!("{all}; {next}"))
 }
 
 impl View {
     fn start(mut options: Options) -> io::Result<Self> {
-        let late = look_at_ground(&mut options);
-        let (tell, told) = unbounded_channel();
-        let sender = || tell.clone();
-        let lost = sender();
+        let late = query_background(&mut options);
+        let (sender, receiver) = unbounded_channel();
+        let events = || sender.clone();
+        let lost = events();
         signals::watch_terminal(move || _ = lost.send(LoopEvent::Lost))?;
-        let asked = sender();
-        signals::listen(move |signal| asked.send(LoopEvent::Signal(signal)).is_ok())?;
-        let typed = sender();
+        let signal = events();
+        signals::listen(move |event| signal.send(LoopEvent::Signal(event)).is_ok())?;
+        let typed = events();
         let input = Input::start(late, move |message| typed.send(LoopEvent::Message(message)).is_ok())?;
-        let written = sender();
+        let written = events();
         let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
-        let looks = sender();
-        appearance::watch(options.appearance.clone(), move |looks_now| {
-            looks.send(LoopEvent::Looks(Box::new(looks_now))).is_ok()
+        let files = events();
+        appearance::watch(options.appearance.clone(), move |appearance| {
+            files.send(LoopEvent::Appearance(Box::new(appearance))).is_ok()
         })?;
         Ok(Self {
             model: Model::new(options),
-            tell,
-            told,
+            sender,
+            receiver,
             input,
             writer,
-            pictures: FrameRenderer::new(),
-            bells: NotifyThrottle::default(),
+            renderer: FrameRenderer::new(),
+            throttle: NotifyThrottle::default(),
             senders: Senders::default(),
             followed: HashMap::new(),
-            besides: Vec::new(),
-            lent: false,
+            sequences: Vec::new(),
+            in_editor: false,
             continued: None,
-            leaving: None,
-            pace: FrameScheduler::default(),
+            exit_code: None,
+            scheduler: FrameScheduler::default(),
             written: VecDeque::new(),
         })
     }
@@ -169,74 +165,74 @@ impl View {
         self.model.shared.now_ms = now_ms();
         let commands = start(&mut self.model);
         self.carry_out(commands);
-        self.pace.changed(true);
+        self.scheduler.changed(true);
         let mut tick = interval_at(tokio::time::Instant::now() + SECOND, SECOND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        while self.leaving.is_none() {
+        while self.exit_code.is_none() {
             self.draw_if_due();
             let due = self.due();
             let first = tokio::select! {
                 biased;
-                told = self.told.recv() => told,
+                event = self.receiver.recv() => event,
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => None,
                 _ = tick.tick() => Some(LoopEvent::Message(Message::Tick)),
             };
             let Some(first) = first else { continue };
-            self.take(first);
-            for _ in 0..AT_ONCE {
-                let Ok(next) = self.told.try_recv() else { break };
-                self.take(next);
+            self.handle(first);
+            for _ in 0..MAX_EVENTS {
+                let Ok(next) = self.receiver.try_recv() else { break };
+                self.handle(next);
             }
         }
     }
 
-    /// When there is something to write next; `None` where there is nothing, or it could not be shown now.
+    /// When the next write is due; `None` if there is nothing to write, or it cannot be shown now.
     fn due(&self) -> Option<Instant> {
-        // While the last picture is on its way the next one waits, and is then of the newest state.
-        let can = !self.lent && !self.writer.is_busy();
-        let besides = (!self.besides.is_empty()).then(Instant::now);
-        besides.or_else(|| self.picture_due()).filter(|_| can)
+        // While a frame is being written the next one waits, and then shows the newest state.
+        let can = !self.in_editor && !self.writer.is_busy();
+        let sequences = (!self.sequences.is_empty()).then(Instant::now);
+        sequences.or_else(|| self.frame_due()).filter(|_| can)
     }
 
-    fn picture_due(&self) -> Option<Instant> {
+    fn frame_due(&self) -> Option<Instant> {
         let allowance = match () {
             () if self.model.shared.options.low_bandwidth => frame_rate::LOW_BANDWIDTH,
             () if self.model.shared.options.remote => frame_rate::REMOTE,
             () => frame_rate::LOCAL,
         };
-        self.pace.due(Instant::now(), allowance)
+        self.scheduler.due(Instant::now(), allowance)
     }
 
     fn draw_if_due(&mut self) {
         if self.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
-        let mut bytes = std::mem::take(&mut self.besides);
-        if self.picture_due().is_some_and(|due| due <= Instant::now()) {
-            bytes.extend(self.pictures.draw(&self.model));
-            self.pace.drawn(Instant::now(), bytes.len());
+        let mut bytes = std::mem::take(&mut self.sequences);
+        if self.frame_due().is_some_and(|due| due <= Instant::now()) {
+            bytes.extend(self.renderer.draw(&self.model));
+            self.scheduler.drawn(Instant::now(), bytes.len());
         }
         self.writer.write(bytes);
     }
 
-    fn take(&mut self, told: LoopEvent) {
-        match told {
+    fn handle(&mut self, event: LoopEvent) {
+        match event {
             LoopEvent::Message(message) => self.message(message),
-            LoopEvent::Signal(asked) => self.signal(asked),
+            LoopEvent::Signal(event) => self.signal(event),
             LoopEvent::Lost => {
                 guard::restore_now();
-                self.leaving = Some(signals::LOST);
+                self.exit_code = Some(signals::LOST);
             }
             LoopEvent::Written if self.writer.has_failed() => {
                 guard::restore_now();
-                self.leaving = Some(signals::LOST);
+                self.exit_code = Some(signals::LOST);
             }
             LoopEvent::Written => {}
-            LoopEvent::Edited(path, ended) => self.take_back(path, ended),
-            LoopEvent::Looks(looks) => {
-                self.besides.extend_from_slice(guard::mouse(looks.mouse).as_bytes());
-                looks.apply(&mut self.model);
-                self.pace.changed(true);
+            LoopEvent::Edited(path, ended) => self.close_editor(path, ended),
+            LoopEvent::Appearance(appearance) => {
+                self.sequences.extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
+                appearance.apply(&mut self.model);
+                self.scheduler.changed(true);
             }
         }
     }
@@ -253,11 +249,11 @@ impl View {
             crate::files::panic_point("view.key", &key.code.to_string());
         }
         let commands = update(&mut self.model, now_ms(), message);
-        self.pace.changed(by_user);
+        self.scheduler.changed(by_user);
         self.carry_out(commands);
     }
 
-    /// Bytes a second to the terminal, over the last five.
+    /// Updates the bytes per second written to the terminal, over the last five seconds.
     fn measure(&mut self) {
         self.written.push_back(self.writer.bytes());
         if self.written.len() > 6 {
@@ -268,27 +264,26 @@ impl View {
         }
     }
 
-    /// The next picture is drawn whole.
+    /// Draws the next frame in full.
     pub(super) fn redraw(&mut self) {
-        self.pictures.forget();
-        self.pace.changed(true);
+        self.renderer.forget();
+        self.scheduler.changed(true);
     }
 }
 
-/// Asks the terminal for its ground where the theme hangs on it; true where the answer may still come.
-fn look_at_ground(options: &mut Options) -> bool {
-    if !Appearance::asks_for_ground(&options.appearance) {
+/// Queries the terminal's background if the theme depends on it; true if the answer may still come.
+fn query_background(options: &mut Options) -> bool {
+    if !Appearance::needs_background_query(&options.appearance) {
         return false;
     }
-    let said = background::ask(if options.remote { GROUND_REMOTE } else { GROUND_LOCAL });
-    if let Answer::Ground(ground) = said {
-        options.appearance.ground = Some(ground);
+    let answer = background::query(if options.remote { QUERY_TIMEOUT_REMOTE } else { QUERY_TIMEOUT_LOCAL });
+    if let Answer::Background(background) = answer {
+        options.appearance.background = Some(background);
         options.theme = Appearance::load(&options.appearance).theme;
     }
-    said == Answer::NotYet
+    answer == Answer::NotYet
 }
 
-/// Milliseconds since 1970.
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

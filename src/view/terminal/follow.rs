@@ -1,4 +1,4 @@
-//! Following a run on a thread of its own: its log as it stands, then what comes, and what its worker says of itself.
+//! Follows a run on its own thread: the log so far, new events, and the state of its worker.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::run::{Follower, State};
 use crate::view::message::RunNews;
 
-/// How long is waited for news before the worker's state is looked at again.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for events before the worker's state is checked again.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What comes right after news is taken together for so long: no picture would show it sooner.
-const GATHER: Duration = Duration::from_millis(200);
+/// Events within this time are sent as one batch: no frame would show them sooner.
+const BATCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Ends the thread that follows a run, and its watch on the folder, when dropped.
+/// Stops following the run when dropped.
 #[derive(Debug)]
 pub(super) struct Following(Arc<AtomicBool>);
 
@@ -24,40 +24,40 @@ impl Drop for Following {
     }
 }
 
-/// Follow a run until what comes back is dropped; `tell` is called from the thread.
-pub(super) fn start(run: PathBuf, tell: impl Fn(RunNews) + Send + 'static) -> Following {
+/// Follows a run until the handle is dropped; `on_news` is called from the thread.
+pub(super) fn start(run: PathBuf, on_news: impl Fn(RunNews) + Send + 'static) -> Following {
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
-    let tell = move |news| {
-        let wanted = !seen.load(Ordering::Relaxed);
-        if wanted {
-            tell(news);
+    let on_news = move |news| {
+        let is_followed = !seen.load(Ordering::Relaxed);
+        if is_followed {
+            on_news(news);
         }
-        wanted
+        is_followed
     };
     let is_over = Arc::clone(&over);
-    // Without a thread the run stays unread, which the screen shows as loading.
+    // If the thread cannot start, the screen shows the run as loading.
     let _ = std::thread::Builder::new().name("follow".to_owned()).spawn(move || {
-        let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| follow(&run, &tell, &is_over)));
+        let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| follow(&run, &on_news, &is_over)));
         if followed.is_err() {
             let text = format!("{} is no longer followed (bug): see the reports in the data folder", run.display());
-            tell(RunNews::Unreadable(text));
+            on_news(RunNews::Unreadable(text));
         }
     });
     Following(over)
 }
 
-fn follow(run: &Path, tell: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
-    let mut said = None;
+fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
+    let mut reported = None;
     let mut follower = None;
     let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
         let state = State::observe(run);
-        if said.as_ref() != Some(&state) {
-            if !tell(RunNews::State(state.clone())) {
+        if reported.as_ref() != Some(&state) {
+            if !on_news(RunNews::State(state.clone())) {
                 return;
             }
-            said = Some(state);
+            reported = Some(state);
         }
         let news = match &mut follower {
             None => Follower::open(run).map(|(history, opened)| {
@@ -65,23 +65,23 @@ fn follow(run: &Path, tell: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
                 Some(RunNews::Opened(Box::new(history)))
             }),
             Some(open) => {
-                std::thread::sleep(GATHER.saturating_sub(last.elapsed()));
-                open.next(PATIENCE).map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
+                std::thread::sleep(BATCH_INTERVAL.saturating_sub(last.elapsed()));
+                open.next(STATE_INTERVAL).map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
             }
         };
         if matches!(news, Ok(Some(_))) {
             last = Instant::now();
         }
-        let heard = match news {
-            Ok(news) => news.is_none_or(tell),
+        let is_followed = match news {
+            Ok(news) => news.is_none_or(on_news),
             Err(error) => {
                 follower = None;
-                let heard = tell(RunNews::Unreadable(error.to_string()));
-                std::thread::sleep(PATIENCE);
-                heard
+                let is_followed = on_news(RunNews::Unreadable(error.to_string()));
+                std::thread::sleep(STATE_INTERVAL);
+                is_followed
             }
         };
-        if !heard {
+        if !is_followed {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! A frame as bytes for the terminal: only the difference from the last one, as one synchronized update.
+//! A frame as bytes for the terminal: the difference from the last one, as one synchronized update.
 
 use std::convert::Infallible;
 
@@ -11,24 +11,23 @@ use super::encode::encode;
 use crate::view::app::Model;
 use crate::view::draw::draw;
 
-/// Between these a terminal shows nothing (mode 2026); one that does not know them ignores them.
+/// Synchronized update (mode 2026); terminals without it ignore these.
 const BEGIN: &[u8] = b"\x1b[?2026h";
 const END: &[u8] = b"\x1b[?2026l";
 
-/// Draws the model, and gives the bytes that turn the last picture into this one.
+/// Draws the model and returns the bytes that turn the last frame into this one.
 #[derive(Debug)]
 pub(super) struct FrameRenderer {
     terminal: ratatui::Terminal<Bytes>,
 }
 
 impl FrameRenderer {
-    /// Nothing is drawn yet.
     pub(super) fn new() -> Self {
         let Ok(terminal) = ratatui::Terminal::new(Bytes::default());
         Self { terminal }
     }
 
-    /// The bytes of the model's picture; none where nothing has changed, or where there is no room.
+    /// The bytes of the model's frame; empty if nothing has changed, or the terminal has no size.
     pub(super) fn draw(&mut self, model: &Model) -> Vec<u8> {
         let (columns, rows) = model.shared.size;
         if columns == 0 || rows == 0 {
@@ -40,13 +39,13 @@ impl FrameRenderer {
         if changed.is_empty() { changed } else { [BEGIN, &changed, END].concat() }
     }
 
-    /// The terminal holds something else: the next picture is drawn whole.
+    /// Forgets the last frame: the next one is drawn in full.
     pub(super) fn forget(&mut self) {
         let Ok(()) = self.terminal.clear();
     }
 }
 
-/// A backend that writes into memory, and nothing at all where nothing changed.
+/// A backend that writes into memory, and nothing if nothing changed.
 #[derive(Debug, Default)]
 struct Bytes {
     size: Size,
@@ -61,7 +60,7 @@ impl Backend for Bytes {
         Ok(())
     }
 
-    // The cursor is hidden while the view has the terminal; fields draw their own.
+    // The cursor is hidden while the view runs; fields draw their own.
     fn hide_cursor(&mut self) -> Result<(), Infallible> {
         Ok(())
     }
@@ -111,21 +110,21 @@ mod tests {
         let here = std::path::PathBuf::from("/nowhere");
         let mut model = Model::new(Options::at(here.clone(), RunFolders::discover(Some(&here), &here), here));
         model.shared.size = (80, 24);
-        let mut pictures = FrameRenderer::new();
-        let first = pictures.draw(&model).len();
+        let mut renderer = FrameRenderer::new();
+        let first = renderer.draw(&model).len();
         assert!(first > 500, "{first} bytes");
-        assert_eq!(pictures.draw(&model), b"");
+        assert_eq!(renderer.draw(&model), b"");
         model.shared.say("something");
-        let second = pictures.draw(&model);
+        let second = renderer.draw(&model);
         assert!(
             second.starts_with(BEGIN) && second.ends_with(END) && second.len() < first / 2,
             "{} of {first} bytes",
             second.len()
         );
         model.shared.size = (0, 0);
-        assert_eq!(pictures.draw(&model), b"");
+        assert_eq!(renderer.draw(&model), b"");
         model.shared.size = (80, 24);
-        pictures.forget();
-        assert!(pictures.draw(&model).len() > first / 2);
+        renderer.forget();
+        assert!(renderer.draw(&model).len() > first / 2);
     }
 }

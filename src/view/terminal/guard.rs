@@ -8,26 +8,26 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use crossterm::{cursor, execute, style};
 use rustix::process::{Signal, getpid, getsid, kill_current_process_group};
 
-/// Presses, drags and the wheel, with places beyond column 223. Plain movement is not reported: over a slow link it
-/// would only cost.
+/// Presses, drags and the wheel, with positions beyond column 223. Plain movement is not reported: over a slow link it
+/// only costs bandwidth.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1002h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1002l\x1b[?1000l";
 
-/// Ends a frame that was interrupted, so that a terminal that waits for its end shows what follows.
-const END_OF_PICTURE: &str = "\x1b[?2026l";
+/// Ends a synchronized update that was interrupted, so that the terminal shows what follows.
+const END_OF_FRAME: &str = "\x1b[?2026l";
 
-/// Whether the terminal is in the view's hands.
+/// Whether the view has the terminal.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal in the view's hands until this is dropped.
+/// Restores the terminal when dropped.
 #[derive(Debug)]
 pub(super) struct Terminal(());
 
 impl Terminal {
-    /// Take the terminal.
+    /// Enters raw mode and the alternate screen.
     ///
     /// # Errors
-    /// Where standard output is no terminal.
+    /// Standard output is not a terminal.
     pub(super) fn take(mouse: bool) -> io::Result<Self> {
         enter(mouse)?;
         Ok(Self(()))
@@ -40,7 +40,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Raw mode, the other screen, mouse and pasting.
+/// Raw mode, the alternate screen, mouse and bracketed paste.
 pub(super) fn enter(mouse: bool) -> io::Result<()> {
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
@@ -49,17 +49,17 @@ pub(super) fn enter(mouse: bool) -> io::Result<()> {
     io::stdout().flush()
 }
 
-/// What tells the terminal to report the mouse, or to do so no longer.
-pub(super) fn mouse(wanted: bool) -> &'static str {
-    if wanted { MOUSE_ON } else { MOUSE_OFF }
+/// The sequence that turns mouse reporting on or off.
+pub(super) fn mouse(on: bool) -> &'static str {
+    if on { MOUSE_ON } else { MOUSE_OFF }
 }
 
-/// Everything as it was; what cannot be restored is let be. Done once, however often it is asked for.
+/// Restores the terminal as far as possible. Only the first call has an effect.
 pub(super) fn leave() {
     if !TAKEN.swap(false, Ordering::SeqCst) {
         return;
     }
-    let restored = [END_OF_PICTURE, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
+    let restored = [END_OF_FRAME, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
     let _ = restored.and_then(|()| {
         execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)
     });
@@ -72,26 +72,24 @@ pub(super) fn restore_now() {
     TAKEN.store(false, Ordering::SeqCst);
 }
 
-/// Columns and rows; `None` where nobody knows.
+/// Columns and rows; `None` if unknown.
 pub(super) fn size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some((size.ws_col, size.ws_row))
 }
 
-/// Whether standard input and output are a terminal.
 pub(super) fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Why this process cannot be suspended: nobody could continue it.
+/// Why this process cannot be suspended: nothing could continue it.
 pub(super) fn cannot_be_suspended() -> Option<&'static str> {
-    // The first process of a session has no shell above it: stopped, the terminal would be dead.
+    // A session leader has no shell above it: stopped, the terminal would be dead.
     let first = getsid(None).is_ok_and(|session| session == getpid());
     first.then_some("cannot suspend: not started from a shell with job control")
 }
 
-/// Stop as a job of the shell, with everything that belongs to the job (a wrapper such as `cargo run` would continue
-/// otherwise). Returns when continued.
+/// Stops the whole job (a wrapper such as `cargo run` would continue otherwise). Returns when continued.
 pub(super) fn stop() {
     let _ = kill_current_process_group(Signal::STOP);
 }

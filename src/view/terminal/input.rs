@@ -1,5 +1,4 @@
-//! Keys, mouse and pasted text are read on a thread of their own, which releases the terminal while another program
-//! uses it.
+//! Reads keys, mouse and pasted text on its own thread, which releases the terminal while another program uses it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,52 +10,50 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::view::message::Message;
 
-/// How long crossterm may look for what the system has said is there.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long crossterm may wait for input that poll has announced.
+const READ_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// How long an answer of the terminal may be late; its letters are no keys.
-const LATE: Duration = Duration::from_secs(3);
+/// How late a terminal's answer may come; its characters are not keys.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the thread has to let go; it may be in the middle of a key's bytes.
-const LET_GO: Duration = Duration::from_millis(300);
+/// How long the thread may take to release the input; it may be in the middle of a key sequence.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The thread that reads.
 #[derive(Debug)]
 pub(super) struct Input {
     wake: OwnedFd,
-    say: Sender<Ask>,
-    let_go: Receiver<()>,
+    requests: Sender<Request>,
+    released: Receiver<()>,
 }
 
 #[derive(Debug)]
-enum Ask {
-    LetGo,
-    GoOn,
+enum Request {
+    Release,
+    Resume,
 }
 
 impl Input {
-    /// Read until `tell` says that nobody listens. `late_answer`: the terminal was asked something that it has not
-    /// answered yet.
+    /// Reads until `on_message` returns false. `late_answer`: the terminal has not answered a query yet.
     ///
     /// # Errors
-    /// Where the system gives no thread or pipe.
-    pub(super) fn start(late_answer: bool, tell: impl Fn(Message) -> bool + Send + 'static) -> io::Result<Self> {
+    /// The thread or the pipe cannot be created.
+    pub(super) fn start(late_answer: bool, on_message: impl Fn(Message) -> bool + Send + 'static) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
-        let (say, said) = channel();
-        let (tell_let_go, let_go) = channel();
-        let mut answer = LateAnswer { until: late_answer.then(|| Instant::now() + LATE), inside: false };
+        let (requests, receiver) = channel();
+        let (release, released) = channel();
+        let mut answer = LateAnswer { until: late_answer.then(|| Instant::now() + ANSWER_TIMEOUT), inside: false };
         let reading = move || {
             loop {
                 match wait(&woken) {
                     Ready::Woken => {
-                        if !hold(&woken, &said, &tell_let_go) {
+                        if !wait_for_resume(&woken, &receiver, &release) {
                             return;
                         }
                     }
                     Ready::Terminal => {
-                        while let Ok(true) = is_there(LOOK) {
+                        while let Ok(true) = is_there(READ_TIMEOUT) {
                             let Ok(event) = read() else { return };
-                            if !answer.swallows(&event) && message(event).is_some_and(|message| !tell(message)) {
+                            if !answer.swallows(&event) && message(event).is_some_and(|message| !on_message(message)) {
                                 return;
                             }
                         }
@@ -66,20 +63,19 @@ impl Input {
             }
         };
         std::thread::Builder::new().name("input".to_owned()).spawn(reading)?;
-        Ok(Self { wake, say, let_go })
+        Ok(Self { wake, requests, released })
     }
 
-    /// Let go of the terminal's input until `go_on`.
-    pub(super) fn let_go(&self) {
-        let asked = self.say.send(Ask::LetGo).is_ok() && rustix::io::write(&self.wake, b"!").is_ok();
-        if asked {
-            let _ = self.let_go.recv_timeout(LET_GO);
+    /// Releases the terminal's input until `resume`.
+    pub(super) fn release(&self) {
+        let is_sent = self.requests.send(Request::Release).is_ok() && rustix::io::write(&self.wake, b"!").is_ok();
+        if is_sent {
+            let _ = self.released.recv_timeout(RELEASE_TIMEOUT);
         }
     }
 
-    /// Read again.
-    pub(super) fn go_on(&self) {
-        let _ = self.say.send(Ask::GoOn);
+    pub(super) fn resume(&self) {
+        let _ = self.requests.send(Request::Resume);
     }
 }
 
@@ -89,15 +85,15 @@ enum Ready {
     Gone,
 }
 
-/// Blocks until there is something to read or to do.
+/// Blocks until there is input or a request.
 fn wait(woken: &OwnedFd) -> Ready {
     let input = io::stdin();
     loop {
-        let mut asked = [PollFd::new(woken, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
-        if poll(&mut asked, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
+        let mut polled = [PollFd::new(woken, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
+        if poll(&mut polled, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
             return Ready::Gone;
         }
-        let [of_pipe, of_terminal] = [asked[0].revents(), asked[1].revents()];
+        let [of_pipe, of_terminal] = [polled[0].revents(), polled[1].revents()];
         if of_pipe.intersects(PollFlags::IN) {
             return Ready::Woken;
         }
@@ -112,20 +108,20 @@ fn wait(woken: &OwnedFd) -> Ready {
     }
 }
 
-/// Waits until it may continue; false when nobody will say so any more.
-fn hold(woken: &OwnedFd, said: &Receiver<Ask>, tell_let_go: &Sender<()>) -> bool {
+/// Waits until reading resumes; false if the sender is gone.
+fn wait_for_resume(woken: &OwnedFd, requests: &Receiver<Request>, release: &Sender<()>) -> bool {
     let mut taken = [0; 16];
     let _ = rustix::io::read(woken, &mut taken);
     loop {
-        match said.recv() {
-            Ok(Ask::LetGo) => _ = tell_let_go.send(()),
-            Ok(Ask::GoOn) => return true,
+        match requests.recv() {
+            Ok(Request::Release) => _ = release.send(()),
+            Ok(Request::Resume) => return true,
             Err(_) => return false,
         }
     }
 }
 
-/// What an event means to the view. The size comes with its signal.
+/// The message for an event. Resizes come as SIGWINCH.
 fn message(event: Event) -> Option<Message> {
     match event {
         Event::Key(key) => Some(Message::Key(key)),
@@ -135,8 +131,7 @@ fn message(event: Event) -> Option<Message> {
     }
 }
 
-/// An answer to a question about the ground's colour that comes after it was given up: `ESC ] 11;rgb:… ESC \` would be
-/// read as keys.
+/// A late answer to the background colour query: `ESC ] 11;rgb:… ESC \` would be read as keys.
 #[derive(Debug)]
 struct LateAnswer {
     until: Option<Instant>,
@@ -167,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_no_key() {
-        let mut answer = LateAnswer { until: Some(Instant::now() + LATE), inside: false };
+        let mut answer = LateAnswer { until: Some(Instant::now() + ANSWER_TIMEOUT), inside: false };
         let mut check = |letter: char, modifiers, swallowed: bool| {
             assert_eq!(
                 answer.swallows(&Event::Key(KeyEvent::new(KeyCode::Char(letter), modifiers))),

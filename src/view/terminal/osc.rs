@@ -1,5 +1,4 @@
-//! Control sequences for the clipboard and notifications of the terminal, also through a multiplexer; rate limit of
-//! notifications.
+//! Control sequences for the clipboard and notifications, also through a multiplexer; rate limit of notifications.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +8,20 @@ use base64::prelude::BASE64_STANDARD;
 use crate::secrets::is_control;
 use crate::view::terminal_capability::{Capability, Multiplexer};
 
-/// The longest text that terminals take into their clipboard, bytes: 74,994 once encoded, the smallest limit in use.
+/// The longest text that terminals accept for the clipboard, bytes: 74,994 once encoded, the smallest limit in use.
 pub(super) const LONGEST_COPY_BYTES: usize = 56_244;
 
-/// screen cuts a string that it passes on after this many bytes.
+/// GNU screen cuts a passthrough string after this many bytes.
 const SCREEN_PIECE_BYTES: usize = 240;
 
-/// The sequence (OSC 52) that copies a text; `None` where it is longer than terminals take.
+/// The sequence (OSC 52) that copies a text; `None` if it is too long.
 pub(super) fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
     if text.len() > LONGEST_COPY_BYTES {
         return None;
     }
     let sequence = format!("\x1b]52;c;{}\x07", BASE64_STANDARD.encode(text));
-    // tmux takes the sequence itself where `set-clipboard` is on, and hands it on where `allow-passthrough` is; either
-    // is enough.
+    // tmux takes the sequence itself if `set-clipboard` is on, and passes it on if `allow-passthrough` is; either is
+    // enough.
     let direct = if capability.multiplexer == Some(Multiplexer::Tmux) { sequence.clone() } else { String::new() };
     Some(format!("{direct}{}", through(&sequence, capability.multiplexer)).into_bytes())
 }
@@ -41,18 +40,18 @@ pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8
     [through(&both, capability.multiplexer).into_bytes(), b"\x07".to_vec()].concat()
 }
 
-/// Between two notifications, and between two of the same text.
+/// The minimum time between two notifications, and between two with the same text.
 const GAP: Duration = Duration::from_secs(5);
 const SAME_AGAIN: Duration = Duration::from_secs(60);
 
-/// What was notified lately.
+/// Recent notifications.
 #[derive(Debug, Default)]
 pub(super) struct NotifyThrottle {
     last: Option<(Instant, String)>,
 }
 
 impl NotifyThrottle {
-    /// Whether this one may go out now; if so it counts. An urgent one always may.
+    /// Whether this one may be sent now; records it if so. An urgent one always may.
     pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
         let quiet = urgent
             || self.last.as_ref().is_none_or(|(time, last)| {
@@ -66,7 +65,7 @@ impl NotifyThrottle {
     }
 }
 
-/// Handed on to the terminal outside.
+/// Wraps a sequence for the terminal outside of the multiplexer.
 fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
     match multiplexer {
         Some(Multiplexer::Tmux) => format!("\x1bPtmux;{}\x1b\\", sequence.replace('\x1b', "\x1b\x1b")),
@@ -81,7 +80,7 @@ fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
     }
 }
 
-/// Without anything that would end the sequence or be read as one, or as one of its fields; at most 200 letters.
+/// Removes characters that would end the sequence or separate its fields; at most 200 characters.
 fn plain(text: &str) -> String {
     text.chars()
         .map(|letter| if letter == ';' { ',' } else { letter })

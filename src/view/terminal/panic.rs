@@ -1,4 +1,4 @@
-//! A bug: the terminal is restored before anything is reported, and a crash report is written.
+//! Panics: the terminal is restored before anything is reported, and a crash report is written.
 
 use std::backtrace::Backtrace;
 use std::io::Write;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::guard;
 use crate::secrets::visible_lines;
 
-/// From now on a panic of this thread restores the terminal, writes a report and says where; one of another thread only
-/// writes the report, since the view continues and says so itself.
+/// Installs the panic hook: a panic of this thread restores the terminal, writes a report and prints its path; a panic
+/// of another thread only writes the report, since the view continues.
 pub(super) fn install(data: PathBuf) {
     let own = std::thread::current().id();
     std::panic::set_hook(Box::new(move |panic| {
@@ -29,14 +29,14 @@ pub(super) fn install(data: PathBuf) {
     }));
 }
 
-/// What a thread said when it ended by a bug, as a sentence.
+/// The message for a thread that panicked.
 pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
-    let said = panicked
+    let message = panicked
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    let said = said.unwrap_or_else(|| "no message".to_owned());
-    format!("{what} crashed ({said}); the rest continues, crash report in {}", folder(data).display())
+    let message = message.unwrap_or_else(|| "no message".to_owned());
+    format!("{what} crashed ({message}); the rest continues, crash report in {}", folder(data).display())
 }
 
 fn folder(data: &Path) -> PathBuf {
@@ -67,7 +67,7 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Folders that only their owner enters.
+/// Creates folders that only the owner can enter.
 trait Private {
     fn mode_private(&mut self) -> &mut Self;
 }

@@ -1,5 +1,5 @@
-//! Frames are written by their own thread: a slow link delays neither keys nor runs, and gets the latest frame when it
-//! is ready.
+//! Writes frames on its own thread: a slow link delays neither keys nor runs, and gets the latest frame when it is
+//! ready.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The thread that writes to the terminal. It holds one picture at a time: whoever draws waits until that is written.
+/// The thread that writes to the terminal. It takes one frame at a time: the next is drawn once that is written.
 #[derive(Debug)]
 pub(super) struct Writer {
-    give: SyncSender<Vec<u8>>,
+    sender: SyncSender<Vec<u8>>,
     state: Arc<State>,
 }
 
@@ -22,47 +22,46 @@ struct State {
 }
 
 impl Writer {
-    /// A writer; `tell` is called after each picture, from the thread.
+    /// Starts the thread; `on_written` is called from it after each frame.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The thread cannot be started.
     pub(super) fn start(
         output: impl Write + Send + 'static,
-        tell: impl Fn() + Send + 'static,
+        on_written: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (give, given) = sync_channel(1);
+        let (sender, frames) = sync_channel(1);
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);
-        let writing = move || write(output, &given, &of_thread, &tell);
-        std::thread::Builder::new().name("pictures".to_owned()).spawn(writing)?;
-        Ok(Self { give, state })
+        let writing = move || write(output, &frames, &of_thread, &on_written);
+        std::thread::Builder::new().name("frames".to_owned()).spawn(writing)?;
+        Ok(Self { sender, state })
     }
 
-    /// Whether the last picture is still on its way.
+    /// Whether the last frame is still being written.
     pub(super) fn is_busy(&self) -> bool {
         self.state.busy.load(Ordering::Acquire)
     }
 
-    /// Whether the terminal takes nothing any more.
+    /// Whether writing to the terminal has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }
 
-    /// All bytes written so far.
     pub(super) fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::Relaxed)
     }
 
-    /// Write; while the writer is busy only small things such as a copied text may come, which wait their turn.
+    /// Queues bytes; while the writer is busy only small ones such as a clipboard sequence may come.
     pub(super) fn write(&self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
         self.state.busy.store(true, Ordering::Release);
-        let _ = self.give.try_send(bytes);
+        let _ = self.sender.try_send(bytes);
     }
 
-    /// Wait until everything is written, at most this long; false where it is not.
+    /// Waits at most this long until everything is written; false if it is not.
     pub(super) fn finish(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while self.is_busy() && Instant::now() < deadline {
@@ -72,14 +71,14 @@ impl Writer {
     }
 }
 
-fn write(mut output: impl Write, given: &Receiver<Vec<u8>>, state: &State, tell: &dyn Fn()) {
-    while let Ok(bytes) = given.recv() {
+fn write(mut output: impl Write, frames: &Receiver<Vec<u8>>, state: &State, on_written: &dyn Fn()) {
+    while let Ok(bytes) = frames.recv() {
         if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
             state.failed.store(true, Ordering::Release);
         }
         state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         state.busy.store(false, Ordering::Release);
-        tell();
+        on_written();
     }
 }
 
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::channel;
 
-    /// Takes a write only when it is let.
+    /// Blocks each write until the test allows it.
     struct Gate(Receiver<()>, std::sync::mpsc::Sender<usize>);
 
     impl Write for Gate {
@@ -105,18 +104,18 @@ mod tests {
 
     #[test]
     fn a_slow_terminal_holds_up_nobody() {
-        let ((open, gate), (tell_size, sizes), (tell, told)) = (channel(), channel(), channel());
-        let writer = Writer::start(Gate(gate, tell_size), move || tell.send(()).unwrap()).unwrap();
+        let ((open, gate), (record_size, sizes), (on_written, written)) = (channel(), channel(), channel());
+        let writer = Writer::start(Gate(gate, record_size), move || on_written.send(()).unwrap()).unwrap();
         assert!(!writer.is_busy());
         writer.write(vec![0; 10]);
         assert!(writer.is_busy(), "it is written only when the terminal takes it");
         open.send(()).unwrap();
-        told.recv().unwrap();
+        written.recv().unwrap();
         assert!(!writer.is_busy() && !writer.has_failed());
         assert_eq!((sizes.recv().unwrap(), writer.bytes()), (10, 10));
         drop(open);
         writer.write(vec![0; 3]);
-        told.recv().unwrap();
+        written.recv().unwrap();
         assert!(writer.has_failed());
     }
 }

@@ -1,11 +1,11 @@
-//! Values as block characters, or ASCII: a share as a bar, a curve in one line, counts as upright bars.
+//! Values as block characters, or ASCII: bars, sparklines, histograms.
 
 use crate::view::theme::Theme;
 
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// A bar of exactly `columns`, its ends included: `▕███▌  ▏`, or `[###  ]`. A share outside 0 to 1 is clamped; below
-/// four columns there is none.
+/// A bar of exactly `columns`, its ends included: `▕███▌  ▏`, or `[###  ]`. A share outside 0 to 1 is clamped; empty
+/// below four columns.
 pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
     if columns < 4 {
         return " ".repeat(columns);
@@ -22,8 +22,8 @@ pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
     format!("▕{}{part}{}▏", "█".repeat(full), " ".repeat(rest))
 }
 
-/// The latest values, at most `columns` of them, as letters of rising height between the ends of `range`, or between
-/// their own least and greatest. A value that is not finite is a blank.
+/// A sparkline of the latest values, at most `columns` of them, scaled to `range`, or to their own minimum and maximum.
+/// A value that is not finite is a blank.
 pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f64, f64)>) -> String {
     const RICH: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 5] = ['_', '.', '-', '=', '#'];
@@ -40,8 +40,7 @@ pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f
     shown.iter().map(|value| if value.is_finite() { letter(*value) } else { ' ' }).collect()
 }
 
-/// Counts in `bins` of equal width between two ends; what lies outside counts into the nearest, what is no number
-/// nowhere.
+/// Counts values in `bins` of equal width; values outside of the range count in the nearest bin, NaN in none.
 pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usize) -> Vec<usize> {
     let mut counts = vec![0; bins];
     let width = ends.1 - ends.0;
@@ -55,7 +54,7 @@ pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usi
     counts
 }
 
-/// The counts as bars, `rows` lines from the top. The tallest fills them; what is not 0 is never drawn as nothing.
+/// The counts as bars, `rows` lines from the top. The highest fills them; a count above 0 is always visible.
 pub fn bars(theme: &Theme, counts: &[usize], rows: usize) -> Vec<String> {
     const RICH: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 3] = [' ', '.', '#'];

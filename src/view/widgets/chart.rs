@@ -1,5 +1,4 @@
-//! A line chart over steps in braille: the smallest and the largest value of each column are drawn, so that no spike is
-//! lost.
+//! A line chart over steps in braille: the minimum and the maximum of each column are drawn, so that no spike is lost.
 
 mod axis;
 mod braille;
@@ -16,24 +15,24 @@ use crate::run::Series;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// What a chart shows.
+/// The contents of a chart.
 #[derive(Debug, Default)]
 pub struct Chart<'a> {
-    /// Drawn in this order, later ones above.
+    /// Drawn in this order, later ones on top.
     pub curves: Vec<Curve<'a>>,
-    /// How many of the first curves come last in the legend: they are there to be compared with.
+    /// How many of the first curves come last in the legend: the ones for comparison.
     pub under: usize,
     /// Single points.
     pub dots: Vec<Dot>,
-    /// Values drawn as level lines, with a word for the legend.
+    /// Horizontal lines, with a label for the legend.
     pub levels: Vec<(f64, Role, &'static str)>,
-    /// Letters on the axis of the steps: what happened there.
+    /// Events as letters on the axis of the steps.
     pub marks: Vec<(u64, &'static str)>,
-    /// First and last step shown.
+    /// First and last visible step.
     pub steps: (u64, u64),
-    /// The ends of the axis of values; `None` takes them from what is shown.
+    /// The range of values; `None` takes it from the visible curves.
     pub values: Option<(f64, f64)>,
-    /// A logarithmic axis of values.
+    /// Whether the axis of values is logarithmic.
     pub log: bool,
     /// The step under the cursor.
     pub cursor: Option<u64>,
@@ -43,28 +42,23 @@ pub struct Chart<'a> {
 pub struct Curve<'a> {
     /// In the legend.
     pub label: String,
-    /// Its colour.
     pub role: Role,
-    /// Its values.
     pub series: &'a Series,
-    /// Weight of the past in [0, 1); above 0 the values themselves stand faintly behind the smoothed ones.
+    /// EMA weight of the past in [0, 1); above 0 the raw values are drawn faintly behind the smoothed ones.
     pub smoothing: f64,
-    /// The last step of its run: without a cursor the legend tells the value there, or that there is none.
+    /// The last step of its run: without a cursor the legend shows the value there, if any.
     pub last: u64,
 }
 
-/// A point with a sign of its own.
+/// A point with a character of its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
-    /// Where.
     pub step: u64,
-    /// How high.
     pub value: f64,
-    /// Its colour.
     pub role: Role,
 }
 
-/// How a chart shares its room, columns and rows.
+/// The columns and rows of a chart's parts.
 struct Frame {
     axis: Axis,
     ticks: Vec<(f64, String)>,
@@ -78,7 +72,7 @@ struct Frame {
 }
 
 impl Curve<'_> {
-    /// The value at a step, and the smoothed one where there is smoothing.
+    /// The raw value at a step, and the smoothed one if there is smoothing.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
         let smoothed =
             if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
@@ -86,13 +80,13 @@ impl Curve<'_> {
     }
 }
 
-/// Letters of the curves where no braille may be drawn.
+/// ASCII characters of the curves.
 const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
-/// How the strokes of a curve look in the legend, as the pen draws them.
+/// The line styles in the legend, as the pen draws them.
 const STROKES: [&str; 4] = ["━", "╍", "┉", "╌"];
 
 impl Chart<'_> {
-    /// The chart as lines, `rows` of them, each at most `columns` wide. With little room the axes go first.
+    /// The chart as at most `rows` lines of at most `columns`. With little room the axes are left out first.
     pub fn lines(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
         if columns == 0 || rows == 0 {
             return Vec::new();
@@ -124,15 +118,14 @@ impl Chart<'_> {
         lines
     }
 
-    /// The step that [`Self::lines`] draws in a column, of those shown; `None` left of the curves or where there are
-    /// none.
+    /// The step that [`Self::lines`] draws in a column; `None` left of the curves or if there are none.
     pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
         let frame = self.frame(columns, rows)?;
         let column = column.checked_sub(frame.left).filter(|column| *column < frame.wide)?;
         Some(buckets::step_at(column, self.steps, frame.wide))
     }
 
-    /// How the room is shared; `None` where there is no value to make an axis for.
+    /// The layout; `None` if there is no value to make an axis for.
     fn frame(&self, columns: usize, rows: usize) -> Option<Frame> {
         // Steps below the axis, then the axis line, then the labels of the values.
         let below = match rows {
@@ -152,14 +145,14 @@ impl Chart<'_> {
         Some(Frame { axis, ticks, left, wide, high, below })
     }
 
-    /// The names of what is drawn, with their values at the cursor, else at the last step.
+    /// The curves' names, with their values at the cursor, else at the last step.
     pub fn legend(&self, theme: &Theme, columns: usize) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::new();
         let mut used = 0;
         let under = self.under.min(self.curves.len());
         let curves = self.curves.iter().enumerate();
         for (index, curve) in curves.clone().skip(under).chain(curves.take(under)) {
-            let text = format!("{} {}", curve.label, said(curve.series.at(self.cursor.unwrap_or(curve.last))));
+            let text = format!("{} {}", curve.label, number(curve.series.at(self.cursor.unwrap_or(curve.last))));
             entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
         }
         for (value, role, word) in &self.levels {
@@ -187,19 +180,19 @@ impl Chart<'_> {
         Line::from(spans)
     }
 
-    /// How a curve is told from the others without its colour, in the legend as in the chart.
+    /// A curve's line style, in the legend as in the chart: distinct without colour.
     pub fn sign(&self, theme: &Theme, index: usize) -> &'static str {
         let place = self.place(index);
         theme.glyph(STROKES[place % STROKES.len()], LETTERS[place % LETTERS.len()])
     }
 
-    /// The place of a curve in the legend.
+    /// The index of a curve in the legend.
     fn place(&self, index: usize) -> usize {
         let under = self.under.min(self.curves.len());
         index.checked_sub(under).unwrap_or(self.curves.len() - under + index)
     }
 
-    /// Buckets of each curve: the values, and the smoothed ones where there are any.
+    /// Buckets of each curve: the raw values, and the smoothed ones if any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
         self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()
@@ -209,7 +202,7 @@ impl Chart<'_> {
         if let Some((low, high)) = self.values {
             return Some(Axis { low, high, log: false });
         }
-        // A smoothed curve stays between the values.
+        // A smoothed curve stays within the values.
         let of_curves = self
             .curves
             .iter()
@@ -233,7 +226,7 @@ impl Chart<'_> {
             trace(raster, raw, axis, if smooth.is_empty() { pen } else { behind });
             trace(raster, smooth, axis, pen);
         }
-        // What has no place on the axis is shown at its edge rather than not at all.
+        // Values off the axis are drawn at its edge rather than not at all.
         let rows = raster.row_of(down.saturating_sub(1));
         for (x, bucket) in
             measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?)))
@@ -317,12 +310,12 @@ impl Chart<'_> {
     }
 }
 
-/// The column of a step where `columns` show the steps from the first to the last.
+/// The column of a step if `columns` show the steps from the first to the last.
 pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
     buckets::place(step, steps, columns)
 }
 
-fn said(value: Option<f64>) -> String {
+fn number(value: Option<f64>) -> String {
     or_na(value, amount)
 }
 

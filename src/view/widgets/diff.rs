@@ -1,5 +1,5 @@
-//! Where two answers differ: JSON field by field, other texts line by line; by mark and colour, one below the other or
-//! side by side.
+//! The diff of two answers: JSON field by field, other texts line by line; with marks and colours, unified or side by
+//! side.
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -14,7 +14,7 @@ use crate::secrets::visible;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// Deeper values are written in one line.
+/// Deeper values are written on one line.
 const DEEPEST: usize = 32;
 
 /// A line of both answers.
@@ -22,26 +22,22 @@ const DEEPEST: usize = 32;
 pub struct Row {
     /// How the two sides relate.
     pub kind: Kind,
-    /// As the first answer has it.
+    /// In the first answer.
     pub before: Option<String>,
-    /// As the second has it.
+    /// In the second.
     pub after: Option<String>,
 }
 
 /// How the two sides of a row relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Both have the same.
     Same,
-    /// Both have something else there.
     Changed,
-    /// Only the first has it.
     Missing,
-    /// Only the second has it.
     Extra,
 }
 
-/// The difference of two answers. Where both are JSON, fields are aligned by their keys, else lines by their text.
+/// The diff of two answers. If both are JSON, fields are aligned by their keys, else lines by their text.
 pub fn difference(before: &str, after: &str) -> Vec<Row> {
     match (serde_json::from_str::<Value>(before.trim()), serde_json::from_str::<Value>(after.trim())) {
         (Ok(before), Ok(after)) => {
@@ -53,8 +49,8 @@ pub fn difference(before: &str, after: &str) -> Vec<Row> {
     }
 }
 
-/// What makes `new` of `old`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile five
-/// of them for every kind of text.
+/// The edits from `old` to `new`, element by element. One algorithm for one type: `similar`'s `TextDiff` would compile
+/// five of them for every kind of text.
 pub fn diff_ops(old: &[&str], new: &[&str]) -> Vec<DiffOp> {
     let mut hook = Compact::new(Replace::new(Capture::new()), old, new);
     let Ok(()) = myers::diff(&mut hook, old, 0..old.len(), new, 0..new.len());
@@ -81,7 +77,7 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
     rows
 }
 
-/// Rows of a value that stands under `name` in one of the answers or both; `end` is the comma behind it.
+/// Rows of a value called `name` in one of the answers or both; `end` is the comma after it.
 fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>, after: Option<&Value>, end: &str) {
     let indent = "  ".repeat(depth);
     let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}")).into_owned();
@@ -122,7 +118,7 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
     }
 }
 
-/// One below the other: `-` the first answer's, `+` the second's.
+/// Unified: `-` the first answer's lines, `+` the second's.
 pub fn unified(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for row in rows {
@@ -169,7 +165,6 @@ pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'stat
     lines
 }
 
-/// Two headings over sides.
 pub fn headings(theme: &Theme, before: &str, after: &str, width: usize) -> Line<'static> {
     let half = width.saturating_sub(3) / 2;
     Line::from(vec![
@@ -188,7 +183,7 @@ fn marked(theme: &Theme, mark: &str, text: &str, other: Option<&str>, role: Role
     pieces.into_iter().enumerate().map(with_mark).collect()
 }
 
-/// The text with the words that the other side does not have standing out.
+/// The text with the words that differ from the other side highlighted.
 fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec<Span<'static>> {
     let style = theme.style(role);
     let Some(other) = other else { return vec![Span::styled(text.to_owned(), style)] };
@@ -204,7 +199,7 @@ fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec
     pieces.collect()
 }
 
-/// Pieces broken to a width, wherever that is.
+/// Pieces broken to a width, at any character.
 fn broken(spans: &[Span<'static>], width: usize) -> Vec<Vec<Span<'static>>> {
     let mut rows = vec![Vec::new()];
     let mut used = 0;
@@ -234,7 +229,7 @@ mod tests {
     use super::*;
 
     /// Rows as ` same`, `~before|after`, `-before`, `+after`.
-    fn told(before: &str, after: &str) -> Vec<String> {
+    fn rendered(before: &str, after: &str) -> Vec<String> {
         let text = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().to_owned();
         let row = |row: Row| match row.kind {
             Kind::Same => format!(" {}", text(&row.before)),
@@ -248,7 +243,7 @@ mod tests {
     #[test]
     fn fields_are_aligned_by_their_keys() {
         let check = |before: &str, after: &str, expected: &[&str]| {
-            assert_eq!(told(before, after), expected, "{before} {after}")
+            assert_eq!(rendered(before, after), expected, "{before} {after}")
         };
         check(r#"{"a":1,"b":"x"}"#, r#"{"b":"x", "a":1}"#, &[" {", " \"a\": 1,", " \"b\": \"x\"", " }"]);
         check(r#"{"a":1,"b":2}"#, r#"{"a":3,"c":4}"#, &[" {", "~\"a\": 1,|\"a\": 3,", "-\"b\": 2,", "+\"c\": 4", " }"]);
@@ -260,14 +255,14 @@ mod tests {
         check("1", "\"1\"", &["~1|\"1\""]);
         check("{}", "[]", &["~{}|[]"]);
         check("{}", "{}", &[" {}"]);
-        // An object against something else is one line each.
+        // An object against another type is one line each.
         check(r#"{"a":{"b":1}}"#, r#"{"a":null}"#, &[" {", "~\"a\": {\"b\":1}|\"a\": null", " }"]);
     }
 
     #[test]
     fn other_texts_are_compared_line_by_line() {
         let check = |before: &str, after: &str, expected: &[&str]| {
-            assert_eq!(told(before, after), expected, "{before} {after}")
+            assert_eq!(rendered(before, after), expected, "{before} {after}")
         };
         check("a\nb\nc", "a\nx\nc\nd", &[" a", "~b|x", " c", "+d"]);
         check("```json\n{}\n```", "{}", &["-```json", " {}", "-```"]);

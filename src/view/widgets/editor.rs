@@ -1,5 +1,4 @@
-//! A text editor for JSON and plain text: typing, selection, undo in steps of words, search, a window that follows the
-//! cursor.
+//! A text editor for JSON and plain text: typing, selection, undo by words, search, scrolling.
 
 pub mod paint;
 mod tokens;
@@ -13,31 +12,31 @@ use unicode_width::UnicodeWidthChar;
 use crate::secrets::visible_letter;
 pub use tokens::{Token, matching_bracket, tokens};
 
-/// Edits that can be undone.
+/// The most edits that can be undone.
 const MAX_EDITS: usize = 20_000;
-/// Blanks of one level.
+/// Spaces per indentation level.
 const INDENT: usize = 2;
 
-/// What a key did.
+/// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// The text changed.
     Edited,
     /// Only the cursor or the selection moved.
     Moved,
-    /// Nothing: the key is not the editor's.
+    /// The key is not the editor's.
     None,
 }
 
-/// How edits are gathered into one step of undo.
+/// Consecutive edits of the same kind are one step of undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// Letters of a word.
     Word,
     Blank,
-    /// Letters taken away.
+    /// Deleted letters.
     Erase,
-    /// A step of its own.
+    /// Always a step of its own.
     Single,
 }
 
@@ -47,19 +46,19 @@ pub struct Editor {
     area: TextArea<'static>,
     is_json: bool,
     line_end: &'static str,
-    /// Edits of each step that can be undone, and redone.
+    /// The number of edits of each step that can be undone, and redone.
     done: Vec<usize>,
     undone: Vec<usize>,
     last: Option<(Step, (usize, usize))>,
     /// First row and column of the window.
     top: usize,
     left: usize,
-    wanted: String,
+    query: String,
     cut: String,
 }
 
 impl Editor {
-    /// An editor of JSON; without brackets, colours and indentation where `is_json` is false.
+    /// An editor of JSON; without brackets, colours and indentation if `is_json` is false.
     pub fn new(text: &str, is_json: bool) -> Self {
         let mut area = TextArea::new(lines_of(text));
         area.set_max_histories(MAX_EDITS);
@@ -72,12 +71,12 @@ impl Editor {
             last: None,
             top: 0,
             left: 0,
-            wanted: String::new(),
+            query: String::new(),
             cut: String::new(),
         }
     }
 
-    /// The whole text; its lines end as those of the first text did.
+    /// The whole text, with the line endings of the first one.
     pub fn text(&self) -> String {
         self.area.lines().join(self.line_end)
     }
@@ -86,7 +85,6 @@ impl Editor {
         self.area.lines()
     }
 
-    /// Whether the text is JSON.
     pub fn is_json(&self) -> bool {
         self.is_json
     }
@@ -97,7 +95,7 @@ impl Editor {
         (cursor.0, cursor.1)
     }
 
-    /// Put the cursor there, or as near as the text allows.
+    /// Moves the cursor there, or as near as the text allows.
     pub fn go_to(&mut self, row: usize, column: usize) {
         self.area.cancel_selection();
         self.jump(row, column);
@@ -108,7 +106,7 @@ impl Editor {
         self.last = None;
     }
 
-    /// Another text in place of the whole; it can be undone in one step.
+    /// Replaces the whole text, as one step of undo.
     pub fn replace(&mut self, text: &str) {
         if self.text() == text {
             return;
@@ -124,21 +122,21 @@ impl Editor {
         (self.top, self.left)
     }
 
-    /// Moves the window so that the cursor lies in it.
+    /// Scrolls the window to the cursor.
     pub fn follow(&mut self, rows: usize, columns: usize) {
         let (row, _) = self.cursor();
         self.top = window(self.top, row, rows, self.lines().len());
         self.left = window(self.left, self.cursor_column(), columns.saturating_sub(1), usize::MAX);
     }
 
-    /// The cursor's column on the screen, before the window is taken into account.
+    /// The cursor's column on the screen, before scrolling.
     fn cursor_column(&self) -> usize {
         let (row, column) = self.cursor();
         let line = self.lines().get(row).map_or("", String::as_str);
         line.chars().take(column).map(width).sum()
     }
 
-    /// Moves the window by rows, and the cursor with it.
+    /// Scrolls the window by rows, with the cursor.
     pub fn scroll(&mut self, by: isize, rows: usize) {
         let last = self.lines().len().saturating_sub(1);
         self.top = self.top.saturating_add_signed(by).min(last);
@@ -149,7 +147,7 @@ impl Editor {
         }
     }
 
-    /// The place in the text of a place in the window.
+    /// Moves the cursor to a position in the window.
     pub fn click(&mut self, row: usize, screen_column: usize) {
         let row = (self.top + row).min(self.lines().len().saturating_sub(1));
         let mut left = self.left + screen_column;
@@ -165,7 +163,7 @@ impl Editor {
         self.go_to(row, column);
     }
 
-    /// Take a key of a user who types; `rows` of the window are a page.
+    /// Handles a key; a page is `rows` of the window.
     pub fn key(&mut self, event: KeyEvent, rows: usize) -> Effect {
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         let alt = event.modifiers.contains(KeyModifiers::ALT);
@@ -233,7 +231,7 @@ impl Editor {
         let (row, column) = self.cursor();
         let before: String = self.lines().get(row).map_or(String::new(), |line| line.chars().take(column).collect());
         let closes = self.is_json && matches!(letter, '}' | ']') && !self.area.is_selecting();
-        // A closing bracket alone on its line stands one level further out.
+        // A closing bracket alone on its line is indented one level less.
         let back = if closes && !before.is_empty() && before.chars().all(|letter| letter == ' ') {
             INDENT.min(column)
         } else {
@@ -283,13 +281,13 @@ impl Editor {
         self.edit(Step::Erase, |area| (0..if level { INDENT } else { 1 }).filter(|_| area.delete_char()).count())
     }
 
-    /// Insert a text where the cursor is, in place of the selection.
+    /// Inserts a text at the cursor, replacing the selection.
     pub fn paste(&mut self, text: &str) -> Effect {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         self.edit(Step::Single, |area| inserted(area, &text))
     }
 
-    /// Take the last step back.
+    /// Undoes the last step.
     pub fn undo(&mut self) -> bool {
         let Some(edits) = self.done.pop() else { return false };
         let undone = (0..edits).filter(|_| self.area.undo()).count();
@@ -298,7 +296,7 @@ impl Editor {
         undone > 0
     }
 
-    /// Do again what was taken back.
+    /// Redoes the last undone step.
     pub fn redo(&mut self) -> bool {
         let Some(edits) = self.undone.pop() else { return false };
         let redone = (0..edits).filter(|_| self.area.redo()).count();
@@ -307,7 +305,6 @@ impl Editor {
         redone > 0
     }
 
-    /// The selected text.
     pub fn selected(&self) -> Option<String> {
         let ((row, column), (last_row, last_column)) = self.selection()?;
         let lines = self.lines().get(row..=last_row)?;
@@ -323,25 +320,25 @@ impl Editor {
         Some(text)
     }
 
-    /// From where to where is selected; `None` where nothing is.
+    /// The range of the selection; `None` without one.
     pub fn selection(&self) -> Option<((usize, usize), (usize, usize))> {
         self.area.selection_range().filter(|(from, to)| from != to)
     }
 
-    /// Select everything.
     pub fn select_all(&mut self) {
         self.area.select_all();
         self.last = None;
     }
 
-    /// No selection.
+    /// Clears the selection.
     pub fn unselect(&mut self) {
         self.area.cancel_selection();
     }
 
-    /// Look for a text, from the cursor on; case does not matter unless it holds a capital. How often it is there.
-    pub fn find(&mut self, wanted: &str) -> usize {
-        self.wanted = wanted.to_owned();
+    /// Searches a text from the cursor on, case-sensitive only if it contains an uppercase letter. Returns the number
+    /// of matches.
+    pub fn find(&mut self, query: &str) -> usize {
+        self.query = query.to_owned();
         let places = self.places();
         let cursor = self.cursor();
         if let Some((row, columns)) =
@@ -352,17 +349,17 @@ impl Editor {
         places.len()
     }
 
-    /// Whether a text is there, as [`Self::find`] looks for it.
-    pub fn holds(&self, wanted: &str) -> bool {
-        self.lines().iter().any(|line| !tokens::found(line, wanted).is_empty())
+    /// Whether the text contains a match, as for [`Self::find`].
+    pub fn contains(&self, query: &str) -> bool {
+        self.lines().iter().any(|line| !tokens::matches(line, query).is_empty())
     }
 
-    /// The text that is looked for; empty where nothing is.
-    pub fn wanted(&self) -> &str {
-        &self.wanted
+    /// The text of the search; empty without one.
+    pub fn query(&self) -> &str {
+        &self.query
     }
 
-    /// To the next place of the text that is looked for, or the one before.
+    /// Moves to the next or previous match.
     pub fn find_next(&mut self, forward: bool) -> bool {
         let places = self.places();
         let cursor = self.cursor();
@@ -379,12 +376,12 @@ impl Editor {
     fn places(&self) -> Vec<(usize, Range<usize>)> {
         let lines = self.lines().iter().enumerate();
         lines
-            .flat_map(|(row, line)| tokens::found(line, &self.wanted).into_iter().map(move |columns| (row, columns)))
+            .flat_map(|(row, line)| tokens::matches(line, &self.query).into_iter().map(move |columns| (row, columns)))
             .collect()
     }
 
-    /// One step of undo, or a part of the last one where the same edit continues at the same position. What is selected
-    /// goes first; `change` says how many edits it made of the text's own history.
+    /// One step of undo, or a continuation of the last one for the same kind of edit at the same position. The
+    /// selection is deleted first; `change` returns its number of edits in the text's history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
         let goes_on = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
         let edits = usize::from(self.selection().is_some() && self.area.cut());
@@ -402,7 +399,7 @@ impl Editor {
         Effect::Edited
     }
 
-    /// What is selected, else what `change` takes away.
+    /// Deletes the selection, else what `change` deletes.
     fn take(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> bool) -> Effect {
         if self.selection().is_some() {
             return self.edit(Step::Single, |_| 0);
@@ -424,14 +421,14 @@ fn lines_of(text: &str) -> Vec<String> {
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect()
 }
 
-/// The first row of a window of `rows` that begins at `first` or as near as `cursor` and the text's end allow.
+/// The first row of a window of `rows` near `first` that contains `cursor` within the text.
 fn window(first: usize, cursor: usize, rows: usize, len: usize) -> usize {
     let rows = rows.max(1);
     let first = first.min(len.saturating_sub(rows.min(len)));
     if cursor < first { cursor } else { first.max((cursor + 1).saturating_sub(rows)) }
 }
 
-/// Columns that a letter takes; those that cannot be shown take one.
+/// Columns of a character; control characters take one.
 fn width(letter: char) -> usize {
     match letter {
         '\t' => 2,

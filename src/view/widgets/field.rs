@@ -1,4 +1,4 @@
-//! One line of text that is typed: cursor, words, a window that follows the cursor.
+//! A single-line text field: cursor, words, scrolling.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::{Line, Span};
@@ -8,13 +8,12 @@ use unicode_width::UnicodeWidthStr;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// A line of text under edit.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Field {
     text: String,
-    /// Bytes before the cursor.
+    /// Byte offset of the cursor.
     cursor: usize,
-    /// Whether all of it is selected: what is typed or pasted takes its place.
+    /// Whether all of it is selected: typed or pasted text replaces it.
     is_selected: bool,
 }
 
@@ -33,7 +32,7 @@ impl Field {
         &self.text
     }
 
-    /// Take a key; true where the text changed.
+    /// Handles a key; returns whether the text changed.
     pub fn key(&mut self, event: KeyEvent) -> bool {
         let before = self.text.len();
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
@@ -80,7 +79,7 @@ impl Field {
         self.cursor = 0;
     }
 
-    /// Insert a text; line ends become spaces.
+    /// Inserts a text; newlines become spaces.
     pub fn paste(&mut self, text: &str) {
         if std::mem::take(&mut self.is_selected) {
             self.clear();
@@ -116,7 +115,7 @@ impl Field {
     pub fn line(&self, theme: &Theme, columns: usize, focused: bool) -> Line<'static> {
         let room = columns.saturating_sub(1).max(1);
         let mut start = 0;
-        // The window begins where the text before the cursor just fits.
+        // Scrolled so that the text before the cursor just fits.
         while self.text[start..self.cursor].width() >= room {
             start += self.text[start..].graphemes(true).next().map_or(1, str::len);
         }

@@ -1,4 +1,4 @@
-//! The filter of a list: a line above it that `/` opens.
+//! The filter of a list: a text field above it that `/` opens.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::text::{Line, Span};
@@ -7,7 +7,6 @@ use super::field::Field;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// What the rows of a list have to hold.
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     field: Field,
@@ -25,7 +24,7 @@ impl Filter {
         self.is_typing || !self.text().is_empty()
     }
 
-    /// Takes a key; true where the text changed. Enter and the arrows give the keys back to the list.
+    /// Handles a key; returns whether the text changed. Enter and the arrows return the keys to the list.
     pub fn key(&mut self, event: KeyEvent) -> bool {
         if matches!(event.code, KeyCode::Enter | KeyCode::Up | KeyCode::Down) {
             self.is_typing = false;
@@ -34,7 +33,7 @@ impl Filter {
         self.field.key(event)
     }
 
-    /// Takes pasted text; false where something else has the keys.
+    /// Handles pasted text; false if the filter does not have the keys.
     pub fn paste(&mut self, text: &str) -> bool {
         if self.is_typing {
             self.field.paste(text);

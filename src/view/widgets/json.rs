@@ -1,5 +1,4 @@
-//! JSON, or what was meant to be, as coloured lines; places of faults are underlined. It never refuses a text: a
-//! completion may hold anything.
+//! JSON as coloured lines with underlined faults. Any text is accepted: a completion may contain anything.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -9,7 +8,7 @@ use crate::secrets::visible;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// A place in a text that something is wrong with.
+/// A position in a text with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// From 1.
@@ -19,7 +18,7 @@ pub struct Fault {
 }
 
 /// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's
-/// end a mark stands.
+/// end a mark is drawn.
 pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> {
     text.split('\n')
         .enumerate()
@@ -60,7 +59,7 @@ fn faulty(theme: &Theme, role: Role) -> Style {
     theme.style(role).patch(theme.style(Role::Fault))
 }
 
-/// The line cut into pieces of one role each; together they are the line. What is no JSON is plain text here.
+/// The line split into pieces of one role each. Text that is not JSON is plain.
 fn pieces(line: &str) -> Vec<(String, Role)> {
     let (mut letters, mut at) = (line.chars(), 0);
     let mut found = Vec::new();

@@ -1,8 +1,8 @@
-//! The cursor of a list: where it stands, how keys and the wheel move it, and which row is drawn first.
+//! The cursor of a list, moved by keys and the wheel, and the first visible row.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-/// A cursor over rows; it may stand past the end of a list that became shorter, until `at` is asked.
+/// A cursor over rows; it may be past the end of a list that became shorter, until `at` clamps it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// The row, from 0.
@@ -10,19 +10,19 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The row in a list of `length`; `None` where there is none.
+    /// The row in a list of `length`; `None` if it is empty.
     pub fn at(self, length: usize) -> Option<usize> {
         length.checked_sub(1).map(|last| self.index.min(last))
     }
 
-    /// Move by rows; the ends hold it.
+    /// Moves by rows, clamped to the ends.
     pub fn go(&mut self, rows: isize, length: usize) {
         let last = length.saturating_sub(1);
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);
     }
 
-    /// Take a key that moves: arrows, j k, page keys, g G, home and end. `page`: rows that are seen at once. False
-    /// where the key means something else.
+    /// Handles a movement key: arrows, j k, page keys, g G, home and end. `page`: visible rows. Returns false for other
+    /// keys.
     pub fn key(&mut self, event: KeyEvent, page: usize, length: usize) -> bool {
         if event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
             return false;
@@ -40,19 +40,19 @@ impl Cursor {
         true
     }
 
-    /// The first row that is drawn where `rows` fit: the cursor stands in the middle, except near the ends.
+    /// The first visible row of `rows`: the cursor is in the middle, except near the ends.
     pub fn first(self, rows: usize, length: usize) -> usize {
         let Some(at) = self.at(length) else { return 0 };
         at.saturating_sub(rows / 2).min(length.saturating_sub(rows))
     }
 
-    /// The rows that are seen where so many fit, each with whether the cursor stands on it.
+    /// The visible rows, each with whether the cursor is on it.
     pub fn seen(self, rows: usize, length: usize) -> impl Iterator<Item = (usize, bool)> {
         let (at, first) = (self.at(length), self.first(rows, length));
         (first..length.min(first + rows)).map(move |row| (row, at == Some(row)))
     }
 
-    /// The row that is drawn on a line of the list.
+    /// The row on a line of the list.
     pub fn row_at(self, line: usize, rows: usize, length: usize) -> Option<usize> {
         let row = self.first(rows, length) + line;
         (line < rows && row < length).then_some(row)

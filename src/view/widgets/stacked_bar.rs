@@ -1,4 +1,4 @@
-//! Shares over steps as stacked bars: each column is a stretch of steps, each band one part of the whole.
+//! Shares over steps as stacked bars: each column is a range of steps, each band a part of the whole.
 
 use ratatui::text::{Line, Span};
 
@@ -7,17 +7,16 @@ use crate::run::Series;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// One band, from below.
+/// One band; the first is at the bottom.
 #[derive(Debug)]
 pub struct Band<'a> {
     /// Its share at each step.
     pub series: Option<&'a Series>,
     pub sign: &'static str,
-    /// Its colour.
     pub role: Role,
 }
 
-/// The bands between two steps, `rows` lines of `columns` signs; a column is the mean of its steps, and empty where
+/// The bands between two steps, `rows` lines of `columns` characters; a column is the mean of its steps, and empty if
 /// there are none.
 pub fn stack(theme: &Theme, bands: &[Band<'_>], steps: (u64, u64), columns: usize, rows: usize) -> Vec<Line<'static>> {
     let shares: Vec<Vec<Option<f64>>> = bands.iter().map(|band| means(band.series, steps, columns)).collect();
@@ -26,7 +25,7 @@ pub fn stack(theme: &Theme, bands: &[Band<'_>], steps: (u64, u64), columns: usiz
         let mut below = 0.0;
         bands.iter().enumerate().find_map(|(index, band)| {
             below += shares[index][column].unwrap_or(0.0);
-            // Shares that add up to a hair less than 1 still fill the column.
+            // Shares that add up to a little less than 1 still fill the column.
             (height < below + 1e-9).then_some(band)
         })
     };
@@ -52,7 +51,7 @@ fn span(theme: &Theme, (text, role): (String, Option<Role>)) -> Span<'static> {
     role.map_or_else(|| Span::raw(text.clone()), |role| Span::styled(text.clone(), theme.style(role)))
 }
 
-/// The mean of each column's steps. Columns between two steps take the nearer past, so that a short run fills the
+/// The mean of each column's steps. Columns between two steps repeat the earlier one, so that a short run fills the
 /// width.
 fn means(series: Option<&Series>, steps: (u64, u64), columns: usize) -> Vec<Option<f64>> {
     let mut sums = vec![(0.0, 0_u32); columns];

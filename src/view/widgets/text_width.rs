@@ -1,8 +1,8 @@
-//! Text made to fit: cut with a mark, or broken between its words.
+//! Fits text to a width: truncated with a mark, or wrapped between words.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// A text cut to a width; what is cut off leaves a mark. Control characters are left out.
+/// A text truncated to a width, with a mark. Control characters are removed.
 pub fn fitted(text: &str, width: usize) -> String {
     let clean: String = text.chars().filter(|letter| !letter.is_control()).collect();
     if clean.width() <= width {
@@ -23,19 +23,19 @@ pub fn fitted(text: &str, width: usize) -> String {
     cut
 }
 
-/// A text as wide as a column: cut, or filled with blanks.
+/// A text truncated or padded to a column's width.
 pub fn padded(text: &str, width: usize, right: bool) -> String {
     let text = fitted(text, width);
     let blanks = " ".repeat(width.saturating_sub(text.width()));
     if right { format!("{blanks}{text}") } else { format!("{text}{blanks}") }
 }
 
-/// Text of others without what would speak to the terminal.
+/// Removes control sequences from text of unknown origin.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// Lines of at most so many columns, broken between words where that is possible; each run of blanks becomes one.
+/// Lines of at most so many columns, wrapped between words if possible; runs of whitespace become one space.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut rows = vec![String::new()];
     for word in text.split_whitespace() {

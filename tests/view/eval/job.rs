@@ -34,22 +34,22 @@ fn an_eval_is_started_and_its_result_comes() {
     assert!(
         stage.shows("100 prompts, two models") && stage.shows("up to"),
         "what it costs is said first: {}",
-        stage.picture()
+        stage.screen()
     );
     stage.keys("y");
     wait(&mut stage, "eval finished");
-    let said = std::fs::read_to_string(folder.join("arguments")).unwrap();
+    let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
     let run = folder.join("runs").join(ID);
     let expected = format!(
         "eval {0}/task --model base=tiny --model trained={0}@best --on test --json --out {1}/data/evals/",
         run.display(),
         folder.display()
     );
-    assert!(said.starts_with(&expected), "{said}");
-    assert!(stage.shows("base → trained"), "{}", stage.picture());
+    assert!(arguments.starts_with(&expected), "{arguments}");
+    assert!(stage.shows("base → trained"), "{}", stage.screen());
     // It can be chosen again later.
     stage.keys("o G");
-    assert!(stage.shows("eval  20270115-"), "{}", stage.picture());
+    assert!(stage.shows("eval  20270115-"), "{}", stage.screen());
     stage.keys("esc");
     stage.now_ms += 5_000;
     stage.model.shared.options.program = program("echo 'error: no such model' >&2; exit 1");
@@ -71,10 +71,10 @@ fn an_eval_of_an_earlier_session_is_found_and_watched() {
         stage.send(Message::Tick);
     };
     second(&mut stage.0);
-    assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.picture());
+    assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.screen());
     stage.0.keys("E");
-    assert!(stage.0.shows("an eval is already running"), "{}", stage.0.picture());
+    assert!(stage.0.shows("an eval is already running"), "{}", stage.0.screen());
     drop(stage.1.take());
     second(&mut stage.0);
-    assert!(stage.0.shows("eval failed: no result; last line of "), "{}", stage.0.picture());
+    assert!(stage.0.shows("eval failed: no result; last line of "), "{}", stage.0.screen());
 }

@@ -1,4 +1,4 @@
-//! The actions of the comparison.
+//! The actions of the eval screen.
 
 use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::{Margin, Position};
@@ -31,8 +31,8 @@ pub const SCREEN: Definition<Eval> = Definition {
         }
     },
     is_typing: |eval| eval.filter.is_typing,
-    typed,
-    pasted: |eval, _, text| {
+    on_key,
+    on_paste: |eval, _, text| {
         if eval.filter.paste(text) {
             eval.arrange();
         }
@@ -40,7 +40,7 @@ pub const SCREEN: Definition<Eval> = Definition {
     },
     mouse,
     opens,
-    entered: |eval, shared| {
+    on_show: |eval, shared| {
         let of_another_run = eval.chosen.is_empty() && eval.run != shared.current;
         let stale = of_another_run || is_rescored_by_another(eval, shared);
         let mut commands = eval_job::find(eval, shared);
@@ -49,7 +49,7 @@ pub const SCREEN: Definition<Eval> = Definition {
         }
         commands
     },
-    changed,
+    on_change,
     draw: draw::draw,
     ..Definition::PLAIN
 };
@@ -112,8 +112,8 @@ const ACTIONS: &[Action] = &[
     })
     .unless(|eval, shared| {
         let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
-        nothing(eval, shared)
-            .or_else(|| (!several).then(|| "only two evals are compared: choose three with o".to_owned()))
+        let text = || format!("only two evals are compared: choose three with {}", shared.key_of("eval.choose"));
+        nothing(eval, shared).or_else(|| (!several).then(text))
     }),
     Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
         let now = answers::is_side_by_side(eval, shared);
@@ -141,27 +141,33 @@ const ACTIONS: &[Action] = &[
 
 /// Why the evals cannot be re-scored.
 fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
-    let no_schema = || shared.scorer().is_none().then(|| "no schema has compiled yet: see Schema (f2)".to_owned());
+    let no_schema = || {
+        let text = || format!("no schema has compiled yet: see Schema ({})", shared.key_of("screen.schema"));
+        shared.scorer().is_none().then(text)
+    };
     nothing(eval, shared).filter(|_| !eval.is_of_other_schemas && eval.rescored.is_none()).or_else(no_schema)
 }
 
-/// Why there is nothing to act on.
-fn nothing(eval: &Eval, _: &Shared) -> Option<String> {
+/// Why there is no comparison for an action.
+fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(error.clone()),
-        None => Some("nothing to compare: open a run on screen 1, or choose evals with o".to_owned()),
+        None => {
+            let (runs, choose) = (shared.key_of("screen.runs"), shared.key_of("eval.choose"));
+            Some(format!("nothing to compare: open a run on Runs ({runs}), or choose evals with {choose}"))
+        }
     }
 }
 
-/// Only prompts of which this became; the same again takes the filter away.
+/// Toggles the filter for prompts with an outcome.
 fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
     eval.only = if eval.only == outcome { None } else { outcome };
     eval.arrange();
     Vec::new()
 }
 
-/// The nearest thing that can be left.
+/// Leaves the innermost.
 fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if eval.filter.is_typing {
         eval.filter.is_typing = false;
@@ -195,7 +201,7 @@ fn html(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-fn changed(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => read(eval, shared),
         Change::CurrentRun => {
@@ -214,7 +220,7 @@ fn changed(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command
     }
 }
 
-fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if eval.filter.is_typing {
         if eval.filter.key(event) {
             eval.arrange();
@@ -247,14 +253,14 @@ fn typed(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> 
     Vec::new()
 }
 
-/// To another prompt of the list.
+/// Moves to another prompt of the list.
 fn go(eval: &mut Eval, by: isize) {
     let length = eval.shown.len();
     eval.cursor.go(by, length);
     eval.top = Cursor::default();
 }
 
-/// Lines that the wheel turns.
+/// Lines per step of the wheel.
 const WHEEL: isize = 3;
 
 fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
@@ -281,7 +287,7 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
     Vec::new()
 }
 
-/// Whether a double click opens what is under it.
+/// Whether a double click acts as enter.
 fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
     match &eval.chooser {
         Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
@@ -300,7 +306,7 @@ fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> 
         return Vec::new();
     };
     if pane == SUMMARY {
-        // The focus would give the short summary the whole screen, and take the cell away from under the pointer.
+        // Focus would zoom the short summary, and move the cell away from the pointer.
         if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {
             return only(eval, Some(outcome));
         }

@@ -1,5 +1,4 @@
-//! The two answers to the prompt under the cursor: how they were scored and why, where they differ, what was expected,
-//! what was asked.
+//! The two answers to the prompt under the cursor: scores with reasons, their diff, the expected answer, the prompt.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -17,10 +16,10 @@ use crate::view::theme::Theme;
 use crate::view::widgets::diff::{difference, headings, side_by_side, unified};
 use crate::view::widgets::text_width::wrapped;
 
-/// Narrower than this, answers stand one below the other unless somebody wants it otherwise.
+/// Narrower than this, answers are stacked by default.
 const SIDES: usize = 76;
 
-/// Whether the answers stand side by side.
+/// Whether the answers are side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
     eval.side_by_side.unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
 }

@@ -1,4 +1,4 @@
-//! Choosing evals: a run or an eval, then two or three of the evals there are.
+//! Selects evals: first a run or an eval outside of runs, then two or three of its evals.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         (entry.path.clone(), format!("run   {}{name}", entry.id()))
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();
-    // The current run may lie outside of the places where runs are looked for.
+    // The current run may be outside of the run folders.
     if let Some(current) = shared.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
         folders.insert(0, (current.path().to_owned(), format!("run   {}", current.id())));
     }
@@ -42,7 +42,7 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Evals that were started on their own and have their result, newest first.
+/// Evals outside of runs that have a result, newest first.
 fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<(PathBuf, String)> = entries
@@ -57,7 +57,7 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Open the run under the cursor, or choose the eval.
+/// Opens the run under the cursor, or selects the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     if chooser.evals.is_some() {
@@ -80,7 +80,7 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// Choose the eval under the cursor, or take it back.
+/// Toggles the selection of the eval under the cursor.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(chooser) = &mut eval.chooser else { return Vec::new() };
     let Some(Ok(evals)) = &chooser.evals else {
@@ -90,15 +90,18 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     match chooser.picked.iter().position(|picked| picked == eval) {
         Some(place) => drop(chooser.picked.remove(place)),
         None if chooser.picked.len() < 3 => chooser.picked.push(eval.clone()),
-        None => shared.complain("three evals are selected: deselect one with space"),
+        None => {
+            let key = shared.key_of("eval.chooser.pick");
+            shared.complain(format!("three evals are selected: deselect one with {key}"));
+        }
     }
     Vec::new()
 }
 
-/// Why the chosen evals cannot be compared yet.
-pub(super) fn no_compare(eval: &Eval, _: &Shared) -> Option<String> {
+/// Why the selected evals cannot be compared yet.
+pub(super) fn no_compare(eval: &Eval, shared: &Shared) -> Option<String> {
     let picked = eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
-    (picked < 2).then(|| "select two or three evals first (space)".to_owned())
+    (picked < 2).then(|| format!("select two or three evals first ({})", shared.key_of("eval.chooser.pick")))
 }
 
 pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
@@ -106,7 +109,7 @@ pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     super::show(eval, shared, picked)
 }
 
-/// Back to the runs, or leave.
+/// Goes back to the runs, or closes the chooser.
 pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     match &mut eval.chooser {
         Some(chooser) if chooser.evals.is_some() => chooser.evals = None,
@@ -116,25 +119,24 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
 }
 
 impl Chooser {
-    /// The cursor of the list that is shown.
+    /// The cursor of the visible list.
     pub(super) fn cursor(&mut self) -> &mut Cursor {
         if self.evals.is_some() { &mut self.eval } else { &mut self.folder }
     }
 
-    /// How long that list is.
     pub(super) fn length(&self) -> usize {
         self.evals.as_ref().map_or(self.folders.len(), |evals| evals.as_ref().map_or(0, Vec::len))
     }
 }
 
-/// The row of the list that stands on a row of the terminal.
+/// The row of the list on a row of the terminal.
 pub(super) fn row_at(chooser: &Chooser, body: Rect, row: u16) -> Option<usize> {
     let inside = body.inner(Margin::new(1, 1));
     let cursor = if chooser.evals.is_some() { chooser.eval } else { chooser.folder };
     cursor.row_at(row.checked_sub(inside.y + 2)? as usize, inside.height.saturating_sub(2) as usize, chooser.length())
 }
 
-/// Draws what is chosen from, and what was chosen.
+/// Draws the list, and the selected evals.
 pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let title = match &chooser.evals {
@@ -149,7 +151,9 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     let picked: Vec<String> =
         chooser.picked.iter().map(|eval| format!("{} on {}", eval.name(true), eval.set)).collect();
     let picked = if picked.is_empty() {
-        "Nothing selected: enter opens a run, space selects, c compares two or three.".to_owned()
+        let [open, select, compare] =
+            ["open", "pick", "compare"].map(|id| shared.key_of(&format!("eval.chooser.{id}")));
+        format!("Nothing selected: {open} opens a run, {select} selects, {compare} compares two or three.")
     } else {
         format!("Selected: {}", picked.join(", "))
     };
@@ -171,7 +175,8 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
                 lines.push(row(label.clone(), here, chooser.picked.iter().any(|eval| eval.folder == *path)));
             }
             if chooser.folders.is_empty() {
-                lines.push(Line::styled("No runs yet: press 5 to start one.", theme.style(Role::Faint)));
+                let text = format!("No runs yet: press {} to start one.", shared.key_of("screen.launch"));
+                lines.push(Line::styled(text, theme.style(Role::Faint)));
             }
         }
         Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),

@@ -1,4 +1,4 @@
-//! Draws the comparison, and what is shown before there is anything to compare.
+//! Draws the comparison, and the text shown before there is one.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -44,8 +44,8 @@ pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
 fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let inside = framed(theme, "Eval", true, frame, area);
-    let key = |key: &'static str, text: &'static str| {
-        Line::from(vec![Span::styled(format!(" {key}  "), theme.style(Role::Key)), Span::raw(text)])
+    let key = |id: &str, text: &'static str| {
+        Line::from(vec![Span::styled(format!(" {:<2}  ", shared.key_of(id)), theme.style(Role::Key)), Span::raw(text)])
     };
     let mut lines = vec![Line::default()];
     match &eval.loaded {
@@ -53,16 +53,16 @@ fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
             if eval.is_of_other_schemas {
-                lines.push(key("r", "re-score both sides with the schema in the editor"));
+                lines.push(key("eval.rescore", "re-score both sides with the schema in the editor"));
             }
-            lines.extend([key("o", "choose other evals"), key("R", "reload")]);
+            lines.extend([key("eval.choose", "choose other evals"), key("eval.again", "reload")]);
         }
         _ if shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),
-            key("1", "list runs; enter opens one and compares base and trained"),
-            key("o", "choose two or three evals of any runs"),
+            key("screen.runs", "list runs; open one to compare base and trained"),
+            key("eval.choose", "choose two or three evals of any runs"),
         ]),
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

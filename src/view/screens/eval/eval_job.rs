@@ -1,4 +1,4 @@
-//! Starting an eval: asks with its cost first, then runs this program as a process that outlives the view.
+//! Starts an eval: confirms the cost, then runs this program as a process that outlives the view.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -19,14 +19,13 @@ use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
 use crate::view::shared::Shared;
 
-/// How an eval stands.
-enum Standing {
-    Goes(String),
+enum EvalStatus {
+    Running(String),
     Done,
     Failed(String),
 }
 
-/// The folder of evals that were started on their own.
+/// The folder of evals outside of runs.
 pub(super) fn evals_folder(data: &Path) -> PathBuf {
     data.join("evals")
 }
@@ -37,17 +36,17 @@ pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
         return Some("an eval is already running: its result opens here".to_owned());
     }
     match shared.current_run() {
-        None => Some("no run is open: open one on screen 1".to_owned()),
+        None => Some(shared.no_open_run()),
         Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
     }
 }
 
-/// The eval in progress, in a few words.
+/// The last line of the eval in progress.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
-    eval.started.as_ref().map(|started| format!("eval running: {}", started.told))
+    eval.started.as_ref().map(|started| format!("eval running: {}", started.progress))
 }
 
-/// Of a live run its worker is asked; else the prompts are asked for.
+/// Asks the worker of an active run; else asks for the prompt set.
 pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let status = run.status();
@@ -72,7 +71,7 @@ fn ask_worker(shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Say what it will cost, as far as that was measured, and start it after a yes.
+/// Shows the estimated cost, as far as it was measured, and asks for confirmation.
 fn confirm(shared: &mut Shared, on: String) {
     let Some(run) = shared.current_run() else { return };
     let Some(directory) = run.directory.clone() else { return };
@@ -108,12 +107,12 @@ fn begin(shared: &mut Shared, directory: RunDirectory, on: String) -> Vec<Comman
     vec![Work::once(
         "eval.start",
         move || {
-            let kept = list_checkpoints(directory.path()).unwrap_or_default();
+            let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
             let history = RunState::read(directory.path()).unwrap_or_default();
-            if kept.is_empty() {
+            if checkpoints.is_empty() {
                 return Err(format!("{} has no checkpoint", directory.id()));
             }
-            if history.best_step_by(&kept, directory.file().config.keep_best_by) == Some(0) {
+            if history.best_step_by(&checkpoints, directory.file().config.keep_best_by) == Some(0) {
                 return Err(format!(
                     "the best checkpoint of {} is step 0 (the base): nothing to compare",
                     directory.id()
@@ -134,7 +133,7 @@ fn begin(shared: &mut Shared, directory: RunDirectory, on: String) -> Vec<Comman
                 "--out",
             ]);
             process.arg(&folder).current_dir(here);
-            detached(process, &folder).map(|ended| EvalJob { folder, ended, told: "loading".to_owned() })
+            detached(process, &folder).map(|ended| EvalJob { folder, ended, progress: "loading".to_owned() })
         },
         |eval: &mut Eval, shared, started| {
             match started {
@@ -149,8 +148,7 @@ fn begin(shared: &mut Shared, directory: RunDirectory, on: String) -> Vec<Comman
     )]
 }
 
-/// Start a process that a terminal's end does not reach; what it says goes into the folder. What comes back is set when
-/// it has ended.
+/// Starts a process that survives the terminal, with its output in the folder. The flag is set when it exits.
 fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
     let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
@@ -161,7 +159,7 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
     let mut child = process.spawn().map_err(failed)?;
     let ended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ended);
-    // While the view lives, the ended eval must not linger as a zombie.
+    // Reaps the process, which would otherwise stay a zombie while the view lives.
     let waiting = move || {
         let _ = child.wait();
         seen.store(true, Ordering::Release);
@@ -170,7 +168,7 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
     Ok(ended)
 }
 
-/// Look once for an eval that an earlier session started and that is still running.
+/// Looks once for a running eval of an earlier session.
 pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if std::mem::replace(&mut eval.looked, true) {
         return Vec::new();
@@ -187,14 +185,14 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         |eval: &mut Eval, _, found| {
             if let (Some(folder), None) = (found, &eval.started) {
                 eval.started =
-                    Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), told: "loading".to_owned() });
+                    Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), progress: "loading".to_owned() });
             }
             Vec::new()
         },
     )]
 }
 
-/// See how the eval stands, once a second while one is running.
+/// Checks the eval in progress, once a second.
 pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(EvalJob { folder, ended, .. }) = &eval.started else { return Vec::new() };
     if shared.is_busy("eval.look") {
@@ -203,23 +201,23 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let (folder, ended) = (folder.clone(), Arc::clone(ended));
     vec![Work::once(
         "eval.look",
-        move || (standing(&folder, &ended), folder),
-        |eval: &mut Eval, shared, (standing, folder)| {
-            match standing {
-                Standing::Goes(told) => {
+        move || (status(&folder, &ended), folder),
+        |eval: &mut Eval, shared, (status, folder)| {
+            match status {
+                EvalStatus::Running(progress) => {
                     if let Some(started) = &mut eval.started {
-                        started.told = told;
+                        started.progress = progress;
                     }
                 }
-                Standing::Failed(why) => {
+                EvalStatus::Failed(why) => {
                     eval.started = None;
                     shared.complain(format!("eval failed: {why}"));
                 }
-                Standing::Done => {
+                EvalStatus::Done => {
                     eval.started = None;
                     shared.say("eval finished");
                     return match list_evals(&folder) {
-                        // The base first, as it was asked for.
+                        // The base first, as on the command line.
                         Ok(mut evals) => {
                             evals.sort_by_key(|eval| eval.target != "base");
                             super::show(eval, shared, evals)
@@ -236,18 +234,20 @@ pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-fn standing(folder: &Path, ended: &AtomicBool) -> Standing {
-    // Asked first: what ends right after this has left its result.
-    let goes = !ended.load(Ordering::Acquire) || RunLock::is_held(folder);
+fn status(folder: &Path, ended: &AtomicBool) -> EvalStatus {
+    // Checked before the result: a process that ends in between has left one.
+    let is_running = !ended.load(Ordering::Acquire) || RunLock::is_held(folder);
     if folder.join(RESULT_FILE).is_file() {
-        return Standing::Done;
+        return EvalStatus::Done;
     }
     let log = crate::files::read(&folder.join("log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
-    match (goes, last.strip_prefix("error:")) {
-        (true, _) => Standing::Goes(if last.is_empty() { "loading".to_owned() } else { last }),
-        (false, Some(why)) => Standing::Failed(why.trim().to_owned()),
-        (false, None) => Standing::Failed(format!("no result; last line of {}: {last}", folder.join("log").display())),
+    match (is_running, last.strip_prefix("error:")) {
+        (true, _) => EvalStatus::Running(if last.is_empty() { "loading".to_owned() } else { last }),
+        (false, Some(why)) => EvalStatus::Failed(why.trim().to_owned()),
+        (false, None) => {
+            EvalStatus::Failed(format!("no result; last line of {}: {last}", folder.join("log").display()))
+        }
     }
 }

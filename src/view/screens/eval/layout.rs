@@ -1,11 +1,11 @@
-//! Where summary, prompts and answers stand on terminals of every size.
+//! The layout of summary, prompts and answers on terminals of every size.
 
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 
 use super::{ANSWERS, Eval, PROMPTS, SUMMARY, summary};
 use crate::view::shared::Shared;
 
-/// Which panes are drawn, and where.
+/// The visible panes with their areas.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Places {
     pub(super) summary: Option<Rect>,
@@ -26,7 +26,7 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
     // With its frame: less has no room for the matrix beside the rates.
     let full = area.width >= 102 && area.height >= 28;
     if !full && pane == SUMMARY {
-        // The short summary is not all of it: where it has the focus it takes the screen.
+        // The short summary is incomplete: focused, it takes the whole screen.
         return one(pane, area);
     }
     let of_summary = if full { summary::FULL_ROWS.min(area.height / 2) } else { summary::SHORT_ROWS };
@@ -45,7 +45,7 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
     Places { summary: Some(top), prompts: Some(list), answers: Some(answers) }
 }
 
-/// Rows of the pane that has the focus.
+/// Rows of the focused pane.
 pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
     let places = places(eval, shared, shared.body());
     let area = match eval.pane {
@@ -63,7 +63,7 @@ pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(
     all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
-/// How wide the answers are inside of their frame.
+/// The width of the answers inside their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
     places(eval, shared, shared.body()).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
 }

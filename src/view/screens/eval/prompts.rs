@@ -1,4 +1,4 @@
-//! The list of prompts: what became of each, and the tiers of its answers.
+//! The list of prompts: outcome and tiers of the answers.
 
 use ratatui::Frame;
 use ratatui::layout::{Position, Rect};
@@ -28,12 +28,15 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
         lines.push(row(eval, shared, versus, prompt, width, here));
     }
     if eval.shown.is_empty() {
-        lines.push(Line::styled(" no prompts match; a shows all", theme.style(Role::Faint)));
+        lines.push(Line::styled(
+            format!(" no prompts match; {} shows all", shared.key_of("eval.all")),
+            theme.style(Role::Faint),
+        ));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The index in the list of the prompt that is at a position inside the pane.
+/// The index in the list of the prompt at a position inside the pane.
 pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
     let above = u16::from(eval.filter.is_shown());
     let line = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
@@ -81,7 +84,7 @@ fn row(
     if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
 }
 
-/// The mark of what became of a prompt.
+/// The mark of an outcome.
 pub(super) fn mark(outcome: Option<Outcome>) -> (&'static str, Role) {
     match outcome {
         Some(Outcome::Fixed) => ("+", Role::Good),

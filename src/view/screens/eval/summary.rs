@@ -1,4 +1,4 @@
-//! The summary: rates with intervals, the significance of the difference, the matrix of outcomes, tiers, tags.
+//! The summary: rates with 95% CI, the significance of the difference, the matrix of outcomes, tiers, tags.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
@@ -15,7 +15,7 @@ use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{fitted, padded, wrapped};
 
-/// Rows of the whole summary with its frame, where there is room.
+/// Rows of the full summary with its frame.
 pub(super) const FULL_ROWS: u16 = 16;
 pub(super) const SHORT_ROWS: u16 = 7;
 
@@ -24,7 +24,6 @@ const BESIDE: u16 = 40;
 const LABEL: usize = 22;
 const CELL: usize = 21;
 
-/// Draws the summary, all of it or what fits.
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let inside = framed(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY, frame, area);
     let Some(pair) = eval.pair(versus) else { return };
@@ -84,8 +83,7 @@ struct SummaryText<'a> {
 }
 
 impl SummaryText<'_> {
-    /// What is seen of it, and where: the short one where there is little room, else from the line on to which it was
-    /// scrolled.
+    /// The visible lines with their areas: the short summary if there is little room, else from the scroll position on.
     fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         // With its frame.
         if inside.height + 2 <= SHORT_ROWS {
@@ -99,7 +97,7 @@ impl SummaryText<'_> {
         self.columns(inside).into_iter().map(|(lines, area)| (from(lines), area)).collect()
     }
 
-    /// All of it, beside or below each other as the width allows.
+    /// All lines, side by side or stacked as the width allows.
     fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         let empty = || vec![Line::default()];
         if inside.width < 100 {
@@ -118,12 +116,12 @@ impl SummaryText<'_> {
         ]
     }
 
-    /// A table: a row a measure, a column an eval, and the difference of the two that are looked at.
+    /// A table with a row per measure and a column per eval, and the difference of the selected pair.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let summaries: Vec<_> = self.versus.evals.iter().map(|eval| &eval.summary).collect();
         let wide = self.is_wide();
-        // Where the columns do not fit with their intervals, the rates stand alone.
+        // If the columns do not fit with their intervals, only the rates are shown.
         let room = (self.width.saturating_sub(LABEL) / summaries.len().max(1)).saturating_sub(1);
         let cell_width = CELL.min(room);
         let shown = |cell: &str| {
@@ -161,35 +159,35 @@ impl SummaryText<'_> {
         self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
     }
 
-    /// The differences, in one line if they fit, where the table has no column for them.
+    /// The differences, on one line if they fit, if the table has no column for them.
     fn differences(&self) -> Vec<Line<'static>> {
         if self.is_wide() {
             return Vec::new();
         }
         let theme = &self.shared.theme;
-        let told = |judged: &MetricComparison| {
+        let difference = |judged: &MetricComparison| {
             Span::styled(format!("{} {}", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
         };
-        let spans: Vec<_> = self.pair.metrics().map(told).collect();
+        let spans: Vec<_> = self.pair.metrics().map(difference).collect();
         if spans.iter().map(|span| span.width() + 2).sum::<usize>() > self.width + 2 {
             return spans.into_iter().map(Line::from).collect();
         }
         vec![Line::from(spans.into_iter().flat_map(|span| [span, Span::raw("  ")]).collect::<Vec<_>>())]
     }
 
-    /// What the differences are worth, in words, a metric after the other.
+    /// The verdict on each metric.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let names = [&self.versus.evals[self.pair.first].name, &self.versus.evals[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which =
             if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
-        let told = |judged: &MetricComparison| {
+        let sentence = |judged: &MetricComparison| {
             let role = role_of(judged);
             let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
             lines.into_iter().map(move |line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
         };
-        let mut lines: Vec<Line<'static>> = self.pair.metrics().flat_map(told).collect();
+        let mut lines: Vec<Line<'static>> = self.pair.metrics().flat_map(sentence).collect();
         for warning in &self.versus.warnings {
             lines.extend(
                 wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))),
@@ -198,10 +196,11 @@ impl SummaryText<'_> {
         lines
     }
 
-    /// What became of the prompts; each cell with its key, the one that filters the list stands out.
+    /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
     fn matrix(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let wide = Outcome::ALL.into_iter().map(|outcome| self.told(outcome).width() + 2).max().unwrap_or(0).max(12);
+        let width = |outcome| self.cell_text(outcome).width() + self.key(outcome).width();
+        let wide = Outcome::ALL.into_iter().map(width).max().unwrap_or(0).max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
             let mut spans = vec![Span::styled(padded(text, label, false), theme.style(Role::Faint))];
@@ -225,25 +224,37 @@ impl SummaryText<'_> {
         ]
     }
 
-    /// What a cell says: `▸fixed 40`.
-    fn told(&self, outcome: Outcome) -> String {
+    /// The text of a cell: `▸fixed 40`.
+    fn cell_text(&self, outcome: Outcome) -> String {
         let mark = if self.eval.only == Some(outcome) { self.shared.theme.glyph("▸", ">") } else { " " };
         format!("{mark}{} {}", outcome.name(), self.pair.count(outcome))
     }
 
     fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
         let theme = &self.shared.theme;
-        let (key, role) = match outcome {
-            Outcome::Fixed => ("f", Role::Good),
-            Outcome::Broken => ("b", Role::Bad),
-            Outcome::Both => ("v", Role::Text),
-            Outcome::Neither => ("n", Role::Text),
+        let role = match outcome {
+            _ if self.pair.count(outcome) == 0 => Role::Faint,
+            Outcome::Fixed => Role::Good,
+            Outcome::Broken => Role::Bad,
+            Outcome::Both | Outcome::Neither => Role::Text,
         };
         let chosen = self.eval.only == Some(outcome);
         let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
-        let text = self.told(outcome);
-        let width = width.saturating_sub(2).max(text.width());
-        vec![Span::styled(padded(&text, width, true), style), Span::styled(format!(" {key}"), theme.style(Role::Key))]
+        let text = self.cell_text(outcome);
+        let key = self.key(outcome);
+        let width = width.saturating_sub(key.width()).max(text.width());
+        vec![Span::styled(padded(&text, width, true), style), Span::styled(key, theme.style(Role::Key))]
+    }
+
+    fn key(&self, outcome: Outcome) -> String {
+        let id = match outcome {
+            Outcome::Fixed => "eval.fixed",
+            Outcome::Broken => "eval.broken",
+            Outcome::Both => "eval.both",
+            Outcome::Neither => "eval.neither",
+        };
+        (self.shared.find_action)(id)
+            .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
     }
 
     /// How many answers went from one tier to another.
@@ -299,7 +310,7 @@ impl SummaryText<'_> {
         lines.into_iter().map(|line| Line::styled(line, theme.style(Role::Text))).collect()
     }
 
-    /// What matters most, in five lines.
+    /// The five most important lines.
     fn short(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let (before, after) = (&self.versus.evals[self.pair.first], &self.versus.evals[self.pair.second]);
@@ -326,10 +337,10 @@ impl SummaryText<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        let told = |judged: &MetricComparison| {
+        let verdict = |judged: &MetricComparison| {
             Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)))
         };
-        lines.extend(self.pair.metrics().map(told));
+        lines.extend(self.pair.metrics().map(verdict));
         lines
     }
 }

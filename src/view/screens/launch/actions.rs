@@ -1,4 +1,4 @@
-//! The launch screen's part of the table of actions.
+//! The actions of the launch screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 
@@ -18,7 +18,7 @@ use crate::view::widgets::field::Field;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// Devices are looked at again so often while the screen is in front, seconds.
+/// How often the devices are read while the screen is in front, seconds.
 const LOOK_SECONDS: u64 = 5;
 
 type Action = screen::Action<Launch>;
@@ -32,12 +32,12 @@ pub const SCREEN: Definition<Launch> = Definition {
     pane: Launch::focus,
     focus: |launch, _, pane| launch.in_forecast = pane == FORECAST,
     is_typing,
-    typed,
-    pasted,
+    on_key,
+    on_paste,
     mouse,
     opens: |launch, shared, (column, row)| draw::is_over_form(launch, shared, column, row),
-    entered,
-    changed,
+    on_show,
+    on_change,
     draw: draw::draw,
     ..Definition::PLAIN
 };
@@ -125,7 +125,7 @@ const ACTIONS: &[Action] = &[
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
         if launch.edit.is_some() || launch.chooser.is_some() {
-            return typed(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+            return on_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
         launch.only_different &= launch.filter.is_typing;
         launch.filter = Filter::default();
@@ -143,18 +143,18 @@ fn is_typing(launch: &Launch) -> bool {
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
-        None => Some("no setting shown: esc clears the filter".to_owned()),
+        None => Some(format!("no setting shown: {} clears the filter", shared.key_of("launch.clear_filter"))),
         Some(Row::Start) => start_run::blocked(launch, shared),
         Some(_) => None,
     }
 }
 
-fn no_choice(launch: &Launch, _: &Shared) -> Option<String> {
+fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
         Some(Row::Preset | Row::Device) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
-        Some(Row::Start) => Some("press enter to start".to_owned()),
-        _ => Some("press enter to edit".to_owned()),
+        Some(Row::Start) => Some(format!("press {} to start", shared.key_of("launch.open"))),
+        _ => Some(format!("press {} to edit", shared.key_of("launch.open"))),
     }
 }
 
@@ -170,11 +170,11 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
     (!is_set).then(|| "not set in this form".to_owned())
 }
 
-fn entered(_: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+fn on_show(_: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     [vec![look_at_devices(shared)], read_train(shared), load_context(shared)].into_iter().flatten().collect()
 }
 
-fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             start_run::cancel(launch);
@@ -202,7 +202,7 @@ fn changed(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Com
     }
 }
 
-/// Look at the devices again.
+/// Reads the devices again.
 fn look_at_devices(shared: &Shared) -> Command {
     let folder = shared.options.slots.clone();
     Work::once(
@@ -215,7 +215,7 @@ fn look_at_devices(shared: &Shared) -> Command {
     )
 }
 
-fn typed(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if launch.chooser.is_some() {
         return chooser::key(launch, shared, event);
     }
@@ -244,8 +244,8 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
             field.text().trim().clone_into(&mut launch.form.name);
             return Vec::new();
         }
-        // What does not fit the key itself is not taken; what does not go with another key is, since that may be what
-        // is set next.
+        // A value invalid for its key is rejected; one that conflicts with another key is accepted, since that one may
+        // be set next.
         (KeyCode::Enter, Row::Key(key)) if key.kind.parse(field.text()).is_ok() => {
             return set(launch, shared, key.name, field.text());
         }
@@ -258,7 +258,7 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
     Vec::new()
 }
 
-fn pasted(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
+fn on_paste(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
     if let Some(chooser) = &mut launch.chooser {
         chooser.field.paste(text);
         chooser.cursor = Cursor::default();
@@ -270,7 +270,7 @@ fn pasted(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
     Vec::new()
 }
 
-/// Begin to change the row under the cursor.
+/// Starts editing the row under the cursor.
 fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match selected(launch) {
         None => {}
@@ -297,7 +297,7 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// The next value of the row under the cursor; `by` is 1 or -1.
+/// Sets the next value of the row under the cursor; `by` is 1 or -1.
 fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
     match selected(launch) {
         Some(Row::Preset) => {

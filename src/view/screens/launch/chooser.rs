@@ -1,5 +1,4 @@
-//! A list to choose from, over the form: models to start from, or tasks. Letters filter it; a name that is not in it
-//! can be typed.
+//! A list over the form: base models, or tasks. Typing filters it; an unlisted name can be entered.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
@@ -60,7 +59,7 @@ pub(super) fn items(launch: &Launch, chooser: &Chooser) -> Vec<Item> {
     found
 }
 
-/// A key while the list is open.
+/// Handles a key while the list is open.
 pub(super) fn key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let Some(mut chooser) = launch.chooser.take() else { return Vec::new() };
     let found = items(launch, &chooser);
@@ -84,7 +83,7 @@ pub(super) fn key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> 
     Vec::new()
 }
 
-/// A click chooses a line of the list that is drawn over an area; on the chosen one it takes it.
+/// Handles a click: selects a line of the list drawn over an area, or accepts the selected one.
 pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, area: Rect, row: u16) -> Vec<Command> {
     let Some(chooser) = &launch.chooser else { return Vec::new() };
     let found = items(launch, chooser);
@@ -104,7 +103,7 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, area: Rect, row:
     }
 }
 
-/// How many items are seen in so many rows inside of the frame: two lines each, since names can be as long as paths.
+/// How many items fit into so many rows inside the frame: two lines each, since names can be paths.
 fn seen(rows: u16) -> usize {
     (rows.saturating_sub(2) as usize / 2).max(1)
 }

@@ -1,5 +1,4 @@
-//! What a new run finds here: the task's own defaults, and beside them other tasks, models, and the last run of the
-//! task.
+//! The context of a new run: the task's own defaults, other tasks, models, and the last run of the task.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,10 +10,10 @@ use crate::plan::ModelShape;
 use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
 use crate::task::Task;
 
-/// Everything that was read beside the view.
+/// Everything that is read in the background.
 #[derive(Debug)]
 pub struct LaunchContext {
-    /// Tasks that can be opened: of the workspace, then those of the program.
+    /// Tasks that can be opened: of the workspace, then the embedded ones.
     pub tasks: Vec<String>,
     /// Models that a run can start from.
     pub models: Vec<Start>,
@@ -25,13 +24,13 @@ pub struct LaunchContext {
 /// A model to start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// What `base_model` takes.
+    /// The value of `base_model`.
     pub name: String,
-    /// How lists show it.
+    /// Its name in lists.
     pub shown: String,
-    /// Where it lies and what it is, or why it cannot be used.
+    /// Its path and type, or why it cannot be used.
     pub about: String,
-    /// Whether the engine computes it.
+    /// Whether the engine supports it.
     pub usable: bool,
 }
 
@@ -40,23 +39,22 @@ pub struct Start {
 pub struct LastRun {
     pub id: String,
     pub values: Values,
-    /// Files of its task that are not as they are now.
+    /// Task files that differ from the run's.
     pub files: Vec<Changed>,
 }
 
-/// A file of the task: its name, the beginning of its digest in the run, and of that now; empty where it was not, or is
-/// not.
+/// A task file: its name, the beginning of its digest in the run, and of that now; empty if it did not exist.
 pub type Changed = (String, String, String);
 
-/// The model that a base model came from through runs: its part of the task's `[train]` holds too.
+/// The original model of a base model that is a run's result: its part of the task's `[train]` applies too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub of: String,
-    /// Where it came from; `None` where nobody knows the name.
+    /// The original model; `None` if the name is unknown.
     pub model: Option<String>,
 }
 
-/// Chains of runs longer than this are not followed.
+/// The longest chain of runs that is followed.
 const LONGEST_CHAIN: usize = 32;
 
 pub(super) fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
@@ -75,10 +73,10 @@ pub(super) fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
     None
 }
 
-/// What was trained here comes first, the latest before the others: it is what a next training most often starts from.
+/// Models trained here come first, latest first: the most likely base of the next run.
 pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start> {
     let workspace = here.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| vec![folder.to_owned()]);
-    // Without a workspace, only the folder `models` beside the user: everything below a home is not searched.
+    // Without a workspace only the folder `models` in the working directory is searched, not everything below a home.
     let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
     let found = local_models(&folders).into_iter().map(|model| {
         let place = match model.place {
@@ -116,7 +114,7 @@ fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
     })
 }
 
-/// A path's last part; any other name as it is.
+/// A path's last component; any other name unchanged.
 pub fn short_name(name: &str) -> String {
     if !name.starts_with(['/', '.']) {
         return name.to_owned();
@@ -147,12 +145,12 @@ pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
     Some(LastRun {
         id: run.id().to_owned(),
         values: values_of(&run.file().config),
-        files: changed(task, &run.file().task_files),
+        files: changed_files(task, &run.file().task_files),
     })
 }
 
-/// Files of the task that a run started now would freeze otherwise than a run did.
-fn changed(task: &Task, then: &BTreeMap<String, String>) -> Vec<Changed> {
+/// Task files that differ from those frozen in a run.
+fn changed_files(task: &Task, then: &BTreeMap<String, String>) -> Vec<Changed> {
     let files = task.files().unwrap_or_default().into_iter();
     let now: BTreeMap<String, String> = files.map(|(name, bytes)| (name, sha256(&bytes))).collect();
     let short = |digest: Option<&String>| digest.map_or_else(String::new, |digest| digest.chars().take(8).collect());

@@ -1,27 +1,27 @@
-//! The devices of this machine as a launch sees them: what they are, who holds them, who waits.
+//! The devices of this machine: names, memory, the runs that use them and wait for them.
 
 use std::path::{Path, PathBuf};
 
 use crate::format::{bytes, percent_short};
 use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
 
-/// One choice of the form.
+/// A device of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// What the form sets.
+    /// The value in the form.
     pub compute: DeviceChoice,
     /// `the CPU`, `GPU 0 NVIDIA H200`.
     pub title: String,
-    /// What the driver says of it: memory, strangers.
+    /// What the driver reports: memory, other processes.
     pub condition: String,
-    /// The run that holds it, in words; empty where none does.
+    /// The run that uses it; empty if none does.
     pub holder: String,
     /// Runs that wait for it.
     pub waiting: usize,
 }
 
 impl Choice {
-    /// What a run that starts now would find, as a sentence.
+    /// What a run started now would find.
     pub fn queue(&self) -> String {
         match (self.holder.is_empty(), self.waiting) {
             (true, 0) => "free".to_owned(),
@@ -32,7 +32,7 @@ impl Choice {
 }
 
 pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
-    // Without a folder of locks nobody can hold anything; a launch says what is wrong with it.
+    // Without a folder of locks no device can be in use; a launch reports what is wrong with it.
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
     let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
     for ordinal in 0.. {

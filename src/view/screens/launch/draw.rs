@@ -1,4 +1,4 @@
-//! Drawing the launch screen: the form, what its row means, and the forecast; side by side where there is room.
+//! Draws the launch screen: the form, the help of the selected row, and the forecast; side by side if there is room.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -18,15 +18,15 @@ use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// What the row under the cursor means; it takes no focus.
+/// Help of the row under the cursor; it takes no focus.
 const ABOUT: &str = "about";
-/// Columns from which form and forecast stand side by side.
+/// The minimum width for form and forecast side by side.
 const SIDE_BY_SIDE: u16 = 72;
-/// The widest name of a setting, and the place of where its value comes from.
+/// The widths of a setting's name and of its layer.
 const NAME_COLUMNS: usize = 23;
 const SOURCE_COLUMNS: usize = 8;
 
-/// The panes that are seen, with their places.
+/// The visible panes with their areas.
 fn areas(launch: &Launch, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
     let focused = launch.focus();
     if shared.zoomed {
@@ -117,7 +117,7 @@ enum Drawn {
     Row(usize, Row),
 }
 
-/// Rows with the titles of their groups between them; a title stands before the first row of its group that is shown.
+/// Rows with group titles between them; a title precedes the first visible row of its group.
 fn drawn_rows(launch: &Launch) -> Vec<Drawn> {
     let mut drawn = Vec::new();
     let mut group = "";
@@ -215,8 +215,8 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
         let wrong = complaint(launch, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
-        let said = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
-        spans.push(Span::styled(said, theme.style(if wrong { Role::Bad } else { Role::Good })));
+        let mark = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
+        spans.push(Span::styled(mark, theme.style(if wrong { Role::Bad } else { Role::Good })));
         return Line::from(spans);
     }
     let value = value(launch, key);
@@ -260,7 +260,7 @@ pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u
         .is_some_and(|(pane, area)| pane == FORM && row > area.y && row + 1 < area.bottom())
 }
 
-/// A click: it gives a pane the focus and puts the cursor on the row under it.
+/// Handles a click: focuses the pane and selects the row under it.
 pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row: u16) -> Vec<Command> {
     if launch.chooser.is_some() {
         let form =

@@ -1,5 +1,4 @@
-//! The forecast: this program's own `train --plan`, asked beside the view, and whether it still is about the form as it
-//! stands.
+//! The forecast of a `train --plan` subprocess, and whether it is still valid for the form.
 
 use serde::Deserialize;
 
@@ -7,10 +6,10 @@ use super::form::Form;
 use crate::plan::{Disk, Memory, SignalReport, Time};
 use crate::view::subprocess::CancelToken;
 
-/// What a run would take.
+/// The forecast of a run.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Forecast {
-    /// Where it would run, in words; empty where it does not fit.
+    /// The device; empty if it does not fit.
     #[serde(default)]
     pub device: String,
     #[serde(default)]
@@ -18,43 +17,40 @@ pub struct Forecast {
     /// The model's weights.
     #[serde(default)]
     pub parameters: usize,
-    /// Those that are trained.
+    /// Trainable parameters.
     #[serde(default)]
     pub trainable: usize,
     /// Bytes by part.
     pub memory: Memory,
-    /// Seconds by part; none where it does not fit.
+    /// Seconds by part; none if it does not fit.
     pub time: Option<Time>,
-    /// Bytes on disk; none where it does not fit.
+    /// Bytes on disk; none if it does not fit.
     pub disk: Option<Disk>,
-    /// Whether the base's groups are informative, where they were sampled.
+    /// How informative the base's groups are, if they were sampled.
     pub signal: Option<SignalReport>,
-    /// What is wrong with the prompt sets.
+    /// Problems of the prompt sets.
     #[serde(default)]
     pub data_problems: Vec<String>,
-    /// Why it does not fit, where it does not.
+    /// Why it does not fit, if so.
     pub why: Option<String>,
 }
 
-/// Something that was measured, and the form that it is about.
+/// A measurement, and the form that it is valid for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForecastResult<T> {
-    /// The form as it stood.
     pub of: Form,
-    /// What was measured.
     pub value: T,
-    /// Whether the task was changed since.
+    /// Whether the task has changed since.
     pub is_old: bool,
 }
 
-/// A question that is being answered.
+/// A forecast in progress.
 #[derive(Debug, Clone, Default)]
 pub struct ForecastJob {
-    /// Ends it.
     pub cancel: CancelToken,
-    /// The latest that was said of how it goes.
-    pub told: String,
-    /// Since when, milliseconds since 1970.
+    /// The latest line of progress.
+    pub progress: String,
+    /// Start time, milliseconds since 1970.
     pub since_ms: u64,
     /// Whether groups are sampled too.
     pub samples: bool,

@@ -1,4 +1,4 @@
-//! What a run would take, as lines: failures first, then memory, time, disk, whether it can learn, and what differs
+//! The lines of the forecast: failures first, then memory, time, disk, whether groups are informative, and differences
 //! from the last run.
 
 use ratatui::text::{Line, Span};
@@ -19,33 +19,34 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
-    if let Some(asking) = &launch.forecast_job {
-        let seconds = shared.now_ms.saturating_sub(asking.since_ms) / 1000;
-        let what = if asking.samples { "measuring and sampling" } else { "measuring" };
-        lines.push(text.marked(&format!("{what}, {seconds} s; x cancels"), Role::Accent, ("◌ ", ". ")));
-        if !asking.told.is_empty() {
-            lines.push(text.faint(&asking.told));
+    if let Some(job) = &launch.forecast_job {
+        let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
+        let what = if job.samples { "measuring and sampling" } else { "measuring" };
+        let state = format!("{what}, {seconds} s; {} cancels", shared.key_of("launch.cancel"));
+        lines.push(text.marked(&state, Role::Accent, ("◌ ", ". ")));
+        if !job.progress.is_empty() {
+            lines.push(text.faint(&job.progress));
         }
         lines.push(Line::default());
     }
     match &launch.forecast {
         Some(measured) => {
             if measured.is_stale(&launch.form) {
-                lines.push(text.marked("stale: settings changed; f updates", Role::Warning, ("▲ ", "! ")));
+                lines.push(text.stale("launch.forecast"));
             }
             text.forecast(&measured.value, &mut lines);
         }
         None if launch.forecast_job.is_none() => {
             lines.push(Line::from("No forecast yet."));
-            lines.push(text.keyed("f", "forecast memory, time and disk on this machine"));
-            lines.push(text.keyed("t", "forecast and check learnability"));
+            lines.push(text.keyed("launch.forecast", "forecast memory, time and disk on this machine"));
+            lines.push(text.keyed("launch.can_it_learn", "forecast and check learnability"));
         }
         None => {}
     }
     if let Some(measured) = &launch.signal {
         lines.push(Line::default());
         if measured.is_stale(&launch.form) {
-            lines.push(text.marked("stale: settings changed; t updates", Role::Warning, ("▲ ", "! ")));
+            lines.push(text.stale("launch.can_it_learn"));
         }
         text.signal(&measured.value, &mut lines);
     }
@@ -243,7 +244,7 @@ impl Text<'_> {
         }
     }
 
-    /// A share in [0, 1] as a bar, to an eighth of a column where letters beyond ASCII may be drawn.
+    /// A share in [0, 1] as a bar, to an eighth of a column if non-ASCII characters may be drawn.
     fn bar(&self, share: f64, columns: usize) -> String {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let columns = columns.min(self.columns / 4).max(1);
@@ -271,9 +272,14 @@ impl Text<'_> {
         Line::styled(format!("{}{text}", self.shared.theme.glyph(marks.0, marks.1)), self.shared.theme.style(role))
     }
 
-    fn keyed(&self, key: &str, text: &str) -> Line<'static> {
+    fn stale(&self, id: &str) -> Line<'static> {
+        let text = format!("stale: settings changed; {} updates", self.shared.key_of(id));
+        self.marked(&text, Role::Warning, ("▲ ", "! "))
+    }
+
+    fn keyed(&self, id: &str, text: &str) -> Line<'static> {
         Line::from(vec![
-            Span::styled(format!("{key}  "), self.shared.theme.style(Role::Key)),
+            Span::styled(format!("{}  ", self.shared.key_of(id)), self.shared.theme.style(Role::Key)),
             Span::raw(text.to_owned()),
         ])
     }

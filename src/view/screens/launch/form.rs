@@ -1,16 +1,16 @@
-//! What the form holds: the preset, the keys that were changed in it, the run's name, the device; and its rows.
+//! The contents of the form: the preset, changed keys, the run's name, the device; and its rows.
 
 use std::collections::BTreeMap;
 
 use crate::config::{KEYS, Key, Preset, Source, TrainConfig, Value};
 use crate::run::DeviceChoice;
 
-/// What the user chose. Everything else comes from the layers below.
+/// The user's choices. Everything else comes from the layers below.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Form {
     /// A named set of values.
     pub preset: Option<Preset>,
-    /// Values that were set here, as text, by key.
+    /// Values set here, as text, by key.
     pub changed: BTreeMap<&'static str, String>,
     /// A name for the run.
     pub name: String,
@@ -31,7 +31,7 @@ pub enum Row {
     Key(&'static Key),
 }
 
-/// The groups of keys: the title, and the key with which each begins.
+/// The groups of keys: the title, and the first key of each.
 const GROUPS: [(&str, &str); 5] = [
     ("model and length", "base_model"),
     ("rollouts", "completions_per_prompt"),
@@ -41,12 +41,12 @@ const GROUPS: [(&str, &str); 5] = [
 ];
 
 impl Form {
-    /// What was set here, as `--set` takes it, in the table's order.
+    /// The values set here, as for `--set`, in the table's order.
     pub fn assignments(&self) -> Vec<String> {
         KEYS.iter().filter_map(|key| Some(format!("{}={}", key.name, self.changed.get(key.name)?))).collect()
     }
 
-    /// The arguments of `grpo-tui train TASK` for the same.
+    /// The equivalent arguments of `grpo-tui train TASK`.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         if let Some(preset) = self.preset {
@@ -59,7 +59,7 @@ impl Form {
         arguments
     }
 
-    /// The part of them that names the device.
+    /// The device part of them.
     pub fn device_arguments(&self) -> Vec<String> {
         match self.compute {
             DeviceChoice::Any => Vec::new(),
@@ -68,14 +68,14 @@ impl Form {
         }
     }
 
-    /// Whether a forecast of one holds for the other: the name changes nothing.
+    /// Whether a forecast of one is valid for the other: the name changes nothing.
     pub fn is_same_job(&self, other: &Self) -> bool {
         self.arguments() == other.arguments()
     }
 }
 
 impl Row {
-    /// What stands before the value.
+    /// The label of a row.
     pub fn title(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -88,7 +88,7 @@ impl Row {
     }
 }
 
-/// The title of the group in which a key stands.
+/// The title of a key's group.
 pub fn group_of(key: &Key) -> &'static str {
     let place = |name: &str| KEYS.iter().position(|key| key.name == name);
     GROUPS.iter().rev().find(|(_, first)| place(first) <= place(key.name)).map_or("", |(title, _)| *title)
@@ -98,7 +98,7 @@ pub fn values_of(config: &TrainConfig) -> Values {
     config.values().into_iter().map(|(name, value)| (name, written(&value))).collect()
 }
 
-/// A value of JSON as the key table writes it.
+/// A JSON value as the key table writes it.
 fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
@@ -109,7 +109,7 @@ fn written(value: &serde_json::Value) -> String {
     }
 }
 
-/// A layer in one word, as the form shows it.
+/// The label of a layer.
 pub fn source_word(source: &Source) -> &'static str {
     match source {
         Source::Default => "default",

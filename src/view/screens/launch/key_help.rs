@@ -1,5 +1,5 @@
-//! What the row under the cursor means: meaning, range, default, presets, where its value comes from, what the last run
-//! had.
+//! Help for the row under the cursor: meaning, range, default, presets, the layer of its value, the value in the last
+//! run.
 
 use ratatui::text::{Line, Span};
 
@@ -11,7 +11,7 @@ use crate::run::DeviceChoice;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
-/// The lines, to be wrapped.
+/// The lines, not yet wrapped.
 pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(problem) = &launch.problem {
@@ -19,7 +19,10 @@ pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
         lines.push(Line::default());
     }
     match selected(launch) {
-        None => lines.push(faint(shared, "No settings match. Esc clears the filter.")),
+        None => lines.push(faint(
+            shared,
+            &format!("No settings match; {} clears the filter.", shared.key_of("launch.clear_filter")),
+        )),
         Some(Row::Start) => about_start(launch, shared, &mut lines),
         Some(Row::Preset) => about_presets(launch, shared, &mut lines),
         Some(Row::Task) => about_task(shared, &mut lines),
@@ -38,9 +41,10 @@ fn about_start(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>)
     } else if let Some(why) = start_run::blocked(launch, shared).filter(|_| launch.problem.is_none()) {
         lines.push(faint(shared, &why));
     } else {
-        lines.push(Line::from(
-            "Enter starts the run in the background; it continues after you quit or disconnect. Live opens.",
-        ));
+        let key = shared.key_of("launch.open");
+        lines.push(Line::from(format!(
+            "Press {key} to start the run in the background; it continues after you quit or disconnect. Live opens."
+        )));
     }
     lines.push(Line::default());
     lines.push(faint(shared, "command:"));
@@ -49,7 +53,7 @@ fn about_start(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>)
 
 fn about_presets(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::from("Preset: a named set of values. The task's [train] and this form override it."));
-    let said = |preset: &Option<Preset>| match preset {
+    let description = |preset: &Option<Preset>| match preset {
         None => "no preset: defaults",
         Some(Preset::Quick) => "quick: a few steps, to see that everything works",
         Some(Preset::Seed) => "seed: the original experiment, 1 prompt x 4 completions per step",
@@ -59,7 +63,7 @@ fn about_presets(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
         let is_it = preset == launch.form.preset;
         let mark = if is_it { shared.theme.glyph("● ", "* ") } else { "  " };
         let role = if is_it { Role::Text } else { Role::Faint };
-        lines.push(Line::styled(format!("{mark}{}", said(&preset)), shared.theme.style(role)));
+        lines.push(Line::styled(format!("{mark}{}", description(&preset)), shared.theme.style(role)));
     }
 }
 
@@ -135,7 +139,7 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
         Source::Preset => launch.form.preset.map_or_else(String::new, |preset| format!("preset {preset}")),
         Source::Task => "task [train]".to_owned(),
         Source::File => "file".to_owned(),
-        Source::Set => "set here; backspace resets".to_owned(),
+        Source::Set => format!("set here; {} resets", shared.key_of("launch.reset")),
     };
     lines.push(label("now", format!("{}: {from}", shown(&value(launch, key)))));
     if let Some(last) = last_value(launch, key) {
@@ -153,10 +157,11 @@ fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>
     if let Some(start) = context.models.iter().find(|start| start.name == now) {
         lines.push(faint(shared, &start.about));
     }
-    lines.push(faint(shared, &format!("enter: choose from {} models", context.models.len())));
+    lines
+        .push(faint(shared, &format!("{}: choose from {} models", shared.key_of("launch.open"), context.models.len())));
 }
 
-/// The value that the last run of this task had, as text.
+/// The value in the last run of this task, as text.
 pub(super) fn last_value(launch: &Launch, key: &Key) -> Option<String> {
     launch.context.as_ref()?.last.as_ref()?.values.get(key.name).cloned()
 }

@@ -1,4 +1,4 @@
-//! Launching: this program's own `train --detach`, which creates the run and waits until its worker is ready.
+//! Starts a run with a `train --detach` subprocess, which creates the run and waits until its worker is ready.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::view::shared::Shared;
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
-/// The arguments of `grpo-tui train` for the form as it stands; `None` without a task.
+/// The arguments of `grpo-tui train` for the current form; `None` without a task.
 pub(super) fn train_arguments(launch: &Launch, shared: &Shared) -> Option<Vec<String>> {
     Some(arguments(launch, shared, task_argument(shared)?, true))
 }
@@ -28,15 +28,14 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
     arguments
 }
 
-/// What a launch adds to the arguments of a forecast.
+/// Further arguments of a launch, which a forecast does not take.
 fn launching(launch: &Launch) -> impl Iterator<Item = String> {
     let name = &launch.form.name;
     let name = (!name.is_empty()).then(|| format!("--name={name}"));
     std::iter::once("--detach".to_owned()).chain(name)
 }
 
-/// The same as a person would type it in the shell that started the view: it trains the same task, and makes the run in
-/// the same place.
+/// The equivalent command line in the shell that started the view: same task, same run folder.
 pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
     let Some(open) = &shared.task else { return String::new() };
     let options = &shared.options;
@@ -45,7 +44,7 @@ pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
     } else {
         format!("cd {} && ", quoted(&options.here.display().to_string()))
     };
-    let words = arguments(launch, shared, open.typed.clone(), shared.options.run_folders.is_given())
+    let words = arguments(launch, shared, open.argument.clone(), shared.options.run_folders.is_given())
         .into_iter()
         .chain(launching(launch));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
@@ -69,15 +68,14 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     shared.is_busy("launch.start").then(|| "a run is already starting".to_owned())
 }
 
-/// Start the run. A schema that is not saved is asked about first: the run takes the file.
+/// Starts the run; asks first if the schema is not saved, since the run uses the file.
 pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     if !shared.draft.is_changed() {
         return start_now(launch, shared);
     }
-    let save = shared.key_of("schema.save");
-    let save = save.map_or_else(String::new, |key| format!(" ({key} on the schema's screen, f2)"));
+    let (save, schema) = (shared.key_of("schema.save"), shared.key_of("screen.schema"));
     let text = format!(
-        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first{save}, or start with the saved file."
+        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
     );
     shared.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", start_now)));
     Vec::new()
@@ -87,7 +85,7 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let Some(mut arguments) = train_arguments(launch, shared) else { return Vec::new() };
     arguments.extend(launching(launch));
     arguments.push("--json".to_owned());
-    // A forecast that is still being made would only slow the run down.
+    // A forecast in progress would only slow the run down.
     cancel(launch);
     launch.failure = None;
     let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
@@ -95,9 +93,9 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         "launch.start",
         move || {
             let mut document = String::new();
-            // A launch is never given up half way: the worker may be running already.
-            let outcome = call.run_through(&mut |said| {
-                if let OutputLine::Result(line) = said {
+            // A launch is never cancelled half way: the worker may be running already.
+            let outcome = call.run_through(&mut |line| {
+                if let OutputLine::Result(line) = line {
                     document.push_str(&line);
                 }
             });
@@ -116,7 +114,7 @@ fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
-/// The run's folder, and what its launcher said.
+/// The run's folder, and the message of its launcher.
 struct Begun {
     path: PathBuf,
     text: String,
@@ -138,17 +136,17 @@ fn started(outcome: Result<Exit, String>, document: &str) -> Result<Begun, Strin
 fn begun(launch: &mut Launch, shared: &mut Shared, run: Begun) -> Vec<Command> {
     launch.form.name.clear();
     let mut commands = vec![Command::ShowRun(run.path)];
-    // Whoever does something else by now, or types, is not taken away from it.
+    // Switches to the run only if the user is still here and not typing.
     if shared.screen == Screen::Launch && !shared.takes_text() {
         shared.say(run.text);
         commands.push(Command::GoTo(Screen::Live));
     } else {
-        shared.say(format!("{}; f6 shows it", run.text));
+        shared.say(format!("{}; {} shows it", run.text, shared.key_of("screen.live")));
     }
     commands
 }
 
-/// What the form would start, in a few words.
+/// A short description of the run that would start.
 pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
     let Some(resolved) = &launch.resolved else { return String::new() };
     let config = &resolved.config;
@@ -166,23 +164,23 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
     format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)
 }
 
-/// Ask for the forecast of the form as it stands; `samples`: sample groups of the base too.
+/// Requests the forecast of the current form; `samples`: sample groups of the base too.
 pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
     cancel(launch);
     let Some(call) = call(launch, shared, samples) else { return Vec::new() };
     let cancel = CancelToken::default();
     launch.failure = None;
     launch.forecast_job =
-        Some(ForecastJob { cancel: cancel.clone(), told: String::new(), since_ms: shared.now_ms, samples });
+        Some(ForecastJob { cancel: cancel.clone(), progress: String::new(), since_ms: shared.now_ms, samples });
     let of = launch.form.clone();
     vec![Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
-        let outcome = call.run(&cancel, &mut |said| match said {
+        let outcome = call.run(&cancel, &mut |line| match line {
             OutputLine::Result(line) => document.push_str(&line),
             OutputLine::Progress(line) => {
                 sender.send(move |launch: &mut Launch, _| {
-                    if let Some(asking) = &mut launch.forecast_job {
-                        asking.told = line;
+                    if let Some(job) = &mut launch.forecast_job {
+                        job.progress = line;
                     }
                     Vec::new()
                 });
@@ -196,10 +194,10 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     })]
 }
 
-/// End the question that is being answered.
+/// Cancels the forecast in progress.
 pub(super) fn cancel(launch: &mut Launch) {
-    if let Some(asking) = launch.forecast_job.take() {
-        asking.cancel.now();
+    if let Some(job) = launch.forecast_job.take() {
+        job.cancel.cancel();
     }
 }
 
@@ -217,7 +215,7 @@ fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Opti
     match (outcome, serde_json::from_str::<Forecast>(document)) {
         (Ok(None), _) => {}
         (Err(error), _) => launch.failure = Some(failed(error)),
-        // A run that does not fit is told as a forecast, though the program ends with a failure.
+        // A run that does not fit has a forecast although the program fails.
         (Ok(Some(_)), Ok(mut forecast)) => {
             if let Some(signal) = forecast.signal.take() {
                 launch.signal = Some(ForecastResult { of: of.clone(), value: signal, is_old: false });

@@ -1,4 +1,4 @@
-//! What can be done on this screen: its part of the table of actions.
+//! The actions of the live screen.
 
 use super::navigation::look;
 use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
@@ -23,11 +23,11 @@ pub const SCREEN: Definition<Live> = Definition {
     actions: ACTIONS,
     pane: |live| live.pane,
     focus: |live, _, pane| live.pane = pane,
-    typed: overlay::typed,
+    on_key: overlay::on_key,
     mouse: navigation::mouse,
     opens: navigation::opens,
-    entered: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
-    changed,
+    on_show: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
+    on_change,
     draw: draw::draw,
     ..Definition::PLAIN
 };
@@ -49,7 +49,6 @@ const fn quiet(
 }
 
 const ACTIONS: &[Action] = &[
-    // The chart.
     quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| {
         navigation::sideways(live, shared, -1)
     }),
@@ -76,7 +75,6 @@ const ACTIONS: &[Action] = &[
         turn_large(live, 1)
     }),
     quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |live, _| turn_large(live, -1)),
-    // The runs over it.
     quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| {
         overlay::go(live, shared, 1)
     }),
@@ -92,7 +90,6 @@ const ACTIONS: &[Action] = &[
         overlay::toggle,
     ),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
-    // The groups.
     quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| {
         navigation::by_groups(live, shared, 1)
     }),
@@ -114,7 +111,6 @@ const ACTIONS: &[Action] = &[
     Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| {
         focus(live, COMPLETION)
     }),
-    // The completion.
     quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| {
         navigation::scroll_text(live, shared, 1)
     }),
@@ -150,7 +146,6 @@ const ACTIONS: &[Action] = &[
     }),
     quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
     quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
-    // The small charts.
     Action::new(
         "live.small.next",
         "Next small charts",
@@ -166,7 +161,6 @@ const ACTIONS: &[Action] = &[
         live.view.large = live.view.small;
         focus(live, CHART)
     }),
-    // The log.
     quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| {
         navigation::scroll_log(live, shared, 1)
     }),
@@ -182,7 +176,6 @@ const ACTIONS: &[Action] = &[
     quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
         navigation::scroll_log(live, shared, isize::MAX)
     }),
-    // Steps.
     Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
         navigation::by_steps(live, shared, -1)
     })
@@ -199,15 +192,14 @@ const ACTIONS: &[Action] = &[
         navigation::to_step(live, shared, None)
     })
     .unless(no_run),
-    // How curves are drawn.
     Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
         live.view.cursor = !live.view.cursor;
         if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
     })
     .unless(no_run),
     Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
-        let said = live.view.smooth_more();
-        shared.say(said);
+        let text = live.view.smooth_more();
+        shared.say(text);
         Vec::new()
     })
     .also(&["smoothing", "ema"]),
@@ -218,7 +210,6 @@ const ACTIONS: &[Action] = &[
     quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).unless(no_run),
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
-    // What the worker can be asked.
     run_control::pause(),
     run_control::resume(),
     run_control::checkpoint(),
@@ -246,11 +237,9 @@ fn turn_small(live: &mut Live, by: isize) -> Vec<Command> {
     Vec::new()
 }
 
-const NO_RUN: &str = "no run is open: press 1 to choose one, 5 to start one";
-
-/// Why there is nothing to look at.
+/// Why there is no run for an action.
 pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
-    shared.current_run().is_none().then(|| NO_RUN.to_owned())
+    shared.current_run().is_none().then(|| shared.no_open_run())
 }
 
 fn no_text(live: &Live, shared: &Shared) -> Option<String> {
@@ -271,7 +260,7 @@ impl Controls for Live {
     ];
 
     fn target(&self, shared: &Shared) -> Result<Target, String> {
-        let run = shared.current_run().ok_or(NO_RUN)?;
+        let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
         let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
         if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, status }) }
     }
@@ -285,12 +274,12 @@ fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     vec![Command::Copy(text)]
 }
 
-/// `set` as typed: assignments between blanks.
+/// Parses the text of `set`: assignments separated by spaces.
 fn assignments(text: &str) -> Result<Verb, String> {
     Verb::set(text.split_whitespace())
 }
 
-/// The parameters are those of this run, whichever is open when they are given.
+/// The parameters are those of this run, even if another one is open when the question is answered.
 fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Ok(Target { path, .. }) = live.target(shared) else { return Vec::new() };
     let now = shared
@@ -305,7 +294,7 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-fn changed(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::CurrentRun => {
             *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
@@ -315,7 +304,7 @@ fn changed(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command
                 "live.log",
                 move || latest_events(&path),
                 move |_: &mut Live, shared, events| {
-                    // A run without a log yet has nothing older to tell.
+                    // A run without a log has no older events.
                     if let (Ok(events), Some(watched)) = (events, shared.followed.get_mut(&run)) {
                         watched.remember(events);
                     }

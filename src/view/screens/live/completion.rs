@@ -1,5 +1,5 @@
-//! The selected completion: its text with the faults underlined, why it stopped, its reward, and its advantage with the
-//! numbers put in.
+//! The selected completion: its text with underlined violations, its stop reason, its reward, and its advantage with
+//! the formula filled in.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -17,8 +17,8 @@ use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 use crate::view::widgets::text_width::one_line;
 
-/// The group and the completion that are selected, with the number of the completion; `None` while the texts are read,
-/// or where there are none.
+/// The selected group and completion, with the number of the completion; `None` while the texts are read, or if there
+/// are none.
 pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampled, &'a Completion, usize)> {
     let run = shared.current_run()?;
     let groups = live.rollouts.of(live.at(run))?.as_ref().ok()?;
@@ -105,7 +105,7 @@ fn lines(
     lines
 }
 
-/// Tier, reward, tokens and why it stopped, in one line.
+/// Tier, reward, tokens and stop reason, in one line.
 fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));

@@ -1,4 +1,4 @@
-//! The curves of a run: which there are, what stretch of steps is shown, and the panes that draw them, large and small.
+//! The curves of a run: subjects, visible range of steps, and the panes that draw them, large and small.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -18,7 +18,7 @@ use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::text_width::{self, wrapped};
 
-/// Curves that belong on one chart.
+/// Curves that share a chart.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) title: &'static str,
@@ -26,7 +26,7 @@ pub(super) struct Subject {
     pub(super) metrics: &'static [(&'static str, &'static str)],
     /// Between 0 and 1.
     pub(super) share: bool,
-    /// What the reader should know, as a sentence; empty where nothing needs saying.
+    /// A note for the reader, empty if none is needed.
     pub(super) note: &'static str,
 }
 
@@ -39,7 +39,7 @@ const fn subject(
     Subject { title, metrics, share, note }
 }
 
-/// All of them; the first is the chart that a run is watched by, the others turn in the carousel.
+/// All subjects; the first is the default of the large chart, the others rotate in the small ones.
 pub(super) const SUBJECTS: [Subject; 11] = [
     subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
     subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
@@ -106,7 +106,7 @@ pub(super) fn draw_large(
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// What the reader should know of a subject; why it has no values, where that is known.
+/// The note of a subject, or why it has no values.
 fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
     let is_kl = subject.metrics.iter().any(|(_, name)| *name == "kl");
     let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
@@ -117,7 +117,7 @@ fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
     }
 }
 
-/// Rows of the legend above the large chart, and of the chart itself; what is left below is for the subject's note.
+/// Rows of the legend above the large chart, and of the chart itself; the rest is for the subject's note.
 fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
     let above = usize::from(rows >= 4);
     let note = usize::from(rows >= 9 && !subject.note.is_empty());
@@ -131,7 +131,7 @@ pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: R
     chart(live, shared, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
 }
 
-/// What the chart of a subject shows of a run, and of those that lie over it.
+/// The chart of a subject of a run, with its overlays.
 fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
     let view = &live.view;
     let others = shared.overlay.iter().filter(|path| *path != run.path());
@@ -158,7 +158,7 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     }
     let first = std::ptr::eq(subject, &SUBJECTS[0]);
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
-    // A task may pay rewards beyond 1.
+    // A task may have rewards above 1.
     let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     let values = (subject.share && !view.log && fits()).then_some((0.0, 1.0));
     let dot = |eval: &Eval| {
@@ -182,18 +182,18 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     }
 }
 
-/// Values at the cursor: as measured, smoothed, and how far the rewards of a group lie apart. What does not fit is left
-/// out, the least telling first.
+/// Values at the cursor: raw, smoothed, and the spread of rewards within groups. What does not fit is left out, the
+/// least important first.
 fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
     let step = chart.cursor.unwrap_or_default();
     let full = columns >= 60;
-    let said = |value: Option<f64>| or_na(value, amount);
+    let number = |value: Option<f64>| or_na(value, amount);
     let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
     let curves = chart.curves.iter().enumerate();
     for (index, curve) in curves.clone().skip(chart.under).chain(curves.take(chart.under)) {
         let (raw, smoothed) = curve.at(step);
-        let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", said(smoothed)) } else { String::new() };
+        let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", number(smoothed)) } else { String::new() };
         let spread = run
             .history
             .metrics
@@ -202,7 +202,7 @@ fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize
             .filter(|_| full && curve.label == "reward");
         let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
         let sign = Span::styled(format!("{} ", chart.sign(theme, index)), theme.style(curve.role));
-        parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, said(raw)))]);
+        parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, number(raw)))]);
     }
     for dot in chart.dots.iter().filter(|dot| dot.step == step) {
         let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
@@ -221,7 +221,7 @@ fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize
     line
 }
 
-/// What happened at which step, as letters for the axis; a rarer thing covers a commoner one.
+/// Events by step as letters for the axis; a rarer one covers a more frequent one.
 fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
     let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
@@ -232,7 +232,7 @@ fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     evals.chain(checkpoints).chain(of(false).map(|step| (step, "s"))).chain(of(true).map(|step| (step, "n"))).collect()
 }
 
-/// What the marks of a step mean; `None` where there is none.
+/// The meaning of a step's marks; `None` without marks.
 fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     let history = &run.history;
     let checkpoint = history.checkpoints.contains_key(&step).then(|| "checkpoint".to_owned());
@@ -245,7 +245,7 @@ fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-/// Draws as many small charts beside each other as fit, beginning with the carousel's.
+/// Draws as many small charts side by side as fit, starting with the carousel's.
 pub(super) fn draw_small(
     live: &Live,
     shared: &Shared,
@@ -293,13 +293,13 @@ pub(super) fn one_line(live: &Live, shared: &Shared, run: &FollowedRun, columns:
     let values =
         |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
-    let said = |values: &[f64]| or_na(values.last(), |value| amount(*value));
+    let number = |values: &[f64]| or_na(values.last(), |value| amount(*value));
     let valid = values("tiers/valid");
     let room = columns.saturating_sub(30).min(40);
     Line::from(vec![
-        Span::raw(format!(" reward {} ", said(&rewards))),
+        Span::raw(format!(" reward {} ", number(&rewards))),
         Span::styled(sparkline(&shared.theme, &rewards, room, None), shared.theme.style(Role::SeriesOne)),
-        Span::raw(format!(" valid {}", said(&valid))),
+        Span::raw(format!(" valid {}", number(&valid))),
     ])
 }
 

@@ -1,4 +1,4 @@
-//! Where a step's time goes, and the state of its device.
+//! Phase times of a step, and the state of the device.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -56,7 +56,7 @@ fn phases(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Ve
     vec![Line::from(bar), Line::raw(text)]
 }
 
-/// The device's condition; a sentence where nobody measures it.
+/// The state of the device, or a sentence if it is not measured.
 fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(now) = &run.history.device else {

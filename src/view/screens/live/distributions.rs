@@ -1,4 +1,4 @@
-//! A step's groups in sum: the spread of advantages, the tiers over time, and the kinds of failure over time.
+//! Distributions over a step's groups: advantages, tiers over time, kinds of failure over time.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -30,7 +30,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The shares of the tiers as stacked bars, with the shares at the step that is looked at.
+/// The shares of the tiers as stacked bars, with the shares at the selected step.
 fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if rows == 0 {
@@ -61,7 +61,7 @@ fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, row
     lines
 }
 
-/// The commonest kinds of failure: a curve and the share at the step that is looked at.
+/// The most frequent kinds of failure: a curve and the share at the selected step.
 fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let (_, last) = live.view.steps(live.last(run));
@@ -85,7 +85,7 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
     sums.into_iter().take(most).map(line).collect()
 }
 
-/// How the advantages of the step are spread.
+/// A histogram of the step's advantages.
 fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let step = live.at(run);
@@ -101,13 +101,13 @@ fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize
     }
     let (low, high) =
         (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-    let said = format!(" {low:+.2} to {high:+.2}");
-    let bins = columns.saturating_sub(12 + said.len()).clamp(3, 31) | 1;
+    let range = format!(" {low:+.2} to {high:+.2}");
+    let bins = columns.saturating_sub(12 + range.len()).clamp(3, 31) | 1;
     let bars = bars(theme, &counts(all, (-widest, widest), bins), rows);
     let count = bars.len();
     let line = |(index, bar): (usize, String)| {
         let (before, after) =
-            if index + 1 == count { ("advantages ", said.clone()) } else { ("           ", String::new()) };
+            if index + 1 == count { ("advantages ", range.clone()) } else { ("           ", String::new()) };
         Line::from(vec![Span::raw(before), Span::styled(bar, theme.style(Role::SeriesOne)), Span::raw(after)])
     };
     bars.into_iter().enumerate().map(line).collect()

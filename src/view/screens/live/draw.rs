@@ -1,4 +1,4 @@
-//! The screen by its size: everything side by side, fewer columns, one column, or numbers only.
+//! Draws the live screen by its size: side by side, fewer columns, one column, or numbers only.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,16 +13,18 @@ use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let keys =
+        || format!("{}  list runs\n{}  start a run", shared.key_of("screen.runs"), shared.key_of("screen.launch"));
     let Some(run) = shared.current_run() else {
-        let text = "No run is open.\n\n1  list runs\n5  start a run";
-        return text_pane(&shared.theme, "live", (Role::Text, text), frame, area);
+        let text = format!("No run is open.\n\n{}", keys());
+        return text_pane(&shared.theme, "live", (Role::Text, &text), frame, area);
     };
-    // A folder without `run.toml` and without a first event is no run, however readable.
+    // A folder without `run.toml` and without a first event is not a run.
     let is_no_run = run.directory.is_none() && run.history.run.is_none();
     if !run.loaded || is_no_run {
         return match &run.error {
             Some(error) => {
-                let text = format!("cannot read {}\n\n{error}\n\n1  choose another run\n5  start a run", run.id());
+                let text = format!("cannot read {}\n\n{error}\n\n{}", run.id(), keys());
                 text_pane(&shared.theme, "live", (Role::Bad, &text), frame, area)
             }
             None => text_pane(&shared.theme, "live", (Role::Faint, &format!("loading {} ...", run.id())), frame, area),
@@ -58,7 +60,7 @@ pub(super) fn pane_at(
     found.map(|(area, slot)| (shown_in(live, &slot), area))
 }
 
-/// Of the panes that share a place, the one that has the focus, else the first.
+/// Of the panes that share a slot, the focused one, else the first.
 fn shown_in(live: &Live, slot: &[&'static str]) -> &'static str {
     slot.iter().find(|pane| **pane == live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
 }
@@ -81,23 +83,23 @@ fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>
     }
 }
 
-/// Rows that the groups of the step want: one each, the frame, a head and a sentence.
+/// Rows for the groups of the step: one each, the frame, a heading and a sentence.
 fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
     let groups = super::group_rows::of_step(live, shared, live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
 
-/// Where everything stands; what a size has no room for has no place.
+/// The areas of all parts; parts that do not fit have none.
 #[derive(Default)]
 struct Places {
     top: Rect,
     /// One line with the reward as a sparkline.
     reward: Rect,
-    /// One line with the gravest alert.
+    /// One line with the most severe alert.
     alert: Rect,
     /// Numbers in place of everything.
     numbers: Rect,
-    /// Places with the panes that share them.
+    /// Slots with the panes that share them.
     slots: Vec<(Rect, Vec<&'static str>)>,
 }
 

@@ -1,5 +1,5 @@
-//! Kinds of failure over steps: from the log where it tells them, else counted from the scores in the rollouts, beside
-//! the view.
+//! Kinds of failure over steps: from the log if it has them, else counted from the scores in the rollouts, in the
+//! background.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,17 +11,17 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
 
-/// Steps that are counted from rollouts at most, the latest first.
+/// The most steps counted from rollouts, latest first.
 const STEPS_COUNTED: u64 = 60;
 
-/// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN where a step is unknown.
+/// The shares of each kind at the last `count` steps up to `last`, oldest first; NaN if a step is unknown.
 pub(super) fn shares(live: &Live, run: &FollowedRun, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
-    let told = is_told(run);
+    let logged = is_logged(run);
     let shares_of = |class: &'static str| {
         let name = format!("failures/{}", class.replace(' ', "_"));
         let share = |step: u64| {
-            if told {
+            if logged {
                 return run.history.metric_at(&name, step);
             }
             let counted = live.failures.counted.get(&step)?;
@@ -32,16 +32,16 @@ pub(super) fn shares(live: &Live, run: &FollowedRun, last: u64, count: u64) -> V
     FailureClass::ALL.into_iter().map(FailureClass::name).map(shares_of).collect()
 }
 
-/// Whether the log tells kinds of failure.
-fn is_told(run: &FollowedRun) -> bool {
+/// Whether the log has the kinds of failure.
+fn is_logged(run: &FollowedRun) -> bool {
     run.history.metrics.range("failures/".to_owned()..).next().is_some_and(|(name, _)| name.starts_with("failures/"))
 }
 
-/// The work that counts what the log does not tell: only where completions failed at all.
-pub(super) fn wanted(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+/// Counts from rollouts what the log lacks, if any completion failed.
+pub(super) fn load(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let last = run.history.last_step;
-    if !run.loaded || live.failures.asked == last || is_told(run) {
+    if !run.loaded || live.failures.requested == last || is_logged(run) {
         return Vec::new();
     }
     let failed =
@@ -53,7 +53,7 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let known = &live.failures.counted;
     let steps = (last + 1).saturating_sub(STEPS_COUNTED).max(1)..=last;
     let missing: Vec<u64> = steps.rev().filter(|step| !known.contains_key(step)).collect();
-    live.failures.asked = last;
+    live.failures.requested = last;
     vec![Work::stream("live.failures", move |sender| count(&path, &missing, sender))]
 }
 
@@ -71,7 +71,7 @@ fn count(run: &Path, steps: &[u64], sender: &Sender) {
             *shares.entry(class.name()).or_default() += 1.0 / found.len() as f64;
         }
         let of = run.to_owned();
-        let wanted = sender.send(move |live: &mut Live, shared| {
+        let is_wanted = sender.send(move |live: &mut Live, shared| {
             if shared.current.as_ref() == Some(&of) {
                 live.failures.counted.insert(step, shares.into_iter().collect());
                 while live.failures.counted.len() > 2 * STEPS_COUNTED as usize {
@@ -80,7 +80,7 @@ fn count(run: &Path, steps: &[u64], sender: &Sender) {
             }
             Vec::new()
         });
-        if !wanted {
+        if !is_wanted {
             return;
         }
     }

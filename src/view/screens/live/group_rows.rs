@@ -8,7 +8,7 @@ use crate::view::shared::Shared;
 
 use super::Sampled;
 
-/// One group: lists over its completions.
+/// One group; the lists are over its completions.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Row {
     pub(super) prompt_id: String,
@@ -16,12 +16,12 @@ pub(super) struct Row {
     pub(super) tiers: Vec<String>,
     pub(super) advantages: Vec<f64>,
     pub(super) signal: GroupSignal,
-    /// Dynamic sampling put others in its place.
+    /// Whether dynamic sampling replaced it.
     pub(super) replaced: bool,
 }
 
 impl Row {
-    /// Why nothing is learned from it, in a few words; `None` where something is.
+    /// Why it is not informative; `None` if it is.
     pub(super) fn zero_variance_reason(&self) -> Option<String> {
         let first = self.tiers.first().map_or("", String::as_str);
         let why = match self.signal {
@@ -39,7 +39,7 @@ impl Row {
     }
 }
 
-/// The groups of a step in the order of the rollout file; empty where nobody knows them (yet).
+/// The groups of a step in the order of the rollout file; empty if not known (yet).
 pub(super) fn of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     if let Some(groups) = run.history.groups.get(&step) {

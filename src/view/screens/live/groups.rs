@@ -1,5 +1,5 @@
-//! The groups of a step: prompts down, completions across as marks of their tiers, mean and std, and which groups have
-//! zero variance.
+//! The groups of a step: a row per prompt with the completions as tier marks, mean and std, and which groups have zero
+//! variance.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -50,14 +50,14 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The group at a line of the pane's inside.
+/// The group at a line inside the pane.
 pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
     let (head, footer) = head_and_footer(rows, inside.width as usize, inside.height as usize);
     let room = (inside.height as usize).saturating_sub(footer.len() + head);
     live.group.row_at(line.checked_sub(head)?, room, rows.len())
 }
 
-/// Lines of the head, and the sentence below.
+/// Lines of the heading, and the sentence below.
 fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
     let (equal, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
@@ -67,7 +67,7 @@ fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<S
     (usize::from(height >= 3), footer)
 }
 
-/// Why there are no groups, in words.
+/// Why there are no groups.
 fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, live.rollouts.of(step)) {
@@ -94,10 +94,10 @@ fn zero_variance_text(equal: usize, all: usize) -> String {
     }
 }
 
-/// How wide the parts of a line are.
+/// Widths of the parts of a line.
 struct Plan {
     prompt: usize,
-    /// Columns of one completion: 2 with a blank, else 1.
+    /// Columns per completion: 2 with a space, else 1.
     each: usize,
     /// Completions that are drawn.
     members: usize,
@@ -167,7 +167,7 @@ impl Plan {
     }
 }
 
-/// Completions as marks of their tiers; a chosen one is reversed.
+/// Completions as tier marks; the selected one is reversed.
 pub(super) fn tiers(
     theme: &Theme,
     tiers: &[String],

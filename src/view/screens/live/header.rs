@@ -11,9 +11,9 @@ use crate::view::style_role::Role;
 use crate::view::widgets::bars::gauge;
 use crate::view::widgets::text_width::{fitted as cut, one_line};
 
-/// Steps that the pace is taken from.
+/// Steps averaged for the speed.
 const PACE_STEPS: u64 = 10;
-/// A worker that has said nothing for so long is called silent, unless its steps are longer.
+/// A worker without events for this long is reported as silent, unless its steps are longer.
 const SILENT_MS: u64 = 60_000;
 
 /// The lines, at most `columns` wide.
@@ -21,8 +21,8 @@ pub(super) fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<L
     vec![fitted(state(shared, run, columns), columns), fitted(progress(shared, run, columns), columns)]
 }
 
-/// What the run is: its status, what keeps it from being read, the cause, the alerts that stand, its name, task, model
-/// and device. The parts that matter most stand first; an error is cut rather than left out, however long its path.
+/// The run: status, read error, cause, open alerts, name, task, model and device. The most important parts come first;
+/// an error is truncated rather than left out.
 fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let status = run.status();
@@ -65,7 +65,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     spans
 }
 
-/// How far the run is, how long it will take, how fast it goes.
+/// Progress, remaining time, and speed.
 fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let (done, total) = (run.history.last_step, total_steps(run));
@@ -104,7 +104,7 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     spans
 }
 
-/// Steps planned, as they stand after the `set` verbs; 0 where nobody knows.
+/// Planned steps after `set` requests; 0 if unknown.
 pub(super) fn total_steps(run: &FollowedRun) -> u64 {
     let set = run.history.controls.iter().rev().filter(|control| control.verb == "set");
     let changed =
@@ -120,7 +120,7 @@ pub(super) fn pace(run: &FollowedRun) -> Option<f64> {
     (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
 }
 
-/// How long a worker that should compute has said nothing, seconds; `None` where that is as it should be.
+/// Seconds since the last event of a worker that should compute; `None` if that is within limits.
 fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     let status = run.status();
     if !matches!(status, Status::Running | Status::Starting | Status::Stopping) {
@@ -132,7 +132,7 @@ fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)
 }
 
-/// As many parts as fit; what does not is left out rather than cut, but for the first.
+/// As many parts as fit; others are left out rather than truncated, except for the first.
 fn fitted(spans: Vec<Span<'static>>, columns: usize) -> Line<'static> {
     let mut line = Line::default();
     let mut used = 0;

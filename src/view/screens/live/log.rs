@@ -1,4 +1,4 @@
-//! Open alerts, each with its cause and what to do, and below them the run's events as text.
+//! Open alerts, each with its cause and advice, and below them the run's events as text.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -25,7 +25,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The alerts that stand, the gravest first.
+/// The open alerts, most severe first.
 pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let grave = |level: &str| match level {
@@ -58,7 +58,7 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
     lines
 }
 
-/// The latest events that fit into so many lines, oldest first; `back` leaves out that many of the latest.
+/// The latest events that fit into so many lines, oldest first; `back` skips that many of the latest.
 fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if run.log.is_empty() && rows > 0 {

@@ -1,4 +1,4 @@
-//! Going through a run: steps, groups, completions, lines of text, the cursor of the chart.
+//! Navigation in a run: steps, groups, completions, lines of text, the cursor of the chart.
 
 use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Margin;
@@ -7,10 +7,10 @@ use super::{CHART, COMPLETION, GROUPS, LOG, Live, METRICS, curves, draw, failure
 use crate::view::message::Command;
 use crate::view::shared::Shared;
 
-/// Rows that the wheel turns.
+/// Rows per step of the wheel.
 const WHEEL: isize = 3;
 
-/// Go by steps; past the latest the view follows the run again.
+/// Moves by steps; past the latest the view follows the run again.
 pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let last = live.last(run);
@@ -18,7 +18,7 @@ pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Com
     to_step(live, shared, (at < last).then_some(at))
 }
 
-/// Go to a step; `None` is the latest, and those that come.
+/// Goes to a step; `None` follows the latest.
 pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Command> {
     live.step = step;
     live.completion_top = 0;
@@ -36,7 +36,7 @@ pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<
     Vec::new()
 }
 
-/// Go by completions of the group.
+/// Moves by completions of the group.
 pub(super) fn by_members(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let groups = groups(live, shared);
     let row = live.group.at(groups.len()).and_then(|index| groups.get(index));
@@ -56,14 +56,14 @@ pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Ve
     Vec::new()
 }
 
-/// Scroll the log; up is back in time.
+/// Scrolls the log; up is back in time.
 pub(super) fn scroll_log(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let most = shared.current_run().map_or(0, |run| run.log.len().saturating_sub(1));
     live.log_back = live.log_back.saturating_add_signed(-by).min(most);
     Vec::new()
 }
 
-/// The cursor of the chart, else the stretch of steps, left or right.
+/// Moves the cursor of the chart, else the zoomed range, left or right.
 pub(super) fn sideways(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Command> {
     if live.view.cursor {
         return by_steps(live, shared, by);
@@ -75,7 +75,7 @@ pub(super) fn sideways(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Com
     Vec::new()
 }
 
-/// Nearer or farther.
+/// Zooms in or out.
 pub(super) fn zoom(live: &mut Live, shared: &mut Shared, nearer: bool) -> Vec<Command> {
     if let Some(run) = shared.current_run() {
         let (last, at) = (live.last(run), live.at(run));
@@ -95,7 +95,7 @@ pub(super) fn freeze(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     look(live, shared)
 }
 
-/// The cursor of the chart to a step that was clicked.
+/// Moves the cursor of the chart to a clicked step.
 fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Command> {
     let Some(step) = step else { return Vec::new() };
     live.view.cursor = true;
@@ -103,14 +103,14 @@ fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Comm
     by_steps(live, shared, step as i64 - at as i64)
 }
 
-/// Whether a double click opens what is under it: a completion of the groups, a small chart.
+/// Whether a double click acts as enter: on a completion of the groups, or a small chart.
 pub(super) fn opens(live: &Live, shared: &Shared, (column, row): (u16, u16)) -> bool {
     let pane = shared.current_run().and_then(|run| draw::pane_at(live, shared, run, column, row));
     pane.is_some_and(|(pane, _)| pane == GROUPS || pane == METRICS)
 }
 
-/// A click gives a pane the focus; among the groups it chooses one, in the chart that has the focus a step. The wheel
-/// moves what is under it.
+/// A click focuses a pane; among the groups it selects one, in the focused chart a step. The wheel moves what is under
+/// it.
 pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let Some((pane, area)) = draw::pane_at(live, shared, run, event.column, event.row) else { return Vec::new() };
@@ -145,11 +145,11 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
     }
 }
 
-/// Requests what the view lacks: the texts of the step that is looked at.
+/// Requests missing data: the texts of the selected step.
 pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let step = live.at(run);
-    let mut commands = rollouts::wanted(live, shared, step);
-    commands.extend(failures::wanted(live, shared));
+    let mut commands = rollouts::load(live, shared, step);
+    commands.extend(failures::load(live, shared));
     commands
 }

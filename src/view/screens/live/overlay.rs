@@ -1,4 +1,4 @@
-//! Other runs' curves over this one's: chosen from all that there are.
+//! Overlays the curves of other runs.
 
 use std::path::PathBuf;
 
@@ -16,14 +16,14 @@ use crate::view::shared::{self, Shared};
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
 
-/// Runs that can be chosen, the newest first: those of the list that can be read, without the one on the screen.
+/// Runs that can be overlaid, newest first: the readable ones of the list except the current one.
 fn others(shared: &Shared) -> Vec<(&PathBuf, &RunRow)> {
     let current = shared.current.as_ref();
     let entries = shared.runs.listing.entries().iter().rev().filter(|entry| Some(&entry.path) != current);
     entries.filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?))).collect()
 }
 
-/// Begin to choose, or end it.
+/// Opens or closes the list.
 pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     if live.pane == OVERLAY {
         live.pane = CHART;
@@ -34,7 +34,7 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Page keys and the ends of the list.
-pub(super) fn typed(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+pub(super) fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let count = others(shared).len();
     if live.pane == OVERLAY {
         live.overlay_cursor.key(event, shared.body().height as usize / 2, count);
@@ -48,7 +48,7 @@ pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command
     Vec::new()
 }
 
-/// Lay the run under the cursor over the chart, or take it away.
+/// Toggles the overlay of the run under the cursor.
 pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let others = others(shared);
     let Some(run) =
@@ -59,7 +59,7 @@ pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let overlay = &mut shared.overlay;
     if let Some(index) = overlay.iter().position(|other| *other == run) {
         overlay.remove(index);
-        return shared::let_go(shared);
+        return shared::unfollow_unused(shared);
     }
     overlay.push(run.clone());
     shared::follow(shared, run)
@@ -84,7 +84,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
         lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
     }
     if others.is_empty() {
-        let text = if shared.is_busy("runs") { " loading ..." } else { " no other runs; 5 starts one" };
+        let text = match shared.is_busy("runs") {
+            true => " loading ...".to_owned(),
+            false => format!(" no other runs; {} starts one", shared.key_of("screen.launch")),
+        };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     frame.render_widget(Paragraph::new(lines), inside);

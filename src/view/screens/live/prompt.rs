@@ -1,4 +1,4 @@
-//! One prompt through the run: its groups at the steps that sampled it, and the prompt as the model read it.
+//! One prompt over the run: its groups at the steps that sampled it, and the prompt as the model read it.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

@@ -5,9 +5,9 @@ use crate::run::{RolloutGroup, read_step};
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
 
-/// The work that reads a step, unless it was read or is being read. One that could not be read is tried again: what was
-/// wrong may have been mended.
-pub(super) fn wanted(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Command> {
+/// Reads a step, unless it was read or is being read. One that could not be read is retried: the cause may have been
+/// fixed.
+pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Command> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     let rollouts = &live.rollouts;
     let reading = rollouts.reading == Some(step) && shared.is_busy("live.rollouts");
@@ -31,7 +31,7 @@ pub(super) fn wanted(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Com
     vec![work]
 }
 
-/// Whether the step that is looked at could not be read.
+/// Whether the selected step could not be read.
 pub(super) fn has_failed(live: &Live, shared: &Shared) -> bool {
     let found = shared.current_run().and_then(|run| live.rollouts.of(live.at(run)));
     matches!(found, Some(Err(_)))

@@ -1,4 +1,4 @@
-//! A run as a list of numbers, for terminals that have room for nothing else.
+//! A run as a list of numbers, for very small terminals.
 
 use ratatui::text::Line;
 
@@ -8,7 +8,7 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
-/// One fact a line.
+/// One number per line.
 pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let step = live.at(run);
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));

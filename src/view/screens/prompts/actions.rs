@@ -1,4 +1,4 @@
-//! The prompts screen's part of the table of actions.
+//! The actions of the prompts screen.
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
@@ -32,14 +32,14 @@ pub const SCREEN: Definition<Prompts> = Definition {
     focus: |prompts, _, pane| prompts.pane = Some(pane),
     is_typing: Prompts::is_typing,
     takes_tab: |prompts| prompts.editing.is_some(),
-    typed,
-    pasted,
+    on_key,
+    on_paste,
     mouse,
     opens: |prompts, shared, (column, row)| {
         layout::pane_at(prompts, shared, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y)
     },
-    entered,
-    changed,
+    on_show,
+    on_change,
     draw: draw::draw,
 };
 
@@ -48,7 +48,6 @@ const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
 const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
 
-/// Everything that can be done with prompts.
 const ACTIONS: &[Action] = &[
     Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save).unless(undecided),
     Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |prompts, shared| {
@@ -203,7 +202,7 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The file and line of the finding in the health pane; else of the row; else of the first set that cannot be read.
+/// The file and line of the finding in the health pane; else of the row; else of the first unreadable set.
 fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let finding = match prompts.pane() {
@@ -232,7 +231,8 @@ fn go_to_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         .iter()
         .position(|entry| entry.set == set && row(&open, *entry).is_some_and(|row| row.line == line));
     let Some(place) = place else {
-        shared.complain(format!("line {line} of the {} set is not a valid row: open its file with e", set.name()));
+        let key = shared.key_of("prompts.outside");
+        shared.complain(format!("line {line} of the {} set is not a valid row: open its file with {key}", set.name()));
         return Vec::new();
     };
     let shown = prompts.shown.iter().position(|index| *index as usize == place);
@@ -263,8 +263,8 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Rows are counted and checked once somebody looks.
-fn entered(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+/// Counts and checks the rows once the screen is visible.
+fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if prompts.is_counted || shared.task.is_none() {
         return Vec::new();
     }
@@ -272,7 +272,7 @@ fn entered(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     token_count::count(prompts, shared)
 }
 
-fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             let mut commands = park_draft(prompts, shared);
@@ -281,7 +281,7 @@ fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<C
             commands.extend(drafts::look::<Prompts>(shared));
             prompts.is_counted = false;
             if shared.screen == Screen::Prompts {
-                commands.extend(entered(prompts, shared));
+                commands.extend(on_show(prompts, shared));
                 commands.extend(preview::show(prompts, shared));
             }
             commands
@@ -290,7 +290,7 @@ fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<C
         Change::File(path) if is_of_task(shared, path) => {
             let folder =
                 shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
-            prompts.wanted = prompts.selected_place(shared);
+            prompts.select_next = prompts.selected_place(shared);
             shared::open_task(shared, folder)
         }
         Change::Schema => {
@@ -302,7 +302,7 @@ fn changed(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<C
     }
 }
 
-/// Where another task is open now, what was written of the one before is put aside.
+/// After another task was opened, the text being written stays in its draft.
 fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = &shared.task else { return Vec::new() };
     if prompts.editing.as_ref().is_none_or(|editing| editing.file.is_of(&open.task)) {
@@ -321,7 +321,7 @@ fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
     sets.chain([crate::task::TASK_FILE]).any(|file| folder.join(file) == path)
 }
 
-fn typed(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if prompts.editing.is_some() {
         return row_editor::key(prompts, shared, event);
     }
@@ -347,7 +347,7 @@ fn typed(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Com
     }
 }
 
-fn pasted(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
+fn on_paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
     if prompts.editing.is_some() {
         return row_editor::paste(prompts, shared, text);
     }

@@ -1,4 +1,4 @@
-//! The prompts screen, drawn.
+//! Draws the prompts screen.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -52,9 +52,12 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let mut lines = table::heading(prompts, shared, columns);
     lines.extend(table::rows(prompts, shared, columns, layout::table_rows(prompts, shared, area)));
     if prompts.shown.is_empty() {
+        let key = |id| shared.key_of(id);
         let text = match prompts.entries.is_empty() {
-            true => "no prompt rows: a adds one, e opens the file",
-            false => "no rows match the filter; esc clears it",
+            true => {
+                format!("no prompt rows: {} adds one, {} opens the file", key("prompts.add"), key("prompts.outside"))
+            }
+            false => format!("no rows match the filter; {} clears it", key("prompts.leave")),
         };
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
@@ -90,14 +93,14 @@ fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
 fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let Some(editing) = &prompts.editing else { return };
-    let (said, role) = match &editing.validity {
-        Validity::Invalid(said) => (format!(" {} {said} ", theme.glyph("✗", "x")), Role::Bad),
-        Validity::Warning(said) => (format!(" {} {said} ", theme.glyph("▲", "!")), Role::Warning),
-        Validity::Valid(said) if said.is_empty() => (String::new(), Role::Good),
-        Validity::Valid(said) => (format!(" {} {said} ", theme.glyph("✓", "ok:")), Role::Good),
+    let (text, role) = match &editing.validity {
+        Validity::Invalid(text) => (format!(" {} {text} ", theme.glyph("✗", "x")), Role::Bad),
+        Validity::Warning(text) => (format!(" {} {text} ", theme.glyph("▲", "!")), Role::Warning),
+        Validity::Valid(text) if text.is_empty() => (String::new(), Role::Good),
+        Validity::Valid(text) => (format!(" {} {text} ", theme.glyph("✓", "ok:")), Role::Good),
     };
     let unsaved = if editing.is_changed() { " (unsaved)" } else { "" };
-    let bottom = Line::from(Span::styled(said, theme.style(role)));
+    let bottom = Line::from(Span::styled(text, theme.style(role)));
     let frame_of = pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(bottom);
     let inner = frame_of.inner(area);
     frame.render_widget(frame_of, area);

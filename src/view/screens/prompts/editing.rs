@@ -1,5 +1,5 @@
-//! What is being written on this screen, and where that is in the task as it is now: rows move, change and go while a
-//! text of them is unsaved.
+//! The text under edit, and its position in the current task: rows move, change and disappear while a text of them is
+//! unsaved.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,26 +22,27 @@ pub enum EditTarget {
     Expected(Entry),
     /// A new row of a set, after this line of its file.
     New(PromptSet, usize),
-    /// The expected answer of a row that is gone from its file; it comes back as a new row of the set, after this line.
+    /// The expected answer of a row that was deleted from its file; saving adds it as a new row of the set, after this
+    /// line.
     NewExpected(PromptSet, usize),
     /// The task's system text.
     System,
 }
 
-/// A text that is being written.
+/// A text under edit.
 #[derive(Debug)]
 pub struct Editing {
     pub what: EditTarget,
     pub editor: Editor,
     pub validity: Validity,
-    /// The row as it was when writing began: only that one is replaced.
+    /// The row as it was when editing began: only that one is replaced.
     pub row: Option<PromptRow>,
-    /// The row as it once was, where it is gone from its file: the new row is that one with what is written.
+    /// The deleted row, if it is gone from its file: the new row is that one with the edited text.
     pub(super) gone: Option<Origin>,
     pub(super) file: DraftFile,
-    /// The text as saved.
+    /// The saved text.
     pub(super) start: String,
-    /// Where the text belongs and what is there now, where that changed on disk and the user has not decided.
+    /// The new position and text after a change on disk, until the user decides.
     pub(super) theirs: Option<Found>,
 }
 
@@ -49,7 +50,7 @@ pub struct Editing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Validity {
     Invalid(String),
-    /// It can be saved, with this to be known.
+    /// It can be saved, with this warning.
     Warning(String),
     Valid(String),
 }
@@ -76,7 +77,6 @@ impl Editing {
         (self.what, self.row, self.gone, self.start, self.theirs) = (what, row, gone, start, None);
     }
 
-    /// Whether anything was changed.
     pub fn is_changed(&self) -> bool {
         self.editor.text() != self.start
     }
@@ -93,7 +93,7 @@ impl Editing {
 }
 
 impl EditTarget {
-    /// The row of the table that it is of.
+    /// The row of the table that it belongs to.
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
             Self::Messages(entry) | Self::Expected(entry) => Some(entry),
@@ -102,7 +102,7 @@ impl EditTarget {
     }
 }
 
-/// What a draft is of, in words that still mean something when rows have gone elsewhere.
+/// What a draft belongs to, in terms that stay valid when rows move.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DraftTarget {
@@ -117,12 +117,12 @@ pub(super) enum DraftTarget {
     },
     /// The task's system text.
     System {
-        /// As it was when writing began.
+        /// As it was when editing began.
         was: String,
     },
 }
 
-/// A row as it was when writing began.
+/// A row as it was when editing began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) set: String,
@@ -131,18 +131,17 @@ pub(super) struct Origin {
     pub(super) fields: Map<String, Value>,
 }
 
-/// Where a text belongs in the task as it is now.
+/// The position of a text in the current task.
 #[derive(Debug, PartialEq)]
 pub(super) struct Found {
-    /// What it is now.
     pub(super) what: EditTarget,
-    /// The row as it is now.
+    /// The current row.
     pub(super) row: Option<PromptRow>,
-    /// The row as it was, where it is gone from its file.
+    /// The row as it was, if it is gone from its file.
     pub(super) gone: Option<Origin>,
-    /// The text as it is now.
+    /// The current text.
     pub(super) start: String,
-    /// What has happened to it.
+    /// How it has changed.
     pub(super) note: Option<String>,
 }
 
@@ -158,7 +157,7 @@ impl DraftTarget {
     }
 }
 
-/// Where a text belongs now; a sentence where its set cannot take it.
+/// Finds a text in the current task; an error if its set cannot take it.
 pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
     let here = |what: EditTarget, note: Option<String>| {
         let (row, start) = current_value(open, what);
@@ -205,15 +204,15 @@ fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), St
     found.ok_or_else(|| format!("task.toml no longer names {name} prompts"))
 }
 
-/// The row as it was, wherever it is now; else the row that has its id. A row without an id of its own is only known by
-/// what it holds.
+/// The same row, wherever it is now; else the row with its id. A row without an id of its own is identified by its
+/// content.
 fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
     let same = |row: &PromptRow| row.fields == origin.fields;
     let place = rows.iter().position(|row| row.id == origin.id && same(row)).or_else(|| rows.iter().position(same));
     place.or_else(|| rows.iter().position(|row| row.id == origin.id && row.fields.contains_key("id")))
 }
 
-/// The row of what is to be written, and the text as it is now.
+/// The row to write, and its current text.
 pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
         EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
@@ -232,12 +231,11 @@ pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<Prompt
     (row, text)
 }
 
-/// The turns that were written.
 pub(super) fn turns_of(editing: &Editing) -> Result<Vec<Message>, String> {
     messages_text::read(&editing.editor.text())
 }
 
-/// The expected answer that was written; null where the text is empty.
+/// The expected answer; null if the text is empty.
 pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String> {
     let text = editing.editor.text();
     if text.trim().is_empty() {
@@ -270,7 +268,7 @@ mod tests {
         let both = nameless("1") + &nameless("2");
         check(&both, 0, &(nameless("0") + &both), Some(1));
         check(&both, 1, &(nameless("1") + &nameless("3")), None);
-        // Of twins the one in its own line.
+        // Of identical rows the one in its own line.
         check(&(nameless("1") + &nameless("1")), 1, &(nameless("1") + &nameless("1")), Some(1));
     }
 }

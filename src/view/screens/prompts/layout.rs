@@ -1,4 +1,4 @@
-//! Where the panes of the prompts screen lie: a function of the terminal's size, for drawing and for the mouse.
+//! The layout of the prompts screen as a function of the terminal's size, for drawing and for the mouse.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -7,7 +7,7 @@ use crate::view::drafts::choice;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::paint::text_area;
 
-/// The panes that are seen, with their places.
+/// The visible panes with their areas.
 pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
     let body = choice::below(prompts, shared, body);

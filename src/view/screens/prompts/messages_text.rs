@@ -5,7 +5,7 @@ use crate::text::Message;
 const MARK: &str = "=== ";
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
-/// The turns as text. A line of a turn that looks like a mark gets a backslash.
+/// Formats turns as text. A line of a turn that looks like a heading is escaped with a backslash.
 pub(super) fn write(messages: &[Message]) -> String {
     let mut text = String::new();
     for message in messages {
@@ -19,10 +19,10 @@ pub(super) fn write(messages: &[Message]) -> String {
     text
 }
 
-/// The turns of a text.
+/// Parses the turns of a text.
 ///
 /// # Errors
-/// A sentence with the line.
+/// With the line.
 pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     let mut messages: Vec<Message> = Vec::new();
     for (index, line) in text.split('\n').enumerate() {

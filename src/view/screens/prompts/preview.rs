@@ -1,4 +1,5 @@
-//! The selected row as the model will see it: the template applied, special tokens visible, and what is expected.
+//! Previews the selected row as the model will see it: template applied, special tokens visible, with the expected
+//! answer.
 
 use super::table_row::row;
 use super::{Chat, Prompts};
@@ -7,12 +8,12 @@ use crate::secrets::visible_letter;
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 
-/// Lines of a prompt that are shown.
+/// The most lines of a prompt that are shown.
 const MOST_LINES: usize = 5_000;
-/// Letters of one line that are shown.
+/// The most characters of one line that are shown.
 const MOST_LETTERS: usize = 10_000;
 
-/// Show the row under the cursor.
+/// Renders the row under the cursor.
 pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(entry) = prompts.selected() else {
         prompts.chat = None;
@@ -51,7 +52,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// The prompt cut into lines and pieces.
+/// The prompt split into lines and pieces.
 fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, bool)>> {
     let mut lines: Vec<Vec<(String, bool)>> = vec![Vec::new()];
     let mut add = |text: &str, is_special: bool| {

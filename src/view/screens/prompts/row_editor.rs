@@ -1,5 +1,4 @@
-//! What is being written on this screen: a row's turns, its expected answer, the task's system text; checked while
-//! typing.
+//! The editor of a row's turns, its expected answer, or the task's system text, with checks while typing.
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::layout::Rect;
@@ -44,8 +43,8 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: Found, tex
     after(prompts, shared, Effect::Moved);
 }
 
-/// The task was read again: what is being written continues where its row is now. Where somebody else changed the text
-/// itself, the user decides.
+/// After the task was read again: editing continues at the new position of the row. If the text itself changed on disk,
+/// the user decides.
 pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let (Some(open), Some(editing)) = (&shared.task, &mut prompts.editing) else { return Vec::new() };
     let Ok(found) = find(open, &editing.target()) else { return Vec::new() };
@@ -58,27 +57,27 @@ pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Com
     match (is_changed, is_gone) {
         (true, _) => Vec::new(),
         (false, true) => close(prompts, shared),
-        (false, false) => settle(prompts, shared, true),
+        (false, false) => resolve_conflict(prompts, shared, true),
     }
 }
 
-/// The user has decided between the text on disk and the own one, which stays in the editor's history.
-pub(super) fn settle(prompts: &mut Prompts, shared: &mut Shared, load: bool) -> Vec<Command> {
+/// Resolves a conflict with the text on disk; the own text stays in the editor's history.
+pub(super) fn resolve_conflict(prompts: &mut Prompts, shared: &mut Shared, load: bool) -> Vec<Command> {
     let Some(editing) = &mut prompts.editing else { return Vec::new() };
     let Some(found) = editing.theirs.take() else { return Vec::new() };
     let text = found.start.clone();
-    // Of a row that is gone it is said what saving does.
-    let kept = found.note.clone().filter(|_| found.gone.is_some()).unwrap_or_else(|| drafts::KEPT.to_owned());
+    // For a deleted row the note says what saving does.
+    let message = found.note.clone().filter(|_| found.gone.is_some()).unwrap_or_else(|| drafts::KEPT.to_owned());
     editing.follow(found);
     if load {
         editing.editor.replace(&text);
     }
-    shared.say(if load { drafts::LOADED.to_owned() } else { kept });
+    shared.say(if load { drafts::LOADED.to_owned() } else { message });
     after(prompts, shared, Effect::Edited);
     drafts::store(prompts, shared)
 }
 
-/// Say whether the text can be saved.
+/// Checks whether the text can be saved.
 pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     let scorer = shared.scorer();
     let Some(editing) = &mut prompts.editing else { return };
@@ -121,9 +120,9 @@ fn after(prompts: &mut Prompts, shared: &Shared, effect: Effect) -> Vec<Command>
     Vec::new()
 }
 
-/// Do something with the text.
+/// Edits the text.
 pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut Editor) -> Effect) -> Vec<Command> {
-    // What was typed while the text is being saved would be lost with the editor.
+    // Text typed while saving would be lost when the editor closes.
     if shared.is_busy("task.rows") {
         return Vec::new();
     }
@@ -158,7 +157,7 @@ pub(super) fn click(prompts: &mut Prompts, shared: &Shared, area: Rect, event: M
     });
 }
 
-/// Leave the editor; what was changed is given up only after a confirmation.
+/// Closes the editor; asks before changes are discarded.
 pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     match &prompts.editing {
         Some(editing) if editing.is_changed() => {
@@ -170,7 +169,7 @@ pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> 
     }
 }
 
-/// The text is discarded, or is as it was.
+/// Closes the editor: the text is discarded or unchanged.
 fn close(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     prompts.editing.take().map_or_else(Vec::new, |editing| drafts::remove(shared, editing.file))
 }
@@ -231,8 +230,8 @@ impl Drafted for Prompts {
         Some(self.editing.as_ref()?.theirs.as_ref()?.start.clone())
     }
 
-    fn settle(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
-        settle(self, shared, load)
+    fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
+        resolve_conflict(self, shared, load)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which rows are shown, and in which order: filter and sorting run beside the view, so that many rows slow no key.
+//! Filters and sorts rows in the background, so that large sets do not slow typing.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::view::fuzzy;
 use crate::view::message::{Command, Work};
 use crate::view::shared::{OpenTask, Shared};
 
-/// What is searched of a row.
+/// The searched text of a row.
 fn searched(row: &PromptRow) -> String {
     format!("{} {}", row.id, flat(row, SEARCHED_LETTERS))
 }
 
-/// The rows that hold every word as it is written, whatever its case.
+/// The rows that contain every word, ignoring case.
 fn containing<'a>(shown: &[u32], words: &[&str], at: impl Fn(u32) -> Option<&'a PromptRow>) -> Vec<u32> {
     let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
     let holds = |index: &u32| {
@@ -24,7 +24,7 @@ fn containing<'a>(shown: &[u32], words: &[&str], at: impl Fn(u32) -> Option<&'a 
     shown.iter().copied().filter(holds).collect()
 }
 
-/// The task was read: all its rows, and the cursor on the row where it was.
+/// After the task was read: all its rows, with the cursor on the same row.
 pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(open) = &shared.task else { return Vec::new() };
     let mut entries = Vec::new();
@@ -32,8 +32,7 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
         let count = rows.as_ref().map_or(0, Vec::len);
         entries.extend((0..count as u32).map(|index| Entry { set: *set, index }));
     }
-    let wanted = prompts.wanted.take();
-    let place = wanted.and_then(|(set, line)| {
+    let place = prompts.select_next.take().and_then(|(set, line)| {
         entries.iter().position(|entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line >= line))
     });
     prompts.shown = (0..entries.len() as u32).collect();
@@ -53,13 +52,13 @@ fn is_plain(prompts: &Prompts) -> bool {
     prompts.filter.text().trim().is_empty() && prompts.sort == (Column::File, false)
 }
 
-/// Filter and sort again; the cursor stays on its row where that is still shown.
+/// Filters and sorts again; the cursor stays on its row if that is still visible.
 pub(super) fn arrange(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
-    let kept = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
-    arrange_to(prompts, shared, kept)
+    let selected = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
+    arrange_to(prompts, shared, selected)
 }
 
-fn arrange_to(prompts: &Prompts, shared: &Shared, kept: Option<u32>) -> Vec<Command> {
+fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (entries, tokens) = (prompts.entries.clone(), prompts.tokens.clone());
     let (filter, sort) = (prompts.filter.text().to_owned(), prompts.sort);
@@ -71,7 +70,7 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, kept: Option<u32>) -> Vec<Comm
             if prompts.entries.len() != count {
                 return Vec::new();
             }
-            let place = kept.and_then(|kept| shown.iter().position(|index| *index == kept));
+            let place = selected.and_then(|selected| shown.iter().position(|index| *index == selected));
             prompts.shown = shown;
             prompts.cursor.index = place.unwrap_or(0);
             preview::show(prompts, shared)
@@ -79,7 +78,7 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, kept: Option<u32>) -> Vec<Comm
     )]
 }
 
-/// Places in `entries` that the filter lets through, sorted.
+/// Indices of the `entries` that match the filter, sorted.
 fn arranged(
     open: &Arc<OpenTask>,
     entries: &[Entry],
@@ -91,19 +90,19 @@ fn arranged(
     let at = |index: u32| entries.get(index as usize).and_then(|entry| row(open, *entry));
     let mut words = Vec::new();
     for word in filter.split_whitespace() {
-        let wanted = |value: &str| value.to_lowercase();
+        let lower = |value: &str| value.to_lowercase();
         match word.split_once(':') {
             Some(("set", value)) => shown.retain(|index| {
-                entries.get(*index as usize).is_some_and(|entry| entry.set.name().starts_with(&wanted(value)))
+                entries.get(*index as usize).is_some_and(|entry| entry.set.name().starts_with(&lower(value)))
             }),
             Some(("tag", value)) => shown.retain(|index| {
-                at(*index).is_some_and(|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(&wanted(value))))
+                at(*index).is_some_and(|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(&lower(value))))
             }),
             Some(("id", value)) => {
-                shown.retain(|index| at(*index).is_some_and(|row| row.id.to_lowercase().contains(&wanted(value))))
+                shown.retain(|index| at(*index).is_some_and(|row| row.id.to_lowercase().contains(&lower(value))))
             }
             Some(("expected", value)) => shown
-                .retain(|index| at(*index).is_some_and(|row| row.expected.is_some() != wanted(value).starts_with('n'))),
+                .retain(|index| at(*index).is_some_and(|row| row.expected.is_some() != lower(value).starts_with('n'))),
             _ => words.push(word),
         }
     }
@@ -113,7 +112,7 @@ fn arranged(
             found = fuzzy::rank(&words.join(" "), &shown, |index| at(*index).map_or_else(String::new, searched));
         }
         if column == Column::File && !backwards {
-            // The best first, unless an order was asked for.
+            // Best match first, unless a sort column was chosen.
             return found;
         }
         found.sort_unstable();

@@ -1,5 +1,4 @@
-//! Writing rows and the system text into the task's files, beside the view; a task that is a part of the program
-//! becomes a copy first.
+//! Writes rows and the system text into the task's files in the background; an embedded task is copied first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use crate::view::message::{Command, Work};
 use crate::view::shared::{self, OpenTask, Shared};
 use crate::view::task_files::{self, Home};
 
-/// What is done to the files, in a thread of its own: gets file texts by name, gives the file and its new text.
+/// An edit of the files, run on its own thread: reads texts by file name, returns the file and its new text.
 type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<(String, String), String> + Send>;
 
-/// With the row to select afterwards, or why it cannot be done.
+/// With the row to select afterwards, or why it failed.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
-/// Save what is being written.
+/// Saves the text under edit.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let Some(editing) = &prompts.editing else { return Vec::new() };
@@ -65,7 +64,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
     }
 }
 
-/// A row that is gone from its file comes back with another value of one member.
+/// Restores a row that is gone from its file, with a new value of one member.
 fn again(open: &Arc<OpenTask>, set: PromptSet, after: usize, editing: &Editing, key: &str, value: Value) -> Rewriting {
     let mut fields = editing.gone.as_ref().map(|gone| gone.fields.clone()).unwrap_or_default();
     fields.insert(key.to_owned(), value);
@@ -76,7 +75,7 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
     serde_json::to_value(turns_of(editing)?).map_err(|error| error.to_string())
 }
 
-/// The row with another value of one member: the row as it was when writing began, wherever rows have gone since.
+/// Replaces one member of the row, wherever the row is now.
 fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static str, value: Value) -> Rewriting {
     let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
     let row = editing.row.clone().ok_or("the row no longer exists")?;
@@ -110,7 +109,7 @@ fn insert(
     Ok((rewrite, Some((set, after + 1))))
 }
 
-/// A copy of a row after it, with an id of its own where rows have ids.
+/// Duplicates a row after itself, with a new id if rows have ids.
 pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let row = row(&open, entry).cloned().ok_or_else(|| "the row no longer exists".to_owned());
@@ -124,7 +123,7 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
     write(prompts, shared, made, "duplicated", None)
 }
 
-/// The row goes, where it still stands in its line.
+/// Deletes the row if it is still in its line.
 pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet, row: PromptRow) -> Vec<Command> {
     let open = shared.task.clone();
     let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
@@ -137,7 +136,7 @@ pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet,
     write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
 }
 
-/// An id that no row of the set has: the number at the end of the ids continues. `None` where the row before has no id
+/// Returns an unused id that continues the number at the end of the ids. `None` if the row before has no id of its own.
 /// of its own.
 fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     let like =
@@ -150,7 +149,7 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     Some(format!("{stem}{dash}{next:0width$}"))
 }
 
-/// Write it, and close the editor where it still writes into the file that keeps its text.
+/// Writes the files, and closes the editor if it still edits the text that was saved.
 fn write(
     prompts: &mut Prompts,
     shared: &mut Shared,
@@ -159,7 +158,7 @@ fn write(
     closes: Option<PathBuf>,
 ) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    let (rewrite, wanted) = match made {
+    let (rewrite, select) = match made {
         Ok(made) => made,
         Err(error) => {
             shared.complain(error);
@@ -167,7 +166,7 @@ fn write(
         }
     };
     let data = shared.options.data.clone();
-    let wanted = wanted.or_else(|| prompts.selected_place(shared));
+    let select = select.or_else(|| prompts.selected_place(shared));
     let work = move || -> Result<(Home, PathBuf), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
@@ -187,7 +186,7 @@ fn write(
             if let Some(editing) = prompts.editing.take_if(|_| is_saved) {
                 commands.extend(drafts::remove(shared, editing.file));
             }
-            prompts.wanted = wanted;
+            prompts.select_next = select;
             commands.extend(shared::switch_to_copy(shared, &home));
             if !home.is_copy {
                 shared.say(format!("{done}: {}", path.display()));
@@ -199,20 +198,20 @@ fn write(
             shared.complain(error);
             let folder =
                 shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
-            prompts.wanted = wanted;
+            prompts.select_next = select;
             if folder.is_some() { shared::open_task(shared, folder) } else { Vec::new() }
         }
     })]
 }
 
-/// Open a file of the task in the user's editor.
+/// Opens a file of the task in the external editor.
 pub(super) fn outside(prompts: &mut Prompts, shared: &mut Shared, file: String, line: usize) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     if let Some(folder) = open.task.folder() {
         return vec![Command::Edit { path: folder.join(file), line }];
     }
     let data = shared.options.data.clone();
-    prompts.wanted = prompts.selected_place(shared);
+    prompts.select_next = prompts.selected_place(shared);
     vec![Work::once(
         "task.rows",
         move || task_files::home(&open.task, &data),

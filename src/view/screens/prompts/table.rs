@@ -1,5 +1,5 @@
-//! The lines of the prompts screen: rows of the table, the selected row as the model sees it, the findings of the
-//! health report.
+//! The lines of the prompts screen: the table, the selected row as the model sees it, the findings of the health
+//! report.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
@@ -15,7 +15,7 @@ use crate::view::theme::Theme;
 use crate::view::widgets::json;
 use crate::view::widgets::text_width::padded;
 
-/// Lines above the rows: the filter, sets that cannot be read, the names of the columns.
+/// Lines above the rows: the filter, unreadable sets, column titles.
 pub(super) fn heading_rows(prompts: &Prompts, shared: &Shared) -> u16 {
     u16::from(prompts.filter.is_shown()) + bad_sets(shared).count() as u16 + 1
 }
@@ -25,7 +25,7 @@ fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
 }
 
-/// Columns of the table in a width: set, id, tokens, expected, tags; the rest is for the words. 0: not shown.
+/// Widths of the columns set, id, tokens, expected, tags; the rest is for the text. 0: hidden.
 fn widths(columns: usize) -> [usize; 5] {
     match columns {
         0..=39 => [2, 0, 0, 0, 0],
@@ -35,7 +35,6 @@ fn widths(columns: usize) -> [usize; 5] {
     }
 }
 
-/// The lines above the rows.
 pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut lines = Vec::new();
@@ -49,7 +48,12 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     }
     for (set, error) in bad_sets(shared) {
         lines.push(Line::styled(
-            format!("{} {}: {error} (e opens it)", theme.glyph("✗", "x"), set.name()),
+            format!(
+                "{} {}: {error} ({} opens it)",
+                theme.glyph("✗", "x"),
+                set.name(),
+                shared.key_of("prompts.outside")
+            ),
             theme.style(Role::Bad),
         ));
     }
@@ -61,7 +65,7 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     lines
 }
 
-/// The columns that are shown in a width, with their titles and widths.
+/// The visible columns for a width, with their titles and widths.
 fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> {
     let [set, id, tokens, expected, tags] = widths(columns);
     let all = [
@@ -75,7 +79,7 @@ fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)>
     all.into_iter().filter(|(_, _, width)| *width > 0)
 }
 
-/// The column whose title stands at a column inside the table of a width.
+/// The column whose title is at a column inside the table of a width.
 pub(super) fn title_at(columns: usize, at: usize) -> Column {
     let mut end = 2;
     let found = titles(columns).find(|(_, _, width)| {
@@ -85,7 +89,7 @@ pub(super) fn title_at(columns: usize, at: usize) -> Column {
     found.map_or(Column::Words, |(column, ..)| column)
 }
 
-/// The rows that are seen: only these are made, however many there are.
+/// The visible rows; only these are built.
 pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(open) = &shared.task else { return Vec::new() };
@@ -119,7 +123,7 @@ pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: us
     prompts.cursor.seen(count, prompts.shown.len()).filter_map(line).collect()
 }
 
-/// What the user asks: its first words, or those around what the filter looks for.
+/// The beginning of the user's prompt, or the part that matches the filter.
 fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
@@ -129,7 +133,7 @@ fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) ->
     let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
     let word: Vec<char> = word.chars().collect();
     let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
-    // Where the place would not be seen, the words before it are left out.
+    // If the match would be cut off, the words before it are left out.
     let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
     let part =
         |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
@@ -140,7 +144,7 @@ fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) ->
     vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
 }
 
-/// The selected row as the model sees it, and what is expected of it.
+/// The selected row as the model sees it, and the expected answer.
 pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
@@ -168,7 +172,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
             lines.push(Line::styled("expected", theme.style(Role::Title)));
             lines.extend(json::lines(theme, expected.trim_end(), &[]));
         }
-        None => lines.push(faint("no expected answer: x adds one")),
+        None => lines.push(faint(&format!("no expected answer: {} adds one", shared.key_of("prompts.expected")))),
     }
     let other: Vec<&str> = row
         .fields
@@ -201,7 +205,7 @@ pub(super) fn finding_place(prompts: &Prompts, shared: &Shared) -> Option<(Promp
     Some((set, finding.line.unwrap_or(1)))
 }
 
-/// The head of the health report: what each set holds.
+/// The head of the health report: what each set contains.
 pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let health = match &prompts.health {
@@ -229,7 +233,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     };
     let sentence = match errors + warnings {
         0 => "no findings: no duplicates, no leaks, all expected answers valid, no secrets".to_owned(),
-        _ => format!("{errors} errors, {warnings} warnings; enter goes to the row"),
+        _ => format!("{errors} errors, {warnings} warnings; {} goes to the row", shared.key_of("prompts.finding")),
     };
     lines.push(Line::styled(sentence, theme.style(role)));
     lines

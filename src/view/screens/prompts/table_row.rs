@@ -1,13 +1,13 @@
-//! A row of the table: where it stands, what it shows, by what rows are sorted.
+//! A row of the table: its position, its cells, its sort keys.
 
 use crate::dataset::PromptRow;
 use crate::task::PromptSet;
 use crate::view::shared::OpenTask;
 
-/// Letters of a row that are shown and sorted by.
+/// The most characters of a row that are shown and sorted by.
 const FIRST_LETTERS: usize = 200;
 
-/// Letters of a row that are searched.
+/// The most characters of a row that are searched.
 pub(super) const SEARCHED_LETTERS: usize = 2_000;
 
 /// A row by its set and its index there.
@@ -34,10 +34,9 @@ pub enum Column {
 }
 
 impl Column {
-    /// All, in the order in which the sort key goes through them.
+    /// All, in the order of the sort key.
     pub const ALL: [Self; 6] = [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::Tags, Self::Words];
 
-    /// In a word or two.
     pub fn name(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -59,12 +58,12 @@ pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
     open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
 }
 
-/// The first words of what the user asks, on one line.
+/// The beginning of the user's prompt, on one line.
 pub(super) fn first_words(row: &PromptRow) -> String {
     flat(row, FIRST_LETTERS)
 }
 
-/// What the user asks, on one line, up to a number of letters.
+/// The user's prompt on one line, truncated to a number of characters.
 pub(super) fn flat(row: &PromptRow, most: usize) -> String {
     let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
     let text = turn.map_or("", |turn| turn.content.as_str());

@@ -1,4 +1,4 @@
-//! Tokens of every row and the health of the sets, counted beside the view with the base model's tokenizer.
+//! Counts tokens of every row and checks the sets in the background, with the base model's tokenizer.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 use crate::view::task_files::train_table;
 
-/// Rows that are counted between two looks at the screen.
+/// Rows per update of the screen.
 const CHUNK: usize = 500;
 
-/// Load the tokenizer, count every row, check the sets; each as soon as it is there.
+/// Loads the tokenizer, counts every row, checks the sets; each is shown as soon as it is there.
 pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let entries = prompts.entries.clone();
@@ -26,12 +26,12 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let work = Work::stream("prompts.count", move |sender| {
         let config = config(&open.task, named.as_deref());
         let counter = config.as_ref().map_err(Clone::clone).and_then(counter);
-        let told = counter.clone();
-        let wanted = sender.send(move |prompts: &mut Prompts, shared| {
-            prompts.counter = Some(told);
+        let shown = counter.clone();
+        let is_wanted = sender.send(move |prompts: &mut Prompts, shared| {
+            prompts.counter = Some(shown);
             preview::show(prompts, shared)
         });
-        if !wanted {
+        if !is_wanted {
             return;
         }
         let tokenizer = counter.ok().map(|counter| counter.tokenizer);
@@ -73,7 +73,7 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// What training would take: the key table and the task's own.
+/// The training configuration: the key table and the task's own.
 fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
     let own = train_table(task)?;
     let layers = Layers {

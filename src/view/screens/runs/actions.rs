@@ -1,5 +1,4 @@
-//! The list of runs as a screen: its table of actions, keys and mouse, and what it does when something shared has
-//! changed.
+//! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
@@ -15,7 +14,7 @@ use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
 use crate::view::widgets::filter::Filter;
 
-/// How often the runs are looked for while the screen is in front, milliseconds.
+/// How often the runs are listed while the screen is in front, milliseconds.
 const LOOK_MS: u64 = 2_000;
 
 type Action = screen::Action<Runs>;
@@ -28,8 +27,8 @@ pub const SCREEN: Definition<Runs> = Definition {
     pane: |runs| runs.pane,
     focus: |runs, _, pane| runs.pane = pane,
     is_typing: |runs| runs.filter.is_typing,
-    typed,
-    pasted: |runs, shared, text| {
+    on_key,
+    on_paste: |runs, shared, text| {
         if runs.filter.paste(text) {
             runs.arrange(shared);
         }
@@ -37,8 +36,8 @@ pub const SCREEN: Definition<Runs> = Definition {
     },
     mouse,
     opens: |runs, shared, (column, row)| draw::row_at(runs, shared, column, row).is_some(),
-    entered: |_, shared| shared.look_for_runs(),
-    changed,
+    on_show: |_, shared| shared.look_for_runs(),
+    on_change,
     draw: draw::draw,
     ..Definition::PLAIN
 };
@@ -62,7 +61,7 @@ const ACTIONS: &[Action] = &[
     Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(
         |runs, shared| {
             let several = runs.chosen(shared).len() > 1;
-            (!several).then(|| "mark two or more runs first (space)".to_owned())
+            (!several).then(|| format!("mark two or more runs first ({})", shared.key_of("runs.mark")))
         },
     ),
     Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus).also(&["answers"]).unless(
@@ -72,8 +71,9 @@ const ACTIONS: &[Action] = &[
         },
     ),
     Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|runs, shared| {
-        no_readable(runs, shared)
-            .or_else(|| runs.marked.is_empty().then(|| "mark at least one run first (space)".to_owned()))
+        no_readable(runs, shared).or_else(|| {
+            runs.marked.is_empty().then(|| format!("mark at least one run first ({})", shared.key_of("runs.mark")))
+        })
     }),
     run_control::pause(),
     run_control::resume(),
@@ -162,7 +162,7 @@ fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
 }
 
-/// The run under the cursor becomes the current one, the marked ones are drawn over it.
+/// Makes the run under the cursor the current one, with the marked ones as overlays.
 fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
     let others: Vec<_> = runs.chosen(shared).into_iter().filter(|other| *other != path).collect();
@@ -185,7 +185,7 @@ fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     under_cursor(runs, shared)
 }
 
-/// The nearest thing that can be left: typing, zoom, the details, the filter, the marks.
+/// Leaves the innermost: typing, zoom, the details, the filter, the marks.
 fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.filter.is_typing {
         runs.filter.is_typing = false;
@@ -208,21 +208,20 @@ fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Comman
     let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
     let next = fields[(now as isize + by).rem_euclid(fields.len() as isize) as usize];
     sort.field = next.to_owned();
-    sort.descending = is_wanted_from_the_top(next);
+    sort.descending = is_descending_by_default(next);
     runs.arrange(shared);
     Vec::new()
 }
 
-/// Numbers are wanted from the top, texts from the beginning of the alphabet.
-fn is_wanted_from_the_top(field: &str) -> bool {
+fn is_descending_by_default(field: &str) -> bool {
     !["status", "run", "task", "model", "tags", "name"].contains(&field)
 }
 
-/// Sort by the column whose title was clicked; the same once more turns the order round.
+/// Sorts by the column whose title was clicked; a second click reverses the order.
 pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str, smoothed: bool) {
     let sort = &mut runs.sort;
     let is_same = sort.field == field && (field != "reward" || sort.smoothed == smoothed);
-    sort.descending = if is_same { !sort.descending } else { is_wanted_from_the_top(field) };
+    sort.descending = if is_same { !sort.descending } else { is_descending_by_default(field) };
     if field == "reward" {
         sort.smoothed = smoothed;
     }
@@ -244,7 +243,7 @@ fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The answers of the chosen runs on the eval screen: of one its base and its result, of several their results.
+/// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
 fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let runs = runs.chosen(shared);
     let compare = Work::once(
@@ -281,7 +280,10 @@ fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         },
         |_: &mut Runs, shared, page| {
             match page {
-                Ok(_) if shared.takes_text() => shared.complain("comparison ready: press c again to show it"),
+                Ok(_) if shared.takes_text() => {
+                    let key = shared.key_of("runs.compare");
+                    shared.complain(format!("comparison ready: press {key} again to show it"));
+                }
                 Ok(page) => {
                     let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
                     shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
@@ -294,7 +296,7 @@ fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![work]
 }
 
-fn changed(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => {
             shared.look_for_runs()
@@ -315,13 +317,12 @@ fn changed(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command
     }
 }
 
-/// Whether somebody sees what is found: the list, or the live screen that waits for a run.
+/// Whether the list is visible, or the live screen waits for a run.
 fn is_looked_at(shared: &Shared) -> bool {
     shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
 }
 
-/// Where no run was chosen yet, the newest one that is live is the current one; at the start, before any key, its
-/// screen opens.
+/// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
 fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
     let is_live =
         |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
@@ -329,13 +330,13 @@ fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
     let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
     let mut commands = vec![Command::ShowRun(path)];
     if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
-        shared.say(format!("{id} is active: f1 lists all runs"));
+        shared.say(format!("{id} is active: {} lists all runs", shared.key_of("screen.runs")));
         commands.push(Command::GoTo(Screen::Live));
     }
     commands
 }
 
-fn typed(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if runs.filter.is_typing {
         if runs.filter.key(event) {
             runs.arrange(shared);

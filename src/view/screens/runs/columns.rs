@@ -1,4 +1,4 @@
-//! The columns of the list of runs: what each shows, how wide it is, and which give way first where there is no room.
+//! The columns of the list of runs: contents, widths, and which are dropped first on narrow terminals.
 
 use crate::format::{age, percent, short_id};
 use crate::report::{RunRow, spread};
@@ -9,7 +9,7 @@ use crate::view::widgets::bars::sparkline;
 
 pub(super) struct Column {
     pub(super) title: String,
-    /// What it is sorted by.
+    /// The sort key.
     pub(super) field: String,
     pub(super) width: usize,
     pub(super) right: bool,
@@ -18,7 +18,7 @@ pub(super) struct Column {
 
 type Cell = Box<dyn Fn(&Look<'_>, &RunRow) -> (String, Role)>;
 
-/// What cells need besides the run.
+/// The inputs of the cells besides the run.
 pub(super) struct Look<'a> {
     pub(super) theme: &'a Theme,
     pub(super) now_ms: u64,
@@ -36,7 +36,7 @@ pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Fie
     }
 }
 
-/// The columns that fit, in their order. `sort`: a field that has no column of its own gets one.
+/// The columns that fit, in their order. `sort`: a field without a column of its own gets one.
 pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
     let mut all = all();
     if !SORTED.contains(&sort) {
@@ -57,7 +57,7 @@ pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
         all.remove(worst);
     }
     let left = width.saturating_sub(total(&all));
-    // What is left goes to the texts.
+    // Remaining width goes to the texts.
     let wide: Vec<usize> = ["name", "model", "tags", "task"]
         .iter()
         .filter_map(|field| all.iter().position(|(_, column)| column.field == *field))
@@ -71,7 +71,7 @@ pub(super) fn columns(width: usize, sort: &str, smoothed: bool) -> Vec<Column> {
     all.into_iter().map(|(_, column)| column).collect()
 }
 
-/// All columns; those of a higher number give way first.
+/// All columns; those with a higher number are dropped first.
 fn all() -> Vec<(u8, Column)> {
     fn column(
         rank: u8,
@@ -125,7 +125,7 @@ fn number(value: Option<f64>) -> (String, Role) {
     }
 }
 
-/// The last part of a path or a name with an owner.
+/// The last part of a path or of an OWNER/NAME.
 fn model_name(model: &str) -> &str {
     model.trim_end_matches('/').rsplit('/').next().unwrap_or(model)
 }

@@ -1,4 +1,4 @@
-//! The details of the run under the cursor: its state, its configuration, its results.
+//! The details of the run under the cursor: state, configuration, results.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::view::theme::Theme;
 use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::text_width::wrapped;
 
-/// Narrower than this, everything stands in one column.
+/// Narrower than this, everything is in one column.
 const TWO_COLUMNS: u16 = 100;
 /// Columns of a name.
 const NAME: usize = 11;
@@ -54,11 +54,11 @@ fn columns(runs: &Runs, shared: &Shared, entry: &Entry, inside: Rect) -> Vec<(Ve
                 Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)])
                     .areas(inside);
             let (of_left, of_right) = (Facts::new(runs, shared, left.width), Facts::new(runs, shared, right.width));
-            vec![([of_left.state(row), of_left.asked(row)].concat(), left), (of_right.results(row), right)]
+            vec![([of_left.state(row), of_left.configuration(row)].concat(), left), (of_right.results(row), right)]
         }
         Ok(row) => {
             let facts = Facts::new(runs, shared, inside.width);
-            vec![([facts.state(row), facts.results(row), facts.asked(row)].concat(), inside)]
+            vec![([facts.state(row), facts.results(row), facts.configuration(row)].concat(), inside)]
         }
     }
 }
@@ -87,11 +87,11 @@ impl<'a> Facts<'a> {
     }
 
     fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
-        self.said(name, value.as_ref(), Role::Text)
+        self.styled_fact(name, value.as_ref(), Role::Text)
     }
 
-    /// The name, faint, and the value beside it, wrapped at its words without touching the name's column.
-    fn said(&self, name: &str, value: &str, role: Role) -> Vec<Line<'static>> {
+    /// The name, faint, and the value wrapped beside it.
+    fn styled_fact(&self, name: &str, value: &str, role: Role) -> Vec<Line<'static>> {
         let rows = wrapped(value, self.width.saturating_sub(NAME + 1).max(8));
         let named = |(index, row): (usize, String)| {
             let name = if index == 0 { name } else { "" };
@@ -104,17 +104,17 @@ impl<'a> Facts<'a> {
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
         let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref());
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let key = self.shared.key_of("runs.resume");
         let next = match row.status {
-            Status::Interrupted => "; resume with r",
-            Status::Paused => "; resume with r",
-            Status::Created => "; no worker yet, start with r",
-            _ => "",
+            Status::Interrupted | Status::Paused => format!("; resume with {key}"),
+            Status::Created => format!("; no worker yet, start with {key}"),
+            _ => String::new(),
         };
-        self.said("state", &format!("{glyph} {}{cause}{next}", row.status.name()), role)
+        self.styled_fact("state", &format!("{glyph} {}{cause}{next}", row.status.name()), role)
     }
 
-    /// What it was asked for, and where it is.
-    fn asked(&self, row: &RunRow) -> Vec<Line<'static>> {
+    /// The configuration, and the folder.
+    fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
         let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
@@ -132,7 +132,7 @@ impl<'a> Facts<'a> {
         ]
         .concat();
         if !row.tags.is_empty() {
-            lines.extend(self.said("tags", &row.tags.join(" "), Role::Marked));
+            lines.extend(self.styled_fact("tags", &row.tags.join(" "), Role::Marked));
         }
         if let Some((_, disk)) = self.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
             let parts = [
@@ -149,11 +149,11 @@ impl<'a> Facts<'a> {
             lines.extend(self.fact("disk", format!("{}{parts}", bytes(disk.total_bytes))));
         }
         lines.extend(self.fact("folder", end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1))));
-        lines.extend(row.warnings.iter().flat_map(|warning| self.said("warning", warning, Role::Warning)));
+        lines.extend(row.warnings.iter().flat_map(|warning| self.styled_fact("warning", warning, Role::Warning)));
         lines
     }
 
-    /// What it brought: held-out evals, the curve of the reward, alerts, notes.
+    /// The results: test-set evals, reward curve, alerts, notes.
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
         let mut lines: Vec<Line<'static>> =
@@ -174,7 +174,7 @@ impl<'a> Facts<'a> {
         for alert in &row.alerts {
             let mark = theme.glyph("▲", "!");
             let text = format!("{mark} {}", alert_text(alert));
-            lines.extend(self.said("alert", &text, Role::Warning));
+            lines.extend(self.styled_fact("alert", &text, Role::Warning));
         }
         lines.extend(row.notes.iter().flat_map(|note| self.fact("note", note)));
         lines
@@ -224,7 +224,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     lines
 }
 
-/// As many of a path's last parts as fit.
+/// As many of a path's last components as fit.
 fn end_of_path(path: &Path, width: usize) -> String {
     let whole = path.display().to_string();
     if whole.chars().count() <= width {

@@ -24,27 +24,27 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     }
 }
 
-/// Where list and details are; on a small screen only the one that has the focus.
+/// The areas of list and details; on a small screen only the focused one.
 fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rect>) {
     if shared.zoomed || area.width < 50 || area.height < 14 || shared.runs.listing.entries().is_empty() {
         let focused_detail = runs.pane == DETAIL && !shared.runs.listing.entries().is_empty();
         return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
     }
-    let wanted = shared.runs.listing.entries().len() as u16 + 4;
+    let list_height = shared.runs.listing.entries().len() as u16 + 4;
     let most = area.height * 11 / 20;
     let [list, detail] =
-        Layout::vertical([Constraint::Length(wanted.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
+        Layout::vertical([Constraint::Length(list_height.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
     (Some(list), Some(detail))
 }
 
-/// How many rows a page has.
+/// Rows of a page.
 pub(super) fn page_rows(runs: &Runs, shared: &Shared) -> usize {
     let (list, detail) = places(runs, shared, shared.body());
     let shown = if runs.pane == DETAIL { detail } else { list };
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
-/// How many lines the details have.
+/// Lines of the details.
 pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
     places(runs, shared, shared.body()).1.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
@@ -59,7 +59,7 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
     runs.cursor.row_at((row - inside.y) as usize, inside.height as usize, runs.shown.len())
 }
 
-/// The field of the column whose title stands at a terminal position, and whether it is its moving average.
+/// The field of the column whose title is at a terminal position, and whether it is its moving average.
 pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<(String, bool)> {
     let list = places(runs, shared, shared.body()).0?;
     let rows = list_rows(runs, list);
@@ -107,7 +107,10 @@ fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         lines.push(row(runs, shared, entry, &columns, inside.width as usize, here));
     }
     if runs.shown.is_empty() {
-        lines.push(Line::styled("  no runs match filter; esc clears it", theme.style(Role::Faint)));
+        lines.push(Line::styled(
+            format!("  no runs match filter; {} clears it", shared.key_of("runs.leave_filter")),
+            theme.style(Role::Faint),
+        ));
     }
     frame.render_widget(Paragraph::new(lines), inside);
 }
@@ -135,15 +138,15 @@ fn nothing(shared: &Shared) -> Vec<Line<'static>> {
     if !shared.runs.listed {
         return vec![Line::default(), Line::styled("loading runs ...", theme.style(Role::Faint))];
     }
-    let key = |text: &'static str| Span::styled(text, theme.style(Role::Key));
+    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
     let mut lines = vec![
         Line::default(),
         Line::styled("No runs yet.", theme.style(Role::Title)),
         Line::default(),
-        Line::from(vec![key("5"), Span::raw("  opens Launch; enter starts a run on this machine")]),
+        Line::from(vec![key("screen.launch"), Span::raw("  opens Launch, to start a run on this machine")]),
     ];
     if shared.runs.demonstration.is_some() {
-        lines.push(Line::from(vec![key("D"), Span::raw("  opens a recorded sample run")]));
+        lines.push(Line::from(vec![key("runs.demonstration"), Span::raw("  opens a recorded sample run")]));
     }
     lines.push(Line::default());
     let places = format!("Runs folder: {}", shared.options.run_folders.described());
@@ -216,7 +219,7 @@ fn row(
     if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
 }
 
-/// A cell as wide as its column, and the gap behind it.
+/// A cell padded to its column, and the gap after it.
 fn padded(text: &str, column: &Column) -> String {
     format!("{} ", text_width::padded(text, column.width, column.right))
 }

@@ -8,12 +8,12 @@ use crate::format::{bytes, percent};
 use crate::report::{self, Page, Report, ReportError};
 use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use};
 use crate::secrets::redact;
-use crate::view::export::{self, said, typed_path};
+use crate::view::export::{self, report, typed_path};
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::shared::Shared;
 
-/// Ask for tags and give them to the marked runs, or to the one under the cursor.
+/// Edits the tags of the marked runs, or of the one under the cursor.
 pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let chosen = runs.chosen(shared);
     let there = runs.row(shared).map_or_else(String::new, |row| row.tags.join(" "));
@@ -58,12 +58,12 @@ fn wrong_tags(text: &str) -> Option<String> {
     text.split_whitespace().find_map(|tag| check_tag(tag.strip_prefix(['-', '+']).unwrap_or(tag)))
 }
 
-/// Write the run as HTML where the user says.
+/// Exports the run as HTML.
 pub(super) fn html(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "html", report::html)
 }
 
-/// Write the run's metrics as CSV where the user says.
+/// Exports the run's metrics as CSV.
 pub(super) fn csv(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "csv", |report| {
         let text = report::csv(&report.history);
@@ -86,7 +86,7 @@ fn export(
     Vec::new()
 }
 
-/// Copy the best checkpoint, or another, into a folder of its own.
+/// Copies a checkpoint, by default the best, into a folder of its own.
 pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(row) = runs.row(shared) else { return Vec::new() };
     let (path, here) = (row.directory.path().to_owned(), shared.options.here.clone());
@@ -104,7 +104,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 crate::run::promote(&run, step, &folder).map_err(|error| error.to_string())?;
                 Ok(format!("wrote {}: the checkpoint of step {step}, with provenance.json", folder.display()))
             },
-            said,
+            report,
         )]
     });
     shared.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
@@ -117,12 +117,12 @@ fn wrong_promotion(text: &str) -> Option<String> {
     (!known || folder.trim().is_empty()).then(|| "write `best FOLDER`, `last FOLDER` or `40 FOLDER`".to_owned())
 }
 
-/// Why the run cannot be removed.
+/// Why the run cannot be deleted.
 pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     let alive = || {
         let status = runs.row(shared)?.status;
         (!status.is_ended() && status != crate::run::Status::Created)
-            .then(|| format!("the run is {}: stop it first (x)", status.name()))
+            .then(|| format!("the run is {}: stop it first ({})", status.name(), shared.key_of("runs.stop")))
     };
     let unreadable = || {
         let error = runs.entry(shared)?.row.as_ref().err()?;
@@ -131,25 +131,26 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
     no_run(runs, shared).or_else(unreadable).or_else(alive)
 }
 
-/// Say what would be lost, then delete the run after a yes.
+/// Shows what would be lost, and deletes the run after confirmation.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(row) = runs.row(shared).cloned() else { return Vec::new() };
     let (path, places) = (row.directory.path().to_owned(), shared.options.run_folders.clone());
-    let (measured, asked) = (path.clone(), shared.keys);
+    let (measured, keys) = (path.clone(), shared.keys);
     vec![Work::once(
         "runs.remove",
         move || {
             let removal = RunDirectory::open(&measured).and_then(|directory| Removal::prepare(directory, &places));
-            // The hold ends here, since the question may stay open for long; it is taken again for the deed.
+            // The lock is released here, since the question may stay open for long, and taken again for the deletion.
             removal
                 .map(|removal| (removal.started_from_it.clone(), disk_use(&measured)))
                 .map_err(|error| error.to_string())
         },
         move |_: &mut Runs, shared, found| {
             match found {
-                // A `y` on its way to something else must not be the answer.
-                Ok(_) if shared.keys != asked => {
-                    shared.complain("delete cancelled: other keys were pressed; press d again")
+                // A `y` typed for something else must not be the answer.
+                Ok(_) if shared.keys != keys => {
+                    let key = shared.key_of("runs.remove");
+                    shared.complain(format!("delete cancelled: other keys were pressed; press {key} again"))
                 }
                 Ok((users, disk)) => confirm_removal(shared, &row, users, disk.total_bytes, path),
                 Err(error) => shared.complain(error),
@@ -183,7 +184,7 @@ fn confirm_removal(shared: &mut Shared, row: &crate::report::RunRow, users: Vec<
                     .map_err(|error| error.to_string())
             },
             |_: &mut Runs, shared, outcome| {
-                _ = said(&mut (), shared, outcome);
+                _ = report(&mut (), shared, outcome);
                 shared.look_for_runs()
             },
         )]

@@ -1,4 +1,4 @@
-//! The schema screen's part of the table of actions.
+//! The actions of the schema screen.
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::text::{Line, Span};
@@ -19,7 +19,7 @@ use crate::view::widgets::editor::Effect;
 use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// Rows of a page in the panes beside the editor; the page keys leave one of them in sight.
+/// Rows of a page in the side panes; the page keys keep one line in view.
 const PAGE_ROWS: usize = 11;
 
 type Action = screen::Action<Schema>;
@@ -33,21 +33,20 @@ pub const SCREEN: Definition<Schema> = Definition {
     focus,
     is_typing: Schema::is_typing,
     takes_tab: Schema::is_typing,
-    typed,
-    pasted,
+    on_key,
+    on_paste,
     mouse,
     opens: |schema, shared, (column, row)| {
         layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR)
     },
-    entered,
-    changed,
+    on_show,
+    on_change,
     draw: draw::draw,
 };
 
 const HERE: Scope = Scope::Screen(Screen::Schema);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
 
-/// Everything that can be done with the schema.
 const ACTIONS: &[Action] = &[
     Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |schema, _| {
         schema.typing = true;
@@ -125,15 +124,15 @@ fn unchanged(shared: &Shared) -> Option<String> {
     (!shared.draft.is_changed()).then(|| "no unsaved changes".to_owned())
 }
 
-fn no_search(schema: &Schema, _: &Shared) -> Option<String> {
-    schema.editor.wanted().is_empty().then(|| "no search: / finds text".to_owned())
+fn no_search(schema: &Schema, shared: &Shared) -> Option<String> {
+    schema.editor.query().is_empty().then(|| format!("no search: {} finds text", shared.key_of("schema.find")))
 }
 
 fn no_faults(_: &Schema, shared: &Shared) -> Option<String> {
     shared.draft.faults.is_empty().then(|| "no problems".to_owned())
 }
 
-/// Save; what does not compile only after a confirmation.
+/// Saves; asks first if the schema does not compile.
 fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(why) = shared.draft.stale.clone() else { return file::save(shared) };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
@@ -172,24 +171,25 @@ fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         .editor
         .selected()
         .filter(|text| !text.contains('\n'))
-        .unwrap_or_else(|| schema.editor.wanted().to_owned());
+        .unwrap_or_else(|| schema.editor.query().to_owned());
+    let [next, previous] = ["next", "previous"].map(|id| shared.key_of(&format!("schema.find.{id}")));
     let ask = Ask::new(
         "Find",
-        "Find text (case-sensitive if it has capitals); n and N jump between matches:",
+        format!("Find text (case-sensitive if it has capitals); {next} and {previous} jump between matches:"),
         &before,
-        |schema: &mut Schema, shared, wanted| {
-            match schema.editor.find(&wanted) {
+        |schema: &mut Schema, shared, query| {
+            match schema.editor.find(&query) {
                 0 => {}
-                count => shared.say(format!("{wanted:?}: {count} {}", if count == 1 { "place" } else { "places" })),
+                count => shared.say(format!("{query:?}: {count} {}", if count == 1 { "match" } else { "matches" })),
             }
             follow(schema, shared);
             Vec::new()
         },
     );
     let editor = schema.editor.clone();
-    let ask = ask.checked(move |wanted| {
-        let is_there = wanted.is_empty() || editor.holds(wanted);
-        (!is_there).then(|| format!("{wanted:?}: no matches"))
+    let ask = ask.checked(move |query| {
+        let is_there = query.is_empty() || editor.contains(query);
+        (!is_there).then(|| format!("{query:?}: no matches"))
     });
     shared.popup = Some(Popup::Ask(ask));
     Vec::new()
@@ -282,7 +282,7 @@ fn focus(schema: &mut Schema, _: &mut Shared, pane: &'static str) {
     schema.typing = false;
 }
 
-fn entered(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let mut commands = file::second(schema, shared);
     if std::mem::take(&mut schema.is_waiting) {
         commands.extend(score_preview::compute(shared));
@@ -290,7 +290,7 @@ fn entered(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-fn changed(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             let mut commands = file::open(schema, shared);
@@ -319,7 +319,7 @@ fn describe(schema: &mut Schema, shared: &Shared) {
     }
 }
 
-/// After a key: the window follows the cursor, and a changed text becomes the draft.
+/// After a key: scrolls to the cursor, and a changed text becomes the draft.
 fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::None {
         follow(schema, shared);
@@ -332,7 +332,7 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     file::edited(shared, text)
 }
 
-fn typed(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let (rows, _) = layout::window(schema, shared);
     if schema.pane != EDITOR {
         let pane = schema.pane;
@@ -344,7 +344,7 @@ fn typed(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
         let effect = editor.key(event, rows);
         return after(schema, shared, effect);
     }
-    // Outside typing letters move, and nothing changes the text.
+    // Outside of typing letters move, and nothing changes the text.
     let (_, column) = editor.cursor();
     let code = match event.code {
         KeyCode::Char('j') => KeyCode::Down,
@@ -383,9 +383,9 @@ fn scroll(schema: &mut Schema, shared: &mut Shared, pane: &'static str, go: impl
     }
 }
 
-fn pasted(schema: &mut Schema, shared: &mut Shared, text: &str) -> Vec<Command> {
+fn on_paste(schema: &mut Schema, shared: &mut Shared, text: &str) -> Vec<Command> {
     if !schema.typing {
-        shared.complain("press enter to edit, then paste");
+        shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
         return Vec::new();
     }
     let effect = schema.editor.paste(text);

@@ -1,4 +1,4 @@
-//! The schema screen, drawn.
+//! Draws the schema screen.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -35,7 +35,8 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let focused = schema.pane == EDITOR;
     let name = shared.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
-    let typing = if schema.typing { "  editing, esc leaves" } else { "" };
+    let leave = || format!("  editing, {} leaves", shared.key_of("schema.leave"));
+    let typing = if schema.typing { leave() } else { String::new() };
     let (row, column) = schema.editor.cursor();
     let here = fault_at(&draft.faults, (row, column));
     let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
@@ -76,7 +77,7 @@ fn counted(number: usize, what: &str) -> String {
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;
     let stale = shared.draft.stale.is_some();
-    // Stale: of the last schema that compiled, not of the text as it stands.
+    // Stale: of the last schema that compiled, not of the current text.
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);
     if stale {

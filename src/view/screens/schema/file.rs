@@ -1,5 +1,4 @@
-//! The schema's file and the text of it under edit: opening, compiling, saving, an external editor, a file that changed
-//! on disk.
+//! The schema's file and its text under edit: opening, compiling, saving, the external editor, changes on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::view::shared::{self, Shared};
 use crate::view::task_files::{self, SaveError};
 use crate::view::widgets::editor::Editor;
 
-/// Takes a task's schema. An unsaved text stays where it is the same task read again.
+/// Opens a task's schema. An unsaved text stays if the same task was read again.
 pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let task = &open.task;
@@ -46,7 +45,7 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// The work that makes a scorer of the text as it stands.
+/// Compiles the text in the background.
 fn compile(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.text.clone());
     Work::latest(
@@ -83,20 +82,20 @@ fn compile_saved(draft: &SchemaDraft) -> Command {
     )
 }
 
-/// The text was edited: it is compiled beside the view.
+/// After an edit: compiles the text in the background.
 pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
     shared.draft.text = text;
     vec![compile(&shared.draft)]
 }
 
-/// Another text from outside the editor: a draft, the file's, an external editor's.
+/// Replaces the text by one from outside the editor: a draft, the file, an external editor.
 fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let commands = edited(shared, text);
     show_text(schema, shared);
     commands
 }
 
-/// A second has passed: the unsaved text is stored, and the file is looked at while the screen shows it.
+/// Once a second: stores the unsaved text, and checks the file while the screen shows it.
 pub fn second(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let mut commands = drafts::store(schema, shared);
     let may_look = shared.draft.theirs.is_none() && !shared.is_busy("draft.disk") && !shared.is_busy("task.save");
@@ -135,7 +134,7 @@ fn look_at_file(shared: &Shared) -> Option<Command> {
     ))
 }
 
-/// What the file holds now. Without unsaved text it is taken; else the user decides.
+/// Handles the file's content: loaded if there is no unsaved text, else the user decides.
 fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Command> {
     let draft = &mut shared.draft;
     if text == draft.saved {
@@ -148,7 +147,10 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
-        shared.complain(format!("{name} changed on disk while you have unsaved edits: choose a version on screen 2"));
+        let key = shared.key_of("screen.schema");
+        shared.complain(format!(
+            "{name} changed on disk while you have unsaved edits: choose a version on Schema ({key})"
+        ));
         return Vec::new();
     }
     draft.saved.clone_from(&text);
@@ -159,7 +161,7 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     commands
 }
 
-/// A file was written by an external editor or by this program.
+/// After a file was written by an external editor or by this program.
 pub(super) fn file_written(shared: &mut Shared, path: &Path) -> Vec<Command> {
     let draft = &mut shared.draft;
     if draft.path().as_deref() == Some(path) {
@@ -189,7 +191,7 @@ pub(super) fn file_written(shared: &mut Shared, path: &Path) -> Vec<Command> {
     vec![read]
 }
 
-/// Open the schema in the user's editor: the file where all is saved, else the draft.
+/// Opens the schema in the external editor: the file if all is saved, else the draft.
 pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     let draft = &mut shared.draft;
     if let Some(path) = draft.path().filter(|_| !draft.is_changed()) {
@@ -202,7 +204,7 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     })]
 }
 
-/// Save the text into the task's file; a task that is a part of the program becomes a copy in the data directory first.
+/// Saves the text into the task's file; an embedded task is copied into the data directory first.
 pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let Some(base) = draft.base.clone() else { return Vec::new() };
@@ -237,13 +239,13 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// The task was copied into a folder: the text is of the copy now.
+/// The task was copied into a folder: the text belongs to the copy now.
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     shared.draft.base = Some(copy.clone());
     drafts::move_to_copy(schema, shared, copy)
 }
 
-/// Back to the text as saved. The editor can undo it.
+/// Reverts to the saved text. The editor can undo it.
 pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let text = shared.draft.saved.clone();
     let mut commands = replaced(schema, shared, text);
@@ -251,7 +253,7 @@ pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Bring the editor to the draft's text.
+/// Loads the draft's text into the editor.
 pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     let text = &shared.draft.text;
     if schema.shown.as_ref() != Some(text) {
@@ -264,7 +266,7 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     follow(schema, shared);
 }
 
-/// The window follows the cursor.
+/// Scrolls the window to the cursor.
 pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     let (rows, columns) = layout::window(schema, shared);
     schema.editor.follow(rows, columns);
@@ -317,7 +319,7 @@ impl Drafted for Schema {
         shared.draft.theirs.clone()
     }
 
-    fn settle(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
+    fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
         let draft = &mut shared.draft;
         let Some(theirs) = draft.theirs.take() else { return Vec::new() };
         draft.saved.clone_from(&theirs);

@@ -1,4 +1,4 @@
-//! Where the panes of the schema screen lie: a function of the terminal's size, for drawing and for the mouse.
+//! The layout of the schema screen as a function of the terminal's size, for drawing and for the mouse.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -7,10 +7,10 @@ use crate::view::drafts::choice;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::paint::text_area;
 
-/// Rows of the pane of scores, frame included.
+/// Rows of the scores pane, frame included.
 const SCORE_ROWS: u16 = 9;
 
-/// The panes that are seen, with their places.
+/// The visible panes with their areas.
 pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = schema.pane;
     let rest = choice::below(schema, shared, body);

@@ -1,5 +1,5 @@
-//! What the schema in the editor does: tiers of the task's samples, against those of the saved schema, and what
-//! degenerate answers would earn.
+//! Previews the schema in the editor: tiers of the task's samples, compared with the saved schema, and the rewards of
+//! degenerate answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::task::PromptSet;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::{OpenTask, Shared};
 
-/// Score the samples, then the degenerate answers, beside the view.
+/// Scores the samples, then the degenerate answers, in the background.
 pub(super) fn compute(shared: &Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let (Some(open), Some(scorer), Some(task)) = (&shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
@@ -21,11 +21,11 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
     let work = Work::stream("schema.effects", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
-        let wanted = sender.send(move |schema: &mut Schema, _| {
+        let is_wanted = sender.send(move |schema: &mut Schema, _| {
             schema.effects = Some(effects);
             Vec::new()
         });
-        if !wanted {
+        if !is_wanted {
             return;
         }
         let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
@@ -38,7 +38,7 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
     vec![work]
 }
 
-/// `None` where newer work has begun.
+/// `None` if superseded.
 fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Sender) -> Option<ScorePreview> {
     let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
     let (mut rewards, mut saved_rewards) = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! The lines of the panes beside the editor.
+//! The lines of the side panes.
 
 use ratatui::text::{Line, Span};
 
@@ -73,7 +73,7 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     lines
 }
 
-/// Which samples changed their tier: `valid → invalid: lines 1, 2`.
+/// The samples whose tier changed: `valid → invalid: lines 1, 2`.
 fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
     let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
     let group = |(from, to): (Tier, Tier)| {
@@ -115,7 +115,6 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     ])
 }
 
-/// The rules of `[score]`, as sentences.
 fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     let mut rules = vec![if task.score.strip_thinking {
         "think blocks are stripped before scoring".to_owned()

@@ -1,4 +1,4 @@
-//! The scores screen's part of the table of actions.
+//! The actions of the scores screen.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ pub const SCREEN: Definition<Scores> = Definition {
     pane: Scores::focus,
     focus: |scores, _, pane| scores.pane = Some(pane),
     is_typing,
-    typed,
-    pasted,
+    on_key,
+    on_paste,
     mouse,
     opens: |scores, shared, (column, row)| {
         draw::pane_at(scores, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
     },
-    entered,
-    changed,
+    on_show,
+    on_change,
     draw: draw::draw,
     ..Definition::PLAIN
 };
@@ -88,7 +88,7 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |scores, shared| {
         scores.from_base = !scores.from_base;
         let text = match sampling::plan(scores, shared) {
-            Ok(plan) => format!("r samples from {}", plan.name),
+            Ok(plan) => format!("{} samples from {}", shared.key_of("scores.draw"), plan.name),
             Err(why) => why,
         };
         shared.say(text);
@@ -97,7 +97,7 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |scores, _| {
         sampling::cancel(scores);
         if let Some(whole) = &scores.whole {
-            whole.cancel.now();
+            whole.cancel.cancel();
         }
         Vec::new()
     })
@@ -137,7 +137,7 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"]),
     Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, _| {
-        // The nearest thing that can be left: the editor, the text of the filter, the pane, all filters.
+        // Leaves the innermost: the editor, the filter's text, the pane, all filters.
         if scores.editor.take().is_some() {
             return Vec::new();
         }
@@ -168,12 +168,12 @@ fn next_source(scores: &Scores, shared: &Shared) -> Source {
 
 fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
     let Some(run) = shared.current_run() else {
-        return Some("no run is open: open one on Runs (f1)".to_owned());
+        return Some(shared.no_open_run());
     };
     (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
 }
 
-/// The list was filtered or sorted otherwise.
+/// After a change of filter or order.
 fn to_the_top(scores: &mut Scores) -> Vec<Command> {
     arrange(scores);
     scores.cursor = Cursor::default();
@@ -181,14 +181,14 @@ fn to_the_top(scores: &mut Scores) -> Vec<Command> {
     Vec::new()
 }
 
-fn entered(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if scores.is_old && !scores.items.all.is_empty() {
         return source::rescore(scores, shared);
     }
     if scores.scored.is_none() { source::load(scores, shared) } else { Vec::new() }
 }
 
-fn changed(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
+fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
     let is_here = shared.screen == Screen::Scores;
     match change {
         Change::Schema => {
@@ -217,10 +217,10 @@ fn changed(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Com
     }
 }
 
-/// A longer text is not taken from the clipboard.
+/// The longest text taken from the clipboard.
 const LONGEST_BYTES: usize = 4 << 20;
 
-fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if scores.editor.is_some() {
         return write_key(scores, shared, event);
     }
@@ -243,7 +243,7 @@ fn typed(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comma
     Vec::new()
 }
 
-/// Write a completion: a new one, or a copy of the one under the cursor.
+/// Starts writing a completion: a new one, or a copy of the one under the cursor.
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
     let here = selected(scores);
     let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
@@ -258,13 +258,12 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
     source::turn_to(scores, shared, Source::Written)
 }
 
-/// Another written completion, with the cursor on it.
+/// Adds a completion and moves the cursor to it.
 fn add(scores: &mut Scores, written: Written) {
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
     (scores.only, scores.class, scores.filter, scores.order) = Default::default();
-    // Groups are in the order of their first completion, so that a list in groups may have it elsewhere; alone it is
-    // the last.
+    // Groups are in the order of their first completion, so in groups it may be elsewhere; ungrouped it is the last.
     scores.is_flat = true;
     scores.source = Source::Written;
     scores.cursor = Cursor { index: scores.editing };
@@ -277,7 +276,7 @@ fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<C
     if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
 }
 
-/// The editor's text is scored as it stands.
+/// Scores the editor's text.
 fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = scores.editor.as_ref().map(Editor::text) else { return Vec::new() };
     let editing = scores.editing;
@@ -287,8 +286,8 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::load(scores, shared)
 }
 
-/// Pasted text goes where one types; else it is a completion of its own.
-fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
+/// Pasted text goes into the focused field; else it becomes a completion.
+fn on_paste(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     if text.len() > LONGEST_BYTES {
         shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
         return Vec::new();
@@ -307,7 +306,7 @@ fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> 
     source::turn_to(scores, shared, Source::Written)
 }
 
-/// Take the written completion under the cursor away.
+/// Deletes the written completion under the cursor.
 fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if let Some(place) = selected(scores).filter(|place| *place < scores.written.len()) {
         scores.written.remove(place);

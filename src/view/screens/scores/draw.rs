@@ -1,4 +1,4 @@
-//! Drawing the scores screen: the list, the completion, the summary; beside each other where there is room.
+//! Draws the scores screen: list, completion and summary, side by side if there is room.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -21,7 +21,7 @@ use crate::view::widgets::list_cursor::Cursor;
 
 const SIDE_BY_SIDE: u16 = 72;
 
-/// The panes that are seen, with their places.
+/// The visible panes with their areas.
 fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
     let focus = scores.focus();
     if shared.zoomed || area.height < 10 {
@@ -30,8 +30,8 @@ fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
         let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
-        let wanted = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
-        let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(wanted)]).areas(left);
+        let summary_rows = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
         return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
     }
     let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
@@ -60,7 +60,7 @@ fn scrolled(scores: &Scores, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
 }
 
-/// What the schema is, that all of this is scored with.
+/// Describes the schema that the scores are of.
 fn summary_title(shared: &Shared) -> String {
     let draft = &shared.draft;
     match (&draft.stale, draft.is_changed()) {
@@ -102,7 +102,8 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
     };
     let at = scores.cursor.at(shown_length(scores));
     if at.is_none() {
-        let text = Line::styled("No completions match. Esc clears the filters.", theme.style(Role::Faint));
+        let text = format!("No completions match; {} clears the filters.", shared.key_of("scores.back"));
+        let text = Line::styled(text, theme.style(Role::Faint));
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
         return;
     }
@@ -122,21 +123,22 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
     frame.render_widget(Paragraph::new(drawn), inside);
 }
 
-/// Lines above the list: the filter, and what is being sampled.
+/// Lines above the list: the filter, and sampling in progress.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut lines = Vec::new();
     lines.extend(scores.filter.is_shown().then(|| scores.filter.line(theme, columns)));
     if let Some(job) = &scores.sampling {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
-        let told = if job.told.is_empty() { String::new() } else { format!("; {}", job.told) };
-        let text = format!("sampling {}, {seconds} s; x cancels{told}", job.what);
+        let progress = if job.progress.is_empty() { String::new() } else { format!("; {}", job.progress) };
+        let cancel = shared.key_of("scores.cancel");
+        let text = format!("sampling {}, {seconds} s; {cancel} cancels{progress}", job.what);
         lines.push(Line::styled(text, theme.style(Role::Accent)));
     }
     lines
 }
 
-/// What stands where there are no completions.
+/// The text of an empty list.
 fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
@@ -147,18 +149,22 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     if shared.draft.scorer.is_none()
         && let Some(stale) = &shared.draft.stale
     {
-        return vec![bad(&format!("schema does not compile: {stale}")), plain("f2 opens the editor")];
+        let hint = format!("{} opens the editor", shared.key_of("screen.schema"));
+        return vec![bad(&format!("schema does not compile: {stale}")), plain(&hint)];
     }
     if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];
     }
+    let (write, sample) = (shared.key_of("scores.write"), shared.key_of("scores.draw"));
     let hint = match scores.source {
-        Source::Samples => "No sample completions. Paste one, write one with a, or sample with r.",
-        Source::Written => "No custom completions. Paste one, or write one with a.",
-        Source::Sampled => "Nothing sampled yet: r samples.",
-        Source::Step => "Completions of this step were not stored.",
+        Source::Samples => {
+            format!("No sample completions. Paste one, write one with {write}, or sample with {sample}.")
+        }
+        Source::Written => format!("No custom completions. Paste one, or write one with {write}."),
+        Source::Sampled => format!("Nothing sampled yet: {sample} samples."),
+        Source::Step => "Completions of this step were not stored.".to_owned(),
     };
-    let mut lines = vec![plain(hint)];
+    let mut lines = vec![plain(&hint)];
     lines.extend(scores.sampling_error.as_ref().map(|why| bad(why)));
     lines
 }
@@ -231,7 +237,7 @@ fn row(
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
 
-/// The beginning of a text in one line, as much as fits; blanks are drawn together.
+/// The beginning of a text in one line, with runs of whitespace collapsed.
 fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
     let mut line = String::new();
     let mut width = 0;
@@ -262,7 +268,8 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
             .as_ref()
             .filter(|_| scores.source == Source::Written)
             .and_then(|scored| scored.scores.get(scores.editing));
-        let inside = framed(theme, "editing: scored as you type; esc leaves", focused, frame, area);
+        let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
+        let inside = framed(theme, &title, focused, frame, area);
         let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
         let [head, text, why] =
             Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
@@ -309,7 +316,7 @@ pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -
     areas(scores, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
-/// A click: it gives a pane the focus, and puts the cursor on the completion under it.
+/// Handles a click: focuses the pane, and selects the completion under it.
 pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row: u16) {
     if scores.editor.is_some() {
         return;

@@ -1,5 +1,4 @@
-//! Completions shown here, wherever they come from: the task's samples, written here, a stored step of a run, sampled
-//! from a model.
+//! Completions from any source: the task's samples, written here, a stored step of a run, sampled from a model.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,10 +11,10 @@ use crate::score::Tier;
 use crate::task::{PromptSet, Task};
 use crate::view::shared::OpenTask;
 
-/// Rows by their id, each set's first.
+/// Rows by their id; of several sets the first wins.
 pub type Rows = HashMap<String, Arc<PromptRow>>;
 
-/// Completions that are looked at together.
+/// The completions of a source.
 #[derive(Debug, Default)]
 pub struct Items {
     /// In the order of their source.
@@ -29,13 +28,13 @@ pub struct Items {
 #[derive(Debug, Clone, Default)]
 pub struct Item {
     pub text: String,
-    /// The row that it answers, where it is known.
+    /// The row that it answers, if known.
     pub row: Option<Arc<PromptRow>>,
     /// The number of its group.
     pub group: usize,
-    /// Where it comes from, in a few words.
+    /// A short description of its origin.
     pub from: String,
-    /// What the run recorded of it.
+    /// The run's record of it.
     pub stored: Option<Stored>,
 }
 
@@ -56,10 +55,10 @@ pub struct Written {
     pub text: String,
     /// The row that it answers.
     pub prompt_id: Option<String>,
-    /// Where it comes from, in a few words.
+    /// A short description of its origin.
     pub from: String,
-    /// Whether only those from the same place are its group: what another model wrote says nothing of this one's
-    /// spread.
+    /// Whether its group has only completions of the same origin: those of another model say nothing about its
+    /// variance.
     pub is_apart: bool,
 }
 
@@ -71,7 +70,7 @@ pub fn rows_of(open: &OpenTask) -> Rows {
     found
 }
 
-/// The rows of the task that a run froze; those of sets that cannot be read are left out.
+/// The task rows frozen in a run, without sets that cannot be read.
 pub fn rows_of_run(task: &Path) -> Rows {
     let mut found = Rows::new();
     let Ok(task) = Task::load(task) else { return found };
@@ -82,7 +81,7 @@ pub fn rows_of_run(task: &Path) -> Rows {
 }
 
 impl Items {
-    /// The task's samples; those of one prompt are a group.
+    /// The task's samples, grouped by prompt.
     pub fn samples(open: &OpenTask, rows: &Rows, advantage: Option<Advantage>) -> Result<Self, String> {
         let samples = open.samples.as_ref().map_err(Clone::clone)?;
         let written = samples.iter().map(|sample| Written {
@@ -94,7 +93,7 @@ impl Items {
         Ok(Self::written(written, rows, advantage))
     }
 
-    /// Texts; those that answer one prompt are a group.
+    /// Texts, grouped by the prompt that they answer.
     pub fn written(texts: impl IntoIterator<Item = Written>, rows: &Rows, advantage: Option<Advantage>) -> Self {
         let mut items = Self { advantage, ..Self::default() };
         for written in texts {
@@ -118,7 +117,7 @@ impl Items {
     /// A stored step of a run.
     ///
     /// # Errors
-    /// The file and line that cannot be read, as a sentence.
+    /// The file and line that cannot be read.
     pub fn step(run: &Path, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
         let groups = read_step(run, step).map_err(|error| error.to_string())?;
         Ok(Self::groups(groups, rows, advantage))

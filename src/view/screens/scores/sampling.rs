@@ -1,5 +1,4 @@
-//! Sampling completions of a prompt from the base or the trained model: this program's own `sample`, asked beside the
-//! view.
+//! Sampling completions of a prompt from the base or the trained model, by a `sample` subprocess.
 
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
@@ -11,13 +10,12 @@ use crate::view::shared::Shared;
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
-/// Completions that are sampled at once.
+/// Completions per sampling.
 const COMPLETIONS: usize = 8;
 
-/// What would be sampled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// M, as the command line takes it.
+    /// M of the command line.
     pub(super) model: String,
     /// `base` or `trained`, and of what.
     pub(super) name: String,
@@ -26,7 +24,8 @@ pub(super) struct Plan {
 
 /// What would be sampled now, or why nothing can be.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
-    let row = row(scores, shared).ok_or("the task has no prompts to sample: see Prompts (f3)")?;
+    let no_prompts = || format!("the task has no prompts to sample: see Prompts ({})", shared.key_of("screen.prompts"));
+    let row = row(scores, shared).ok_or_else(no_prompts)?;
     let (name, of) = target(scores, shared)?;
     Ok(Plan { model: of, name, prompt_id: row.id.clone() })
 }
@@ -40,23 +39,25 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
         return Ok(("base".to_owned(), base));
     }
     let Some(run) = run else {
-        return Err("no run is open: b samples from the base, f1 lists runs".to_owned());
+        let (base, runs) = (shared.key_of("scores.target"), shared.key_of("screen.runs"));
+        return Err(format!("no run is open: {base} samples from the base, {runs} lists runs"));
     };
     if !run.status().is_ended() && run.status() != Status::Created {
-        // Its own worker answers between two steps, with the weights that it has then.
+        // An active run's worker answers between two steps, with its current weights.
         return Ok((format!("trained {} (current weights)", run.id()), format!("{}@last", run.path().display())));
     }
     if run.history.checkpoints.is_empty() {
-        return Err(format!("{} has no checkpoint yet: b samples from its base", run.id()));
+        let base = shared.key_of("scores.target");
+        return Err(format!("{} has no checkpoint yet: {base} samples from its base", run.id()));
     }
-    let kept: Vec<u64> = run.history.checkpoints.keys().copied().collect();
-    let best = directory.and_then(|directory| run.history.best_step_by(&kept, directory.file().config.keep_best_by));
+    let checkpoints: Vec<u64> = run.history.checkpoints.keys().copied().collect();
+    let best =
+        directory.and_then(|directory| run.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
     let what = if best == Some(0) { "base, step 0 of" } else { "trained" };
     Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
 }
 
-/// The prompt of the completion under the cursor, where the open task has it; else the first one that the training does
-/// not see.
+/// The prompt of the completion under the cursor, if it is in the open task; else the first of the sets not trained on.
 fn row<'a>(scores: &Scores, shared: &'a Shared) -> Option<&'a PromptRow> {
     let scored = scores.scored.as_ref();
     let here = selected(scores).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
@@ -98,19 +99,20 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         shared.options.run_folders.for_new_runs().display().to_string(),
         "--json".to_owned(),
     ]);
-    // A worker keeps the model loaded for the next time, and gives its device to any run.
+    // A worker keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
     let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
     let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
     (scores.sampling_error, scores.fresh) = (None, true);
-    scores.sampling = Some(SamplingJob { cancel: cancel.clone(), what, told: String::new(), since_ms: shared.now_ms });
+    scores.sampling =
+        Some(SamplingJob { cancel: cancel.clone(), what, progress: String::new(), since_ms: shared.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
     vec![Work::stream("scores.draw", move |sender| {
-        let outcome = call.run(&cancel, &mut |said| {
+        let outcome = call.run(&cancel, &mut |line| {
             let from = from.clone();
-            sender.send(move |scores: &mut Scores, shared| heard(scores, shared, said, &from));
+            sender.send(move |scores: &mut Scores, shared| on_output(scores, shared, line, &from));
         });
         sender.send(move |scores: &mut Scores, shared| ended(scores, shared, outcome));
     })]
@@ -118,15 +120,15 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 
 pub(super) fn cancel(scores: &mut Scores) {
     if let Some(job) = scores.sampling.take() {
-        job.cancel.now();
+        job.cancel.cancel();
     }
 }
 
-fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str) -> Vec<Command> {
-    match said {
+fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &str) -> Vec<Command> {
+    match line {
         OutputLine::Progress(line) => {
             if let Some(job) = &mut scores.sampling {
-                job.told = line;
+                job.progress = line;
             }
             Vec::new()
         }
@@ -135,9 +137,9 @@ fn heard(scores: &mut Scores, shared: &mut Shared, said: OutputLine, from: &str)
             let Some(text) = value["completion"].as_str() else { return Vec::new() };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
             scores.sampled.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
-            // Whoever writes a completion is not taken away from it.
+            // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
-                // The first of them: all filters off, and the cursor on it.
+                // At the first of them: all filters off, and the cursor on it.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
                 arrange(scores);
                 let commands = source::turn_to(scores, shared, Source::Sampled);

@@ -1,5 +1,5 @@
-//! One completion in full: its text with its violations underlined, tier, reward and parts, every violation, its
-//! fields, and its advantage in numbers.
+//! One completion in full: its text with underlined violations, tier, reward and parts, every violation, its fields,
+//! and its advantage in numbers.
 
 use ratatui::text::{Line, Span};
 
@@ -12,7 +12,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 
-/// The lines of a completion: what it earned, its text, and why.
+/// The lines of a completion: score, text, and reasons.
 pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
     let text = Text { scores, theme: &shared.theme };

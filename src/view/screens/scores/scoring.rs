@@ -1,5 +1,5 @@
-//! Completions scored under a schema, each with its group's mean, deviation and advantage; counts of all; and what the
-//! schema changes in a run.
+//! Completions scored under a schema, each with its group's mean, standard deviation and advantage; counts of all; and
+//! the effect of the schema on a run.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::items::{Item, Items};
 use crate::advantage::{Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation};
 use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
 
-/// Whether somebody still waits for what is computed.
+/// Whether the result of the computation is still wanted.
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 #[derive(Debug)]
 pub struct Scored {
     pub items: Arc<Items>,
-    /// Their scores, in the same order.
+    /// The scores, in the same order.
     pub scores: Vec<Score>,
     /// Advantages, in the same order.
     pub advantages: Vec<f64>,
@@ -41,26 +41,26 @@ pub struct Tally {
     pub all: usize,
     /// By tier, in the order of [`Tier::ALL`].
     pub tiers: [usize; 3],
-    /// Valid, or they would be without a fence or prose around them.
+    /// Valid after unwrapping: as they are, or without a fence or prose around them.
     pub tolerant: usize,
-    /// Equal to what was expected, of those where that is known.
+    /// Exact matches, of those whose expected answer is known.
     pub exact: (usize, usize),
     /// Failures by class, those that occur, in the order of [`FailureClass::ALL`].
     pub failures: Vec<(FailureClass, usize)>,
 }
 
-/// What a schema changes in a stored step.
+/// The effect of a schema on a stored step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Impact {
     /// The step; of a sum, the last one.
     pub step: u64,
     pub completions: usize,
-    /// Rewards that differ from those recorded.
+    /// Rewards that differ from the recorded ones.
     pub rewards: usize,
     /// Tiers that differ.
     pub tiers: usize,
-    /// Advantages whose sign differs: the completion was pushed up and would be pushed down or left alone, or the other
-    /// way round.
+    /// Advantages whose sign differs: completions pushed up that would be pushed down or left alone, or the other way
+    /// round.
     pub signs: usize,
     /// Groups that had zero variance and would be mixed.
     pub revived: usize,
@@ -68,10 +68,10 @@ pub struct Impact {
     pub silenced: usize,
 }
 
-/// Score them all, on every core; `None` once `wanted` says that nobody waits for it.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, wanted: IsWanted<'_>) -> Option<Scored> {
+/// Scores all items, on every core; `None` once `is_wanted` returns false.
+pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<Scored> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
-    let scores = scorer.score_while(&texts, wanted)?;
+    let scores = scorer.score_while(&texts, is_wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
     let mut groups = vec![Group::default(); items.groups.len()];
     for (place, item) in items.all.iter().enumerate() {
@@ -113,9 +113,9 @@ fn tally(scores: &[Score]) -> Tally {
     tally
 }
 
-/// What the schema would change in stored steps, on every core; `None` as of [`score`].
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, wanted: IsWanted<'_>) -> Option<Vec<Impact>> {
-    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, wanted)?));
+/// The effect of the schema on stored steps, on every core; `None` as for [`score`].
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<Vec<Impact>> {
+    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, is_wanted)?));
     on_every_core(|| steps.par_iter().map(one).collect())
 }
 
@@ -155,17 +155,17 @@ pub fn sum(impacts: &[Impact]) -> Impact {
     })
 }
 
-/// The tiers that completions had under the schema before, where they differ now. `None`: other completions, so nothing
-/// can be compared.
+/// The previous tiers of completions whose tier changed. `None` if they are other completions, which cannot be
+/// compared.
 pub fn moved(before: &Scored, now: &Scored) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
     same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
 }
 
-/// Whether a completion holds a text, capitals aside, in itself or in what it answers; `wanted` in lower case.
-pub fn holds(item: &Item, name: &str, wanted: &str) -> bool {
-    wanted.is_empty() || item.text.to_lowercase().contains(wanted) || name.to_lowercase().contains(wanted)
+/// Whether a completion or its prompt's name contains a text, ignoring case; `query` in lower case.
+pub fn holds(item: &Item, name: &str, query: &str) -> bool {
+    query.is_empty() || item.text.to_lowercase().contains(query) || name.to_lowercase().contains(query)
 }
 
 #[cfg(test)]

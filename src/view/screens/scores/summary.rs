@@ -1,5 +1,5 @@
-//! All completions together: tiers, strict and tolerant rates with their intervals, kinds of failure, and what the
-//! schema changes in the run.
+//! The summary of all completions: tiers, strict and tolerant rates with 95% CI, kinds of failure, and the effect of
+//! the schema on the run.
 
 use std::collections::BTreeMap;
 
@@ -58,12 +58,12 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     lines
 }
 
-/// How many completions of each prompt hold, and of how many.
+/// How many completions of each prompt have the property, and of how many.
 fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
         let Some(holds) = holds(score) else { continue };
-        // Completions of no prompt stand alone.
+        // Completions without a prompt are their own group.
         let is_of_prompt = scored.items.groups.get(item.group).is_some_and(|name| !name.is_empty());
         let (count, all) = prompts.entry((item.group, if is_of_prompt { 0 } else { place })).or_default();
         *count += usize::from(holds);
@@ -72,7 +72,7 @@ fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, 
     prompts.into_values().collect()
 }
 
-/// A rate with its 95% interval, clustered by prompt, in words where there is room.
+/// A rate with its 95% CI, clustered by prompt, with labels if there is room.
 fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
     let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| (count + found, all + of));
     let (low, high) = wilson_by_prompt(prompts);
@@ -116,7 +116,7 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
             (
                 format!("this schema on the last {steps} steps"),
                 &scores.impacts,
-                vec!["R re-scores the whole run".to_owned()],
+                vec![format!("{} re-scores the whole run", shared.key_of("scores.rescore_run"))],
             )
         }
     };
@@ -148,7 +148,7 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     }
 }
 
-/// What mixes where the run's completions are scored by rules that are not the run's.
+/// A warning if the run's completions are scored by rules other than the run's.
 fn other_task(shared: &Shared) -> Option<String> {
     let file = shared.current_run()?.directory.as_ref()?.file();
     let task = shared.draft.task.as_ref()?;
@@ -172,14 +172,16 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
 
 fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
-    let title = match (whole.is_done, whole.cancel.is_asked()) {
+    let title = match (whole.is_done, whole.cancel.is_cancelled()) {
         (true, _) => format!("this schema on the whole run, {scored} stored steps"),
         (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
-        (false, false) => format!("scoring: {scored} of {} steps; x cancels", whole.steps),
+        (false, false) => {
+            format!("scoring: {scored} of {} steps; {} cancels", whole.steps, shared.key_of("scores.cancel"))
+        }
     };
     let mut notes = Vec::new();
     if whole.version != shared.draft.version {
-        notes.push("stale: schema changed; R re-scores the run".to_owned());
+        notes.push(format!("stale: schema changed; {} re-scores the run", shared.key_of("scores.rescore_run")));
     }
     notes.extend(whole.error.clone());
     (title, notes)

@@ -1,8 +1,8 @@
-//! An axis: its range, where its ticks stand, and what is written at them.
+//! An axis: its range, its ticks and their labels.
 
 use crate::format::amount;
 
-/// A range of values, linear or by logarithm.
+/// A range of values, linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
     pub(super) low: f64,
@@ -11,7 +11,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis that holds these values, its ends at round numbers. On a logarithmic axis only values above 0 count.
+    /// An axis that contains these values, with round ends. A logarithmic axis takes only values above 0.
     pub(super) fn around(values: impl Iterator<Item = f64>, log: bool, ticks: usize) -> Option<Self> {
         let fits = values.filter(|value| value.is_finite() && (!log || *value > 0.0));
         let (low, high) =
@@ -27,7 +27,7 @@ impl Axis {
                 log,
             });
         }
-        // What differs by no more than rounding is one value.
+        // A range within rounding error is one value.
         let margin = if high - low > (low.abs().max(high.abs()) * 1e-12).max(1e-12) {
             0.0
         } else if low.abs() > 1e-12 {
@@ -38,19 +38,19 @@ impl Axis {
         let (low, high) = (low - margin, high + margin);
         let step = round_step(high - low, ticks);
         let ends = ((low / step).floor() * step, (high / step).ceil() * step);
-        // Beyond what a double can tell apart there are no round numbers.
+        // Beyond a double's precision there are no round numbers.
         let (low, high) = if ends.0 < ends.1 && ends.0.is_finite() && ends.1.is_finite() { ends } else { (low, high) };
         Some(Self { low, high, log })
     }
 
-    /// Where a value lies between the lower end (0) and the upper (1); outside it is clamped.
+    /// The position of a value between the lower end (0) and the upper (1), clamped.
     pub(super) fn share(&self, value: f64) -> f64 {
         let at = |value: f64| if self.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
         let width = at(self.high) - at(self.low);
         if width > 0.0 && width.is_finite() { ((at(value) - at(self.low)) / width).clamp(0.0, 1.0) } else { 0.5 }
     }
 
-    /// Values with their labels, from below; at most about `most`.
+    /// Tick values with their labels, from below; at most about `most`.
     pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         if most == 0 {
             return Vec::new();

@@ -1,25 +1,25 @@
-//! Dots in cells: two by four in a braille letter, or one a cell where only ASCII may be drawn.
+//! Dots in cells: two by four in a braille character, or one a cell in ASCII.
 
 use ratatui::text::{Line, Span};
 
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// Bits of a braille letter, by row, then column.
+/// Bits of a braille character, by row, then column.
 const BITS: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
-/// With what a curve is drawn.
+/// The pen of a curve.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pen {
     pub(super) role: Role,
-    /// The letter of the curve where no braille may be drawn.
+    /// The curve's ASCII character.
     pub(super) letter: char,
     /// 0 without gaps; else dashes, dots, or long dashes.
     pub(super) stroke: usize,
 }
 
 impl Pen {
-    /// Whether it leaves a column of dots out.
+    /// Whether it leaves a gap in a column of dots.
     fn is_up(self, x: usize) -> bool {
         match self.stroke {
             1 => x % 6 >= 3,
@@ -33,12 +33,12 @@ impl Pen {
 /// A column with more dots than this is a spike, which no gap may hide.
 const SPIKE: usize = 3;
 
-/// A picture of dots. The origin is at the top left.
+/// A canvas of dots. The origin is at the top left.
 #[derive(Debug)]
 pub(super) struct Raster {
     columns: usize,
     rows: usize,
-    /// Dots in a cell, across and down.
+    /// Dots per cell, across and down.
     fine: (usize, usize),
     cells: Vec<Cell>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Raster {
 struct Cell {
     dots: u8,
     role: Option<Role>,
-    /// The letter of a line where no braille may be drawn.
+    /// The character of a line in ASCII.
     letter: char,
     symbol: Option<&'static str>,
 }
@@ -72,7 +72,7 @@ impl Raster {
         y / self.fine.1
     }
 
-    /// One dot; outside nothing happens.
+    /// Sets a dot; outside of the canvas nothing happens.
     pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
         if pen.is_up(x) {
             return;
@@ -88,7 +88,7 @@ impl Raster {
         }
     }
 
-    /// All dots of a column between two rows.
+    /// Sets all dots of a column between two rows.
     pub(super) fn vertical(&mut self, x: usize, from: usize, to: usize, pen: Pen) {
         let pen = if from.abs_diff(to) > SPIKE { Pen { stroke: 0, ..pen } } else { pen };
         for y in from.min(to)..=from.max(to) {
@@ -107,7 +107,7 @@ impl Raster {
         }
     }
 
-    /// A sign that takes its cell over.
+    /// Replaces a cell by a character.
     pub(super) fn put(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
         if column < self.columns
             && let Some(cell) = self.cells.get_mut(row * self.columns + column)
@@ -117,7 +117,7 @@ impl Raster {
         }
     }
 
-    /// A sign where nothing stands yet.
+    /// Sets a character in an empty cell.
     pub(super) fn put_under(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
         let cell = self.cells.get(row * self.columns + column);
         if column < self.columns && cell.is_some_and(|cell| cell.dots == 0 && cell.symbol.is_none()) {
@@ -125,7 +125,7 @@ impl Raster {
         }
     }
 
-    /// Gives a column the role, and a sign wherever nothing stands.
+    /// Fills the empty cells of a column with a character, and gives the whole column the role.
     pub(super) fn mark_column(&mut self, column: usize, symbol: &'static str, role: Role) {
         for row in 0..self.rows {
             self.put_under(column, row, symbol, role);

@@ -1,10 +1,10 @@
-//! A series cut into the columns of a chart: first, last, smallest and largest value of each, in one walk and without a
+//! Splits a series into the columns of a chart: first, last, minimum and maximum of each, in one pass and without a
 //! copy of the series.
 
 use crate::run::Series;
 use crate::statistics::Smoothing;
 
-/// The values that fall into one column.
+/// The values of one column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bucket {
     pub(super) first_step: u64,
@@ -14,9 +14,9 @@ pub(super) struct Bucket {
     pub(super) largest: f64,
     smallest: f64,
     smallest_above_zero: f64,
-    /// A value here is no number.
+    /// Whether a value is NaN.
     pub(super) not_finite: bool,
-    /// A value here has no place on a logarithmic axis.
+    /// Whether a value is not positive on a logarithmic axis.
     pub(super) has_unfit: bool,
 }
 
@@ -60,7 +60,6 @@ impl Bucket {
         if log { self.smallest_above_zero } else { self.smallest }
     }
 
-    /// Whether the axis can show none of its values.
     pub(super) fn is_empty(&self, log: bool) -> bool {
         self.smallest(log) > self.largest
     }
@@ -76,7 +75,7 @@ pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
     ((share * columns.saturating_sub(1) as f64).round() as usize).min(columns.saturating_sub(1))
 }
 
-/// The step in the middle of a column: where a click there leads.
+/// The step in the middle of a column, for clicks.
 pub(super) fn step_at(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     let each = steps.1.saturating_sub(steps.0) as f64 / columns.saturating_sub(1).max(1) as f64;
     steps.0.saturating_add((column as f64 * each).round() as u64).min(steps.1)
@@ -88,8 +87,7 @@ fn last_step_of(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     steps.0.saturating_add((next.ceil() as u64).saturating_sub(1))
 }
 
-/// The series between two steps in `columns` buckets: the values, and the smoothed ones; the second list is empty
-/// without smoothing.
+/// The series between two steps in `columns` buckets: raw, and smoothed; the second list is empty without smoothing.
 pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smoothing: f64) -> [Vec<Option<Bucket>>; 2] {
     let mut raw = vec![None; columns];
     let mut smooth = if smoothing > 0.0 { vec![None; columns] } else { Vec::new() };
@@ -97,9 +95,9 @@ pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smooth
         return [raw, smooth];
     }
     let mut average = Smoothing::new(smoothing);
-    // What lies so far back weighs less than a millionth.
+    // Older values weigh less than a millionth.
     let lead = if smoothing > 0.0 { (14.0 / (1.0 - smoothing.min(0.9999))).ceil() as u64 } else { 0 };
-    // Looked up once a column: a long run has thousands of steps in each.
+    // One lookup per column: a long run has thousands of steps in each.
     let (mut column, mut until) = (0, None);
     for (step, value) in series.between(steps.0.saturating_sub(lead), steps.1) {
         let averaged = if smoothing > 0.0 { average.next(value) } else { value };
@@ -111,7 +109,7 @@ pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smooth
             until = Some(last_step_of(column, steps, columns).max(step));
         }
         raw[column].get_or_insert_with(|| Bucket::new(step)).take(step, value);
-        // A smoothed curve does not bridge what is missing.
+        // A smoothed curve does not bridge missing values.
         if smoothing > 0.0 && value.is_finite() {
             smooth[column].get_or_insert_with(|| Bucket::new(step)).take(step, averaged);
         }

@@ -1,4 +1,4 @@
-//! Draws the editor: line numbers, marks of problems, coloured text, brackets, what was found, the selection, the
+//! Draws the editor: line numbers, marks of problems, coloured text, brackets, search matches, the selection, the
 //! cursor.
 
 use ratatui::Frame;
@@ -7,38 +7,36 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::tokens::{found, matching_bracket, tokens};
+use super::tokens::{matches, matching_bracket, tokens};
 use super::{Editor, width, window};
 use crate::score::Fault;
 use crate::secrets::visible_letter;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// How the editor is looked at.
+/// Options for drawing the editor.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
-    /// Styles.
     pub theme: &'a Theme,
-    /// Whether keys are typed into it.
+    /// Whether it has the keys.
     pub typing: bool,
     /// Whether its pane has the focus.
     pub focused: bool,
-    /// What is wrong in the text.
+    /// Problems of the text.
     pub faults: &'a [Fault],
 }
 
-/// Columns before the text: line number, mark, a blank.
+/// Columns before the text: line number, mark, a space.
 fn gutter(lines: usize) -> usize {
     lines.max(1).to_string().len().max(2) + 3
 }
 
-/// Where the text of an editor lies in its pane: inside the frame, after the line numbers.
+/// The area of the text in an editor's pane: inside the frame, after the line numbers.
 pub fn text_area(editor: &Editor, pane: Rect) -> Rect {
     let (inside, margin) = (pane.inner(Margin::new(1, 1)), gutter(editor.lines().len()) as u16);
     Rect { x: inside.x + margin, width: inside.width.saturating_sub(margin), ..inside }
 }
 
-/// Draws the editor into an area.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
     if area.width == 0 || area.height == 0 {
         return;
@@ -133,7 +131,7 @@ fn text(
     spans
 }
 
-/// The fault of the cursor's row, after its text where there is room for a part of it.
+/// The fault of the cursor's row, after its text if a part of it fits.
 fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
     let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
     let short: String = if fault.message.chars().count() > room {
@@ -173,7 +171,7 @@ fn styles(
     for (_, column) in brackets.into_iter().flatten().filter(|(other, _)| *other == row) {
         lay(column..column + 1, theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED));
     }
-    found(line, &editor.wanted).into_iter().for_each(|columns| lay(columns, theme.style(Role::Match)));
+    matches(line, &editor.query).into_iter().for_each(|columns| lay(columns, theme.style(Role::Match)));
     if let Some(((first, from), (last, to))) =
         editor.selection().filter(|((first, _), (last, _))| (*first..=*last).contains(&row))
     {

@@ -1,19 +1,18 @@
-//! Tokens of one line of JSON: no token of JSON goes over a line's end, so each line is read alone.
+//! Tokens of one line of JSON: none spans lines, so each line is read alone.
 
 use std::ops::Range;
 
 use crate::view::style_role::Role;
 
-/// A piece of a line, in Unicode scalars, with what it is.
+/// A token's columns, in Unicode scalars.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// From 0, in scalars.
     pub columns: Range<usize>,
-    /// Its colour.
     pub role: Role,
 }
 
-/// The tokens of a line; blanks are none. Text that is not JSON is told as such, and reading continues.
+/// The tokens of a line, without whitespace. Text that is not JSON gets a token of its own, and reading continues.
 pub fn tokens(line: &str) -> Vec<Token> {
     let letters: Vec<char> = line.chars().collect();
     let mut found = Vec::new();
@@ -50,7 +49,7 @@ pub fn tokens(line: &str) -> Vec<Token> {
     found
 }
 
-/// Just after the string that begins at a place; the line's end where it never ends.
+/// The end of the string that starts at a column; the line's end if it is not closed.
 fn after_string(letters: &[char], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(letter) = letters.get(at) {
@@ -63,10 +62,10 @@ fn after_string(letters: &[char], start: usize) -> usize {
     letters.len()
 }
 
-/// Lines that are searched for the other bracket.
+/// The most lines searched for the matching bracket.
 const REACH: usize = 5_000;
 
-/// Rows and columns of the bracket under or before the cursor and of its other half.
+/// Rows and columns of the bracket under or before the cursor and of its match.
 pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Option<[(usize, usize); 2]> {
     let brackets = |row: usize| -> Vec<(usize, char)> {
         let Some(line) = lines.get(row) else { return Vec::new() };
@@ -78,7 +77,7 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
             .collect()
     };
     let here = brackets(row);
-    let at = |wanted: usize| here.iter().find(|(column, _)| *column == wanted);
+    let at = |place: usize| here.iter().find(|(column, _)| *column == place);
     let (start, letter) = *at(column).or_else(|| at(column.checked_sub(1)?))?;
     let forward = matches!(letter, '{' | '[');
     let mut depth = 0_i64;
@@ -108,20 +107,20 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
     None
 }
 
-/// Where a text stands in a line, in scalars; case counts only where the text holds a capital.
-pub(super) fn found(line: &str, wanted: &str) -> Vec<Range<usize>> {
-    let exact = wanted.chars().any(char::is_uppercase);
+/// The columns of a text in a line, in scalars; case-sensitive only if the text contains an uppercase letter.
+pub(super) fn matches(line: &str, query: &str) -> Vec<Range<usize>> {
+    let exact = query.chars().any(char::is_uppercase);
     let same =
         |left: &char, right: &char| if exact { left == right } else { left.to_lowercase().eq(right.to_lowercase()) };
-    let (letters, wanted): (Vec<char>, Vec<char>) = (line.chars().collect(), wanted.chars().collect());
+    let (letters, query): (Vec<char>, Vec<char>) = (line.chars().collect(), query.chars().collect());
     let mut places = Vec::new();
     let mut at = 0;
-    while !wanted.is_empty() && at + wanted.len() <= letters.len() {
-        let hit = letters.iter().skip(at).zip(&wanted).all(|(left, right)| same(left, right));
+    while !query.is_empty() && at + query.len() <= letters.len() {
+        let hit = letters.iter().skip(at).zip(&query).all(|(left, right)| same(left, right));
         if hit {
-            places.push(at..at + wanted.len());
+            places.push(at..at + query.len());
         }
-        at += if hit { wanted.len() } else { 1 };
+        at += if hit { query.len() } else { 1 };
     }
     places
 }
@@ -174,10 +173,10 @@ mod tests {
 
     #[test]
     fn search_minds_capitals_only_where_asked_to() {
-        let check = |line: &str, wanted: &str, expected: &[(usize, usize)]| {
+        let check = |line: &str, query: &str, expected: &[(usize, usize)]| {
             let ranges: Vec<(usize, usize)> =
-                found(line, wanted).into_iter().map(|range| (range.start, range.end)).collect();
-            assert_eq!(ranges, expected, "{line} {wanted}");
+                matches(line, query).into_iter().map(|range| (range.start, range.end)).collect();
+            assert_eq!(ranges, expected, "{line} {query}");
         };
         check("aXax", "ax", &[(0, 2), (2, 4)]);
         check("aXax", "aX", &[(0, 2)]);
