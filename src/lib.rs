@@ -19,7 +19,7 @@ pub mod report; // a run as one HTML file, CSV or JSON lines
 
 // The engine:
 #[cfg(feature = "engine")]
-pub mod kernels; // fused operations with their backward, one per file
+pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
 #[cfg(feature = "engine")]
 pub mod model; // tokens -> logits: the decoder, adapters, weights
 #[cfg(feature = "engine")]

@@ -4,6 +4,7 @@ fn main() -> std::process::ExitCode {
     #[cfg(feature = "engine")]
     // SAFETY: this is the first statement of the process; no other thread exists that could read the environment.
     unsafe {
+        grpo_tui::score::take_threads_from_environment();
         grpo_tui::kernels::threads::configure_candle();
     }
     grpo_tui::cli::main()

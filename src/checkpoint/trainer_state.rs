@@ -272,7 +272,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::kernels::pinned_memory::tests::COPIES;
+    use crate::kernels::pinned_memory::COPIES;
     use crate::update::OptimizerSettings;
 
     /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.

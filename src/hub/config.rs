@@ -78,6 +78,24 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Radians a token of each pair of a head, [head_dim / 2]: `theta^(-2i / head_dim)`, scaled as the model asks.
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        let frequencies = (0..self.head_dim / 2).map(|i| self.rope_theta.powf(-2.0 * i as f64 / self.head_dim as f64));
+        let RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } =
+            self.rope_scaling
+        else {
+            return frequencies.collect();
+        };
+        let scaled = |frequency: f64| {
+            // How often the pair turns over the length that the model was first trained for.
+            let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
+            let weight =
+                ((turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor)).clamp(0.0, 1.0);
+            frequency * (weight + (1.0 - weight) / factor)
+        };
+        frequencies.map(scaled).collect()
+    }
+
     /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are
     /// all understood: `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters`
     /// of transformers 5.

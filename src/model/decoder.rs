@@ -13,7 +13,7 @@ use crate::hub::ModelConfig;
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::matmul::matmul_f32;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use crate::kernels::rope::{RopeTable, rope_frequencies};
+use crate::kernels::rope::RopeTable;
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
 #[derive(Debug)]
@@ -68,14 +68,18 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
-        let frequencies = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
         Ok(Self {
             layers: (0..config.num_hidden_layers)
                 .map(|index| assembly.layer(index, &parameters))
                 .collect::<std::result::Result<_, _>>()?,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
-            table: RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(dtype), device)?,
+            table: RopeTable::of_frequencies(
+                config.max_position_embeddings,
+                &config.rope_frequencies(),
+                exact_type(dtype),
+                device,
+            )?,
             config: config.clone(),
             device: device.clone(),
             parameters,

@@ -270,7 +270,7 @@ fn at_most_four_characters_of_a_secret_are_shown() {
 }
 
 #[test]
-fn megabytes_of_beginnings_cost_no_more_than_their_length() {
+fn rows_of_beginnings_cost_no_more_than_their_length() {
     for piece in [
         "sk-",
         "eyJ.",
@@ -285,7 +285,7 @@ fn megabytes_of_beginnings_cost_no_more_than_their_length() {
         "aB3dE5fG7hJ9kLmN1pQrStUv.",
         "0123456789abcdef",
     ] {
-        // By the square of its length a scan would take hours.
-        scan(&piece.repeat((2 << 20) / piece.len()));
+        // By the square of its length a scan would take many minutes.
+        scan(&piece.repeat((1 << 16) / piece.len()));
     }
 }

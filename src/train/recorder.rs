@@ -11,6 +11,7 @@ use super::metrics::{StepUpdate, rollout_metrics, update_metrics};
 use super::oom_retry::shrunk;
 use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::config::Method;
+use crate::plan::CONTEXT_BYTES;
 use crate::rollout::ScoredCompletion;
 use crate::run::events::{End, Group, Phase, Step};
 use crate::run::{
@@ -186,7 +187,9 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), TrainError> {
         job.finish_step(update.applied == Some(Applied::NotFinite), seconds);
         let step = job.state.step;
-        metrics.extend(job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)));
+        metrics.extend(
+            job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)),
+        );
         let mut alerts = match job.config.method {
             Method::Grpo => job.alerts.observe(step, &metrics, &job.config),
             Method::Sft => Vec::new(),

@@ -144,3 +144,25 @@ fn text_that_is_no_object_is_refused() {
         assert!(ModelConfig::parse(text, "config.json").unwrap_err().to_string().contains(expected), "{text:?}");
     }
 }
+
+/// Llama 3.1's own settings; tests/parity compares whole models with these positions.
+#[test]
+fn long_wavelengths_are_stretched_short_ones_kept() {
+    let plain = ModelConfig { head_dim: 128, rope_theta: 5e5, ..ModelConfig::parse(QWEN3, "config.json").unwrap() };
+    let rope_scaling = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_positions: 8192,
+    };
+    let scaled = ModelConfig { rope_scaling, ..plain.clone() }.rope_frequencies();
+    for (i, (plain, scaled)) in plain.rope_frequencies().iter().zip(&scaled).enumerate() {
+        let wavelength = std::f64::consts::TAU / plain;
+        let ratio = plain / scaled;
+        match wavelength {
+            short if short < 8192.0 / 4.0 => assert_eq!(ratio, 1.0, "{i}"),
+            long if long > 8192.0 => assert!((ratio - 8.0).abs() < 1e-12, "{i}"),
+            _ => assert!(ratio > 1.0 && ratio < 8.0, "{i}"),
+        }
+    }
+}

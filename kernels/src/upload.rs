@@ -37,8 +37,8 @@ mod gpu {
     use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
     use super::Uploader;
-    use crate::kernels::cuda::{address, empty, failed};
-    use crate::kernels::pinned_memory::HostBuffer;
+    use crate::cuda::{address, empty, failed};
+    use crate::pinned_memory::HostBuffer;
 
     /// Below this the threads cost more than they save.
     pub(super) const LEAST_BYTES: usize = 1 << 20;

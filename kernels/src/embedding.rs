@@ -68,7 +68,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::kernels::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
 
     static MODULE: Module = module!("embedding");
 

@@ -7,6 +7,9 @@ use super::cuda_errors::explained;
 #[cfg(not(feature = "cuda"))]
 use super::cuda_libraries::CudaLibraries;
 
+/// cuBLAS's workspace on a GPU, as recommended for Hopper; the plan of GPU memory counts it.
+pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
+
 /// Where the work is done and in which numbers.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -103,11 +106,11 @@ impl Engine {
         }
     }
 
-    /// The most bytes that this process has held on the GPU so far, its context by the plan's figure; None on the CPU.
+    /// The most bytes that this process has held on the GPU so far, without its context; None on the CPU.
     pub fn peak_memory(&self) -> Option<u64> {
         match &self.device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => Some(cuda::peak_memory(device).ok()? + crate::plan::CONTEXT_BYTES),
+            Device::Cuda(device) => cuda::peak_memory(device).ok(),
             _ => None,
         }
     }
@@ -135,9 +138,9 @@ mod cuda {
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{address, failed};
-    use crate::kernels::cuda_libraries::CudaLibraries;
-    use crate::plan::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
+    use super::CUBLAS_WORKSPACE_BYTES as WORKSPACE_BYTES;
+    use crate::cuda::{address, failed};
+    use crate::cuda_libraries::CudaLibraries;
 
     /// GPUs that this process has opened, with cuBLAS's workspace: opening one again would give a second stream without
     /// any order to the first.
@@ -192,7 +195,8 @@ mod cuda {
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
         let bytes = device.cuda_stream().context().uuid().ok()?.bytes.map(|byte| byte as u8);
-        let hex = |range: std::ops::Range<usize>| crate::format::hex(&bytes[range]);
+        let hex =
+            |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Some(format!("GPU-{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)))
     }
 

@@ -57,7 +57,7 @@ fn add<T: WithDType>(target: &mut [T], target_layout: &Layout, addend: &[T], add
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{Argument, Grid, Module, at, device, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, launch, module};
 
     static MODULE: Module = module!("accumulate");
 

@@ -1,15 +1,14 @@
 //! candle's own threads: none, and no backtraces in its errors. The engine spreads whole micro-batches over the cores
 //! instead (`rollout::ThreadPool`).
 
-use crate::score::take_threads_from_environment;
-
 /// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every
 /// matrix product and keeps a pool of spinning threads. The last has errors carry a backtrace in their text, as
 /// RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
 const VARIABLES: [&str; 3] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS", "RUST_LIB_BACKTRACE"];
 
 /// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life
-/// of the process. The environment is left as the user gave it, but for `RAYON_NUM_THREADS`, which `score` takes out.
+/// of the process. The environment is left as the user gave it. `RAYON_NUM_THREADS` must not be in it: candle would read
+/// it at every matrix product.
 ///
 /// # Safety
 /// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
@@ -17,7 +16,6 @@ pub unsafe fn configure_candle() {
     let saved = VARIABLES.map(|name| (name, std::env::var_os(name)));
     // SAFETY: the caller's promise.
     unsafe {
-        take_threads_from_environment();
         std::env::set_var(VARIABLES[0], "0");
         std::env::remove_var(VARIABLES[1]);
         if saved[2].1.is_none() {
@@ -44,15 +42,14 @@ pub unsafe fn configure_candle() {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::score::given_threads;
 
     /// In a process of its own, since the environment is one for all tests of this one.
     #[test]
     fn candle_has_no_threads_and_no_backtraces_and_the_environment_is_the_users() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "--ignored", "--test-threads=1", "kernels::threads::tests::in_a_process_of_its_own"]);
+        child.args(["--exact", "--ignored", "--test-threads=1", "threads::tests::in_a_process_of_its_own"]);
         let output = child
-            .env("RAYON_NUM_THREADS", "7")
+            .env_remove("RAYON_NUM_THREADS")
             .env("CANDLE_NUM_THREADS", "5")
             .env("RUST_BACKTRACE", "1")
             .env_remove("RUST_LIB_BACKTRACE")
@@ -72,11 +69,7 @@ mod tests {
         assert_eq!(candle_core::Error::msg("no such tensor").bt().to_string(), "no such tensor");
         let of = |name| std::env::var(name).ok();
         assert_eq!(of("RUST_LIB_BACKTRACE"), None);
-        assert_eq!(
-            (of("RAYON_NUM_THREADS"), of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()),
-            (None, None, Some("5"))
-        );
-        assert_eq!(given_threads(), Some(("RAYON_NUM_THREADS", "7".as_ref())));
+        assert_eq!((of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()), (None, Some("5")));
         // Large enough for candle to share it out, were there anybody to share it with.
         let large =
             candle_core::Tensor::ones((1024, 1024), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();

@@ -78,7 +78,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::cublas::{result, sys};
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{address, device, empty, failed};
+    use crate::cuda::{address, device, empty, failed};
 
     /// A matrix as cuBLAS sees it, column by column: ours transposed.
     struct Operand {

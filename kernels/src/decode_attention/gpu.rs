@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
-use crate::kernels::rope::Heads;
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::rope::Heads;
 
 static MODULE: Module = module!("decode_attention");
 

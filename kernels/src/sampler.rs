@@ -176,7 +176,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{SampleSettings, SampleState, SampledToken};
-    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
 

@@ -47,6 +47,12 @@ impl HostBuffer {
     }
 }
 
+#[cfg(debug_assertions)]
+thread_local! {
+    /// Bytes of every copy that this thread has made to the host, for tests.
+    pub static COPIES: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take).
 /// Nothing but these numbers moves: candle's own `to_vec` of a view on a GPU copies the whole storage that it looks
 /// into.
@@ -55,8 +61,8 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     if bytes.len() != size {
         bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
     }
-    #[cfg(test)]
-    tests::COPIES.with_borrow_mut(|copies| copies.push(size));
+    #[cfg(debug_assertions)]
+    COPIES.with_borrow_mut(|copies| copies.push(size));
     match tensor.device() {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => gpu::copy(tensor, bytes),
@@ -97,7 +103,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, sys};
     use candle_core::{CudaDevice, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{address, device, failed};
+    use crate::cuda::{address, device, failed};
 
     /// Page-locked memory: the GPU copies there at the bus's full speed.
     #[derive(Debug)]
@@ -174,15 +180,8 @@ mod gpu {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-pub(crate) mod tests {
-    use std::cell::RefCell;
-
+mod tests {
     use super::*;
-
-    thread_local! {
-        /// Bytes of every copy that this thread has made to the host.
-        pub(crate) static COPIES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    }
 
     #[test]
     fn a_view_is_copied_alone() {

@@ -132,7 +132,7 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("rms_norm");
 

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::tiles::{TILE, Tiles};
 use super::{Segment, Segments};
-use crate::kernels::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
-use crate::kernels::rope::Heads;
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::rope::Heads;
 
 static PLAIN: Module = module!("attention");
 static TENSOR_CORES: Module = module!("attention_tensor_cores");

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, bail};
 use super::cuda::failed;
 
 /// Recorded work of one GPU.
-pub(crate) struct Graph {
+pub struct Graph {
     graph: CudaGraph,
 }
 
@@ -17,7 +17,7 @@ impl Graph {
     ///
     /// # Errors
     /// Those of `work`, and what CUDA refuses to record.
-    pub(crate) fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let Device::Cuda(cuda) = device else { bail!("only a GPU records work") };
         let stream = cuda.cuda_stream();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -34,7 +34,7 @@ impl Graph {
     }
 
     /// Starts the recorded work.
-    pub(crate) fn start(&self) -> Result<()> {
+    pub fn start(&self) -> Result<()> {
         self.graph.launch().map_err(|error| failed("recorded work", error))
     }
 }

@@ -72,7 +72,7 @@ fn sigmoid<T: Real>(x: T) -> T {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::kernels::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
 
     static MODULE: Module = module!("swiglu");
 

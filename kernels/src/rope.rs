@@ -7,7 +7,6 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
-use crate::hub::RopeScaling;
 
 /// How a packed row of queries, keys and values divides: `(query + 2 * key_value) * dimension` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +46,12 @@ pub struct RopeTable {
 impl RopeTable {
     /// Angles `position * theta^(-2i / dimension)`, computed in f64.
     pub fn new(positions: usize, dimension: usize, theta: f64, dtype: DType, device: &Device) -> Result<Self> {
-        Self::of_frequencies(positions, &rope_frequencies(dimension, theta, RopeScaling::Unscaled), dtype, device)
+        let frequencies: Vec<f64> =
+            (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64)).collect();
+        Self::of_frequencies(positions, &frequencies, dtype, device)
     }
 
-    /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token, from
-    /// [`rope_frequencies`].
+    /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token.
     pub fn of_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
         let half = frequencies.len();
         let angle = |p: usize, i: usize| p as f64 * frequencies[i];
@@ -66,22 +66,6 @@ impl RopeTable {
     pub fn positions(&self) -> usize {
         self.cosines.dims()[0]
     }
-}
-
-/// Radians a token of each pair of a head, [dimension / 2]: `theta^(-2i / dimension)`, scaled as the model asks.
-pub fn rope_frequencies(dimension: usize, theta: f64, scaling: RopeScaling) -> Vec<f64> {
-    let frequencies = (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
-    let RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } = scaling
-    else {
-        return frequencies.collect();
-    };
-    let scaled = |frequency: f64| {
-        // How often the pair turns over the length that the model was first trained for.
-        let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
-        let weight = ((turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor)).clamp(0.0, 1.0);
-        frequency * (weight + (1.0 - weight) / factor)
-    };
-    frequencies.map(scaled).collect()
 }
 
 /// Everything that the operation needs beside the packed rows.
@@ -261,7 +245,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, QueryKeyContext};
-    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("rope");
 
@@ -377,31 +361,5 @@ mod gpu {
             )
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Llama 3.1's own settings; tests/parity compares whole models with these positions.
-    #[test]
-    fn long_wavelengths_are_stretched_short_ones_kept() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_frequency_factor: 1.0,
-            high_frequency_factor: 4.0,
-            original_positions: 8192,
-        };
-        let (plain, scaled) = (rope_frequencies(128, 5e5, RopeScaling::Unscaled), rope_frequencies(128, 5e5, scaling));
-        for (i, (plain, scaled)) in plain.iter().zip(&scaled).enumerate() {
-            let wavelength = std::f64::consts::TAU / plain;
-            let ratio = plain / scaled;
-            match wavelength {
-                short if short < 8192.0 / 4.0 => assert_eq!(ratio, 1.0, "{i}"),
-                long if long > 8192.0 => assert!((ratio - 8.0).abs() < 1e-12, "{i}"),
-                _ => assert!(ratio > 1.0 && ratio < 8.0, "{i}"),
-            }
-        }
     }
 }

@@ -25,10 +25,7 @@ pub(super) struct Module {
 /// The module of `src/kernels/NAME.cu`.
 macro_rules! module {
     ($name:literal) => {
-        $crate::kernels::cuda::Module {
-            name: $name,
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
-        }
+        $crate::cuda::Module { name: $name, image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")) }
     };
 }
 pub(super) use module;

@@ -15,7 +15,7 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 mod gpu {
     use candle_core::{Result, Tensor, bail};
 
-    use crate::kernels::cuda::{Argument, Grid, Module, at, device, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module};
 
     static MODULE: Module = module!("bias");
 

@@ -175,7 +175,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{AdamWStep, Factors};
-    use crate::kernels::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("adamw");
 

@@ -71,7 +71,7 @@ pub fn uniform_weights_on(
 mod gpu {
     use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
 
-    use crate::kernels::cuda::{Argument, Grid, Module, at, empty, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, empty, launch, module};
 
     static MODULE: Module = module!("philox");
 

@@ -28,7 +28,7 @@ mod cpu_slice; // a CPU tensor as numbers
 #[cfg(feature = "cuda")]
 mod cuda; // what every kernel's launch on a GPU shares
 #[cfg(feature = "cuda")]
-pub(crate) mod cuda_graph; // work recorded once and started often
+pub mod cuda_graph; // work recorded once and started often
 mod gemm; // products of strided views on the CPU
 mod real; // f32 and f64, and vector registers
 
