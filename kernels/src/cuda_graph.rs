@@ -7,6 +7,7 @@ use candle_core::{Device, Result, bail};
 use super::cuda::failed;
 
 /// Recorded work of one GPU.
+#[expect(missing_debug_implementations, reason = "cudarc's graph has none")]
 pub struct Graph {
     graph: CudaGraph,
 }
