@@ -62,7 +62,7 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
     }
     #[cfg(debug_assertions)]
-    COPIES.update(|(copies, bytes)| (copies + 1, bytes + size));
+    COPIES.with(|copies| copies.set((copies.get().0 + 1, copies.get().1 + size)));
     match tensor.device() {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => gpu::copy(tensor, bytes),

@@ -359,15 +359,15 @@ const GLOBAL: &[Global] = &[
         model.shared.popup = Some(Popup::Palette(Palette::default()));
         Vec::new()
     }),
-    Global::new("screen.runs", "Go to runs", "", &["f1", "1"], &[], |_| vec![Command::GoTo(Screen::Runs)]),
-    Global::new("screen.schema", "Go to schema", "", &["f2", "2"], &[], |_| vec![Command::GoTo(Screen::Schema)]),
-    Global::new("screen.prompts", "Go to prompts", "", &["f3", "3"], &[], |_| vec![Command::GoTo(Screen::Prompts)]),
-    Global::new("screen.scores", "Go to scores", "", &["f4", "4"], &[], |_| vec![Command::GoTo(Screen::Scores)]),
-    Global::new("screen.launch", "Go to launch", "", &["f5", "5"], &["new run"], |_| {
+    Global::new("screen.runs", "Go to runs", "", &["1", "f1"], &[], |_| vec![Command::GoTo(Screen::Runs)]),
+    Global::new("screen.schema", "Go to schema", "", &["2", "f2"], &[], |_| vec![Command::GoTo(Screen::Schema)]),
+    Global::new("screen.prompts", "Go to prompts", "", &["3", "f3"], &[], |_| vec![Command::GoTo(Screen::Prompts)]),
+    Global::new("screen.scores", "Go to scores", "", &["4", "f4"], &[], |_| vec![Command::GoTo(Screen::Scores)]),
+    Global::new("screen.launch", "Go to launch", "", &["5", "f5"], &["new run"], |_| {
         vec![Command::GoTo(Screen::Launch)]
     }),
-    Global::new("screen.live", "Go to live", "", &["f6", "6"], &[], |_| vec![Command::GoTo(Screen::Live)]),
-    Global::new("screen.eval", "Go to eval", "", &["f7", "7"], &["comparison", "eval"], |_| {
+    Global::new("screen.live", "Go to live", "", &["6", "f6"], &[], |_| vec![Command::GoTo(Screen::Live)]),
+    Global::new("screen.eval", "Go to eval", "", &["7", "f7"], &["comparison", "eval"], |_| {
         vec![Command::GoTo(Screen::Eval)]
     }),
     Global::new("pane.next", "Next pane", "pane", &["tab"], &[], |model| move_focus(model, 1)),

@@ -43,7 +43,7 @@ pub struct Shared {
     pub notices: Notices,
     /// Whether the focused pane is zoomed.
     pub zoomed: bool,
-    /// Whether a text field had the focus when the latest message came.
+    /// Whether a text field has the focus; while a message is applied, whether one had it before.
     pub is_typing: bool,
     /// Recent bytes per second to the terminal.
     pub bytes_per_second: u64,
@@ -168,11 +168,13 @@ impl Shared {
         Rect { x: 0, y: 1, width: self.size.0, height: self.size.1.saturating_sub(2) }
     }
 
-    /// Returns the first key of the action with that id, or its quoted title if it has none.
+    /// Returns the first key of the action with that id, or its quoted title if it has none. While text is typed, the
+    /// first key that is not text.
     pub fn key_of(&self, id: &str) -> String {
         let action = (self.find_action)(id);
         debug_assert!(action.is_some(), "no action {id}");
-        let key = action.map(|action| self.keymap.shown(action)).filter(|key| !key.is_empty());
+        let keys = action.map(|action| self.keymap.keys(action)).unwrap_or_default();
+        let key = keys.iter().find(|key| !self.is_typing || key.is_command()).map(ToString::to_string);
         key.unwrap_or_else(|| format!("`{}`", action.map_or(id, |action| action.title)))
     }
 

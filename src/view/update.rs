@@ -53,7 +53,9 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         Message::Edited(path) => vec![Command::Changed(Change::File(path))],
         Message::Quit => vec![Command::Quit],
     };
-    carry_out(model, commands)
+    let commands = carry_out(model, commands);
+    model.shared.is_typing = model.screen().is_typing(model);
+    commands
 }
 
 /// Executes commands within the view and returns the rest for the terminal, with work numbered, so that the model knows

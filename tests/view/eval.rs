@@ -56,7 +56,7 @@ fn pictures_of_base_and_trained() {
     empty.keys("7");
     insta::assert_snapshot!("eval_nothing_80x24", empty.screen());
     empty.keys("o");
-    assert!(empty.shows("No runs yet: press f5 to start one"));
+    assert!(empty.shows("No runs yet: press 5 to start one"));
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn every_size_of_the_recorded_run() {
 fn without_a_run_and_with_one_that_cannot_be_read() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f6");
-    for expected in ["No run is open", "f1  list runs", "f5  start a run"] {
+    for expected in ["No run is open", "1  list runs", "5  start a run"] {
         assert!(stage.shows(expected), "{}", stage.screen());
     }
     for key in ["[", "p", "c", "v", "y"] {
@@ -64,7 +64,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     }
     let missing = stage.folder.path().join("runs/gone");
     show(&mut stage, missing.clone());
-    assert!(stage.shows("cannot read gone") && stage.shows("f1  list runs"), "{}", stage.screen());
+    assert!(stage.shows("cannot read gone") && stage.shows("1  list runs"), "{}", stage.screen());
     // A run that has vanished while it is watched stays on the screen, with a word.
     show(&mut stage, finished_run());
     let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
