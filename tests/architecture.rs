@@ -280,7 +280,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_file_keeps_the_rules() {
     let mut files = Vec::new();
-    for folder in ["src", "kernels/src", "tests", "benches"] {
+    for folder in ["src", "kernels/src", "tests", "benches", "examples"] {
         rust_files(&package().join(folder), &mut files);
     }
     assert!(files.len() > 20, "only {} files found", files.len());

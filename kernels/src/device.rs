@@ -7,7 +7,7 @@ use super::cuda_errors::explained;
 #[cfg(not(feature = "cuda"))]
 use super::cuda_libraries::CudaLibraries;
 
-/// cuBLAS's workspace on a GPU, as recommended for Hopper; the plan of GPU memory counts it.
+/// cuBLAS's workspace on a GPU, as recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 
 /// Where the work is done and in which numbers.
@@ -195,9 +195,8 @@ mod cuda {
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
         let bytes = device.cuda_stream().context().uuid().ok()?.bytes.map(|byte| byte as u8);
-        let hex =
-            |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Some(format!("GPU-{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16)))
+        let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+        Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
     }
 
     /// The most that tensors and recorded graphs have reserved.

@@ -49,8 +49,8 @@ impl HostBuffer {
 
 #[cfg(debug_assertions)]
 thread_local! {
-    /// Copies to the host that this thread has made, and their bytes, for tests.
-    pub static COPIES: std::cell::Cell<(usize, usize)> = const { std::cell::Cell::new((0, 0)) };
+    /// Bytes of every copy that this thread has made to the host, for tests.
+    pub static COPIES: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// Copies the numbers of a contiguous tensor, which may be a view, into `bytes` (little-endian, as many as they take).
@@ -62,7 +62,7 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
     }
     #[cfg(debug_assertions)]
-    COPIES.with(|copies| copies.set((copies.get().0 + 1, copies.get().1 + size)));
+    COPIES.with_borrow_mut(|copies| copies.push(size));
     match tensor.device() {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => gpu::copy(tensor, bytes),

@@ -10,7 +10,7 @@ use crate::hub::ModelConfig;
 
 /// The driver's share: context, loaded kernels, cuBLAS. Depends on the driver's version.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
-/// As recommended for Hopper.
+/// As the kernels set it.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 /// The rest covers fragmentation of the memory pool.
 const USABLE: f64 = 0.9;

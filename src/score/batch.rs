@@ -106,3 +106,28 @@ pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         None => work(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// In a process of its own, since the environment is one for all tests of this one.
+    #[test]
+    fn the_threads_of_the_user_are_taken_out_and_kept() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "--ignored", "--test-threads=1", "score::batch::tests::in_a_process_of_its_own"]);
+        let output = child.env(VARIABLE, "7").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[test]
+    #[ignore = "run by the test above"]
+    fn in_a_process_of_its_own() {
+        // SAFETY: one test alone, on one thread.
+        unsafe { take_threads_from_environment() };
+        assert_eq!(std::env::var_os(VARIABLE), None);
+        assert_eq!(given_threads(), Some((VARIABLE, "7".as_ref())));
+    }
+}

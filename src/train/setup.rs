@@ -7,13 +7,16 @@ use crate::eval::{Lengths, Prompt, prepare};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
-use crate::plan::{DataShape, GpuMemory, GpuPlan, StepShape, fit};
+use crate::plan::{CUBLAS_WORKSPACE_BYTES, DataShape, GpuMemory, GpuPlan, StepShape, fit};
 use crate::rollout::ThreadPool;
 use crate::run::events::Memory;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
+
+/// The plan of GPU memory counts what the kernels reserve.
+const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
 
 #[derive(Debug)]
 pub(super) struct PromptSets {

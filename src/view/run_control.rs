@@ -94,12 +94,11 @@ pub const fn note<T: Controls>() -> Action<T> {
 
 /// Why the worker of a screen's run cannot take requests.
 pub fn no_worker<T: Controls>(screen: &T, shared: &Shared) -> Option<String> {
-    let resume = shared.key_of(T::ACTIONS[1].0);
     blocked(screen, shared, |name, status| match status {
         Status::Created => Some(format!("{name} has no worker yet")),
         Status::Finished => Some(format!("{name} is finished: no worker to ask")),
         Status::Failed | Status::Interrupted => {
-            Some(format!("{name} is {}: resume it first ({resume})", status.name()))
+            Some(format!("{name} is {}: resume it first ({})", status.name(), shared.key_of(T::ACTIONS[1].0)))
         }
         _ => None,
     })

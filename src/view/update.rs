@@ -25,7 +25,6 @@ pub fn start(model: &mut Model) -> Vec<Command> {
 /// Applies a message that came at `now_ms`, milliseconds since 1970.
 pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> {
     model.shared.now_ms = now_ms;
-    model.shared.is_typing = model.screen().is_typing(model);
     let commands = match message {
         Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
         Message::Key(event) => {
@@ -53,9 +52,7 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         Message::Edited(path) => vec![Command::Changed(Change::File(path))],
         Message::Quit => vec![Command::Quit],
     };
-    let commands = carry_out(model, commands);
-    model.shared.is_typing = model.screen().is_typing(model);
-    commands
+    carry_out(model, commands)
 }
 
 /// Executes commands within the view and returns the rest for the terminal, with work numbered, so that the model knows
@@ -85,6 +82,7 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
         };
         left.extend(carry_out(model, more));
     }
+    model.shared.is_typing = model.screen().is_typing(model);
     left
 }
 
