@@ -9,6 +9,7 @@ mod finished;
 mod history;
 mod launch;
 mod long_log;
+mod outcome;
 mod results;
 mod rollouts;
 mod slots;

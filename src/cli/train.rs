@@ -279,8 +279,8 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
         let valid = MetricComparison::of("valid", report.comparison);
         let exact = report.exact_comparison.map(|comparison| MetricComparison::of("exact", comparison));
         let trained = format!("step {}", report.best_step);
-        let judged: Vec<MetricComparison> = std::iter::once(valid).chain(exact).collect();
-        crate::report::table(&report.set, [("base", &report.base), (&trained, &report.trained)], &judged)
+        let rates = [("base", &report.base), (trained.as_str(), &report.trained)];
+        crate::report::table(&report.set, rates, &valid, exact.as_ref())
     };
     eprintln!(
         "\n{table}{}\n{} steps in {:.0} s; run folder {}",

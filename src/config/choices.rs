@@ -103,7 +103,10 @@ choices! {
 choices! {
     /// Which rate on the eval set makes a checkpoint the best one. Never the reward, which training shapes.
     BestBy {
-        /// The valid rate; ties by exact match.
+        /// The valid rate, among the checkpoints whose exact match is not significantly below the base's; ties by exact
+        /// match.
+        ValidIfExactHolds = "valid_if_exact_holds",
+        /// The valid rate alone; ties by exact match.
         Valid = "valid",
         /// Exact match; ties by the valid rate.
         Exact = "exact",

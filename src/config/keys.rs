@@ -190,11 +190,11 @@ pub static KEYS: &[Key] = &[
     key(
         "keep_best_by",
         Kind::Choice(BestBy::NAMES),
-        "valid",
+        "valid_if_exact_holds",
         "",
-        "Eval-set rate that selects the best checkpoint (RUN@best).",
+        "Eval-set rate that selects the best checkpoint (RUN@best); by default the valid rate, among checkpoints whose exact match is not significantly below the base's.",
     )
-    .presets("valid", "valid", "valid"),
+    .presets("valid_if_exact_holds", "valid_if_exact_holds", "valid_if_exact_holds"),
     key(
         "keep_rollouts",
         whole(0, ANY),

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::eval_results::{EvalId, EvalResult};
-use super::significance::{MetricComparison, Verdict};
+use super::event_text::Level;
+use super::significance::{Judged, MetricComparison, Verdict, verdict_lines};
 use super::{ReportError, summary_table};
 use crate::run::{Comparison, EvalRecord};
 use crate::score::Scorer;
@@ -195,7 +196,7 @@ impl Versus {
                 let names = [pair.first, pair.second].map(|eval| visible(columns[eval].0));
                 text.push_str(&format!("{} to {}:\n", names[0], names[1]));
             }
-            text.extend(pair.metrics().map(MetricComparison::line));
+            text.push_str(&verdict_lines(&pair.valid, pair.exact.as_ref()));
         }
         if self.evals.iter().any(|eval| eval.records.iter().any(|record| record.sample > 0)) {
             text.push_str("intervals and p-values are clustered by prompt\n");
@@ -220,6 +221,15 @@ impl PairedComparison {
         }
         let (valid, exact) = MetricComparison::both(first.1, second.1);
         Self { first: first.0, second: second.0, valid, exact, tiers }
+    }
+
+    /// The verdict on both metrics in one sentence.
+    pub fn sentence(&self) -> String {
+        Judged::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged))
+    }
+
+    pub fn level(&self) -> Level {
+        Judged::level(self.valid.verdict, self.exact.as_ref().map(|exact| exact.verdict))
     }
 
     /// The compared metrics.

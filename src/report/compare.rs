@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::summary_table::rates;
-use super::{MetricComparison, Report, RunRow, shown};
+use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
 use crate::format::or_na;
 use crate::run::events::Eval;
 use crate::run::{Comparison, eval_path, read_evals};
@@ -111,7 +111,7 @@ impl RunsCompared {
             let Some(ResultComparison { set, valid, exact, .. }) = result else { continue };
             let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
             let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-            text.extend(std::iter::once(valid).chain(exact).map(MetricComparison::line));
+            text.push_str(&verdict_lines(valid, exact.as_ref()));
         }
         text
     }

@@ -118,7 +118,8 @@ fn alert_level(alert: &Alert) -> Level {
 
 fn end_level(end: &End) -> Level {
     match Status::from_name(&end.status) {
-        Status::Finished => Level::Good,
+        // All steps done is no success yet: the outcome is beside it.
+        Status::Finished => Level::Info,
         Status::Failed => Level::Error,
         status if status.was_asked_for(Some(&end.cause)) => Level::Info,
         _ => Level::Warning,

@@ -14,7 +14,7 @@ use super::event_text::{alert_text, event_text};
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::svg::{Chart, Line, chart};
-use super::{MetricComparison, Report, ReportError, SMOOTHING};
+use super::{MetricComparison, Report, ReportError, SMOOTHING, verdict_lines};
 use crate::config::Source;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
@@ -222,11 +222,15 @@ fn result_section(report: &Report, result: &Eval, pair: Option<&Pair>) -> serde_
     };
     let rows: Vec<_> = base.map(|base| row("base", base)).into_iter().chain([row(&name, after)]).collect();
     let judged = pair.map(|pair| MetricComparison::both(&pair.before, &pair.after));
-    let judged = judged.iter().flat_map(|(valid, exact)| std::iter::once(valid).chain(exact));
-    let sentences: Vec<_> = judged.map(|judged| judged.line().trim().to_owned()).collect();
+    let sentences = judged.map(|(valid, exact)| sentences(&valid, exact.as_ref())).unwrap_or_default();
     let tags = base.map(|base| tag_rows(&[after, base])).unwrap_or_default();
     let tags: Vec<_> = tags.into_iter().map(|(tag, n, rates)| json!([tag, n, rates[1], rates[0]])).collect();
     json!({"set": result.set, "name": name, "rows": rows, "sentences": sentences, "tags": tags})
+}
+
+/// The verdict on both metrics, then the numbers of each.
+fn sentences(valid: &MetricComparison, exact: Option<&MetricComparison>) -> Vec<String> {
+    verdict_lines(valid, exact).lines().map(|line| line.trim().to_owned()).collect()
 }
 
 fn charts(report: &Report) -> Vec<Value> {
@@ -339,7 +343,7 @@ fn happenings(report: &Report) -> Vec<String> {
 fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
     let tiers: Vec<_> =
         TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
-    let sentences: Vec<_> = pair.metrics().map(|metric| metric.line().trim().to_owned()).collect();
+    let sentences = sentences(&pair.valid, pair.exact.as_ref());
     json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
 }
 

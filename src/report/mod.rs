@@ -8,6 +8,7 @@ mod event_text;
 mod filter;
 mod html;
 mod listing;
+mod run_outcome;
 mod run_row;
 mod significance;
 mod summary_table;
@@ -22,8 +23,9 @@ pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, 
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
+pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
-pub use significance::{MetricComparison, Verdict, points};
+pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, rates, table, tag_rows, value_drift};
 pub use tables::{csv, json_lines, text_table};
 
@@ -101,6 +103,10 @@ impl Report {
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
         ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))
+    }
+
+    pub fn outcome(&self) -> RunOutcome {
+        RunOutcome::of(&self.history, self.best())
     }
 
     /// A metric at the last step, or its EMA; `None` if that step did not measure it.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Report, shown, spread};
+use super::{Report, RunOutcome, shown, spread};
 use crate::config::Source;
 use crate::run::events::Alert;
 use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status};
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
-pub const FIELDS: [&str; 17] = [
+pub const FIELDS: [&str; 18] = [
     "id",
     "run",
     "name",
@@ -28,6 +28,7 @@ pub const FIELDS: [&str; 17] = [
     "valid",
     "exact",
     "parse",
+    "outcome",
 ];
 
 /// The maximum number of values of a curve.
@@ -55,6 +56,7 @@ pub struct RunRow {
     pub checkpoints: Vec<u64>,
     /// The best checkpoint.
     pub best: Option<u64>,
+    pub outcome: RunOutcome,
     /// Unresolved ones.
     pub alerts: Vec<Alert>,
     pub notes: Vec<String>,
@@ -109,6 +111,7 @@ impl RunRow {
             rewards: series("reward"),
             checkpoints: report.checkpoints.clone(),
             best: report.best(),
+            outcome: report.outcome(),
             alerts: history.standing_alerts().cloned().collect(),
             notes: history.notes.iter().map(|(_, note)| note.text.clone()).collect(),
             tags: report.tags.clone(),
@@ -127,6 +130,14 @@ impl RunRow {
     pub fn valid(&self) -> Option<f64> {
         let trained = self.metric("tiers/valid", false);
         self.latest_valid().map(|(_, summary)| summary.valid).or(trained)
+    }
+
+    /// The rate of exact completions on the eval or test set, else in the last step.
+    pub fn exact(&self) -> Option<f64> {
+        match self.latest_valid() {
+            Some((_, summary)) => summary.exact,
+            None => self.metric("exact", false),
+        }
     }
 
     /// A metric at the last step, or its EMA; `None` if that step did not measure it.
@@ -161,6 +172,7 @@ impl RunRow {
             // Held out if available; the metric of the same name is of training prompts.
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
+            "outcome" => text(self.outcome.label()),
             _ => match name.strip_prefix("config.") {
                 Some(key) => {
                     file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value))
@@ -179,7 +191,7 @@ impl RunRow {
             "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps,
             "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
             "valid_set": set, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
-            "reward": self.metric("reward", false),
+            "reward": self.metric("reward", false), "outcome": self.outcome.document(),
         })
     }
 

@@ -4,22 +4,65 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::event_text::Level;
 use crate::run::{Comparison, EvalRecord};
+pub use crate::statistics::Verdict;
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, required_n, required_n_of_means};
 
-/// The significance level.
-const SIGNIFICANT: f64 = 0.05;
 /// The power for which the required number of prompts is computed.
 const POWER: f64 = 0.8;
 
-/// The verdict on the second eval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Better,
-    Worse,
-    /// Which does not prove that there is none.
-    NoDifference,
+/// The verdict on one metric of the second of two evals.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Judged {
+    /// `valid` or `exact`.
+    #[serde(skip)]
+    pub metric: &'static str,
+    pub verdict: Verdict,
+    /// Two-sided.
+    pub p: f64,
+}
+
+impl Judged {
+    /// For one completion per prompt.
+    pub fn of(metric: &'static str, comparison: &Comparison) -> Self {
+        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p }
+    }
+
+    /// [`Level::Good`] only where one of the two is better, the other is not worse, and both were measured.
+    pub fn level(valid: Verdict, exact: Option<Verdict>) -> Level {
+        let both = [Some(valid), exact];
+        match exact {
+            _ if both.contains(&Some(Verdict::Worse)) => Level::Warning,
+            Some(_) if both.contains(&Some(Verdict::Better)) => Level::Good,
+            _ => Level::Info,
+        }
+    }
+
+    /// Both metrics in one sentence: `valid better (p = 1.6e-61), exact: no difference found (p = 0.3300)`.
+    pub fn sentence(valid: Self, exact: Option<Self>) -> String {
+        format!("{valid}, {}", exact.map_or_else(|| "exact not measured".to_owned(), |exact| exact.to_string()))
+    }
+}
+
+impl std::fmt::Display for Judged {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = match self.verdict {
+            Verdict::Better => " better",
+            Verdict::Worse => " worse",
+            Verdict::NoDifference => ": no difference found",
+        };
+        let p = if self.p < 1e-4 { format!("{:.1e}", self.p) } else { format!("{:.4}", self.p) };
+        write!(formatter, "{}{words} (p = {p})", self.metric)
+    }
+}
+
+/// The sentence on both metrics, then the numbers of each.
+pub fn verdict_lines(valid: &MetricComparison, exact: Option<&MetricComparison>) -> String {
+    let lines = |judged: &MetricComparison| std::iter::once(judged.numbers()).chain(judged.needed_prompts());
+    let numbers: String =
+        std::iter::once(valid).chain(exact).flat_map(lines).map(|line| format!("  {line}\n")).collect();
+    format!("{}\n{numbers}", Judged::sentence(valid.judged(), exact.map(MetricComparison::judged)))
 }
 
 /// A metric of two evals with its test. In JSON, the counts of `comparison` are on the same level.
@@ -85,46 +128,28 @@ impl MetricComparison {
         needed: impl FnOnce() -> Option<usize>,
     ) -> Self {
         let PairedTest { difference, p } = test;
-        let (n, is_significant) = (comparison.pairs(), p < SIGNIFICANT);
-        let verdict = match is_significant {
-            true if difference.estimate > 0.0 => Verdict::Better,
-            true => Verdict::Worse,
-            false => Verdict::NoDifference,
-        };
-        let needed = if is_significant { None } else { needed().filter(|needed| *needed > n) };
+        let (n, verdict) = (comparison.pairs(), Verdict::of(difference.estimate, p));
+        let needed = if verdict == Verdict::NoDifference { needed().filter(|needed| *needed > n) } else { None };
         Self { metric, n, comparison, difference, p, verdict, samples, needed }
     }
 
-    /// `significantly better (p = 1.6e-61)`.
-    pub fn in_words(&self) -> String {
-        let words = match self.verdict {
-            Verdict::Better => "significantly better",
-            Verdict::Worse => "significantly worse",
-            Verdict::NoDifference => "no difference found",
-        };
-        format!("{words} (p = {})", p_value(self.p))
+    pub fn judged(&self) -> Judged {
+        Judged { metric: self.metric, verdict: self.verdict, p: self.p }
     }
 
-    /// `valid: significantly better (p = 1.6e-61)`, with the required number of prompts if no difference was found.
-    pub fn sentence(&self) -> String {
-        let needed = |needed: usize| format!("; one like this needs about {needed} prompts for 80% power");
-        format!("{}: {}{}", self.metric, self.in_words(), self.needed.map_or_else(String::new, needed))
-    }
-
-    /// The sentence with the difference and its counts.
-    pub fn line(&self) -> String {
+    /// The difference with its counts.
+    pub fn numbers(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
-        let (difference, pairs) = (points(&self.difference), self.n);
+        let (metric, difference, pairs) = (self.metric, points(&self.difference), self.n);
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
-        format!(
-            "{}\n  {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}\n",
-            self.sentence()
-        )
+        format!("{metric} {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}")
     }
-}
 
-fn p_value(p: f64) -> String {
-    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
+    /// The required number of prompts, if no difference was found.
+    pub fn needed_prompts(&self) -> Option<String> {
+        let metric = self.metric;
+        self.needed.map(|needed| format!("{metric}: such a difference needs about {needed} prompts for 80% power"))
+    }
 }
 
 /// A difference of rates in percentage points, with its 95% interval.
@@ -163,17 +188,17 @@ mod tests {
     fn the_sentence_and_the_interval_never_disagree() {
         let check = |(fixed, broken, pairs), verdict, expected: &str| {
             let judged = counted(fixed, broken, pairs);
-            assert_eq!((judged.verdict, judged.line().as_str()), (verdict, expected));
+            assert_eq!((judged.verdict, verdict_lines(&judged, None).as_str()), (verdict, expected));
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
         };
-        let few = "valid: no difference found (p = 0.0625); one like this needs about 790 prompts for 80% power\n  +1.0 points [-0.0, +2.3]; 5 improvements, 0 regressions in 500 prompts\n";
+        let few = "valid: no difference found (p = 0.0625), exact not measured\n  valid +1.0 points [-0.0, +2.3]; 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
         check((5, 0, 500), Verdict::NoDifference, few);
-        let none = "valid: no difference found (p = 1.0000)\n  +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
+        let none = "valid: no difference found (p = 1.0000), exact not measured\n  valid +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
-        let better = "valid: significantly better (p = 1.6e-61)\n  +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
+        let better = "valid better (p = 1.6e-61), exact not measured\n  valid +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
-        let worse = "valid: significantly worse (p = 0.0129)\n  -20.0 points [-34.2, -3.9]; 2 improvements, 12 regressions in 50 prompts\n";
+        let worse = "valid worse (p = 0.0129), exact not measured\n  valid -20.0 points [-34.2, -3.9]; 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
     }
 

@@ -1,6 +1,6 @@
 //! Tables of evals: rates with intervals, paired tests, compounding, tags.
 
-use super::significance::MetricComparison;
+use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{or_na, percent, percent_interval};
 use crate::run::EvalSummary;
@@ -8,9 +8,13 @@ use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
 /// Compares `first` with `second` on one set.
-pub fn table(set: &str, [first, second]: [(&str, &EvalSummary); 2], judged: &[MetricComparison]) -> String {
-    let lines: String = judged.iter().map(MetricComparison::line).collect();
-    columns(set, &[first, second]) + &lines + &value_drift(second.1)
+pub fn table(
+    set: &str,
+    [first, second]: [(&str, &EvalSummary); 2],
+    valid: &MetricComparison,
+    exact: Option<&MetricComparison>,
+) -> String {
+    columns(set, &[first, second]) + &verdict_lines(valid, exact) + &value_drift(second.1)
 }
 
 /// Evals on one set, one column each.

@@ -226,6 +226,7 @@ fn add_new_keys(table: &mut toml::Table) -> bool {
         let before = match key.name {
             "kl_importance" => Some(toml::Value::Boolean(false)),
             "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
+            "keep_best_by" => Some(toml::Value::String("valid".to_owned())),
             // Unchanged, even outside of today's range.
             "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => {
                 config.get("eps_clip_high").cloned()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
 use super::error::RunError;
-use crate::statistics::{mcnemar_exact, wilson, wilson_by_prompt};
+use crate::statistics::{Verdict, mcnemar_exact, wilson, wilson_by_prompt};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -241,6 +241,10 @@ impl Comparison {
         found.unmatched += after.keys().filter(|prompt| !before.contains_key(*prompt)).count();
         found.mcnemar_p = mcnemar_exact(found.fixed, found.broken);
         found
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
     }
 
     /// Prompts in both evals.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::against_base::AgainstBase;
 use super::evals::EvalSummary;
 use crate::advantage::GroupSignal;
 use crate::task::current_set_name;
@@ -175,6 +176,10 @@ pub struct Eval {
     pub file: String,
     /// Wall-clock time.
     pub seconds: f64,
+    /// Of a trained model. `None` also in the logs of older programs; [`RunState::read`](super::RunState::read)
+    /// completes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against_base: Option<Box<AgainstBase>>,
 }
 
 fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {

@@ -127,24 +127,31 @@ impl RunState {
         self.best_step_by(candidates, BestBy::Valid)
     }
 
-    /// As [`Self::best_step`], by the rate that the run's `keep_best_by` names; ties by the other one.
+    /// As [`Self::best_step`], by the run's `keep_best_by`; ties by the other rate. A checkpoint whose comparison with
+    /// the base is unknown is not taken for worse.
     pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
         let rates = |eval: &Eval| {
             let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
             match by {
-                BestBy::Valid => (valid, exact),
+                BestBy::Valid | BestBy::ValidIfExactHolds => (valid, exact),
                 BestBy::Exact => (exact, valid),
             }
         };
         let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
         // At step 0, base and trained are the same weights.
         let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
-        evals
-            .fold(None, |best: Option<&Eval>, eval| match best {
-                Some(best) if rates(best) >= rates(eval) => Some(best),
-                _ => Some(eval),
-            })
-            .map(|eval| eval.step)
+        let best = |evals: &mut dyn Iterator<Item = &Eval>| {
+            evals
+                .fold(None, |best: Option<&Eval>, eval| match best {
+                    Some(best) if rates(best) >= rates(eval) => Some(best),
+                    _ => Some(eval),
+                })
+                .map(|eval| eval.step)
+        };
+        let holds = |eval: &&Eval| !eval.against_base.as_ref().is_some_and(|comparison| comparison.loses_exact());
+        let held = (by == BestBy::ValidIfExactHolds).then(|| best(&mut evals.clone().filter(holds))).flatten();
+        // Where exact match holds at none, not even a kept base, the rates alone decide.
+        held.or_else(|| best(&mut evals.clone()))
     }
 
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.

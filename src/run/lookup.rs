@@ -9,7 +9,7 @@ use super::history::RunState;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The default: the highest valid rate on the eval set, or exact rate if the run's `keep_best_by` says so.
+    /// The default: the best on the eval set, by the run's `keep_best_by`.
     Best,
     Last,
     Step(u64),

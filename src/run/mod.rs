@@ -1,5 +1,6 @@
 //! The run directory: the only interface between a worker and its viewers.
 
+mod against_base;
 mod checkpoints;
 mod cleanup;
 mod control;
@@ -37,6 +38,7 @@ mod worker;
 mod worker_state;
 mod writer;
 
+pub use against_base::AgainstBase;
 pub use checkpoints::{
     CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints,
 };

@@ -23,6 +23,30 @@ pub struct PairedTest {
     pub p: f64,
 }
 
+/// The significance level of verdicts.
+const SIGNIFICANT: f64 = 0.05;
+
+/// The verdict on the second of two models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Better,
+    Worse,
+    /// Which does not prove that there is none.
+    NoDifference,
+}
+
+impl Verdict {
+    /// `difference`: second minus first.
+    pub fn of(difference: f64, p: f64) -> Self {
+        match p < SIGNIFICANT {
+            true if difference > 0.0 => Self::Better,
+            true => Self::Worse,
+            false => Self::NoDifference,
+        }
+    }
+}
+
 /// Two-sided exact McNemar test. `fixed`: prompts that only the second model passes; `broken`: prompts that only the
 /// first passes. Returns the chance, in [0, 1], that so uneven a split arises when both models are equally good: the
 /// binomial tail of min(fixed, broken) in fixed + broken fair throws, doubled, at most 1. With no disagreement it is 1.

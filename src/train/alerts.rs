@@ -29,6 +29,10 @@ const MOST_THINK_LEAKS: f64 = 0.05;
 const ALL_EXACT: f64 = 0.995;
 /// Values drift if exact match loses at least this much while valid answers with wrong values gain as much.
 const DRIFT: f64 = 0.02;
+/// A drift is reported again when exact match has lost this much more.
+const WORSE: f64 = 0.1;
+
+const VALUE_DRIFT: &str = "value_drift";
 
 /// The last steps, the drift of exact match, and the open alerts: a fold over steps and evals, so that a resumed run
 /// agrees.
@@ -39,8 +43,8 @@ pub(super) struct Alerts {
     evals: Drift,
     /// On training completions, if no eval measures exact match during the run.
     windows: Drift,
-    /// Open alerts: rule -> level.
-    standing: BTreeMap<&'static str, &'static str>,
+    /// Open alerts: rule -> what raises it again if it changes.
+    standing: BTreeMap<&'static str, Grade>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,8 @@ struct Drift {
     latest: Option<Level>,
     /// The largest share of valid answers with wrong values since the best level.
     most_wrong: f64,
+    /// While values drift: the level that was reported.
+    reported: Option<Level>,
 }
 
 impl Level {
@@ -96,16 +102,28 @@ impl Drift {
         }
         self.most_wrong = self.most_wrong.max(level.wrong());
         self.latest = Some(level);
+        self.reported = self.best.and_then(|best| match self.reported {
+            _ if level.exact >= best.low - DRIFT => None,
+            Some(reported) if level.exact > reported.exact - WORSE => Some(reported),
+            Some(_) => Some(level),
+            None => self.begins(best, level).then_some(level),
+        });
     }
 
-    /// The best level and the latest, while exact match is significantly lower and answers became valid with wrong
-    /// values on the way. A later fall in validity does not resolve this.
+    /// Whether exact match is significantly lower, and answers became valid with wrong values on the way.
+    fn begins(&self, best: Level, now: Level) -> bool {
+        now.high < best.low && best.exact - now.exact >= DRIFT && self.most_wrong - best.wrong() >= DRIFT
+    }
+
+    /// The best level and the reported one, until exact match has recovered: neither a plateau, nor a rise that is no
+    /// longer significantly lower, nor a fall in validity resolves the drift.
     fn standing(&self) -> Option<(Level, Level)> {
-        let (best, now) = (self.best?, self.latest?);
-        let is_lost = now.high < best.low && best.exact - now.exact >= DRIFT;
-        (is_lost && self.most_wrong - best.wrong() >= DRIFT).then_some((best, now))
+        self.best.zip(self.reported)
     }
 }
+
+/// The level of an alert, and of value drift the reported exact rate.
+type Grade = (&'static str, Option<f64>);
 
 /// A violated rule.
 #[derive(Debug, PartialEq)]
@@ -115,6 +133,12 @@ struct Finding {
     value: f64,
     sentence: String,
     suggestion: String,
+}
+
+impl Finding {
+    fn grade(&self) -> Grade {
+        (self.level, (self.rule == VALUE_DRIFT).then_some(self.value))
+    }
 }
 
 impl Alerts {
@@ -136,7 +160,7 @@ impl Alerts {
         }
         state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
         // The open alerts are the rules violated at that step.
-        alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.level)).collect();
+        alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.grade())).collect();
         alerts
     }
 
@@ -168,14 +192,21 @@ impl Alerts {
     }
 
     fn findings(&mut self, config: &TrainConfig) -> Vec<Finding> {
-        let is_evaluated = config.eval_every > 0 && self.evals.best.is_some();
-        let drift = if is_evaluated { self.evals.standing() } else { self.windows.standing() };
+        // With the first eval and the last alone, the windows between them tell more, until the last one drifts.
+        let is_evaluated = (config.eval_every > 0 && self.evals.best.is_some()) || self.evals.reported.is_some();
+        let drift = if is_evaluated { &self.evals } else { &self.windows };
+        let (latest, drift) = (drift.latest, drift.standing());
         let history: &[Metrics] = self.history.make_contiguous();
-        [not_finite(history), zero_variance_with_kl(history, config), all_max(history, drift), all_below_max(history)]
-            .into_iter()
-            .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
-            .flatten()
-            .collect()
+        [
+            not_finite(history),
+            zero_variance_with_kl(history, config),
+            all_max(history, latest.filter(|_| drift.is_some())),
+            all_below_max(history),
+        ]
+        .into_iter()
+        .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
+        .flatten()
+        .collect()
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
@@ -184,12 +215,14 @@ impl Alerts {
         let passed: Vec<&'static str> =
             self.standing.keys().copied().filter(|rule| findings.iter().all(|finding| finding.rule != *rule)).collect();
         for rule in passed {
-            let level = self.standing.remove(rule).unwrap_or("info").to_owned();
+            let level = self.standing.remove(rule).map_or("info", |(level, _)| level).to_owned();
             let sentence = format!("{} resolved.", alert_name(rule));
             alerts.push(Alert { rule: rule.to_owned(), level, step, sentence, cleared: true, ..Alert::default() });
         }
-        for Finding { rule, level, value, sentence, suggestion } in findings {
-            if self.standing.insert(rule, level) != Some(level) {
+        for finding in findings {
+            let grade = finding.grade();
+            let Finding { rule, level, value, sentence, suggestion } = finding;
+            if self.standing.insert(rule, grade) != Some(grade) {
                 let (rule, level) = (rule.to_owned(), level.to_owned());
                 alerts.push(Alert { rule, level, step, value: Some(value), sentence, suggestion, cleared: false });
             }
@@ -248,10 +281,10 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
 }
 
 /// A maximal reward means that nothing is left to learn only if it includes the values.
-fn all_max(history: &[Metrics], drift: Option<(Level, Level)>) -> Option<Finding> {
+fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
     let exact =
         latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
-    let exact = drift.map_or(exact, |(_, now)| exact.min(now.exact));
+    let exact = drifted.map_or(exact, |now| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
             format!(
@@ -317,7 +350,7 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
 /// The classic hack of a format reward: answers keep their form and lose their values.
 fn value_drift((best, now): (Level, Level)) -> Finding {
     Finding {
-        rule: "value_drift",
+        rule: VALUE_DRIFT,
         level: "warning",
         value: now.exact,
         sentence: format!(

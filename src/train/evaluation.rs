@@ -13,8 +13,8 @@ use crate::model::Adapters;
 use crate::rollout::{RolloutContext, Sampling};
 use crate::run::events::Eval;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path, read_evals,
-    resolve_checkpoint, write_evals,
+    AgainstBase, At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path,
+    read_evals, resolve_checkpoint, write_evals,
 };
 
 /// The result of a finished run.
@@ -86,7 +86,9 @@ fn sample_and_record(
     recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;
     let summary = EvalSummary::from_records(&records);
     let seconds = start.elapsed().as_secs_f64();
-    let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds };
+    let base = if target == "base" { None } else { read_evals(&eval_path(run.path(), 0, set, "base")).ok() };
+    let against_base = base.and_then(|base| AgainstBase::of(&base, &records)).map(Box::new);
+    let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds, against_base };
     recorder.event(eval.clone())?;
     Ok(eval)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::RunNews;
 use super::messages::Level;
-use crate::report::{STEP_METRICS, alert_name};
+use crate::report::{Level as EventLevel, RunOutcome, STEP_METRICS, alert_name};
 use crate::run::events::Device;
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
@@ -24,6 +24,7 @@ pub struct FollowedRun {
     pub directory: Option<RunDirectory>,
     /// The state from its log.
     pub history: RunState,
+    pub outcome: RunOutcome,
     /// The worker's state; `None` before the first one.
     pub state: Option<State>,
     /// Why it cannot be read.
@@ -58,6 +59,7 @@ impl FollowedRun {
             path,
             directory: directory.ok(),
             history: RunState::default(),
+            outcome: RunOutcome::default(),
             state: None,
             error,
             loaded: false,
@@ -112,6 +114,7 @@ impl FollowedRun {
         match news {
             RunNews::Opened(history) => {
                 self.history = *history;
+                self.judge();
                 self.loaded = true;
                 if self.directory.is_some() {
                     self.error = None;
@@ -135,7 +138,17 @@ impl FollowedRun {
                 let alerts =
                     batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
                 batch.events.iter().for_each(|event| self.append(event));
+                let judges = |event: &Event| {
+                    matches!(
+                        event.body,
+                        EventBody::Eval(_) | EventBody::Checkpoint(_) | EventBody::Recovered(_) | EventBody::End(_)
+                    )
+                };
+                let changed = batch.restarted || batch.events.iter().any(judges);
                 self.history.take(batch);
+                if changed {
+                    self.judge();
+                }
                 return alerts;
             }
             RunNews::State(state) => self.state = state,
@@ -147,16 +160,23 @@ impl FollowedRun {
             let level = match now {
                 Status::Failed => Level::Complaint,
                 Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
+                _ if self.outcome.level() == EventLevel::Warning => Level::Warning,
                 _ => Level::Done,
             };
-            return vec![RunNotice {
-                level,
-                title: format!("{} is {}", self.id(), now.name()),
-                text: cause,
-                urgent: true,
-            }];
+            let title = format!("{} is {}", self.id(), now.name());
+            let text = if self.outcome.is_known() { format!("{}; {cause}", self.outcome.label()) } else { cause };
+            return vec![RunNotice { level, title, text, urgent: true }];
         }
         Vec::new()
+    }
+
+    fn judge(&mut self) {
+        let checkpoints: Vec<u64> = self.history.checkpoints.keys().copied().collect();
+        let best = self
+            .directory
+            .as_ref()
+            .and_then(|directory| self.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
+        self.outcome = RunOutcome::of(&self.history, best);
     }
 
     fn append(&mut self, event: &Event) {

@@ -1,5 +1,7 @@
 //! Roles: what a colour means. Screens use roles; a theme gives each a style.
 
+use crate::report::Level;
+
 macro_rules! roles {
     ($($(#[$meta:meta])* $variant:ident = $name:literal),+ $(,)?) => {
         /// The meaning of a part of the screen.
@@ -83,4 +85,19 @@ roles! {
     Added = "added",
     /// Removed lines of a diff.
     Removed = "removed",
+}
+
+impl From<Level> for Role {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Step => Self::Faint,
+            Level::Info => Self::Text,
+            Level::Base => Self::Base,
+            Level::Trained => Self::Trained,
+            Level::Request => Self::Accent,
+            Level::Good => Self::Good,
+            Level::Warning => Self::Warning,
+            Level::Error => Self::Bad,
+        }
+    }
 }

@@ -5,6 +5,7 @@ use ratatui::style::{Color, Style};
 use super::colour;
 use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
+use crate::report::{Level, RunOutcome};
 use crate::run::Status;
 
 /// Styles by role. Colour is never the only sign: a word or a glyph goes with it.
@@ -70,8 +71,8 @@ impl Theme {
         }
     }
 
-    /// The mark and role of a run's state; the word is drawn beside it.
-    pub fn status_mark(&self, status: Status, cause: Option<&str>) -> (&'static str, Role) {
+    /// The mark and role of a run's state; the word is drawn beside it. What a finished run achieved decides its role.
+    pub fn status_mark(&self, status: Status, cause: Option<&str>, outcome: &RunOutcome) -> (&'static str, Role) {
         match status {
             status if status.was_asked_for(cause) => (self.glyph("■", "#"), Role::Text),
             Status::Created => (self.glyph("○", "o"), Role::Faint),
@@ -80,7 +81,8 @@ impl Theme {
             Status::Running => (self.glyph("●", "*"), Role::Accent),
             Status::Paused => (self.glyph("‖", "="), Role::Warning),
             Status::Stopping => (self.glyph("◑", "-"), Role::Accent),
-            Status::Finished => (self.glyph("✓", "v"), Role::Good),
+            Status::Finished if outcome.level() == Level::Warning => (self.glyph("▲", "!"), Role::Warning),
+            Status::Finished => (self.glyph("✓", "v"), outcome.level().into()),
             Status::Failed => (self.glyph("✗", "x"), Role::Bad),
             Status::Interrupted => (self.glyph("▲", "!"), Role::Warning),
         }

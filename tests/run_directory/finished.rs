@@ -129,7 +129,9 @@ fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &
     let file = eval_file(step, set, target);
     write_evals(&run.path().join(&file), &records).unwrap();
     let summary = EvalSummary::from_records(&records);
-    events.append(Eval { step, set: set.into(), target: target.into(), summary, file, seconds: 2.0 }).unwrap();
+    events
+        .append(Eval { step, set: set.into(), target: target.into(), summary, file, seconds: 2.0, ..Eval::default() })
+        .unwrap();
 }
 
 fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {

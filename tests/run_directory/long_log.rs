@@ -134,5 +134,5 @@ fn eval(step: u64, noise: &mut Noise) -> Eval {
         ..EvalSummary::default()
     };
     let file = format!("evals/step-{step:06}-eval-trained.jsonl");
-    Eval { step, set: "eval".into(), target: "trained".into(), summary, file, seconds: 3.5 }
+    Eval { step, set: "eval".into(), target: "trained".into(), summary, file, seconds: 3.5, ..Eval::default() }
 }

@@ -62,11 +62,10 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["results"]["comparison"]["fixed"], 20);
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
-    let judged =
-        "second run vs the first on the same test prompts\nvalid: significantly better (p = 1.9e-6)\n  +40.0 points [";
+    let judged = "second run vs the first on the same test prompts\nvalid better (p = 1.9e-6), exact better (p = 3.1e-5)\n  valid +40.0 points [";
     assert!(
         text.contains(judged)
-            && text.contains("]; 20 improvements, 0 regressions in 50 prompts\nexact: significantly better"),
+            && text.contains("]; 20 improvements, 0 regressions in 50 prompts\n  exact +32.0 points ["),
         "{text}"
     );
     assert_eq!(document["results"]["exact"]["fixed"], 16);

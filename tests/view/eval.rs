@@ -150,10 +150,7 @@ fn both_metrics_are_judged_on_their_own() {
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
-    assert!(
-        text.contains("valid: significantly better (p = ") && text.contains("exact: significantly worse (p = 1.9e-9)"),
-        "{text}"
-    );
+    assert!(text.contains("\nvalid better (p = ") && text.contains("), exact worse (p = 1.9e-9)\n"), "{text}");
     assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
     let document = page.document();
     assert_eq!(
@@ -176,10 +173,12 @@ fn an_unclear_result_says_how_many_prompts_it_needs() {
             (valid.verdict, valid.comparison.fixed, valid.comparison.broken),
             (Verdict::NoDifference, fixed, broken)
         );
-        assert_eq!((valid.needed, valid.sentence().as_str()), (needed, expected));
+        assert_eq!((valid.needed, valid.judged().to_string().as_str()), (needed, expected));
+        let prompts =
+            needed.map(|needed| format!("valid: such a difference needs about {needed} prompts for 80% power"));
+        assert_eq!(valid.needed_prompts(), prompts);
     };
-    let many = "valid: no difference found (p = 0.2891); one like this needs about 210 prompts for 80% power";
-    check(20, 25, (6, 2), Some(210), many);
+    check(20, 25, (6, 2), Some(210), "valid: no difference found (p = 0.2891)");
     check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
     // That 50 prompts show no change does not say that there is none.
     let same = Versus::read(&[eval(40), eval(40)]).unwrap();
@@ -264,7 +263,7 @@ fn answers_are_read_copied_and_exported() {
     assert!(
         html.contains("base vs step 30")
             && html.contains("improvements: ")
-            && html.contains("exact: ")
+            && html.contains("), exact ")
             && html.contains("regressions in 100 prompts"),
         "{}",
         &html[..2000]

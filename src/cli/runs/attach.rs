@@ -86,6 +86,10 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
                 let cause =
                     cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", printable(&format!("{}{cause}", status.name())))?;
+                let outcome = Report::read(run.clone()).map_err(Failure::from)?.outcome();
+                if outcome.is_known() {
+                    writeln!(out, "{}", printable(&outcome.sentence()))?;
+                }
                 out.flush()?;
             }
             return Ok(Some(status));
@@ -96,7 +100,10 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
 fn summary(seen: &Report) -> String {
     let (id, task) = (visible(seen.directory.id()), visible(&seen.directory.file().task));
     let mut text = format!("run {id}  {task}  {}\n", seen.progress());
-    if let Some(eval) = seen.result() {
+    let outcome = seen.outcome();
+    if outcome.is_known() {
+        text.push_str(&format!("{}\n", outcome.sentence()));
+    } else if let Some(eval) = seen.result() {
         text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
     }
     for alert in seen.history.standing_alerts() {

@@ -97,19 +97,19 @@ fn table(seen: &[RunRow], arguments: &Arguments) -> String {
     let extra = arguments
         .sort
         .as_deref()
-        .filter(|name| !["id", "run", "status", "step", "valid", "exact", "model"].contains(name));
-    let row = |cells: [String; 5], sorted: Option<String>, model: &str| {
+        .filter(|name| !["id", "run", "status", "step", "valid", "exact", "outcome", "model"].contains(name));
+    let row = |cells: [String; 6], sorted: Option<String>, model: &str| {
         [cells.to_vec(), sorted.into_iter().collect(), vec![model.to_owned()]].concat()
     };
     let title = extra.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
-    let mut rows = vec![row(["run", "status", "step", "valid", "exact"].map(str::to_owned), title, "model")];
+    let mut rows = vec![row(["run", "status", "step", "valid", "exact", "vs base"].map(str::to_owned), title, "model")];
     for run in seen {
         let share = |rate: Option<f64>| or_na(rate, percent);
         let summary = run.latest_valid().map(|(_, summary)| summary);
         let (valid, exact) =
             (share(summary.map(|summary| summary.valid)), share(summary.and_then(|summary| summary.exact)));
-        let cells =
-            [run.directory.id().to_owned(), run.status.name().to_owned(), run.last_step.to_string(), valid, exact];
+        let [id, status, outcome] = [run.directory.id(), run.status.name(), run.outcome.label()].map(str::to_owned);
+        let cells = [id, status, run.last_step.to_string(), valid, exact, outcome];
         let sorted = extra.map(|name| match run.field(name, arguments.smoothed) {
             Some(Field::Number(number)) => format!("{number:.4}"),
             Some(Field::Text(text)) => text,
@@ -117,5 +117,5 @@ fn table(seen: &[RunRow], arguments: &Arguments) -> String {
         });
         rows.push(row(cells, sorted, &run.directory.file().config.base_model));
     }
-    text_table(&rows, if extra.is_some() { "llrrrrl" } else { "llrrrl" })
+    text_table(&rows, if extra.is_some() { "llrrrlrl" } else { "llrrrll" })
 }

@@ -53,6 +53,7 @@ pub(super) fn page(seen: &Report) -> String {
     if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
         line("cause", cause.clone());
     }
+    line("outcome", seen.outcome().sentence());
     if seen.status() == Status::Interrupted {
         line("resume", format!("grpo-tui train --resume {}", file.id));
     }

@@ -141,7 +141,8 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
         );
         let resumed = Alerts::resumed(&state, step, &config);
         assert_eq!(resumed.standing, alerts.standing, "after step {step}");
-        assert_eq!(resumed.evals.standing().is_some(), alerts.evals.standing().is_some(), "after step {step}");
+        let reported = |alerts: &Alerts| alerts.evals.reported.map(|level| level.exact);
+        assert_eq!(reported(&resumed), reported(&alerts), "after step {step}");
     }
     found
 }
@@ -158,12 +159,17 @@ fn drift_stands_until_exact_match_is_back() {
     // validity falls too.
     check(
         &[(0.92, 0.90), (0.95, 0.71), (0.99, 0.51), (1.0, 0.07), (1.0, 0.03), (1.0, 0.03), (0.4, 0.03)],
-        &[(1, false)],
+        // Reported again for each further ten points.
+        &[(1, false), (2, false), (3, false)],
     );
     check(&[(0.6, 0.5), (0.8, 0.7), (0.9, 0.4), (0.9, 0.68)], &[(2, false), (3, true)]);
+    // No longer significantly lower is not recovered.
+    check(&[(0.6, 0.6), (0.9, 0.4), (0.9, 0.52), (0.9, 0.56), (0.9, 0.59)], &[(1, false), (4, true)]);
+    // After a recovery it may drift again.
+    check(&[(0.6, 0.6), (0.9, 0.4), (0.9, 0.6), (0.9, 0.4)], &[(1, false), (2, true), (3, false)]);
     // Slowly, a little each time.
     let slow: Vec<(f64, f64)> = (0..20).map(|step| (0.95, 0.9 - 0.01 * f64::from(step))).collect();
-    check(&slow, &[(6, false)]);
+    check(&slow, &[(6, false), (16, false)]);
     // Within the interval of 100 prompts.
     check(&[(0.92, 0.90), (0.95, 0.86), (0.95, 0.85)], &[]);
     // Validity and values fall together: a collapse, and no drift.

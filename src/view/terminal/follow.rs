@@ -53,11 +53,14 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
     let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
         let state = State::observe(run);
-        if reported.as_ref() != Some(&state) {
-            if !on_news(RunNews::State(state.clone())) {
-                return;
-            }
-            reported = Some(state);
+        let mut is_new = reported.as_ref() != Some(&state);
+        let mut report = |is_new: &mut bool| {
+            let is_followed = !std::mem::take(is_new) || on_news(RunNews::State(state.clone()));
+            reported = Some(state.clone());
+            is_followed
+        };
+        if follower.is_none() && !report(&mut is_new) {
+            return;
         }
         let news = match &mut follower {
             None => Follower::open(run).map(|(history, opened)| {
@@ -66,7 +69,9 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
             }),
             Some(open) => {
                 std::thread::sleep(BATCH_INTERVAL.saturating_sub(last.elapsed()));
-                open.next(STATE_INTERVAL).map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
+                // Before a state that says that the run has ended: its result.
+                open.next(if is_new { Duration::ZERO } else { STATE_INTERVAL })
+                    .map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
             }
         };
         if matches!(news, Ok(Some(_))) {
@@ -81,7 +86,7 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
                 is_followed
             }
         };
-        if !is_followed {
+        if !is_followed || !report(&mut is_new) {
             return;
         }
     }

@@ -175,25 +175,22 @@ impl SummaryText<'_> {
         vec![Line::from(spans.into_iter().flat_map(|span| [span, Span::raw("  ")]).collect::<Vec<_>>())]
     }
 
-    /// The verdict on each metric.
+    /// The verdict on both metrics, and the numbers of prompts that would show more.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let names = [&self.versus.evals[self.pair.first].name, &self.versus.evals[self.pair.second].name];
         let arrow = theme.glyph("→", "->");
         let which =
             if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
-        let sentence = |judged: &MetricComparison| {
-            let role = role_of(judged);
-            let lines = wrapped(&format!("{which}{}", judged.sentence()), self.width);
-            lines.into_iter().map(move |line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
-        };
-        let mut lines: Vec<Line<'static>> = self.pair.metrics().flat_map(sentence).collect();
-        for warning in &self.versus.warnings {
-            lines.extend(
-                wrapped(warning, self.width).into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))),
-            );
-        }
-        lines
+        let needed = self.pair.metrics().filter_map(MetricComparison::needed_prompts);
+        let texts = std::iter::once((format!("{which}{}", self.pair.sentence()), self.pair.level().into()))
+            .chain(needed.map(|text| (text, Role::Faint)))
+            .chain(self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning)));
+        texts
+            .flat_map(|(text, role)| {
+                wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+            })
+            .collect()
     }
 
     /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
@@ -337,10 +334,8 @@ impl SummaryText<'_> {
             .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
             .collect();
         lines.push(Line::from(cells));
-        let verdict = |judged: &MetricComparison| {
-            Line::styled(format!("{}: {}", judged.metric, judged.in_words()), theme.style(role_of(judged)))
-        };
-        lines.extend(self.pair.metrics().map(verdict));
+        let verdict = wrapped(&self.pair.sentence(), self.width).into_iter();
+        lines.extend(verdict.map(|line| Line::styled(line, theme.style(self.pair.level().into()))));
         lines
     }
 }
@@ -348,7 +343,7 @@ impl SummaryText<'_> {
 fn role_of(judged: &MetricComparison) -> Role {
     match judged.verdict {
         Verdict::Better => Role::Good,
-        Verdict::Worse => Role::Bad,
-        Verdict::NoDifference => Role::Warning,
+        Verdict::Worse => Role::Warning,
+        Verdict::NoDifference => Role::Text,
     }
 }

@@ -27,7 +27,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     let theme = &shared.theme;
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
-    let (sign, role) = theme.status_mark(status, cause.as_deref());
+    let (sign, role) = theme.status_mark(status, cause.as_deref(), &run.outcome);
     let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
     if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
         let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
@@ -50,6 +50,9 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         count => {
             spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning)))
         }
+    }
+    if run.outcome.is_known() {
+        spans.push(Span::styled(format!("  {}", run.outcome.label()), theme.style(run.outcome.level().into())));
     }
     if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
         let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };

@@ -69,7 +69,7 @@ fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows:
     let mut used = 0;
     for event in run.log.iter().rev().skip(back) {
         let Some((level, text)) = event_text(&event.body, total_steps) else { continue };
-        let (role, room) = (role(level), columns.saturating_sub(10).max(10));
+        let (role, room) = (Role::from(level), columns.saturating_sub(10).max(10));
         // A step's other values are in the charts.
         let rows_of_event =
             if level == Level::Step { vec![fitted(&text, room)] } else { wrapped(&one_line(&text), room) };
@@ -93,17 +93,4 @@ fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows:
     let mut lines: Vec<Line<'static>> = blocks.into_iter().rev().flatten().collect();
     lines.truncate(rows);
     lines
-}
-
-fn role(level: Level) -> Role {
-    match level {
-        Level::Step => Role::Faint,
-        Level::Info => Role::Text,
-        Level::Base => Role::Base,
-        Level::Trained => Role::Trained,
-        Level::Request => Role::Accent,
-        Level::Good => Role::Good,
-        Level::Warning => Role::Warning,
-        Level::Error => Role::Bad,
-    }
 }

@@ -14,12 +14,16 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
     let value = |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step));
     let number = |name: &str| or_na(value(name), amount);
     let share = |name: &str| or_na(value(name), percent_short);
-    let (_, role) = shared.theme.status_mark(run.status(), run.state.as_ref().and_then(|state| state.cause.as_deref()));
+    let cause = run.state.as_ref().and_then(|state| state.cause.as_deref());
+    let (_, role) = shared.theme.status_mark(run.status(), cause, &run.outcome);
     let total = header::total_steps(run);
     let left =
         header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
-    let eval = or_na(run.history.latest_eval("eval", "trained"), |eval| percent_short(eval.summary.valid));
-    let base = or_na(run.history.latest_eval("eval", "base"), |eval| percent_short(eval.summary.valid));
+    let eval = |target: &str| {
+        or_na(run.history.latest_eval("eval", target), |eval| {
+            format!("valid {} exact {}", percent_short(eval.summary.valid), or_na(eval.summary.exact, percent_short))
+        })
+    };
     let mut lines = vec![
         Line::styled(run.status().name(), shared.theme.style(role)),
         Line::raw(format!("step {step} of {total}")),
@@ -28,7 +32,9 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("valid {} invalid {}", share("tiers/valid"), share("tiers/invalid"))),
         Line::raw(format!("unparsable {}", share("tiers/unparsable"))),
         Line::raw(format!("zero-variance groups {}", share("frac_reward_zero_std"))),
-        Line::raw(format!("eval: base {base}, now {eval}")),
+        Line::raw(format!("eval base: {}", eval("base"))),
+        Line::raw(format!("eval now: {}", eval("trained"))),
+        Line::styled(run.outcome.label(), shared.theme.style(run.outcome.level().into())),
         Line::raw(format!(
             "tokens {} truncated {}",
             number("completions/mean_length"),

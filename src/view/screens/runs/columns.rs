@@ -25,8 +25,8 @@ pub(super) struct Look<'a> {
 }
 
 /// Fields by which `<` and `>` sort, in the order of their columns.
-pub(super) const SORTED: [&str; 10] =
-    ["status", "run", "task", "model", "step", "reward", "valid", "created", "tags", "name"];
+pub(super) const SORTED: [&str; 12] =
+    ["status", "run", "task", "model", "step", "reward", "valid", "exact", "outcome", "created", "tags", "name"];
 
 pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
     match field {
@@ -86,11 +86,11 @@ fn all() -> Vec<(u8, Column)> {
     let text = |text: &str| (text.to_owned(), Role::Text);
     vec![
         column(0, "state", "status", 13, false, |look, row| {
-            let (glyph, role) = look.theme.status_mark(row.status, row.cause.as_deref());
+            let (glyph, role) = look.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
             (format!("{glyph} {}", row.status.name()), role)
         }),
         column(1, "run", "run", 6, false, |_, row| (short_id(row.directory.id()).to_owned(), Role::Accent)),
-        column(6, "task", "task", 10, false, move |_, row| text(&row.directory.file().task)),
+        column(4, "task", "task", 10, false, move |_, row| text(&row.directory.file().task)),
         column(10, "model", "model", 12, false, move |_, row| {
             text(model_name(&row.directory.file().config.base_model))
         }),
@@ -106,15 +106,27 @@ fn all() -> Vec<(u8, Column)> {
             Some(valid) => (percent(valid), Role::Text),
             None => ("n/a".to_owned(), Role::Faint),
         }),
-        column(5, "trend", "valid", 10, false, |look, row| {
+        column(3, "exact", "exact", 7, true, |_, row| match row.exact() {
+            Some(exact) => (percent(exact), exact_role(row)),
+            None => ("n/a".to_owned(), Role::Faint),
+        }),
+        column(3, "vs base", "outcome", 16, false, |_, row| {
+            (row.outcome.label().to_owned(), row.outcome.level().into())
+        }),
+        column(6, "trend", "valid", 10, false, |look, row| {
             (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne)
         }),
-        column(3, "age", "created", 5, true, |look, row| {
+        column(9, "age", "created", 5, true, |look, row| {
             (age(look.now_ms, row.directory.file().created_ms), Role::Faint)
         }),
         column(11, "tags", "tags", 12, false, |_, row| (row.tags.join(" "), Role::Marked)),
         column(8, "name", "name", 12, false, move |_, row| text(&row.directory.file().name)),
     ]
+}
+
+/// In the warning role where it is significantly below the base's.
+fn exact_role(row: &RunRow) -> Role {
+    if row.outcome.loses_exact() { Role::Warning } else { Role::Text }
 }
 
 fn number(value: Option<f64>) -> (String, Role) {

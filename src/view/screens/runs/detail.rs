@@ -102,7 +102,7 @@ impl<'a> Facts<'a> {
     }
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
-        let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref());
+        let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
         let key = self.shared.key_of("runs.resume");
         let next = match row.status {
@@ -158,8 +158,9 @@ impl<'a> Facts<'a> {
         let theme = self.theme;
         let mut lines: Vec<Line<'static>> =
             row.held_out.iter().flat_map(|held_out| eval_lines(theme, held_out, self.width)).collect();
-        if row.held_out.is_empty() {
-            lines.extend(self.fact("evals", "none yet"));
+        match row.held_out.is_empty() {
+            true => lines.extend(self.fact("evals", "none yet")),
+            false => lines.extend(self.styled_fact("outcome", &row.outcome.sentence(), row.outcome.level().into())),
         }
         if let Some(reward) = row.metric("reward", false) {
             let smoothed =

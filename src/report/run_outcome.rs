@@ -1,0 +1,140 @@
+//! What a run achieved: its result, and its latest eval, against its base on valid and on exact match.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::event_text::Level;
+use super::significance::{Judged, Verdict};
+use crate::format::{or_na, percent};
+use crate::run::RunState;
+use crate::run::events::Eval;
+
+/// Valid answers without exact ones are no success: both are judged wherever a run is shown.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunOutcome {
+    /// The eval that represents the trained model ([`RunState::result`]); `None` if it was not compared with the base.
+    pub result: Option<JudgedEval>,
+    /// The latest eval on the eval set, unless it is the result.
+    pub latest: Option<JudgedEval>,
+    /// The best checkpoint is step 0.
+    pub base_is_best: bool,
+    /// Whether the run has ended.
+    ended: bool,
+}
+
+/// A trained model against the base on the same prompts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JudgedEval {
+    pub set: String,
+    pub step: u64,
+    /// Of the base, then of the trained model.
+    pub valid_rates: [f64; 2],
+    pub exact_rates: [Option<f64>; 2],
+    pub valid: Judged,
+    /// `None` without expected answers.
+    pub exact: Option<Judged>,
+}
+
+impl JudgedEval {
+    fn of(history: &RunState, eval: &Eval) -> Option<Self> {
+        let base = &history.evals.get(&(0, eval.set.clone(), "base".to_owned()))?.summary;
+        let against = eval.against_base.as_ref().filter(|_| eval.step > 0)?;
+        Some(Self {
+            set: eval.set.clone(),
+            step: eval.step,
+            valid_rates: [base.valid, eval.summary.valid],
+            exact_rates: [base.exact, eval.summary.exact],
+            valid: Judged::of("valid", &against.valid),
+            exact: against.exact.as_ref().map(|exact| Judged::of("exact", exact)),
+        })
+    }
+
+    pub fn loses_exact(&self) -> bool {
+        self.exact.is_some_and(|exact| exact.verdict == Verdict::Worse)
+    }
+
+    /// `valid 60.0% to 99.0%, exact 59.0% to 97.0%`.
+    fn rates(&self) -> String {
+        let [valid_base, valid] = self.valid_rates.map(percent);
+        let [exact_base, exact] = self.exact_rates.map(|rate| or_na(rate, percent));
+        let exact = if self.exact.is_some() { format!(", exact {exact_base} to {exact}") } else { String::new() };
+        format!("valid {valid_base} to {valid}{exact}")
+    }
+}
+
+impl RunOutcome {
+    /// `best`: the best checkpoint.
+    pub fn of(history: &RunState, best: Option<u64>) -> Self {
+        let result = ["test", "eval"].into_iter().find_map(|set| history.result(set, best));
+        let latest = history.latest_eval("eval", "trained");
+        let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
+        Self {
+            base_is_best: latest.is_some() && result.is_some_and(|result| result.step == 0),
+            result: result.and_then(|eval| JudgedEval::of(history, eval)),
+            latest: latest.and_then(|eval| JudgedEval::of(history, eval)),
+            ended: history.end.is_some(),
+        }
+    }
+
+    /// Whether anything is known.
+    pub fn is_known(&self) -> bool {
+        self.result.is_some() || self.base_is_best || self.loses_exact()
+    }
+
+    /// Whether exact match of the result, or of the latest eval, is significantly below the base's.
+    pub fn loses_exact(&self) -> bool {
+        self.result.iter().chain(&self.latest).any(JudgedEval::loses_exact)
+    }
+
+    /// `None` where exact match was not measured.
+    fn verdicts(&self) -> (Verdict, Option<Verdict>) {
+        let valid = self.result.as_ref().map_or(Verdict::NoDifference, |result| result.valid.verdict);
+        let exact = self.result.as_ref().and_then(|result| result.exact).map(|exact| exact.verdict);
+        (valid, if self.loses_exact() { Some(Verdict::Worse) } else { exact })
+    }
+
+    /// As JSON: the label, the sentence, and the numbers.
+    pub fn document(&self) -> Value {
+        json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses_exact(),
+            "result": self.result, "latest": self.latest})
+    }
+
+    /// In one to three words, for lists.
+    pub fn label(&self) -> &'static str {
+        use Verdict::{Better, Worse};
+        match self.verdicts() {
+            (Worse, Some(Worse)) => "both below base",
+            (_, Some(Worse)) => "exact below base",
+            (Worse, _) => "valid below base",
+            (Better, Some(Better)) => "both above base",
+            (Better, _) => "valid above base",
+            (_, Some(Better)) => "exact above base",
+            _ if self.base_is_best => "base is best",
+            _ if !self.is_known() => "not compared",
+            _ => "no difference",
+        }
+    }
+
+    pub fn level(&self) -> Level {
+        let (valid, exact) = self.verdicts();
+        Judged::level(valid, exact)
+    }
+
+    /// The rates of base and result with both verdicts, and the end of the run if it lost exact match.
+    pub fn sentence(&self) -> String {
+        let mut text = match &self.result {
+            Some(result) => {
+                let verdict = Judged::sentence(result.valid, result.exact);
+                format!("{} on the {} set (step {}): {verdict}", result.rates(), result.set, result.step)
+            }
+            None if self.base_is_best => "the best checkpoint is the base: no later one was better".to_owned(),
+            None => "not compared with the base".to_owned(),
+        };
+        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.loses_exact()) {
+            let (rates, step) = (latest.rates(), latest.step);
+            let when = if self.ended { "the run ends" } else { "the run is now" };
+            text += &format!("; {when} with exact below the base: {rates} on the eval set (step {step})");
+        }
+        text
+    }
+}

@@ -1,0 +1,51 @@
+//! An eval of the trained model compared with the base's on the same set. It is recorded with the eval; of runs of older
+//! programs it is read from their files.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::evals::{Comparison, EvalRecord, eval_path, read_evals};
+use super::history::RunState;
+use crate::statistics::Verdict;
+
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct AgainstBase {
+    pub valid: Comparison,
+    /// `None` if no prompt of both has an expected answer.
+    pub exact: Option<Comparison>,
+}
+
+impl AgainstBase {
+    /// `None` if the evals share no prompt.
+    pub fn of(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
+        let valid = Comparison::of(base, trained);
+        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::of_exact(base, trained) })
+    }
+
+    /// Compares the files of a run; `None` if one cannot be read.
+    pub fn read(run: &Path, step: u64, set: &str, target: &str) -> Option<Self> {
+        let read = |step, target| read_evals(&eval_path(run, step, set, target)).ok();
+        Self::of(&read(0, "base")?, &read(step, target)?)
+    }
+
+    /// Whether exact match is significantly below the base's.
+    pub fn loses_exact(&self) -> bool {
+        self.exact.is_some_and(|exact| exact.verdict() == Verdict::Worse)
+    }
+}
+
+impl RunState {
+    /// Compares the evals that describe the run, where an older program recorded no comparison: those on the test set,
+    /// those of checkpoints, and the latest.
+    pub(super) fn compare_with_base(&mut self, run: &Path) {
+        let latest = self.latest_eval("eval", "trained").map(|eval| eval.step);
+        let checkpoints = &self.checkpoints;
+        let describes = |step: u64, set: &str| set == "test" || Some(step) == latest || checkpoints.contains_key(&step);
+        for ((step, set, target), eval) in &mut self.evals {
+            if *step > 0 && target == "trained" && eval.against_base.is_none() && describes(*step, set) {
+                eval.against_base = AgainstBase::read(run, *step, set, target).map(Box::new);
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a run achieved: valid answers that cost exact ones are never a success, wherever the run is shown.
+
+use grpo_tui::config::BestBy;
+use grpo_tui::report::{Level, RunOutcome};
+use grpo_tui::run::events::{End, Eval};
+use grpo_tui::run::{
+    AgainstBase, EvalRecord, EvalSummary, Event, EventBody, EventWriter, RunDirectory, RunLock, RunState, eval_file,
+    write_evals,
+};
+
+use super::{create, memory_folder};
+
+/// 100 answers, of which the first are valid, and of these the first exact.
+fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
+    let record = |index: usize| EvalRecord {
+        prompt_id: format!("p{index}"),
+        tier: if index < valid { "valid" } else { "invalid" }.to_owned(),
+        exact: Some(index < exact),
+        ..EvalRecord::default()
+    };
+    (0..100).map(record).collect()
+}
+
+fn eval(step: u64, set: &str, base: &[EvalRecord], records: &[EvalRecord]) -> Eval {
+    let target = if step == 0 { "base" } else { "trained" }.to_owned();
+    let against_base = AgainstBase::of(base, records).filter(|_| step > 0).map(Box::new);
+    let summary = EvalSummary::from_records(records);
+    Eval { step, set: set.to_owned(), target, summary, against_base, ..Eval::default() }
+}
+
+/// A run with an eval of the base, 60 valid and 60 exact, and one every five steps: (valid, exact).
+fn history(evals: &[(usize, usize)]) -> RunState {
+    let base = records(60, 60);
+    let mut history = RunState::default();
+    for (index, (valid, exact)) in std::iter::once(&(60, 60)).chain(evals).enumerate() {
+        let body = eval(5 * index as u64, "eval", &base, &records(*valid, *exact)).into();
+        history.fold(Event { seq: index as u64 + 1, time_ms: 0, body });
+    }
+    history
+}
+
+fn ended(mut history: RunState) -> RunState {
+    history.fold(Event { seq: 100, time_ms: 0, body: EventBody::from(End::default()) });
+    history
+}
+
+#[test]
+fn a_checkpoint_that_lost_exact_match_is_not_the_best_unless_asked_for() {
+    let drifting = history(&[(80, 58), (90, 20), (100, 3)]);
+    let best = |steps: &[u64], by| drifting.best_step_by(steps, by);
+    let all = [0, 5, 10, 15];
+    let by = [BestBy::ValidIfExactHolds, BestBy::Valid, BestBy::Exact];
+    assert_eq!(by.map(|by| best(&all, by)), [Some(5), Some(15), Some(0)]);
+    assert_eq!(best(&[0, 10, 15], BestBy::ValidIfExactHolds), Some(0), "the base holds");
+    assert_eq!(best(&[10, 15], BestBy::ValidIfExactHolds), Some(15), "where none holds, the rates decide");
+    assert_eq!(best(&[], BestBy::ValidIfExactHolds), None);
+    // An eval without a comparison is not taken for worse.
+    let mut unknown = drifting.clone();
+    unknown.evals.values_mut().for_each(|eval| eval.against_base = None);
+    assert_eq!(unknown.best_step_by(&all, BestBy::ValidIfExactHolds), Some(15));
+}
+
+#[test]
+fn valid_without_exact_is_never_good() {
+    // (evals, best, label, level).
+    let check = |evals: &[(usize, usize)], best, label, level| {
+        let outcome = RunOutcome::of(&ended(history(evals)), Some(best));
+        assert_eq!((outcome.label(), outcome.level()), (label, level), "{evals:?}: {}", outcome.sentence());
+        outcome
+    };
+    check(&[(90, 90)], 5, "both above base", Level::Good);
+    check(&[(90, 60)], 5, "valid above base", Level::Good);
+    check(&[(61, 60)], 5, "no difference", Level::Info);
+    check(&[(40, 40)], 5, "both below base", Level::Warning);
+    check(&[(50, 45)], 0, "exact below base", Level::Warning);
+    check(&[(61, 60)], 0, "base is best", Level::Info);
+    let drifted = check(&[(100, 3)], 5, "exact below base", Level::Warning);
+    let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid better (p = 1.8e-12), exact worse (p = 1.4e-17)";
+    assert_eq!(drifted.sentence(), sentence);
+    // The best checkpoint is fine, the end is not.
+    let late = check(&[(90, 60), (100, 3)], 5, "exact below base", Level::Warning);
+    assert!(
+        late.sentence().ends_with("; the run ends with exact below the base: valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 10)"),
+        "{}",
+        late.sentence()
+    );
+    assert_eq!(check(&[], 0, "not compared", Level::Info).sentence(), "not compared with the base");
+    // Without expected answers nothing is known about the values.
+    let mut unknown = ended(history(&[(100, 3)]));
+    for eval in unknown.evals.values_mut() {
+        eval.summary.exact = None;
+        eval.against_base.iter_mut().for_each(|against| against.exact = None);
+    }
+    let outcome = RunOutcome::of(&unknown, Some(5));
+    assert_eq!((outcome.label(), outcome.level()), ("valid above base", Level::Info));
+    assert!(outcome.sentence().ends_with("valid better (p = 1.8e-12), exact not measured"), "{}", outcome.sentence());
+}
+
+/// An older program recorded no comparison: it is read from the answers.
+#[test]
+fn runs_of_older_programs_are_judged_from_their_files() {
+    let folder = memory_folder();
+    let run: RunDirectory = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let mut writer = EventWriter::open(&lock).unwrap();
+    let base = records(60, 60);
+    for (step, records) in [(0, base.clone()), (5, records(100, 3))] {
+        let old = Eval { against_base: None, ..eval(step, "eval", &base, &records) };
+        write_evals(&run.path().join(eval_file(step, "eval", &old.target)), &records).unwrap();
+        writer.append(old).unwrap();
+    }
+    let outcome = |run: &RunDirectory| RunOutcome::of(&RunState::read(run.path()).unwrap(), Some(5));
+    assert_eq!((outcome(&run).label(), outcome(&run).level()), ("exact below base", Level::Warning));
+    std::fs::remove_file(run.path().join(eval_file(0, "eval", "base"))).unwrap();
+    assert_eq!((outcome(&run).label(), outcome(&run).level()), ("not compared", Level::Info));
+}
