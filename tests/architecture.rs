@@ -48,6 +48,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui_textarea", &["view"]),
     ("crossterm", &["view"]),
     ("frizbee", &["view"]),
+    ("regex", &["view"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),

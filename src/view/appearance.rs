@@ -29,6 +29,8 @@ pub struct Appearance {
     pub notifications: Notifications,
     /// Whether the mouse is captured.
     pub mouse: bool,
+    /// The small charts of the live screen.
+    pub live_charts: Vec<String>,
     /// What is wrong with the files.
     pub notes: Vec<String>,
     /// The files that it was read from.
@@ -71,6 +73,7 @@ impl Appearance {
             low_bandwidth,
             notifications: settings.notifications,
             mouse: settings.mouse,
+            live_charts: settings.live_charts,
             notes,
             files,
         }
@@ -91,9 +94,21 @@ impl Appearance {
     /// The options with the appearance of a terminal and a user.
     #[must_use]
     pub fn options(options: Options, input: AppearanceInput) -> Options {
-        let Self { theme, keymap, low_bandwidth, notifications, mouse, notes, .. } = Self::load(&input);
+        let Self { theme, keymap, low_bandwidth, notifications, mouse, live_charts, notes, .. } = Self::load(&input);
         let remote = input.capability.remote;
-        Options { theme, keymap, low_bandwidth, notifications, mouse, notes, remote, appearance: input, ..options }
+        let appearance = input;
+        Options {
+            theme,
+            keymap,
+            low_bandwidth,
+            notifications,
+            mouse,
+            live_charts,
+            notes,
+            remote,
+            appearance,
+            ..options
+        }
     }
 
     /// Applies it to the model and reports problems.
@@ -103,6 +118,7 @@ impl Appearance {
         model.shared.options.low_bandwidth = self.low_bandwidth;
         model.shared.options.notifications = self.notifications;
         model.shared.options.mouse = self.mouse;
+        model.shared.options.live_charts = self.live_charts;
         for note in self.notes {
             model.shared.complain(note);
         }

@@ -34,6 +34,8 @@ pub struct Options {
     pub notifications: Notifications,
     /// Whether the mouse is captured.
     pub mouse: bool,
+    /// The small charts of the live screen, by title or metric; none: the default ones.
+    pub live_charts: Vec<String>,
     /// The inputs of the appearance, to reload it when the user's files change.
     pub appearance: AppearanceInput,
     /// Messages to show at the start, such as a keymap file that could not be read.
@@ -57,6 +59,7 @@ impl Options {
             remote: false,
             notifications: Notifications::default(),
             mouse: true,
+            live_charts: Vec::new(),
             appearance: AppearanceInput::nothing(),
             notes: Vec::new(),
         }

@@ -1,11 +1,12 @@
 //! A pane: a frame with a title that shows the focus.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Alignment, Rect};
 use ratatui::style::Style;
 use ratatui::symbols::border;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
 
 use super::style_role::Role;
 use super::theme::Theme;
@@ -36,7 +37,25 @@ pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
 
 /// Draws a pane's frame and returns the area inside.
 pub fn framed(theme: &Theme, title: &str, focused: bool, frame: &mut Frame<'_>, area: Rect) -> Rect {
-    let block = pane(theme, title, focused);
+    framed_with(theme, (title, "", Line::default()), focused, frame, area)
+}
+
+/// As [`framed`], with a title, a key at the right of it, and a legend in the lower edge, where they fit.
+pub fn framed_with(
+    theme: &Theme,
+    (title, key, legend): (&str, &str, Line<'static>),
+    focused: bool,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) -> Rect {
+    let mut block = pane(theme, title, focused);
+    // Blanks, the mark of the focus, and the corners.
+    if !key.is_empty() && title.width() + key.width() + 8 <= usize::from(area.width) {
+        block = block.title_top(Line::styled(format!(" {key} "), theme.style(Role::Faint)).alignment(Alignment::Right));
+    }
+    if legend.width() > 0 {
+        block = block.title_bottom(legend);
+    }
     let inside = block.inner(area);
     frame.render_widget(block, area);
     inside

@@ -1,10 +1,13 @@
 //! The configuration of the view, `config.toml`: theme, colours, ASCII, bandwidth, notifications, mouse.
 
+use std::path::Path;
+
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeArray, DeValue};
 
 use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, text};
+use crate::files::{self, Access};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notifications {
@@ -30,12 +33,22 @@ pub struct Settings {
     pub notifications: Notifications,
     /// Whether the mouse is captured; without it the terminal's own selection works.
     pub mouse: bool,
+    /// The small charts of the live screen; none: the default ones.
+    pub live_charts: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let notifications = Notifications::default();
-        Self { theme: "auto".to_owned(), colour: None, ascii: None, low_bandwidth: false, notifications, mouse: true }
+        Self {
+            theme: "auto".to_owned(),
+            colour: None,
+            ascii: None,
+            low_bandwidth: false,
+            notifications,
+            mouse: true,
+            live_charts: Vec::new(),
+        }
     }
 }
 
@@ -48,7 +61,7 @@ pub struct Key {
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
 
-pub const KEYS: [Key; 6] = [
+pub const KEYS: [Key; 7] = [
     Key {
         name: "theme",
         values: "\"auto\", or a theme name",
@@ -106,7 +119,43 @@ pub const KEYS: [Key; 6] = [
         meaning: "capture the mouse; if false, the terminal selects text",
         take: |settings, value| value.as_bool().map(|mouse| settings.mouse = mouse).is_some(),
     },
+    Key {
+        name: "live_charts",
+        values: "[] or a list of titles and metrics",
+        meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
+        take: |settings, value| value.as_array().and_then(list).map(|names| settings.live_charts = names).is_some(),
+    },
 ];
+
+fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
+    values.iter().map(|value| text(value).map(str::to_owned)).collect()
+}
+
+/// Writes a list into the user's file, or removes it if it is empty; comments and other keys stay. A symbolic link is
+/// followed.
+///
+/// # Errors
+/// With the file.
+pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = match files::read_text(&target) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        before => before.map_err(|error| failed(&error))?,
+    };
+    let mut document: toml_edit::DocumentMut = before.parse().map_err(|error: toml_edit::TomlError| failed(&error))?;
+    if values.is_empty() {
+        document.remove(name);
+    } else {
+        document[name] = toml_edit::value(values.iter().collect::<toml_edit::Array>());
+    }
+    if let Some(folder) = path.parent() {
+        files::ensure_folder(folder, Access::Private).map_err(|error| failed(&error))?;
+    }
+    let mode = std::fs::metadata(&target).ok().map(|found| found.permissions());
+    files::replace_file(&target, document.to_string().as_bytes(), Access::Private).map_err(|error| failed(&error))?;
+    mode.map_or(Ok(()), |mode| std::fs::set_permissions(&target, mode)).map_err(|error| failed(&error))
+}
 
 /// Reads a file; returns the settings and its errors.
 pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
@@ -163,6 +212,13 @@ mod tests {
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
+        check(
+            "live_charts = [\"kl\", \"loss\"]",
+            |settings| settings.live_charts = ["kl", "loss"].map(str::to_owned).to_vec(),
+            &[],
+        );
+        let charts = "config.toml line 1: `live_charts` must be [] or a list of titles and metrics, not an array: using the default";
+        check("live_charts = [1]", |_| {}, &[charts]);
         check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
         check(
             "mouse = 1",
@@ -174,5 +230,27 @@ mod tests {
         let (found, problems) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());
         assert!(problems.len() == 1 && problems[0].starts_with("config.toml line 1: "), "{problems:?}");
+    }
+
+    #[test]
+    fn a_saved_list_leaves_the_rest_of_the_file_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/config.toml");
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        save_list(&path, "live_charts", &list(&["loss"])).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "live_charts = [\"loss\"]\n");
+        std::fs::write(&path, "# mine\nmouse = false # by hand\n").unwrap();
+        save_list(&path, "live_charts", &list(&["time/rollout", "a \"b\""])).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# mine\nmouse = false # by hand\nlive_charts = "), "{text}");
+        let (settings, notes) = read(&UserFile::new("config.toml", text.as_str()));
+        assert_eq!((settings.live_charts, settings.mouse), (list(&["time/rollout", "a \"b\""]), false));
+        assert_eq!(notes, [""; 0]);
+        save_list(&path, "live_charts", &[]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\nmouse = false # by hand\n");
+        std::fs::write(&path, "mouse = \n").unwrap();
+        let error = save_list(&path, "live_charts", &list(&["loss"])).unwrap_err();
+        assert!(error.contains("config.toml: "), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mouse = \n");
     }
 }

@@ -8,5 +8,6 @@ pub mod field;
 pub mod filter;
 pub mod json;
 pub mod list_cursor;
+pub mod pattern_filter;
 pub mod stacked_bar;
 pub mod text_width;
