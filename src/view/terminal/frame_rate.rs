@@ -12,14 +12,23 @@ pub(super) struct Allowance {
     watching: Duration,
     /// The next frame waits until its predecessor's bytes fit into this rate.
     bytes_per_second: u64,
+    /// The same while only runs change.
+    watching_bytes_per_second: u64,
 }
 
-pub(super) const LOCAL: Allowance =
-    Allowance { gap: Duration::from_millis(33), watching: Duration::from_millis(250), bytes_per_second: u64::MAX };
-pub(super) const REMOTE: Allowance =
-    Allowance { gap: Duration::from_millis(125), watching: Duration::from_millis(250), bytes_per_second: 6_000 };
-pub(super) const LOW_BANDWIDTH: Allowance =
-    Allowance { gap: Duration::from_secs(2), watching: Duration::from_secs(2), bytes_per_second: 700 };
+pub(super) const LOCAL: Allowance = Allowance {
+    gap: Duration::from_millis(33),
+    watching: Duration::from_millis(250),
+    bytes_per_second: u64::MAX,
+    watching_bytes_per_second: 6_000,
+};
+pub(super) const REMOTE: Allowance = Allowance { gap: Duration::from_millis(125), bytes_per_second: 6_000, ..LOCAL };
+pub(super) const LOW_BANDWIDTH: Allowance = Allowance {
+    gap: Duration::from_secs(2),
+    watching: Duration::from_secs(2),
+    bytes_per_second: 700,
+    watching_bytes_per_second: 700,
+};
 
 /// A change within this time after a key is taken for its effect.
 const ACTIVE: Duration = Duration::from_secs(1);
@@ -44,9 +53,12 @@ impl FrameScheduler {
 
     /// When the next frame is due; `None` if nothing changed. Input is never delayed.
     pub(super) fn due(&self, now: Instant, allowance: Allowance) -> Option<Instant> {
-        let paid = Duration::from_millis(self.last_bytes.saturating_mul(1000) / allowance.bytes_per_second);
         let is_active = self.acted.is_some_and(|acted| now.saturating_duration_since(acted) < ACTIVE);
-        let gap = if is_active { allowance.gap } else { allowance.watching };
+        let (gap, rate) = match is_active {
+            true => (allowance.gap, allowance.bytes_per_second),
+            false => (allowance.watching, allowance.watching_bytes_per_second),
+        };
+        let paid = Duration::from_millis(self.last_bytes.saturating_mul(1000) / rate);
         let waited = self.last.map_or(now, |last| last + gap.max(paid));
         self.changed.then_some(if self.by_user { now } else { waited.max(now) })
     }
@@ -87,6 +99,9 @@ mod tests {
         scheduler.drawn(at(1200), 70);
         scheduler.changed(false);
         assert_eq!(scheduler.due(at(1210), LOCAL), Some(at(1450)), "the user only watches now");
+        scheduler.drawn(at(1450), 3000);
+        scheduler.changed(false);
+        assert_eq!(scheduler.due(at(1460), LOCAL), Some(at(1950)), "3000 bytes at 6000 a second");
         scheduler.drawn(at(20), 3500);
         scheduler.changed(false);
         assert_eq!(scheduler.due(at(30), LOW_BANDWIDTH), Some(at(5020)));
