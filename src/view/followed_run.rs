@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::message::RunNews;
 use super::messages::Level;
-use crate::report::{Level as EventLevel, RunOutcome, STEP_METRICS, alert_name};
+use crate::report::{Level as EventLevel, RunOutcome, alert_name};
 use crate::run::events::Device;
 use crate::run::{Event, EventBody, RunDirectory, RunState, State, Status};
 
@@ -33,7 +33,7 @@ pub struct FollowedRun {
     pub loaded: bool,
     /// Whether its log has vanished.
     pub is_gone: bool,
-    /// The latest events for display, by number: without groups, phases and device measurements.
+    /// The latest events for display, by number: without steps, groups, phases and device measurements.
     pub log: VecDeque<Event>,
     /// The latest device measurements, with their times in milliseconds.
     pub conditions: VecDeque<(u64, Device)>,
@@ -99,7 +99,7 @@ impl FollowedRun {
                 EventBody::Device(device) if first_ms.is_none_or(|first| event.time_ms < first) => {
                     conditions.push_back((event.time_ms, device))
                 }
-                _ if first.is_none_or(|first| event.seq < first) => older.extend(readable(event)),
+                _ if is_readable(&event) && first.is_none_or(|first| event.seq < first) => older.push_back(event),
                 _ => {}
             }
         }
@@ -184,8 +184,8 @@ impl FollowedRun {
             EventBody::Device(device) if self.conditions.back().is_none_or(|(time, _)| *time < event.time_ms) => {
                 self.conditions.push_back((event.time_ms, device.clone()));
             }
-            EventBody::Device(_) | EventBody::Group(_) | EventBody::Phase(_) => {}
-            _ if self.log.back().is_none_or(|last| last.seq < event.seq) => self.log.extend(readable(event.clone())),
+            _ if !is_readable(event) => {}
+            _ if self.log.back().is_none_or(|last| last.seq < event.seq) => self.log.push_back(event.clone()),
             _ => {}
         }
         self.forget_old();
@@ -208,14 +208,13 @@ impl FollowedRun {
     }
 }
 
-/// An event as stored for display; `None` for those that are not displayed.
-fn readable(mut event: Event) -> Option<Event> {
-    match &mut event.body {
-        EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_) => return None,
-        EventBody::Step(step) => step.metrics.retain(|name, _| STEP_METRICS.iter().any(|(metric, _)| name == metric)),
-        _ => {}
-    }
-    Some(event)
+/// Whether an event has a line of its own. The values of steps are in the charts.
+fn is_readable(event: &Event) -> bool {
+    let is_data = matches!(
+        event.body,
+        EventBody::Step(_) | EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_)
+    );
+    !is_data
 }
 
 /// Returns the latest events of a run's log, oldest first; of a long log only the end is read. Lines that are not
@@ -237,6 +236,6 @@ pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let whole = text.lines().skip(usize::from(start > 0));
     Ok(whole
         .filter_map(|line| Event::from_line(line).ok())
-        .filter(|event| !matches!(event.body, EventBody::Group(_) | EventBody::Phase(_)))
+        .filter(|event| is_readable(event) || matches!(event.body, EventBody::Device(_)))
         .collect())
 }

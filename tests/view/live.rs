@@ -115,9 +115,10 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
+    check(&mut stage, "tab", &["▸ changes"]);
     check(&mut stage, "tab l", &["▸ KL to reference 2/10"]);
     check(&mut stage, "h h", &["step time 10/10"]);
-    check(&mut stage, "tab", &["▸ time and device", "temperature are measured on GPUs only"]);
+    check(&mut stage, "tab", &["▸ time and device", "█ rollout 72%", "temperature are measured on GPUs only"]);
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
     check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
     check(&mut stage, "z G", &["finished after step 40"]);
@@ -133,7 +134,7 @@ fn keys_go_through_panes_groups_and_completions() {
 #[test]
 fn zoom_pan_and_the_whole_again() {
     let mut stage = finished(120, 36);
-    let axis = |stage: &Stage| stage.screen().lines().nth(12).unwrap_or_default().to_owned();
+    let axis = |stage: &Stage| stage.screen().lines().nth(11).unwrap_or_default().to_owned();
     stage.keys("c h h h h h h h h h h h h h h h h h h h h");
     let whole = axis(&stage);
     stage.keys("+");
@@ -169,6 +170,7 @@ fn other_runs_lie_over_the_chart() {
     assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.screen());
+    assert!(stage.shows("e eval  c checkpoint  n note"), "{}", stage.screen());
     stage.keys("v space esc");
     assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.screen());
 }
@@ -201,7 +203,7 @@ fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
     stage.keys("home");
     for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
         stage.send(Message::Resize(columns, rows));
-        for _ in 0..9 {
+        for _ in 0..10 {
             stage.keys("tab");
             let screen = stage.screen();
             let odd: Vec<char> = screen.chars().filter(|letter| !letter.is_ascii()).collect();
@@ -219,12 +221,155 @@ fn every_pane_fills_the_screen_at_every_size() {
     stage.keys("home c z");
     for (columns, rows) in [(0, 0), (1, 1), (40, 10), (41, 11), (60, 12), (80, 24), (200, 60)] {
         stage.send(Message::Resize(columns, rows));
-        for _ in 0..9 {
+        for _ in 0..10 {
             stage.keys("tab");
             _ = stage.screen();
         }
     }
     stage.send(Message::Resize(100, 30));
-    stage.keys("backtab backtab");
-    assert!(stage.shows("loss 1/10") && stage.shows("KL to reference 2/10"), "{}", stage.screen());
+    stage.keys("alt-7");
+    for expected in ["loss 1/10", "KL to reference 2/10", "sampler/trainer logprob difference 6/10"] {
+        assert!(stage.shows(expected), "zoomed, the small charts are a grid:\n{}", stage.screen());
+    }
+}
+
+#[test]
+fn an_ended_run_shows_its_result_in_place() {
+    let expected =
+        ["result: finished", "best checkpoint: step 30", "test set, n = 100", "60.0% [50.2, 69.1]", "97.0% ["];
+    let mut stage = finished(120, 36);
+    for text in expected.into_iter().chain(["exact", "+39.0 points [", "]  better (p = "]) {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+    stage.keys("alt-9");
+    assert!(stage.shows("▸ alerts and log") && !stage.shows("best checkpoint"), "{}", stage.screen());
+    stage.keys("V");
+    assert_eq!(stage.model.shared.screen, Screen::Eval);
+    assert!(stage.shows("step 30"), "{}", stage.screen());
+    // Where it shares its place with the completion, looking at groups brings that back.
+    let mut stage = finished(80, 24);
+    for text in expected.into_iter().chain(["better (p = "]) {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+    stage.keys("j");
+    assert!(stage.shows("train-095 1 of 8") && !stage.shows("best checkpoint"), "{}", stage.screen());
+    stage.keys("alt-0 enter");
+    assert_eq!(stage.model.shared.screen, Screen::Eval);
+    // Without evals nothing is said to be measured.
+    let mut stage = Stage::new(120, 36);
+    let run = super::runs::copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "failed");
+    let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let others: Vec<&str> = log.lines().filter(|line| !line.contains(r#""kind":"eval""#)).collect();
+    std::fs::write(run.join("events.jsonl"), others.join("\n") + "\n").unwrap();
+    show(&mut stage, run);
+    assert!(stage.shows("not measured (no set has an eval of both base and trained)"), "{}", stage.screen());
+    stage.keys("V");
+    assert_eq!(stage.model.shared.screen, Screen::Live);
+}
+
+#[test]
+fn the_log_has_levels_and_a_filter_and_no_steps() {
+    let mut stage = finished(120, 36);
+    stage.keys("alt-9 z");
+    let has = |stage: &Stage, texts: &[(&str, bool)]| {
+        for (text, expected) in texts {
+            assert_eq!(stage.shows(text), *expected, "{text}\n{}", stage.screen());
+        }
+    };
+    has(&stage, &[("checkpoint saved", true), ("eval on test", true), ("value drift", true), ("reward 0.", false)]);
+    stage.keys("l");
+    has(&stage, &[("checkpoint saved", false), ("eval on test", true), ("log: no info", true)]);
+    stage.keys("l");
+    has(&stage, &[("eval on test", false), ("warnings and errors", true), ("value drift): ", true)]);
+    stage.keys("l /").types("eval on (test|proof)");
+    has(&stage, &[("eval on test (trained)", true), ("eval on eval", false), ("2 of ", true)]);
+    // What is typed is text, also what is a key elsewhere; the first esc removes it, the next leaves.
+    stage.keys("enter k");
+    has(&stage, &[("1 back", true)]);
+    stage.keys("esc");
+    has(&stage, &[("eval on eval", true), ("▸ alerts and log", true)]);
+    stage.keys("esc z");
+    has(&stage, &[("▸ groups", true)]);
+}
+
+#[test]
+fn small_charts_are_filtered_chosen_and_kept() {
+    let mut stage = Stage::with(120, 36, |options| options.appearance.folder = Some(options.here.join("settings")));
+    show(&mut stage, finished_run());
+    assert!(stage.shows("loss 1/10") && stage.shows("alt-7"), "{}", stage.screen());
+    stage.keys("/").types("^time/(rollout|update)$");
+    assert!(stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"), "{}", stage.screen());
+    stage.types("(");
+    assert!(stage.shows("no metrics match") && stage.shows("matched literally"), "{}", stage.screen());
+    stage.keys("backspace enter enter");
+    assert!(stage.shows("▸ time/rollout"), "the first of them is enlarged:\n{}", stage.screen());
+    stage.keys("m");
+    assert!(stage.shows("small charts: the default ones") && stage.shows("[ ]  time/rollout"), "{}", stage.screen());
+    stage.keys("down space");
+    assert!(stage.shows("[1]  time/update"), "{}", stage.screen());
+    stage.keys("esc /").types("gradient");
+    stage.keys("enter space esc esc");
+    assert!(stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"), "{}", stage.screen());
+    let file = stage.folder.path().join("settings/config.toml");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "live_charts = [\"time/update\", \"gradient norm\"]\n");
+    let found = grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
+    assert_eq!((found.live_charts, found.notes), (stage.model.shared.options.live_charts.clone(), Vec::new()));
+    stage.keys("m backspace esc");
+    assert!(stage.shows("loss 1/10") && std::fs::read_to_string(&file).unwrap().is_empty(), "{}", stage.screen());
+    // A file that cannot be changed is left alone, and the choice is for this session.
+    std::fs::write(&file, "mouse = \n").unwrap();
+    stage.keys("m space");
+    assert!(stage.shows("kept for this session only"), "{}", stage.screen());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mouse = \n");
+}
+
+#[test]
+fn changes_name_the_steps_that_they_compare() {
+    let mut stage = finished(120, 36);
+    stage.keys("alt-6 z");
+    assert!(stage.shows("eval set, step 35 to 40: valid +0 -0, exact +0 -0"), "{}", stage.screen());
+    for _ in 0..10 {
+        stage.keys("[");
+    }
+    assert!(stage.shows("eval set, step 25 to 30: valid +2 -0, exact +"), "{}", stage.screen());
+    assert!(
+        stage.shows("newly passes: unparsable → ") && stage.shows("none of its prompts sampled before"),
+        "{}",
+        stage.screen()
+    );
+    // Since a step of the user's choice.
+    stage.keys("home b end");
+    assert!(
+        stage.shows("changes since step 1") && stage.shows("eval set, step 0 to 40: valid +20 -0"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("enter");
+    assert_eq!(stage.model.shared.screen, Screen::Eval);
+    assert!(stage.shows("base") && stage.shows("step 40"), "{}", stage.screen());
+}
+
+#[test]
+fn one_key_reaches_each_pane() {
+    let mut stage = finished(160, 48);
+    let titles = [
+        "groups of",
+        "reward and",
+        "train-",
+        "train-",
+        "tiers",
+        "changes",
+        "loss",
+        "time and device",
+        "alerts and log",
+        "result",
+    ];
+    for (number, key) in ["alt-2", "alt-1", "alt-3", "alt-4", "alt-5", "alt-6", "alt-7", "alt-8", "alt-9", "alt-0"]
+        .into_iter()
+        .enumerate()
+    {
+        stage.keys(key);
+        assert!(stage.shows(&format!("▸ {}", titles[number])), "{key}\n{}", stage.screen());
+        assert!(number > 5 || stage.shows(&format!(" {key} ")), "{key}\n{}", stage.screen());
+    }
 }

@@ -2,12 +2,16 @@
 //! actions.
 
 pub mod actions;
+mod changes;
+mod chart_chooser;
+mod charts;
 mod completion;
 mod curves;
 mod device;
 mod distributions;
 mod draw;
 mod failures;
+mod frame;
 mod group_rows;
 mod groups;
 mod header;
@@ -15,7 +19,9 @@ mod log;
 mod navigation;
 mod overlay;
 mod prompt;
+mod result;
 mod rollouts;
+mod state;
 mod text_summary;
 
 use std::collections::BTreeMap;
@@ -25,6 +31,7 @@ use crate::view::followed_run::FollowedRun;
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::pattern_filter::PatternFilter;
 
 #[derive(Debug)]
 pub struct Live {
@@ -41,10 +48,16 @@ pub struct Live {
     /// The run's number of resumes when these two were read.
     resumed: usize,
     overlay_cursor: Cursor,
+    /// Of the metrics: in the small charts and in their chooser.
+    metrics: PatternFilter,
+    chooser_cursor: Cursor,
+    result: state::ResultReading,
+    /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
+    is_browsing: bool,
+    changes: state::ChangesReading,
     /// The scroll position of the completion.
     completion_top: usize,
-    /// Lines of the log below the pane.
-    log_back: usize,
+    log: state::LogView,
 }
 
 impl Default for Live {
@@ -60,8 +73,13 @@ impl Default for Live {
             failures: Failures::default(),
             resumed: 0,
             overlay_cursor: Cursor::default(),
+            metrics: PatternFilter::default(),
+            chooser_cursor: Cursor::default(),
+            result: state::ResultReading::default(),
+            is_browsing: false,
+            changes: state::ChangesReading::default(),
             completion_top: 0,
-            log_back: 0,
+            log: state::LogView::default(),
         }
     }
 }
@@ -71,17 +89,27 @@ const GROUPS: &str = "groups";
 const COMPLETION: &str = "completion";
 const PROMPT: &str = "prompt";
 const SIGNAL: &str = "signal";
+const CHANGES: &str = "changes";
 const METRICS: &str = "metrics";
 const DEVICE: &str = "device";
 const LOG: &str = "log";
-/// Not in tab order: it is over the chart while runs are selected.
+const RESULT: &str = "result";
+/// Not in tab order: these are over the chart while something is chosen.
 const OVERLAY: &str = "overlay";
+const CHOOSER: &str = "charts";
 
 impl ScreenState for Live {
     type Shared = Shared;
 }
 
 impl Live {
+    /// Gives a pane the focus; filters keep their text.
+    fn focus(&mut self, pane: &'static str) {
+        self.metrics.close();
+        self.log.filter.close();
+        self.pane = pane;
+    }
+
     /// The last visible step of a run.
     fn last(&self, run: &FollowedRun) -> u64 {
         self.frozen.unwrap_or(u64::MAX).min(run.history.last_step)
@@ -109,15 +137,15 @@ struct ChartView {
     width: Option<u64>,
     /// The last of them; `None` is the latest.
     end: Option<u64>,
-    /// The subject of the large chart.
-    large: usize,
+    /// The title of the large chart; `None` is the first.
+    large: Option<String>,
     /// The first small chart.
     small: usize,
 }
 
 impl Default for ChartView {
     fn default() -> Self {
-        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: 0, small: 1 }
+        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: None, small: 0 }
     }
 }
 

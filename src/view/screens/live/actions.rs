@@ -1,8 +1,11 @@
 //! The actions of the live screen.
 
 use super::navigation::look;
-use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
-use super::{completion, curves, draw, navigation, overlay, rollouts};
+use super::state::{ChangesReading, LogView};
+use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
+use super::{changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts};
+use crossterm::event::KeyEvent;
+
 use crate::run::Verb;
 use crate::view::action::Scope;
 use crate::view::followed_run::latest_events;
@@ -12,18 +15,21 @@ use crate::view::run_control::{self, Controls, Target};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
+use crate::view::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Live>;
 
 pub const SCREEN: Definition<Live> = Definition {
     title: "Live",
-    help: "A run in progress: curves, the groups of a step with their completions, alerts, and controls. Letters below the chart: e eval, c checkpoint, \
-           n note, s other request. [ and ] go to the previous and the next step.",
-    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG],
+    help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
+           controls.",
+    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
     actions: ACTIONS,
     pane: |live| live.pane,
-    focus: |live, _, pane| live.pane = pane,
-    on_key: overlay::on_key,
+    focus: |live, _, pane| live.focus(pane),
+    is_typing: |live| live.metrics.is_typing() || live.log.filter.is_typing(),
+    on_key,
+    on_paste,
     mouse: navigation::mouse,
     opens: navigation::opens,
     on_show: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
@@ -71,10 +77,12 @@ const ACTIONS: &[Action] = &[
         live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Next chart", "curves", &["j", "down", "m"], within(CHART), |live, _| {
-        turn_large(live, 1)
+    Action::new("live.chart.next", "Next chart", "curves", &["j", "down"], within(CHART), |live, shared| {
+        turn_large(live, shared, 1)
     }),
-    quiet("live.chart.previous", "Previous chart", &["k", "up", "M"], within(CHART), |live, _| turn_large(live, -1)),
+    quiet("live.chart.previous", "Previous chart", &["k", "up"], within(CHART), |live, shared| {
+        turn_large(live, shared, -1)
+    }),
     quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| {
         overlay::go(live, shared, 1)
     }),
@@ -90,6 +98,34 @@ const ACTIONS: &[Action] = &[
         overlay::toggle,
     ),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
+    quiet("live.charts.down", "Next metric", &["j", "down"], within(CHOOSER), |live, shared| {
+        chart_chooser::go(live, shared, 1);
+        Vec::new()
+    }),
+    quiet("live.charts.up", "Previous metric", &["k", "up"], within(CHOOSER), |live, shared| {
+        chart_chooser::go(live, shared, -1);
+        Vec::new()
+    }),
+    Action::new(
+        "live.charts.toggle",
+        "Toggle small chart",
+        "choose",
+        &["space", "enter"],
+        within(CHOOSER),
+        chart_chooser::toggle,
+    ),
+    Action::new(
+        "live.charts.reset",
+        "Reset to default charts",
+        "default",
+        &["backspace", "delete"],
+        within(CHOOSER),
+        chart_chooser::reset,
+    )
+    .unless(|_, shared| shared.options.live_charts.is_empty().then(|| "these are the default charts".to_owned())),
+    Action::new("live.charts.close", "Back to the chart", "chart", &["esc", "m"], within(CHOOSER), |live, shared| {
+        if live.metrics.clear() { Vec::new() } else { chart_chooser::open(live, shared) }
+    }),
     quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| {
         navigation::by_groups(live, shared, 1)
     }),
@@ -152,30 +188,64 @@ const ACTIONS: &[Action] = &[
         "charts",
         &["l", "right", "j", "down"],
         within(METRICS),
-        |live, _| turn_small(live, 1),
+        |live, shared| turn_small(live, shared, 1),
     ),
-    quiet("live.small.previous", "Previous small charts", &["h", "left", "k", "up"], within(METRICS), |live, _| {
-        turn_small(live, -1)
-    }),
-    quiet("live.small.enlarge", "Enlarge chart", &["enter"], within(METRICS), |live, _| {
-        live.view.large = live.view.small;
+    quiet(
+        "live.small.previous",
+        "Previous small charts",
+        &["h", "left", "k", "up"],
+        within(METRICS),
+        |live, shared| turn_small(live, shared, -1),
+    ),
+    Action::new("live.small.enlarge", "Enlarge chart", "enlarge", &["enter"], within(METRICS), |live, shared| {
+        charts::enlarge(live, shared);
         focus(live, CHART)
     }),
-    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| {
-        navigation::scroll_log(live, shared, 1)
+    quiet("live.small.back", "Back to the groups", &["esc"], within(METRICS), |live, _| {
+        if live.metrics.clear() { Vec::new() } else { focus(live, GROUPS) }
     }),
-    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| {
-        navigation::scroll_log(live, shared, -1)
+    quiet("live.changes.next", "Next change", &["j", "down"], within(CHANGES), |live, shared| {
+        changes::go(live, shared, 1);
+        Vec::new()
     }),
-    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| {
-        navigation::scroll_log(live, shared, 10)
+    quiet("live.changes.previous", "Previous change", &["k", "up"], within(CHANGES), |live, shared| {
+        changes::go(live, shared, -1);
+        Vec::new()
     }),
-    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| {
-        navigation::scroll_log(live, shared, -10)
+    Action::new("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
+    quiet("live.changes.back", "Back to the groups", &["esc"], within(CHANGES), |live, _| focus(live, GROUPS)),
+    Action::new("live.result.open", "Compare answers", "compare", &["enter"], within(RESULT), result::open_comparison)
+        .unless(result::no_comparison),
+    quiet("live.result.back", "Back to the groups", &["esc"], within(RESULT), |live, _| {
+        live.is_browsing = true;
+        focus(live, GROUPS)
     }),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| scroll_log(live, shared, 1)),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| scroll_log(live, shared, -1)),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| scroll_log(live, shared, 10)),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| scroll_log(live, shared, -10)),
     quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
-        navigation::scroll_log(live, shared, isize::MAX)
+        scroll_log(live, shared, isize::MAX)
     }),
+    Action::new("live.log.level", "Cycle log level", "level", &["l"], within(LOG), |live, shared| {
+        live.log.least = live.log.least.next();
+        live.log.back = 0;
+        shared.say(format!("log: {}", live.log.least.name()));
+        Vec::new()
+    })
+    .also(&["severity", "level"]),
+    Action::new("live.log.filter", "Filter log", "filter", &["/"], within(LOG), |live, _| {
+        live.log.filter.open();
+        Vec::new()
+    })
+    .also(&["grep", "search"])
+    .asking(),
+    quiet("live.log.back", "Back to the groups", &["esc"], within(LOG), |live, _| {
+        if live.log.filter.clear() { Vec::new() } else { focus(live, GROUPS) }
+    }),
+    Action::new("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
+        .also(&["comparison", "versus", "result"])
+        .unless(result::no_comparison),
     Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
         navigation::by_steps(live, shared, -1)
     })
@@ -207,6 +277,22 @@ const ACTIONS: &[Action] = &[
         live.view.log = !live.view.log;
         Vec::new()
     }),
+    Action::new("live.metrics.filter", "Filter metrics", "filter", &["/"], HERE, |live, _| {
+        if live.pane != CHOOSER {
+            live.focus(METRICS);
+        }
+        live.metrics.open();
+        Vec::new()
+    })
+    .also(&["find", "search", "grep", "regex"])
+    .asking()
+    .unless(no_run),
+    quiet("live.metrics.choose", "Choose small charts", &["m"], HERE, chart_chooser::open)
+        .also(&["metrics", "columns", "pin", "multiples"])
+        .unless(no_run),
+    quiet("live.changes.since", "Compare with this step", &["b"], HERE, changes::mark_step)
+        .also(&["baseline", "since"])
+        .unless(no_run),
     quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).unless(no_run),
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
@@ -218,22 +304,59 @@ const ACTIONS: &[Action] = &[
     run_control::kill(),
     run_control::note(),
     quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(run_control::no_worker),
+    quiet("live.pane.chart", "Go to chart", &["alt-1"], HERE, |live, _| focus(live, CHART)),
+    quiet("live.pane.groups", "Go to groups", &["alt-2"], HERE, |live, _| focus(live, GROUPS)),
+    quiet("live.pane.completion", "Go to completion", &["alt-3"], HERE, |live, _| focus(live, COMPLETION)),
+    quiet("live.pane.prompt", "Go to prompt", &["alt-4"], HERE, |live, _| focus(live, PROMPT)),
+    quiet("live.pane.signal", "Go to tiers and failures", &["alt-5"], HERE, |live, _| focus(live, SIGNAL)),
+    quiet("live.pane.changes", "Go to changes", &["alt-6"], HERE, |live, _| focus(live, CHANGES)),
+    quiet("live.pane.metrics", "Go to metrics", &["alt-7"], HERE, |live, _| focus(live, METRICS)),
+    quiet("live.pane.device", "Go to time and device", &["alt-8"], HERE, |live, _| focus(live, DEVICE)),
+    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| focus(live, LOG)),
+    quiet("live.pane.result", "Go to result", &["alt-0"], HERE, |live, _| focus(live, RESULT)),
 ];
 
 fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
-    live.pane = pane;
+    live.focus(pane);
     Vec::new()
 }
 
-fn turn_large(live: &mut Live, by: isize) -> Vec<Command> {
-    let count = curves::SUBJECTS.len() as isize;
-    live.view.large = (live.view.large as isize + by).rem_euclid(count) as usize;
+fn scroll_log(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    log::scroll(live, shared, by);
     Vec::new()
 }
 
-fn turn_small(live: &mut Live, by: isize) -> Vec<Command> {
-    let count = curves::SUBJECTS.len() as isize - 1;
-    live.view.small = ((live.view.small as isize - 1 + by).rem_euclid(count) + 1) as usize;
+fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if live.metrics.is_typing() {
+        if live.metrics.key(event) {
+            (live.view.small, live.chooser_cursor) = (0, Cursor::default());
+        }
+    } else if live.log.filter.is_typing() {
+        if live.log.filter.key(event) {
+            live.log.back = 0;
+        }
+    } else if live.pane == OVERLAY {
+        overlay::on_key(live, shared, event);
+    } else if live.pane == CHOOSER {
+        chart_chooser::on_key(live, shared, event);
+    }
+    Vec::new()
+}
+
+fn on_paste(live: &mut Live, _: &mut Shared, text: &str) -> Vec<Command> {
+    if !live.metrics.paste(text) {
+        live.log.filter.paste(text);
+    }
+    Vec::new()
+}
+
+fn turn_large(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    charts::turn_large(live, shared, by);
+    Vec::new()
+}
+
+fn turn_small(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    charts::turn_small(live, shared, by);
     Vec::new()
 }
 
@@ -297,7 +420,9 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::CurrentRun => {
-            *live = Live { pane: live.pane, view: live.view.of_another_run(), ..Live::default() };
+            let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));
+            *live = Live { pane: live.pane, view: live.view.of_another_run(), metrics, ..Live::default() };
+            live.log = LogView { back: 0, ..log };
             let Some(run) = shared.current.clone() else { return Vec::new() };
             let path = run.clone();
             let mut commands = vec![Work::once(
@@ -319,6 +444,7 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
             if live.resumed != resumed {
                 // Its steps may have been redone.
                 (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
+                live.changes = ChangesReading::default();
             }
             if shared.screen == Screen::Live { look(live, shared) } else { Vec::new() }
         }

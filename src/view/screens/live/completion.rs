@@ -6,11 +6,11 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::frame::framed;
+use super::{COMPLETION, Live, group_rows};
 use super::{Completion, Sampled};
-use super::{Live, group_rows};
 use crate::advantage::{Advantage, explain};
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -37,7 +37,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         }
         None => "completion".to_owned(),
     };
-    let inside = framed(theme, &title, focused, frame, area);
+    let inside = framed(shared, (COMPLETION, &title), Line::default(), focused, frame, area);
     let lines = match found {
         Some((_, completion, member)) => lines(live, shared, run, completion, member),
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],

@@ -1,78 +1,23 @@
-//! The curves of a run: subjects, visible range of steps, and the panes that draw them, large and small.
+//! The curves of a run: the visible range of steps, and the panes that draw them, large and small.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::Live;
+use super::charts::{self, Subject};
+use super::frame::{framed, legend};
+use super::{CHART, Live, METRICS};
 use crate::format::{amount, or_na, short_id};
 use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::text_width::{self, wrapped};
-
-/// Curves that share a chart.
-#[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) title: &'static str,
-    /// Names in the legend and in the log.
-    pub(super) metrics: &'static [(&'static str, &'static str)],
-    /// Between 0 and 1.
-    pub(super) share: bool,
-    /// A note for the reader, empty if none is needed.
-    pub(super) note: &'static str,
-}
-
-const fn subject(
-    title: &'static str,
-    metrics: &'static [(&'static str, &'static str)],
-    share: bool,
-    note: &'static str,
-) -> Subject {
-    Subject { title, metrics, share, note }
-}
-
-/// All subjects; the first is the default of the large chart, the others rotate in the small ones.
-pub(super) const SUBJECTS: [Subject; 11] = [
-    subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
-    subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
-    subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
-    subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
-    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
-    subject(
-        "completion length",
-        &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
-        false,
-        "tokens",
-    ),
-    subject(
-        "sampler/trainer logprob difference",
-        &[("mean", "sampling/sampling_logp_difference/mean")],
-        false,
-        "keep near 0",
-    ),
-    subject(
-        "informative groups",
-        &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
-        true,
-        "zero-variance groups give no gradient",
-    ),
-    subject(
-        "truncated completions",
-        &[("truncated", "completions/clipped_ratio")],
-        true,
-        "share at max_completion_tokens",
-    ),
-    subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
-    subject("step time", &[("s/step", "step_time")], false, ""),
-];
 
 const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
 pub(super) fn draw_large(
@@ -84,11 +29,13 @@ pub(super) fn draw_large(
     focused: bool,
 ) {
     let view = &live.view;
-    let subject = &SUBJECTS[view.large % SUBJECTS.len()];
+    let subject = charts::large(live, run);
     let log = if view.log { ", log scale" } else { "" };
     let still = if live.frozen.is_some() { ", frozen" } else { "" };
-    let inside = framed(&shared.theme, &format!("{}{log}{still}", subject.title), focused, frame, area);
     let chart = chart(live, shared, run, subject);
+    let title = format!("{}{log}{still}", subject.title);
+    let markers = markers(shared, &chart, (area.width as usize).saturating_sub(2));
+    let inside = framed(shared, (CHART, &title), markers, focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
@@ -106,9 +53,28 @@ pub(super) fn draw_large(
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
+/// The markers in the visible range with their meanings.
+fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
+    let is_shown = |step: &u64| (chart.steps.0..=chart.steps.1).contains(step);
+    let has = |letter: &str| chart.marks.iter().any(|(step, mark)| *mark == letter && is_shown(step));
+    let letters = [("e", "eval"), ("c", "checkpoint"), ("s", "request"), ("n", "note")];
+    let letters = letters.into_iter().filter(|(letter, _)| has(letter));
+    let mut entries: Vec<_> = letters.map(|(sign, meaning)| (sign, Role::Accent, meaning.to_owned())).collect();
+    let (first, last) = chart.steps;
+    let mut values = chart.curves.iter().flat_map(|curve| curve.series.between(first, last));
+    if values.any(|(_, value)| !value.is_finite()) {
+        entries.insert(0, (theme.glyph("▲", "^"), Role::Bad, "not finite".to_owned()));
+    }
+    if let Some(weight) = chart.curves.first().map(|curve| curve.smoothing).filter(|weight| *weight > 0.0) {
+        entries.push((theme.glyph("·", "."), Role::Raw, format!("raw, over it EMA {weight}")));
+    }
+    legend(theme, entries, columns)
+}
+
 /// The note of a subject, or why it has no values.
-fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
-    let is_kl = subject.metrics.iter().any(|(_, name)| *name == "kl");
+fn note(run: &FollowedRun, subject: Subject<'_>) -> &'static str {
+    let is_kl = subject.metrics().any(|(_, name)| name == "kl");
     let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
     if is_kl && !run.history.metrics.contains_key("kl") && is_off() {
         "not measured (kl_beta = 0)"
@@ -118,7 +84,7 @@ fn note(run: &FollowedRun, subject: &Subject) -> &'static str {
 }
 
 /// Rows of the legend above the large chart, and of the chart itself; the rest is for the subject's note.
-fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
+fn rows_of_chart(subject: Subject<'_>, rows: usize) -> (usize, usize) {
     let above = usize::from(rows >= 4);
     let note = usize::from(rows >= 9 && !subject.note.is_empty());
     (above, rows - above - note)
@@ -126,13 +92,13 @@ fn rows_of_chart(subject: &Subject, rows: usize) -> (usize, usize) {
 
 /// The step at a position inside the large chart.
 pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
-    let subject = &SUBJECTS[live.view.large % SUBJECTS.len()];
+    let subject = charts::large(live, run);
     let (_, high) = rows_of_chart(subject, inside.height as usize);
     chart(live, shared, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
 }
 
 /// The chart of a subject of a run, with its overlays.
-fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: &Subject) -> Chart<'a> {
+fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: Subject<'_>) -> Chart<'a> {
     let view = &live.view;
     let others = shared.overlay.iter().filter(|path| *path != run.path());
     let overlay: Vec<&FollowedRun> = others.filter_map(|path| shared.followed.get(path)).collect();
@@ -142,21 +108,21 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     let mut curves = Vec::new();
     for (index, other) in overlay.iter().enumerate() {
         let role = if index % 2 == 0 { Role::SeriesThree } else { Role::SeriesFour };
-        for (metric, (label, name)) in subject.metrics.iter().enumerate() {
-            let Some(series) = other.history.metrics.get(*name) else { continue };
+        for (metric, (label, name)) in subject.metrics().enumerate() {
+            let Some(series) = other.history.metrics.get(name) else { continue };
             let id = short_id(&other.id()).to_owned();
             let label = if metric == 0 { id } else { format!("{id} {label}") };
             curves.push(Curve { label, role, series, smoothing, last: other.history.last_step });
         }
     }
     let under = curves.len();
-    for (metric, (label, name)) in subject.metrics.iter().enumerate() {
-        if let Some(series) = run.history.metrics.get(*name) {
+    for (metric, (label, name)) in subject.metrics().enumerate() {
+        if let Some(series) = run.history.metrics.get(name) {
             let (role, last) = (ROLES[metric % ROLES.len()], live.last(run));
-            curves.push(Curve { label: (*label).to_owned(), role, series, smoothing, last });
+            curves.push(Curve { label: label.to_owned(), role, series, smoothing, last });
         }
     }
-    let first = std::ptr::eq(subject, &SUBJECTS[0]);
+    let first = subject.is_first();
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
     // A task may have rewards above 1.
     let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
@@ -245,7 +211,10 @@ fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-/// Draws as many small charts side by side as fit, starting with the carousel's.
+/// The narrowest and the lowest small chart.
+const SMALL: (u16, u16) = (34, 7);
+
+/// Draws as many small charts as fit, starting with the carousel's.
 pub(super) fn draw_small(
     live: &Live,
     shared: &Shared,
@@ -254,11 +223,29 @@ pub(super) fn draw_small(
     area: Rect,
     focused: bool,
 ) {
-    let count = (area.width / 34).clamp(1, 4);
-    let places = Layout::horizontal(vec![Constraint::Fill(1); count as usize]).split(area);
-    for (index, place) in places.iter().enumerate() {
-        let turn = (live.view.small.max(1) - 1 + index) % (SUBJECTS.len() - 1);
-        small(live, shared, run, frame, *place, turn + 1, focused && index == 0);
+    let subjects = charts::small(live, shared, run);
+    let filter = u16::from(live.metrics.is_shown());
+    let [top, area] = Layout::vertical([Constraint::Length(filter), Constraint::Fill(1)]).areas(area);
+    if filter > 0 {
+        let note = format!("{} of {} charts", subjects.len(), charts::all(run).len());
+        frame.render_widget(Paragraph::new(live.metrics.line(&shared.theme, top.width as usize, &note)), top);
+    }
+    if subjects.is_empty() {
+        let inside = framed(shared, (METRICS, "metrics"), Line::default(), focused, frame, area);
+        let line = Line::styled("no metrics match the filter", shared.theme.style(Role::Faint));
+        return frame.render_widget(Paragraph::new(line), inside);
+    }
+    let across = (area.width / SMALL.0).clamp(1, 6).min(u16::try_from(subjects.len()).unwrap_or(u16::MAX));
+    let most = (area.height / SMALL.1).max(1);
+    let down = most.min(u16::try_from(subjects.len().div_ceil(across.into())).unwrap_or(most));
+    let rows = Layout::vertical(vec![Constraint::Fill(1); down.into()]).split(area);
+    let columns = |row: &Rect| Layout::horizontal(vec![Constraint::Fill(1); across.into()]).split(*row).to_vec();
+    for (index, place) in rows.iter().flat_map(columns).enumerate().take(subjects.len()) {
+        let number = (live.view.small + index) % subjects.len();
+        let title = format!("{} {}/{}", subjects[number].title, number + 1, subjects.len());
+        // The key goes to the first of them.
+        let pane = if index == 0 { METRICS } else { "" };
+        small(live, shared, run, (subjects[number], pane, &title), focused && index == 0, frame, place);
     }
 }
 
@@ -266,14 +253,12 @@ fn small(
     live: &Live,
     shared: &Shared,
     run: &FollowedRun,
+    (subject, pane, title): (Subject<'_>, &str, &str),
+    focused: bool,
     frame: &mut Frame<'_>,
     area: Rect,
-    number: usize,
-    focused: bool,
 ) {
-    let subject = &SUBJECTS[number];
-    let inside =
-        framed(&shared.theme, &format!("{} {number}/{}", subject.title, SUBJECTS.len() - 1), focused, frame, area);
+    let inside = framed(shared, (pane, title), Line::default(), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };

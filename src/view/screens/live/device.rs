@@ -5,55 +5,137 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::Live;
+use super::frame::{framed, legend};
+use super::{DEVICE, Live};
 use crate::format::{bytes, duration, percent_short};
+use crate::run::Series;
 use crate::run::events::Device;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::bars::{gauge, sparkline};
+use crate::view::widgets::stacked_bar::{Band, stack};
 use crate::view::widgets::text_width::one_line;
 
-const PHASES: [(&str, Role); 5] = [
-    ("rollout", Role::SeriesOne),
-    ("score", Role::SeriesTwo),
-    ("update", Role::SeriesThree),
-    ("sync", Role::SeriesFour),
-    ("eval", Role::Trained),
+/// By metric: the name, the sign and its ASCII replacement, the role.
+const PHASES: [(&str, &str, &str, &str, Role); 3] = [
+    ("time/rollout", "rollout", "█", "#", Role::SeriesOne),
+    ("time/score", "score", "░", ":", Role::SeriesThree),
+    ("time/update", "update", "▓", "=", Role::SeriesTwo),
 ];
 
+/// What remains of a step's time.
+const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
+
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let inside = framed(&shared.theme, "time and device", focused, frame, area);
-    let mut lines = phases(live, shared, run, inside.width as usize);
-    lines.extend(device(shared, run, inside.width as usize));
+    let step = Step::of(live, run);
+    let columns = (area.width as usize).saturating_sub(2);
+    let title = match &step {
+        Some(step) => format!("time and device: {}", duration(step.seconds)),
+        None => "time and device".to_owned(),
+    };
+    let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
+    let inside = framed(shared, (DEVICE, &title), legend(&shared.theme, signs, columns), focused, frame, area);
+    let device = device(shared, run, columns);
+    let mut lines = match step {
+        Some(step) => vec![step.bar(&shared.theme, columns)],
+        None => vec![Line::styled("no step times yet", shared.theme.style(Role::Faint))],
+    };
+    // Over steps, where the device leaves room.
+    let needed: usize = device.iter().map(|line| line.width().div_ceil(columns.max(1))).sum();
+    lines.extend(over_steps(live, shared, run, columns, (inside.height as usize).saturating_sub(1 + needed)));
+    lines.extend(device);
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }
 
-/// Shares of the step's time.
-fn phases(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
-    let step = live.at(run);
-    let value =
-        |name: &str| run.history.metrics.get(name).and_then(|series| series.at(step)).filter(|value| value.is_finite());
-    let parts: Vec<(&str, Role, f64)> =
-        PHASES.iter().filter_map(|(name, role)| Some((*name, *role, value(&format!("time/{name}"))?))).collect();
-    let known: f64 = parts.iter().map(|(.., seconds)| seconds).sum();
-    let Some(whole) =
-        value("step_time").or_else(|| value("seconds")).map(|whole| whole.max(known)).filter(|whole| *whole > 0.0)
-    else {
-        return vec![Line::styled("no step times yet", theme.style(Role::Faint))];
-    };
-    let mut bar = Vec::new();
-    let mut text = duration(whole);
-    for (name, role, seconds) in &parts {
-        let share = seconds / whole;
-        let width = (share * columns as f64).round() as usize;
-        let sign = name.chars().next().map_or_else(String::new, |letter| letter.to_string());
-        bar.push(Span::styled(sign.repeat(width), theme.style(*role)));
-        text.push_str(&format!("{} {name} {}", if text.contains(':') { "," } else { ":" }, percent_short(share)));
+/// The time of one step by phase.
+struct Step {
+    seconds: f64,
+    /// The share of each phase; `None` if it was not measured.
+    shares: [Option<f64>; PHASES.len()],
+}
+
+impl Step {
+    /// The selected step; `None` if its time is unknown.
+    fn of(live: &Live, run: &FollowedRun) -> Option<Self> {
+        let value = |name: &str| run.history.metric_at(name, live.at(run)).filter(|value| value.is_finite());
+        let parts = PHASES.map(|(metric, ..)| value(metric));
+        let known: f64 = parts.iter().flatten().sum();
+        let seconds = value("step_time").or_else(|| value("seconds"))?.max(known);
+        (seconds > 0.0).then(|| Self { seconds, shares: parts.map(|part| part.map(|part| part / seconds)) })
     }
-    vec![Line::from(bar), Line::raw(text)]
+
+    fn other(&self) -> f64 {
+        (1.0 - self.shares.iter().flatten().sum::<f64>()).max(0.0)
+    }
+
+    /// Exactly `columns` wide: rounded at the ends of the phases, so that errors do not add up.
+    fn bar(&self, theme: &Theme, columns: usize) -> Line<'static> {
+        let (mut end, mut drawn) = (0.0, 0);
+        let mut part = |share: f64, sign: &str, role: Role| {
+            end += share;
+            let until = ((end * columns as f64).round() as usize).min(columns);
+            let width = until - drawn.min(until);
+            drawn = until;
+            Span::styled(sign.repeat(width), theme.style(role))
+        };
+        let phases = PHASES.iter().zip(self.shares);
+        let mut spans: Vec<Span<'static>> = phases
+            .map(|((.., rich, plain, role), share)| part(share.unwrap_or(0.0), theme.glyph(rich, plain), *role))
+            .collect();
+        spans.push(part(1.0, theme.glyph(OTHER.0, OTHER.1), OTHER.2));
+        Line::from(spans)
+    }
+
+    /// The phases, longest first.
+    fn legend(&self, theme: &Theme) -> Vec<(&'static str, Role, String)> {
+        let phases = PHASES.iter().zip(self.shares);
+        let phases = phases
+            .filter_map(|((_, name, rich, plain, role), share)| Some((share?, theme.glyph(rich, plain), *role, *name)));
+        let other = (self.other(), theme.glyph(OTHER.0, OTHER.1), OTHER.2, "other");
+        let mut all: Vec<_> = phases.chain((self.other() >= 0.005).then_some(other)).collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.into_iter()
+            .map(|(share, sign, role, name)| (sign, role, format!("{name} {}", percent_short(share))))
+            .collect()
+    }
+}
+
+/// Seconds of each phase over the visible steps as stacked bars: the longest step fills the height.
+fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let (first, last) = live.view.steps(live.last(run));
+    let (first, most) = (first.max(1), columns as u64);
+    // One column a step: of a long run the latest.
+    let first = first.max((last + 1).saturating_sub(most));
+    let longest = run.history.metrics.get("seconds").map_or(0.0, |series| {
+        series
+            .between(first, last)
+            .map(|(_, seconds)| seconds)
+            .filter(|seconds| seconds.is_finite())
+            .fold(0.0, f64::max)
+    });
+    if rows < 3 || longest <= 0.0 || last <= first {
+        return Vec::new();
+    }
+    let theme = &shared.theme;
+    let shares: Vec<Option<Series>> = PHASES
+        .iter()
+        .map(|(metric, ..)| {
+            let series = run.history.metrics.get(*metric)?;
+            Some(series.between(first, last).map(|(step, seconds)| (step, seconds / longest)).collect())
+        })
+        .collect();
+    let band = |((.., rich, plain, role), series): (&(_, _, &'static str, &'static str, Role), _)| Band {
+        series,
+        sign: theme.glyph(rich, plain),
+        role: *role,
+    };
+    let bands: Vec<Band<'_>> = PHASES.iter().zip(shares.iter().map(Option::as_ref)).map(band).collect();
+    let text = format!("steps {first} to {last}, at most {}", duration(longest));
+    let mut lines = vec![Line::styled(text, theme.style(Role::Faint))];
+    lines.extend(stack(theme, &bands, (first, last), columns, rows - 1));
+    lines
 }
 
 /// The state of the device, or a sentence if it is not measured.

@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::{Live, failures, group_rows};
+use super::frame::framed;
+use super::{Live, SIGNAL, failures, group_rows};
 use crate::format::{or_na, percent_short};
 use crate::score::Tier;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -17,8 +17,8 @@ use crate::view::widgets::bars::{bars, counts, sparkline};
 use crate::view::widgets::stacked_bar::{Band, stack};
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let theme = &shared.theme;
-    let inside = framed(theme, "tiers, failures, advantages", focused, frame, area);
+    let title = (SIGNAL, "tiers, failures, advantages");
+    let inside = framed(shared, title, Line::default(), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let advantages =
         if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };

@@ -5,8 +5,11 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::{CHART, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, SIGNAL};
-use super::{completion, curves, device, distributions, groups, header, log, overlay, prompt, text_summary};
+use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
+use super::{
+    changes, chart_chooser, completion, curves, device, distributions, groups, header, log, overlay, prompt, result,
+    text_summary,
+};
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::text_pane;
 use crate::view::shared::Shared;
@@ -73,12 +76,15 @@ fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>
     match pane {
         CHART => curves::draw_large(live, shared, run, frame, area, focused),
         OVERLAY => overlay::draw(live, shared, frame, area),
+        CHOOSER => chart_chooser::draw(live, shared, run, frame, area),
         COMPLETION => completion::draw(live, shared, run, frame, area, focused),
         PROMPT => prompt::draw(live, shared, run, frame, area, focused),
         SIGNAL => distributions::draw(live, shared, run, frame, area, focused),
         METRICS => curves::draw_small(live, shared, run, frame, area, focused),
         DEVICE => device::draw(live, shared, run, frame, area, focused),
+        CHANGES => changes::draw(live, shared, run, frame, area, focused),
         LOG => log::draw(live, shared, run, frame, area, focused),
+        RESULT => result::draw(live, shared, run, frame, area, focused),
         _ => groups::draw(live, shared, run, frame, area, focused),
     }
 }
@@ -87,6 +93,23 @@ fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>
 fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
     let groups = super::group_rows::of_step(live, shared, live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
+}
+
+/// The chart, and the lists that replace it.
+const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
+/// Rows of the result: its table, an alert with its advice, and the frame.
+const RESULT_ROWS: u16 = 8;
+
+/// The log; of an ended run the result comes first.
+fn events_slot(run: &FollowedRun) -> Vec<&'static str> {
+    if run.status().is_ended() { vec![RESULT, LOG] } else { vec![LOG, RESULT] }
+}
+
+/// Everything below the groups, and `others`: the completion first, but the result of an ended run until its groups are
+/// looked at.
+fn shared_slot(live: &Live, run: &FollowedRun, others: &[&'static str]) -> Vec<&'static str> {
+    let first = if run.status().is_ended() && !live.is_browsing { [RESULT, COMPLETION] } else { [COMPLETION, RESULT] };
+    [&first, others, &[PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG]].concat()
 }
 
 /// The areas of all parts; parts that do not fit have none.
@@ -112,8 +135,8 @@ impl Places {
         match (area.width, area.height) {
             (0..60, _) => Self { numbers: area, ..Self::default() },
             (60..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
-            (80..100, _) | (_, 16..25) => Self::two_columns(run, area),
-            (_, 25..32) | (100..120, _) => Self::medium(area),
+            (80..100, _) | (_, 16..25) => Self::two_columns(live, run, area),
+            (_, 25..32) | (100..120, _) => Self::medium(run, area),
             _ => Self::full(live, shared, run, area),
         }
     }
@@ -121,6 +144,7 @@ impl Places {
     fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
+        let events = if run.status().is_ended() { events.max(RESULT_ROWS) } else { events };
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
         let rows = [
@@ -132,47 +156,48 @@ impl Places {
         ];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
-        let mut slots = vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS])];
+        let mut slots = vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS])];
         if area.width >= 150 {
             let thirds = [Constraint::Fill(4), Constraint::Fill(3), Constraint::Fill(3)];
             let [text, across, spread] = Layout::horizontal(thirds).areas(second);
-            slots.extend([(text, vec![COMPLETION]), (across, vec![PROMPT]), (spread, vec![SIGNAL])]);
+            slots.extend([(text, vec![COMPLETION]), (across, vec![PROMPT, CHANGES]), (spread, vec![SIGNAL])]);
         } else {
             let [text, spread] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
-            slots.extend([(text, vec![COMPLETION]), (spread, vec![SIGNAL, PROMPT])]);
+            slots.extend([(text, vec![COMPLETION]), (spread, vec![SIGNAL, PROMPT, CHANGES])]);
         }
         let [small, condition] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(1)]).areas(third);
-        slots.extend([(small, vec![METRICS]), (condition, vec![DEVICE]), (last, vec![LOG])]);
+        slots.extend([(small, vec![METRICS]), (condition, vec![DEVICE]), (last, events_slot(run))]);
         Self { top, slots, ..Self::default() }
     }
 
-    fn medium(area: Rect) -> Self {
-        let upper = (area.height - 6) / 2;
-        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(5)];
+    fn medium(run: &FollowedRun, area: Rect) -> Self {
+        let events = if run.status().is_ended() { RESULT_ROWS } else { 5 };
+        let upper = (area.height - 1 - events) / 2;
+        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(events)];
         let [top, first, second, last] = Layout::vertical(rows).areas(area);
         let halves = || Layout::horizontal([Constraint::Fill(11), Constraint::Fill(9)]);
         let ([chart, board], [text, spread]) = (halves().areas(first), halves().areas(second));
         let slots = vec![
-            (chart, vec![CHART, OVERLAY]),
+            (chart, OVER_CHART.to_vec()),
             (board, vec![GROUPS]),
             (text, vec![COMPLETION]),
-            (spread, vec![SIGNAL, PROMPT, METRICS, DEVICE]),
-            (last, vec![LOG]),
+            (spread, vec![SIGNAL, PROMPT, CHANGES, METRICS, DEVICE]),
+            (last, events_slot(run)),
         ];
         Self { top, slots, ..Self::default() }
     }
 
-    fn two_columns(run: &FollowedRun, area: Rect) -> Self {
+    fn two_columns(live: &Live, run: &FollowedRun, area: Rect) -> Self {
         let upper = area.height.saturating_sub(2) / 2;
         let below = u16::from(run.history.standing_alerts().next().is_some());
         let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(below)];
         let [top, first, second, alert] = Layout::vertical(rows).areas(area);
         let [chart, board] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);
-        let rest = vec![COMPLETION, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
+        let rest = shared_slot(live, run, &[]);
         Self {
             top,
             alert,
-            slots: vec![(chart, vec![CHART, OVERLAY]), (board, vec![GROUPS]), (second, rest)],
+            slots: vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS]), (second, rest)],
             ..Self::default()
         }
     }
@@ -181,7 +206,7 @@ impl Places {
         let board = rows_of_groups(live, shared, run).min(area.height.saturating_sub(3) / 2).max(3);
         let rows = [Constraint::Length(2), Constraint::Length(1), Constraint::Length(board), Constraint::Fill(1)];
         let [top, reward, groups, rest] = Layout::vertical(rows).areas(area);
-        let others = vec![COMPLETION, CHART, OVERLAY, PROMPT, SIGNAL, METRICS, DEVICE, LOG];
+        let others = shared_slot(live, run, &OVER_CHART);
         Self { top, reward, slots: vec![(groups, vec![GROUPS]), (rest, others)], ..Self::default() }
     }
 }

@@ -7,12 +7,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::Live;
+use super::frame::{framed, legend};
 use super::group_rows::{self, Row};
+use super::{GROUPS, Live};
 use crate::advantage::mean_and_deviation;
 use crate::format::percent_short;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -23,7 +23,8 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let step = live.at(run);
     let rows = group_rows::of_step(live, shared, step);
     let latest = if live.step.is_some() { "" } else { ", the latest" };
-    let inside = framed(theme, &format!("groups of step {step}{latest}"), focused, frame, area);
+    let title = format!("groups of step {step}{latest}");
+    let inside = framed(shared, (GROUPS, &title), key(theme, area), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
         frame.render_widget(
@@ -34,8 +35,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     }
     let plan = Plan::of(&rows, columns);
     let (head, footer) = head_and_footer(&rows, columns, height);
-    let with_key = usize::from(height > head + rows.len() + footer.len());
-    let room = height.saturating_sub(footer.len() + head + with_key);
+    let room = height.saturating_sub(footer.len() + head);
     let mut lines = Vec::new();
     if head > 0 {
         lines.push(plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len()))));
@@ -46,7 +46,6 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let all_equal = rows.iter().all(|row| row.zero_variance_reason().is_some());
     let role = if all_equal { Role::Warning } else { Role::Faint };
     lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
-    lines.extend((with_key > 0).then(|| key(theme)));
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
@@ -188,11 +187,10 @@ pub(super) fn tiers(
     spans
 }
 
-pub(super) fn key(theme: &Theme) -> Line<'static> {
-    let mut spans = Vec::new();
-    for tier in ["valid", "invalid", "unparsable"] {
-        spans.push(Span::styled(theme.tier_glyph(tier), theme.style(Theme::tier_role(tier))));
-        spans.push(Span::styled(format!(" {tier}  "), theme.style(Role::Faint)));
-    }
-    Line::from(spans)
+/// The marks of the tiers, and of groups without a gradient.
+fn key(theme: &Theme, area: Rect) -> Line<'static> {
+    let tier = |tier: &'static str| (theme.tier_glyph(tier), Theme::tier_role(tier), tier.to_owned());
+    let zero_variance = (theme.glyph("∅", "0"), Role::Warning, "zero variance".to_owned());
+    let entries = ["valid", "invalid", "unparsable"].map(tier).into_iter().chain([zero_variance]);
+    legend(theme, entries, (area.width as usize).saturating_sub(2))
 }

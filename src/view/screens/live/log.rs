@@ -5,23 +5,51 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::Live;
+use super::frame::framed;
+use super::state::{Least, LogView};
+use super::{LOG, Live};
 use crate::report::{Level, alert_name, event_text};
+use crate::run::Event;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::text_width::{fitted, one_line, wrapped};
+use crate::view::widgets::text_width::{one_line, wrapped};
+
+/// The events that are shown, latest first.
+fn shown<'a>(live: &'a Live, run: &'a FollowedRun) -> impl Iterator<Item = (&'a Event, Level, String)> {
+    let LogView { least, filter, .. } = &live.log;
+    run.log.iter().rev().filter_map(|event| {
+        let (level, text) = event_text(&event.body, 0)?;
+        (least.includes(level) && filter.matches(&text)).then_some((event, level, text))
+    })
+}
+
+/// Scrolls; up is back in time.
+pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) {
+    let most = shared.current_run().map_or(0, |run| shown(live, run).count().saturating_sub(1));
+    live.log.back = live.log.back.saturating_add_signed(-by).min(most);
+}
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let back = live.log_back.min(run.log.len().saturating_sub(1));
-    let title = if back > 0 { format!("alerts and log, {back} back") } else { "alerts and log".to_owned() };
-    let inside = framed(&shared.theme, &title, focused, frame, area);
+    let LogView { back, least, filter } = &live.log;
+    let mut title = "alerts and log".to_owned();
+    if *least != Least::All {
+        title += &format!(": {}", least.name());
+    }
+    if *back > 0 {
+        title += &format!(", {back} back");
+    }
+    let inside = framed(shared, (LOG, &title), Line::default(), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let mut lines: Vec<Line<'static>> = alerts(shared, run, columns);
-    lines.truncate(rows.saturating_sub(1).max(1));
+    let mut lines = Vec::new();
+    if filter.is_shown() {
+        lines.push(filter.line(&shared.theme, columns, &format!("{} of {}", shown(live, run).count(), run.log.len())));
+    }
+    let before = lines.len();
+    lines.extend(alerts(shared, run, columns));
+    lines.truncate((before + 1).max(rows.saturating_sub(1)));
     let room = rows.saturating_sub(lines.len());
-    lines.extend(events(shared, run, columns, back, room));
+    lines.extend(events(live, shared, run, columns, room));
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
@@ -58,21 +86,13 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
     lines
 }
 
-/// The latest events that fit into so many lines, oldest first; `back` skips that many of the latest.
-fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows: usize) -> Vec<Line<'static>> {
+/// The latest events that fit into so many lines, oldest first.
+fn events(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    if run.log.is_empty() && rows > 0 {
-        return vec![Line::styled("no events yet", theme.style(Role::Faint))];
-    }
-    let total_steps = run.history.run.as_ref().map_or(0, |run| run.total_steps);
     let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
     let mut used = 0;
-    for event in run.log.iter().rev().skip(back) {
-        let Some((level, text)) = event_text(&event.body, total_steps) else { continue };
-        let (role, room) = (Role::from(level), columns.saturating_sub(10).max(10));
-        // A step's other values are in the charts.
-        let rows_of_event =
-            if level == Level::Step { vec![fitted(&text, room)] } else { wrapped(&one_line(&text), room) };
+    for (event, level, text) in shown(live, run).skip(live.log.back) {
+        let rows_of_event = wrapped(&one_line(&text), columns.saturating_sub(10).max(10));
         used += rows_of_event.len();
         if used > rows && !blocks.is_empty() {
             break;
@@ -82,13 +102,17 @@ fn events(shared: &Shared, run: &FollowedRun, columns: usize, back: usize, rows:
             let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
             Line::from(vec![
                 Span::styled(format!("{time}  "), theme.style(Role::Faint)),
-                Span::styled(text, theme.style(role)),
+                Span::styled(text, theme.style(Role::from(level))),
             ])
         };
         blocks.push(rows_of_event.into_iter().enumerate().map(line).collect());
         if used >= rows {
             break;
         }
+    }
+    if blocks.is_empty() {
+        let text = if run.log.is_empty() { "no events yet" } else { "no events match" };
+        blocks.push(vec![Line::styled(text, theme.style(Role::Faint))]);
     }
     let mut lines: Vec<Line<'static>> = blocks.into_iter().rev().flatten().collect();
     lines.truncate(rows);

@@ -3,7 +3,8 @@
 use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Margin;
 
-use super::{CHART, COMPLETION, GROUPS, LOG, Live, METRICS, curves, draw, failures, group_rows, rollouts};
+use super::{CHANGES, CHART, COMPLETION, GROUPS, LOG, Live, METRICS, RESULT};
+use super::{changes, curves, draw, failures, group_rows, log, result, rollouts};
 use crate::view::message::Command;
 use crate::view::shared::Shared;
 
@@ -20,8 +21,7 @@ pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Com
 
 /// Goes to a step; `None` follows the latest.
 pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Command> {
-    live.step = step;
-    live.completion_top = 0;
+    (live.step, live.completion_top, live.is_browsing) = (step, 0, true);
     if let Some(run) = shared.current_run() {
         let (last, at) = (live.last(run), live.at(run));
         live.view.hold(last, at);
@@ -32,7 +32,7 @@ pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -
 pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let count = groups(live, shared).len();
     live.group.go(by, count);
-    live.completion_top = 0;
+    (live.completion_top, live.is_browsing) = (0, true);
     Vec::new()
 }
 
@@ -41,7 +41,7 @@ pub(super) fn by_members(live: &mut Live, shared: &mut Shared, by: isize) -> Vec
     let groups = groups(live, shared);
     let row = live.group.at(groups.len()).and_then(|index| groups.get(index));
     live.member.go(by, row.map_or(0, |row| row.tiers.len()));
-    live.completion_top = 0;
+    (live.completion_top, live.is_browsing) = (0, true);
     Vec::new()
 }
 
@@ -53,13 +53,6 @@ pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Ve
     let lines =
         super::completion::selected(live, shared).map_or(0, |(_, completion, _)| completion.text.lines().count() + 20);
     live.completion_top = live.completion_top.saturating_add_signed(by).min(lines);
-    Vec::new()
-}
-
-/// Scrolls the log; up is back in time.
-pub(super) fn scroll_log(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
-    let most = shared.current_run().map_or(0, |run| run.log.len().saturating_sub(1));
-    live.log_back = live.log_back.saturating_add_signed(-by).min(most);
     Vec::new()
 }
 
@@ -106,7 +99,7 @@ fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Comm
 /// Whether a double click acts as enter: on a completion of the groups, or a small chart.
 pub(super) fn opens(live: &Live, shared: &Shared, (column, row): (u16, u16)) -> bool {
     let pane = shared.current_run().and_then(|run| draw::pane_at(live, shared, run, column, row));
-    pane.is_some_and(|(pane, _)| pane == GROUPS || pane == METRICS)
+    pane.is_some_and(|(pane, _)| [GROUPS, METRICS, CHANGES, RESULT].contains(&pane))
 }
 
 /// A click focuses a pane; among the groups it selects one, in the focused chart a step. The wheel moves what is under
@@ -122,14 +115,17 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
             if pane == CHART && live.pane == CHART {
                 return to_click(live, shared, curves::step_at(live, shared, run, inside, event.column));
             }
-            live.pane = pane;
+            live.focus(pane);
+            if pane == CHANGES {
+                changes::click(live, shared, inside, event.row);
+            }
             if pane == GROUPS {
                 let line = event.row.checked_sub(inside.y).map(usize::from);
                 if let Some(index) =
                     line.and_then(|line| super::groups::at_line(live, &groups(live, shared), inside, line))
                 {
                     live.group.index = index;
-                    live.completion_top = 0;
+                    (live.completion_top, live.is_browsing) = (0, true);
                 }
             }
             return Vec::new();
@@ -140,7 +136,14 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
         CHART => zoom(live, shared, by < 0),
         GROUPS => by_groups(live, shared, by.signum()),
         COMPLETION => scroll_text(live, shared, by),
-        LOG => scroll_log(live, shared, by),
+        LOG => {
+            log::scroll(live, shared, by);
+            Vec::new()
+        }
+        CHANGES => {
+            changes::go(live, shared, by.signum());
+            Vec::new()
+        }
         _ => Vec::new(),
     }
 }
@@ -151,5 +154,7 @@ pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let step = live.at(run);
     let mut commands = rollouts::load(live, shared, step);
     commands.extend(failures::load(live, shared));
+    commands.extend(result::load(live, shared));
+    commands.extend(changes::load(live, shared));
     commands
 }

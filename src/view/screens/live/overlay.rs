@@ -34,12 +34,9 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Page keys and the ends of the list.
-pub(super) fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+pub(super) fn on_key(live: &mut Live, shared: &Shared, event: KeyEvent) {
     let count = others(shared).len();
-    if live.pane == OVERLAY {
-        live.overlay_cursor.key(event, shared.body().height as usize / 2, count);
-    }
-    Vec::new()
+    live.overlay_cursor.key(event, shared.body().height as usize / 2, count);
 }
 
 pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {

@@ -5,12 +5,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::frame::framed;
 use super::group_rows::{self, Row};
-use super::{Live, completion, groups};
+use super::{Live, PROMPT, completion, groups};
 use crate::advantage::mean_and_deviation;
 use crate::run::GROUP_STEPS_KEPT;
 use crate::view::followed_run::FollowedRun;
-use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::text_width::one_line;
@@ -20,7 +20,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let rows = group_rows::of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
-    let inside = framed(theme, &title, focused, frame, area);
+    let inside = framed(shared, (PROMPT, &title), Line::default(), focused, frame, area);
     let Some(row) = row else { return };
     let found = across(run, row);
     let mut lines: Vec<Line<'static>> = Vec::new();

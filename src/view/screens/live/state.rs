@@ -1,0 +1,126 @@
+//! What panes of the live screen have read, and what of it they show.
+
+use crate::report::{Level, MetricComparison};
+use crate::run::EvalRecord;
+use crate::run::events::Eval;
+use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::pattern_filter::PatternFilter;
+
+/// What was read for the result, and of which state of the run.
+#[derive(Debug, Default)]
+pub(super) struct ResultReading {
+    pub(super) of: Option<RunVersion>,
+    pub(super) best: Option<u64>,
+    /// Why it is not measured.
+    pub(super) compared: Option<Result<Compared, String>>,
+}
+
+/// Number of evals, last checkpoint, number of resumes, and whether the run has ended.
+pub(super) type RunVersion = (usize, Option<u64>, usize, bool);
+
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) base: Eval,
+    pub(super) trained: Eval,
+    /// `valid`, and `exact` if the prompts have expected answers.
+    pub(super) judged: Vec<MetricComparison>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ChangesReading {
+    /// Compared with this step or the last before it; `None`: with the previous one.
+    pub(super) since: Option<u64>,
+    pub(super) cursor: Cursor,
+    /// The compared evals with their changes, or why they cannot be read.
+    pub(super) evals: Option<(EvalPair, Result<Vec<Change>, String>)>,
+    pub(super) reading: Option<EvalPair>,
+}
+
+/// The earlier and the later eval, and the number of resumes: a resumed run may have redone them.
+pub(super) type EvalPair = (EvalKey, EvalKey, usize);
+pub(super) type EvalKey = (u64, String, String);
+
+/// One completion of an eval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) prompt_id: String,
+    pub(super) sample: usize,
+    pub(super) before: Standing,
+    pub(super) now: Standing,
+}
+
+/// From worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    Unparsable,
+    Invalid,
+    Valid,
+    /// Valid and equal to the expected answer.
+    Exact,
+}
+
+impl Standing {
+    pub(super) fn of(record: &EvalRecord) -> Self {
+        match record.tier.as_str() {
+            "valid" if record.exact == Some(true) => Self::Exact,
+            "valid" => Self::Valid,
+            "invalid" => Self::Invalid,
+            _ => Self::Unparsable,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unparsable => "unparsable",
+            Self::Invalid => "invalid",
+            Self::Valid => "valid",
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// What of the log is shown.
+#[derive(Debug, Default)]
+pub(super) struct LogView {
+    /// Lines below the pane.
+    pub(super) back: usize,
+    pub(super) least: Least,
+    pub(super) filter: PatternFilter,
+}
+
+/// The least level that is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Least {
+    #[default]
+    All,
+    /// Evals, requests, notes, alerts, the end.
+    Results,
+    /// Warnings and errors.
+    Warnings,
+}
+
+impl Least {
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::All => Self::Results,
+            Self::Results => Self::Warnings,
+            Self::Warnings => Self::All,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all levels",
+            Self::Results => "no info",
+            Self::Warnings => "warnings and errors",
+        }
+    }
+
+    pub(super) fn includes(self, level: Level) -> bool {
+        match self {
+            Self::All => true,
+            Self::Results => !matches!(level, Level::Step | Level::Info),
+            Self::Warnings => matches!(level, Level::Warning | Level::Error),
+        }
+    }
+}
