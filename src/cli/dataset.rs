@@ -166,6 +166,10 @@ fn print_health(health: &Health) {
     if total > health.findings.len() {
         println!("... {} more", total - health.findings.len());
     }
+    for group in &health.groups {
+        let class = if group.class.is_empty() { String::new() } else { format!(", {}", group.class) };
+        println!("{}{class}: {}", group.kind.title(), group.count);
+    }
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
     println!(
         "{errors} {}, {warnings} {}",

@@ -113,9 +113,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     // All texts before the first file is written.
     let mut texts = Vec::new();
     for (set, rows) in sets.iter().filter(|(_, rows)| !rows.is_empty()) {
-        texts.push((path_of(&task, *set)?, text_of(&task, *set, rows, arguments.replace)?, *set, rows.len()));
+        texts.push((path_of(&task, *set)?, text_of(&task, *set, rows, arguments.replace)?, rows.len()));
     }
-    for (path, text, ..) in &texts {
+    for (path, text, _) in &texts {
         replace_file(path, text.as_bytes(), Access::Umask)
             .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
@@ -128,9 +128,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return print_json(&format!("{document}\n"));
     }
     println!("mapping: {}", visible(&mapping.join("  ")));
-    for (path, _, set, rows) in &texts {
+    for (path, _, rows) in &texts {
         println!("{}: {rows} rows {}", path.display(), if arguments.replace { "in place of its own" } else { "added" });
-        let _ = set;
     }
     problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ const PARTS: [(&str, &[&str]); 5] = [
     ("system", &["system", "system_prompt"]),
     ("expected", &["expected", "answer", "output", "completion", "response", "target", "json", "label"]),
     ("id", &["id", "key", "uuid"]),
-    ("tags", &["tags", "tag", "category"]),
+    ("tags", &["tags", "tag"]),
 ];
 
 /// `expected` of conversations that end with the right answer.
@@ -89,8 +89,10 @@ impl MappingText {
             turns.is_some_and(|turn| turn.role == "assistant")
         };
         let expected = || match named(2) {
-            column if !column.is_empty() => column,
+            column if !column.is_empty() && is_json(records, &column) => column,
             _ if !fields.is_empty() => fields.join(", "),
+            // A label: an answer of one field.
+            column if !column.is_empty() => format!("{column} = {column}"),
             _ if ends_with_answer() => LAST_TURN.to_owned(),
             none => none,
         };
@@ -312,6 +314,12 @@ impl Mapping {
             )),
         }
     }
+}
+
+/// Whether the first texts of a column are JSON; other values are.
+fn is_json(records: &[Record], column: &str) -> bool {
+    let texts = records.iter().take(20).filter_map(|record| record.fields.get(column)?.as_str());
+    texts.filter(|text| !text.trim().is_empty()).all(|text| serde_json::from_str::<Value>(text).is_ok())
 }
 
 /// `address.city`
