@@ -39,6 +39,7 @@ const PREPARATIONS: [&str; 24] = [
     "x !",
     "x ! ctrl-u",
     "x enter",
+    "I",
     "o g enter space j space esc G enter j space c",
     "home b end j",
 ];

@@ -298,7 +298,7 @@ fn invalid_expected_answers_are_marked_grouped_and_filtered() {
     // By the schema in the editor: undone there, the answers are valid again.
     stage.keys("esc f2 enter ctrl-end").types("x").keys("ctrl-u esc").keys("f3");
     assert_eq!(stage.model.prompts.groups.iter().filter(|group| group.slug == "enum").count(), 1);
-    stage.keys("f2 enter ctrl-a").types("{}").keys("esc f3");
+    stage.keys("f2 enter alt-a").types("{}").keys("esc f3");
     let groups = stage.model.prompts.groups.iter().map(|group| group.slug.as_str()).collect::<Vec<_>>();
     assert!(!groups.contains(&"enum"), "{groups:?}");
 }

@@ -153,6 +153,8 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let mut header = Vec::new();
     reader.by_ref().take(1 << 20).read_until(b'\n', &mut header)?;
     let delimiter = delimiter_of(&header);
+    // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
+    let late = usize::from(header.ends_with(b"\r\n"));
     let mut reader =
         csv::ReaderBuilder::new().delimiter(delimiter).from_reader(std::io::Cursor::new(header).chain(reader));
     let names = match reader.headers() {
@@ -165,10 +167,10 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     }
     Ok(Box::new(reader.into_records().map(move |cells| {
         let cells = cells.map_err(|error| {
-            let line = error.position().map_or(1, |position| position.line() as usize);
+            let line = error.position().map_or(1, |position| position.line() as usize + late);
             (line, csv_error(&error))
         })?;
-        let line = cells.position().map_or(0, |position| position.line() as usize);
+        let line = cells.position().map_or(0, |position| position.line() as usize + late);
         let fields = names.iter().zip(&cells).map(|(name, cell)| (name.clone(), Value::from(cell)));
         Ok(Record { line, fields: fields.collect() })
     })))

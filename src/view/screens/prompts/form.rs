@@ -68,7 +68,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
 
 /// The fields and the preview: side by side if there is room.
 fn areas(form: &Form, area: Rect) -> [Rect; 2] {
-    let rows = form.fields.len() as u16 + 4;
+    let rows = form.fields.len() as u16 + 5;
     match area.width >= 100 {
         true => Layout::horizontal([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area),
         false => Layout::vertical([Constraint::Length(rows.min(area.height)), Constraint::Fill(1)]).areas(area),
@@ -116,8 +116,8 @@ pub(super) fn draw(form: &Form, shared: &Shared, frame: &mut Frame<'_>, area: Re
         lines.push(Line::from(spans));
     }
     let help = form.fields.get(form.cursor).map_or("", |field| field.help);
-    lines.push(Line::styled(help, theme.style(Role::Faint)));
     lines.push(Line::styled(format!("{mark} {text}"), theme.style(role)));
+    lines.push(Line::styled(help, theme.style(Role::Faint)));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     if right.height > 2 {
         let inside = framed(theme, "preview", false, frame, right);

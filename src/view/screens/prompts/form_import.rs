@@ -92,7 +92,10 @@ pub(super) fn problem_lines(problems: &[(usize, String)]) -> Vec<(Role, String)>
     if problems.is_empty() {
         return Vec::new();
     }
-    let head = format!("{} records are no rows and are left out:", problems.len());
+    let head = match problems.len() {
+        1 => "1 record is no row and is left out:".to_owned(),
+        bad => format!("{bad} records are no rows and are left out:"),
+    };
     let lines =
         problems.iter().take(MAX_LISTED).map(|(line, problem)| (Role::Bad, format!("  line {line}: {problem}")));
     std::iter::once((Role::Bad, head)).chain(lines).collect()
