@@ -217,7 +217,7 @@ fn large_task() {
     program::sample_task(&task, [200, 1, 1]);
     let text = std::fs::read_to_string(task.join("train.jsonl")).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    let row = |number: usize| {
+    let numbered = |number: usize| {
         let line = lines[number % lines.len()];
         let id = format!("train-{:03}", number % lines.len() + 1);
         line.replacen(&id, &format!("row-{number:06}"), 1).replacen(
@@ -226,7 +226,7 @@ fn large_task() {
             1,
         )
     };
-    std::fs::write(task.join("train.jsonl"), (0..100_000).map(|number| row(number) + "\n").collect::<String>())
+    std::fs::write(task.join("train.jsonl"), (0..100_000).map(|number| numbered(number) + "\n").collect::<String>())
         .unwrap();
     let begin = Instant::now();
     let mut session = Session::start(home.path(), &Start { arguments: &[], ..Start::PLAIN });

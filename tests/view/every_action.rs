@@ -16,7 +16,7 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 24] = [
+const PREPARATIONS: [&str; 25] = [
     "",
     "j",
     "k",
