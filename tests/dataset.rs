@@ -4,7 +4,6 @@
 mod build;
 mod generator;
 mod health;
-mod import;
 mod rows;
 
 use std::path::Path;

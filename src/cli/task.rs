@@ -1,6 +1,4 @@
-//! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
-
-mod new;
+//! `grpo-tui task`: checks a task, and its reward for degenerate answers.
 
 use std::process::ExitCode;
 
@@ -21,8 +19,6 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
-    New(Box<new::Arguments>),
     /// Check a task's files: schema, prompts, expected answers
     Check(Choice),
     /// Score degenerate answers: what a model could earn without doing the work
@@ -40,7 +36,6 @@ struct Choice {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
-        Command::New(arguments) => new::run(&arguments),
         Command::Check(choice) => run_check(&choice),
         Command::Audit(choice) => run_audit(&choice),
     }

@@ -2,79 +2,13 @@
 
 use super::json::{self, Kind, Places, Syntax, Value};
 use super::schema::meta_problems;
+use super::schema_keywords::{Draft, Holds, KEYWORDS, Keyword};
 use super::{ScoreError, Scorer};
 use crate::format::slip_of;
 use crate::task::{Task, TaskError};
 
 /// Faults that are listed.
 const MAX_FAULTS: usize = 200;
-
-/// Keywords of JSON Schema, all drafts from 4 on; others are let through by validators, which hides misspellings.
-pub(super) const KEYWORDS: [&str; 63] = [
-    "$anchor",
-    "$comment",
-    "$defs",
-    "$dynamicAnchor",
-    "$dynamicRef",
-    "$id",
-    "$recursiveAnchor",
-    "$recursiveRef",
-    "$ref",
-    "$schema",
-    "$vocabulary",
-    "additionalItems",
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "const",
-    "contains",
-    "contentEncoding",
-    "contentMediaType",
-    "contentSchema",
-    "default",
-    "definitions",
-    "dependencies",
-    "dependentRequired",
-    "dependentSchemas",
-    "deprecated",
-    "description",
-    "else",
-    "enum",
-    "examples",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "format",
-    "id",
-    "if",
-    "items",
-    "maxContains",
-    "maxItems",
-    "maxLength",
-    "maxProperties",
-    "maximum",
-    "minContains",
-    "minItems",
-    "minLength",
-    "minProperties",
-    "minimum",
-    "multipleOf",
-    "not",
-    "oneOf",
-    "pattern",
-    "patternProperties",
-    "prefixItems",
-    "properties",
-    "propertyNames",
-    "readOnly",
-    "required",
-    "then",
-    "title",
-    "type",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "uniqueItems",
-    "writeOnly",
-];
 
 /// One thing that is wrong or odd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +57,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         let message = format!("duplicate key {:?} in this object: the last one counts", duplicate.key);
         faults.push(at(text, duplicate.offset, duplicate.offset + duplicate.key.len() + 2, message, false));
     }
-    odd(text, root, &mut faults);
+    odd(text, root, Draft::D2020, &mut faults);
     let with_text = task.with_schema_text(text);
     let (scorer, task) = match with_text {
         Ok(task) => (compile(&task, text, root, &mut faults), Some(task)),
@@ -166,46 +100,41 @@ fn of_task(label: &str, error: &TaskError, text: &str) -> Fault {
     }
 }
 
-/// Misspelt keywords, and required fields that nothing describes.
-fn odd(text: &str, schema: &Value<'_>, faults: &mut Vec<Fault>) {
+/// Misspelt keywords, keywords that the draft does not have, and required fields that nothing describes.
+fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
     let Some(object) = schema.as_object() else { return };
+    let named = object.get("$schema").and_then(|member| match &member.value.kind {
+        Kind::String(address) => Draft::of(address),
+        _ => None,
+    });
+    let draft = named.unwrap_or(draft);
     for member in object.members() {
-        let key = member.key.as_ref();
-        let inner = &member.value;
-        match key {
-            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
-                inner
-                    .as_object()
-                    .into_iter()
-                    .flat_map(json::Object::members)
-                    .for_each(|field| odd(text, &field.value, faults));
+        let (key, inner) = (member.key.as_ref(), &member.value);
+        let mut warn = |message| {
+            faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
+        };
+        let Some(keyword) = Keyword::named(key) else {
+            // Other keys are allowed, and mean nothing.
+            if let Some(near) = slip_of(key, KEYWORDS.iter().map(|keyword| keyword.name)) {
+                warn(format!("`{key}` is not a keyword and has no effect; did you mean `{near}`?"));
             }
-            "items"
-            | "additionalProperties"
-            | "not"
-            | "if"
-            | "then"
-            | "else"
-            | "contains"
-            | "propertyNames"
-            | "additionalItems"
-            | "unevaluatedItems"
-            | "unevaluatedProperties"
-            | "anyOf"
-            | "allOf"
-            | "oneOf"
-            | "prefixItems" => match &inner.kind {
-                Kind::Array(items) => items.iter().for_each(|item| odd(text, item, faults)),
-                _ => odd(text, inner, faults),
-            },
-            _ if KEYWORDS.contains(&key) => {}
-            _ => {
-                // Other keys are allowed, and mean nothing.
-                if let Some(near) = slip_of(key, KEYWORDS.iter().copied()) {
-                    let message = format!("`{key}` is not a keyword and has no effect; did you mean `{near}`?");
-                    faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
-                }
+            continue;
+        };
+        if keyword.since > draft && keyword.constrains() {
+            warn(format!(
+                "`{key}` has no effect: the schema is {draft}, which does not have it ({})",
+                keyword.drafts()
+            ));
+        }
+        match (keyword.holds, &inner.kind) {
+            (Holds::NamedSchemas | Holds::Dependencies, Kind::Object(named)) => {
+                named.members().iter().for_each(|field| odd(text, &field.value, draft, faults));
             }
+            (Holds::SchemaOrList | Holds::Schemas, Kind::Array(items)) => {
+                items.iter().for_each(|item| odd(text, item, draft, faults));
+            }
+            (Holds::SchemaOrList | Holds::Schema, _) => odd(text, inner, draft, faults),
+            _ => {}
         }
     }
     let described =
@@ -278,6 +207,10 @@ mod tests {
         check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "duplicate key")]);
         check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
         check("{\"properties\": {\"requried\": {}}}", &[]);
+        let of_draft_7 = |rest: &str| format!("{{\"$schema\": \"http://json-schema.org/draft-07/schema#\",\n{rest}}}");
+        let missing = |length| (2, 1, length, false, "the schema is draft 7, which does not have it (since 2019-09)");
+        check(&of_draft_7("\"dependentRequired\": {}"), &[missing(19)]);
+        check(&of_draft_7("\"$defs\": {}, \"deprecated\": true, \"if\": {}"), &[]);
         check(
             "{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}",
             &[(1, 45, 3, false, "does not describe it")],

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::schema_lint::KEYWORDS;
+use super::schema_keywords::Keyword;
 
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;
@@ -204,7 +204,7 @@ impl<'a> Words<'a> {
         };
         // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
         let is_unspoken = |key: &&String| {
-            KEYWORDS.contains(&key.as_str()) && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str())
+            Keyword::named(key).is_some() && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str())
         };
         let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
         if !unspoken.is_empty() {

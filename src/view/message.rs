@@ -11,7 +11,7 @@ use crossterm::event::{KeyEvent, MouseEvent};
 use super::screens::Screen;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
-use crate::task::Task;
+use crate::task::{PromptSet, Task};
 
 #[derive(Debug)]
 pub enum Message {
@@ -99,6 +99,8 @@ pub enum Change {
     CurrentRun,
     /// The current run has changed.
     RunNews,
+    /// A row of a prompt set is to be shown, by its line.
+    PromptRow(PromptSet, usize),
     /// A file was written, by an external editor or by this program.
     File(PathBuf),
     /// A second has passed.

@@ -1,10 +1,11 @@
-//! A popup over a screen, which takes all keys: help, palette, question, confirmation, page of text.
+//! A popup over a screen, which takes all keys: help, palette, list, question, confirmation, page of text.
 
 mod blocked;
 mod confirm;
 mod help;
 mod input;
 mod palette;
+mod pick;
 mod text;
 mod window;
 
@@ -13,6 +14,7 @@ pub use confirm::Confirm;
 pub use help::{Help, HelpRow};
 pub use input::Ask;
 pub use palette::{Palette, PaletteEntry};
+pub use pick::{Pick, PickEntry};
 pub use text::Page;
 pub use window::PopupOutcome;
 
@@ -29,6 +31,7 @@ pub enum Popup {
     Ask(Ask),
     Confirm(Confirm),
     Page(Page),
+    Pick(Pick),
     Refusal(Refusal),
 }
 
@@ -41,6 +44,7 @@ impl Popup {
             Self::Ask(ask) => ask.key(event),
             Self::Confirm(confirm) => confirm.key(event),
             Self::Page(page) => page.key(event),
+            Self::Pick(pick) => pick.key(event),
             Self::Refusal(refusal) => refusal.key(event),
         }
     }
@@ -49,15 +53,21 @@ impl Popup {
         match self {
             Self::Ask(ask) => ask.paste(text),
             Self::Palette(palette) => palette.paste(text),
+            Self::Pick(pick) => pick.paste(text),
             _ => {}
         }
     }
 
-    /// Handles a click: moves the cursor of a palette to the row; false if there is none.
+    /// Handles a click: moves the cursor of a list to the row; false if there is none.
     pub fn click(&mut self, entries: &[PaletteEntry], size: (u16, u16), at: (u16, u16)) -> bool {
-        let Self::Palette(palette) = self else { return false };
-        let row = palette.row_at(entries, size, at);
-        row.inspect(|row| palette.go_to(*row)).is_some()
+        match self {
+            Self::Palette(palette) => {
+                let row = palette.row_at(entries, size, at);
+                row.inspect(|row| palette.go_to(*row)).is_some()
+            }
+            Self::Pick(pick) => pick.click(size, at),
+            _ => false,
+        }
     }
 
     pub fn wheel(&mut self, event: MouseEvent) {
@@ -70,6 +80,7 @@ impl Popup {
             Self::Help(help) => help.page.scroll(rows),
             Self::Page(page) => page.scroll(rows),
             Self::Palette(palette) => palette.go(rows.signum() as isize),
+            Self::Pick(pick) => pick.go(rows.signum() as isize),
             _ => {}
         }
     }
@@ -81,6 +92,7 @@ impl Popup {
             Self::Ask(ask) => ask.draw(theme, frame, area),
             Self::Confirm(confirm) => confirm.draw(theme, frame, area),
             Self::Page(page) => page.draw(theme, frame, area),
+            Self::Pick(pick) => pick.draw(theme, frame, area),
             Self::Refusal(refusal) => refusal.draw(theme, frame, area),
         }
     }

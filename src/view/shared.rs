@@ -19,6 +19,7 @@ use super::schema_draft::SchemaDraft;
 use super::screens::Screen;
 use super::task_files;
 use super::theme::Theme;
+use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::report::Listing;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub notices: Notices,
     /// Whether the focused pane is zoomed.
     pub zoomed: bool,
+    /// Whether editors wrap long lines: of prose, and of JSON, whose lines are units.
+    pub soft_wrap: SoftWrap,
     /// Whether a text field has the focus; while a message is applied, whether one had it before.
     pub is_typing: bool,
     /// Recent bytes per second to the terminal.
@@ -68,6 +71,19 @@ pub struct Shared {
     pub current: Option<PathBuf>,
     /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
+}
+
+/// Whether editors wrap long lines, by what they edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoftWrap {
+    pub prose: bool,
+    pub json: bool,
+}
+
+impl SoftWrap {
+    pub fn of(&mut self, is_json: bool) -> &mut bool {
+        if is_json { &mut self.json } else { &mut self.prose }
+    }
 }
 
 /// How often the runs found so far are shown during the first listing.
@@ -141,6 +157,7 @@ impl Shared {
             find_action,
             notices: Notices::default(),
             zoomed: false,
+            soft_wrap: SoftWrap { prose: true, json: false },
             is_typing: false,
             bytes_per_second: 0,
             keys: 0,
@@ -156,6 +173,11 @@ impl Shared {
             overlay: Vec::new(),
             options,
         }
+    }
+
+    /// Whether an editor wraps long lines.
+    pub fn wraps(&self, editor: &Editor) -> bool {
+        if editor.is_json() { self.soft_wrap.json } else { self.soft_wrap.prose }
     }
 
     /// Whether work of this key runs.

@@ -271,7 +271,7 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
     stage.click(10, 5);
     assert_eq!(stage.model.schema.editor.cursor(), (3, 3));
     stage.keys("ctrl-end");
-    assert_eq!(stage.model.schema.editor.window().0, stage.model.schema.editor.lines().len() - 20);
+    assert_eq!(stage.model.schema.editor.top(), stage.model.schema.editor.lines().len() - 20);
     for _ in 0..400 {
         use crossterm::event::{KeyModifiers, MouseEvent, MouseEventKind};
         stage.send(Message::Mouse(MouseEvent {
@@ -281,7 +281,34 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
             modifiers: KeyModifiers::NONE,
         }));
     }
-    assert_eq!(stage.model.schema.editor.window().0, 0);
+    assert_eq!(stage.model.schema.editor.top(), 0);
+}
+
+#[test]
+fn long_lines_wrap_and_cursor_mouse_and_selection_follow_the_screen() {
+    use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+    let mut stage = stage(80, 24);
+    let text = format!("{{\"description\": \"{}\",\n\"日本\": 1}}", "one two ".repeat(12));
+    stage.keys("alt-z enter alt-a");
+    stage.send(Message::Paste(text.clone()));
+    stage.keys("ctrl-home");
+    assert!(stage.shows("↪") && stage.shows("two \","), "{}", stage.screen());
+    let cursor = |stage: &Stage| stage.model.schema.editor.cursor();
+    stage.keys("down");
+    let (row, second) = cursor(&stage);
+    assert!(row == 0 && second > 20, "the next line of the screen is of the same row: {second}");
+    stage.keys("end");
+    assert_eq!(cursor(&stage), (0, text.lines().next().unwrap().chars().count()));
+    stage.keys("ctrl-home down down down down down down up up up up up up");
+    assert_eq!(cursor(&stage), (0, 0), "down and up are symmetric");
+    // The second line of the screen begins at the pane's sixth column.
+    stage.click(6, 3);
+    assert_eq!(cursor(&stage), (0, second));
+    let mouse = |kind, column, row| Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    stage.send(mouse(MouseEventKind::Drag(MouseButton::Left), 9, 3));
+    assert_eq!(stage.model.schema.editor.selected().as_deref(), text.get(second..second + 3));
+    stage.keys("alt-z ctrl-home down");
+    assert!(cursor(&stage).0 == 1 && !stage.shows("↪"), "{}", stage.screen());
 }
 
 #[test]
@@ -309,4 +336,129 @@ fn every_size_holds_with_every_pane_and_question() {
             }
         }
     }
+}
+
+/// A schema with a definition that two properties name.
+const NESTED: &str = r##"{
+  "properties": {
+    "net": {"$ref": "#/$defs/money"},
+    "vendor": {"type": "string", "minLength": 1},
+    "gross": {"$ref": "#/$defs/money"}
+  },
+  "required": ["net"],
+  "$defs": {
+    "money": {"type": "number", "minimum": 0}
+  }
+}"##;
+
+/// The screen with a text in its editor, the cursor at the start.
+fn with_text(columns: u16, rows: u16, text: &str) -> Stage {
+    let mut stage = stage(columns, rows);
+    stage.keys("enter alt-a");
+    stage.send(Message::Paste(text.to_owned()));
+    stage.keys("ctrl-home esc");
+    stage
+}
+
+#[test]
+fn the_expected_answers_that_an_edit_breaks_are_counted_named_and_opened() {
+    let (mut stage, folder) = in_folder(120, 36);
+    assert!(stage.shows("accepts") && stage.shows("expected answers"), "{}", stage.screen());
+    let schema = schema_of(&folder).replace("\"type\": \"number\"", "\"type\": \"number\", \"maximum\": 1000");
+    stage.keys("enter alt-a");
+    stage.send(Message::Paste(schema));
+    let found = stage.model.schema.rejections.clone().unwrap();
+    assert!(found.is_done() && found.rejected > 0 && found.new == Some(found.rejected), "{found:?}");
+    // Counted another way: the amounts above the bound.
+    let above = |row: &&grpo_tui::dataset::PromptRow| {
+        row.expected.as_ref().is_some_and(|answer| answer["amount"].as_f64().is_some_and(|amount| amount > 1000.0))
+    };
+    let open = stage.model.shared.task.clone().unwrap();
+    let rows = || open.rows.values().flat_map(|rows| rows.as_ref().unwrap());
+    assert_eq!(found.rejected, rows().filter(above).count());
+    assert_eq!(found.total, rows().filter(|row| row.expected.is_some()).count());
+    let first = &found.rows[0];
+    assert!(
+        stage.shows(&format!("rejects {} of {} expected answers", found.rejected, found.total)),
+        "{}",
+        stage.screen()
+    );
+    assert!(stage.shows(&format!("{} line", first.set.name())) && stage.shows("by this edit"), "{}", stage.screen());
+    stage.keys("alt-r");
+    assert!(stage.shows("Rejected expected answers") && stage.shows("/amount"), "{}", stage.screen());
+    stage.types(&first.id).keys("enter");
+    assert_eq!(stage.model.shared.screen, grpo_tui::view::Screen::Prompts);
+    let row = rows().find(|row| row.id == first.id).unwrap();
+    assert_eq!(row.line, first.line);
+    assert!(stage.shows(&first.id), "{}", stage.screen());
+    // Saved, they are rejected by the saved schema too.
+    stage.keys("f2 ctrl-o");
+    let saved = stage.model.schema.rejections.clone().unwrap();
+    assert_eq!((saved.rejected, saved.new, saved.mended), (found.rejected, Some(0), 0));
+    stage.keys("enter alt-a").types("{}");
+    let open = stage.model.schema.rejections.clone().unwrap();
+    assert_eq!((open.rejected, open.mended), (0, found.rejected));
+    assert!(stage.shows("more than saved"), "{}", stage.screen());
+}
+
+#[test]
+fn the_reward_hacking_check_is_visible_at_80x24() {
+    let stage = stage(80, 24);
+    assert!(stage.shows("reward-hacking check") && stage.shows("degenerate answers pass"), "{}", stage.screen());
+    assert!(stage.shows("accepted answers") && stage.shows("expected answers"), "{}", stage.screen());
+}
+
+#[test]
+fn definitions_and_their_uses_are_gone_to_and_back() {
+    let mut stage = with_text(120, 36, NESTED);
+    let cursor = |stage: &Stage| stage.model.schema.editor.cursor();
+    stage.keys("j j D");
+    assert_eq!(cursor(&stage), (8, 4), "to the definition");
+    stage.keys("D");
+    assert!(stage.shows("References to money") && stage.shows("#/properties/gross"), "{}", stage.screen());
+    stage.keys("down enter");
+    assert_eq!(cursor(&stage).0, 4, "to one of its uses");
+    stage.keys("backspace backspace");
+    assert_eq!(cursor(&stage), (2, 0), "back to where it began");
+    stage.keys("backspace");
+    assert!(stage.shows("no earlier position"), "{}", stage.screen());
+    stage.keys("s").types("mon").keys("enter");
+    assert_eq!(cursor(&stage), (8, 4), "the outline finds it");
+    stage.keys("s");
+    assert!(stage.shows("vendor  string, minLength 1") && stage.shows("($defs)"), "{}", stage.screen());
+}
+
+#[test]
+fn what_is_under_the_cursor_is_explained() {
+    let mut stage = with_text(120, 36, NESTED);
+    stage.keys("/").types("minLength").keys("enter K");
+    for part in ["Fewest characters", "Only for strings", "JSON Schema: all drafts"] {
+        assert!(stage.shows(part), "{part}: {}", stage.screen());
+    }
+    stage.keys("esc");
+    assert!(stage.shows("minLength: Fewest"), "in the lower edge: {}", stage.screen());
+    stage.keys("/").types("net\": {").keys("enter K");
+    assert!(stage.shows("│required") && stage.shows("#/properties/net"), "{}", stage.screen());
+    stage.keys("esc / ctrl-u").types("#/$defs").keys("enter K");
+    assert!(stage.shows("line 9: number, minimum 0"), "{}", stage.screen());
+}
+
+#[test]
+fn keywords_values_and_names_are_completed_while_typing() {
+    let mut stage = with_text(120, 36, "{\n  \n}");
+    let text = |stage: &Stage| stage.model.schema.editor.text();
+    stage.keys("enter down end").types("\"ty");
+    assert!(stage.shows("The type of the value"), "{}", stage.screen());
+    stage.keys("tab");
+    assert!(stage.shows("a number without a fraction"), "the values follow: {}", stage.screen());
+    stage.types("obj").keys("enter");
+    assert_eq!(text(&stage), "{\n  \"type\": \"object\"\n}");
+    // Escape closes the list, and leaves typing only then.
+    stage.types(",").keys("enter").types("\"req");
+    stage.keys("esc");
+    assert!(stage.model.schema.typing && !stage.shows("Properties that must be present"), "{}", stage.screen());
+    stage.keys("ctrl-space enter");
+    assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"required\": []\n}");
+    stage.keys("esc u");
+    assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"req\n}", "one step of undo");
 }

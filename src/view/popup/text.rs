@@ -51,7 +51,9 @@ impl Page {
             .max()
             .unwrap_or(0)
             .clamp(self.title.width(), self.title.width().max(120)) as u16;
-        let rows = (self.lines.len().min(u16::MAX as usize - 2)) as u16;
+        let columns = (widest + 4).min(area.width).saturating_sub(2) as usize;
+        let rows = self.lines.iter().map(|line| wrapped_rows(line, columns)).sum::<usize>();
+        let rows = rows.min(u16::MAX as usize - 2) as u16;
         let inside = window(theme, frame, area, &self.title, widest + 4, rows + 2);
         // Unwrapped text has a known end, past which it cannot be scrolled.
         let last = if inside.width >= widest {
@@ -76,4 +78,23 @@ impl Page {
         let text = Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((top as u16, 0));
         frame.render_widget(text, inside);
     }
+}
+
+/// The rows of a line that is wrapped between words.
+fn wrapped_rows(line: &Line<'_>, columns: usize) -> usize {
+    let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+    let columns = columns.max(1);
+    let (mut rows, mut used) = (1, 0);
+    for word in text.split_inclusive(' ') {
+        let letters = word.trim_end().width();
+        if used > 0 && used + letters > columns {
+            rows += 1;
+            used = 0;
+        }
+        // A word that is longer than a row is broken.
+        let broken = letters.saturating_sub(1) / columns;
+        rows += broken;
+        used += word.width() - broken * columns;
+    }
+    rows
 }

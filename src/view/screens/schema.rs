@@ -1,12 +1,21 @@
-//! The schema screen: the schema in an editor, with what it accepts, the current scores of the samples, and the rewards
-//! of degenerate answers.
+//! The schema screen: the schema in an editor, with what it accepts, the expected answers that it rejects, the current
+//! scores of the samples, and the rewards of degenerate answers.
 
 pub mod actions;
+mod completion;
 mod draw;
+pub mod expected;
 pub mod file;
+mod keyword_help;
 mod layout;
+mod navigate;
 mod score_preview;
 mod side_panes;
+mod structure;
+
+use completion::Completion;
+use expected::{Baseline, Rejections};
+use structure::{Place, Structure};
 
 use crate::score::audit::Finding;
 use crate::score::{Accepted, Tier};
@@ -18,9 +27,10 @@ use crate::view::widgets::list_cursor::Cursor;
 const EDITOR: &str = "editor";
 /// A description of what the schema accepts.
 const ACCEPTS: &str = "accepted answers";
+/// Expected answers, and the samples' scores.
 const SCORES: &str = "sample scores";
 /// Rewards of degenerate answers.
-const DEGENERATE: &str = "degenerate answers";
+const DEGENERATE: &str = "reward-hacking check";
 /// All panes in tab order.
 const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, DEGENERATE];
 
@@ -33,8 +43,17 @@ pub struct Schema {
     pub accepts: Vec<Accepted>,
     /// The samples' scores with it.
     pub effects: Option<ScorePreview>,
+    /// The expected answers that it rejects.
+    pub rejections: Option<Rejections>,
     /// The rewards of degenerate answers with it.
     pub degenerate: Option<Vec<Finding>>,
+    /// The structure of the text in the editor.
+    structure: Structure,
+    /// What can be inserted at the cursor, while a list of it is open.
+    completion: Option<Completion>,
+    /// Earlier positions of the cursor, to go back to.
+    jumps: Vec<Place>,
+    baseline: Option<Baseline>,
     pane: &'static str,
     /// Scroll positions of the side panes.
     tops: [Cursor; 4],
@@ -52,7 +71,12 @@ impl Default for Schema {
             typing: false,
             accepts: Vec::new(),
             effects: None,
+            rejections: None,
             degenerate: None,
+            structure: Structure::default(),
+            completion: None,
+            jumps: Vec::new(),
+            baseline: None,
             pane: EDITOR,
             tops: [Cursor::default(); 4],
             shown: None,

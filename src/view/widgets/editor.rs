@@ -2,15 +2,17 @@
 
 pub mod paint;
 mod tokens;
+mod window;
+mod wrap;
 
 use std::ops::Range;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
-use unicode_width::UnicodeWidthChar;
 
-use crate::secrets::visible_letter;
 pub use tokens::{Token, matching_bracket, tokens};
+use wrap::ScreenRow;
+pub use wrap::Window;
 
 /// The most edits that can be undone.
 const MAX_EDITS: usize = 20_000;
@@ -50,9 +52,11 @@ pub struct Editor {
     done: Vec<usize>,
     undone: Vec<usize>,
     last: Option<(Step, (usize, usize))>,
-    /// First row and column of the window.
-    top: usize,
+    /// First line of the screen and first column of the window.
+    top: ScreenRow,
     left: usize,
+    /// After a vertical move: the cursor, and the column on the screen to come back to from shorter lines.
+    goal: Option<((usize, usize), usize)>,
     query: String,
     cut: String,
 }
@@ -69,8 +73,9 @@ impl Editor {
             done: Vec::new(),
             undone: Vec::new(),
             last: None,
-            top: 0,
+            top: (0, 0),
             left: 0,
+            goal: None,
             query: String::new(),
             cut: String::new(),
         }
@@ -117,57 +122,11 @@ impl Editor {
         self.go_to(row, column);
     }
 
-    /// First row and column of the window.
-    pub fn window(&self) -> (usize, usize) {
-        (self.top, self.left)
-    }
-
-    /// Scrolls the window to the cursor.
-    pub fn follow(&mut self, rows: usize, columns: usize) {
-        let (row, _) = self.cursor();
-        self.top = window(self.top, row, rows, self.lines().len());
-        self.left = window(self.left, self.cursor_column(), columns.saturating_sub(1), usize::MAX);
-    }
-
-    /// The cursor's column on the screen, before scrolling.
-    fn cursor_column(&self) -> usize {
-        let (row, column) = self.cursor();
-        let line = self.lines().get(row).map_or("", String::as_str);
-        line.chars().take(column).map(width).sum()
-    }
-
-    /// Scrolls the window by rows, with the cursor.
-    pub fn scroll(&mut self, by: isize, rows: usize) {
-        let last = self.lines().len().saturating_sub(1);
-        self.top = self.top.saturating_add_signed(by).min(last);
-        let (row, column) = self.cursor();
-        let inside = row.clamp(self.top, (self.top + rows.max(1) - 1).min(last));
-        if inside != row {
-            self.go_to(inside, column);
-        }
-    }
-
-    /// Moves the cursor to a position in the window.
-    pub fn click(&mut self, row: usize, screen_column: usize) {
-        let row = (self.top + row).min(self.lines().len().saturating_sub(1));
-        let mut left = self.left + screen_column;
-        let line = self.lines().get(row).map_or("", String::as_str);
-        let column = line
-            .chars()
-            .take_while(|letter| {
-                let fits = width(*letter) <= left;
-                left = left.saturating_sub(width(*letter));
-                fits
-            })
-            .count();
-        self.go_to(row, column);
-    }
-
-    /// Handles a key; a page is `rows` of the window.
-    pub fn key(&mut self, event: KeyEvent, rows: usize) -> Effect {
+    /// Handles a key; up and down move by lines of the screen.
+    pub fn key(&mut self, event: KeyEvent, window: Window) -> Effect {
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         let alt = event.modifiers.contains(KeyModifiers::ALT);
-        if let Some(effect) = self.movement(event, rows, control || alt) {
+        if let Some(effect) = self.movement(event, window, control || alt) {
             return effect;
         }
         match event.code {
@@ -192,16 +151,22 @@ impl Editor {
         }
     }
 
-    fn movement(&mut self, event: KeyEvent, rows: usize, by_words: bool) -> Option<Effect> {
+    fn movement(&mut self, event: KeyEvent, window: Window, by_words: bool) -> Option<Effect> {
         let (row, column) = self.cursor();
-        let page = rows.max(2) - 1;
+        let page = isize::try_from(window.rows.max(2) - 1).unwrap_or(isize::MAX);
+        let mut vertical = |by| {
+            let (row, column) = self.vertical(by, window);
+            jump(row, column)
+        };
         let to = match (event.code, by_words) {
             (KeyCode::Left, false) => CursorMove::Back,
             (KeyCode::Right, false) => CursorMove::Forward,
             (KeyCode::Left, true) => CursorMove::WordBack,
             (KeyCode::Right, true) => CursorMove::WordForward,
-            (KeyCode::Up, _) => CursorMove::Up,
-            (KeyCode::Down, _) => CursorMove::Down,
+            (KeyCode::Up, _) => vertical(-1),
+            (KeyCode::Down, _) => vertical(1),
+            (KeyCode::PageUp, _) => vertical(-page),
+            (KeyCode::PageDown, _) => vertical(page),
             (KeyCode::Home, true) => jump(0, 0),
             (KeyCode::End, true) => jump(usize::MAX, usize::MAX),
             (KeyCode::End, false) => CursorMove::End,
@@ -210,8 +175,6 @@ impl Editor {
                 let blanks = self.lines().get(row)?.chars().take_while(|letter| letter.is_whitespace()).count();
                 jump(row, if column == blanks { 0 } else { blanks })
             }
-            (KeyCode::PageUp, _) => jump(row.saturating_sub(page), column),
-            (KeyCode::PageDown, _) => jump((row + page).min(self.lines().len().saturating_sub(1)), column),
             _ => return None,
         };
         if event.modifiers.contains(KeyModifiers::SHIFT) {
@@ -285,6 +248,14 @@ impl Editor {
     pub fn paste(&mut self, text: &str) -> Effect {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         self.edit(Step::Single, |area| inserted(area, &text))
+    }
+
+    /// Replaces a part of the text, as one step of undo; the cursor stands after it.
+    pub fn replace_part(&mut self, from: (usize, usize), to: (usize, usize), text: &str) {
+        self.go_to(from.0, from.1);
+        self.area.start_selection();
+        self.jump(to.0, to.1);
+        self.paste(text);
     }
 
     /// Undoes the last step.
@@ -419,21 +390,6 @@ fn jump(row: usize, column: usize) -> CursorMove {
 
 fn lines_of(text: &str) -> Vec<String> {
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect()
-}
-
-/// The first row of a window of `rows` near `first` that contains `cursor` within the text.
-fn window(first: usize, cursor: usize, rows: usize, len: usize) -> usize {
-    let rows = rows.max(1);
-    let first = first.min(len.saturating_sub(rows.min(len)));
-    if cursor < first { cursor } else { first.max((cursor + 1).saturating_sub(rows)) }
-}
-
-/// Columns of a character; control characters take one.
-fn width(letter: char) -> usize {
-    match letter {
-        '\t' => 2,
-        letter => visible_letter(letter).width().unwrap_or(1),
-    }
 }
 
 #[cfg(test)]

@@ -1,31 +1,16 @@
 //! The layout of the prompts screen as a function of the terminal's size, for drawing and for the mouse.
 
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 
-use super::editing::EditTarget;
-use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, table};
+use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, table};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor::paint::text_area;
+use crate::view::widgets::editor::Window;
 
 /// The visible panes with their areas.
 pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
-    if focused == FORM {
-        return vec![(FORM, body)];
-    }
     let body = choice::below(prompts, shared, body);
-    let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
-    if is_template && body.height >= 12 {
-        let side = match body.width < 100 || shared.zoomed {
-            true => vec![],
-            false => vec![Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas::<2>(body)],
-        };
-        let right = side.first().map_or(body, |[_, right]| *right);
-        let [editor, chat] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(right);
-        let rows = side.into_iter().map(|[rows, _]| (ROWS, rows));
-        return rows.chain([(EDITOR, editor), (CHAT, chat)]).collect();
-    }
     if shared.zoomed {
         return vec![(focused, body)];
     }
@@ -69,11 +54,10 @@ pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usiz
     area.height.saturating_sub(2 + table::heading_rows(prompts, shared)) as usize
 }
 
-/// Rows and columns of the editor's window.
-pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> (usize, usize) {
-    let pane = areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
-    let inner = pane
-        .zip(prompts.editing.as_ref())
-        .map_or(Rect::default(), |((_, area), editing)| text_area(&editing.editor, area));
-    (inner.height as usize, inner.width as usize)
+/// The area of the editor inside its frame, and its window, while a text is edited.
+pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> Option<(Rect, Window)> {
+    let (_, area) = areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR)?;
+    let inside = area.inner(Margin::new(1, 1));
+    let editor = &prompts.editing.as_ref()?.editor;
+    Some((inside, editor.window_in(inside, shared.wraps(editor))))
 }

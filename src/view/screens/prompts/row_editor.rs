@@ -1,18 +1,15 @@
 //! The editor of a row's turns, its expected answer, or the task's system text, with checks while typing.
 
 use crossterm::event::{KeyEvent, MouseEvent};
-use ratatui::layout::Rect;
 
 use super::editing::{DraftTarget, EditTarget, Editing, Found, Validity, current_value, expected_of, find, turns_of};
-use super::{Prompts, layout, preview, row_templates};
-use crate::dataset::RowTemplate;
+use super::{Prompts, layout, preview};
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
 use crate::view::message::Command;
 use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::editor::{Editor, Effect};
 
 pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget) -> Vec<Command> {
@@ -22,13 +19,11 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         shared.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
     }
-    let mut commands = drafts::store(prompts, shared);
-    prompts.template = None;
+    let commands = drafts::store(prompts, shared);
     let (row, start) = current_value(&task, what);
     let text = start.clone();
     let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
     open(prompts, shared, Found { what, row, gone: None, start, note: None }, &text, cursor);
-    commands.extend(row_templates::preview(prompts, shared));
     commands
 }
 
@@ -105,10 +100,6 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
             }
             (Ok(_), None) => Validity::Valid("JSON".to_owned()),
         },
-        EditTarget::Template => match RowTemplate::parse(&editing.editor.text()) {
-            Ok(_) => Validity::Valid("applying it to the rows ...".to_owned()),
-            Err(problem) => Validity::Invalid(problem),
-        },
         EditTarget::System => match editing.editor.text().trim().is_empty() {
             true => Validity::Warning("empty: no system prompt".to_owned()),
             false => Validity::Valid(String::new()),
@@ -117,13 +108,12 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
 }
 
 fn after(prompts: &mut Prompts, shared: &Shared, effect: Effect) -> Vec<Command> {
-    let (rows, columns) = layout::editor_window(prompts, shared);
-    if let Some(editing) = prompts.editing.as_mut().filter(|_| effect != Effect::None) {
-        editing.editor.follow(rows, columns);
+    let window = layout::editor_window(prompts, shared).filter(|_| effect != Effect::None);
+    if let Some((editing, (_, window))) = prompts.editing.as_mut().zip(window) {
+        editing.editor.follow(window);
     }
     if effect == Effect::Edited {
         check(prompts, shared);
-        return row_templates::preview(prompts, shared);
     }
     Vec::new()
 }
@@ -140,8 +130,8 @@ pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut
 }
 
 pub(super) fn key(prompts: &mut Prompts, shared: &Shared, event: KeyEvent) -> Vec<Command> {
-    let (rows, _) = layout::editor_window(prompts, shared);
-    with(prompts, shared, |editor| editor.key(event, rows))
+    let Some((_, window)) = layout::editor_window(prompts, shared) else { return Vec::new() };
+    with(prompts, shared, |editor| editor.key(event, window))
 }
 
 pub(super) fn paste(prompts: &mut Prompts, shared: &Shared, text: &str) -> Vec<Command> {
@@ -149,20 +139,17 @@ pub(super) fn paste(prompts: &mut Prompts, shared: &Shared, text: &str) -> Vec<C
 }
 
 pub(super) fn scroll(prompts: &mut Prompts, shared: &Shared, by: isize) {
-    let (rows, _) = layout::editor_window(prompts, shared);
+    let Some((_, window)) = layout::editor_window(prompts, shared) else { return };
     with(prompts, shared, |editor| {
-        editor.scroll(by, rows);
+        editor.scroll(by, window);
         Effect::None
     });
 }
 
-pub(super) fn click(prompts: &mut Prompts, shared: &Shared, area: Rect, event: MouseEvent) {
-    let Some(inner) = prompts.editing.as_ref().map(|editing| text_area(&editing.editor, area)) else { return };
-    let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) else { return };
-    with(prompts, shared, |editor| {
-        editor.click(row as usize, column as usize);
-        Effect::Moved
-    });
+/// Moves the cursor under the pointer; dragging selects.
+pub(super) fn point(prompts: &mut Prompts, shared: &Shared, event: MouseEvent) -> Vec<Command> {
+    let Some((area, _)) = layout::editor_window(prompts, shared) else { return Vec::new() };
+    with(prompts, shared, |editor| editor.pointer(event, area, shared.wraps(editor)))
 }
 
 /// Closes the editor; asks before changes are discarded.

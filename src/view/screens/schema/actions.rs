@@ -1,22 +1,20 @@
 //! The actions of the schema screen.
 
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
-use ratatui::text::{Line, Span};
 
+use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::{EDITOR, PANES, Schema, draw, file, layout, score_preview, side_panes};
-use crate::score::Fault;
+use super::structure::Structure;
+use super::{EDITOR, PANES, Schema, draw, file, layout, navigate, score_preview, side_panes};
 use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
 use crate::view::message::{Change, Command};
-use crate::view::popup::{Ask, Confirm, Page, Popup};
+use crate::view::popup::{Confirm, Popup};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
-use crate::view::style_role::Role;
 use crate::view::widgets::editor::Effect;
-use crate::view::widgets::editor::paint::text_area;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Rows of a page in the side panes; the page keys keep one line in view.
@@ -64,27 +62,43 @@ const ACTIONS: &[Action] = &[
         let redone = schema.editor.redo();
         done(schema, shared, redone, "nothing to redo")
     }),
-    Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, find).also(&["find", "search"]).asking(),
+    Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, navigate::find)
+        .also(&["find", "search"])
+        .asking(),
     Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |schema, shared| {
-        find_next(schema, shared, true)
+        navigate::find_next(schema, shared, true)
     })
     .unless(no_search),
     Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |schema, shared| {
-        find_next(schema, shared, false)
+        navigate::find_next(schema, shared, false)
     })
     .unless(no_search),
-    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, go_to_line).also(&["goto"]).asking(),
+    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, navigate::go_to_line).also(&["goto"]).asking(),
     Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |schema, shared| {
-        next_fault(schema, shared, true)
+        navigate::next_fault(schema, shared, true)
     })
     .unless(no_faults),
     Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |schema, shared| {
-        next_fault(schema, shared, false)
+        navigate::next_fault(schema, shared, false)
     })
     .unless(no_faults),
-    Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, list_faults)
+    Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, navigate::list_faults)
         .also(&["errors", "warnings", "problems"])
         .unless(no_faults),
+    Action::new("schema.help", "Explain keyword", "explain", &["K", "alt-k"], IN_EDITOR, navigate::keyword_help)
+        .also(&["hover", "documentation", "docs"]),
+    Action::new("schema.outline", "Outline", "outline", &["s", "alt-s"], IN_EDITOR, navigate::outline)
+        .also(&["symbols", "properties", "definitions"])
+        .unless(no_text),
+    Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
+        .also(&["references", "$ref"])
+        .unless(no_text),
+    Action::new("schema.back", "Jump back", "", &["backspace", "ctrl-t"], IN_EDITOR, navigate::back)
+        .also(&["back", "jump_backward"])
+        .unless(navigate::no_jumps),
+    Action::new("schema.complete", "Complete", "", &["ctrl-space", "alt-c"], IN_EDITOR, complete)
+        .also(&["completion", "suggest"])
+        .unless(|schema, _| (!schema.typing).then(|| "only while editing".to_owned())),
     Action::new("schema.format", "Format", "format", &["alt-f", "="], IN_EDITOR, format)
         .also(&["format", "indent", "prettify"])
         .unless(no_text),
@@ -92,6 +106,16 @@ const ACTIONS: &[Action] = &[
         schema.editor.select_all();
         Vec::new()
     }),
+    Action::new(
+        "schema.rejected",
+        "List rejected answers",
+        "rejected",
+        &["r", "alt-r"],
+        HERE,
+        navigate::list_rejections,
+    )
+    .also(&["expected answers", "breaks"])
+    .unless(navigate::no_rejections),
     Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["write"]).unless(
         |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
     ),
@@ -149,7 +173,11 @@ fn revert(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
+/// Leaves the innermost: the list of completions, the selection and the search, typing.
 fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    if schema.completion.take().is_some() {
+        return Vec::new();
+    }
     if !schema.typing {
         schema.editor.unselect();
         _ = schema.editor.find("");
@@ -159,96 +187,19 @@ fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     file::second(schema, shared)
 }
 
+fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    schema.completion = Completion::of(&schema.editor, &schema.structure, true);
+    if schema.completion.is_none() {
+        shared.complain("nothing to complete here");
+    }
+    Vec::new()
+}
+
 fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str) -> Vec<Command> {
     if !is_done {
         shared.complain(else_say);
     }
     after(schema, shared, if is_done { Effect::Edited } else { Effect::None })
-}
-
-fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let before = schema
-        .editor
-        .selected()
-        .filter(|text| !text.contains('\n'))
-        .unwrap_or_else(|| schema.editor.query().to_owned());
-    let [next, previous] = ["next", "previous"].map(|id| shared.key_of(&format!("schema.find.{id}")));
-    let ask = Ask::new(
-        "Find",
-        format!("Find text (case-sensitive if it has capitals); {next} and {previous} jump between matches:"),
-        &before,
-        |schema: &mut Schema, shared, query| {
-            match schema.editor.find(&query) {
-                0 => {}
-                count => shared.say(format!("{query:?}: {count} {}", if count == 1 { "match" } else { "matches" })),
-            }
-            follow(schema, shared);
-            Vec::new()
-        },
-    );
-    let editor = schema.editor.clone();
-    let ask = ask.checked(move |query| {
-        let is_there = query.is_empty() || editor.contains(query);
-        (!is_there).then(|| format!("{query:?}: no matches"))
-    });
-    shared.popup = Some(Popup::Ask(ask));
-    Vec::new()
-}
-
-fn find_next(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
-    schema.editor.find_next(forward);
-    follow(schema, shared);
-    Vec::new()
-}
-
-fn go_to_line(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let ask = Ask::new("Go to line", "Line:", "", |schema: &mut Schema, shared, line| {
-        let line: usize = line.trim().parse().unwrap_or(1);
-        schema.editor.go_to(line.saturating_sub(1), 0);
-        follow(schema, shared);
-        Vec::new()
-    });
-    let ask = ask.checked(|text| match text.trim().parse::<usize>() {
-        Ok(number) if number > 0 => None,
-        _ => Some("must be a whole number from 1".to_owned()),
-    });
-    shared.popup = Some(Popup::Ask(ask));
-    Vec::new()
-}
-
-fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
-    let (row, column) = schema.editor.cursor();
-    let places: Vec<(usize, usize)> =
-        shared.draft.faults.iter().map(|fault| (fault.line - 1, fault.column - 1)).collect();
-    let found = match forward {
-        true => places.iter().find(|place| **place > (row, column)).or(places.first()),
-        false => places.iter().rev().find(|place| **place < (row, column)).or(places.last()),
-    };
-    if let Some((row, column)) = found {
-        schema.editor.go_to(*row, *column);
-        follow(schema, shared);
-    }
-    Vec::new()
-}
-
-fn list_faults(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let theme = &shared.theme;
-    let line = |fault: &Fault| {
-        let (mark, role) = if fault.is_error {
-            (theme.glyph("✗", "x"), Role::Bad)
-        } else {
-            (theme.glyph("▲", "!"), Role::Warning)
-        };
-        let place = format!("line {} column {}: ", fault.line, fault.column);
-        Line::from(vec![
-            Span::styled(format!("{mark} "), theme.style(role)),
-            Span::styled(place, theme.style(Role::Faint)),
-            Span::raw(fault.message.clone()),
-        ])
-    };
-    let lines = shared.draft.faults.iter().map(line).collect();
-    shared.popup = Some(Popup::Page(Page::new("Problems", lines)));
-    Vec::new()
 }
 
 fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -280,14 +231,20 @@ fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 fn focus(schema: &mut Schema, _: &mut Shared, pane: &'static str) {
     schema.pane = pane;
     schema.typing = false;
+    schema.completion = None;
 }
 
 fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let mut commands = file::second(schema, shared);
     if std::mem::take(&mut schema.is_waiting) {
-        commands.extend(score_preview::compute(shared));
+        commands.extend(evaluate(schema, shared));
     }
     commands
+}
+
+/// Scores samples, expected and degenerate answers in the background.
+fn evaluate(schema: &Schema, shared: &Shared) -> Vec<Command> {
+    score_preview::compute(shared).into_iter().chain(score_preview::check_expected(schema, shared)).collect()
 }
 
 fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -295,6 +252,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Task => {
             let mut commands = file::open(schema, shared);
             show_text(schema, shared);
+            (schema.rejections, schema.baseline) = (None, None);
             schema.described = 0;
             commands.extend(drafts::look::<Schema>(shared));
             commands
@@ -302,7 +260,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Schema => {
             describe(schema, shared);
             schema.is_waiting = shared.screen != Screen::Schema;
-            if schema.is_waiting { Vec::new() } else { score_preview::compute(shared) }
+            if schema.is_waiting { Vec::new() } else { evaluate(schema, shared) }
         }
         Change::Second => file::second(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),
@@ -329,21 +287,21 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     }
     let text = schema.editor.text();
     schema.shown = Some(text.clone());
+    schema.structure = Structure::of(schema.editor.lines());
     file::edited(shared, text)
 }
 
 fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let (rows, _) = layout::window(schema, shared);
+    let window = layout::window(schema, shared);
     if schema.pane != EDITOR {
         let pane = schema.pane;
         scroll(schema, shared, pane, |top, length| _ = top.key(event, PAGE_ROWS, length));
         return Vec::new();
     }
-    let editor = &mut schema.editor;
     if schema.typing {
-        let effect = editor.key(event, rows);
-        return after(schema, shared, effect);
+        return type_key(schema, shared, event);
     }
+    let editor = &mut schema.editor;
     // Outside of typing letters move, and nothing changes the text.
     let (_, column) = editor.cursor();
     let code = match event.code {
@@ -351,13 +309,10 @@ fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
         KeyCode::Char('k') => KeyCode::Up,
         KeyCode::Char('h') => KeyCode::Left,
         KeyCode::Char('l') => KeyCode::Right,
-        KeyCode::Char('g') => {
-            editor.go_to(0, column);
-            return after(schema, shared, Effect::Moved);
-        }
-        KeyCode::Char('G') => {
-            editor.go_to(usize::MAX, column);
-            return after(schema, shared, Effect::Moved);
+        KeyCode::Char('g' | 'G') => {
+            let row = if event.code == KeyCode::Char('g') { 0 } else { editor.lines().len().saturating_sub(1) };
+            navigate::jump(schema, shared, (row, column));
+            return Vec::new();
         }
         code => code,
     };
@@ -372,8 +327,31 @@ fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
         KeyCode::PageDown,
     ];
     let effect =
-        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), rows) } else { Effect::None };
+        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), window) } else { Effect::None };
     after(schema, shared, effect)
+}
+
+/// A key while typing: chooses from the open list of completions, else edits, which may open one.
+fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if let Some(mut completion) = schema.completion.take() {
+        if completion.moves(event) {
+            schema.completion = Some(completion);
+            return Vec::new();
+        }
+        if matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty() {
+            completion.accept(&mut schema.editor);
+            let commands = after(schema, shared, Effect::Edited);
+            schema.completion = Completion::of(&schema.editor, &schema.structure, false);
+            return commands;
+        }
+    }
+    let window = layout::window(schema, shared);
+    let effect = schema.editor.key(event, window);
+    let commands = after(schema, shared, effect);
+    if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
+        schema.completion = Completion::of(&schema.editor, &schema.structure, false);
+    }
+    commands
 }
 
 fn scroll(schema: &mut Schema, shared: &mut Shared, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
@@ -388,12 +366,19 @@ fn on_paste(schema: &mut Schema, shared: &mut Shared, text: &str) -> Vec<Command
         shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
         return Vec::new();
     }
+    schema.completion = None;
     let effect = schema.editor.paste(text);
     after(schema, shared, effect)
 }
 
 fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let Some((pane, area)) = layout::pane_at(schema, shared, event.column, event.row) else { return Vec::new() };
+    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
+        if schema.pane == EDITOR {
+            point(schema, shared, event);
+        }
+        return Vec::new();
+    }
+    let Some((pane, _)) = layout::pane_at(schema, shared, event.column, event.row) else { return Vec::new() };
     let by = match event.kind {
         MouseEventKind::ScrollDown => 3,
         MouseEventKind::ScrollUp => -3,
@@ -401,21 +386,25 @@ fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Com
             if pane != schema.pane {
                 focus(schema, shared, pane);
             }
+            schema.completion = None;
             if pane == EDITOR {
-                let inner = text_area(&schema.editor, area);
-                if let (Some(row), Some(column)) = (event.row.checked_sub(inner.y), event.column.checked_sub(inner.x)) {
-                    schema.editor.click(row as usize, column as usize);
-                }
+                point(schema, shared, event);
             }
             return Vec::new();
         }
         _ => return Vec::new(),
     };
     if pane == EDITOR {
-        let (rows, _) = layout::window(schema, shared);
-        schema.editor.scroll(by, rows);
+        let window = layout::window(schema, shared);
+        schema.editor.scroll(by, window);
     } else {
         scroll(schema, shared, pane, |top, length| top.go(by, length));
     }
     Vec::new()
+}
+
+/// Moves the cursor under the pointer; dragging selects.
+fn point(schema: &mut Schema, shared: &Shared, event: MouseEvent) {
+    let (area, wraps) = (layout::editor(schema, shared), shared.wraps(&schema.editor));
+    schema.editor.pointer(event, area, wraps);
 }

@@ -4,13 +4,16 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
 
 use super::layout::areas;
-use super::{EDITOR, PANES, Schema, side_panes};
+use super::{EDITOR, PANES, Schema, keyword_help, layout, side_panes};
+use crate::secrets::visible;
 use crate::view::drafts::choice;
 use crate::view::pane::{pane, text_pane};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::editor::paint::{Look, fault_at, paint};
 
 pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
@@ -26,6 +29,14 @@ pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body
             EDITOR => editor(schema, shared, frame, area),
             other => side(schema, shared, frame, area, other),
         }
+    }
+    let at = schema.editor.screen_position(
+        schema.editor.cursor(),
+        layout::editor(schema, shared),
+        shared.wraps(&schema.editor),
+    );
+    if let Some((completion, at)) = schema.completion.as_ref().zip(at) {
+        completion.draw(&shared.theme, frame, body, at);
     }
 }
 
@@ -60,14 +71,53 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
             format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")),
             theme.style(Role::Warning),
         ),
-        None => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
+        None => compiles(schema, theme),
     };
     let bottom =
         Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
-    let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused).title_bottom(bottom);
+    let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused);
     let inner = frame_of.inner(area);
+    // The rest of the lower edge explains what is under the cursor, if most of that fits.
+    let room = (inner.width as usize).saturating_sub(bottom.width() + 1);
+    let about = keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
+    let about = about.map(|about| shortened(theme, &about, room)).filter(|_| room >= LEAST_HELP);
+    let frame_of = frame_of.title_bottom(bottom);
+    let frame_of = match about {
+        Some(about) => frame_of.title_bottom(Line::styled(about, theme.style(Role::Faint)).right_aligned()),
+        None => frame_of,
+    };
     frame.render_widget(frame_of, area);
-    paint(&schema.editor, Look { theme, typing: schema.typing, focused, faults: &draft.faults }, frame, inner);
+    paint(
+        &schema.editor,
+        Look { theme, typing: schema.typing, focused, faults: &draft.faults, wraps: shared.wraps(&schema.editor) },
+        frame,
+        inner,
+    );
+}
+
+/// That the schema compiles, and how many expected answers it rejects.
+fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
+    match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
+        0 => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
+        rejected => {
+            let what = counted(rejected, "answer");
+            Span::styled(format!(" {} rejects {what} ", theme.glyph("▲", "!")), theme.style(Role::Warning))
+        }
+    }
+}
+
+/// The fewest columns for an explanation of what is under the cursor.
+const LEAST_HELP: usize = 24;
+
+fn shortened(theme: &Theme, text: &str, room: usize) -> String {
+    let text = visible(text);
+    match text.width() + 2 > room {
+        false => format!(" {text} "),
+        true => {
+            let kept: String = text.chars().take(room.saturating_sub(3)).collect();
+            format!(" {}{} ", kept.trim_end(), theme.glyph("…", "~"))
+        }
+    }
 }
 
 fn counted(number: usize, what: &str) -> String {

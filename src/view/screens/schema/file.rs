@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::structure::Structure;
 use super::{Schema, layout};
 use crate::score::{Scorer, diagnose};
 use crate::task::Task;
@@ -262,14 +263,16 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
             false => schema.editor.replace(text),
         }
         schema.shown = Some(text.clone());
+        schema.completion = None;
+        schema.structure = Structure::of(schema.editor.lines());
     }
     follow(schema, shared);
 }
 
 /// Scrolls the window to the cursor.
 pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
-    let (rows, columns) = layout::window(schema, shared);
-    schema.editor.follow(rows, columns);
+    let window = layout::window(schema, shared);
+    schema.editor.follow(window);
 }
 
 impl Drafted for Schema {

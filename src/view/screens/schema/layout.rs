@@ -1,11 +1,11 @@
 //! The layout of the schema screen as a function of the terminal's size, for drawing and for the mouse.
 
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 
 use super::{ACCEPTS, DEGENERATE, EDITOR, SCORES, Schema};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
-use crate::view::widgets::editor::paint::text_area;
+use crate::view::widgets::editor::Window;
 
 /// Rows of the scores pane, frame included.
 const SCORE_ROWS: u16 = 9;
@@ -28,14 +28,24 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     }
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
-    if side.height < 30 {
+    if side.height < 18 {
         let upper = if focused == DEGENERATE { DEGENERATE } else { ACCEPTS };
         let [accepts, scores] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
     }
+    // Where there is little room the focused pane gets most of it.
+    let is_low = side.height < 30;
+    let (scores, weights) = match focused {
+        ACCEPTS if is_low => (SCORE_ROWS, [3, 1]),
+        DEGENERATE if is_low => (SCORE_ROWS, [1, 3]),
+        SCORES if is_low => (SCORE_ROWS + 3, [1, 1]),
+        _ if is_low => (SCORE_ROWS, [1, 1]),
+        _ => (SCORE_ROWS + 3, [1, 1]),
+    };
     let [accepts, scores, degenerate] =
-        Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS + 2), Constraint::Fill(1)]).areas(side);
+        Layout::vertical([Constraint::Fill(weights[0]), Constraint::Length(scores), Constraint::Fill(weights[1])])
+            .areas(side);
     vec![(EDITOR, editor), (ACCEPTS, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
 }
 
@@ -44,9 +54,13 @@ pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -
     areas(schema, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
 }
 
-/// Rows and columns of the editor's window.
-pub(super) fn window(schema: &Schema, shared: &Shared) -> (usize, usize) {
+/// The area of the editor inside its frame.
+pub(super) fn editor(schema: &Schema, shared: &Shared) -> Rect {
     let editor = areas(schema, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
-    let inner = editor.map_or(Rect::default(), |(_, area)| text_area(&schema.editor, area));
-    (inner.height as usize, inner.width as usize)
+    editor.map_or(Rect::default(), |(_, area)| area.inner(Margin::new(1, 1)))
+}
+
+/// The editor's window.
+pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {
+    schema.editor.window_in(editor(schema, shared), shared.wraps(&schema.editor))
 }

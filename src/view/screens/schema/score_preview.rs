@@ -1,9 +1,10 @@
-//! Previews the schema in the editor: tiers of the task's samples, compared with the saved schema, and the rewards of
-//! degenerate answers.
+//! Previews the schema in the editor, compared with the saved one: tiers of the task's samples, rejected expected
+//! answers, and the rewards of degenerate answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::expected::{self, Baseline};
 use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
 use crate::score::audit::audit;
@@ -33,6 +34,35 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
         sender.send(move |schema: &mut Schema, _| {
             schema.degenerate = Some(findings);
             Vec::new()
+        });
+    });
+    vec![work]
+}
+
+/// Checks the expected answers of all rows in the background.
+pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Vec<Command> {
+    let draft = &shared.draft;
+    let (Some(open), Some(scorer)) = (&shared.task, &draft.scorer) else { return Vec::new() };
+    let (open, scorer, saved) = (Arc::clone(open), Arc::clone(scorer), draft.saved_scorer.clone());
+    let known = schema.baseline.clone().filter(|baseline| baseline.saved == draft.saved);
+    let (saved_text, is_saved) = (draft.saved.clone(), !draft.is_changed() && draft.stale.is_none());
+    let work = Work::stream("schema.expected", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
+        let rows = expected::answered(&open);
+        let baseline = match (known, saved) {
+            (Some(known), _) => Some(known),
+            (None, Some(saved)) => {
+                let Some(rejected) = expected::rejected_rows(&saved, &rows, sender) else { return };
+                Some(Baseline { saved: saved_text, rejected: Arc::new(rejected) })
+            }
+            (None, None) => None,
+        };
+        expected::check_rows(&scorer, &rows, baseline.as_ref(), is_saved, sender, |found| {
+            let baseline = baseline.clone();
+            sender.send(move |schema: &mut Schema, _| {
+                (schema.rejections, schema.baseline) = (Some(found), baseline);
+                Vec::new()
+            })
         });
     });
     vec![work]

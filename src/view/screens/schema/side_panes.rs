@@ -2,9 +2,10 @@
 
 use ratatui::text::{Line, Span};
 
+use super::expected::Rejections;
 use super::{ACCEPTS, DEGENERATE, SCORES, Schema, ScorePreview};
 use crate::score::Tier;
-use crate::task::Task;
+use crate::task::{PromptSet, Task};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -51,7 +52,7 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let Some(open) = &shared.task else { return vec![faint("loading task ...".to_owned())] };
     let task = shared.draft.task.as_deref().unwrap_or(&open.task);
-    let mut lines = Vec::new();
+    let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         (Ok(samples), _) if samples.is_empty() => {
@@ -71,6 +72,71 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     }
     lines.extend(rules(task, schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
     lines
+}
+
+/// How many expected answers the schema rejects, and the first of their lines.
+fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: String| vec![Line::styled(text, theme.style(Role::Faint))];
+    let Some(found) = &schema.rejections else { return faint("checking expected answers ...".to_owned()) };
+    let (total, so_far) = match found.is_done() {
+        true => (grouped(found.total), String::new()),
+        false => (grouped(found.checked), format!(" checked so far, of {}", grouped(found.total))),
+    };
+    let mended = match found.mended {
+        0 => String::new(),
+        mended => format!(", {} more than saved", grouped(mended)),
+    };
+    if found.total == 0 {
+        return faint("no expected answers in the prompt sets".to_owned());
+    }
+    if found.rejected == 0 {
+        let mark = theme.glyph("✓", "ok:");
+        return vec![match found.is_done() {
+            true => {
+                Line::styled(format!("{mark} accepts all {total} expected answers{mended}"), theme.style(Role::Good))
+            }
+            false => {
+                Line::styled(format!("accepts the {total} expected answers{so_far}{mended}"), theme.style(Role::Faint))
+            }
+        }];
+    }
+    let new = match found.new {
+        None => String::new(),
+        Some(0) => " (the saved schema too)".to_owned(),
+        Some(new) => format!(" ({} by this edit)", grouped(new)),
+    };
+    let (mark, role) = if found.new == Some(0) {
+        (theme.glyph("▲", "!"), Role::Warning)
+    } else {
+        (theme.glyph("✗", "x"), Role::Bad)
+    };
+    let rejected = grouped(found.rejected);
+    let text = format!("{mark} rejects {rejected} of {total} expected answers{new}{so_far}");
+    let mut lines = vec![Line::styled(text, theme.style(role))];
+    let key = shared.key_of("schema.rejected");
+    lines.push(Line::styled(format!("{}; {key} lists them", places(found)), theme.style(Role::Faint)));
+    lines
+}
+
+/// The first rejected rows, those of this edit first: `train lines 4, 9; test line 2 and 3 more`.
+fn places(found: &Rejections) -> String {
+    const SHOWN: usize = 5;
+    let new = found.rows.iter().filter(|row| row.is_new);
+    let shown: Vec<_> = new.chain(found.rows.iter().filter(|row| !row.is_new)).take(SHOWN).collect();
+    let of_set = |set: PromptSet| {
+        let lines: Vec<String> = shown.iter().filter(|row| row.set == set).map(|row| row.line.to_string()).collect();
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        (!lines.is_empty()).then(|| format!("{} {word} {}", set.name(), lines.join(", ")))
+    };
+    let sets: Vec<String> = PromptSet::ALL.into_iter().filter_map(of_set).collect();
+    let more = found.rejected - shown.len();
+    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    format!("{}{more}", sets.join("; "))
+}
+
+fn grouped(number: usize) -> String {
+    crate::format::grouped(number as u64)
 }
 
 /// The samples whose tier changed: `valid → invalid: lines 1, 2`.
@@ -155,10 +221,12 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     match weak.len() {
         0 => lines.push(Line::styled("no degenerate answer scores as high as a correct one", theme.style(Role::Good))),
-        _ => lines.extend(weak.iter().map(|finding| {
-            let mark = theme.glyph("▲ ", "! ");
-            Line::from(vec![Span::styled(mark, theme.style(Role::Warning)), Span::raw(finding.sentence.clone())])
-        })),
+        count => {
+            let mark = theme.glyph("▲", "!");
+            let text = format!("{mark} {count} of {} degenerate answers pass", findings.len());
+            lines.push(Line::styled(text, theme.style(Role::Warning)));
+            lines.extend(weak.iter().map(|finding| Line::raw(finding.sentence.clone())));
+        }
     }
     lines.extend(findings.iter().map(|finding| {
         let style = theme.style(Theme::tier_role(finding.tier.name()));

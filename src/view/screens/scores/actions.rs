@@ -271,8 +271,13 @@ fn add(scores: &mut Scores, written: Written) {
 }
 
 fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let rows = shared.size.1 as usize / 2;
-    let effect = scores.editor.as_mut().map(|editor| editor.key(event, rows));
+    let area = draw::editor_area(scores, shared);
+    let effect = scores.editor.as_mut().map(|editor| {
+        let window = editor.window_in(area, shared.wraps(editor));
+        let effect = editor.key(event, window);
+        editor.follow(window);
+        effect
+    });
     if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
 }
 
@@ -318,6 +323,13 @@ fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Com
     let rows: isize = match event.kind {
         MouseEventKind::ScrollDown => 3,
         MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(_) | MouseEventKind::Drag(_) if scores.editor.is_some() => {
+            let area = draw::editor_area(scores, shared);
+            if let Some(editor) = &mut scores.editor {
+                editor.pointer(event, area, shared.wraps(editor));
+            }
+            return Vec::new();
+        }
         MouseEventKind::Down(_) => {
             draw::clicked(scores, shared, event.column, event.row);
             return Vec::new();

@@ -1,7 +1,7 @@
 //! Draws the scores screen: list, completion and summary, side by side if there is room.
 
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_segmentation::UnicodeSegmentation;
@@ -270,9 +270,7 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
             .and_then(|scored| scored.scores.get(scores.editing));
         let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
         let inside = framed(theme, &title, focused, frame, area);
-        let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
-        let [head, text, why] =
-            Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside);
+        let [head, text, why] = while_editing(inside);
         let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
         if let Some(score) = score {
             frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
@@ -281,7 +279,7 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
                 why,
             );
         }
-        paint(editor, Look { theme, typing: true, focused, faults: &faults }, frame, text);
+        paint(editor, Look { theme, typing: true, focused, faults: &faults, wraps: shared.wraps(editor) }, frame, text);
         return;
     }
     let title = match selected {
@@ -296,6 +294,18 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
         None => frame
             .render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
     }
+}
+
+/// Rows inside the completion's frame while it is edited: tier and reward, the text, the reasons.
+fn while_editing(inside: Rect) -> [Rect; 3] {
+    let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
+    Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside)
+}
+
+/// The area of the editor.
+pub(super) fn editor_area(scores: &Scores, shared: &Shared) -> Rect {
+    let found = areas(scores, shared, shared.body()).into_iter().find(|(pane, _)| *pane == COMPLETION);
+    found.map_or(Rect::default(), |(_, area)| while_editing(area.inner(Margin::new(1, 1)))[1])
 }
 
 fn fault(reason: &crate::score::Reason) -> Fault {

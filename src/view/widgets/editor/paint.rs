@@ -1,14 +1,17 @@
 //! Draws the editor: line numbers, marks of problems, coloured text, brackets, search matches, the selection, the
 //! cursor.
 
+use std::ops::Range;
+
 use ratatui::Frame;
-use ratatui::layout::{Margin, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::Editor;
 use super::tokens::{matches, matching_bracket, tokens};
-use super::{Editor, width, window};
+use super::wrap::{Part, gutter, width};
 use crate::score::Fault;
 use crate::secrets::visible_letter;
 use crate::view::style_role::Role;
@@ -24,36 +27,36 @@ pub struct Look<'a> {
     pub focused: bool,
     /// Problems of the text.
     pub faults: &'a [Fault],
+    /// Whether long lines continue on the next line of the screen.
+    pub wraps: bool,
 }
 
-/// Columns before the text: line number, mark, a space.
-fn gutter(lines: usize) -> usize {
-    lines.max(1).to_string().len().max(2) + 3
-}
-
-/// The area of the text in an editor's pane: inside the frame, after the line numbers.
-pub fn text_area(editor: &Editor, pane: Rect) -> Rect {
-    let (inside, margin) = (pane.inner(Margin::new(1, 1)), gutter(editor.lines().len()) as u16);
-    Rect { x: inside.x + margin, width: inside.width.saturating_sub(margin), ..inside }
-}
-
+/// Draws the editor in an area inside its frame.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
     if area.width == 0 || area.height == 0 {
         return;
     }
-    let rows = area.height as usize;
     let lines = editor.lines();
-    let columns = (area.width as usize).saturating_sub(gutter(lines.len()));
-    let (row, _) = editor.cursor();
-    let top = window(editor.top, row, rows, lines.len());
-    let left = window(editor.left, editor.cursor_column(), columns.saturating_sub(1), usize::MAX);
+    let window = editor.window_in(area, look.wraps);
+    let columns = window.columns;
+    let ((top, skipped), left) = editor.first(window);
     let brackets = if editor.is_json && look.focused { matching_bracket(lines, editor.cursor()) } else { None };
-    let drawn = (top..lines.len().min(top + rows)).map(|row| {
-        let mut line = margin(editor, look, row);
-        line.spans.extend(text(editor, look, row, brackets, left, columns));
-        line
-    });
-    frame.render_widget(Paragraph::new(drawn.collect::<Vec<_>>()), area);
+    let mut drawn: Vec<Line<'static>> = Vec::new();
+    for (row, line) in lines.iter().enumerate().skip(top) {
+        let parts = editor.parts(row, window);
+        let styles = styles(editor, look, row, line, brackets);
+        let skipped = if row == top { skipped } else { 0 };
+        for (index, part) in parts.iter().enumerate().skip(skipped).take(window.rows - drawn.len()) {
+            let mut line = margin(editor, look, row, index == 0);
+            let is_last = index + 1 == parts.len();
+            line.spans.extend(text(editor, look, (row, is_last), part, &styles, left..left + columns));
+            drawn.push(line);
+        }
+        if drawn.len() >= window.rows {
+            break;
+        }
+    }
+    frame.render_widget(Paragraph::new(drawn), area);
 }
 
 /// The worst fault of a row.
@@ -68,9 +71,13 @@ pub fn fault_at(faults: &[Fault], (row, column): (usize, usize)) -> Option<&Faul
     of_row().find(here).or_else(|| of_row().max_by_key(|fault| fault.is_error))
 }
 
-fn margin(editor: &Editor, look: Look<'_>, row: usize) -> Line<'static> {
+fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'static> {
     let theme = look.theme;
     let digits = gutter(editor.lines().len()) - 3;
+    if !is_start {
+        let mark = format!("{:>digits$}   ", theme.glyph("↪", "."));
+        return Line::styled(mark, theme.style(Role::Faint));
+    }
     let here = row == editor.cursor().0 && look.focused;
     let number =
         Span::styled(format!("{:>digits$}", row + 1), theme.style(if here { Role::Accent } else { Role::Faint }));
@@ -82,34 +89,37 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize) -> Line<'static> {
     Line::from(vec![number, mark])
 }
 
+/// The text of a part of a row within the shown columns.
 fn text(
     editor: &Editor,
     look: Look<'_>,
-    row: usize,
-    brackets: Option<[(usize, usize); 2]>,
-    left: usize,
-    columns: usize,
+    (row, is_last): (usize, bool),
+    part: &Part,
+    styles: &[Style],
+    shown: Range<usize>,
 ) -> Vec<Span<'static>> {
     let line = editor.lines().get(row).map_or("", String::as_str);
-    let mut letters: Vec<char> = line.chars().collect();
-    let mut styles = styles(editor, look, row, line, brackets);
+    let of_line = line.chars().zip(styles.iter().copied());
+    let mut letters: Vec<(char, Style)> = of_line.take(part.columns.end).skip(part.columns.start).collect();
     let (cursor_row, cursor) = editor.cursor();
-    let has_cursor = look.focused && row == cursor_row;
-    if has_cursor && cursor >= letters.len() {
-        letters.push(' ');
-        styles.push(Style::new());
+    let has_cursor = look.focused
+        && row == cursor_row
+        && (part.columns.contains(&cursor) || (is_last && cursor >= part.columns.end));
+    if has_cursor && cursor >= part.columns.end {
+        letters.push((' ', Style::new()));
     }
-    if has_cursor && let Some(style) = styles.get_mut(cursor) {
+    if has_cursor && let Some((_, style)) = letters.get_mut(cursor - part.columns.start) {
         *style =
             style.add_modifier(if look.typing { Modifier::REVERSED } else { Modifier::UNDERLINED | Modifier::BOLD });
     }
     let mut spans: Vec<Span<'static>> = Vec::new();
-    let mut column = 0;
-    let is_cut = letters.iter().copied().map(width).sum::<usize>() > left + columns;
-    let shown_columns = if is_cut { columns.saturating_sub(1) } else { columns };
-    for (letter, style) in letters.into_iter().zip(styles) {
+    spans.extend((part.indent > 0).then(|| Span::raw(" ".repeat(part.indent))));
+    let mut column = part.indent;
+    let is_cut = !look.wraps && letters.iter().map(|(letter, _)| width(*letter)).sum::<usize>() > shown.end;
+    let end = if is_cut { shown.end.saturating_sub(1) } else { shown.end };
+    for (letter, style) in letters {
         let wide = width(letter);
-        let inside = column >= left && column + wide <= left + shown_columns;
+        let inside = column >= shown.start && column + wide <= end;
         column += wide;
         if !inside {
             continue;
@@ -126,8 +136,8 @@ fn text(
     if is_cut {
         spans.push(Span::styled(look.theme.glyph("›", ">"), look.theme.style(Role::Faint)));
     }
-    let room = (left + columns).saturating_sub(column.max(left) + 2);
-    spans.extend(message(look, (row, cursor), room).filter(|_| has_cursor));
+    let room = shown.end.saturating_sub(column.max(shown.start) + 2);
+    spans.extend(message(look, (row, cursor), room).filter(|_| is_last && look.focused && row == cursor_row));
     spans
 }
 
@@ -151,7 +161,7 @@ fn styles(
 ) -> Vec<Style> {
     let theme = look.theme;
     let mut styles = vec![theme.style(Role::Text); line.chars().count()];
-    let mut lay = |columns: std::ops::Range<usize>, style: Style| {
+    let mut lay = |columns: Range<usize>, style: Style| {
         let end = columns.end.min(styles.len());
         for under in styles.get_mut(columns.start.min(end)..end).unwrap_or_default() {
             *under = under.patch(style);
@@ -179,23 +189,4 @@ fn styles(
         lay(columns, theme.style(Role::Selected).add_modifier(Modifier::REVERSED));
     }
     styles
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_holds_the_cursor_and_moves_no_further_than_it_must() {
-        let check = |first, cursor, rows, len, expected| {
-            assert_eq!(window(first, cursor, rows, len), expected, "{first} {cursor} {rows} {len}")
-        };
-        check(0, 0, 10, 5, 0);
-        check(3, 4, 10, 5, 0);
-        check(0, 12, 10, 50, 3);
-        check(20, 12, 10, 50, 12);
-        check(5, 12, 10, 50, 5);
-        check(0, 3, 0, 10, 3);
-        check(99, 9, 4, 10, 6);
-    }
 }

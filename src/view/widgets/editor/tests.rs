@@ -3,6 +3,8 @@
 use super::*;
 use crate::view::key_chord::Chord;
 
+const WINDOW: Window = Window { rows: 10, columns: 80, wraps: false };
+
 /// Keys by their names; a single quoted text is typed letter by letter.
 fn press(editor: &mut Editor, keys: &str) {
     for key in keys.split_whitespace() {
@@ -11,7 +13,7 @@ fn press(editor: &mut Editor, keys: &str) {
             "redo" => _ = editor.redo(),
             _ => {
                 let chord = Chord::parse(key).unwrap_or_else(|| panic!("no key is called {key}"));
-                editor.key(KeyEvent::new(chord.code, chord.modifiers), 10);
+                editor.key(KeyEvent::new(chord.code, chord.modifiers), WINDOW);
             }
         }
     }
@@ -97,10 +99,10 @@ fn what_is_selected_is_text() {
 fn a_click_finds_its_letter_also_among_wide_ones() {
     let mut editor = Editor::new("a日本b", true);
     for (column, expected) in [(0, 0), (1, 1), (2, 1), (3, 2), (5, 3), (6, 4), (40, 4)] {
-        editor.click(0, column);
+        editor.point(0, column, WINDOW);
         assert_eq!(editor.cursor(), (0, expected), "{column}");
     }
-    editor.click(99, 0);
+    editor.point(99, 0, WINDOW);
     assert_eq!(editor.cursor().0, 0);
 }
 

@@ -1,0 +1,234 @@
+//! A list to choose from: entries found by a few of their letters.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::style::Modifier;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::window::{PopupOutcome, place, window};
+use crate::secrets::visible;
+use crate::view::fuzzy;
+use crate::view::message::{Command, ScreenState, Update};
+use crate::view::style_role::Role;
+use crate::view::theme::Theme;
+use crate::view::widgets::field::Field;
+use crate::view::widgets::list_cursor::Cursor;
+
+/// Maximum width, and rows below the list for the selected entry's details.
+const COLUMNS: u16 = 100;
+const DETAIL_ROWS: u16 = 3;
+
+/// An entry: found by its label and what is beside it.
+#[derive(Debug, Clone, Default)]
+pub struct PickEntry {
+    pub label: String,
+    /// At the right of the label.
+    pub beside: String,
+    /// Below the list while it is selected.
+    pub detail: String,
+    pub role: Option<Role>,
+    /// Nesting in a tree.
+    pub depth: usize,
+}
+
+type Chosen = Box<dyn FnOnce(usize) -> Update + Send>;
+
+pub struct Pick {
+    title: String,
+    field: Field,
+    entries: Vec<PickEntry>,
+    /// The entries that match the text, best first.
+    found: Vec<usize>,
+    cursor: Cursor,
+    then: Option<Chosen>,
+}
+
+impl Pick {
+    /// A list with the cursor on an entry; `then` gets the index of the chosen one.
+    pub fn new<X: ScreenState>(
+        title: impl Into<String>,
+        entries: Vec<PickEntry>,
+        selected: usize,
+        then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        let then = |index| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index));
+        Self {
+            title: title.into(),
+            field: Field::default(),
+            found: (0..entries.len()).collect(),
+            entries,
+            cursor: Cursor { index: selected },
+            then: Some(Box::new(then)),
+        }
+    }
+
+    fn search(&mut self) {
+        let all: Vec<usize> = (0..self.entries.len()).collect();
+        let text = |index: &usize| {
+            let entry = self.entries.get(*index);
+            entry.map_or_else(String::new, |entry| format!("{} {}", entry.label, entry.beside))
+        };
+        self.found = fuzzy::rank(self.field.text().trim(), &all, text);
+        self.cursor = Cursor::default();
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        self.field.paste(text);
+        self.search();
+    }
+
+    pub(super) fn go(&mut self, rows: isize) {
+        self.cursor.go(rows, self.found.len());
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
+        let control = event.modifiers.contains(KeyModifiers::CONTROL);
+        match event.code {
+            KeyCode::Esc => return PopupOutcome::Close,
+            KeyCode::Enter => {
+                let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
+                let Some(chosen) = chosen else { return PopupOutcome::Stay };
+                return self.then.take().map_or(PopupOutcome::Close, |then| PopupOutcome::Update(then(chosen)));
+            }
+            KeyCode::Down | KeyCode::Tab => self.go(1),
+            KeyCode::Up | KeyCode::BackTab => self.go(-1),
+            KeyCode::Char('n') if control => self.go(1),
+            KeyCode::Char('p') if control => self.go(-1),
+            KeyCode::PageDown => self.go(10),
+            KeyCode::PageUp => self.go(-10),
+            _ if self.field.key(event) => self.search(),
+            _ => {}
+        }
+        PopupOutcome::Stay
+    }
+
+    fn rows(&self) -> u16 {
+        u16::try_from(self.entries.len()).unwrap_or(u16::MAX).saturating_add(4 + DETAIL_ROWS).clamp(10, 30)
+    }
+
+    /// Rows of the list in the window.
+    fn visible(inside: Rect) -> usize {
+        inside.height.saturating_sub(2 + DETAIL_ROWS) as usize
+    }
+
+    /// Moves the cursor to the entry at a position of the terminal; false if there is none.
+    pub(super) fn click(&mut self, size: (u16, u16), (column, row): (u16, u16)) -> bool {
+        let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
+        let inside = place(body, COLUMNS, self.rows()).inner(Margin::new(1, 1));
+        let line = row.checked_sub(inside.y + 2).filter(|_| inside.contains((column, row).into()));
+        let at = line.and_then(|line| self.cursor.row_at(line as usize, Self::visible(inside), self.found.len()));
+        at.inspect(|at| self.cursor.index = *at).is_some()
+    }
+
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows());
+        let columns = inside.width as usize;
+        let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
+        for (row, here) in self.cursor.seen(Self::visible(inside), self.found.len()) {
+            let Some(entry) = self.found.get(row).and_then(|index| self.entries.get(*index)) else { continue };
+            let line = self.line(theme, entry, here, columns);
+            lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
+        }
+        if self.found.is_empty() {
+            lines.push(Line::styled("no matches", theme.style(Role::Faint)));
+        }
+        let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(DETAIL_ROWS)]).areas(inside);
+        frame.render_widget(Paragraph::new(lines), above);
+        let at = self.cursor.at(self.found.len());
+        if let Some(entry) = at.and_then(|at| self.entries.get(*self.found.get(at)?)) {
+            let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
+            let detail = Line::from(vec![
+                Span::styled(count, theme.style(Role::Faint)),
+                Span::raw(visible(&entry.detail).into_owned()),
+            ]);
+            frame.render_widget(Paragraph::new(detail).wrap(Wrap { trim: true }), below);
+        }
+    }
+
+    /// The label with the matched letters highlighted, then what is beside it as far as it fits.
+    fn line(&self, theme: &Theme, entry: &PickEntry, here: bool, columns: usize) -> Line<'static> {
+        let mark = if here { theme.glyph("▸ ", "> ") } else { "  " };
+        let style = theme.style(entry.role.unwrap_or(Role::Text));
+        let mut spans = vec![Span::styled(mark, theme.style(Role::Accent))];
+        // A search flattens the tree.
+        let depth = if self.field.text().is_empty() { entry.depth } else { 0 };
+        spans.push(Span::raw("  ".repeat(depth)));
+        let label = visible(&entry.label).into_owned();
+        let matched = fuzzy::letters(self.field.text().trim(), &label);
+        for (place, letter) in label.char_indices() {
+            let style = match matched.contains(&place) {
+                true => theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED),
+                false => style,
+            };
+            spans.push(Span::styled(letter.to_string(), style));
+        }
+        let used = 2 + 2 * depth + label.width() + 2;
+        let mut room = columns.saturating_sub(used);
+        let beside: String = visible(&entry.beside)
+            .chars()
+            .take_while(|letter| {
+                let fits = letter.width().unwrap_or(0) <= room;
+                room = room.saturating_sub(letter.width().unwrap_or(0));
+                fits
+            })
+            .collect();
+        spans.push(Span::styled(format!("  {beside}"), theme.style(Role::Faint)));
+        Line::from(spans)
+    }
+}
+
+impl std::fmt::Debug for Pick {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Pick")
+            .field("title", &self.title)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::key_chord::Chord;
+
+    fn press(pick: &mut Pick, keys: &str) -> PopupOutcome {
+        let event = |key| {
+            let chord = Chord::parse(key).unwrap();
+            KeyEvent::new(chord.code, chord.modifiers)
+        };
+        keys.split_whitespace().map(|key| pick.key(event(key))).last().unwrap()
+    }
+
+    #[test]
+    fn letters_filter_and_enter_chooses() {
+        let check = |keys: &str, found: &[usize], at: Option<usize>| {
+            let entry = |label: &str| PickEntry { label: label.to_owned(), ..PickEntry::default() };
+            let entries = ["vendor", "date", "amount", "due date"].map(entry).to_vec();
+            let mut pick = Pick::new("List", entries, 1, |_: &mut (), _, _| Vec::new());
+            let outcome = press(&mut pick, keys);
+            assert_eq!(pick.found, found, "{keys}");
+            assert_eq!(pick.cursor.at(found.len()), at, "{keys}");
+            assert_eq!(matches!(outcome, PopupOutcome::Update(_)), keys.ends_with("enter") && at.is_some(), "{keys}");
+        };
+        check("enter", &[0, 1, 2, 3], Some(1));
+        check("down down down down enter", &[0, 1, 2, 3], Some(3));
+        check("d a t e", &[1, 3], Some(0));
+        check("d a t e down enter", &[1, 3], Some(1));
+        check("z z z enter", &[], None);
+        check("esc", &[0, 1, 2, 3], Some(1));
+    }
+
+    #[test]
+    fn a_click_finds_the_row() {
+        let entries = vec![PickEntry::default(); 50];
+        let mut pick = Pick::new("List", entries, 0, |_: &mut (), _, _| Vec::new());
+        // The window of 30 rows begins in row 2: frame, field and a gap come first.
+        assert!(pick.click((120, 36), (20, 7)));
+        assert_eq!(pick.cursor.index, 2);
+        assert!(!pick.click((120, 36), (20, 3)) && !pick.click((120, 36), (2, 7)));
+    }
+}

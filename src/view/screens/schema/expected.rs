@@ -1,0 +1,146 @@
+//! The expected answers that the schema in the editor rejects, checked in the background while it is edited.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::dataset::PromptRow;
+use crate::score::{Scorer, Tier};
+use crate::task::PromptSet;
+use crate::view::message::Sender;
+use crate::view::shared::OpenTask;
+
+/// Rows that are checked before the result so far is shown.
+const BATCH: usize = 4_096;
+/// Rejected rows that are listed; the others are counted.
+const MOST_LISTED: usize = 2_000;
+
+/// A row by its set and its line.
+type RowKey = (PromptSet, usize);
+
+/// The result, or what is known of it so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rejections {
+    /// Rows with an expected answer.
+    pub total: usize,
+    pub checked: usize,
+    pub rejected: usize,
+    /// Of them, those that the saved schema accepts; `None` if that does not compile.
+    pub new: Option<usize>,
+    /// Accepted now, and rejected by the saved schema.
+    pub mended: usize,
+    /// The first of them, in the order of the sets and their lines.
+    pub rows: Vec<Rejected>,
+}
+
+/// A row whose expected answer is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub set: PromptSet,
+    /// In the set's file, from 1.
+    pub line: usize,
+    pub id: String,
+    /// Where in the answer and why.
+    pub reason: String,
+    /// JSON pointer of the keyword that rejects it.
+    pub schema_path: String,
+    /// The expected answer, shortened.
+    pub answer: String,
+    /// Whether the saved schema accepts it.
+    pub is_new: bool,
+}
+
+impl Rejections {
+    pub fn is_done(&self) -> bool {
+        self.checked == self.total
+    }
+}
+
+/// The rows that a saved schema rejects; stays while neither that nor the rows change.
+#[derive(Debug, Clone)]
+pub(super) struct Baseline {
+    pub saved: String,
+    pub rejected: Arc<HashSet<RowKey>>,
+}
+
+/// All rows with an expected answer, and their sets.
+pub(super) fn answered(open: &OpenTask) -> Vec<(PromptSet, &PromptRow)> {
+    let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
+    let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)));
+    rows.filter(|(_, row)| row.expected.is_some()).collect()
+}
+
+fn texts(rows: &[(PromptSet, &PromptRow)]) -> Vec<String> {
+    rows.iter().map(|(_, row)| row.expected.as_ref().map(ToString::to_string).unwrap_or_default()).collect()
+}
+
+/// The rows that a schema rejects; `None` if superseded.
+pub(super) fn rejected_rows(
+    scorer: &Scorer,
+    rows: &[(PromptSet, &PromptRow)],
+    sender: &Sender,
+) -> Option<HashSet<RowKey>> {
+    let mut rejected = HashSet::new();
+    for batch in rows.chunks(BATCH) {
+        let texts = texts(batch);
+        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let scores = scorer.score_while(&answers, || sender.is_wanted())?;
+        let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
+        rejected.extend(failed.map(|((set, row), _)| (*set, row.line)));
+    }
+    Some(rejected)
+}
+
+/// Checks all rows with a schema, which may be the saved one; `show` gets the result after each batch, and returns
+/// whether the next one is wanted.
+pub(super) fn check_rows(
+    scorer: &Scorer,
+    rows: &[(PromptSet, &PromptRow)],
+    baseline: Option<&Baseline>,
+    is_saved: bool,
+    sender: &Sender,
+    show: impl Fn(Rejections) -> bool,
+) {
+    let was_rejected =
+        |(set, row): &(PromptSet, &PromptRow)| baseline.is_some_and(|known| known.rejected.contains(&(*set, row.line)));
+    let new = baseline.map(|_| 0);
+    let mut found = Rejections { total: rows.len(), new, ..Rejections::default() };
+    // Without rows the result is known at once.
+    let batches = rows.chunks(BATCH).chain(rows.is_empty().then_some([].as_slice()));
+    for batch in batches {
+        // Of the saved schema it is known which rows it rejects, only not why.
+        let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
+        let asked: Vec<(PromptSet, &PromptRow)> = asked.copied().collect();
+        let texts = texts(&asked);
+        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
+        for ((text, (set, row)), score) in texts.iter().zip(&asked).zip(&scores) {
+            let was_rejected = was_rejected(&(*set, *row));
+            if score.tier == Tier::Valid {
+                found.mended += usize::from(was_rejected);
+                continue;
+            }
+            found.rejected += 1;
+            if let Some(new) = found.new.as_mut().filter(|_| !was_rejected) {
+                *new += 1;
+            }
+            if found.rows.len() < MOST_LISTED {
+                let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
+                    (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
+                });
+                found.rows.push(Rejected {
+                    set: *set,
+                    line: row.line,
+                    id: row.id.clone(),
+                    reason: reason.trim().to_owned(),
+                    schema_path,
+                    answer: text.chars().take(300).collect(),
+                    is_new: baseline.is_some() && !was_rejected,
+                });
+            }
+        }
+        found.checked += batch.len();
+        if !show(found.clone()) {
+            return;
+        }
+    }
+}
