@@ -50,6 +50,7 @@ fn main() {
     idle("idle CPU, runs screen, no run (% of a core)", false);
     idle("CPU, live screen, run of 17 events/s (% of a core)", true);
     long_run();
+    large_task();
 }
 
 fn row(figure: &str, mut samples: Vec<f64>, unit: &str) {
@@ -207,6 +208,46 @@ fn long_run() {
     }
     println!("{:<58} {}", "memory, watching it for ten seconds", memory(session.process(), "VmRSS"));
     println!("{:<58} {}", "  at its most", memory(session.process(), "VmHWM"));
+}
+
+/// The prompts of a task of 100,000 rows: until the table stands, and until a filter has been applied.
+fn large_task() {
+    let home = tempfile::tempdir().unwrap();
+    let task = home.path().join("tasks/large");
+    program::sample_task(&task, [200, 1, 1]);
+    let text = std::fs::read_to_string(task.join("train.jsonl")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let numbered = |number: usize| {
+        let line = lines[number % lines.len()];
+        let id = format!("train-{:03}", number % lines.len() + 1);
+        line.replacen(&id, &format!("row-{number:06}"), 1).replacen(
+            "Turn this",
+            &format!("Number {number}. Turn this"),
+            1,
+        )
+    };
+    std::fs::write(task.join("train.jsonl"), (0..100_000).map(|number| numbered(number) + "\n").collect::<String>())
+        .unwrap();
+    let begin = Instant::now();
+    let mut session = Session::start(home.path(), &Start { arguments: &[], ..Start::PLAIN });
+    session.wait_text("[1 Runs]");
+    session.send("3");
+    session.wait_text("100002 rows");
+    println!("{:<58} {:>9.1} ms", "opening a task of 100,000 rows, with the start", milliseconds(begin.elapsed()));
+    let mut samples = Vec::new();
+    for (filter, left) in
+        [("number 4711", "of 100002 rows"), ("4711", "of 100002 rows"), ("tag:messy", "of 100002 rows")]
+    {
+        session.send("/");
+        let begin = Instant::now();
+        session.send(filter);
+        session.wait_text(left);
+        samples.push(milliseconds(begin.elapsed()));
+        session.send("\r\x1b");
+        session.wait_text(" 100002 rows");
+    }
+    row("filtering 100,000 rows, with its frames", samples, "ms");
+    println!("{:<58} {}", "  memory", memory(session.process(), "VmRSS"));
 }
 
 /// A line of the process's status, such as its resident memory.

@@ -40,6 +40,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokenizers", &["text"]),
     ("minijinja", &["text", "dataset", "report"]),
     ("minijinja_contrib", &["text", "dataset"]),
+    ("csv", &["dataset"]),
     ("jsonschema", &["task", "score"]),
     ("jsonc_parser", &["task", "score"]),
     ("ureq", &["hub"]),

@@ -4,6 +4,7 @@
 mod build;
 mod generator;
 mod health;
+mod import;
 mod rows;
 
 use std::path::Path;

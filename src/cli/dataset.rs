@@ -1,4 +1,8 @@
-//! `grpo-tui dataset build|check`: make a task's prompt files, or say what is wrong with them.
+//! `grpo-tui dataset import|build|check`: make a task's prompt files, or say what is wrong with them.
+
+mod import;
+
+pub(super) use import::{MappingArguments, print_problems};
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -23,6 +27,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Add rows of a CSV, JSON or JSONL file to a set
+    Import(import::Arguments),
     /// Generate the task's prompt files (deterministic)
     Build(Build),
     /// Check prompt sets: bad lines, duplicates, leaks, invalid expected answers, long prompts, secrets
@@ -61,6 +67,7 @@ struct Check {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
+        Command::Import(arguments) => import::run(&arguments),
         Command::Build(arguments) => build(&arguments),
         Command::Check(arguments) => check(&arguments),
     }
@@ -158,6 +165,10 @@ fn print_health(health: &Health) {
     let total: usize = health.counts.values().sum();
     if total > health.findings.len() {
         println!("... {} more", total - health.findings.len());
+    }
+    for group in &health.groups {
+        let class = if group.class.is_empty() { String::new() } else { format!(", {}", group.class) };
+        println!("{}{class}: {}", group.kind.title(), group.count);
     }
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
     println!(

@@ -68,9 +68,9 @@ enum Command {
     /// Sample completions of a task's prompts
     #[cfg(feature = "engine")]
     Sample(sample::Arguments),
-    /// Check a task, or check its reward for degenerate answers
+    /// Create or check a task, or check its reward for degenerate answers
     Task(task::Arguments),
-    /// Build or check a task's prompt sets
+    /// Import, build or check a task's prompt sets
     Dataset(dataset::Arguments),
     /// Fetch, inspect, check, pretrain and export models
     #[cfg(feature = "engine")]
@@ -121,6 +121,11 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 pub type Outcome = Result<ExitCode, Failure>;
+
+/// The names of the templates, for checks, messages and completion.
+fn template_parser() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(crate::task::Task::template_names())
+}
 
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     let known = crate::config::Preset::NAMES.join(", ");

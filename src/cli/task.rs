@@ -1,4 +1,6 @@
-//! `grpo-tui task`: checks a task, and its reward for degenerate answers.
+//! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
+
+mod new;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
+    New(Box<new::Arguments>),
     /// Check a task's files: schema, prompts, expected answers
     Check(Choice),
     /// Score degenerate answers: what a model could earn without doing the work
@@ -36,6 +40,7 @@ struct Choice {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
+        Command::New(arguments) => new::run(&arguments),
         Command::Check(choice) => run_check(&choice),
         Command::Audit(choice) => run_audit(&choice),
     }

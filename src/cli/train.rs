@@ -67,9 +67,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = RunFolders::discover(arguments.runs.as_deref(), &here);
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
+        let resolved = resolve(&arguments, &task, &places)?;
+        note_on_model(&task, &resolved.config, &places);
         return super::plan::run(
             &task,
-            &resolve(&arguments, &task, &places)?,
+            &resolved,
             &places,
             &arguments.device.engine()?,
             arguments.sample,
@@ -155,6 +157,7 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
     }
     check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
+    note_on_model(task, &config, places);
     check_data(task, &config)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
@@ -187,6 +190,14 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     Err(Failure::usage(format!(
         "{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]"
     )))
+}
+
+/// Says before the training what the embedded model cannot do.
+fn note_on_model(task: &Task, config: &TrainConfig, places: &RunFolders) {
+    let is_embedded = Located::origin(&config.base_model, places).is_ok_and(|origin| origin == "tiny");
+    if let Some(note) = task.embedded_model_note().filter(|_| is_embedded) {
+        eprintln!("warning: {note} (--model NAME)");
+    }
 }
 
 /// Warns about data problems before the training.

@@ -33,6 +33,13 @@ pub enum DatasetError {
         /// What is wrong, the value, and what to do.
         problem: String,
     },
+    /// A file to import from.
+    #[error("{label}: {problem}")]
+    Import {
+        label: String,
+        /// What is wrong, the value, and what to do.
+        problem: String,
+    },
     /// A file that cannot be read or written.
     #[error("{path}: {source}; {remedy}")]
     File {

@@ -1,15 +1,21 @@
-//! Prompt rows: reading them, their order in training, their health, and their generator.
+//! Prompt rows: reading, importing and editing them, their order in training, their health, and their generator.
 
 mod build;
 mod error;
 pub mod generator;
 pub mod health;
+pub mod import;
+mod infer;
+pub mod new_task;
 pub mod order;
 mod random;
 mod row;
+mod row_template;
 
 pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
+pub use infer::{Inferred, infer};
 pub use random::CounterRandom;
 pub use row::{PromptRow, load, load_from, open, read_lines, read_rows};
+pub use row_template::RowTemplate;

@@ -14,6 +14,11 @@ use crate::text::Message;
 /// Bounds the memory for a file without line ends.
 const LONGEST_LINE_BYTES: usize = 64 << 20;
 
+/// Lines in memory at once while a whole set is read.
+const BATCH_LINES: usize = 32_768;
+/// Fewer lines are read faster by one thread.
+const LINES_PER_THREAD: usize = 1_000;
+
 /// Of chat templates.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
@@ -49,7 +54,7 @@ pub fn load(task: &Task, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError>
 pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, DatasetError> {
     let mut rows = Vec::new();
     let mut lines = HashMap::new();
-    for row in read_rows(label, reader) {
+    for row in all_rows(label, reader) {
         let row = row?;
         if let Some(first) = lines.insert(row.id.clone(), row.line) {
             let problem =
@@ -77,13 +82,50 @@ pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), D
 
 /// Reads rows one line at a time, skipping blank lines, and continues after a bad line.
 pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
-    let stem =
-        Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let label = label.to_owned();
-    read_lines(reader).map(move |line| {
-        let row = line.and_then(|(line, bytes)| parse(&bytes, line, &stem).map_err(|problem| (line, problem)));
-        row.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })
+    let (label, stem) = (label.to_owned(), stem_of(label));
+    read_lines(reader).map(move |line| row_of(line, &label, &stem))
+}
+
+type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
+
+fn stem_of(label: &str) -> String {
+    Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, DatasetError> {
+    let row = line.and_then(|(line, bytes)| parse(&bytes, line, stem).map_err(|problem| (line, problem)));
+    row.map_err(|(line, problem)| DatasetError::Line { label: label.to_owned(), line, problem })
+}
+
+/// [`read_rows`] on every core, batch by batch.
+fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
+    let (label, stem) = (label.to_owned(), stem_of(label));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut lines = read_lines(reader);
+    std::iter::from_fn(move || {
+        let mut batch: Vec<NumberedLine> = lines.by_ref().take(BATCH_LINES).collect();
+        if batch.is_empty() {
+            return None;
+        }
+        let parse =
+            |part: Vec<NumberedLine>| -> Vec<_> { part.into_iter().map(|line| row_of(line, &label, &stem)).collect() };
+        if threads == 1 || batch.len() < LINES_PER_THREAD {
+            return Some(parse(batch));
+        }
+        let size = batch.len().div_ceil(threads);
+        let mut parts = Vec::new();
+        while !batch.is_empty() {
+            parts.push(batch.drain(..size.min(batch.len())).collect::<Vec<_>>());
+        }
+        Some(std::thread::scope(|scope| {
+            let parse = &parse;
+            let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || parse(part))).collect();
+            // A panic of a thread goes on in this one.
+            let joined = running.into_iter().map(|thread| thread.join());
+            joined.flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        }))
     })
+    .flatten()
 }
 
 /// The non-blank lines of a JSONL text with their numbers (from 1); an error is the last item. A byte order mark is

@@ -1,29 +1,30 @@
 //! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
 //! answers by the schema.
 
-use super::{Scorer, Tier};
+use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow};
 use crate::task::Task;
 use crate::text::{Message, Thinking, Tokenizer, conversation};
 
-/// Checks every set of the task. `longest`: prompt and answer together, in tokens.
+/// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
 ///
 /// # Errors
 /// A file that cannot be opened.
-pub fn check_prompts(
+pub fn check_prompts<'a>(
     task: &Task,
-    scorer: &Scorer,
+    scorer: impl Into<Option<&'a Scorer>>,
     tokenizer: Option<&Tokenizer>,
     longest: usize,
 ) -> Result<Health, DatasetError> {
-    let expected_problem = |row: &PromptRow| expected_problem(scorer, row);
+    let scorer = scorer.into();
+    let expected_problem = |row: &PromptRow| expected_problem(scorer?, row);
     let count_tokens = |row: &PromptRow| match tokenizer {
         Some(tokenizer) => prompt_tokens(task, tokenizer, &row.messages),
         None => Ok(0),
     };
     let checks = Checks {
-        expected_problem: Some(&expected_problem),
+        expected_problem: scorer.is_some().then_some(&expected_problem),
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
         // A prompt must leave room for one token at least.
         most_prompt_tokens: Some(longest.saturating_sub(1)),
@@ -31,12 +32,13 @@ pub fn check_prompts(
     check(task, &checks)
 }
 
-/// Why the row's `expected`, written as a completion, would not be valid.
-fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<String> {
+/// The failure class of the row's `expected`, written as a completion, if it is not valid, and why.
+fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
     let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
+    let class = score.failure.unwrap_or(FailureClass::Other).name();
     let reason =
         || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
-    (score.tier != Tier::Valid).then(reason)
+    (score.tier != Tier::Valid).then(|| (class, reason()))
 }
 
 /// How the task asks for reasoning.

@@ -145,6 +145,25 @@ impl Task {
         parse::read_task(Home::Embedded(task))
     }
 
+    /// A template for new tasks.
+    pub fn template(name: &str) -> Result<Self, TaskError> {
+        let names = || embedded::template_names().collect::<Vec<_>>().join(", ");
+        let task = embedded::find_template(name).ok_or_else(|| TaskError::Unknown {
+            text: name.to_owned(),
+            advice: format!("the templates are {}", names()),
+        })?;
+        parse::read_task(Home::Embedded(task))
+    }
+
+    pub fn template_names() -> impl Iterator<Item = &'static str> {
+        embedded::template_names()
+    }
+
+    /// Why the embedded model is no model for this task; `None` for the fields that it was pretrained on.
+    pub fn embedded_model_note(&self) -> Option<String> {
+        embedded::model_note(&self.schema)
+    }
+
     /// Name and bytes of every file.
     pub fn embedded_files(name: &str) -> Option<&'static [(&'static str, &'static [u8])]> {
         embedded::find(name).map(|task| task.files)

@@ -37,8 +37,9 @@ fn found(sets: [String; 3], checks: &Checks<'_>) -> (Vec<String>, Health) {
 #[test]
 fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     let check = |sets: [String; 3], expected: &[&str]| {
-        let refuses =
-            |row: &PromptRow| row.expected.as_ref()?.get("amount").is_none().then(|| "`amount` is missing".to_owned());
+        let refuses = |row: &PromptRow| {
+            row.expected.as_ref()?.get("amount").is_none().then(|| ("missing key", "`amount` is missing".to_owned()))
+        };
         let tokens = |row: &PromptRow| Ok(row.messages.iter().map(|turn| turn.content.split(' ').count()).sum());
         let checks =
             Checks { expected_problem: Some(&refuses), count_tokens: Some(&tokens), most_prompt_tokens: Some(20) };

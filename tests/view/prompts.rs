@@ -61,7 +61,9 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
     let counted = grpo_tui::score::prompt_tokens(&open.task, &tokenizer, &row.messages).unwrap();
     assert_eq!(prompts.tokens[0] as usize, counted);
     let chat = prompts.chat.as_ref().unwrap();
-    assert_eq!(chat.tokens, Some(counted));
+    let tokens = chat.tokens.unwrap();
+    assert_eq!(tokens.prompt, counted);
+    assert!(tokens.system > 0 && tokens.turns > tokens.system && tokens.system + tokens.turns < counted, "{tokens:?}");
     let special: Vec<&str> = chat
         .lines
         .as_ref()
@@ -248,20 +250,153 @@ fn bad_sets_and_findings_lead_to_their_lines() {
     });
     assert!(stage.shows("eval.jsonl line 1"), "{}", stage.screen());
     stage.keys("/").types("set:test").keys("enter H");
-    let findings = &stage.model.prompts.health.as_ref().unwrap().as_ref().unwrap().findings;
-    let place = findings.iter().position(|finding| finding.line == Some(201)).unwrap();
-    for _ in 0..place {
-        stage.keys("j");
-    }
-    stage.keys("enter");
-    assert_eq!(selected_id(&stage), "twin");
+    let go_to = |stage: &mut Stage, slug: &str| {
+        stage.keys("H g");
+        let place = stage.model.prompts.groups.iter().position(|group| group.slug == slug).unwrap();
+        (0..place).for_each(|_| drop(stage.keys("j")));
+        stage.keys("enter");
+    };
+    go_to(&mut stage, "duplicate");
+    assert_eq!((selected_id(&stage).as_str(), stage.model.prompts.filter.text()), ("twin", "is:duplicate"));
+    assert!(stage.shows("same prompt as line 1"), "{}", stage.screen());
+    go_to(&mut stage, "bad-line");
+    let message = &stage.model.shared.notices.all().last().unwrap().text;
+    assert!(message.starts_with("bad line in line 1 of the eval set is not a row: open the file with"), "{message}");
     assert!(folder.join("eval.jsonl").exists());
+}
+
+#[test]
+fn invalid_expected_answers_are_marked_grouped_and_filtered() {
+    let (mut stage, _) = in_folder(|folder| {
+        let schema = std::fs::read_to_string(folder.join("schema.json")).unwrap();
+        let currency = "\"currency\": { \"type\": \"string\" }";
+        let only = "\"currency\": { \"type\": \"string\", \"enum\": [\"EUR\"] }";
+        std::fs::write(folder.join("schema.json"), schema.replace(currency, only)).unwrap();
+    });
+    let open = stage.model.shared.task.clone().unwrap();
+    let wrong = |set| {
+        let rows = open.rows[&set].as_ref().unwrap().iter();
+        rows.filter(|row| row.expected.as_ref().unwrap()["currency"] != "EUR").count()
+    };
+    let (train, all) = (wrong(PromptSet::Train), PromptSet::ALL.into_iter().map(wrong).sum::<usize>());
+    assert!(train > 0 && stage.shows(&format!("expected answer: enum: {all} rows")), "{}", stage.screen());
+    let total = stage.model.prompts.entries.len();
+    assert!(stage.shows(&format!("expected answers: {} of {total} valid", total - all)), "{}", stage.screen());
+    let mut check = |filter: &str, expected: usize| {
+        stage.keys("/").types(filter).keys("enter");
+        assert_eq!(stage.model.prompts.shown.len(), expected, "{filter}");
+        stage.keys("esc");
+    };
+    check("expected:invalid", all);
+    check("expected:invalid set:train", train);
+    check("expected:valid", total - all);
+    check("is:enum", all);
+    check("is:other", 0);
+    stage.keys("H enter");
+    assert_eq!((stage.model.prompts.filter.text(), stage.model.prompts.shown.len()), ("is:enum", all));
+    assert!(stage.shows("expected answer is invalid: /currency"), "{}", stage.screen());
+    // By the schema in the editor: undone there, the answers are valid again.
+    stage.keys("esc f2 enter ctrl-end").types("x").keys("ctrl-u esc").keys("f3");
+    assert_eq!(stage.model.prompts.groups.iter().filter(|group| group.slug == "enum").count(), 1);
+    stage.keys("f2 enter alt-a").types("{}").keys("esc f3");
+    let groups = stage.model.prompts.groups.iter().map(|group| group.slug.as_str()).collect::<Vec<_>>();
+    assert!(!groups.contains(&"enum"), "{groups:?}");
+}
+
+#[test]
+fn several_rows_are_edited_by_a_template_and_undone() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = ["train.jsonl", "eval.jsonl"].map(|file| lines(&folder, file));
+    stage.keys("/").types("set:eval").keys("enter T");
+    assert!(
+        stage.shows("template for rows: 50 filtered rows") && stage.shows("changes 0 of 50 rows"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("ctrl-end enter").types("Be exact.\n=== expected.currency\n{{ expected.currency | lower }}");
+    assert!(stage.shows("changes 50 of 50 rows") && stage.shows("+"), "{}", stage.screen());
+    insta::assert_snapshot!("prompts_template_120x36", stage.screen());
+    stage.keys("ctrl-o n");
+    assert_eq!(lines(&folder, "eval.jsonl"), before[1], "only after a yes");
+    stage.keys("ctrl-o y");
+    let after = lines(&folder, "eval.jsonl");
+    let row: serde_json::Value = serde_json::from_str(&after[0]).unwrap();
+    let old: serde_json::Value = serde_json::from_str(&before[1][0]).unwrap();
+    assert!(row["messages"][0]["content"].as_str().unwrap().ends_with("\nBe exact."), "{row}");
+    assert_eq!(row["expected"]["currency"], old["expected"]["currency"].as_str().unwrap().to_lowercase());
+    assert_eq!((&row["id"], &row["expected"]["amount"]), (&old["id"], &old["expected"]["amount"]));
+    assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+    stage.keys("u");
+    assert_eq!(lines(&folder, "eval.jsonl"), before[1]);
+    // Only the marked rows; a template that fails is not saved.
+    stage.keys("esc g space space T ctrl-end").types(" x").keys("ctrl-o y");
+    let after = lines(&folder, "train.jsonl");
+    let changed = after.iter().zip(&before[0]).filter(|(after, before)| after != before).count();
+    assert_eq!((changed, after.len()), (2, before[0].len()));
+    stage.keys("u T ctrl-end").types("{{ nothing }}").keys("ctrl-o");
+    let message = &stage.model.shared.notices.all().last().unwrap().text;
+    assert!(message.starts_with("not saved: ") && message.contains("rows fail, first train-001"), "{message}");
+    assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+}
+
+#[test]
+fn rows_are_imported_with_a_mapping() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let csv = "body;vendor;date;amount;currency\nPlease read this;A;2026-01-02;7.5;EUR\nAnd this;B;2026-01-03;x;EUR\n";
+    std::fs::write(stage.folder.path().join("more.csv"), csv).unwrap();
+    let before = lines(&folder, "eval.jsonl");
+    stage.keys("I");
+    assert!(stage.shows("files here: more.csv") && stage.shows("name a file"), "{}", stage.screen());
+    stage.types("more.csv");
+    assert!(
+        stage.shows("vendor, date, amount, currency")
+            && stage.shows("line 3: expected: column `amount`: `x` is no number"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("down").types("eval").keys("down down down");
+    insta::assert_snapshot!("prompts_import_120x36", stage.screen());
+    stage.keys("ctrl-o");
+    let after = lines(&folder, "eval.jsonl");
+    assert_eq!(after[..before.len()], before[..]);
+    assert_eq!(
+        after[before.len()..],
+        [
+            "{\"id\":\"more-2\",\"messages\":[{\"role\":\"user\",\"content\":\"Please read this\"}],\"expected\":{\"vendor\":\"A\",\"date\":\"2026-01-02\",\"amount\":7.5,\"currency\":\"EUR\"}}"
+        ]
+    );
+    assert!(stage.model.prompts.form.is_none());
+    stage.keys("u");
+    assert_eq!(lines(&folder, "eval.jsonl"), before);
+}
+
+#[test]
+fn a_task_is_created_on_the_screen() {
+    let mut stage = stage(120, 36);
+    let csv = "text,label\n".to_owned()
+        + &(0..20).map(|number| format!("Letter {number},{}\n", ["a", "b"][number % 2])).collect::<String>();
+    std::fs::write(stage.folder.path().join("letters.csv"), csv).unwrap();
+    stage.keys("N").types("letters").keys("tab").types("letters.csv");
+    assert!(stage.shows("label = label"), "guessed: {}", stage.screen());
+    stage.keys("tab tab tab").types("kind = label");
+    assert!(
+        stage.shows("rows: train 16, eval 2, test 2") && stage.shows("enum of 2 values seen (a, b)"),
+        "{}",
+        stage.screen()
+    );
+    insta::assert_snapshot!("prompts_new_task_120x36", stage.screen());
+    stage.send(Message::Resize(80, 24));
+    insta::assert_snapshot!("prompts_new_task_80x24", stage.screen());
+    stage.keys("ctrl-o");
+    let open = stage.model.shared.task.as_ref().unwrap();
+    assert_eq!((open.task.name.as_str(), open.rows[&PromptSet::Train].as_ref().unwrap().len()), ("letters", 16));
+    assert!(stage.shows("schema.json") && stage.model.prompts.form.is_none(), "{}", stage.screen());
 }
 
 #[test]
 fn every_size_holds_with_every_pane() {
     let mut stage = stage(120, 36);
-    for open in ["", "/", "x", "p", "a"] {
+    for open in ["", "/", "x", "p", "a", "T", "I", "N"] {
         stage.keys(open);
         for columns in [0, 1, 5, 39, 40, 57, 60, 80, 99, 100, 200] {
             for rows in [0, 1, 2, 4, 10, 12, 24, 60] {

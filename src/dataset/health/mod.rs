@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use self::duplicates::{Duplicates, MOST_ROWS, Repeat};
-pub use self::report::{Finding, FindingKind, Health, Level, SetHealth};
+use self::report::Place;
+pub use self::report::{Finding, FindingKind, Group, Health, Level, SetHealth};
 use super::random::text_hash;
 use super::{DatasetError, PromptRow, open, read_rows};
 use crate::secrets;
@@ -19,8 +20,8 @@ use crate::task::{PromptSet, Task};
 /// Tags that are counted of a set; a file may hold any number of them.
 const MOST_TAGS: usize = 1000;
 
-/// Why a row's `expected` would not count as right, if so.
-pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<String> + 'a;
+/// The failure class of a row's `expected` if it would not count as right, and why.
+pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, String)> + 'a;
 /// A row's prompt in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
@@ -57,7 +58,8 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
             match row {
                 Ok(row) => pass.row(&row, &mut duplicates, &mut health),
                 Err(DatasetError::Line { line, problem, .. }) => {
-                    health.add(FindingKind::BadLine, &label, Some(line), || problem)
+                    let place = Place { file: &label, set: Some(set), line: Some(line) };
+                    health.add(FindingKind::BadLine, place, || problem)
                 }
                 Err(error) => return Err(error),
             }
@@ -68,7 +70,8 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     if duplicates.is_full() {
         let message =
             || format!("only the first {MOST_ROWS} rows were compared with each other; check the files in parts");
-        health.add(FindingKind::NotCompared, "the sets together", None, message);
+        let place = Place { file: "the sets together", set: None, line: None };
+        health.add(FindingKind::NotCompared, place, message);
     }
     Ok(health)
 }
@@ -105,15 +108,19 @@ impl<'a> Pass<'a> {
         if !row.messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
             let message =
                 || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
-            health.add(FindingKind::NoUserTurn, &self.result.file, Some(row.line), message);
+            health.add(FindingKind::NoUserTurn, self.place(row.line), message);
         }
         let problem = self.checks.expected_problem.filter(|_| row.expected.is_some()).and_then(|check| check(row));
-        if let Some(problem) = problem {
+        if let Some((class, problem)) = problem {
             let message = || format!("`expected` would not be valid: {problem}; correct the row or the schema");
-            health.add(FindingKind::ExpectedInvalid, &self.result.file, Some(row.line), message);
+            health.add_to_class(FindingKind::ExpectedInvalid, class, self.place(row.line), message);
         }
         self.tokens(row, health);
         row.fields.iter().for_each(|(key, value)| self.secrets(key, value, row.line, health));
+    }
+
+    fn place(&self, line: usize) -> Place<'_> {
+        Place { file: &self.result.file, set: Some(self.set), line: Some(line) }
     }
 
     fn id(&mut self, row: &PromptRow, health: &mut Health) {
@@ -123,7 +130,7 @@ impl<'a> Pass<'a> {
         let line = u32::try_from(row.line).unwrap_or(u32::MAX);
         if let Some(first) = self.ids.insert(text_hash(&row.id), line) {
             let message = || format!("id `{}` is already on line {first}; give every row its own id, or none", row.id);
-            health.add(FindingKind::DuplicateId, &self.result.file, Some(row.line), message);
+            health.add(FindingKind::DuplicateId, self.place(row.line), message);
         }
     }
 
@@ -149,7 +156,7 @@ impl<'a> Pass<'a> {
                 format!("about {:.0}% the same as {place}: {advice}", (repeat.likeness * 100.0).min(99.0))
             }
         };
-        health.add(kind, &self.result.file, Some(row.line), message);
+        health.add(kind, self.place(row.line), message);
     }
 
     fn tokens(&mut self, row: &PromptRow, health: &mut Health) {
@@ -161,10 +168,10 @@ impl<'a> Pass<'a> {
                 (self.total_tokens, self.counted_rows) = (self.total_tokens + tokens, self.counted_rows + 1);
                 if let Some(most) = self.checks.most_prompt_tokens.filter(|&most| tokens > most) {
                     let message = || format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len");
-                    health.add(FindingKind::TooLong, &self.result.file, Some(row.line), message);
+                    health.add(FindingKind::TooLong, self.place(row.line), message);
                 }
             }
-            Err(problem) => health.add(FindingKind::BadLine, &self.result.file, Some(row.line), || problem),
+            Err(problem) => health.add(FindingKind::BadLine, self.place(row.line), || problem),
         }
     }
 
@@ -177,7 +184,7 @@ impl<'a> Pass<'a> {
                 for secret in secrets::scan(&format!("{key}: {text}")) {
                     let message =
                         || format!("`{key}` contains what looks like a {}: {}; remove it", secret.rule, secret.masked);
-                    health.add(FindingKind::Secret, &self.result.file, Some(line), message);
+                    health.add(FindingKind::Secret, self.place(line), message);
                 }
             }
             Value::Array(values) => values.iter().for_each(|value| self.secrets(key, value, line, health)),
@@ -190,7 +197,7 @@ impl<'a> Pass<'a> {
         if self.result.rows == 0 {
             let message =
                 || DatasetError::Empty { label: String::new() }.to_string().trim_start_matches(": ").to_owned();
-            health.add(FindingKind::EmptySet, &self.result.file, None, message);
+            health.add(FindingKind::EmptySet, Place { line: None, ..self.place(1) }, message);
         }
         if let Some((_, mean, _)) = &mut self.result.prompt_tokens {
             *mean = self.total_tokens as f64 / self.counted_rows.max(1) as f64;

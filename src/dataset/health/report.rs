@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::task::PromptSet;
+
 /// Findings that are kept of each kind and set; the rest is only counted.
 const MAX_LISTED: usize = 20;
 
@@ -48,6 +50,24 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    /// In lists.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BadLine => "bad line",
+            Self::EmptySet => "empty set",
+            Self::DuplicateId => "duplicate id",
+            Self::NoUserTurn => "no user turn",
+            Self::Leak => "data leak",
+            Self::ExpectedInvalid => "expected answer",
+            Self::TooLong => "too long",
+            Self::Secret => "secret",
+            Self::Duplicate => "duplicate",
+            Self::NearLeak => "near leak",
+            Self::NearDuplicate => "near duplicate",
+            Self::NotCompared => "not compared",
+        }
+    }
+
     /// How much it matters.
     pub fn level(self) -> Level {
         match self {
@@ -71,6 +91,21 @@ pub struct Finding {
     pub message: String,
 }
 
+/// All findings of one kind; of invalid answers, of one failure class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    pub kind: FindingKind,
+    /// The failure class of invalid answers, such as `enum`; empty otherwise.
+    pub class: &'static str,
+    pub level: Level,
+    pub count: usize,
+    /// The first finding, in words.
+    pub example: String,
+    /// Set and line of every finding that has a line.
+    #[serde(skip)]
+    pub rows: Vec<(PromptSet, u32)>,
+}
+
 /// One set, read to its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
@@ -86,6 +121,16 @@ pub struct SetHealth {
     pub prompt_tokens: Option<(usize, f64, usize)>,
 }
 
+/// Where something was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// As shown to the user.
+    pub(super) file: &'a str,
+    pub(super) set: Option<PromptSet>,
+    /// From 1; `None` where the whole file is meant.
+    pub(super) line: Option<usize>,
+}
+
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
@@ -95,6 +140,8 @@ pub struct Health {
     pub counts: BTreeMap<FindingKind, usize>,
     /// The first of each kind and set.
     pub findings: Vec<Finding>,
+    /// In the order of their first finding.
+    pub groups: Vec<Group>,
     #[serde(skip)]
     listed: BTreeMap<(FindingKind, String), usize>,
 }
@@ -106,12 +153,37 @@ impl Health {
     }
 
     /// Counts a finding, and keeps it if it is among the first of its kind; the message is only made then.
-    pub(super) fn add(&mut self, kind: FindingKind, file: &str, line: Option<usize>, message: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, kind: FindingKind, place: Place<'_>, message: impl FnOnce() -> String) {
+        self.add_to_class(kind, "", place, message);
+    }
+
+    /// [`Self::add`] for one class of the kind.
+    pub(super) fn add_to_class(
+        &mut self,
+        kind: FindingKind,
+        class: &'static str,
+        Place { file, set, line }: Place<'_>,
+        message: impl FnOnce() -> String,
+    ) {
         *self.counts.entry(kind).or_default() += 1;
         let listed = self.listed.entry((kind, file.to_owned())).or_default();
-        if *listed < MAX_LISTED {
+        let known = self.groups.iter_mut().find(|group| group.kind == kind && group.class == class);
+        let is_listed = *listed < MAX_LISTED;
+        let message = if is_listed || known.is_none() { message() } else { String::new() };
+        let row = set.zip(line.and_then(|line| u32::try_from(line).ok()));
+        match known {
+            Some(group) => {
+                group.count += 1;
+                group.rows.extend(row);
+            }
+            None => {
+                let (level, example) = (kind.level(), message.clone());
+                self.groups.push(Group { kind, class, level, count: 1, example, rows: row.into_iter().collect() });
+            }
+        }
+        if is_listed {
             *listed += 1;
-            self.findings.push(Finding { kind, level: kind.level(), file: file.to_owned(), line, message: message() });
+            self.findings.push(Finding { kind, level: kind.level(), file: file.to_owned(), line, message });
         }
     }
 }

@@ -4,27 +4,39 @@
 pub mod actions;
 mod draw;
 mod editing;
+mod expected;
+mod findings;
+mod form;
+mod form_fields;
+mod form_import;
+mod form_new_task;
 mod layout;
 mod messages_text;
 mod preview;
 mod row_editor;
+mod row_templates;
 mod rows;
 mod save;
 mod table;
 mod table_row;
 mod token_count;
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
-use crate::dataset::health::Health;
+use crate::dataset::health::{Health, Level};
+use crate::score::FailureClass;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
+use crate::view::widgets::diff::Row;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use editing::Editing;
+use form_fields::Form;
 use table_row::{Column, Entry, row};
 
 const ROWS: &str = "rows";
@@ -33,7 +45,9 @@ const CHAT: &str = "prompt preview";
 /// The health of the sets.
 const HEALTH: &str = "health";
 const EDITOR: &str = "editor";
-/// The panes in tab order; the editor is there only while it is open.
+/// A form over the screen.
+const FORM: &str = "form";
+/// The panes in tab order; the editor and the form are there only while they are open.
 const PANES: [&str; 3] = [ROWS, CHAT, HEALTH];
 
 /// A row whose tokens are not counted yet.
@@ -53,6 +67,20 @@ pub struct Prompts {
     pub sort: (Column, bool),
     /// Tokens of each entry.
     pub tokens: Vec<u32>,
+    /// The expected answer of each entry by the schema in the editor.
+    pub expected: Vec<Expected>,
+    pub first_invalid: FirstInvalid,
+    /// What was found in all rows, by kind.
+    pub groups: Vec<Group>,
+    /// Marked entries.
+    pub marked: BTreeSet<u32>,
+    pub form: Option<Form>,
+    /// What the template under edit changes.
+    pub template: Option<TemplatePreview>,
+    /// The files of earlier changes of rows.
+    undo: Vec<FileChange>,
+    /// What is searched of each entry, lower-case; built by the first search.
+    searched: Arc<OnceLock<Vec<String>>>,
     /// The token counter, or why there is none.
     pub counter: Option<Result<Counter, String>>,
     /// The selected row as the model sees it.
@@ -66,6 +94,8 @@ pub struct Prompts {
     pane: Option<&'static str>,
     /// Whether the current rows are counted, or about to be.
     is_counted: bool,
+    /// Whether their expected answers are checked by the current schema, or about to be.
+    is_checked: bool,
     chat_top: Cursor,
     /// The row to select once the task has been read again.
     select_next: Option<(PromptSet, usize)>,
@@ -77,12 +107,16 @@ impl ScreenState for Prompts {
 
 impl Prompts {
     fn is_typing(&self) -> bool {
-        self.filter.is_typing || self.editing.is_some()
+        self.filter.is_typing || self.editing.is_some() || self.form.is_some()
     }
 
     /// The focused pane.
     fn pane(&self) -> &'static str {
-        if self.editing.is_some() { EDITOR } else { self.pane.unwrap_or(ROWS) }
+        match (&self.form, &self.editing) {
+            (Some(_), _) => FORM,
+            (_, Some(_)) => EDITOR,
+            _ => self.pane.unwrap_or(ROWS),
+        }
     }
 
     /// The entry under the cursor.
@@ -108,12 +142,27 @@ pub struct Chat {
     pub entry: Entry,
     /// Lines of pieces, each a special token or not; or why the template rejects the row.
     pub lines: Result<Vec<Vec<(String, bool)>>, String>,
-    /// Tokens of the prompt; `None` without a tokenizer.
-    pub tokens: Option<usize>,
+    /// Where the tokens of the prompt go; `None` without a tokenizer.
+    pub tokens: Option<TokenUse>,
+    /// Why the expected answer is invalid, by the schema in the editor.
+    pub invalid: Option<String>,
     /// The expected answer as formatted JSON.
     pub expected: Option<String>,
     /// The whole prompt, for copying.
     pub prompt: String,
+}
+
+/// Where the tokens of a prompt go, and the room that they leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenUse {
+    /// The whole prompt.
+    pub prompt: usize,
+    /// Of it, the task's and the row's system text.
+    pub system: usize,
+    /// Of it, the text of the other turns.
+    pub turns: usize,
+    /// The expected answer on one line.
+    pub expected: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,4 +172,60 @@ pub struct Counter {
     pub name: String,
     /// Why it is not the base model's, if so.
     pub note: Option<String>,
+    /// Prompt and completion together.
+    pub max_seq_len: usize,
+    pub max_completion_tokens: usize,
+}
+
+/// An expected answer, by the schema in the editor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expected {
+    #[default]
+    Unchecked,
+    Invalid(FailureClass),
+    Absent,
+    Valid,
+}
+
+/// Of each class of invalid answers the first: its entry, and why it is invalid.
+pub type FirstInvalid = BTreeMap<FailureClass, (u32, String)>;
+
+/// All findings of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// In a filter, such as `enum` of `is:enum`.
+    pub slug: String,
+    pub title: String,
+    pub level: Level,
+    /// Findings; lines that are no rows included.
+    pub count: usize,
+    /// Entries, ascending.
+    pub rows: Vec<u32>,
+    /// The first finding, in words.
+    pub example: String,
+    /// Set and line of the first finding, if it has a line.
+    pub place: Option<(PromptSet, usize)>,
+}
+
+/// What a template does to the rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TemplatePreview {
+    pub rows: usize,
+    pub changed: usize,
+    /// Rows that the template does not fit.
+    pub failed: usize,
+    /// The first of them, by its id, and why.
+    pub failure: Option<(String, String)>,
+    /// The row under the cursor before and after, field by field.
+    pub difference: Vec<Row>,
+}
+
+/// A file before and after a change of rows.
+#[derive(Debug, Clone)]
+pub struct FileChange {
+    path: PathBuf,
+    before: String,
+    after: String,
+    /// Files of one change have the same number.
+    change: u64,
 }

@@ -15,6 +15,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// A filter with a text; the list has the keys.
+    pub fn with(text: &str) -> Self {
+        Self { field: Field::new(text), is_typing: false }
+    }
+
     pub fn text(&self) -> &str {
         self.field.text()
     }

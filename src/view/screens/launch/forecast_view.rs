@@ -19,6 +19,11 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
+    let is_embedded = launch.origin.as_ref().is_some_and(|origin| origin.model.as_deref() == Some("tiny"));
+    if let Some(note) = shared.task.as_ref().filter(|_| is_embedded).and_then(|open| open.task.embedded_model_note()) {
+        let note = format!("{note} ({})", shared.key_of("launch.models"));
+        lines.extend([text.marked(&note, Role::Warning, ("▲ ", "! ")), Line::default()]);
+    }
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
         let what = if job.samples { "measuring and sampling" } else { "measuring" };

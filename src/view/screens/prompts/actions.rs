@@ -4,10 +4,10 @@ use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 
 use super::editing::EditTarget;
 use super::rows::arrange;
-use super::table_row::{Column, Entry, first_words, row};
+use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, layout, preview, row_editor, rows, save, table,
-    token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, expected, form, form_import, form_new_task,
+    layout, preview, row_editor, row_templates, rows, save, table, token_count,
 };
 use crate::task::PromptSet;
 use crate::view::action::Scope;
@@ -31,7 +31,7 @@ pub const SCREEN: Definition<Prompts> = Definition {
     pane: Prompts::pane,
     focus: |prompts, _, pane| prompts.pane = Some(pane),
     is_typing: Prompts::is_typing,
-    takes_tab: |prompts| prompts.editing.is_some(),
+    takes_tab: |prompts| prompts.editing.is_some() || prompts.form.is_some(),
     on_key,
     on_paste,
     mouse,
@@ -47,9 +47,10 @@ const HERE: Scope = Scope::Screen(Screen::Prompts);
 const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
 const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
+const IN_FORM: Scope = Scope::Pane(Screen::Prompts, FORM);
 
 const ACTIONS: &[Action] = &[
-    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save::save).unless(undecided),
+    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save_text).unless(undecided),
     Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |prompts, shared| {
         row_editor::with(prompts, shared, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
     }),
@@ -66,12 +67,17 @@ const ACTIONS: &[Action] = &[
         })
     })
     .also(&["format", "indent", "prettify"]),
+    Action::new("prompts.submit", "Submit form", "submit", &["ctrl-o"], IN_FORM, form::submit)
+        .also(&["create", "import", "save"]),
+    Action::new("prompts.mark", "Toggle mark", "mark", &["space"], IN_ROWS, mark).also(&["select"]).unless(no_row),
     Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |prompts, _| {
         prompts.pane = Some(CHAT);
         Vec::new()
     })
     .unless(no_row),
-    Action::new("prompts.finding", "Go to finding", "row", &["enter"], IN_HEALTH, go_to_finding).unless(no_finding),
+    Action::new("prompts.finding", "Show rows of finding", "rows", &["enter"], IN_HEALTH, show_rows_of_finding)
+        .also(&["filter", "go to finding"])
+        .unless(no_finding),
     choice::take_action(),
     choice::keep_action(),
     choice::discard_action(),
@@ -108,6 +114,26 @@ const ACTIONS: &[Action] = &[
         arrange(prompts, shared)
     }),
     Action::new("prompts.add", "Add row", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
+    Action::new("prompts.template", "Edit rows by template", "template", &["T"], HERE, |prompts, shared| {
+        row_editor::begin(prompts, shared, EditTarget::Template)
+    })
+    .also(&["bulk edit", "replace", "edit all"])
+    .asking()
+    .unless(no_row),
+    Action::new("prompts.undo_rows", "Undo change of rows", "undo", &["u"], HERE, save::undo)
+        .also(&["undo", "revert"])
+        .unless(nothing_to_undo),
+    Action::new("prompts.import", "Import rows", "import", &["I"], HERE, |prompts, shared| {
+        form_import::open(prompts, shared)
+    })
+    .also(&["csv", "jsonl", "load", "import"])
+    .asking()
+    .unless(no_task),
+    Action::new("prompts.new_task", "New task", "new task", &["N"], HERE, |prompts, shared| {
+        form_new_task::open(prompts, shared)
+    })
+    .also(&["create task", "task new", "init"])
+    .asking(),
     Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |prompts, shared| match prompts.selected() {
         Some(entry) => save::duplicate(prompts, shared, entry),
         None => Vec::new(),
@@ -135,6 +161,10 @@ const ACTIONS: &[Action] = &[
     }),
 ];
 
+fn nothing_to_undo(prompts: &Prompts, _: &Shared) -> Option<String> {
+    prompts.undo.is_empty().then(|| "no change of rows to undo".to_owned())
+}
+
 fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
     shared.task.is_none().then(|| "no task is open".to_owned())
 }
@@ -144,15 +174,37 @@ fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
 }
 
 fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
-    table::findings(prompts).is_empty().then(|| "no finding selected".to_owned())
+    prompts.groups.is_empty().then(|| "no finding selected".to_owned())
 }
 
 fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
-    let open = prompts.editing.is_some() || prompts.filter.is_shown();
-    (!open && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
+    let open = prompts.editing.is_some() || prompts.form.is_some() || prompts.filter.is_shown();
+    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
+}
+
+fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    match prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template) {
+        true => row_templates::save(prompts, shared),
+        false => save::save(prompts, shared),
+    }
+}
+
+/// Marks the row, or unmarks it, and goes to the next one.
+fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let length = prompts.shown.len();
+    if let Some(index) = prompts.cursor.at(length).and_then(|place| prompts.shown.get(place)).copied()
+        && !prompts.marked.remove(&index)
+    {
+        prompts.marked.insert(index);
+    }
+    prompts.cursor.go(1, length);
+    preview::show(prompts, shared)
 }
 
 fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if prompts.form.take().is_some() {
+        return Vec::new();
+    }
     if prompts.editing.is_some() {
         return row_editor::leave(prompts, shared);
     }
@@ -161,6 +213,10 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
     if prompts.pane() != ROWS {
         prompts.pane = Some(ROWS);
+        return Vec::new();
+    }
+    if !prompts.filter.is_shown() {
+        prompts.marked.clear();
         return Vec::new();
     }
     prompts.filter = Filter::default();
@@ -206,7 +262,7 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let finding = match prompts.pane() {
-        HEALTH => table::finding_place(prompts, shared),
+        HEALTH => table::finding_place(prompts),
         _ => None,
     };
     let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
@@ -223,30 +279,22 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     save::outside(prompts, shared, file, line)
 }
 
-fn go_to_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some((set, line)) = table::finding_place(prompts, shared) else { return Vec::new() };
-    let Some(open) = shared.task.clone() else { return Vec::new() };
-    let place = prompts
-        .entries
-        .iter()
-        .position(|entry| entry.set == set && row(&open, *entry).is_some_and(|row| row.line == line));
-    let Some(place) = place else {
-        let key = shared.key_of("prompts.outside");
-        shared.complain(format!("line {line} of the {} set is not a valid row: open its file with {key}", set.name()));
+/// Filters the table by the finding; what is not among the rows is opened in the editor.
+fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(group) = prompts.finding.at(prompts.groups.len()).and_then(|place| prompts.groups.get(place)) else {
         return Vec::new();
     };
-    let shown = prompts.shown.iter().position(|index| *index as usize == place);
-    prompts.pane = Some(ROWS);
-    if let Some(shown) = shown {
-        prompts.cursor.index = shown;
-        return preview::show(prompts, shared);
+    if group.rows.is_empty() {
+        let (key, title) = (shared.key_of("prompts.outside"), group.title.clone());
+        let place =
+            group.place.map_or_else(String::new, |(set, line)| format!(" in line {line} of the {} set", set.name()));
+        shared.complain(format!("{title}{place} is not a row: open the file with {key}"));
+        return Vec::new();
     }
-    // The filter hides it.
-    prompts.filter = Filter::default();
-    prompts.sort = (Column::File, false);
-    prompts.shown = (0..prompts.entries.len() as u32).collect();
-    prompts.cursor.index = place;
-    preview::show(prompts, shared)
+    prompts.filter = Filter::with(&format!("is:{}", group.slug));
+    prompts.pane = Some(ROWS);
+    prompts.cursor.index = 0;
+    arrange(prompts, shared)
 }
 
 fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
@@ -265,11 +313,17 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 /// Counts and checks the rows once the screen is visible.
 fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    if prompts.is_counted || shared.task.is_none() {
+    if shared.task.is_none() {
         return Vec::new();
     }
-    prompts.is_counted = true;
-    token_count::count(prompts, shared)
+    let mut commands = Vec::new();
+    if !std::mem::replace(&mut prompts.is_counted, true) {
+        commands.extend(token_count::count(prompts, shared));
+    }
+    if shared.scorer().is_some() && !std::mem::replace(&mut prompts.is_checked, true) {
+        commands.extend(expected::check(prompts, shared));
+    }
+    commands
 }
 
 fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -279,7 +333,7 @@ fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec
             commands.extend(rows::read_again(prompts, shared));
             commands.extend(row_editor::follow_task(prompts, shared));
             commands.extend(drafts::look::<Prompts>(shared));
-            prompts.is_counted = false;
+            (prompts.is_counted, prompts.is_checked) = (false, false);
             if shared.screen == Screen::Prompts {
                 commands.extend(on_show(prompts, shared));
                 commands.extend(preview::show(prompts, shared));
@@ -296,7 +350,11 @@ fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec
         Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
         Change::Schema => {
             row_editor::check(prompts, shared);
-            Vec::new()
+            prompts.is_checked = false;
+            match shared.screen == Screen::Prompts {
+                true => on_show(prompts, shared),
+                false => Vec::new(),
+            }
         }
         Change::Second => drafts::store(prompts, shared),
         _ => Vec::new(),
@@ -323,6 +381,9 @@ fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
 }
 
 fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if prompts.form.is_some() {
+        return form::key(prompts, shared, event);
+    }
     if prompts.editing.is_some() {
         return row_editor::key(prompts, shared, event);
     }
@@ -341,7 +402,7 @@ fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Co
             Vec::new()
         }
         _ => {
-            let length = table::findings(prompts).len();
+            let length = prompts.groups.len();
             prompts.finding.key(event, page, length);
             Vec::new()
         }
@@ -349,6 +410,9 @@ fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Co
 }
 
 fn on_paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if prompts.form.is_some() {
+        return form::paste(prompts, shared, text);
+    }
     if prompts.editing.is_some() {
         return row_editor::paste(prompts, shared, text);
     }
@@ -367,6 +431,7 @@ fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<C
         _ => return Vec::new(),
     };
     match pane {
+        FORM => {}
         EDITOR => row_editor::scroll(prompts, shared, by),
         ROWS => {
             let length = prompts.shown.len();
@@ -378,7 +443,7 @@ fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<C
             prompts.chat_top.go(by, length);
         }
         _ => {
-            let length = table::findings(prompts).len();
+            let length = prompts.groups.len();
             prompts.finding.go(by, length);
         }
     }
@@ -392,6 +457,10 @@ fn clicked(
     area: ratatui::layout::Rect,
     event: MouseEvent,
 ) -> Vec<Command> {
+    if pane == FORM {
+        form::click(prompts, area, event.row);
+        return Vec::new();
+    }
     if pane == EDITOR {
         return row_editor::point(prompts, shared, event);
     }

@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::editing::Validity;
+use super::editing::{EditTarget, Validity};
 use super::table_row::Column;
-use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, layout, table};
+use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, form, layout, row_templates, table};
 use crate::view::drafts::choice;
 use crate::view::pane::{framed, pane, text_pane};
 use crate::view::shared::Shared;
@@ -15,6 +15,9 @@ use crate::view::style_role::Role;
 use crate::view::widgets::editor::paint::{Look, paint};
 
 pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
+    if let Some(form) = &prompts.form {
+        return form::draw(form, shared, frame, body);
+    }
     if shared.task.is_none() {
         let (role, text) = match &shared.task_error {
             Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
@@ -40,6 +43,10 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         true => format!("{} rows", prompts.entries.len()),
         false => format!("{} of {} rows", prompts.shown.len(), prompts.entries.len()),
     };
+    let marked = match prompts.marked.len() {
+        0 => String::new(),
+        marked => format!(", {marked} marked"),
+    };
     let sort = match prompts.sort {
         (Column::File, false) => String::new(),
         (column, backwards) => {
@@ -47,7 +54,7 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         }
     };
     let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
-    let inner = framed(theme, &format!("{count}{sort}{busy}"), prompts.pane() == ROWS, frame, area);
+    let inner = framed(theme, &format!("{count}{marked}{sort}{busy}"), prompts.pane() == ROWS, frame, area);
     let columns = inner.width as usize;
     let mut lines = table::heading(prompts, shared, columns);
     lines.extend(table::rows(prompts, shared, columns, layout::table_rows(prompts, shared, area)));
@@ -67,12 +74,12 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
 fn chat(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let id = prompts.selected_row(shared).map_or_else(String::new, |row| format!("{} ", row.id));
-    let tokens = match (prompts.chat.as_ref().and_then(|chat| chat.tokens), &prompts.counter) {
-        (Some(tokens), Some(Ok(counter))) => format!("{tokens} tokens of {}", counter.name),
-        _ => String::new(),
+    let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
+    let (title, lines) = match is_template {
+        true => ("row before and after".to_owned(), table::template_lines(prompts, shared)),
+        false => (format!("{id}prompt preview"), table::chat_lines(prompts, shared)),
     };
-    let inner = framed(theme, &format!("{id}prompt preview  {tokens}"), prompts.pane() == CHAT, frame, area);
-    let lines = table::chat_lines(prompts, shared);
+    let inner = framed(theme, &title, prompts.pane() == CHAT, frame, area);
     let top = prompts.chat_top.at(lines.len()).unwrap_or(0);
     let seen: Vec<Line<'static>> = lines.into_iter().skip(top).take(inner.height as usize).collect();
     frame.render_widget(Paragraph::new(seen).wrap(Wrap { trim: false }), inner);
@@ -83,11 +90,10 @@ fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
     let focused = prompts.pane() == HEALTH;
     let inner = framed(theme, "dataset health", focused, frame, area);
     let mut lines = table::health_head(prompts, shared);
-    let findings = table::findings(prompts);
     let room = (inner.height as usize).saturating_sub(lines.len());
-    let seen = prompts.finding.seen(room, findings.len());
-    lines.extend(seen.map(|(place, here)| table::finding_line(theme, &findings[place], focused && here)));
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inner);
+    let seen = prompts.finding.seen(room, prompts.groups.len());
+    lines.extend(seen.map(|(place, here)| table::group_line(theme, &prompts.groups[place], focused && here)));
+    frame.render_widget(Paragraph::new(lines), inner);
 }
 
 fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
@@ -99,7 +105,11 @@ fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
         Validity::Valid(text) if text.is_empty() => (String::new(), Role::Good),
         Validity::Valid(text) => (format!(" {} {text} ", theme.glyph("✓", "ok:")), Role::Good),
     };
-    let unsaved = if editing.is_changed() { " (unsaved)" } else { "" };
+    let unsaved = match editing.what {
+        EditTarget::Template => format!(": {}", row_templates::targets_in_words(prompts)),
+        _ if editing.is_changed() => " (unsaved)".to_owned(),
+        _ => String::new(),
+    };
     let bottom = Line::from(Span::styled(text, theme.style(role)));
     let frame_of = pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(bottom);
     let inner = frame_of.inner(area);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::messages_text;
 use super::table_row::{Entry, row};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, RowTemplate};
 use crate::score::json;
 use crate::task::PromptSet;
 use crate::text::Message;
@@ -27,6 +27,8 @@ pub enum EditTarget {
     NewExpected(PromptSet, usize),
     /// The task's system text.
     System,
+    /// A template that is applied to several rows.
+    Template,
 }
 
 /// A text under edit.
@@ -69,6 +71,7 @@ impl Editing {
             EditTarget::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
             EditTarget::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
             EditTarget::System => DraftTarget::System { was: self.start.clone() },
+            EditTarget::Template => DraftTarget::Template,
         }
     }
 
@@ -88,6 +91,7 @@ impl Editing {
             EditTarget::New(..) => "new row",
             EditTarget::NewExpected(..) => "expected answer of a deleted row",
             EditTarget::System => "system prompt",
+            EditTarget::Template => "template for rows",
         }
     }
 }
@@ -97,7 +101,7 @@ impl EditTarget {
     pub(super) fn entry(self) -> Option<Entry> {
         match self {
             Self::Messages(entry) | Self::Expected(entry) => Some(entry),
-            Self::New(..) | Self::NewExpected(..) | Self::System => None,
+            Self::New(..) | Self::NewExpected(..) | Self::System | Self::Template => None,
         }
     }
 }
@@ -120,6 +124,8 @@ pub(super) enum DraftTarget {
         /// As it was when editing began.
         was: String,
     },
+    /// A template for several rows; which ones is chosen again.
+    Template,
 }
 
 /// A row as it was when editing began.
@@ -153,6 +159,7 @@ impl DraftTarget {
             Self::New { set, after: 0 } => format!("new first row of the {set} set"),
             Self::New { set, after } => format!("new row of the {set} set after line {after}"),
             Self::System { .. } => "system prompt".to_owned(),
+            Self::Template => "template for rows".to_owned(),
         }
     }
 }
@@ -170,6 +177,7 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
             return Ok(here(EditTarget::System, changed.then(|| "the system prompt has changed since".to_owned())));
         }
+        DraftTarget::Template => return Ok(here(EditTarget::Template, None)),
         DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;
             let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
@@ -216,7 +224,7 @@ fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
 pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
         EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
-        EditTarget::New(..) | EditTarget::NewExpected(..) | EditTarget::System => None,
+        EditTarget::New(..) | EditTarget::NewExpected(..) | EditTarget::System | EditTarget::Template => None,
     };
     let text = match what {
         EditTarget::Messages(_) => row.as_ref().map_or_else(String::new, |row| messages_text::write(&row.messages)),
@@ -227,6 +235,7 @@ pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<Prompt
         EditTarget::New(..) => "=== user\n".to_owned(),
         EditTarget::NewExpected(..) => String::new(),
         EditTarget::System => open.task.system.clone().unwrap_or_default(),
+        EditTarget::Template => RowTemplate::UNCHANGED.to_owned(),
     };
     (row, text)
 }

@@ -2,7 +2,8 @@
 
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
 
-use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, table};
+use super::editing::EditTarget;
+use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, table};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::Window;
@@ -10,7 +11,21 @@ use crate::view::widgets::editor::Window;
 /// The visible panes with their areas.
 pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
+    if focused == FORM {
+        return vec![(FORM, body)];
+    }
     let body = choice::below(prompts, shared, body);
+    let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
+    if is_template && body.height >= 12 {
+        let side = match body.width < 100 || shared.zoomed {
+            true => vec![],
+            false => vec![Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas::<2>(body)],
+        };
+        let right = side.first().map_or(body, |[_, right]| *right);
+        let [editor, chat] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(right);
+        let rows = side.into_iter().map(|[rows, _]| (ROWS, rows));
+        return rows.chain([(EDITOR, editor), (CHAT, chat)]).collect();
+    }
     if shared.zoomed {
         return vec![(focused, body)];
     }

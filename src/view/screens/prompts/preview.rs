@@ -2,9 +2,11 @@
 //! answer.
 
 use super::table_row::row;
-use super::{Chat, Prompts};
+use super::{Chat, Counter, Prompts, TokenUse};
+use crate::dataset::PromptRow;
 use crate::score::{json, thinking_of, turns_of};
 use crate::secrets::visible_letter;
+use crate::text::Message;
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 
@@ -23,6 +25,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         prompts.chat_top = Default::default();
     }
     let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else { return Vec::new() };
+    let scorer = shared.scorer();
     vec![Work::latest(
         "prompts.chat",
         move |_| {
@@ -36,20 +39,36 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 let prompt =
                     counter.tokenizer.render(&turns, thinking_of(&open.task)).map_err(|error| error.to_string())?;
                 let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
-                let tokens = counter.tokenizer.encode(&prompt).map_err(|error| error.to_string())?.len();
+                let tokens = token_use(&counter, &prompt, &turns, row)?;
                 Ok((lines(&prompt, &special), tokens, prompt))
             });
             let (lines, tokens, prompt) = match rendered {
                 Ok((lines, tokens, prompt)) => (Ok(lines), Some(tokens), prompt),
                 Err(error) => (Err(error), None, String::new()),
             };
-            Some(Chat { entry, lines, tokens, expected, prompt })
+            let answer = row.expected.as_ref().map(ToString::to_string);
+            let score = scorer.zip(answer).map(|(scorer, answer)| scorer.score(&answer, None));
+            let reason = score.as_ref().and_then(|score| score.errors.first());
+            let invalid = reason.map(|error| format!("{} {}", error.instance_path, error.message).trim().to_owned());
+            Some(Chat { entry, lines, tokens, invalid, expected, prompt })
         },
         |prompts: &mut Prompts, _, chat| {
             prompts.chat = chat;
             Vec::new()
         },
     )]
+}
+
+/// The text of each part is counted alone; what is left of the whole prompt is the template's.
+fn token_use(counter: &Counter, prompt: &str, turns: &[Message], row: &PromptRow) -> Result<TokenUse, String> {
+    let count = |text: &str| counter.tokenizer.encode(text).map(|ids| ids.len()).map_err(|error| error.to_string());
+    let mut tokens = TokenUse { prompt: count(prompt)?, ..TokenUse::default() };
+    for turn in turns {
+        let part = if turn.role == "system" { &mut tokens.system } else { &mut tokens.turns };
+        *part += count(&turn.content)?;
+    }
+    tokens.expected = row.expected.as_ref().map(|expected| count(&expected.to_string())).transpose()?;
+    Ok(tokens)
 }
 
 /// The prompt split into lines and pieces.

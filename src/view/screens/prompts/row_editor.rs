@@ -3,7 +3,8 @@
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::editing::{DraftTarget, EditTarget, Editing, Found, Validity, current_value, expected_of, find, turns_of};
-use super::{Prompts, layout, preview};
+use super::{Prompts, layout, preview, row_templates};
+use crate::dataset::RowTemplate;
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
 use crate::view::message::Command;
@@ -19,11 +20,13 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
         shared.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
     }
-    let commands = drafts::store(prompts, shared);
+    let mut commands = drafts::store(prompts, shared);
+    prompts.template = None;
     let (row, start) = current_value(&task, what);
     let text = start.clone();
     let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
     open(prompts, shared, Found { what, row, gone: None, start, note: None }, &text, cursor);
+    commands.extend(row_templates::preview(prompts, shared));
     commands
 }
 
@@ -100,6 +103,10 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
             }
             (Ok(_), None) => Validity::Valid("JSON".to_owned()),
         },
+        EditTarget::Template => match RowTemplate::parse(&editing.editor.text()) {
+            Ok(_) => Validity::Valid("applying it to the rows ...".to_owned()),
+            Err(problem) => Validity::Invalid(problem),
+        },
         EditTarget::System => match editing.editor.text().trim().is_empty() {
             true => Validity::Warning("empty: no system prompt".to_owned()),
             false => Validity::Valid(String::new()),
@@ -114,6 +121,7 @@ fn after(prompts: &mut Prompts, shared: &Shared, effect: Effect) -> Vec<Command>
     }
     if effect == Effect::Edited {
         check(prompts, shared);
+        return row_templates::preview(prompts, shared);
     }
     Vec::new()
 }

@@ -1,28 +1,25 @@
 //! Filters and sorts rows in the background, so that large sets do not slow typing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::table_row::{Column, Entry, SEARCHED_LETTERS, first_words, flat, row};
-use super::{Prompts, ROWS, UNCOUNTED, preview};
+use rayon::prelude::*;
+
+use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row};
+use super::{Expected, Group, Prompts, ROWS, UNCOUNTED, findings, preview};
 use crate::dataset::PromptRow;
+use crate::score::on_every_core;
 use crate::task::PromptSet;
 use crate::view::fuzzy;
 use crate::view::message::{Command, Work};
 use crate::view::shared::{OpenTask, Shared};
 
-/// The searched text of a row.
-fn searched(row: &PromptRow) -> String {
-    format!("{} {}", row.id, flat(row, SEARCHED_LETTERS))
-}
-
-/// The rows that contain every word, ignoring case.
-fn containing<'a>(shown: &[u32], words: &[&str], at: impl Fn(u32) -> Option<&'a PromptRow>) -> Vec<u32> {
-    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
-    let holds = |index: &u32| {
-        let text = at(*index).map_or_else(String::new, |row| searched(row).to_lowercase());
-        words.iter().all(|word| text.contains(word))
+/// The searched text of every entry, lower-case: id and prompt.
+fn searched_texts(open: &OpenTask, entries: &[Entry]) -> Vec<String> {
+    let text = |entry: &Entry| {
+        row(open, *entry)
+            .map_or_else(String::new, |row| format!("{} {}", row.id, flat(row, SEARCHED_LETTERS)).to_lowercase())
     };
-    shown.iter().copied().filter(holds).collect()
+    on_every_core(|| entries.par_iter().with_min_len(1_000).map(text).collect())
 }
 
 /// After the task was read: all its rows, with the cursor on the same row.
@@ -38,6 +35,11 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
     });
     prompts.shown = (0..entries.len() as u32).collect();
     prompts.tokens = vec![UNCOUNTED; entries.len()];
+    prompts.expected = vec![Expected::Unchecked; entries.len()];
+    prompts.searched = Arc::default();
+    if prompts.entries.len() != entries.len() {
+        prompts.marked.clear();
+    }
     prompts.entries = entries;
     prompts.chat = None;
     if let Some(place) = place {
@@ -71,12 +73,22 @@ pub(super) fn arrange(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
 
 fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    let (entries, tokens) = (prompts.entries.clone(), prompts.tokens.clone());
-    let (filter, sort) = (prompts.filter.text().to_owned(), prompts.sort);
-    let count = entries.len();
+    let filter = prompts.filter.text().to_owned();
+    let groups = prompts.groups.iter().filter(|group| filter.contains(&group.slug)).cloned().collect();
+    let query = Query {
+        open,
+        entries: prompts.entries.clone(),
+        tokens: prompts.tokens.clone(),
+        expected: prompts.expected.clone(),
+        searched: Arc::clone(&prompts.searched),
+        groups,
+        filter,
+        sort: prompts.sort,
+    };
+    let count = query.entries.len();
     vec![Work::latest(
         "prompts.rows",
-        move |_| arranged(&open, &entries, &tokens, &filter, sort),
+        move |_| query.arranged(),
         move |prompts: &mut Prompts, shared, shown| {
             if prompts.entries.len() != count {
                 return Vec::new();
@@ -89,56 +101,93 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
     )]
 }
 
-/// Indices of the `entries` that match the filter, sorted.
-fn arranged(
-    open: &Arc<OpenTask>,
-    entries: &[Entry],
-    tokens: &[u32],
-    filter: &str,
-    (column, backwards): (Column, bool),
-) -> Vec<u32> {
-    let mut shown: Vec<u32> = (0..entries.len() as u32).collect();
-    let at = |index: u32| entries.get(index as usize).and_then(|entry| row(open, *entry));
-    let mut words = Vec::new();
-    for word in filter.split_whitespace() {
-        let lower = |value: &str| value.to_lowercase();
-        match word.split_once(':') {
-            Some(("set", value)) => shown.retain(|index| {
-                entries.get(*index as usize).is_some_and(|entry| entry.set.name().starts_with(&lower(value)))
-            }),
-            Some(("tag", value)) => shown.retain(|index| {
-                at(*index).is_some_and(|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(&lower(value))))
-            }),
-            Some(("id", value)) => {
-                shown.retain(|index| at(*index).is_some_and(|row| row.id.to_lowercase().contains(&lower(value))))
+/// After the findings of rows have changed: their groups, and the table if it depends on them.
+pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else { return Vec::new() };
+    prompts.groups = findings::groups(prompts, open);
+    let depends = prompts.sort.0 == Column::Expected
+        || prompts
+            .filter
+            .text()
+            .split_whitespace()
+            .any(|word| word.starts_with("is:") || word.starts_with("expected:"));
+    if depends { arrange(prompts, shared) } else { Vec::new() }
+}
+
+/// What the table shows, and in which order.
+struct Query {
+    open: Arc<OpenTask>,
+    entries: Vec<Entry>,
+    tokens: Vec<u32>,
+    expected: Vec<Expected>,
+    searched: Arc<OnceLock<Vec<String>>>,
+    groups: Vec<Group>,
+    filter: String,
+    sort: (Column, bool),
+}
+
+impl Query {
+    fn at(&self, index: u32) -> Option<&PromptRow> {
+        row(&self.open, *self.entries.get(index as usize)?)
+    }
+
+    /// Whether a row matches `KEY:VALUE`; `None` if no column has that name.
+    fn matches(&self, key: &str, value: &str, index: u32) -> Option<bool> {
+        let of_row = |test: &dyn Fn(&PromptRow) -> bool| Some(self.at(index).is_some_and(test));
+        let state = || self.expected.get(index as usize).copied().unwrap_or_default();
+        match key {
+            "set" => Some(self.entries.get(index as usize).is_some_and(|entry| entry.set.name().starts_with(value))),
+            "tag" => of_row(&|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(value))),
+            "id" => of_row(&|row| row.id.to_lowercase().contains(value)),
+            "expected" if value.starts_with('v') => Some(state() == Expected::Valid),
+            "expected" if value.starts_with('i') => Some(matches!(state(), Expected::Invalid(_))),
+            "expected" => of_row(&|row| row.expected.is_some() != value.starts_with('n')),
+            "is" => {
+                Some(self.groups.iter().any(|group| group.slug == value && group.rows.binary_search(&index).is_ok()))
             }
-            Some(("expected", value)) => shown
-                .retain(|index| at(*index).is_some_and(|row| row.expected.is_some() != lower(value).starts_with('n'))),
-            _ => words.push(word),
+            _ => None,
         }
     }
-    if !words.is_empty() {
-        let mut found = containing(&shown, &words, at);
-        if found.is_empty() {
-            found = fuzzy::rank(&words.join(" "), &shown, |index| at(*index).map_or_else(String::new, searched));
+
+    /// Indices of the entries that match the filter, sorted.
+    fn arranged(&self) -> Vec<u32> {
+        let mut shown: Vec<u32> = (0..self.entries.len() as u32).collect();
+        let lower = self.filter.to_lowercase();
+        let mut words = Vec::new();
+        for word in lower.split_whitespace() {
+            match word.split_once(':').filter(|(key, _)| COLUMNS_OF_FILTER.contains(key)) {
+                Some((key, value)) => shown.retain(|index| self.matches(key, value, *index) == Some(true)),
+                None => words.push(word),
+            }
         }
-        if column == Column::File && !backwards {
-            // Best match first, unless a sort column was chosen.
-            return found;
+        let (column, backwards) = self.sort;
+        if !words.is_empty() {
+            let texts = self.searched.get_or_init(|| searched_texts(&self.open, &self.entries));
+            let text = |index: &u32| texts.get(*index as usize).map_or("", String::as_str);
+            let holds = |index: &&u32| words.iter().all(|word| text(index).contains(word));
+            let mut found: Vec<u32> =
+                on_every_core(|| shown.par_iter().with_min_len(2_000).filter(holds).copied().collect());
+            if found.is_empty() {
+                found = fuzzy::rank(&words.join(" "), &shown, |index| text(index).to_owned());
+            }
+            if column == Column::File && !backwards {
+                // Best match first, unless a sort column was chosen.
+                return found;
+            }
+            found.sort_unstable();
+            shown = found;
         }
-        found.sort_unstable();
-        shown = found;
+        match column {
+            Column::File => {}
+            Column::Id => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.id.clone())),
+            Column::Tokens => shown.sort_by_key(|index| self.tokens.get(*index as usize).copied()),
+            Column::Expected => shown.sort_by_key(|index| self.expected.get(*index as usize).copied()),
+            Column::Tags => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.tags.clone())),
+            Column::Words => shown.sort_by_cached_key(|index| self.at(*index).map(first_words)),
+        }
+        if backwards {
+            shown.reverse();
+        }
+        shown
     }
-    match column {
-        Column::File => {}
-        Column::Id => shown.sort_by_cached_key(|index| at(*index).map(|row| row.id.clone())),
-        Column::Tokens => shown.sort_by_key(|index| tokens.get(*index as usize).copied()),
-        Column::Expected => shown.sort_by_key(|index| at(*index).is_some_and(|row| row.expected.is_some())),
-        Column::Tags => shown.sort_by_cached_key(|index| at(*index).map(|row| row.tags.clone())),
-        Column::Words => shown.sort_by_cached_key(|index| at(*index).map(first_words)),
-    }
-    if backwards {
-        shown.reverse();
-    }
-    shown
 }

@@ -3,21 +3,26 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::Prompts;
 use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
-use crate::dataset::PromptRow;
+use super::{FileChange, Prompts};
+use crate::dataset::import::with_rows;
+use crate::dataset::{PromptRow, RowTemplate};
 use crate::task::{PromptSet, TASK_FILE};
 use crate::view::drafts;
-use crate::view::jsonl_edit::{Change, change_line, line_of, set_member, set_system};
+use crate::view::jsonl_edit::{Change, RowEdit, change_line, change_rows, line_of, set_member, set_system};
 use crate::view::message::{Command, Work};
 use crate::view::shared::{self, OpenTask, Shared};
 use crate::view::task_files::{self, Home};
 
-/// An edit of the files, run on its own thread: reads texts by file name, returns the file and its new text.
-type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<(String, String), String> + Send>;
+/// An edit of the files, run on its own thread: reads texts by file name (empty if there is no file yet), returns the
+/// files and their new texts.
+type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<Vec<(String, String)>, String> + Send>;
+
+/// Bytes of earlier texts that are kept for undo.
+const MAX_UNDO_BYTES: usize = 256 << 20;
 
 /// With the row to select afterwards, or why it failed.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
@@ -45,7 +50,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
         EditTarget::System => {
             let system = editing.editor.text();
             let rewrite: Rewrite =
-                Box::new(move |read| Ok((TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)));
+                Box::new(move |read| Ok(vec![(TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)]));
             Ok((rewrite, None))
         }
         EditTarget::New(set, after) => {
@@ -60,6 +65,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
+        EditTarget::Template => Err("a template is applied to rows".to_owned()),
         EditTarget::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
     }
 }
@@ -86,7 +92,7 @@ fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static s
         let new = set_member(old, key, &value)?;
         let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new))
             .map_err(|error| format!("{file}: {error}"))?;
-        Ok((file, new))
+        Ok(vec![(file, new)])
     });
     Ok((rewrite, Some((entry.set, line))))
 }
@@ -104,7 +110,7 @@ fn insert(
         let new = make(line_of(&text, after).unwrap_or(""))?;
         let new = change_line(&text, after, row.as_ref().map(|row| &row.fields), &Change::After(new))
             .map_err(|error| format!("{file}: {error}"))?;
-        Ok((file, new))
+        Ok(vec![(file, new)])
     });
     Ok((rewrite, Some((set, after + 1))))
 }
@@ -131,9 +137,97 @@ pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet,
     let rewrite: Rewrite = Box::new(move |read| {
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete)
             .map_err(|error| format!("{file}: {error}"))?;
-        Ok((file, new))
+        Ok(vec![(file, new)])
     });
     write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
+}
+
+/// Applies a template to rows; rows that it does not change keep every byte.
+pub(super) fn edit_rows(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    template: &str,
+    entries: Vec<Entry>,
+) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let template = match RowTemplate::parse(template) {
+        Ok(template) => template,
+        Err(problem) => {
+            shared.complain(problem);
+            return Vec::new();
+        }
+    };
+    let rewrite: Rewrite = Box::new(move |read| {
+        let mut files = Vec::new();
+        for set in PromptSet::ALL {
+            let mut edits = Vec::new();
+            for row in entries.iter().filter(|entry| entry.set == set).filter_map(|entry| row(&open, *entry)) {
+                let members =
+                    template.apply(row, &open.task.schema).map_err(|problem| format!("{}: {problem}", row.id))?;
+                if !members.is_empty() {
+                    edits.push(RowEdit { line: row.line, row: row.fields.clone(), members });
+                }
+            }
+            if let Some(file) = open.task.set_file(set).filter(|_| !edits.is_empty()) {
+                let text = change_rows(&read(file)?, &edits).map_err(|error| format!("{file}: {error}"))?;
+                files.push((file.to_owned(), text));
+            }
+        }
+        Ok(files)
+    });
+    let closes = prompts.editing.as_ref().map(|editing| editing.file.path.clone());
+    write(prompts, shared, Ok((rewrite, None)), "rows changed", closes)
+}
+
+/// Adds imported rows to their sets.
+pub(super) fn import_rows(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    rows: impl FnOnce() -> Result<Vec<(PromptSet, Vec<Map<String, Value>>)>, String> + Send + 'static,
+) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let rewrite: Rewrite = Box::new(move |read| {
+        let mut files = Vec::new();
+        for (set, rows) in rows()?.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+            let missing = || format!("task.toml has no {} prompts", set.name());
+            let file = open.task.set_file(set).ok_or_else(missing)?;
+            let text = with_rows(file, &read(file)?, &rows).map_err(|error| error.to_string())?;
+            files.push((file.to_owned(), text));
+        }
+        Ok(files)
+    });
+    write(prompts, shared, Ok((rewrite, None)), "imported", None)
+}
+
+/// Restores the files as they were before the last change of rows, if they still hold what that wrote.
+pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(last) = prompts.undo.last().map(|file| file.change) else { return Vec::new() };
+    let files: Vec<FileChange> = prompts.undo.iter().filter(|file| file.change == last).cloned().collect();
+    let names: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    prompts.select_next = prompts.selected_place(shared);
+    let work = move || -> Result<(), String> {
+        for file in &files {
+            let now =
+                crate::files::read_text(&file.path).map_err(|error| format!("{}: {error}", file.path.display()))?;
+            if now != file.after {
+                return Err(format!("{} was changed since: not undone", file.path.display()));
+            }
+        }
+        files.iter().try_for_each(|file| task_files::write(&file.path, file.before.as_bytes()))
+    };
+    let names = names.join(", ");
+    vec![Work::once("task.rows", work, move |prompts: &mut Prompts, shared, outcome| {
+        match outcome {
+            Ok(()) => {
+                prompts.undo.retain(|file| file.change != last);
+                shared.say(format!("change undone: {names}"));
+            }
+            Err(error) => shared.complain(error),
+        }
+        let folder =
+            shared.task.as_ref().and_then(|open| open.task.folder().map(|folder| folder.display().to_string()));
+        shared::open_task(shared, folder)
+    })]
 }
 
 /// Returns an unused id that continues the number at the end of the ids. `None` if the row before has no id of its own.
@@ -167,20 +261,35 @@ fn write(
     };
     let data = shared.options.data.clone();
     let select = select.or_else(|| prompts.selected_place(shared));
-    let work = move || -> Result<(Home, PathBuf), String> {
+    let change = shared.keys;
+    let work = move || -> Result<(Home, Vec<FileChange>), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
+            // Of a new task a set may have no file yet.
+            if home.task.path(file).is_ok_and(|path| !path.exists()) {
+                return Ok(String::new());
+            }
             let bytes = home.task.read(file).map_err(|error| error.to_string())?;
             String::from_utf8(bytes.into_owned()).map_err(|_| format!("{}: not UTF-8 text", home.task.label(file)))
         };
-        let (file, text) = rewrite(&read)?;
-        let inside = home.task.path(&file).map_err(|error| error.to_string())?;
-        task_files::write(&inside, text.as_bytes())?;
-        let path = home.folder.join(file);
-        Ok((home, path))
+        let mut changes = Vec::new();
+        for (file, after) in rewrite(&read)? {
+            let path = home.task.path(&file).map_err(|error| error.to_string())?;
+            changes.push(FileChange { before: read(&file)?, path, after, change });
+        }
+        changes.iter().try_for_each(|file| task_files::write(&file.path, file.after.as_bytes()))?;
+        Ok((home, changes))
     };
     vec![Work::once("task.rows", work, move |prompts: &mut Prompts, shared, outcome| match outcome {
-        Ok((home, path)) => {
+        Ok((home, changes)) => {
+            let names: Vec<String> = changes.iter().map(|file| file.path.display().to_string()).collect();
+            prompts.undo.extend(changes.into_iter().filter(|file| !file.path.ends_with(TASK_FILE)));
+            let bytes =
+                |undo: &[FileChange]| undo.iter().map(|file| file.before.len() + file.after.len()).sum::<usize>();
+            while bytes(&prompts.undo) > MAX_UNDO_BYTES && !prompts.undo.is_empty() {
+                prompts.undo.remove(0);
+            }
+            prompts.form = None;
             let is_saved = prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
             let mut commands = Vec::new();
             if let Some(editing) = prompts.editing.take_if(|_| is_saved) {
@@ -189,7 +298,7 @@ fn write(
             prompts.select_next = select;
             commands.extend(shared::switch_to_copy(shared, &home));
             if !home.is_copy {
-                shared.say(format!("{done}: {}", path.display()));
+                shared.say(format!("{done}: {}", names.join(", ")));
             }
             commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
             commands

@@ -5,13 +5,15 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
-use super::{Prompts, UNCOUNTABLE, UNCOUNTED};
+use super::{Chat, Expected, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::PromptRow;
-use crate::dataset::health::{Finding, Level};
+use crate::dataset::health::Level;
+use crate::secrets::visible;
 use crate::task::PromptSet;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::diff::Kind;
 use crate::view::widgets::json;
 use crate::view::widgets::text_width::padded;
 
@@ -41,8 +43,10 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
     if prompts.filter.is_shown() {
         let mut line = prompts.filter.line(theme, columns);
         if prompts.filter.text().is_empty() {
-            line.spans
-                .push(Span::styled(" filter: text, tag:messy, set:eval, id:7, expected:no", theme.style(Role::Faint)));
+            line.spans.push(Span::styled(
+                " filter: text, tag:messy, set:eval, id:7, expected:invalid, is:enum",
+                theme.style(Role::Faint),
+            ));
         }
         lines.push(line);
     }
@@ -72,7 +76,7 @@ fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)>
         (Column::File, "set", set),
         (Column::Id, "id", id),
         (Column::Tokens, "tokens", tokens),
-        (Column::Expected, "expected", expected),
+        (Column::Expected, "exp", expected),
         (Column::Tags, "tags", tags),
         (Column::Words, "first words", 11),
     ];
@@ -103,8 +107,9 @@ pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: us
             UNCOUNTABLE => "?".to_owned(),
             counted => counted.to_string(),
         };
-        let mut spans =
-            vec![Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent))];
+        let mut spans = vec![Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent))];
+        let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
+        spans.push(Span::styled(mark, theme.style(Role::Marked)));
         let mut cell = |text: &str, width: usize, role: Role| {
             if width > 0 {
                 spans.push(Span::styled(format!("{} ", padded(text, width, false)), theme.style(role)));
@@ -113,7 +118,13 @@ pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: us
         cell(entry.set.name(), set_width, Role::Faint);
         cell(&row.id, id, Role::Text);
         cell(&format!("{counted:>tokens$}"), tokens, Role::JsonNumber);
-        cell(if row.expected.is_some() { theme.glyph("✓", "y") } else { theme.glyph("·", "-") }, expected, Role::Good);
+        let (sign, role) = match prompts.expected.get(index).copied().unwrap_or_default() {
+            Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
+            Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
+            Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
+            _ => (theme.glyph("·", "-"), Role::Faint),
+        };
+        cell(sign, expected, role);
         cell(&row.tags.join(","), tags, Role::Faint);
         let used: usize = spans.iter().map(Span::width).sum();
         spans.extend(words(prompts, shared, row, columns.saturating_sub(used)));
@@ -156,6 +167,8 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     {
         lines.push(Line::styled(format!("{} {note}", theme.glyph("▲", "!")), theme.style(Role::Warning)));
     }
+    lines.extend(problem_lines(prompts, shared, chat));
+    lines.extend(token_lines(prompts, theme, chat));
     match &chat.lines {
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
             let span = |(text, special): &(String, bool)| {
@@ -186,23 +199,91 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     lines
 }
 
-/// The findings of the health report.
-pub(super) fn findings(prompts: &Prompts) -> &[Finding] {
-    match &prompts.health {
-        Some(Ok(health)) => &health.findings,
-        _ => &[],
+/// What is wrong with the selected row.
+fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let line = |level: Level, text: String| {
+        let (mark, role) = sign_of(theme, level);
+        Line::styled(format!("{mark} {text}"), theme.style(role))
+    };
+    let invalid = chat.invalid.iter().map(|why| line(Level::Error, format!("expected answer is invalid: {why}")));
+    let place = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
+    let health = match &prompts.health {
+        Some(Ok(health)) => Some(health),
+        _ => None,
+    };
+    let (file, number) = match prompts.selected_place(shared).zip(shared.task.as_ref()) {
+        Some(((set, number), open)) => (open.task.set_file(set).map(|file| open.task.label(file)), Some(number)),
+        None => (None, None),
+    };
+    let of_row = |group: &&Group| {
+        !group.title.starts_with("expected answer")
+            && place.is_some_and(|index| group.rows.binary_search(&index).is_ok())
+    };
+    let others = prompts.groups.iter().filter(of_row).map(|group| {
+        // Only the first findings of a kind have a message.
+        let found = health.and_then(|health| {
+            health.findings.iter().find(|finding| {
+                finding.kind.title() == group.title && finding.line == number && Some(&finding.file) == file.as_ref()
+            })
+        });
+        line(group.level, found.map_or_else(|| group.title.clone(), |finding| finding.message.clone()))
+    });
+    invalid.chain(others).collect()
+}
+
+/// Where the tokens of the prompt go, and the room that they leave.
+fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
+    let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else { return Vec::new() };
+    let template = tokens.prompt.saturating_sub(tokens.system + tokens.turns);
+    let room = counter.max_seq_len.saturating_sub(tokens.prompt);
+    let completion = room.min(counter.max_completion_tokens);
+    let mut spans = vec![
+        Span::styled(format!("{} tokens", tokens.prompt), theme.style(Role::Title)),
+        Span::styled(
+            format!(" ({}): system {}, prompt {}, template {template}", counter.name, tokens.system, tokens.turns),
+            theme.style(Role::Faint),
+        ),
+    ];
+    let mut lines = vec![Line::from(std::mem::take(&mut spans))];
+    let limit = format!("room for {room} of {}, completions at most {completion}", counter.max_seq_len);
+    spans.push(Span::styled(limit, theme.style(if room == 0 { Role::Bad } else { Role::Faint })));
+    if let Some(expected) = tokens.expected {
+        // One more for the end of the turn.
+        let fits = expected < completion;
+        let text =
+            if fits { "; expected answer ".to_owned() } else { "; too little for the expected answer: ".to_owned() };
+        spans.push(Span::styled(format!("{text}{expected}"), theme.style(if fits { Role::Faint } else { Role::Bad })));
     }
+    lines.push(Line::from(spans));
+    lines
+}
+
+/// What the template under edit does to the row under the cursor.
+pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
+    let Some(preview) = &prompts.template else { return vec![faint(help)] };
+    let mut lines = Vec::new();
+    for row in &preview.difference {
+        let line =
+            |sign: &str, text: &str, role: Role| Line::styled(format!("{sign} {}", visible(text)), theme.style(role));
+        match (row.kind, &row.before, &row.after) {
+            (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
+            (_, before, after) => {
+                lines.extend(before.iter().map(|text| line("-", text, Role::Removed)));
+                lines.extend(after.iter().map(|text| line("+", text, Role::Added)));
+            }
+        }
+    }
+    lines.push(faint(help));
+    lines
 }
 
 /// Set and line of the finding under the cursor.
-pub(super) fn finding_place(prompts: &Prompts, shared: &Shared) -> Option<(PromptSet, usize)> {
-    let findings = findings(prompts);
-    let finding = findings.get(prompts.finding.at(findings.len())?)?;
-    let task = &shared.task.as_ref()?.task;
-    let set = PromptSet::ALL
-        .into_iter()
-        .find(|set| task.set_file(*set).is_some_and(|file| task.label(file) == finding.file))?;
-    Some((set, finding.line.unwrap_or(1)))
+pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
+    prompts.groups.get(prompts.finding.at(prompts.groups.len())?)?.place
 }
 
 /// The head of the health report: what each set contains.
@@ -223,34 +304,55 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         ])
     };
     let mut lines: Vec<Line<'static>> = health.sets.iter().map(set).collect();
-    let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
-    let role = if errors > 0 {
-        Role::Bad
-    } else if warnings > 0 {
-        Role::Warning
-    } else {
-        Role::Good
+    let checked = prompts.expected.iter().filter(|state| **state != Expected::Unchecked).count();
+    let of = |wanted: Expected| prompts.expected.iter().filter(|state| **state == wanted).count();
+    let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
+    let all = prompts.expected.len();
+    let sentence = match checked == all {
+        false => "checking expected answers ...".to_owned(),
+        true if absent == all => "no expected answers: rows are scored for validity only".to_owned(),
+        true => {
+            format!("expected answers: {valid} of {} valid", all - absent)
+                + &if absent > 0 { format!(", {absent} rows without") } else { String::new() }
+        }
+    };
+    let is_bad = checked == all && valid + absent < all;
+    lines.push(Line::styled(sentence, theme.style(if is_bad { Role::Bad } else { Role::Text })));
+    let count = |level: Level| {
+        prompts.groups.iter().filter(|group| group.level == level).map(|group| group.count).sum::<usize>()
+    };
+    let (errors, warnings): (usize, usize) = (count(Level::Error), count(Level::Warning));
+    let role = match (errors, warnings) {
+        (1.., _) => Role::Bad,
+        (_, 1..) => Role::Warning,
+        _ => Role::Good,
     };
     let sentence = match errors + warnings {
-        0 => "no findings: no duplicates, no leaks, all expected answers valid, no secrets".to_owned(),
-        _ => format!("{errors} errors, {warnings} warnings; {} goes to the row", shared.key_of("prompts.finding")),
+        0 if checked < all => return lines,
+        0 => "no findings: no duplicates, no leaks, no secrets".to_owned(),
+        _ => format!("{errors} errors, {warnings} warnings; {} shows the rows", shared.key_of("prompts.finding")),
     };
     lines.push(Line::styled(sentence, theme.style(role)));
     lines
 }
 
-pub(super) fn finding_line(theme: &Theme, finding: &Finding, here: bool) -> Line<'static> {
-    let (mark, role) = match finding.level {
+fn sign_of(theme: &Theme, level: Level) -> (&'static str, Role) {
+    match level {
         Level::Error => (theme.glyph("✗", "x"), Role::Bad),
         Level::Warning => (theme.glyph("▲", "!"), Role::Warning),
-    };
-    let name = finding.file.rsplit('/').next().unwrap_or_default().rsplit(": ").next().unwrap_or_default().to_owned();
-    let line = finding.line.map_or_else(String::new, |line| format!(":{line}"));
+    }
+}
+
+/// `✗ expected answer: enum: 478 rows  /status "done" is not one of ...`
+pub(super) fn group_line(theme: &Theme, group: &Group, here: bool) -> Line<'static> {
+    let (mark, role) = sign_of(theme, group.level);
+    let rows = if group.rows.is_empty() { "finding" } else { "row" };
+    let plural = if group.count == 1 { "" } else { "s" };
     let text = Line::from(vec![
         Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent)),
         Span::styled(format!("{mark} "), theme.style(role)),
-        Span::styled(format!("{name}{line} "), theme.style(Role::Faint)),
-        Span::raw(finding.message.clone()),
+        Span::styled(format!("{}: {} {rows}{plural}", group.title, group.count), theme.style(Role::Text)),
+        Span::styled(format!("  {}", visible(&group.example)), theme.style(Role::Faint)),
     ]);
     if here { text.style(theme.style(Role::Selected)) } else { text }
 }

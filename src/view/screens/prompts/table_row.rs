@@ -27,7 +27,7 @@ pub enum Column {
     Id,
     /// Tokens of the prompt.
     Tokens,
-    /// Whether there is an expected answer.
+    /// The expected answer: invalid, absent, valid.
     Expected,
     Tags,
     Words,
@@ -71,8 +71,11 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
     letters.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What stands before the colon in a filter such as `set:eval`.
+pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
+
 /// The words of a filter that name no column.
 pub(super) fn plain_words(filter: &str) -> Vec<&str> {
-    let names = ["set:", "tag:", "id:", "expected:"];
-    filter.split_whitespace().filter(|word| !names.iter().any(|name| word.starts_with(name))).collect()
+    let is_plain = |word: &&str| word.split_once(':').is_none_or(|(key, _)| !COLUMNS_OF_FILTER.contains(&key));
+    filter.split_whitespace().filter(is_plain).collect()
 }

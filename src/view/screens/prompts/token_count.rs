@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rows::arrange;
+use super::rows::{self, arrange};
 use super::table_row::{Column, row};
 use super::{Counter, Prompts, UNCOUNTABLE, preview};
 use crate::config::{Layers, TrainConfig};
@@ -23,6 +23,7 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let entries = prompts.entries.clone();
     let named = prompts.model.clone();
     prompts.health = None;
+    prompts.groups = Vec::new();
     let work = Work::stream("prompts.count", move |sender| {
         let config = config(&open.task, named.as_deref());
         let counter = config.as_ref().map_err(Clone::clone).and_then(counter);
@@ -62,12 +63,12 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             },
         );
         let longest = config.map_or(usize::MAX, |config| config.max_seq_len);
-        let health = Scorer::new(&open.task).map_err(|error| error.to_string()).and_then(|scorer| {
-            check_prompts(&open.task, &scorer, tokenizer.as_deref(), longest).map_err(|error| error.to_string())
-        });
-        sender.send(move |prompts: &mut Prompts, _| {
+        // Expected answers are checked by the schema in the editor.
+        let health = check_prompts(&open.task, None::<&Scorer>, tokenizer.as_deref(), longest)
+            .map_err(|error| error.to_string());
+        sender.send(move |prompts: &mut Prompts, shared| {
             prompts.health = Some(health);
-            Vec::new()
+            rows::findings_changed(prompts, shared)
         });
     });
     vec![work]
@@ -89,15 +90,18 @@ fn counter(config: &TrainConfig) -> Result<Counter, String> {
         let source = find_model(name).map_err(|error| error.to_string())?;
         Tokenizer::load(&source).map(Arc::new).map_err(|error| error.to_string())
     };
-    let name = config.base_model.clone();
+    let (name, max_seq_len) = (config.base_model.clone(), config.max_seq_len);
+    let max_completion_tokens = config.max_completion_tokens;
     match load(&name) {
-        Ok(tokenizer) => Ok(Counter { tokenizer, name, note: None }),
+        Ok(tokenizer) => Ok(Counter { tokenizer, name, note: None, max_seq_len, max_completion_tokens }),
         Err(error) => {
             let tokenizer = load("tiny").map_err(|_| error.clone())?;
             Ok(Counter {
                 tokenizer,
                 name: "tiny".to_owned(),
                 note: Some(format!("{name} is not available locally: counting with `tiny`: {error}")),
+                max_seq_len,
+                max_completion_tokens,
             })
         }
     }

@@ -1,0 +1,142 @@
+//! `grpo-tui task new`: writes the folder of a new task.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::super::dataset::{MappingArguments, print_problems};
+use super::super::{Failure, Outcome, print_json};
+use crate::dataset::import::{columns, parse_split, read_records};
+use crate::dataset::new_task::{NewTask, ROW_FORMAT, Sources, folder_of};
+use crate::score::{Scorer, data_problems, load_sets};
+use crate::secrets::visible;
+
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = after_help())]
+pub(super) struct Arguments {
+    /// The task's name, and the name of its folder
+    name: String,
+    /// JSON Schema of the answers
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// Examples of answers, from which a schema is inferred: a list in .json, or one answer a line in .jsonl
+    #[arg(long, value_name = "FILE", conflicts_with = "schema")]
+    examples: Option<PathBuf>,
+    /// Prompts: .csv, .json or .jsonl; without schema and examples, the schema is inferred from the expected answers
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    mapping: MappingArguments,
+    /// Percentages of train, eval and test; rows of the same prompt come into the same set
+    #[arg(long, value_name = "A/B/C", default_value = "80/10/10", value_parser = parse_split)]
+    split: [usize; 3],
+    /// System message [default: the fields of the schema in words]
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Copy a template
+    #[arg(long, value_name = "NAME", value_parser = super::super::template_parser(), conflicts_with_all = ["schema", "examples", "data", "system"])]
+    template: Option<String>,
+    /// Folder of the task [default: tasks/NAME of the workspace, else of the current folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write nothing: show the columns of the data, the mapping and the schema
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n  grpo-tui task new tickets --data tickets.csv --map prompt=body --map \"expected=category, priority\"\n  \
+         grpo-tui task new orders --examples answers.jsonl\n  \
+         grpo-tui task new orders --schema order.schema.json --data orders.jsonl\n\n{ROW_FORMAT}"
+    )
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let sources = Sources {
+        name: arguments.name.clone(),
+        template: arguments.template.clone(),
+        schema: arguments.schema.clone(),
+        examples: arguments.examples.clone(),
+        data: arguments.data.clone(),
+        mapping: arguments.mapping.text()?,
+        system: arguments.system.clone(),
+        split: arguments.split,
+    };
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => folder_of(&arguments.name, &std::env::current_dir()?),
+    };
+    let new = NewTask::prepare(&sources)?;
+    if let Some(data) = &arguments.data {
+        print_problems(data, &new.problems, arguments.mapping.skip_invalid || arguments.dry_run)?;
+    }
+    if arguments.dry_run {
+        return dry_run(arguments, &new);
+    }
+    let task = new.write(&folder)?;
+    let checked = Scorer::new(&task).map_err(Failure::from).and_then(|scorer| {
+        // Of a task without rows there is nothing to check.
+        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(&task)? };
+        Ok(data_problems(&task, &scorer, &sets).into_iter().map(|problem| problem.message).collect::<Vec<_>>())
+    });
+    let problems = checked.inspect_err(|_| {
+        let _ = std::fs::remove_dir_all(&folder);
+    })?;
+    let rows: serde_json::Map<_, _> = new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect();
+    let model = task.embedded_model_note();
+    if arguments.json {
+        let document = json!({"task": task.name, "folder": folder, "rows": rows, "mapping": new.mapping.arguments(), "notes": new.notes, "skipped": new.problems.len(), "problems": problems, "embedded_model": model});
+        return print_json(&format!("{document}\n"));
+    }
+    println!("Created task {} in {}", task.name, folder.display());
+    print_content(&new);
+    problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
+    if let Some(note) = model {
+        println!("note: {note}");
+    }
+    let known = crate::task::Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
+    let argument = if known { task.name } else { folder.display().to_string() };
+    println!("  edit        {}", folder.join("schema.json").display());
+    println!("  check       grpo-tui task check {argument}");
+    println!("  workbench   grpo-tui {}", folder.display());
+    println!("  train       grpo-tui train {argument} --model NAME");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_content(new: &NewTask) {
+    if !new.mapping.prompt.is_empty() {
+        println!("  mapping     {}", visible(&new.mapping.arguments().join("  ")));
+    }
+    let rows = new.rows.iter().map(|(set, rows)| format!("{} {rows}", set.name()));
+    println!("  rows        {}", rows.collect::<Vec<_>>().join(", "));
+    new.notes.iter().for_each(|note| println!("  {}", visible(note)));
+}
+
+fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
+    let first = new.file("train.jsonl").and_then(|text| text.lines().next()).unwrap_or_default();
+    let columns = match &arguments.data {
+        Some(data) => columns(&read_records(data, usize::MAX)?),
+        None => Vec::new(),
+    };
+    let schema = new.file("schema.json").unwrap_or_default();
+    if arguments.json {
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+        let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(schema), "first_row": parse(first)});
+        return print_json(&format!("{document}\n"));
+    }
+    if !columns.is_empty() {
+        println!("  columns     {}", visible(&columns.join(", ")));
+    }
+    print_content(new);
+    println!("schema.json:\n{}", schema.trim_end());
+    if !first.is_empty() {
+        println!("first row of train.jsonl:\n{}", visible(first));
+    }
+    println!("nothing written (--dry-run)");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,131 @@
+//! Converts text of a table into values of the types that a schema allows.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::records::clip;
+
+/// `$ref`, `anyOf` and the like are followed this deep.
+const MAX_DEPTH: usize = 8;
+
+/// The value of a text: JSON where the schema's types allow it, else a string. An empty text is null where null is
+/// allowed, else it is no value.
+///
+/// # Errors
+/// The text has none of the types.
+pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Option<Value>, String> {
+    let types = types_of(schema, root, 0);
+    let allows = |name: &str| types.is_empty() || types.contains(name);
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return Ok(types.contains("null").then_some(Value::Null));
+    }
+    // Spreadsheets write TRUE.
+    let text_of_flag = trimmed.to_ascii_lowercase();
+    let parsed = match text_of_flag.as_str() {
+        "true" | "false" => Some(Value::Bool(text_of_flag == "true")),
+        _ => serde_json::from_str::<Value>(trimmed).ok(),
+    };
+    if let Some(value) =
+        parsed.filter(|value| !types.is_empty() && types_of_value(value).iter().any(|name| allows(name)))
+    {
+        return Ok(Some(value));
+    }
+    match allows("string") {
+        true => Ok(Some(Value::from(text))),
+        false => Err(format!("`{}` is no {}", clip(text), types.into_iter().collect::<Vec<_>>().join(" or "))),
+    }
+}
+
+/// The types that a schema allows; empty: any. A text of several types is a string only if nothing else fits, so
+/// `string` alone keeps `007`.
+fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'a str> {
+    if depth > MAX_DEPTH {
+        return BTreeSet::new();
+    }
+    if let Some(target) =
+        schema.get("$ref").and_then(Value::as_str).and_then(|address| root.pointer(address.strip_prefix('#')?))
+    {
+        return types_of(target, root, depth + 1);
+    }
+    let values = match (schema.get("type"), schema.get("enum"), schema.get("const")) {
+        (Some(Value::String(name)), ..) => return BTreeSet::from([name.as_str()]),
+        (Some(Value::Array(names)), ..) => return names.iter().filter_map(Value::as_str).collect(),
+        (_, Some(Value::Array(values)), _) => values.iter().collect(),
+        (.., Some(value)) => vec![value],
+        _ => Vec::new(),
+    };
+    if !values.is_empty() {
+        return values.into_iter().filter_map(|value| types_of_value(value).first().copied()).collect();
+    }
+    let parts = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    parts.flat_map(|part| types_of(part, root, depth + 1)).collect()
+}
+
+/// The names of a value's type, the narrowest first.
+fn types_of_value(value: &Value) -> &'static [&'static str] {
+    match value {
+        Value::Null => &["null"],
+        Value::Bool(_) => &["boolean"],
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => &["integer", "number"],
+        Value::Number(_) => &["number"],
+        Value::String(_) => &["string"],
+        Value::Array(_) => &["array"],
+        Value::Object(_) => &["object"],
+    }
+}
+
+/// The schema of a column of texts without one: the narrowest type that all have.
+pub(super) fn schema_of_column<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Value {
+    let filled = || texts.clone().filter(|text| !text.trim().is_empty());
+    let fits = |name: &str| {
+        let schema = json!({"type": name});
+        filled().next().is_some() && filled().all(|text| value_of(text, &schema, &Value::Null).is_ok())
+    };
+    // A code such as 007 is no JSON number.
+    let name = ["boolean", "integer", "number", "array", "object"].into_iter().find(|name| fits(name));
+    json!({"type": name.unwrap_or("string")})
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_becomes_what_the_schema_allows() {
+        let check = |text: &str, schema: Value, expected: Result<Option<Value>, &str>| {
+            let root = json!({"$defs": {"money": {"type": "number"}}});
+            assert_eq!(value_of(text, &schema, &root), expected.map_err(str::to_owned), "{text} {schema}");
+        };
+        check("12.50", json!({"type": "number"}), Ok(Some(json!(12.5))));
+        check("12", json!({"type": "string"}), Ok(Some(json!("12"))));
+        check("12,50", json!({"type": "number"}), Err("`12,50` is no number"));
+        check("1.5", json!({"type": "integer"}), Err("`1.5` is no integer"));
+        check("7", json!({"$ref": "#/$defs/money"}), Ok(Some(json!(7))));
+        check("TRUE", json!({"type": "boolean"}), Ok(Some(json!(true))));
+        check("maybe", json!({"type": ["boolean", "null"]}), Err("`maybe` is no boolean or null"));
+        check("", json!({"type": ["string", "null"]}), Ok(Some(Value::Null)));
+        check(" ", json!({"type": "string"}), Ok(None));
+        check("[1, 2]", json!({"type": "array"}), Ok(Some(json!([1, 2]))));
+        check("open", json!({"enum": ["open", "closed"]}), Ok(Some(json!("open"))));
+        check("3", json!({"enum": [1, 2, 3]}), Ok(Some(json!(3))));
+        check("x", json!({"anyOf": [{"type": "integer"}, {"type": "string"}]}), Ok(Some(json!("x"))));
+        check(" kept ", json!({}), Ok(Some(json!(" kept "))));
+    }
+
+    #[test]
+    fn a_column_has_the_narrowest_type_of_its_cells() {
+        let check = |cells: &[&str], expected: &str| {
+            assert_eq!(schema_of_column(cells.iter().copied()), json!({"type": expected}), "{cells:?}");
+        };
+        check(&["1", "", "2"], "integer");
+        check(&["1", "2.5"], "number");
+        check(&["007", "1"], "string");
+        check(&["true", "FALSE"], "boolean");
+        check(&["[\"a\"]", "[]"], "array");
+        check(&["1", "x"], "string");
+        check(&["", ""], "string");
+    }
+}

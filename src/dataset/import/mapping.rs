@@ -1,0 +1,401 @@
+//! A mapping of columns to the parts of a prompt row, written as texts, so that a command line and a form give the same.
+
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde_json::{Map, Value, json};
+
+use super::cells::{schema_of_column, value_of};
+use super::records::{Record, clip, columns};
+use crate::text::Message;
+
+/// The parts of a row, and the names by which a column is taken for one.
+const PARTS: [(&str, &[&str]); 5] = [
+    (
+        "prompt",
+        &["messages", "conversations", "prompt", "question", "input", "text", "instruction", "document", "body"],
+    ),
+    ("system", &["system", "system_prompt"]),
+    ("expected", &["expected", "answer", "output", "completion", "response", "target", "json", "label"]),
+    ("id", &["id", "key", "uuid"]),
+    ("tags", &["tags", "tag"]),
+];
+
+/// `expected` of conversations that end with the right answer.
+pub const LAST_TURN: &str = "last-turn";
+
+/// The texts of a mapping, by part; an empty text leaves the part out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MappingText {
+    /// A column of prompts or of conversations, or a template such as `Read this: {{ text }}`.
+    pub prompt: String,
+    /// A column or a template.
+    pub system: String,
+    /// A column of JSON; columns that become fields, such as `vendor, total = amount`; or [`LAST_TURN`].
+    pub expected: String,
+    pub id: String,
+    /// Columns.
+    pub tags: String,
+}
+
+impl MappingText {
+    /// All parts with their names.
+    pub fn parts(&self) -> [(&'static str, &str); 5] {
+        let texts = [&self.prompt, &self.system, &self.expected, &self.id, &self.tags];
+        std::array::from_fn(|place| (PARTS[place].0, texts[place].as_str()))
+    }
+
+    /// Sets a part by `PART=TEXT`.
+    ///
+    /// # Errors
+    /// There is no such part.
+    pub fn set(&mut self, assignment: &str) -> Result<(), String> {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        let (part, text) = assignment
+            .split_once('=')
+            .ok_or_else(|| format!("{assignment}: write PART=COLUMN; PART is one of {names}"))?;
+        let place = match part.trim() {
+            "prompt" => &mut self.prompt,
+            "system" => &mut self.system,
+            "expected" => &mut self.expected,
+            "id" => &mut self.id,
+            "tags" => &mut self.tags,
+            other => return Err(format!("unknown part `{other}`; use {names}")),
+        };
+        text.trim().clone_into(place);
+        Ok(())
+    }
+
+    /// Fills the empty parts: by the names of the columns, and `expected` by those that are properties of the schema.
+    #[must_use]
+    pub fn guessed(self, records: &[Record], schema: Option<&Value>) -> Self {
+        let columns = columns(records);
+        let named = |part: usize| {
+            let found =
+                PARTS[part].1.iter().find_map(|name| columns.iter().find(|column| column.eq_ignore_ascii_case(name)));
+            found.cloned().unwrap_or_default()
+        };
+        let properties = schema.and_then(|schema| schema.get("properties")?.as_object());
+        let fields: Vec<&str> = properties
+            .iter()
+            .flat_map(|fields| fields.keys())
+            .map(String::as_str)
+            .filter(|field| columns.iter().any(|column| column == field))
+            .collect();
+        let or = |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
+        let prompt = or(self.prompt, &|| named(0));
+        let ends_with_answer = || {
+            let turns =
+                records.first().and_then(|record| record.fields.get(&prompt)?.as_array()?.last().and_then(turn));
+            turns.is_some_and(|turn| turn.role == "assistant")
+        };
+        let expected = || match named(2) {
+            column if !column.is_empty() && is_json(records, &column) => column,
+            _ if !fields.is_empty() => fields.join(", "),
+            // A label: an answer of one field.
+            column if !column.is_empty() => format!("{column} = {column}"),
+            _ if ends_with_answer() => LAST_TURN.to_owned(),
+            none => none,
+        };
+        Self {
+            expected: or(self.expected, &expected),
+            system: or(self.system, &|| named(1)),
+            id: or(self.id, &|| named(3)),
+            tags: or(self.tags, &|| named(4)),
+            prompt,
+        }
+    }
+
+    /// `prompt=text expected=vendor, date`, as on a command line.
+    pub fn arguments(&self) -> Vec<String> {
+        self.parts()
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(part, text)| format!("{part}={text}"))
+            .collect()
+    }
+}
+
+/// A part that is text.
+#[derive(Debug)]
+enum Source {
+    Column(String),
+    /// Of this name in the environment.
+    Template(&'static str),
+}
+
+#[derive(Debug)]
+enum Expected {
+    None,
+    /// A column of JSON.
+    Column(String),
+    /// The field's path and its column.
+    Fields(Vec<(Vec<String>, String)>),
+    LastTurn,
+}
+
+/// A mapping that fits the columns of a file.
+#[derive(Debug)]
+pub struct Mapping {
+    prompt: Source,
+    system: Option<Source>,
+    expected: Expected,
+    id: Option<String>,
+    tags: Vec<String>,
+    templates: Environment<'static>,
+    /// The types of expected fields.
+    schema: Value,
+    /// In ids of rows without one.
+    stem: String,
+}
+
+impl Mapping {
+    /// Checks a mapping against the records. `schema`: of expected answers; without one, columns that become fields
+    /// have the narrowest type of their cells. `stem`: begins the ids of rows if no column has ids.
+    ///
+    /// # Errors
+    /// A part names no column, or is no template.
+    pub fn new(text: &MappingText, records: &[Record], schema: Option<&Value>, stem: &str) -> Result<Self, String> {
+        let known = columns(records);
+        let mut templates = crate::dataset::row_template::environment();
+        let column = |part: &str, name: &str| match known.iter().find(|column| *column == name) {
+            Some(column) => Ok(column.clone()),
+            None => {
+                let near = crate::format::did_you_mean(name, known.iter().map(String::as_str));
+                let known = known.join(", ");
+                Err(format!("{part}: no column `{}`{near}; the columns are {}", clip(name), clip(&known)))
+            }
+        };
+        let mut source = |part: &'static str, text: &str| match text {
+            "" => Ok(None),
+            text if text.contains("{{") || text.contains("{%") => {
+                let added = templates.add_template_owned(part, text.to_owned());
+                added.map(|()| Some(Source::Template(part))).map_err(|error| format!("{part}: {error:#}"))
+            }
+            text => column(part, text).map(|column| Some(Source::Column(column))),
+        };
+        let list = |text: &str| -> Vec<String> {
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        };
+        let prompt = source("prompt", &text.prompt)?.ok_or_else(|| {
+            format!(
+                "prompt: name a column or write a template such as `Read: {{{{ {} }}}}`; the columns are {}",
+                known.first().map_or("text", String::as_str),
+                clip(&known.join(", "))
+            )
+        })?;
+        let system = source("system", &text.system)?;
+        let expected = match text.expected.as_str() {
+            "" => Expected::None,
+            LAST_TURN if !known.iter().any(|column| column == LAST_TURN) => Expected::LastTurn,
+            whole if known.iter().any(|column| column == whole) || !whole.contains([',', '=']) => {
+                Expected::Column(column("expected", whole)?)
+            }
+            fields => {
+                let pairs = list(fields).into_iter().map(|pair| match pair.split_once('=') {
+                    Some((field, name)) => Ok((field.trim().to_owned(), column("expected", name.trim())?)),
+                    None => Ok((pair.clone(), column("expected", &pair)?)),
+                });
+                let pairs: Vec<(String, String)> = pairs.collect::<Result<_, String>>()?;
+                Expected::Fields(pairs.into_iter().map(|(field, name)| (path_of(&field), name)).collect())
+            }
+        };
+        let id = match text.id.as_str() {
+            "" => None,
+            name => Some(column("id", name)?),
+        };
+        let tags = list(&text.tags).iter().map(|name| column("tags", name)).collect::<Result<_, _>>()?;
+        let schema = match (schema, &expected) {
+            (Some(schema), _) => schema.clone(),
+            (None, Expected::Fields(fields)) => schema_of_fields(records, fields),
+            (None, _) => Value::Bool(true),
+        };
+        Ok(Self { prompt, system, expected, id, tags, templates, schema, stem: stem.to_owned() })
+    }
+
+    /// The row of a record: `id`, `messages`, `expected` and `tags`.
+    ///
+    /// # Errors
+    /// A cell does not fit, with the cell.
+    pub fn row(&self, record: &Record) -> Result<Map<String, Value>, String> {
+        let mut messages = Vec::new();
+        if let Some(system) = &self.system {
+            let content = self.text("system", system, record)?;
+            if !content.trim().is_empty() {
+                messages.push(Message { role: "system".to_owned(), content });
+            }
+        }
+        match &self.prompt {
+            Source::Column(name) if record.fields.get(name).is_some_and(Value::is_array) => {
+                messages.extend(turns(&record.fields[name])?)
+            }
+            prompt => messages.push(Message { role: "user".to_owned(), content: self.text("prompt", prompt, record)? }),
+        }
+        let expected = self.expected(record, &mut messages)?;
+        if !messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
+            return Err("prompt: the cell is empty".to_owned());
+        }
+        let id = match &self.id {
+            None => format!("{}-{}", self.stem, record.line),
+            Some(name) => match record.fields.get(name) {
+                Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
+                Some(Value::Number(id)) => id.to_string(),
+                other => return Err(format!("id: column `{name}` has {}", shown(other))),
+            },
+        };
+        let mut row = Map::from_iter([("id".to_owned(), id.into()), ("messages".to_owned(), json!(messages))]);
+        row.extend(expected.map(|expected| ("expected".to_owned(), expected)));
+        let tags: Vec<Value> = self.tags.iter().filter_map(|name| record.fields.get(name)).flat_map(tags_of).collect();
+        if !tags.is_empty() {
+            row.insert("tags".to_owned(), tags.into());
+        }
+        Ok(row)
+    }
+
+    fn text(&self, part: &str, source: &Source, record: &Record) -> Result<String, String> {
+        match source {
+            Source::Template(name) => {
+                let render =
+                    || self.templates.get_template(name)?.render(minijinja::Value::from(Serde(&record.fields)));
+                render().map_err(|error| format!("{part}: {error:#}"))
+            }
+            Source::Column(name) => match record.fields.get(name) {
+                Some(Value::String(text)) => Ok(text.clone()),
+                Some(Value::Null) | None => Ok(String::new()),
+                other => Err(format!("{part}: column `{name}` has {}; it must be text", shown(other))),
+            },
+        }
+    }
+
+    fn expected(&self, record: &Record, messages: &mut Vec<Message>) -> Result<Option<Value>, String> {
+        match &self.expected {
+            Expected::None => Ok(None),
+            Expected::Column(name) => match record.fields.get(name) {
+                None | Some(Value::Null) => Ok(None),
+                Some(Value::String(text)) => self.answer(text, &format!("column `{name}` has")),
+                Some(value) => Ok(Some(value.clone())),
+            },
+            Expected::LastTurn => match messages.pop() {
+                Some(turn) if turn.role == "assistant" => self.answer(&turn.content, "the last turn is"),
+                turn => {
+                    let role = turn.map_or_else(|| "missing".to_owned(), |turn| format!("of `{}`", clip(&turn.role)));
+                    Err(format!("expected: the last turn is {role}, not of `assistant`"))
+                }
+            },
+            Expected::Fields(fields) => {
+                let mut answer = Value::Object(Map::new());
+                for (path, name) in fields {
+                    let value = match record.fields.get(name) {
+                        Some(Value::String(text)) => value_of(text, property(&self.schema, path), &self.schema)
+                            .map_err(|problem| format!("expected: column `{name}`: {problem}"))?,
+                        other => other.cloned(),
+                    };
+                    if let Some(value) = value {
+                        insert(&mut answer, path, value)
+                            .map_err(|()| format!("expected: `{}` stands twice", path.join(".")))?;
+                    }
+                }
+                Ok(Some(answer))
+            }
+        }
+    }
+
+    /// An answer as JSON; as a string if the schema wants that.
+    fn answer(&self, text: &str, place: &str) -> Result<Option<Value>, String> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        match serde_json::from_str(text.trim()) {
+            Ok(value) if self.schema.get("type").is_none_or(|kind| kind != "string") => Ok(Some(value)),
+            _ if self.schema.get("type").is_some_and(|kind| kind == "string") => Ok(Some(text.into())),
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(format!(
+                "expected: {place} `{}`, which is not JSON; `expected=FIELD=COLUMN` makes a column one field of the answer",
+                clip(text)
+            )),
+        }
+    }
+}
+
+/// Whether the first texts of a column are JSON; other values are.
+fn is_json(records: &[Record], column: &str) -> bool {
+    let texts = records.iter().take(20).filter_map(|record| record.fields.get(column)?.as_str());
+    texts.filter(|text| !text.trim().is_empty()).all(|text| serde_json::from_str::<Value>(text).is_ok())
+}
+
+/// `address.city`
+fn path_of(field: &str) -> Vec<String> {
+    field.split('.').map(|part| part.trim().to_owned()).collect()
+}
+
+pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
+    static ANY: Value = Value::Bool(true);
+    let step = |schema: &'a Value, key: &String| schema.get("properties").and_then(|fields| fields.get(key));
+    path.iter().try_fold(schema, step).unwrap_or(&ANY)
+}
+
+/// The schema of fields that are columns, by their cells.
+fn schema_of_fields(records: &[Record], fields: &[(Vec<String>, String)]) -> Value {
+    let mut schema = json!({});
+    for (path, name) in fields {
+        let texts = records.iter().filter_map(|record| record.fields.get(name)?.as_str());
+        let mut place = &mut schema;
+        for key in path {
+            place = &mut place["properties"][key];
+        }
+        *place = schema_of_column(texts);
+    }
+    schema
+}
+
+fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
+    let mut place = answer;
+    for key in path {
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        place = place.as_object_mut().ok_or(())?.entry(key.clone()).or_insert(Value::Null);
+    }
+    match place.is_null() {
+        true => *place = value,
+        false => return Err(()),
+    }
+    Ok(())
+}
+
+/// The turns of a conversation, as `role` and `content` or as `from` and `value`.
+fn turns(value: &Value) -> Result<Vec<Message>, String> {
+    let turns = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let read = |value: &Value| {
+        turn(value).ok_or_else(|| {
+            format!(
+                "prompt: `{}` is no turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
+                clip(&value.to_string())
+            )
+        })
+    };
+    turns.iter().map(read).collect()
+}
+
+fn turn(value: &Value) -> Option<Message> {
+    let text = |keys: [&str; 2]| keys.into_iter().find_map(|key| value.get(key)?.as_str()).map(str::to_owned);
+    let role = match text(["role", "from"])?.as_str() {
+        "human" => "user".to_owned(),
+        "gpt" => "assistant".to_owned(),
+        role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => role.to_owned(),
+        _ => return None,
+    };
+    Some(Message { role, content: text(["content", "value"])? })
+}
+
+fn tags_of(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(tags) => tags.iter().flat_map(tags_of).collect(),
+        Value::String(text) => text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Value::from).collect(),
+        other => vec![other.to_string().into()],
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "no value".to_owned(), |value| format!("`{}`", clip(&value.to_string())))
+}

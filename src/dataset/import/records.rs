@@ -1,0 +1,224 @@
+//! Reads the records of a CSV, JSON or JSONL file, each with its line.
+
+use std::io::{BufRead, Read};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::dataset::{DatasetError, read_lines};
+use crate::files;
+
+/// Delimiters of CSV that are recognized in the header.
+const DELIMITERS: [u8; 4] = *b",;\t|";
+
+/// How a file holds its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A header, then a record a line; `,`, `;`, tabs or `|` between the cells.
+    Csv,
+    /// A list of objects.
+    Json,
+    /// An object a line.
+    Jsonl,
+}
+
+impl Format {
+    pub const NAMES: [&str; 3] = ["csv", "json", "jsonl"];
+
+    /// By a file's ending.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "csv" | "tsv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            _ => None,
+        }
+    }
+}
+
+/// A record: its columns in the order of the file. The cells of a CSV file are strings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The first line of the record, from 1.
+    pub line: usize,
+    pub fields: Map<String, Value>,
+}
+
+type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
+
+/// The first `most` records of a file.
+///
+/// # Errors
+/// The file cannot be read, or a line of it is no record; the error names the line.
+pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetError> {
+    let label = path.display().to_string();
+    let format = Format::of(path).ok_or_else(|| DatasetError::Import {
+        label: label.clone(),
+        problem: format!("unknown kind of file; name it .{}", Format::NAMES.join(", .")),
+    })?;
+    let fail = |source| DatasetError::File { path: label.clone(), source, remedy: "name a readable file" };
+    let records: Records = match format {
+        Format::Json => json(&files::read_text(path).map_err(fail)?),
+        Format::Csv => csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?,
+        Format::Jsonl => jsonl(std::io::BufReader::new(files::open(path).map_err(fail)?)),
+    };
+    let error = |(line, problem)| DatasetError::Line { label: label.clone(), line, problem };
+    let records: Vec<Record> = records.take(most).map(|record| record.map_err(error)).collect::<Result<_, _>>()?;
+    if records.is_empty() {
+        return Err(DatasetError::Import { label, problem: "no records".to_owned() });
+    }
+    Ok(records)
+}
+
+/// The columns of all records, in the order of their first appearance.
+pub fn columns(records: &[Record]) -> Vec<String> {
+    let mut known = std::collections::HashSet::new();
+    let keys = records.iter().flat_map(|record| record.fields.keys());
+    keys.filter(|key| known.insert(key.as_str())).cloned().collect()
+}
+
+fn jsonl(reader: impl BufRead + 'static) -> Records {
+    Box::new(read_lines(reader).map(|line| {
+        let (line, bytes) = line?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
+        let value = serde_json::from_str(text).map_err(|error| (line, not_json(&error)))?;
+        record(line, value)
+    }))
+}
+
+/// A list of objects, read one by one, so that each has its line.
+fn json(text: &str) -> Records {
+    let mut records = Vec::new();
+    if let Err(error) = push_json(text, &mut records) {
+        records.push(Err(error));
+    }
+    Box::new(records.into_iter())
+}
+
+fn push_json(text: &str, records: &mut Vec<Result<Record, (usize, String)>>) -> Result<(), (usize, String)> {
+    let text = text.trim_start_matches('\u{feff}');
+    let (mut at, mut line) = (0, 1);
+    let lines = |from: usize, to: usize| text.get(from..to).unwrap_or_default().matches('\n').count();
+    // Where the next token begins, and its line.
+    let next = |at: usize, line: usize| {
+        let rest = text.get(at..).unwrap_or_default();
+        let start = at + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
+        (start, line + lines(at, start))
+    };
+    (at, line) = next(at, line);
+    if !text[at..].starts_with('[') {
+        return Err((line, "not a list; write [{…}, {…}], or one object a line in a .jsonl file".to_owned()));
+    }
+    at += 1;
+    loop {
+        (at, line) = next(at, line);
+        if text[at..].starts_with(']') && records.is_empty() {
+            break;
+        }
+        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return Err((line + error.line().saturating_sub(1), not_json(&error))),
+            None => return Err((line, "the list has no end; write ] after the last record".to_owned())),
+        };
+        let end = at + values.byte_offset();
+        records.push(record(line, value));
+        (at, line) = next(end, line + lines(at, end));
+        match text[at..].chars().next() {
+            Some(',') => at += 1,
+            Some(']') => break,
+            _ => return Err((line, "neither `,` nor `]` after the record".to_owned())),
+        }
+    }
+    match text[at + 1..].trim().is_empty() {
+        true => Ok(()),
+        false => Err((line, "text after the end of the list".to_owned())),
+    }
+}
+
+fn record(line: usize, value: Value) -> Result<Record, (usize, String)> {
+    match value {
+        Value::Object(fields) => Ok(Record { line, fields }),
+        other => Err((line, format!("expected an object, found `{}`", clip(&other.to_string())))),
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    format!("not JSON at column {}: {}", error.column(), text.split(" at line ").next().unwrap_or(&text))
+}
+
+/// The records below the header; an error if the file cannot be read.
+fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
+    let mut header = Vec::new();
+    reader.by_ref().take(1 << 20).read_until(b'\n', &mut header)?;
+    let delimiter = delimiter_of(&header);
+    // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
+    let late = usize::from(header.ends_with(b"\r\n"));
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).from_reader(std::io::Cursor::new(header).chain(reader));
+    let names = match reader.headers() {
+        Ok(names) => names.clone(),
+        Err(error) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
+    };
+    let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    if let Some(problem) = bad_header(&names) {
+        return Ok(Box::new(std::iter::once(Err((1, problem)))));
+    }
+    Ok(Box::new(reader.into_records().map(move |cells| {
+        let cells = cells.map_err(|error| {
+            let line = error.position().map_or(1, |position| position.line() as usize + late);
+            (line, csv_error(&error))
+        })?;
+        let line = cells.position().map_or(0, |position| position.line() as usize + late);
+        let fields = names.iter().zip(&cells).map(|(name, cell)| (name.clone(), Value::from(cell)));
+        Ok(Record { line, fields: fields.collect() })
+    })))
+}
+
+/// The one that stands most often in the header, quoted names aside.
+fn delimiter_of(header: &[u8]) -> u8 {
+    let mut counts = [0; DELIMITERS.len()];
+    let mut quoted = false;
+    for byte in header {
+        match DELIMITERS.iter().position(|delimiter| delimiter == byte) {
+            _ if *byte == b'"' => quoted = !quoted,
+            Some(place) if !quoted => counts[place] += 1,
+            _ => {}
+        }
+    }
+    // Of equal ones the first.
+    let best = (0..counts.len()).rev().max_by_key(|place| counts[*place]).unwrap_or(0);
+    DELIMITERS[best]
+}
+
+fn bad_header(names: &[String]) -> Option<String> {
+    let mut known = std::collections::HashSet::new();
+    let twice = names.iter().find(|name| !known.insert(name.as_str()));
+    let empty = names.iter().position(|name| name.is_empty());
+    match (empty, twice) {
+        (Some(place), _) => Some(format!("column {} has no name; the first line names the columns", place + 1)),
+        (None, Some(name)) => Some(format!("two columns are named `{name}`; give each its own name")),
+        _ => None,
+    }
+}
+
+fn csv_error(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} cells, but the header names {expected_len} columns; quote cells that hold the delimiter")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => {
+            format!("cell {} is not UTF-8; save the file as UTF-8", err.field() + 1)
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// At most 60 characters.
+pub(super) fn clip(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

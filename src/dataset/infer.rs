@@ -1,0 +1,300 @@
+//! A schema from examples: types, required fields, enums where few values repeat, formats. A start for editing: what was
+//! guessed is noted.
+
+use serde_json::{Map, Value};
+
+/// More different values than this are no enum.
+const MAX_ENUM_VALUES: usize = 12;
+/// Longer texts are no values of an enum.
+const MAX_ENUM_LETTERS: usize = 40;
+/// Fewer texts say nothing about repetition.
+const MIN_ENUM_TEXTS: usize = 4;
+/// Nesting is followed this deep; deeper values may be anything.
+const MAX_DEPTH: usize = 16;
+
+/// A schema that accepts all examples.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inferred {
+    pub schema: Value,
+    /// What was guessed, a sentence each, to be checked.
+    pub notes: Vec<String>,
+    /// Whether a `format` was found.
+    pub has_formats: bool,
+}
+
+/// Infers a schema from answers; `source` names them in its comment.
+pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inferred {
+    let mut shape = Shape::default();
+    examples.for_each(|example| shape.add(example, 0));
+    let mut inferred = Inferred::default();
+    let schema = shape.schema("", &mut inferred);
+    let comment =
+        format!("Inferred from {} examples of {source}: check required fields, enums and formats.", shape.count);
+    let mut whole = Map::from_iter([
+        ("$schema".to_owned(), Value::from("https://json-schema.org/draft/2020-12/schema")),
+        ("$comment".to_owned(), Value::from(comment)),
+    ]);
+    whole.extend(schema);
+    inferred.schema = Value::Object(whole);
+    inferred
+}
+
+/// What the values of one place have in common.
+#[derive(Debug, Default)]
+struct Shape {
+    count: usize,
+    nulls: usize,
+    booleans: usize,
+    integers: usize,
+    numbers: usize,
+    texts: Texts,
+    arrays: usize,
+    items: Option<Box<Shape>>,
+    objects: usize,
+    /// In the order of the first appearance.
+    fields: Vec<(String, Shape)>,
+    /// Nested too deep to be followed.
+    is_open: bool,
+}
+
+#[derive(Debug, Default)]
+struct Texts {
+    count: usize,
+    /// Different values, one more than an enum has at most.
+    values: Vec<String>,
+    /// The formats that all texts have so far, once there is one.
+    formats: Vec<&'static str>,
+}
+
+impl Shape {
+    fn add(&mut self, value: &Value, depth: usize) {
+        self.count += 1;
+        if depth > MAX_DEPTH {
+            self.is_open = true;
+            return;
+        }
+        match value {
+            Value::Null => self.nulls += 1,
+            Value::Bool(_) => self.booleans += 1,
+            Value::Number(number) if number.is_i64() || number.is_u64() => self.integers += 1,
+            Value::Number(_) => self.numbers += 1,
+            Value::String(text) => self.texts.add(text),
+            Value::Array(items) => {
+                self.arrays += 1;
+                let shape = self.items.get_or_insert_default();
+                items.iter().for_each(|item| shape.add(item, depth + 1));
+            }
+            Value::Object(fields) => {
+                self.objects += 1;
+                for (name, value) in fields {
+                    let place = self.fields.iter().position(|(known, _)| known == name);
+                    let place = place.unwrap_or_else(|| {
+                        self.fields.push((name.clone(), Shape::default()));
+                        self.fields.len() - 1
+                    });
+                    self.fields[place].1.add(value, depth + 1);
+                }
+            }
+        }
+    }
+
+    /// The keywords of a place; `path` names it in notes.
+    fn schema(&self, path: &str, inferred: &mut Inferred) -> Map<String, Value> {
+        let mut schema = Map::new();
+        let types: Vec<&str> = [
+            ("object", self.objects),
+            ("array", self.arrays),
+            ("string", self.texts.count),
+            ("integer", if self.numbers == 0 { self.integers } else { 0 }),
+            ("number", self.numbers),
+            ("boolean", self.booleans),
+            ("null", self.nulls),
+        ]
+        .into_iter()
+        .filter_map(|(name, count)| (count > 0).then_some(name))
+        .collect();
+        match types[..] {
+            _ if self.is_open => return schema,
+            [] => return schema,
+            [only] => schema.insert("type".to_owned(), only.into()),
+            _ => schema.insert("type".to_owned(), types.clone().into()),
+        };
+        if types.len() - usize::from(self.nulls > 0) > 1 {
+            inferred.notes.push(format!("{}: values of several types ({})", shown(path), types.join(", ")));
+        }
+        if self.texts.count > 0 {
+            self.text_keywords(path, &mut schema, inferred);
+        }
+        if let Some(items) = self.items.as_ref().filter(|items| items.count > 0) {
+            schema.insert("items".to_owned(), items.schema(&format!("{path}[]"), inferred).into());
+        }
+        if self.objects > 0 {
+            let mut properties = Map::new();
+            for (name, field) in &self.fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                if field.count < self.objects {
+                    inferred.notes.push(format!("{path}: optional, in {} of {} examples", field.count, self.objects));
+                }
+                properties.insert(name.clone(), field.schema(&path, inferred).into());
+            }
+            let always = self.fields.iter().filter(|(_, field)| field.count == self.objects);
+            let required: Vec<&str> = always.map(|(name, _)| name.as_str()).collect();
+            schema.insert("properties".to_owned(), properties.into());
+            schema.insert("required".to_owned(), required.into());
+            schema.insert("additionalProperties".to_owned(), false.into());
+        }
+        schema
+    }
+
+    fn text_keywords(&self, path: &str, schema: &mut Map<String, Value>, inferred: &mut Inferred) {
+        let Texts { count, values, formats } = &self.texts;
+        if let Some(format) = formats.first() {
+            inferred.has_formats = true;
+            inferred.notes.push(format!("{}: format {format}, as all {count} values", shown(path)));
+            schema.insert("format".to_owned(), (*format).into());
+            return;
+        }
+        // A place that also has other types would lose them to the enum.
+        let is_alone = count + self.nulls == self.count;
+        if is_alone && *count >= MIN_ENUM_TEXTS.max(2 * values.len()) && values.len() <= MAX_ENUM_VALUES {
+            let known = values.join(", ");
+            inferred.notes.push(format!(
+                "{}: enum of {} values seen ({known}): is it complete?",
+                shown(path),
+                values.len()
+            ));
+            let mut all: Vec<Value> = values.iter().map(|value| value.as_str().into()).collect();
+            if self.nulls > 0 {
+                all.push(Value::Null);
+            }
+            schema.insert("enum".to_owned(), all.into());
+        }
+    }
+}
+
+impl Texts {
+    fn add(&mut self, text: &str) {
+        let fits: Vec<&'static str> = FORMATS.iter().filter(|(_, fits)| fits(text)).map(|(name, _)| *name).collect();
+        match self.count {
+            0 => self.formats = fits,
+            _ => self.formats.retain(|name| fits.contains(name)),
+        }
+        self.count += 1;
+        let is_short = text.chars().count() <= MAX_ENUM_LETTERS && !text.is_empty();
+        if self.values.len() <= MAX_ENUM_VALUES && !self.values.iter().any(|known| known == text) {
+            self.values.push(text.to_owned());
+            if !is_short {
+                // Never an enum.
+                self.values.resize(MAX_ENUM_VALUES + 1, String::new());
+            }
+        }
+    }
+}
+
+/// Formats that are recognized, the narrowest first.
+const FORMATS: [(&str, fn(&str) -> bool); 6] = [
+    ("date", |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()),
+    ("date-time", |text| text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()),
+    ("uuid", is_uuid),
+    ("email", is_email),
+    ("uri", |text| {
+        let rest = ["https://", "http://", "ftp://"].into_iter().find_map(|start| text.strip_prefix(start));
+        rest.is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
+        })
+    }),
+    ("ipv4", |text| text.parse::<std::net::Ipv4Addr>().is_ok()),
+];
+
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+fn is_email(text: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.ends_with('.')
+            && !part.contains("..")
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+    };
+    text.split_once('@').is_some_and(|(name, host)| plain(name) && plain(host) && host.contains('.'))
+}
+
+fn shown(path: &str) -> &str {
+    if path.is_empty() { "the answer" } else { path }
+}
+
+/// What the top-level fields of a schema are, for a system message: `vendor (string), currency (EUR, USD)`.
+pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
+    let fields = schema.get("properties")?.as_object().filter(|fields| !fields.is_empty())?;
+    let word = |(name, field): (&String, &Value)| {
+        let texts = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let kind = match (field.get("enum").and_then(Value::as_array), field.get("format"), field.get("type")) {
+            (Some(values), ..) => values.iter().map(texts).collect::<Vec<_>>().join(", "),
+            (_, Some(format), _) => texts(format),
+            (.., Some(Value::Array(names))) => names.iter().map(texts).collect::<Vec<_>>().join(" or "),
+            (.., Some(name)) => texts(name),
+            _ => return name.clone(),
+        };
+        format!("{name} ({kind})")
+    };
+    Some(fields.iter().map(word).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn inferred(examples: Value) -> Inferred {
+        infer(examples.as_array().map(Vec::as_slice).unwrap_or_default().iter(), "answers.jsonl")
+    }
+
+    #[test]
+    fn types_required_enums_and_formats_come_from_the_examples() {
+        let check = |examples: Value, pointer: &str, expected: Value| {
+            let schema = inferred(examples.clone()).schema;
+            assert_eq!(schema.pointer(pointer), Some(&expected), "{examples}: {schema:#}");
+        };
+        check(json!([{"a": 1}, {"a": 2.5}]), "/properties/a", json!({"type": "number"}));
+        check(json!([{"a": 1}, {"a": 2}]), "/properties/a", json!({"type": "integer"}));
+        check(json!([{"a": 1}, {"a": null}]), "/properties/a", json!({"type": ["integer", "null"]}));
+        check(json!([{"a": 1, "b": 2}, {"a": 3}]), "/required", json!(["a"]));
+        check(json!([{"a": [{"b": "x"}, {"b": "y", "c": true}]}]), "/properties/a/items/required", json!(["b"]));
+        check(json!([{"a": "2026-11-21"}]), "/properties/a/format", json!("date"));
+        check(json!([{"a": "2026-11-21T10:00:00Z"}]), "/properties/a/format", json!("date-time"));
+        check(json!([{"a": "a.b@example.org"}]), "/properties/a/format", json!("email"));
+        check(json!([{"a": "https://example.org/x?y=1"}]), "/properties/a/format", json!("uri"));
+        check(json!([{"a": "7f0c1d2e-0000-4000-8000-00000000abcd"}]), "/properties/a/format", json!("uuid"));
+        check(json!([{"a": "2026-11-21"}, {"a": "soon"}]), "/properties/a", json!({"type": "string"}));
+        check(json!(["on", "off", "on", "on"]), "/enum", json!(["on", "off"]));
+        check(json!(["on", "off", null, "on", "on"]), "/enum", json!(["on", "off", null]));
+        check(json!([[], [1]]), "/items", json!({"type": "integer"}));
+        check(json!([{}]), "/additionalProperties", json!(false));
+    }
+
+    #[test]
+    fn few_or_different_texts_are_no_enum() {
+        let check = |examples: Value| assert_eq!(inferred(examples.clone()).schema.get("enum"), None, "{examples}");
+        check(json!(["on", "off", "on"]));
+        check(json!(["a", "b", "c", "a", "b"]));
+        check(json!(["on", "off", "on", "off", 1]));
+        check(Value::from((0..100).map(|number| format!("{}", number % 13)).collect::<Vec<_>>()));
+        check(Value::from((0..9).map(|_| "long ".repeat(10)).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn what_was_guessed_is_noted() {
+        let notes = inferred(json!([{"a": "x", "b": 1}, {"a": "x"}, {"a": "y", "b": "2"}, {"a": "x"}])).notes;
+        let expected = [
+            "a: enum of 2 values seen (x, y): is it complete?",
+            "b: optional, in 2 of 4 examples",
+            "b: values of several types (string, integer)",
+        ];
+        assert_eq!(notes, expected);
+    }
+}

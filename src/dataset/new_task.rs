@@ -1,0 +1,302 @@
+//! The files of a new task: from a schema, from examples of answers, from a file of prompts, or from a template.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::import::{self, MappingText, lines_of};
+use super::infer::{fields_in_words, infer};
+use super::{DatasetError, read_lines};
+use crate::files::{self, Access};
+use crate::task::{PromptSet, TASK_FILE, Task};
+
+/// The row format, where a user looks first: in `task new --help` and in the task.toml that it writes.
+pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `messages` is required:
+  {"id": "a-1", "messages": [{"role": "user", "content": "..."}], "expected": {...}, "tags": ["..."]}
+  id        unique in its file; else FILE-LINE
+  messages  role (system, user, assistant, tool, developer) and content of each turn
+  expected  the correct answer, any JSON value; rows without it are scored for validity only
+  tags      rates are broken down by tag"#;
+
+/// Rates over fewer prompts have wide intervals.
+const FEW_TEST_PROMPTS: usize = 100;
+/// Examples are few by nature; this bounds a wrong file.
+const MOST_EXAMPLES_BYTES: u64 = 64 << 20;
+
+/// What a new task is made of. Without a template it needs a schema, examples or data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    pub name: String,
+    /// An embedded template.
+    pub template: Option<String>,
+    pub schema: Option<PathBuf>,
+    /// Answers, from which the schema is inferred.
+    pub examples: Option<PathBuf>,
+    /// Prompts; the schema is inferred from their expected answers if there is no other source.
+    pub data: Option<PathBuf>,
+    pub mapping: MappingText,
+    /// `None`: the fields of the schema in words.
+    pub system: Option<String>,
+    /// Percentages of train, eval and test.
+    pub split: [usize; 3],
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            template: None,
+            schema: None,
+            examples: None,
+            data: None,
+            mapping: MappingText::default(),
+            system: None,
+            split: [80, 10, 10],
+        }
+    }
+}
+
+/// A task that is not written yet.
+#[derive(Debug, Clone, Default)]
+pub struct NewTask {
+    /// Name and bytes of each file.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What was guessed and what is missing, a sentence each.
+    pub notes: Vec<String>,
+    /// Rows of each set that has a file.
+    pub rows: Vec<(PromptSet, usize)>,
+    /// The mapping of the data, with its guessed parts.
+    pub mapping: MappingText,
+    /// Records of the data that are no rows: line and reason.
+    pub problems: Vec<(usize, String)>,
+}
+
+impl NewTask {
+    /// Prepares the files; nothing is written.
+    ///
+    /// # Errors
+    /// A source is missing, cannot be read, or does not fit.
+    pub fn prepare(sources: &Sources) -> Result<Self, DatasetError> {
+        check_name(&sources.name)?;
+        if let Some(template) = &sources.template {
+            return from_template(sources, template);
+        }
+        let given = match &sources.schema {
+            Some(path) => Some(read_schema(path)?),
+            None => None,
+        };
+        let mut new = Self::default();
+        let mut rows = Vec::new();
+        if let Some(data) = &sources.data {
+            let schema = given.as_ref().map(|(_, schema)| schema);
+            let imported = import::import(data, &sources.mapping, schema, usize::MAX)?;
+            (new.mapping, new.problems, rows) = (imported.mapping, imported.problems, imported.rows);
+        }
+        let (schema_text, schema, asserts_formats) = match (given, &sources.examples) {
+            (Some((text, schema)), _) => (text, schema, false),
+            (None, Some(path)) => new.inferred(&read_answers(path)?, path)?,
+            (None, None) => match &sources.data {
+                Some(path) => {
+                    let answers: Vec<Value> = rows.iter().filter_map(|row| row.get("expected").cloned()).collect();
+                    new.inferred(&answers, path)?
+                }
+                None => {
+                    let problem = "needs a schema, examples of answers, data or a template".to_owned();
+                    return Err(DatasetError::Import { label: format!("task {}", sources.name), problem });
+                }
+            },
+        };
+        let has_expected = rows.iter().any(|row| row.contains_key("expected"));
+        let system = sources.system.clone().unwrap_or_else(|| match fields_in_words(&schema) {
+            Some(fields) => format!("Answer with one JSON object, nothing else. Its fields: {fields}."),
+            None => "Answer with JSON only.".to_owned(),
+        });
+        let text = task_toml(&sources.name, &system, asserts_formats, has_expected);
+        new.files
+            .extend([(TASK_FILE.to_owned(), text.into_bytes()), ("schema.json".to_owned(), schema_text.into_bytes())]);
+        new.add_sets(rows, sources);
+        Ok(new)
+    }
+
+    fn inferred(&mut self, answers: &[Value], source: &Path) -> Result<(String, Value, bool), DatasetError> {
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if answers.is_empty() {
+            let problem = "no expected answers to infer a schema from; map `expected`, or name a schema or examples";
+            return Err(DatasetError::Import { label: source.display().to_string(), problem: problem.to_owned() });
+        }
+        let inferred = infer(answers.iter(), &name);
+        self.notes.extend(inferred.notes);
+        Ok((format!("{:#}\n", inferred.schema), inferred.schema, inferred.has_formats))
+    }
+
+    fn add_sets(&mut self, rows: Vec<Map<String, Value>>, sources: &Sources) {
+        let has_data = sources.data.is_some();
+        for (set, rows) in import::split(rows, sources.split) {
+            // Without data the files exist, empty, so that rows can be added.
+            if has_data && rows.is_empty() {
+                continue;
+            }
+            self.rows.push((set, rows.len()));
+            self.files.push((format!("{}.jsonl", set.name()), lines_of(&rows).into_bytes()));
+        }
+        let tests = self.rows.iter().find(|(set, _)| *set == PromptSet::Test).map_or(0, |(_, rows)| *rows);
+        if !has_data {
+            self.notes.push("no prompts yet: import or write them before training".to_owned());
+        } else if tests < FEW_TEST_PROMPTS {
+            self.notes.push(format!("the test set has {tests} rows: rates over so few have wide intervals"));
+        }
+    }
+
+    /// Writes the task into a new folder.
+    ///
+    /// # Errors
+    /// The folder exists or cannot be written, or the task is not valid; then no folder is left.
+    pub fn write(&self, folder: &Path) -> Result<Task, DatasetError> {
+        write_files(folder, &self.files)?;
+        Task::load(folder).map_err(|error| {
+            let _ = std::fs::remove_dir_all(folder);
+            error.into()
+        })
+    }
+
+    /// The text of a file.
+    pub fn file(&self, name: &str) -> Option<&str> {
+        let (_, bytes) = self.files.iter().find(|(file, _)| file == name)?;
+        std::str::from_utf8(bytes).ok()
+    }
+}
+
+/// The folder of a new task: in `tasks/` of the nearest workspace, else of `here`.
+pub fn folder_of(name: &str, here: &Path) -> PathBuf {
+    let workspace = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir());
+    workspace.unwrap_or_else(|| here.join("tasks")).join(name)
+}
+
+/// Writes the files of a task into a new folder: all of them or none.
+///
+/// # Errors
+/// The folder exists, or cannot be written.
+pub fn write_files<B: AsRef<[u8]>>(folder: &Path, task_files: &[(String, B)]) -> Result<(), DatasetError> {
+    let fail = |path: &Path, source| DatasetError::File {
+        path: path.display().to_string(),
+        source,
+        remedy: "choose another folder, or check the free space and the permissions",
+    };
+    if std::fs::symlink_metadata(folder).is_ok() {
+        return Err(fail(folder, std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let parent = folder.parent().unwrap_or(folder);
+    files::ensure_folder(parent, Access::Umask).map_err(|error| fail(parent, error))?;
+    files::create_folder_with(folder, Access::Umask, fail, |new| {
+        task_files.iter().try_for_each(|(name, bytes)| {
+            let path = new.join(name);
+            let parent = path.parent().unwrap_or(new);
+            files::ensure_folder(parent, Access::Umask).map_err(|error| fail(parent, error))?;
+            files::create_file(&path, bytes.as_ref(), Access::Umask).map_err(|error| fail(&path, error))
+        })
+    })
+}
+
+fn check_name(name: &str) -> Result<(), DatasetError> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if !name.is_empty() && name.chars().all(fits) && !name.starts_with('.') {
+        return Ok(());
+    }
+    let problem = format!("name: {name:?} names a folder, so it takes letters, digits, `-`, `_` and `.` only");
+    Err(DatasetError::Import { label: "new task".to_owned(), problem })
+}
+
+/// A template under another name.
+fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetError> {
+    let task = Task::template(template)?;
+    let mut new = NewTask { files: task.files()?, ..NewTask::default() };
+    for (file, bytes) in &mut new.files {
+        if file == TASK_FILE {
+            let text = String::from_utf8_lossy(bytes);
+            *bytes =
+                text.replacen(&format!("name = {template:?}"), &format!("name = {:?}", sources.name), 1).into_bytes();
+        }
+    }
+    for set in PromptSet::ALL {
+        if task.set_file(set).is_some() {
+            new.rows.push((set, super::load(&task, set)?.len()));
+        }
+    }
+    new.notes.push("the template's prompts are for trying: replace them by your own".to_owned());
+    Ok(new)
+}
+
+fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
+    let label = path.display().to_string();
+    let read = files::read_text(path);
+    let text =
+        read.map_err(|source| DatasetError::File { path: label.clone(), source, remedy: "name a JSON Schema" })?;
+    let value = serde_json::from_str(&text).map_err(|error| DatasetError::Line {
+        label,
+        line: error.line().max(1),
+        problem: format!("column {}: not JSON: {error}", error.column()),
+    })?;
+    Ok((text, value))
+}
+
+/// The answers of a file: a list or one answer in `.json`, an answer a line in `.jsonl`.
+fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
+    let label = path.display().to_string();
+    let bytes = files::read_at_most(path, MOST_EXAMPLES_BYTES).map_err(|source| DatasetError::File {
+        path: label.clone(),
+        source,
+        remedy: "name a file of answers",
+    })?;
+    let fail = |line: usize, error: &serde_json::Error| DatasetError::Line {
+        label: label.clone(),
+        line,
+        problem: format!("column {}: not JSON: {error}", error.column()),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Array(answers)) => Ok(answers),
+        Ok(answer) => Ok(vec![answer]),
+        Err(error) if import::Format::of(path) != Some(import::Format::Jsonl) => Err(fail(error.line().max(1), &error)),
+        Err(_) => read_lines(&bytes[..])
+            .map(|line| {
+                let (line, bytes) =
+                    line.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })?;
+                serde_json::from_slice(&bytes).map_err(|error| fail(line, &error))
+            })
+            .collect(),
+    }
+}
+
+fn task_toml(name: &str, system: &str, asserts_formats: bool, has_expected: bool) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let comment: String = ROW_FORMAT.lines().map(|line| format!("# {line}\n")).collect();
+    // Without expected answers there is nothing to compare with.
+    let off = if has_expected { "" } else { "# " };
+    format!(
+        r#"name = {name}
+title = {name}
+schema = "schema.json"
+# The system message of every prompt: what the model is told about the answer.
+system = {system}
+thinking = false
+
+{comment}[prompts]
+train = "train.jsonl"   # trained on
+eval = "eval.jsonl"     # chooses the best checkpoint
+test = "test.jsonl"     # held out: base and trained are compared on it
+
+[score]
+kind = "json_schema"
+assert_formats = {asserts_formats}   # whether `format` is checked
+
+# Right values, not only valid JSON: the share of fields equal to `expected`, added to the reward.
+{off}[[reward]]
+{off}part = "fields"
+{off}weight = 0.5
+
+# The task's defaults for configuration keys: `grpo-tui train --help` lists them.
+[train]
+"#,
+        name = quoted(name),
+        system = quoted(system),
+    )
+}

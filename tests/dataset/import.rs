@@ -1,0 +1,262 @@
+//! Rows are imported from CSV, JSON and JSONL with a mapping, and new tasks are made of files; what does not fit is named
+//! with file, line and value.
+
+use std::path::Path;
+
+use grpo_tui::dataset::import::{Imported, MappingText, import, parse_split, split};
+use grpo_tui::task::{PromptSet, Task};
+use serde_json::{Value, json};
+
+use crate::program::{call, json as document, stderr, stdout};
+
+fn mapping(assignments: &[&str]) -> MappingText {
+    let mut text = MappingText::default();
+    assignments.iter().for_each(|assignment| text.set(assignment).unwrap());
+    text
+}
+
+fn imported(name: &str, text: &str, assignments: &[&str], schema: Option<&Value>) -> Result<Imported, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let result = import(&path, &mapping(assignments), schema, usize::MAX);
+    result.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+}
+
+#[test]
+fn records_become_rows() {
+    let schema = json!({"properties": {"vendor": {"type": "string"}, "total": {"type": "number"}, "paid": {"type": ["boolean", "null"]}}});
+    let check = |name: &str, text: &str, assignments: &[&str], expected: Value| {
+        let found = imported(name, text, assignments, Some(&schema)).unwrap();
+        assert_eq!((json!(found.rows), found.problems), (expected, Vec::new()), "{text}");
+    };
+    let user = |text: &str| json!([{"role": "user", "content": text}]);
+    // As a spreadsheet writes it: a mark, semicolons, quoted line ends, TRUE.
+    check(
+        "bills.csv",
+        "\u{feff}text;vendor;total;paid\r\n\"one;\n\"\"two\"\"\";0071;12.50;TRUE\r\nthree;B;7;\r\n",
+        &[],
+        json!([
+            {"id": "bills-2", "messages": user("one;\n\"two\""), "expected": {"vendor": "0071", "total": 12.5, "paid": true}},
+            {"id": "bills-4", "messages": user("three"), "expected": {"vendor": "B", "total": 7, "paid": null}},
+        ]),
+    );
+    check(
+        "bills.tsv",
+        "key\tbody\tkind\tamount\nx\tHi\ta, b\t3\n",
+        &["prompt=Read {{ body | upper }}.", "expected=total = amount, by.name = body", "id=key", "tags=kind"],
+        json!([{"id": "x", "messages": user("Read HI."), "expected": {"total": 3, "by": {"name": "Hi"}}, "tags": ["a", "b"]}]),
+    );
+    check(
+        "chat.jsonl",
+        "{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"U\"},{\"role\":\"assistant\",\"content\":\"{\\\"total\\\": 1}\"}]}\n",
+        &[],
+        json!([{"id": "chat-1", "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}], "expected": {"total": 1}}]),
+    );
+    check(
+        "labels.csv",
+        "text,label\nx,Acme\n",
+        &[],
+        json!([{"id": "labels-2", "messages": user("x"), "expected": {"label": "Acme"}}]),
+    );
+    check(
+        "list.json",
+        "[\n  {\"question\": \"Q\",\n   \"answer\": {\"total\": 2}},\n  {\"question\": \"R\", \"id\": 9}\n]",
+        &[],
+        json!([
+            {"id": "list-2", "messages": user("Q"), "expected": {"total": 2}},
+            {"id": "9", "messages": user("R")},
+        ]),
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_its_line() {
+    let schema = json!({"properties": {"total": {"type": "number"}}});
+    let problems = |name: &str, text: &str, assignments: &[&str], expected: &[(usize, &str)]| {
+        let found = imported(name, text, assignments, Some(&schema)).unwrap().problems;
+        let found: Vec<(usize, &str)> = found.iter().map(|(line, problem)| (*line, problem.as_str())).collect();
+        assert_eq!(found, expected, "{text}");
+    };
+    problems(
+        "a.csv",
+        "text,total,id\nx,\"12,50\",1\n,3,2\ny,4,1\nz,5,1\n",
+        &["expected=total=total"],
+        &[
+            (2, "expected: column `total`: `12,50` is no number"),
+            (3, "prompt: the cell is empty"),
+            (5, "id `1` is already on line 4"),
+        ],
+    );
+    problems(
+        "a.csv",
+        "text,answer\nx,Acme\n",
+        &["expected=answer"],
+        &[(
+            2,
+            "expected: column `answer` has `Acme`, which is not JSON; `expected=FIELD=COLUMN` makes a column one field of the answer",
+        )],
+    );
+    problems("a.jsonl", "{\"text\": 7}\n", &[], &[(1, "prompt: column `text` has `7`; it must be text")]);
+    let error = |name: &str, text: &str, assignments: &[&str], part: &str| {
+        let message = imported(name, text, assignments, None).unwrap_err();
+        assert!(message.contains(part), "{message}");
+    };
+    error("a.csv", "text,total\nx,1\ny\n", &[], "a.csv line 3: 1 cells, but the header names 2 columns");
+    error("a.csv", "text,text\nx,1\n", &[], "a.csv line 1: two columns are named `text`");
+    error("a.csv", "text\n", &[], "a.csv: no records");
+    error("a.jsonl", "{\"text\":\"x\"}\n[1]\n", &[], "a.jsonl line 2: expected an object, found `[1]`");
+    error("a.json", "[{\"text\": \"x\"},\n{\"text\": }]", &[], "a.json line 2: not JSON");
+    error("a.json", "{\"text\": \"x\"}", &[], "a.json line 1: not a list");
+    error(
+        "a.csv",
+        "body\nx\n",
+        &["prompt=bodi"],
+        "prompt: no column `bodi`; did you mean `body`?; the columns are body",
+    );
+    error("a.csv", "words\nx\n", &[], "prompt: name a column");
+    error("a.csv", "words\nx\n", &["prompt={{ words"], "prompt: ");
+    error("a.txt", "words\nx\n", &[], "unknown kind of file");
+}
+
+#[test]
+fn rows_of_one_prompt_come_into_one_set_and_every_row_into_one() {
+    let row = |prompt: usize, number: usize| {
+        json!({"id": format!("{number}"), "messages": [{"role": "user", "content": format!("p{prompt}")}]})
+            .as_object()
+            .cloned()
+            .unwrap()
+    };
+    let check = |prompts: usize, shares: &str, expected: [usize; 3]| {
+        let rows: Vec<_> = (0..prompts * 3).map(|number| row(number % prompts, number)).collect();
+        let sets = split(rows, parse_split(shares).unwrap());
+        assert_eq!(sets.each_ref().map(|(_, rows)| rows.len() / 3), expected, "{prompts} {shares}");
+        assert!(sets.iter().all(|(_, rows)| rows.len() % 3 == 0), "{prompts} {shares}");
+    };
+    check(100, "80/10/10", [80, 10, 10]);
+    check(10, "80/10/10", [8, 1, 1]);
+    check(3, "80/10/10", [1, 1, 1]);
+    check(1, "80/10/10", [1, 0, 0]);
+    check(5, "0/0/100", [0, 0, 5]);
+    for wrong in ["80/10", "80/10/11", "a/b/c", "80/10/10/0", ""] {
+        assert!(parse_split(wrong).is_err(), "{wrong}");
+    }
+}
+
+fn tickets(rows: usize) -> String {
+    let kinds = ["bug", "billing", "question"];
+    let line = |number: usize| format!("Ticket number {number},{},{}\n", kinds[number % 3], number % 5);
+    "body,category,priority\n".to_owned() + &(0..rows).map(line).collect::<String>()
+}
+
+#[test]
+fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("tickets.csv"), tickets(60)).unwrap();
+    let data = ["--data", "tickets.csv", "--map", "expected=category, priority"];
+    let new = |extra: &[&str]| call(folder.path(), &[&["task", "new", "tickets"], &data[..], extra].concat());
+    let shown = new(&["--dry-run"]);
+    assert!(
+        stdout(&shown).contains("prompt=body  expected=category, priority") && !at("tasks").exists(),
+        "{}",
+        stdout(&shown)
+    );
+    let made = document(&new(&["--json"]));
+    assert_eq!((&made["rows"], &made["problems"]), (&json!({"train": 48, "eval": 6, "test": 6}), &json!([])));
+    assert!(made["embedded_model"].as_str().unwrap().contains("tiny"));
+    let task = Task::load(&at("tasks/tickets")).unwrap();
+    assert_eq!(
+        task.schema["properties"],
+        json!({"category": {"type": "string", "enum": ["bug", "billing", "question"]}, "priority": {"type": "integer"}})
+    );
+    assert!(task.system.as_deref().unwrap().contains("category (bug, billing, question), priority (integer)"));
+    let check = document(&call(folder.path(), &["task", "check", "tickets", "--json"]));
+    assert_eq!((&check["ok"], &check["sets"]["train"]["expected"]), (&json!(true), &json!(48)));
+    // Once more is refused, and leaves everything as it is.
+    assert_eq!(new(&[]).status.code(), Some(1));
+    std::fs::write(at("more.csv"), tickets(3).replace("Ticket", "Letter")).unwrap();
+    let import = |extra: &[&str]| {
+        call(folder.path(), &[&["dataset", "import", "tickets", "more.csv", "--map", "prompt=body"], extra].concat())
+    };
+    assert!(stdout(&import(&["--dry-run"])).contains("nothing written"));
+    assert!(import(&[]).status.success());
+    let rows = |set| grpo_tui::dataset::load(&Task::load(&at("tasks/tickets")).unwrap(), set).unwrap();
+    assert_eq!(rows(PromptSet::Train).len(), 51);
+    let last = &rows(PromptSet::Train)[50];
+    assert_eq!(
+        (last.id.as_str(), last.expected.as_ref().unwrap()),
+        ("more-4", &json!({"category": "question", "priority": 2}))
+    );
+    let again = import(&[]);
+    assert!(
+        stderr(&again).contains("train.jsonl line 49: id `more-2` of the imported rows is already there"),
+        "{}",
+        stderr(&again)
+    );
+    // A bad cell stops the import, unless it is left out.
+    std::fs::write(at("more.csv"), "body,category,priority\nx,bug,high\ny,bug,2\n").unwrap();
+    let bad = import(&["--set", "eval"]);
+    assert!(
+        stderr(&bad).contains("more.csv line 2: expected: column `priority`: `high` is no integer"),
+        "{}",
+        stderr(&bad)
+    );
+    assert_eq!(rows(PromptSet::Eval).len(), 6);
+    assert!(import(&["--set", "eval", "--skip-invalid"]).status.success());
+    assert_eq!(rows(PromptSet::Eval).len(), 7);
+    assert!(
+        stderr(&call(folder.path(), &["dataset", "import", "invoice", "more.csv", "--map", "prompt=body"]))
+            .contains("embedded")
+    );
+}
+
+#[test]
+fn a_task_is_made_of_a_schema_or_of_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("answers.jsonl"), "{\"day\":\"2026-11-21\",\"n\":1}\n{\"day\":\"2026-11-22\"}\n").unwrap();
+    let made = call(folder.path(), &["task", "new", "days", "--examples", "answers.jsonl"]);
+    assert!(
+        stdout(&made).contains("n: optional, in 1 of 2 examples") && stdout(&made).contains("no prompts yet"),
+        "{}",
+        stdout(&made)
+    );
+    let task = Task::load(&at("tasks/days")).unwrap();
+    assert!(task.score.assert_formats && task.schema["properties"]["day"]["format"] == "date");
+    let text = std::fs::read_to_string(at("tasks/days/task.toml")).unwrap();
+    assert!(text.contains("# Prompt rows are JSONL") && text.contains("\"expected\": {...}"), "{text}");
+    // A schema is copied as it is; one that is none leaves no folder.
+    let schema = "{\n  \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } }\n}\n";
+    std::fs::write(at("s.json"), schema).unwrap();
+    assert!(call(folder.path(), &["task", "new", "plain", "--schema", "s.json"]).status.success());
+    assert_eq!(std::fs::read_to_string(at("tasks/plain/schema.json")).unwrap(), schema);
+    std::fs::write(at("s.json"), "{\"type\": \"strin\"}").unwrap();
+    let bad = call(folder.path(), &["task", "new", "wrong", "--schema", "s.json"]);
+    assert!(bad.status.code() == Some(1) && !at("tasks/wrong").exists(), "{}", stderr(&bad));
+    assert!(
+        stderr(&call(folder.path(), &["task", "new", "none"]))
+            .contains("needs a schema, examples of answers, data or a template")
+    );
+    assert!(stderr(&call(folder.path(), &["task", "new", "../x", "--schema", "s.json"])).contains("names a folder"));
+}
+
+#[test]
+fn every_template_is_a_good_task() {
+    let folder = tempfile::tempdir().unwrap();
+    for template in Task::template_names() {
+        let name = format!("my-{template}");
+        let made = document(&call(folder.path(), &["task", "new", &name, "--template", template, "--json"]));
+        assert_eq!(made["problems"], json!([]), "{template}");
+        assert_eq!(made["embedded_model"].is_null(), template == "invoice", "{template}");
+        let check = document(&call(folder.path(), &["task", "check", &name, "--json"]));
+        assert_eq!((&check["ok"], &check["warnings"]), (&json!(true), &json!([])), "{template}");
+        let health = document(&call(folder.path(), &["dataset", "check", &name, "--json"]));
+        assert_eq!(health["groups"], json!([]), "{template}");
+        let score = call(folder.path(), &["score", &name]);
+        assert!(score.status.success(), "{template}: {}", stderr(&score));
+        assert!(Path::new(&folder.path().join("tasks").join(&name)).is_dir());
+    }
+    assert!(call(folder.path(), &["init", "w", "--template", "classify"]).status.success());
+    assert!(folder.path().join("w/tasks/classify/schema.json").is_file());
+}
