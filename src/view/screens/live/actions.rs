@@ -214,7 +214,7 @@ const ACTIONS: &[Action] = &[
     }),
     Action::new("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
     quiet("live.changes.back", "Back to the groups", &["esc"], within(CHANGES), |live, _| focus(live, GROUPS)),
-    Action::new("live.result.open", "Compare answers", "compare", &["enter"], within(RESULT), result::open_comparison)
+    quiet("live.result.open", "Compare answers", &["enter"], within(RESULT), result::open_comparison)
         .unless(result::no_comparison),
     quiet("live.result.back", "Back to the groups", &["esc"], within(RESULT), |live, _| {
         live.is_browsing = true;
@@ -277,7 +277,7 @@ const ACTIONS: &[Action] = &[
         live.view.log = !live.view.log;
         Vec::new()
     }),
-    Action::new("live.metrics.filter", "Filter metrics", "filter", &["/"], HERE, |live, _| {
+    quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
         if live.pane != CHOOSER {
             live.focus(METRICS);
         }

@@ -20,7 +20,7 @@ use crate::view::message::{Command, Work};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::widgets::text_width::{fitted, one_line};
+use crate::view::widgets::text_width::{one_line, wrapped};
 
 /// The prompt of a group with its valid completions then and now, and the number of completions.
 struct GroupChange {
@@ -191,11 +191,14 @@ type NumberedLine = (Option<usize>, Line<'static>);
 
 fn rows(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<NumberedLine> {
     let (evals, groups, step) = (eval_changes(live), groups(live, shared, run), live.at(run));
-    let heading = |text: &str| (None, Line::styled(fitted(text, columns), shared.theme.style(Role::Title)));
-    let mut rows = vec![heading(&eval_heading(live, run))];
+    let style = shared.theme.style(Role::Title);
+    let heading = |text: &str| -> Vec<NumberedLine> {
+        wrapped(text, columns).into_iter().map(|text| (None, Line::styled(text, style))).collect()
+    };
+    let mut rows = heading(&eval_heading(live, run));
     rows.extend(evals.iter().enumerate().map(|(number, change)| (Some(number), eval_line(shared, change))));
     let first = run.history.groups.keys().next().copied().unwrap_or(step);
-    rows.push(heading(&match groups.len() {
+    rows.extend(heading(&match groups.len() {
         0 if first >= step => format!("step {step}: no earlier groups in memory"),
         0 if first > 1 => format!("step {step}: none of its prompts sampled before (known from step {first})"),
         0 => format!("step {step}: none of its prompts sampled before"),
@@ -237,14 +240,15 @@ fn eval_line(shared: &Shared, change: &Change) -> Line<'static> {
     };
     let sample = if *sample > 0 { format!(" sample {}", sample + 1) } else { String::new() };
     let words = match (*before >= Standing::Valid, *now >= Standing::Valid) {
-        (false, true) => "newly passes: ",
-        (true, false) => "newly fails: ",
+        (false, true) => "  newly passes",
+        (true, false) => "  newly fails",
+        _ if *before == Standing::Exact => "  no longer exact",
         _ => "",
     };
     Line::from(vec![
         Span::styled(format!("{sign} "), theme.style(role)),
         Span::raw(format!("{}{sample}  ", one_line(prompt_id))),
-        Span::styled(format!("{words}{} {} {}", before.name(), theme.glyph("→", "->"), now.name()), theme.style(role)),
+        Span::styled(format!("{} {} {}{words}", before.name(), theme.glyph("→", "->"), now.name()), theme.style(role)),
     ])
 }
 

@@ -97,8 +97,11 @@ fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
 
 /// The chart, and the lists that replace it.
 const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
-/// Rows of the result: its table, an alert with its advice, and the frame.
-const RESULT_ROWS: u16 = 8;
+/// Rows of the log; of an ended run also those of the result: its table, an alert with its advice, and the frame.
+fn events_rows(run: &FollowedRun, most: u16) -> u16 {
+    let alert = if run.history.standing_alerts().next().is_some() { 2 } else { 0 };
+    if run.status().is_ended() { most.max(6 + alert) } else { most }
+}
 
 /// The log; of an ended run the result comes first.
 fn events_slot(run: &FollowedRun) -> Vec<&'static str> {
@@ -144,7 +147,7 @@ impl Places {
     fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
-        let events = if run.status().is_ended() { events.max(RESULT_ROWS) } else { events };
+        let events = events_rows(run, events);
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
         let rows = [
@@ -171,7 +174,7 @@ impl Places {
     }
 
     fn medium(run: &FollowedRun, area: Rect) -> Self {
-        let events = if run.status().is_ended() { RESULT_ROWS } else { 5 };
+        let events = events_rows(run, 5);
         let upper = (area.height - 1 - events) / 2;
         let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(events)];
         let [top, first, second, last] = Layout::vertical(rows).areas(area);

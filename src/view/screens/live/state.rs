@@ -111,7 +111,7 @@ impl Least {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::All => "all levels",
-            Self::Results => "no info",
+            Self::Results => "info hidden",
             Self::Warnings => "warnings and errors",
         }
     }
