@@ -253,7 +253,9 @@ fn bad_sets_and_findings_lead_to_their_lines() {
     let go_to = |stage: &mut Stage, slug: &str| {
         stage.keys("H g");
         let place = stage.model.prompts.groups.iter().position(|group| group.slug == slug).unwrap();
-        (0..place).for_each(|_| drop(stage.keys("j")));
+        (0..place).for_each(|_| {
+            stage.keys("j");
+        });
         stage.keys("enter");
     };
     go_to(&mut stage, "duplicate");

@@ -289,11 +289,6 @@ pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
 /// The head of the health report: what each set contains.
 pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let health = match &prompts.health {
-        None => return vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
-        Some(Err(error)) => return vec![Line::styled(error.clone(), theme.style(Role::Bad))],
-        Some(Ok(health)) => health,
-    };
     let set = |set: &crate::dataset::health::SetHealth| {
         let tokens = set
             .prompt_tokens
@@ -303,7 +298,11 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
             Span::raw(format!("{} rows{tokens}", set.rows)),
         ])
     };
-    let mut lines: Vec<Line<'static>> = health.sets.iter().map(set).collect();
+    let mut lines: Vec<Line<'static>> = match &prompts.health {
+        None => vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
+        Some(Err(error)) => vec![Line::styled(error.clone(), theme.style(Role::Bad))],
+        Some(Ok(health)) => health.sets.iter().map(set).collect(),
+    };
     let checked = prompts.expected.iter().filter(|state| **state != Expected::Unchecked).count();
     let of = |wanted: Expected| prompts.expected.iter().filter(|state| **state == wanted).count();
     let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
@@ -328,7 +327,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         _ => Role::Good,
     };
     let sentence = match errors + warnings {
-        0 if checked < all => return lines,
+        0 if checked < all || !matches!(prompts.health, Some(Ok(_))) => return lines,
         0 => "no findings: no duplicates, no leaks, no secrets".to_owned(),
         _ => format!("{errors} errors, {warnings} warnings; {} shows the rows", shared.key_of("prompts.finding")),
     };
