@@ -235,8 +235,9 @@ impl Mapping {
             return Err("prompt: the cell is empty".to_owned());
         }
         let id = match &self.id {
-            None => format!("{}-{}", self.stem, record.line),
+            None => self.own_id(record),
             Some(name) => match record.fields.get(name) {
+                None | Some(Value::Null) => self.own_id(record),
                 Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
                 Some(Value::Number(id)) => id.to_string(),
                 other => return Err(format!("id: column `{name}` has {}", shown(other))),
@@ -249,6 +250,10 @@ impl Mapping {
             row.insert("tags".to_owned(), tags.into());
         }
         Ok(row)
+    }
+
+    fn own_id(&self, record: &Record) -> String {
+        format!("{}-{}", self.stem, record.line)
     }
 
     fn text(&self, part: &str, source: &Source, record: &Record) -> Result<String, String> {
