@@ -293,8 +293,15 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
         let rates = [("base", &report.base), (trained.as_str(), &report.trained)];
         crate::report::table(&report.set, rates, &valid, exact.as_ref())
     };
+    let outcome = crate::report::Report::read(run.clone())?.outcome();
+    // The table has the verdict on the result; what the run ended with may be worse.
+    let outcome = if outcome.base_is_best || outcome.latest.is_some() && outcome.loses_exact() {
+        format!("note: {}\n", outcome.sentence())
+    } else {
+        String::new()
+    };
     eprintln!(
-        "\n{table}{}\n{} steps in {:.0} s; run folder {}",
+        "\n{table}{outcome}{}\n{} steps in {:.0} s; run folder {}",
         unmeasured_notes(run, report)?,
         report.steps,
         report.seconds,

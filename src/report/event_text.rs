@@ -25,9 +25,10 @@ pub enum Level {
 type MetricText = fn(f64) -> String;
 
 /// The metrics in a step's text.
-pub const STEP_METRICS: [(&str, MetricText); 9] = [
+pub const STEP_METRICS: [(&str, MetricText); 10] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| format!("valid {:>6}", percent(share))),
+    ("exact", |share| format!("exact {:>6}", percent(share))),
     ("groups/frac_mixed", |share| format!("mixed {:>4}", percent_short(share))),
     ("kl", |kl| format!("KL {kl:.4}")),
     ("loss", |loss| format!("loss {loss:.4}")),

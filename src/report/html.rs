@@ -10,7 +10,7 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
-use super::event_text::{alert_text, event_text};
+use super::event_text::{Level, alert_text, event_text};
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::svg::{Chart, Line, chart};
@@ -77,6 +77,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
     let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
     let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
     let keys = configuration(file);
+    let outcome = report.outcome();
     let steps: Vec<String> = report.checkpoints.iter().map(u64::to_string).collect();
     render(
         "run.html",
@@ -84,6 +85,8 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             title => format!("{} · {}", report.directory.id(), file.task),
             run => Serde(file),
             standing => report.progress() + &cause,
+            outcome => outcome.is_known().then(|| outcome.sentence()),
+            outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },
             alerts => Serde(alerts),
             result => Serde(report.result().map(|result| result_section(report, result, pair.as_ref()))),
             charts => charts(report),

@@ -8,6 +8,7 @@ mod event_text;
 mod filter;
 mod html;
 mod listing;
+mod markdown;
 mod run_outcome;
 mod run_row;
 mod significance;
@@ -23,6 +24,7 @@ pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, 
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
+pub use markdown::markdown;
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};

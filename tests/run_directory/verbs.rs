@@ -73,6 +73,20 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
 }
 
 #[test]
+fn a_pull_request_gets_both_verdicts_and_the_configuration() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let run = made(&root, &Made { name: "a|b", set: &["seed=3"], ..Made::default() });
+    let (code, text, _) = runs_command(&root, &["export", run.id(), "--markdown"]);
+    let sentence = "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid better (p = ";
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("### a\\|b\n\n") && text.contains(sentence), "{text}");
+    for row in ["| valid | 30.0% [", "| exact match | 24.0% [", "| seed | 3 | "] {
+        assert!(text.contains(row), "{row}: {text}");
+    }
+}
+
+#[test]
 fn exports() {
     let folder = memory_folder();
     let root = folder.path().join("runs");

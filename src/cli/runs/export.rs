@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_page};
-use crate::report::{Report, csv, html, json_lines};
+use crate::report::{Report, csv, html, json_lines, markdown};
 use crate::run::RunFolders;
 
 #[derive(Debug, clap::Args)]
@@ -15,16 +15,19 @@ pub(super) struct Arguments {
     /// Run: a path, name, id, or unique id prefix
     run: String,
     /// Print CSV: one line per step, one column per metric
-    #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html"])]
+    #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html", "markdown"])]
     csv: bool,
     /// Print JSON lines: one object per step
-    #[arg(long, group = "form", conflicts_with = "html")]
+    #[arg(long, group = "form", conflicts_with_all = ["html", "markdown"])]
     jsonl: bool,
+    /// Print a Markdown summary for a pull request: outcome, rates, configuration, alerts; secrets are masked
+    #[arg(long, group = "form", conflicts_with = "html")]
+    markdown: bool,
     /// Write one self-contained HTML file; secrets are masked; `-`: standard output
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,
     /// Print everything as one JSON document; with --html, what was written
-    #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl"])]
+    #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "markdown"])]
     json: bool,
     /// Overwrite FILE
     #[arg(long, requires = "html")]
@@ -37,6 +40,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let seen = Report::read(places.find(&arguments.run)?)?;
     if let Some(file) = &arguments.html {
         return write_html(&seen, file, arguments);
+    }
+    if arguments.markdown {
+        return print(&markdown(&seen));
     }
     if arguments.csv {
         return print(&csv(&seen.history));
