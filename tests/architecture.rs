@@ -49,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui_textarea", &["view"]),
     ("crossterm", &["view"]),
     ("frizbee", &["view"]),
-    ("regex", &["view"]),
+    ("regex", &["run", "view"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),

@@ -8,10 +8,12 @@ mod control;
 mod finished;
 mod history;
 mod launch;
+mod listing;
 mod long_log;
 mod outcome;
 mod results;
 mod rollouts;
+mod search;
 mod slots;
 mod verbs;
 

@@ -38,7 +38,7 @@ impl Filter {
 
     pub fn matches(&self, row: &RunRow) -> bool {
         let file = row.directory.file();
-        let known = [file.id.as_str(), &file.name, &file.task, &file.config.base_model, row.status.name()];
+        let known = [file.id.as_str(), row.directory.name(), &file.task, &file.config.base_model, row.status.name()];
         let texts = || known.into_iter().chain(row.tags.iter().map(String::as_str));
         let has = |word: &String| texts().any(|text| text.to_lowercase().contains(word.as_str()));
         self.words.iter().all(has)

@@ -24,10 +24,18 @@ use crate::statistics::smooth;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// HTML, UTF-8.
+    /// UTF-8.
     pub text: String,
     /// The number of masked secrets.
     pub masked: usize,
+}
+
+impl Page {
+    /// A text without its secrets.
+    pub fn masked(text: &str) -> Self {
+        let (text, masked) = redact(text);
+        Self { text: text.into_owned(), masked }
+    }
 }
 
 const TEMPLATES: [(&str, &str); 5] = [
@@ -84,6 +92,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
         context! {
             title => format!("{} · {}", report.directory.id(), file.task),
             run => Serde(file),
+            name => report.directory.name(),
             standing => report.progress() + &cause,
             outcome => outcome.is_known().then(|| outcome.sentence()),
             outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Report, RunRow};
-use crate::run::{RunDirectory, RunError, RunFolders, State, Status, tags_path};
+use crate::run::{RunDirectory, RunError, RunFolders, State, Status, name_path, tags_path};
 
 /// Oldest first.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,7 @@ struct Stamp {
     events: Option<(u64, SystemTime)>,
     state: Option<(u64, SystemTime)>,
     tags: Option<(u64, SystemTime)>,
+    name: Option<(u64, SystemTime)>,
     file: Option<(u64, SystemTime)>,
     checkpoints: Option<(u64, SystemTime)>,
 }
@@ -92,6 +93,7 @@ impl Entry {
             if status != row.status {
                 let row = Arc::make_mut(row);
                 row.status = status;
+                row.worker = state.as_ref().map(|state| state.pid);
                 row.cause = state.and_then(|state| state.cause);
             }
         }
@@ -109,6 +111,7 @@ impl Stamp {
             events: of(&run.join("events.jsonl")),
             state: of(&run.join("state.json")),
             tags: of(&tags_path(run)),
+            name: of(&name_path(run)),
             file: of(&run.join("run.toml")),
             checkpoints: of(&run.join("checkpoints")),
         }

@@ -9,6 +9,7 @@ mod filter;
 mod html;
 mod listing;
 mod markdown;
+mod run_groups;
 mod run_outcome;
 mod run_row;
 mod significance;
@@ -25,14 +26,17 @@ pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
+pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};
 pub use run_outcome::{JudgedEval, RunOutcome};
-pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, order, unknown_field};
+pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, rates, table, tag_rows, value_drift};
-pub use tables::{csv, json_lines, text_table};
+pub use tables::{csv, csv_line, json_lines, text_table};
 
 use crate::run::events::Eval;
-use crate::run::{RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_tags};
+use crate::run::{
+    RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_display_name, read_tags,
+};
 use crate::statistics::Smoothing;
 
 /// The weight of the past in an EMA: about the last ten values.
@@ -62,9 +66,9 @@ impl Report {
         let history = RunState::read(directory.path())?;
         let checkpoints = list_checkpoints(directory.path())?;
         let tags = read_tags(directory.path());
-        let private = directory.check_private();
-        let warnings =
-            [private.as_ref().err(), tags.as_ref().err()].into_iter().flatten().map(ToString::to_string).collect();
+        let (private, name) = (directory.check_private(), read_display_name(directory.path()));
+        let problems = [private.as_ref().err(), tags.as_ref().err(), name.as_ref().err()];
+        let warnings = problems.into_iter().flatten().map(ToString::to_string).collect();
         Ok(Self { directory, history, state, checkpoints, tags: tags.unwrap_or_default(), warnings })
     }
 

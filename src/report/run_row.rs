@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Report, RunOutcome, shown, spread};
-use crate::config::Source;
+use super::{Report, RunOutcome, alert_name, shown, spread};
+use crate::config::{Source, TrainConfig};
+use crate::format::{duration, percent};
 use crate::run::events::Alert;
-use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status};
+use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status, Waiting, sha256};
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 28] = [
     "id",
     "run",
     "name",
@@ -29,7 +30,20 @@ pub const FIELDS: [&str; 18] = [
     "exact",
     "parse",
     "outcome",
+    "of",
+    "set",
+    "checkpoint",
+    "base_valid",
+    "base_exact",
+    "best",
+    "alerts",
+    "notes",
+    "queue",
+    "setup",
 ];
+
+/// Precedes the name of a metric of which the moving average is meant.
+pub const SMOOTHED: &str = "ema:";
 
 /// The maximum number of values of a curve.
 const CURVE: usize = 48;
@@ -40,6 +54,8 @@ pub struct RunRow {
     pub status: Status,
     /// Why the run ended or waits.
     pub cause: Option<String>,
+    /// The process id of the latest worker, on its host.
+    pub worker: Option<u32>,
     pub last_step: u64,
     /// `None` before any worker has started.
     pub total_steps: Option<u64>,
@@ -102,6 +118,7 @@ impl RunRow {
         Self {
             status: report.status(),
             cause: report.cause(),
+            worker: report.state.as_ref().map(|state| state.pid),
             last_step: history.last_step,
             total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
             seconds: report.computed_seconds(),
@@ -123,7 +140,36 @@ impl RunRow {
 
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
-        self.held_out.iter().find_map(|held_out| Some((held_out.set, &held_out.trained.as_ref()?.1)))
+        self.result().map(|(held_out, _, summary)| (held_out.set, summary))
+    }
+
+    /// The eval that represents the trained model: its set, step and rates.
+    fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
+        self.held_out.iter().find_map(|held_out| {
+            let (step, summary) = held_out.trained.as_ref()?;
+            Some((held_out, *step, summary))
+        })
+    }
+
+    /// What `valid` and `exact` are of: the set and the step; `train` for the training completions of the last step,
+    /// without an eval.
+    pub fn measured_on(&self) -> Option<(&'static str, u64)> {
+        let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
+        self.result().map(|(held_out, step, _)| (held_out.set, step)).or_else(trained)
+    }
+
+    /// The position in the queue of its device, from 1, while it waits.
+    pub fn queue_position(&self) -> Option<usize> {
+        Waiting::position(self.cause.as_deref().filter(|_| self.status == Status::Waiting)?)
+    }
+
+    /// The run among `rows` that has the device for which this one waits.
+    pub fn holder<'a>(&self, mut rows: impl Iterator<Item = &'a Self>) -> Option<&'a Self> {
+        let process = Waiting::process(self.cause.as_deref().filter(|_| self.status == Status::Waiting)?)?;
+        rows.find(|row| {
+            let computes = !row.status.is_ended() && ![Status::Created, Status::Waiting].contains(&row.status);
+            computes && row.worker == Some(process)
+        })
     }
 
     /// The rate of valid completions on the eval or test set, else in the last step.
@@ -157,7 +203,7 @@ impl RunRow {
         };
         match name {
             "id" | "run" => text(&file.id),
-            "name" => text(&file.name),
+            "name" => text(self.directory.name()),
             "task" => text(&file.task),
             "job" => text(&file.job),
             "status" => text(self.status.name()),
@@ -173,11 +219,22 @@ impl RunRow {
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             "outcome" => text(self.outcome.label()),
-            _ => match name.strip_prefix("config.") {
-                Some(key) => {
+            "of" => text(&self.result().map(|(held_out, step, _)| format!("{}@{step}", held_out.set))?),
+            "set" => text(self.result()?.0.set),
+            "checkpoint" => number(self.result()?.1 as f64),
+            "base_valid" => number(self.result()?.0.base.as_ref()?.valid),
+            "base_exact" => number(self.result()?.0.base.as_ref()?.exact?),
+            "best" => number(self.best? as f64),
+            "alerts" => (!self.alerts.is_empty()).then(|| Field::Text(self.alert_names())),
+            "notes" => number(self.notes.len() as f64),
+            "queue" => number(self.queue_position()? as f64),
+            "setup" => Some(Field::Text(self.setup())),
+            _ => match (name.strip_prefix("config."), name.strip_prefix(SMOOTHED)) {
+                (Some(key), _) => {
                     file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value))
                 }
-                None => self.metric(name, smoothed).map(Field::Number),
+                (_, Some(metric)) => self.metric(metric, true).map(Field::Number),
+                _ => self.metric(name, smoothed).map(Field::Number),
             },
         }
     }
@@ -187,12 +244,34 @@ impl RunRow {
         let file = self.directory.file();
         let (set, summary) = self.latest_valid().unzip();
         json!({
-            "id": file.id, "name": file.name, "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
+            "id": file.id, "name": self.directory.name(), "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
             "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps,
             "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
-            "valid_set": set, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
-            "reward": self.metric("reward", false), "outcome": self.outcome.document(),
+            "valid_set": set, "checkpoint": self.result().map(|(_, step, _)| step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
+            "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
+            "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
+            "reward": self.metric("reward", false), "alerts": self.alerts.iter().map(|alert| &alert.rule).collect::<Vec<_>>(),
+            "notes": self.notes, "queue": self.queue_position(), "cause": self.cause,
+            "outcome": self.outcome.document(),
         })
+    }
+
+    pub fn alert_names(&self) -> String {
+        self.alerts.iter().map(|alert| alert_name(&alert.rule)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Identifies runs that differ in their seed at most: task files, starting model, and every key except `seed`.
+    /// Readable, with a digest at the end.
+    pub fn setup(&self) -> String {
+        let file = self.directory.file();
+        let config = TrainConfig { seed: 0, ..file.config.clone() }.digest();
+        let files: String = file.task_files.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
+        let digest = sha256(format!("{} {}\n{}\n{config}\n{files}", file.job, file.task, file.model_digest).as_bytes());
+        let changed =
+            self.changed_keys().into_iter().filter(|[key, ..]| !["seed", "base_model"].contains(&key.as_str()));
+        let changed: String = changed.map(|[key, value, _]| format!(" {key}={value}")).collect();
+        let model = file.config.base_model.trim_end_matches('/');
+        format!("{} {}{changed} #{}", file.task, model.rsplit('/').next().unwrap_or(model), &digest[..6])
     }
 
     /// Keys without their default: key, value and source.
@@ -218,6 +297,27 @@ fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
         report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
     let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
+}
+
+/// The value of a field for people: rates in percent, counts without decimals.
+pub fn field_text(name: &str, value: &Field) -> String {
+    match value {
+        Field::Text(text) => text.clone(),
+        Field::Number(number) => number_text(name, *number),
+    }
+}
+
+/// As [`field_text`].
+pub fn number_text(name: &str, number: f64) -> String {
+    let counted = FIELDS.contains(&name) || name.starts_with("config.");
+    match name {
+        _ if !number.is_finite() => "nan".to_owned(),
+        "valid" | "exact" | "parse" | "base_valid" | "base_exact" => percent(number),
+        "seconds" => duration(number),
+        _ if counted && number.fract() == 0.0 => format!("{number:.0}"),
+        _ if number != 0.0 && number.abs() < 0.001 => format!("{number:.1e}"),
+        _ => format!("{number:.4}"),
+    }
 }
 
 /// Orders runs by a field. Runs without a numeric value come last in either direction.

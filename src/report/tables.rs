@@ -49,6 +49,12 @@ pub fn csv(history: &RunState) -> String {
     text
 }
 
+/// A line of CSV; numbers stay as they are.
+pub fn csv_line(cells: &[String]) -> String {
+    let cell = |cell: &String| if cell.parse::<f64>().is_ok() { cell.clone() } else { field(cell) };
+    cells.iter().map(cell).collect::<Vec<_>>().join(",") + "\n"
+}
+
 /// One object per step; non-finite numbers are null.
 pub fn json_lines(history: &RunState) -> Vec<Value> {
     let line = |step: u64| {

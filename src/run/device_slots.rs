@@ -72,6 +72,16 @@ impl Waiting {
         let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
         format!("waiting for {}, in use by {holder}; position {} in the queue", self.device.described(), self.ahead + 1)
     }
+
+    /// The position in the queue, from 1, in a sentence of [`Self::described`].
+    pub fn position(sentence: &str) -> Option<usize> {
+        sentence.rsplit_once("; position ")?.1.split(' ').next()?.parse().ok()
+    }
+
+    /// The process that holds the device, in a sentence of [`Self::described`].
+    pub fn process(sentence: &str) -> Option<u32> {
+        sentence.split_once(" in use by process ")?.1.split(' ').next()?.parse().ok()
+    }
 }
 
 /// The right to compute on a device, released when dropped, and by the kernel when the process dies.

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::display_name::read_display_name;
 use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
 use super::error::RunError;
 use super::events::local_now;
@@ -80,6 +81,7 @@ pub struct NewRun {
 pub struct RunDirectory {
     path: PathBuf,
     file: RunFile,
+    display_name: Option<String>,
 }
 
 impl RunDirectory {
@@ -118,7 +120,7 @@ impl RunDirectory {
             }
             let fail = |path: &Path, source| RunError::io("create", path)(source);
             files::create_folder_with(&path, Access::Private, fail, |building| fill(building, &file, &new.task_files))?;
-            return Ok(Self { path: std::path::absolute(&path).unwrap_or(path), file });
+            return Ok(Self { path: std::path::absolute(&path).unwrap_or(path), file, display_name: None });
         }
     }
 
@@ -152,7 +154,9 @@ impl RunDirectory {
             true => table.try_into(),
         }
         .map_err(|error| malformed(&error))?;
-        Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file })
+        // A damaged name never hides the run; a report warns of it.
+        let display_name = read_display_name(path).ok().flatten();
+        Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, display_name })
     }
 
     /// Whether this user may compute in the run or remove it: others who could write here could have tampered with it.
@@ -185,6 +189,16 @@ impl RunDirectory {
 
     pub fn id(&self) -> &str {
         &self.file.id
+    }
+
+    /// The display name, else the name in `run.toml`; may be empty.
+    pub fn name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.file.name)
+    }
+
+    /// Whether it has this name, or had it when it was created.
+    pub fn is_named(&self, name: &str) -> bool {
+        !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }
 
     pub fn task_path(&self) -> PathBuf {

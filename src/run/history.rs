@@ -66,7 +66,10 @@ impl RunState {
     }
 
     pub fn fold(&mut self, event: Event) {
-        self.first_ms.get_or_insert(event.time_ms);
+        // A note may come long before the first worker.
+        if self.run.is_some() || !matches!(event.body, EventBody::Control(_) | EventBody::Note(_)) {
+            self.first_ms.get_or_insert(event.time_ms);
+        }
         // A note added to a finished run does not prolong it.
         if self.end.is_none() || matches!(event.body, EventBody::Run(_)) {
             self.last_ms = Some(event.time_ms);

@@ -102,7 +102,7 @@ impl RunFolders {
         found
     }
 
-    /// Finds a run by path, id, `--name`, or a unique prefix of an id or of its last part.
+    /// Finds a run by path, id, name, or a unique prefix of an id or of its last part.
     ///
     /// # Errors
     /// [`RunError::NotFound`], [`RunError::Ambiguous`], or the error of opening the run.
@@ -114,7 +114,7 @@ impl RunFolders {
         let runs = self.list();
         let id = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let exact = |path: &Path, run: &Result<RunDirectory, RunError>| {
-            id(path) == name || run.as_ref().is_ok_and(|run| run.file().name == name)
+            id(path) == name || run.as_ref().is_ok_and(|run| run.is_named(name))
         };
         let begins = |path: &Path| {
             let id = id(path);

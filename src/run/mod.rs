@@ -6,6 +6,7 @@ mod cleanup;
 mod control;
 mod device_slots;
 mod directory;
+mod display_name;
 mod disk;
 mod disk_guard;
 mod durable;
@@ -29,6 +30,7 @@ mod promote;
 mod query;
 mod reader;
 mod remove;
+mod rollout_search;
 mod rollout_zst;
 mod rollouts;
 pub mod sampler;
@@ -49,6 +51,7 @@ pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
+pub use display_name::{check_name, name_path, read_display_name, rename_run};
 pub use durable::{check_export, free_path, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
@@ -68,6 +71,7 @@ pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
 pub use remove::{Removal, RemovedRun};
+pub use rollout_search::{SearchBatch, SearchHit, TextSearch, search_rollouts};
 pub use rollouts::{
     GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file,
     rollout_segments, rollouts_to_delete,

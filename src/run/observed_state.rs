@@ -88,12 +88,14 @@ fn last_word(run: &Path) -> Last {
     if tail.is_empty() {
         return Last::Nothing;
     }
-    let mut reached = 0;
+    let (mut reached, mut worked) = (0, false);
     for event in tail
         .split(|byte| *byte == b'\n')
         .rev()
         .filter_map(|line| Event::from_line(std::str::from_utf8(line).ok()?).ok())
     {
+        // A note may come before the first worker.
+        worked |= !matches!(event.body, EventBody::Control(_) | EventBody::Note(_));
         match event.body {
             EventBody::End(end) => return Last::End(end),
             // An earlier end is an earlier worker's.
@@ -102,5 +104,5 @@ fn last_word(run: &Path) -> Last {
             _ => {}
         }
     }
-    Last::Other(reached)
+    if worked || tail.len() as u64 == TAIL_BYTES { Last::Other(reached) } else { Last::Nothing }
 }

@@ -68,9 +68,7 @@ fn started_from(directory: &RunDirectory, places: &RunFolders) -> Vec<String> {
     let runs = places.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;
-        run == directory.id()
-            || (!run.is_empty() && run == directory.file().name)
-            || std::path::Path::new(&run) == directory.path()
+        run == directory.id() || directory.is_named(&run) || std::path::Path::new(&run) == directory.path()
     };
     runs.filter(|run| names(&run.file().config.base_model)).map(|run| run.id().to_owned()).collect()
 }

@@ -75,10 +75,10 @@ fn replace(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> 
 }
 
 #[derive(Debug)]
-struct Frame {
-    step: u64,
-    offset: u64,
-    length: u64,
+pub(super) struct Frame {
+    pub(super) step: u64,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<()> {
@@ -130,7 +130,7 @@ fn table(frames: &[Frame]) -> Vec<u8> {
 }
 
 /// `None` without a valid table.
-fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
+pub(super) fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
     let file = files::open(path)?;
     let length = file.metadata()?.len();
     let mut end = [0u8; 8];

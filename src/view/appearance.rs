@@ -31,6 +31,8 @@ pub struct Appearance {
     pub mouse: bool,
     /// The small charts of the live screen.
     pub live_charts: Vec<String>,
+    /// The columns of the list of runs.
+    pub runs_columns: Option<Vec<String>>,
     /// What is wrong with the files.
     pub notes: Vec<String>,
     /// The files that it was read from.
@@ -74,6 +76,7 @@ impl Appearance {
             notifications: settings.notifications,
             mouse: settings.mouse,
             live_charts: settings.live_charts,
+            runs_columns: Some(settings.runs_columns).filter(|columns| !columns.is_empty()),
             notes,
             files,
         }
@@ -94,7 +97,8 @@ impl Appearance {
     /// The options with the appearance of a terminal and a user.
     #[must_use]
     pub fn options(options: Options, input: AppearanceInput) -> Options {
-        let Self { theme, keymap, low_bandwidth, notifications, mouse, live_charts, notes, .. } = Self::load(&input);
+        let Self { theme, keymap, low_bandwidth, notifications, mouse, live_charts, runs_columns, notes, .. } =
+            Self::load(&input);
         let remote = input.capability.remote;
         let appearance = input;
         Options {
@@ -104,6 +108,7 @@ impl Appearance {
             notifications,
             mouse,
             live_charts,
+            runs_columns,
             notes,
             remote,
             appearance,
@@ -119,6 +124,7 @@ impl Appearance {
         model.shared.options.notifications = self.notifications;
         model.shared.options.mouse = self.mouse;
         model.shared.options.live_charts = self.live_charts;
+        model.shared.options.runs_columns = self.runs_columns;
         for note in self.notes {
             model.shared.complain(note);
         }

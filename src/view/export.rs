@@ -27,7 +27,7 @@ pub fn ask(
 }
 
 /// Writes an export, under a numbered name if the file exists; returns the message.
-fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
+pub fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
     let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };

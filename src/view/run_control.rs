@@ -80,7 +80,7 @@ pub const fn kill<T: Controls>() -> Action<T> {
     action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true)).also(&["kill", "abort"])
 }
 
-/// A note needs no worker: it is appended to the log even after the run has ended.
+/// A note needs no worker: it is appended to the log before the first and after the last one, too.
 pub const fn note<T: Controls>() -> Action<T> {
     action(6, "Add note", &["a"], |screen: &mut T, shared| {
         let run = screen.target(shared).map(|run| run.path);
@@ -89,7 +89,7 @@ pub const fn note<T: Controls>() -> Action<T> {
     })
     .also(&["note", "annotate", "comment"])
     .asking()
-    .unless(|screen, shared| blocked(screen, shared, no_note_in))
+    .unless(|screen, shared| blocked(screen, shared, |_, _| None))
 }
 
 /// Why the worker of a screen's run cannot take requests.
@@ -130,10 +130,6 @@ fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<
     let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
     shared.popup = Some(Popup::Confirm(Confirm::new(format!("{title} {id}?"), text, yes, then)));
     Vec::new()
-}
-
-fn no_note_in(name: &str, status: Status) -> Option<String> {
-    (status == Status::Created).then(|| format!("{name} has no worker yet: start it, then add a note"))
 }
 
 fn no_resume_from(name: &str, status: Status) -> Option<String> {

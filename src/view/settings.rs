@@ -35,6 +35,8 @@ pub struct Settings {
     pub mouse: bool,
     /// The small charts of the live screen; none: the default ones.
     pub live_charts: Vec<String>,
+    /// The columns of the list of runs; none: the usual ones.
+    pub runs_columns: Vec<String>,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             notifications,
             mouse: true,
             live_charts: Vec::new(),
+            runs_columns: Vec::new(),
         }
     }
 }
@@ -61,7 +64,7 @@ pub struct Key {
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
 
-pub const KEYS: [Key; 7] = [
+pub const KEYS: [Key; 8] = [
     Key {
         name: "theme",
         values: "\"auto\", or a theme name",
@@ -124,6 +127,12 @@ pub const KEYS: [Key; 7] = [
         values: "[] or a list of titles and metrics",
         meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
         take: |settings, value| value.as_array().and_then(list).map(|names| settings.live_charts = names).is_some(),
+    },
+    Key {
+        name: "runs_columns",
+        values: "[] or a list of names",
+        meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
+        take: |settings, value| value.as_array().and_then(list).map(|names| settings.runs_columns = names).is_some(),
     },
 ];
 
@@ -212,6 +221,7 @@ mod tests {
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
+        check("runs_columns = [\"run\"]", |settings| settings.runs_columns = vec!["run".to_owned()], &[]);
         check(
             "live_charts = [\"kl\", \"loss\"]",
             |settings| settings.live_charts = ["kl", "loss"].map(str::to_owned).to_vec(),

@@ -69,6 +69,8 @@ pub struct Shared {
     pub followed: BTreeMap<PathBuf, FollowedRun>,
     /// The run of the screens Live, Scores and Eval.
     pub current: Option<PathBuf>,
+    /// The step at which the next current run is shown; else its latest.
+    pub step_to_show: Option<u64>,
     /// Runs overlaid on the current one.
     pub overlay: Vec<PathBuf>,
 }
@@ -170,6 +172,7 @@ impl Shared {
             new_run: NewRun::default(),
             followed: BTreeMap::new(),
             current: None,
+            step_to_show: None,
             overlay: Vec::new(),
             options,
         }

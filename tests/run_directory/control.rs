@@ -437,7 +437,15 @@ fn the_runs_command_asks() {
     );
     assert_eq!((after.end, after.last_ms), (before.end, before.last_ms));
     let new = create(folder.path());
-    check(&["runs", "annotate", new.id(), "too early"], (1, "no worker"));
+    // Nor before the first worker: the run stays one that nobody has started.
+    check(&["runs", "annotate", new.id(), "for the night"], (0, "noted"));
+    check(&["runs", "list", "--where", "status=created"], (0, new.id()));
+    let history = RunState::read(new.path()).unwrap();
+    assert_eq!((history.notes[0].1.text.as_str(), history.first_ms), ("for the night", None));
+    // Nor where its state is missing: the log knows how it ended.
+    std::fs::remove_file(run.path().join("state.json")).unwrap();
+    check(&["runs", "annotate", run.id(), "copied without its state"], (0, "noted"));
+    check(&["runs", "list", "--where", "status=finished"], (0, run.id()));
 }
 
 #[test]

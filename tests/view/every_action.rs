@@ -16,7 +16,7 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 25] = [
+const PREPARATIONS: [&str; 26] = [
     "",
     "j",
     "k",
@@ -40,6 +40,7 @@ const PREPARATIONS: [&str; 25] = [
     "x ! ctrl-u",
     "x enter",
     "I",
+    "esc f v enter",
     "o g enter space j space esc G enter j space c",
     "home b end j",
 ];

@@ -235,7 +235,10 @@ fn the_palette_knows_the_usual_words() {
         check(screen, &["export csv"], "Export CSV");
         check(screen, &["quit", "exit"], "Quit");
         // A name is given at the launch, since other runs refer to it; afterwards tags are what there is.
-        check(screen, &["rename", "label"], "Edit tags");
+        check(screen, &["label", "tag"], "Edit tags");
+        check(screen, &["rename", "rename run"], "Rename run");
+        check(screen, &["group by", "seeds"], "Group runs");
+        check(screen, &["grep", "search completions"], "Search completions");
         check(screen, &["note", "add note", "annotate", "comment"], "Add note");
         check(screen, &["stop"], "Stop run");
         check(screen, &["kill"], "Kill run");

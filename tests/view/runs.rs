@@ -1,6 +1,7 @@
 //! The list of runs: what there is in every state, filtered, sorted, marked, controlled, tagged, exported and deleted by keys.
 
 mod control;
+mod list;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

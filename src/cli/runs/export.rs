@@ -5,15 +5,18 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_page};
-use crate::report::{Report, csv, html, json_lines, markdown};
-use crate::run::RunFolders;
+use super::{
+    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_page,
+};
+use crate::report::{Page, Report, csv, html, json_lines, markdown};
+use crate::run::{RunDirectory, RunFolders};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
 pub(super) struct Arguments {
-    /// Run: a path, name, id, or unique id prefix
-    run: String,
+    /// Runs: each a path, name, id, or unique id prefix
+    #[arg(required = true, value_name = "RUN")]
+    run: Vec<String>,
     /// Print CSV: one line per step, one column per metric
     #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html", "markdown"])]
     csv: bool,
@@ -21,23 +24,32 @@ pub(super) struct Arguments {
     #[arg(long, group = "form", conflicts_with_all = ["html", "markdown"])]
     jsonl: bool,
     /// Print a Markdown summary for a pull request: outcome, rates, configuration, alerts; secrets are masked
-    #[arg(long, group = "form", conflicts_with = "html")]
+    #[arg(long, group = "form", conflicts_with_all = ["html", "out"])]
     markdown: bool,
-    /// Write one self-contained HTML file; secrets are masked; `-`: standard output
+    /// Write one self-contained HTML file; secrets are masked; `-`: standard output; of several runs: a folder, one file
+    /// per run
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,
     /// Print everything as one JSON document; with --html, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "markdown"])]
     json: bool,
-    /// Overwrite FILE
-    #[arg(long, requires = "html")]
+    /// Write ID.csv or ID.jsonl of each run into a folder
+    #[arg(long, value_name = "DIR", conflicts_with = "html")]
+    out: Option<PathBuf>,
+    /// Overwrite files
+    #[arg(long)]
     force: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+    let runs = super::find_all(arguments.run.iter().map(String::as_str), places)?;
+    let [run] = runs.as_slice() else { return each(runs, arguments) };
+    if arguments.out.is_some() {
+        return each(runs, arguments);
+    }
     let file = arguments.html.as_deref().filter(|file| *file != Path::new("-"));
     check_page(file, arguments.force)?;
-    let seen = Report::read(places.find(&arguments.run)?)?;
+    let seen = Report::read(run.clone())?;
     if let Some(file) = &arguments.html {
         return write_html(&seen, file, arguments);
     }
@@ -59,6 +71,30 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         .collect();
     document["series"] = series.into();
     print_json(document)
+}
+
+/// Writes a file per run into a folder; existing files are found before the first is written.
+fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
+    let (folder, ending) = match (&arguments.html, &arguments.out) {
+        (Some(folder), _) => (folder, "html"),
+        (_, Some(folder)) if arguments.csv => (folder, "csv"),
+        (_, Some(folder)) if arguments.jsonl => (folder, "jsonl"),
+        _ => return Err(Failure::usage("several runs: --html DIR, --csv --out DIR or --jsonl --out DIR")),
+    };
+    let file = |run: &RunDirectory| folder.join(format!("{}.{ending}", run.id()));
+    runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
+    std::fs::create_dir_all(folder)?;
+    for run in runs {
+        let file = file(&run);
+        let seen = Report::read(run)?;
+        let page = match ending {
+            "html" => html(&seen)?,
+            "csv" => Page::masked(&csv(&seen.history)),
+            _ => Page::masked(&json_lines(&seen.history).iter().map(|line| format!("{line}\n")).collect::<String>()),
+        };
+        write_page(&file, &page, arguments.force)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {

@@ -6,6 +6,8 @@ mod export;
 mod list;
 mod promote;
 mod remove;
+mod rename;
+mod search;
 mod show;
 mod tag;
 mod versus;
@@ -18,7 +20,7 @@ use serde_json::Value;
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
 use crate::report::{Page, Report, RunsCompared};
-use crate::run::{RunFolders, check_export, write_export};
+use crate::run::{RunDirectory, RunFolders, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
@@ -57,13 +59,17 @@ enum Command {
     },
     /// Compare answers: base vs result of a run, or results of two or three runs
     Versus(versus::Arguments),
-    /// Export metrics as CSV or JSON lines, or the run as HTML
+    /// Export metrics as CSV or JSON lines, or runs as HTML
     Export(export::Arguments),
     /// Export a checkpoint's weights with provenance.json
     Promote(promote::Arguments),
-    /// Add or remove tags
+    /// Add or remove tags of runs
     Tag(tag::Arguments),
-    /// Delete a run that has ended
+    /// Change a run's display name; its id stays
+    Rename(rename::Arguments),
+    /// Find text in all completions of runs
+    Search(search::Arguments),
+    /// Delete runs that have ended
     Remove(remove::Arguments),
     #[command(flatten)]
     Control(control::Command),
@@ -89,9 +95,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Export(arguments) => export::run(&arguments, &places),
         Command::Promote(arguments) => promote::run(&arguments, &places),
         Command::Tag(arguments) => tag::run(&arguments, &places),
+        Command::Rename(arguments) => rename::run(&arguments, &places),
+        Command::Search(arguments) => search::run(&arguments, &places),
         Command::Remove(arguments) => remove::run(&arguments, &places),
         Command::Control(command) => control::run(command, &places),
     }
+}
+
+/// Finds several runs; each counts once.
+fn find_all<'a>(names: impl Iterator<Item = &'a str>, places: &RunFolders) -> Result<Vec<RunDirectory>, Failure> {
+    let mut found: Vec<RunDirectory> = Vec::new();
+    for name in names {
+        let run = places.find(name)?;
+        if !found.iter().any(|other| other.path() == run.path()) {
+            found.push(run);
+        }
+    }
+    Ok(found)
 }
 
 /// Text from a run's folder is printed only here and by [`print_json`] and [`print_json_lines`], which mask secrets.

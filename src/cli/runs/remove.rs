@@ -1,4 +1,4 @@
-//! `runs remove`: delete a run that has ended, after asking.
+//! `runs remove`: delete runs that have ended, after asking once.
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
@@ -13,47 +13,55 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Run: a path, name, id, or unique id prefix
-    run: String,
+    /// Runs: each a path, name, id, or unique id prefix
+    #[arg(required = true, value_name = "RUN")]
+    run: Vec<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Print what was deleted as one JSON document; needs --yes
+    /// Print what was deleted, one JSON object per run; needs --yes
     #[arg(long, requires = "yes")]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let directory = places.find(&arguments.run)?;
-    // A run that can be found but not read can still be removed.
-    let seen = Report::read(directory.clone()).ok();
-    let removal = Removal::prepare(directory, places)?;
-    let users = removal.started_from_it.clone();
+    let directories = super::find_all(arguments.run.iter().map(String::as_str), places)?;
+    // All are locked before the first is deleted: one that is in use, or another user's, leaves all of them.
+    let mut removals = Vec::new();
+    for directory in directories {
+        // A run that can be found but not read can still be removed.
+        let seen = Report::read(directory.clone()).ok();
+        removals.push((Removal::prepare(directory, places)?, seen));
+    }
     if !arguments.yes {
-        let what = seen.as_ref().map_or_else(String::new, |seen| {
-            format!(
-                ", {}, {} steps, checkpoints of {}",
-                seen.status().name(),
-                seen.history.last_step,
-                seen.checkpoints.len()
-            )
-        });
-        let used =
-            if users.is_empty() { String::new() } else { format!("\nUsed as base by: {}", visible(&users.join(", "))) };
-        if !confirm(&format!(
-            "{} ({}{what}){used}\nDelete it for good? [y/N] ",
-            visible(removal.id()),
-            bytes(removal.bytes)
-        ))? {
+        let what: String = removals.iter().map(|(removal, seen)| described(removal, seen.as_ref())).collect();
+        let what = what.trim_end();
+        let them = if removals.len() == 1 { "it".to_owned() } else { format!("these {} runs", removals.len()) };
+        if !confirm(&format!("{what}\nDelete {them} for good? [y/N] "))? {
             return Err(Failure::failed("nothing was deleted"));
         }
     }
-    let RemovedRun { id, bytes: size } = removal.carry_out()?;
-    if arguments.json {
-        return print_json_lines(vec![json!({"removed": id, "bytes": size, "started_from_it": users})]);
+    let mut documents = Vec::new();
+    for (removal, _) in removals {
+        let users = removal.started_from_it.clone();
+        let RemovedRun { id, bytes: size } = removal.carry_out()?;
+        if !arguments.json {
+            output::eprint_line(&format!("deleted {id} ({})", bytes(size)));
+        }
+        documents.push(json!({"removed": id, "bytes": size, "started_from_it": users}));
     }
-    output::eprint_line(&format!("deleted {id} ({})", bytes(size)));
-    Ok(ExitCode::SUCCESS)
+    if arguments.json { print_json_lines(documents) } else { Ok(ExitCode::SUCCESS) }
+}
+
+fn described(removal: &Removal, seen: Option<&Report>) -> String {
+    let what = seen.map_or_else(String::new, |seen| {
+        let (steps, checkpoints) = (seen.history.last_step, seen.checkpoints.len());
+        format!(", {}, {steps} steps, checkpoints of {checkpoints}", seen.status().name())
+    });
+    let users = &removal.started_from_it;
+    let used =
+        if users.is_empty() { String::new() } else { format!("  used as base by: {}\n", visible(&users.join(", "))) };
+    format!("{} ({}{what})\n{used}", visible(removal.id()), bytes(removal.bytes))
 }
 
 /// # Errors

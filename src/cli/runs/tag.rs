@@ -1,4 +1,4 @@
-//! `runs tag`: adds, removes and prints a run's tags.
+//! `runs tag`: adds, removes and prints the tags of runs.
 
 use serde_json::json;
 
@@ -8,30 +8,38 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Run: a path, name, id, or unique id prefix
+    /// Runs, separated by commas: each a path, name, id, or unique id prefix
+    #[arg(value_name = "RUN[,RUN...]")]
     run: String,
-    /// Tags to add; without any, prints the run's tags
+    /// Tags to add; without any, prints the tags
     tags: Vec<String>,
     /// Tags to remove
     #[arg(long, value_name = "TAG")]
     remove: Vec<String>,
-    /// Print one JSON document
+    /// Print one JSON object per run
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let run = places.find(&arguments.run)?;
-    let tags = if arguments.tags.is_empty() && arguments.remove.is_empty() {
-        crate::run::read_tags(run.path())?
-    } else {
-        run.check_private()?;
-        change_tags(run.path(), &arguments.tags, &arguments.remove)?
-    };
-    let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
-    if arguments.json {
-        print_json_lines(vec![json!({"run": run.id(), "path": run.path(), "tags": tags})])
-    } else {
-        print(&format!("{}: {}\n", visible(run.id()), visible(&text)))
+    let runs = super::find_all(arguments.run.split(','), places)?;
+    let changes = !arguments.tags.is_empty() || !arguments.remove.is_empty();
+    // All are checked before the first is changed.
+    if changes {
+        runs.iter().try_for_each(crate::run::RunDirectory::check_private)?;
     }
+    let tags = runs.iter().map(|run| match changes {
+        true => change_tags(run.path(), &arguments.tags, &arguments.remove),
+        false => crate::run::read_tags(run.path()),
+    });
+    let tags = tags.collect::<Result<Vec<_>, _>>()?;
+    if arguments.json {
+        let document = |(run, tags): (&crate::run::RunDirectory, &Vec<String>)| json!({"run": run.id(), "path": run.path(), "tags": tags});
+        return print_json_lines(runs.iter().zip(&tags).map(document).collect());
+    }
+    let line = |(run, tags): (&crate::run::RunDirectory, &Vec<String>)| {
+        let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
+        format!("{}: {}\n", visible(run.id()), visible(&text))
+    };
+    print(&runs.iter().zip(&tags).map(line).collect::<String>())
 }

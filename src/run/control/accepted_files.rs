@@ -88,10 +88,10 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
 /// worker has just started.
 pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunError> {
     RunDirectory::open(run)?.check_private()?;
+    let step = State::observe(run).map_or(0, |state| state.step);
     let lock = RunLock::acquire(run)?;
     record_left_over(&lock)?;
     let mut log = EventWriter::open(&lock)?;
-    let step = State::read(run).map_or(0, |state| state.step);
     let (verb, user_id) = (note.name().to_owned(), user_id());
     record(&mut log, Control { verb, arguments: note.arguments(), user_id, step, ..Control::default() })?;
     log.sync()

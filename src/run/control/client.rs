@@ -15,7 +15,6 @@ use super::verb::Verb;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::folder::{FolderWatch, private_folder};
 use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
-use crate::run::worker_state::State;
 
 /// How long a live worker may take to accept a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,8 +43,7 @@ pub fn ask(
     on_part: &mut dyn FnMut(Value),
 ) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
-        // A run without any worker so far may get one at any moment; a note must not hold its lock then.
-        if matches!(verb, Verb::Annotate { .. }) && State::read(run).is_some() {
+        if matches!(verb, Verb::Annotate { .. }) {
             note_without_worker(run, verb)?;
             return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
         }

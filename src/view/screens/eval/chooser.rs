@@ -19,7 +19,7 @@ use crate::view::widgets::text_width::fitted;
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let runs = shared.runs.listing.entries().iter().rev().map(|entry| {
         let row = entry.row.as_ref().ok();
-        let name = row.map_or_else(String::new, |row| format!("  {} {}", row.directory.file().name, row.status.name()));
+        let name = row.map_or_else(String::new, |row| format!("  {} {}", row.directory.name(), row.status.name()));
         (entry.path.clone(), format!("run   {}{name}", entry.id()))
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();

@@ -101,7 +101,7 @@ fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
     let last = *list_checkpoints(path).ok()?.last()?;
     let file = run.file();
     let of_task = if file.task == task.name { String::new() } else { format!(" on {}", file.task) };
-    let named = if file.name.is_empty() { String::new() } else { format!("{}, ", file.name) };
+    let named = if run.name().is_empty() { String::new() } else { format!("{}, ", run.name()) };
     Some(Start {
         name: format!("{}@best", path.display()),
         shown: format!("{}@best", run.id()),

@@ -420,8 +420,9 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::CurrentRun => {
+            let step = shared.step_to_show.take();
             let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));
-            *live = Live { pane: live.pane, view: live.view.of_another_run(), metrics, ..Live::default() };
+            *live = Live { pane: live.pane, view: live.view.of_another_run(), metrics, step, ..Live::default() };
             live.log = LogView { back: 0, ..log };
             let Some(run) = shared.current.clone() else { return Vec::new() };
             let path = run.clone();

@@ -54,9 +54,10 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     if run.outcome.is_known() {
         spans.push(Span::styled(format!("  {}", run.outcome.label()), theme.style(run.outcome.level().into())));
     }
-    if let Some(file) = run.directory.as_ref().map(crate::run::RunDirectory::file) {
-        let name = if file.name.is_empty() { short_id(&file.id).to_owned() } else { file.name.clone() };
-        spans.push(Span::styled(format!("  {}", one_line(&name)), theme.style(Role::Title)));
+    if let Some(directory) = &run.directory {
+        let file = directory.file();
+        let name = if directory.name().is_empty() { short_id(&file.id) } else { directory.name() };
+        spans.push(Span::styled(format!("  {}", one_line(name)), theme.style(Role::Title)));
         spans.push(Span::styled(
             format!("  {} on {}", file.task, one_line(&file.config.base_model)),
             theme.style(Role::Text),

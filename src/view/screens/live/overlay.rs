@@ -76,7 +76,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
         let line = Line::from(vec![
             Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
             Span::raw(file.id.clone()),
-            Span::styled(format!("  step {}  {}", run.last_step, one_line(&file.name)), theme.style(Role::Faint)),
+            Span::styled(
+                format!("  step {}  {}", run.last_step, one_line(run.directory.name())),
+                theme.style(Role::Faint),
+            ),
         ]);
         lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
     }

@@ -1,17 +1,19 @@
 //! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
-use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
-use super::{DETAIL, LIST, Runs, columns, draw, export, measure, no_readable, no_run, rows_of, under_cursor};
-use crate::report::{Entry, Report, RunsCompared, base_and_trained, unknown_field};
-use crate::run::{RunDirectory, Status};
+use super::{
+    COLUMNS, DETAIL, LIST, MATCHES, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
+    no_readable, no_run, none_chosen, removal, under_cursor,
+};
+use crate::report::Entry;
+use crate::run::Status;
 use crate::view::action::Scope;
-use crate::view::message::{Change, Command, Work};
-use crate::view::popup::{Ask, Page, Popup};
+use crate::view::message::{Change, Command};
 use crate::view::run_control::{self, Controls, Target};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
-use crate::view::shared::{self, Shared};
+use crate::view::shared::Shared;
 use crate::view::widgets::filter::Filter;
 
 /// How often the runs are listed while the screen is in front, milliseconds.
@@ -21,15 +23,17 @@ type Action = screen::Action<Runs>;
 
 pub const SCREEN: Definition<Runs> = Definition {
     title: "Runs",
-    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, open, compare, export.",
+    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
     panes: &[LIST, DETAIL],
     actions: ACTIONS,
     pane: |runs| runs.pane,
     focus: |runs, _, pane| runs.pane = pane,
-    is_typing: |runs| runs.filter.is_typing,
+    is_typing: |runs| runs.filter.is_typing || (runs.pane == COLUMNS && runs.chooser.filter.is_typing),
     on_key,
     on_paste: |runs, shared, text| {
-        if runs.filter.paste(text) {
+        if runs.pane == COLUMNS {
+            runs.chooser.filter.paste(text);
+        } else if runs.filter.paste(text) {
             runs.arrange(shared);
         }
         under_cursor(runs, shared)
@@ -45,36 +49,50 @@ pub const SCREEN: Definition<Runs> = Definition {
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
 const ACTIONS: &[Action] = &[
-    Action::new("runs.open", "Open run", "open", &["enter"], HERE, open).unless(no_readable),
+    Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open).unless(|runs, shared| {
+        over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
+    }),
     Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
         runs.filter.is_typing = true;
         runs.pane = LIST;
         Vec::new()
     })
     .also(&["find", "search"])
-    .asking(),
+    .asking()
+    .unless(|runs, _| over_list(runs)),
     Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
-        let nothing = !runs.filter.is_shown() && runs.marked.is_empty() && !shared.zoomed && runs.pane == LIST;
-        nothing.then(|| "no filter or marks to clear".to_owned())
+        let nothing = runs.group_by.is_none()
+            && !runs.filter.is_shown()
+            && runs.marked.is_empty()
+            && !shared.zoomed
+            && runs.pane == LIST;
+        nothing.then(|| "no filter, marks or groups to clear".to_owned())
     }),
-    Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, mark).unless(no_run),
-    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, compare).also(&["diff"]).unless(
-        |runs, shared| {
+    Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, list_actions::mark)
+        .also(&["select"])
+        .unless(|runs, shared| no_run(runs, shared).filter(|_| runs.group().is_none())),
+    Action::new("runs.mark_all", "Mark all runs", "", &["A"], HERE, list_actions::mark_all)
+        .also(&["select all", "unmark all"])
+        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, list_actions::compare)
+        .also(&["diff"])
+        .unless(|runs, shared| {
             let several = runs.chosen(shared).len() > 1;
             (!several).then(|| format!("mark two or more runs first ({})", shared.key_of("runs.mark")))
-        },
-    ),
-    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, versus).also(&["answers"]).unless(
-        |runs, shared| {
+        }),
+    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, list_actions::versus)
+        .also(&["answers"])
+        .unless(|runs, shared| {
             no_readable(runs, shared)
                 .or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
+        }),
+    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, list_actions::overlay).unless(
+        |runs, shared| {
+            no_readable(runs, shared).or_else(|| {
+                runs.marked.is_empty().then(|| format!("mark at least one run first ({})", shared.key_of("runs.mark")))
+            })
         },
     ),
-    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, overlay).unless(|runs, shared| {
-        no_readable(runs, shared).or_else(|| {
-            runs.marked.is_empty().then(|| format!("mark at least one run first ({})", shared.key_of("runs.mark")))
-        })
-    }),
     run_control::pause(),
     run_control::resume(),
     run_control::checkpoint(),
@@ -83,21 +101,39 @@ const ACTIONS: &[Action] = &[
     run_control::kill(),
     run_control::note(),
     Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
-        .also(&["tag", "label", "rename"])
+        .also(&["tag", "label"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.rename", "Rename run", "", &["n"], HERE, list_actions::rename)
+        .also(&["rename", "name", "title"])
         .asking()
         .unless(no_readable),
+    Action::new("runs.search", "Search completions", "search", &["f"], HERE, matches::ask)
+        .also(&["search completions", "grep", "find text", "search rollouts"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.group", "Group runs", "group", &["b"], HERE, list_actions::group_by)
+        .also(&["group by", "seeds", "mean", "aggregate"])
+        .asking()
+        .unless(|runs, shared| {
+            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+            none.then(|| "no runs in the list".to_owned())
+        }),
+    Action::new("runs.columns", "Choose columns", "columns", &["|"], HERE, column_chooser::open)
+        .also(&["columns", "fields", "wide"])
+        .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
     Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| {
-        sort_by_column(runs, shared, 1)
+        list_actions::sort_by_column(runs, shared, 1)
     }),
     Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| {
-        sort_by_column(runs, shared, -1)
+        list_actions::sort_by_column(runs, shared, -1)
     }),
     Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |runs, shared| {
         runs.sort.descending = !runs.sort.descending;
         runs.arrange(shared);
         Vec::new()
     }),
-    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, sort_by).also(&["order"]).asking(),
+    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, list_actions::sort_by).also(&["order"]).asking(),
     Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |runs, shared| {
         runs.sort.smoothed = !runs.sort.smoothed;
         runs.arrange(shared);
@@ -108,8 +144,12 @@ const ACTIONS: &[Action] = &[
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)
         .also(&["export", "report"])
         .asking()
-        .unless(no_readable),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(no_readable),
+        .unless(none_chosen),
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
+    Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)
+        .also(&["export table", "export list"])
+        .asking()
+        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
     Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
         .also(&["promote", "export checkpoint", "export adapter"])
         .asking()
@@ -118,9 +158,9 @@ const ACTIONS: &[Action] = &[
                 || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
             no_readable(runs, shared).or_else(none)
         }),
-    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, export::remove)
+    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, removal::remove)
         .also(&["remove"])
-        .unless(export::no_removal),
+        .unless(removal::no_removal),
     Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
         let id = runs.entry(shared).map(crate::report::Entry::id);
         id.into_iter().map(Command::Copy).collect()
@@ -135,7 +175,30 @@ const ACTIONS: &[Action] = &[
         let there = shared.runs.demonstration.is_some();
         (!there).then(|| "sample-data/finished-run not found above this folder".to_owned())
     }),
+    Action::new("runs.columns.toggle", "Toggle column", "show", &["space", "enter"], CHOOSER, column_chooser::toggle),
+    Action::new("runs.columns.left", "Move column left", "left", &["K", "shift-up"], CHOOSER, |runs, shared| {
+        column_chooser::shift(runs, shared, false)
+    }),
+    Action::new("runs.columns.right", "Move column right", "right", &["J", "shift-down"], CHOOSER, |runs, shared| {
+        column_chooser::shift(runs, shared, true)
+    }),
+    Action::new("runs.columns.filter", "Find column", "find", &["/"], CHOOSER, |runs, _| {
+        runs.chooser.filter.is_typing = true;
+        Vec::new()
+    })
+    .asking(),
+    Action::new("runs.columns.reset", "Reset columns", "", &["backspace", "delete"], CHOOSER, column_chooser::reset)
+        .unless(|_, shared| shared.options.runs_columns.is_none().then(|| "these are the usual columns".to_owned())),
+    Action::new("runs.columns.close", "Close columns", "close", &["esc"], CHOOSER, column_chooser::leave),
+    Action::new("runs.match.open", "Open step of match", "open", &["enter"], FOUND, matches::open)
+        .unless(matches::none),
+    Action::new("runs.match.copy", "Copy completion", "copy", &["y"], FOUND, matches::copy).unless(matches::none),
+    Action::new("runs.match.again", "Search again", "search", &["f", "/"], FOUND, matches::again).asking(),
+    Action::new("runs.match.close", "Close matches", "close", &["esc"], FOUND, matches::close),
 ];
+
+const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
+const FOUND: Scope = Scope::Pane(Screen::Runs, MATCHES);
 
 impl Controls for Runs {
     const SCREEN: Screen = Screen::Runs;
@@ -156,35 +219,6 @@ impl Controls for Runs {
     }
 }
 
-fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
-    shared.overlay.clear();
-    vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
-}
-
-/// Makes the run under the cursor the current one, with the marked ones as overlays.
-fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
-    let others: Vec<_> = runs.chosen(shared).into_iter().filter(|other| *other != path).collect();
-    shared.overlay.clone_from(&others);
-    let mut commands = vec![Command::ShowRun(path)];
-    for other in others {
-        commands.extend(shared::follow(shared, other));
-    }
-    commands.push(Command::GoTo(Screen::Live));
-    commands
-}
-
-fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
-    if !runs.marked.remove(&path) {
-        runs.marked.insert(path);
-    }
-    let length = runs.shown.len();
-    runs.cursor.go(1, length);
-    under_cursor(runs, shared)
-}
-
 /// Leaves the innermost: typing, zoom, the details, the filter, the marks.
 fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.filter.is_typing {
@@ -196,104 +230,22 @@ fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     } else if !runs.filter.text().is_empty() {
         runs.filter = Filter::default();
         runs.arrange(shared);
-    } else {
+    } else if !runs.marked.is_empty() {
         runs.marked.clear();
+    } else {
+        runs.group_by = None;
+        runs.arrange(shared);
     }
     under_cursor(runs, shared)
 }
 
-fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
-    let sort = &mut runs.sort;
-    let fields = columns::SORTED;
-    let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
-    let next = fields[(now as isize + by).rem_euclid(fields.len() as isize) as usize];
-    sort.field = next.to_owned();
-    sort.descending = is_descending_by_default(next);
-    runs.arrange(shared);
-    Vec::new()
-}
-
-fn is_descending_by_default(field: &str) -> bool {
-    !["status", "run", "task", "model", "tags", "name"].contains(&field)
-}
-
-/// Sorts by the column whose title was clicked; a second click reverses the order.
-pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str, smoothed: bool) {
-    let sort = &mut runs.sort;
-    let is_same = sort.field == field && (field != "reward" || sort.smoothed == smoothed);
-    sort.descending = if is_same { !sort.descending } else { is_descending_by_default(field) };
-    if field == "reward" {
-        sort.smoothed = smoothed;
+/// Why an action whose key has another meaning there is blocked: columns or matches have the focus.
+fn over_list(runs: &Runs) -> Option<String> {
+    match runs.pane {
+        COLUMNS => Some("close the columns first".to_owned()),
+        MATCHES => Some("close the matches first".to_owned()),
+        _ => None,
     }
-    field.clone_into(&mut sort.field);
-    runs.arrange(shared);
-}
-
-fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let listing = shared.runs.listing.clone();
-    let now = runs.sort.field.clone();
-    let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, completions/mean_length):";
-    let question = Ask::new("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
-        name.trim().clone_into(&mut runs.sort.field);
-        runs.sort.descending = true;
-        runs.arrange(shared);
-        Vec::new()
-    });
-    shared.popup = Some(Popup::Ask(question.checked(move |name| unknown_field(name.trim(), rows_of(&listing), false))));
-    Vec::new()
-}
-
-/// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
-fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let runs = runs.chosen(shared);
-    let compare = Work::once(
-        "runs.versus",
-        move || {
-            let evals = runs
-                .iter()
-                .map(|run| base_and_trained(run))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| error.to_string())?;
-            // Of several runs only the results count.
-            let skipped = usize::from(runs.len() > 1);
-            Ok::<_, String>(evals.into_iter().flat_map(|evals| evals.into_iter().skip(skipped)).collect::<Vec<_>>())
-        },
-        |_: &mut Runs, shared, evals| match evals {
-            Ok(evals) => vec![Command::Compare(evals)],
-            Err(error) => {
-                shared.complain(error);
-                Vec::new()
-            }
-        },
-    );
-    vec![Command::GoTo(Screen::Eval), compare]
-}
-
-fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let paths = runs.chosen(shared);
-    let work = Work::once(
-        "runs.compare",
-        move || -> Result<String, crate::run::RunError> {
-            let reports =
-                paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
-            Ok(RunsCompared::of(&reports).page())
-        },
-        |_: &mut Runs, shared, page| {
-            match page {
-                Ok(_) if shared.takes_text() => {
-                    let key = shared.key_of("runs.compare");
-                    shared.complain(format!("comparison ready: press {key} again to show it"));
-                }
-                Ok(page) => {
-                    let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
-                    shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
-                }
-                Err(error) => shared.complain(error.to_string()),
-            }
-            Vec::new()
-        },
-    );
-    vec![work]
 }
 
 fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -343,6 +295,17 @@ fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
         }
         return under_cursor(runs, shared);
     }
+    match runs.pane {
+        COLUMNS => {
+            column_chooser::on_key(runs, shared, event);
+            return Vec::new();
+        }
+        MATCHES => {
+            matches::on_key(runs, shared, event);
+            return Vec::new();
+        }
+        _ => {}
+    }
     let page = draw::page_rows(runs, shared);
     if runs.pane == DETAIL {
         let length = draw::detail_rows(runs, shared);
@@ -353,21 +316,46 @@ fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
     if runs.cursor.key(event, page, length) { under_cursor(runs, shared) } else { Vec::new() }
 }
 
+/// A click selects; on the marks, or with ctrl, it marks too, and with shift everything up to the row.
 fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
     let length = runs.shown.len();
+    let is_search = runs.pane == MATCHES;
     match event.kind {
+        MouseEventKind::ScrollDown if is_search => matches::go(runs, 3),
+        MouseEventKind::ScrollUp if is_search => matches::go(runs, -3),
+        MouseEventKind::Down(MouseButton::Left) if is_search => matches::click(runs, shared, event.row),
         MouseEventKind::ScrollDown => runs.cursor.go(1, length),
         MouseEventKind::ScrollUp => runs.cursor.go(-1, length),
         MouseEventKind::Down(MouseButton::Left) => match draw::row_at(runs, shared, event.column, event.row) {
-            Some(row) => runs.cursor.index = row,
+            Some(row) => {
+                let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
+                runs.cursor.index = row;
+                if event.modifiers.contains(KeyModifiers::SHIFT) {
+                    let between = before.filter_map(|place| match runs.shown.get(place)? {
+                        Row::Run(index) => Some(shared.runs.listing.entries().get(*index)?.path.clone()),
+                        Row::Group(_) => None,
+                    });
+                    let between: Vec<_> = between.collect();
+                    runs.marked.extend(between);
+                } else if event.modifiers.contains(KeyModifiers::CONTROL) || draw::is_mark(runs, shared, event.column) {
+                    let under = runs.under_marks(shared);
+                    list_actions::toggle_marks(runs, under);
+                }
+            }
             None => {
-                if let Some((field, smoothed)) = draw::title_at(runs, shared, event.column, event.row) {
-                    sort_by_title(runs, shared, &field, smoothed);
+                if let Some(area) = draw::chooser_at(runs, shared, event.column, event.row) {
+                    return column_chooser::click(runs, shared, area, event.row);
+                }
+                if let Some(field) = draw::title_at(runs, shared, event.column, event.row) {
+                    list_actions::sort_by_title(runs, shared, &field);
                 }
                 return Vec::new();
             }
         },
         _ => return Vec::new(),
+    }
+    if is_search {
+        return Vec::new();
     }
     runs.pane = LIST;
     under_cursor(runs, shared)

@@ -8,9 +8,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::DETAIL;
-use super::Runs;
-use crate::format::{age, bytes, duration, percent, percent_interval};
+use super::{DETAIL, Runs, group_detail, rows_of};
+use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::pane::framed;
@@ -26,27 +25,34 @@ const TWO_COLUMNS: u16 = 100;
 const NAME: usize = 11;
 
 pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let title = runs.entry(shared).map_or_else(|| "Details".to_owned(), Entry::id);
+    let title = match (runs.entry(shared), runs.group()) {
+        (Some(entry), _) => entry.id(),
+        (None, Some(group)) => group.label.clone(),
+        (None, None) => "Details".to_owned(),
+    };
     let inside = framed(&shared.theme, &title, runs.pane == DETAIL, frame, area);
-    let Some(entry) = runs.entry(shared) else {
+    if runs.entry(shared).is_none() && runs.group().is_none() {
         frame.render_widget(Paragraph::new("no run selected"), inside);
         return;
-    };
+    }
     let mut show = |lines: Vec<Line<'static>>, area: Rect| {
         let top = runs.detail_top.at(lines.len()).and_then(|top| u16::try_from(top).ok()).unwrap_or(0);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top, 0)), area);
     };
-    columns(runs, shared, entry, inside).into_iter().for_each(|(lines, area)| show(lines, area));
+    columns(runs, shared, inside).into_iter().for_each(|(lines, area)| show(lines, area));
 }
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(runs: &Runs, shared: &Shared, area: Rect) -> usize {
     let inside = area.inner(Margin::new(1, 1));
-    let columns = runs.entry(shared).map_or_else(Vec::new, |entry| columns(runs, shared, entry, inside));
-    columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
+    columns(runs, shared, inside).iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
-fn columns(runs: &Runs, shared: &Shared, entry: &Entry, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+    if let Some(group) = runs.group() {
+        return vec![(group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize), inside)];
+    }
+    let Some(entry) = runs.entry(shared) else { return Vec::new() };
     match &entry.row {
         Err(error) => vec![(unreadable(shared, entry, error), inside)],
         Ok(row) if inside.width >= TWO_COLUMNS => {
@@ -105,7 +111,10 @@ impl<'a> Facts<'a> {
         let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
         let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
         let key = self.shared.key_of("runs.resume");
+        let holder = row.holder(rows_of(&self.shared.runs.listing));
+        let holder = holder.map_or_else(String::new, |run| format!(" (run {})", short_id(run.directory.id())));
         let next = match row.status {
+            Status::Waiting => holder,
             Status::Interrupted | Status::Paused => format!("; resume with {key}"),
             Status::Created => format!("; no worker yet, start with {key}"),
             _ => String::new(),
@@ -117,7 +126,7 @@ impl<'a> Facts<'a> {
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
-        let name = if file.name.is_empty() { String::new() } else { format!("{}: ", file.name) };
+        let name = if row.directory.name().is_empty() { String::new() } else { format!("{}: ", row.directory.name()) };
         let changed: Vec<String> =
             row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
         let changed = if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(" ") };

@@ -7,7 +7,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{DETAIL, LIST, Runs};
+use super::{COLUMNS, DETAIL, Group, LIST, MATCHES, Row, Runs};
 use crate::report::Entry;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -15,19 +15,25 @@ use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{self, fitted};
 
 pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    if runs.pane == MATCHES {
+        return super::matches::draw(runs, shared, frame, area);
+    }
     let (list, detail) = places(runs, shared, area);
     if let Some(list) = list {
         draw_list(runs, shared, frame, list);
     }
     if let Some(detail) = detail {
-        super::detail::draw(runs, shared, frame, detail);
+        match runs.pane {
+            COLUMNS => super::column_chooser::draw(runs, shared, frame, detail),
+            _ => super::detail::draw(runs, shared, frame, detail),
+        }
     }
 }
 
 /// The areas of list and details; on a small screen only the focused one.
 fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rect>) {
     if shared.zoomed || area.width < 50 || area.height < 14 || shared.runs.listing.entries().is_empty() {
-        let focused_detail = runs.pane == DETAIL && !shared.runs.listing.entries().is_empty();
+        let focused_detail = runs.pane != LIST && !shared.runs.listing.entries().is_empty();
         return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
     }
     let list_height = shared.runs.listing.entries().len() as u16 + 4;
@@ -51,6 +57,9 @@ pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
 
 /// The row of the list at a terminal position.
 pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
+    if runs.pane == MATCHES {
+        return super::matches::row_at(runs, shared, row);
+    }
     let list = places(runs, shared, shared.body()).0?;
     let inside = list_rows(runs, list);
     if !inside.contains((column, row).into()) {
@@ -59,19 +68,37 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
     runs.cursor.row_at((row - inside.y) as usize, inside.height as usize, runs.shown.len())
 }
 
-/// The field of the column whose title is at a terminal position, and whether it is its moving average.
-pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<(String, bool)> {
+/// Whether a terminal position is on the marks beside the rows.
+pub(super) fn is_mark(runs: &Runs, shared: &Shared, column: u16) -> bool {
+    places(runs, shared, shared.body()).0.is_some_and(|list| column <= list.x + 2)
+}
+
+/// The list of columns, if it is at a terminal position.
+pub(super) fn chooser_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<Rect> {
+    let area = places(runs, shared, shared.body()).1.filter(|_| runs.pane == COLUMNS)?;
+    area.contains((column, row).into()).then_some(area)
+}
+
+/// The field of the column whose title is at a terminal position.
+pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<String> {
+    if runs.pane == MATCHES {
+        return None;
+    }
     let list = places(runs, shared, shared.body()).0?;
     let rows = list_rows(runs, list);
     let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
-    let sort = &runs.sort;
-    let columns = columns::columns((rows.width as usize).saturating_sub(2), &sort.field, sort.smoothed);
+    let columns = columns_of(runs, shared, rows.width);
     let column = columns.into_iter().find(|column| {
         let is_here = at <= column.width;
         at = at.saturating_sub(column.width + 1);
         is_here
     })?;
-    Some((column.field, column.title == "smooth"))
+    Some(column.field)
+}
+
+fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
+    let (room, chosen) = ((width as usize).saturating_sub(2), shared.options.runs_columns.as_deref());
+    columns::columns(room, chosen, &runs.sort.field, runs.group_by.is_some())
 }
 
 /// The rows below frame, filter and titles.
@@ -99,12 +126,17 @@ fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     }
     let mut lines = Vec::new();
     lines.extend(runs.filter.is_shown().then(|| filter_line(runs, shared, inside.width as usize)));
-    let columns = columns::columns((inside.width as usize).saturating_sub(2), &runs.sort.field, runs.sort.smoothed);
+    let columns = columns_of(runs, shared, inside.width);
     lines.push(titles(runs, shared, &columns));
     let rows = list_rows(runs, area).height as usize;
     for (place, here) in runs.cursor.seen(rows, runs.shown.len()) {
-        let Some(entry) = shared.runs.listing.entries().get(runs.shown[place]) else { continue };
-        lines.push(row(runs, shared, entry, &columns, inside.width as usize, here));
+        match runs.shown[place] {
+            Row::Group(index) => lines.push(group_row(runs, shared, &runs.groups[index], &columns, here)),
+            Row::Run(index) => {
+                let Some(entry) = shared.runs.listing.entries().get(index) else { continue };
+                lines.push(row(runs, shared, entry, &columns, inside.width as usize, here));
+            }
+        }
     }
     if runs.shown.is_empty() {
         lines.push(Line::styled(
@@ -116,7 +148,7 @@ fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
-    let (shown, all) = (runs.shown.len(), shared.runs.listing.entries().len());
+    let (shown, all) = (runs.filtered, shared.runs.listing.entries().len());
     let count = if shown == all { format!("Runs {all}") } else { format!("Runs {shown} of {all}") };
     let marked = if runs.marked.is_empty() { String::new() } else { format!(", {} marked", runs.marked.len()) };
     let reading = if shared.runs.listed { "" } else { ", loading" };
@@ -128,9 +160,14 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
             format!("by {field}{smoothed}, {} first", if descending { "highest" } else { "lowest" })
         }
     };
-    let full = format!("{count}{marked}{reading} · {sort}");
-    let full = if shared.theme.ascii { full.replace(" · ", ", ") } else { full };
-    if full.width() + 6 > width { format!("{count}{marked}") } else { full }
+    let groups = runs
+        .group_by
+        .as_ref()
+        .map_or_else(String::new, |by| format!(" in {} groups by {by}, mean ±std over runs", runs.groups.len()));
+    let full = format!("{count}{groups}{marked}{reading} · {sort}");
+    let full = if shared.theme.ascii { full.replace(" · ", ", ").replace('±', "+-") } else { full };
+    let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean ±std"));
+    if full.width() + 6 > width { format!("{count}{by}{marked}") } else { full }
 }
 
 fn nothing(shared: &Shared) -> Vec<Line<'static>> {
@@ -170,12 +207,9 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Line<'static> {
     let (sort, theme) = (&runs.sort, &shared.theme);
     let arrow = if sort.descending { theme.glyph("▾", "v") } else { theme.glyph("▴", "^") };
-    let smoothed_column = |column: &Column| column.title == "smooth";
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
-        let is_sort = column.field == sort.field
-            && column.title != "trend"
-            && (column.field != "reward" || smoothed_column(column) == sort.smoothed);
+        let is_sort = column.field == sort.field;
         let title = if is_sort {
             format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1)))
         } else {
@@ -202,9 +236,9 @@ fn row(
         vec![Span::styled(cursor, theme.style(Role::Accent)), Span::styled(mark, theme.style(Role::Marked))];
     match &entry.row {
         Ok(run) => {
-            let look = Look { theme, now_ms: shared.now_ms };
+            let look = look_of(runs, shared);
             for column in columns {
-                let (text, role) = (column.cell)(&look, run);
+                let (text, role) = columns::cell(column, &look, run);
                 spans.push(Span::styled(padded(&text, column), theme.style(role)));
             }
         }
@@ -215,6 +249,35 @@ fn row(
             spans.push(Span::styled(fitted(&text, width.saturating_sub(2)), theme.style(Role::Bad)));
         }
     }
+    let line = Line::from(spans);
+    if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+fn look_of<'a>(runs: &Runs, shared: &'a Shared) -> Look<'a> {
+    Look { theme: &shared.theme, now_ms: shared.now_ms, smoothed: runs.sort.smoothed }
+}
+
+/// The value and the size of the group in place of the columns up to the first number, then means.
+fn group_row(runs: &Runs, shared: &Shared, group: &Group, columns: &[Column], under_cursor: bool) -> Line<'static> {
+    let theme = &shared.theme;
+    let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
+    let all_marked = group.paths(shared).all(|path| runs.marked.contains(path));
+    let mark = if all_marked { theme.glyph("◆", "+") } else { " " };
+    let is_open = runs.expanded.contains(&group.value);
+    let fold = if is_open { theme.glyph("▾", "-") } else { theme.glyph("▸", "+") };
+    let texts = columns.iter().take_while(|column| !column.right).count().max(1);
+    let room = columns[..texts.min(columns.len())].iter().map(|column| column.width + 1).sum::<usize>();
+    let size = format!(" n={}", group.entries.len());
+    let value = format!("{fold} {}", group.label);
+    let head = format!("{}{size} ", fitted(&value, room.saturating_sub(size.width() + 1)));
+    let (look, means) = (look_of(runs, shared), group.runs(shared));
+    let mut spans = vec![
+        Span::styled(cursor, theme.style(Role::Accent)),
+        Span::styled(mark, theme.style(Role::Marked)),
+        Span::styled(text_width::padded(&head, room, false), theme.style(Role::Title)),
+    ];
+    let cells = columns.iter().skip(texts).map(|column| padded(&columns::group_cell(column, &look, &means), column));
+    spans.extend(cells.map(|cell| Span::styled(cell, theme.style(Role::Text))));
     let line = Line::from(spans);
     if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
 }

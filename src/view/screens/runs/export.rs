@@ -1,16 +1,14 @@
-//! Tags, exports, promoted checkpoints, and deletion of runs.
+//! Tags, exports, and promoted checkpoints of runs.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::Runs;
-use super::no_run;
-use crate::format::{bytes, percent};
-use crate::report::{self, Page, Report, ReportError};
-use crate::run::{Removal, RunDirectory, RunReference, change_tags, check_tag, disk_use};
-use crate::secrets::redact;
+use super::{Row, Runs, columns};
+use crate::report::{self, Page, Report, ReportError, RunRow};
+use crate::run::{RunDirectory, RunReference, change_tags, check_tag};
 use crate::view::export::{self, report, typed_path};
 use crate::view::message::{Command, Work};
-use crate::view::popup::{Ask, Confirm, Popup};
+use crate::view::popup::{Ask, Popup};
 use crate::view::shared::Shared;
 
 /// Edits the tags of the marked runs, or of the one under the cursor.
@@ -20,7 +18,7 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let whose = if chosen.len() == 1 {
         format!("Tags: {}", if there.is_empty() { "none" } else { &there })
     } else {
-        format!("{} marked runs", chosen.len())
+        format!("{} runs", chosen.len())
     };
     let question = Ask::new("Tags", format!("{whose}. Add tags; -tag removes:"), "", move |_: &mut (), _, text| {
         let (remove, add): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|tag| tag.starts_with('-'));
@@ -58,18 +56,14 @@ fn wrong_tags(text: &str) -> Option<String> {
     text.split_whitespace().find_map(|tag| check_tag(tag.strip_prefix(['-', '+']).unwrap_or(tag)))
 }
 
-/// Exports the run as HTML.
+/// Exports the chosen runs as HTML.
 pub(super) fn html(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     export(runs, shared, "html", report::html)
 }
 
-/// Exports the run's metrics as CSV.
+/// Exports the metrics of the chosen runs as CSV.
 pub(super) fn csv(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    export(runs, shared, "csv", |report| {
-        let text = report::csv(&report.history);
-        let (text, masked) = redact(&text);
-        Ok(Page { text: text.into_owned(), masked })
-    })
+    export(runs, shared, "csv", |report| Ok(Page::masked(&report::csv(&report.history))))
 }
 
 fn export(
@@ -78,11 +72,51 @@ fn export(
     form: &'static str,
     page: fn(&Report) -> Result<Page, ReportError>,
 ) -> Vec<Command> {
-    let Some(row) = runs.row(shared) else { return Vec::new() };
-    let directory = row.directory.clone();
-    let name = format!("{}.{form}", directory.id());
-    let make = move || page(&Report::read(directory).map_err(ReportError::from)?);
-    shared.popup = Some(export::ask(shared, "File:", &name, "runs.export", make));
+    let chosen = runs.chosen(shared);
+    let make = move |run: &Path| page(&Report::read(RunDirectory::open(run)?)?);
+    let id = |run: &Path| run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    shared.popup = Some(match chosen.as_slice() {
+        [run] => {
+            let run = run.clone();
+            export::ask(shared, "File:", &format!("{}.{form}", id(&run)), "runs.export", move || make(&run))
+        }
+        several => {
+            let label = format!("Folder for {} files ID.{form}:", several.len());
+            let here = shared.options.here.clone();
+            let proposed = here.join(format!("runs-{form}")).display().to_string();
+            Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, folder| {
+                let folder = typed_path(&folder, &here);
+                let write = move || {
+                    chosen.iter().try_fold(String::new(), |_, run| {
+                        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+                        export::written(&folder.join(format!("{}.{form}", id(run))), make(run))
+                    })?;
+                    Ok(format!("wrote {} files to {}", chosen.len(), folder.display()))
+                };
+                vec![Work::once("runs.export", write, report)]
+            }))
+        }
+    });
+    Vec::new()
+}
+
+/// Exports the list as it is, filtered and sorted, with its columns.
+pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let fields = shared.options.runs_columns.clone().unwrap_or_else(columns::usual);
+    let fields: Vec<String> = fields.into_iter().filter(|field| field != columns::TREND).collect();
+    let entries = shared.runs.listing.entries();
+    let mut seen = std::collections::BTreeSet::new();
+    let shown = runs.shown.iter().flat_map(|row| match row {
+        Row::Run(index) => vec![*index],
+        Row::Group(index) => runs.groups[*index].entries.clone(),
+    });
+    let rows = shown.filter(|index| seen.insert(*index)).filter_map(|index| entries.get(index)?.row.as_ref().ok());
+    let cells = |row: &Arc<RunRow>| {
+        fields.iter().map(|name| row.field(name, false).map_or_else(String::new, |value| value.to_string())).collect()
+    };
+    let lines = std::iter::once(fields.clone()).chain(rows.map(cells));
+    let text: String = lines.map(|cells: Vec<String>| report::csv_line(&cells)).collect();
+    shared.popup = Some(export::ask(shared, "File:", "runs.csv", "runs.export", move || Ok(Page::masked(&text))));
     Vec::new()
 }
 
@@ -115,78 +149,4 @@ fn wrong_promotion(text: &str) -> Option<String> {
     let (at, folder) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     let known = ["best", "last"].contains(&at) || at.parse::<u64>().is_ok();
     (!known || folder.trim().is_empty()).then(|| "write `best FOLDER`, `last FOLDER` or `40 FOLDER`".to_owned())
-}
-
-/// Why the run cannot be deleted.
-pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
-    let alive = || {
-        let status = runs.row(shared)?.status;
-        (!status.is_ended() && status != crate::run::Status::Created)
-            .then(|| format!("the run is {}: stop it first ({})", status.name(), shared.key_of("runs.stop")))
-    };
-    let unreadable = || {
-        let error = runs.entry(shared)?.row.as_ref().err()?;
-        Some(format!("cannot read the run ({error}): delete its folder by hand"))
-    };
-    no_run(runs, shared).or_else(unreadable).or_else(alive)
-}
-
-/// Shows what would be lost, and deletes the run after confirmation.
-pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(row) = runs.row(shared).cloned() else { return Vec::new() };
-    let (path, places) = (row.directory.path().to_owned(), shared.options.run_folders.clone());
-    let (measured, keys) = (path.clone(), shared.keys);
-    vec![Work::once(
-        "runs.remove",
-        move || {
-            let removal = RunDirectory::open(&measured).and_then(|directory| Removal::prepare(directory, &places));
-            // The lock is released here, since the question may stay open for long, and taken again for the deletion.
-            removal
-                .map(|removal| (removal.started_from_it.clone(), disk_use(&measured)))
-                .map_err(|error| error.to_string())
-        },
-        move |_: &mut Runs, shared, found| {
-            match found {
-                // A `y` typed for something else must not be the answer.
-                Ok(_) if shared.keys != keys => {
-                    let key = shared.key_of("runs.remove");
-                    shared.complain(format!("delete cancelled: other keys were pressed; press {key} again"))
-                }
-                Ok((users, disk)) => confirm_removal(shared, &row, users, disk.total_bytes, path),
-                Err(error) => shared.complain(error),
-            }
-            Vec::new()
-        },
-    )]
-}
-
-fn confirm_removal(shared: &mut Shared, row: &crate::report::RunRow, users: Vec<String>, size: u64, path: PathBuf) {
-    let rate = row.valid().map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
-    let mut text = format!(
-        "{}: {} steps{rate}, {} checkpoints, {} total. This cannot be undone.",
-        row.directory.id(),
-        row.last_step,
-        row.checkpoints.len(),
-        bytes(size)
-    );
-    if !users.is_empty() {
-        text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
-    }
-    shared.popup = Some(Popup::Confirm(Confirm::new("Delete run?", text, "delete", move |_: &mut Runs, shared| {
-        let places = shared.options.run_folders.clone();
-        vec![Work::once(
-            "runs.remove",
-            move || {
-                let removed =
-                    RunDirectory::open(&path).and_then(|directory| Removal::prepare(directory, &places)?.carry_out());
-                removed
-                    .map(|removed| format!("deleted {} ({})", removed.id, bytes(removed.bytes)))
-                    .map_err(|error| error.to_string())
-            },
-            |_: &mut Runs, shared, outcome| {
-                _ = report(&mut (), shared, outcome);
-                shared.look_for_runs()
-            },
-        )]
-    })));
 }

@@ -1,0 +1,141 @@
+//! Runs grouped by a field, with the mean of each value and its spread over the runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{RunRow, shown};
+use crate::run::Field;
+
+/// Runs with the same value of a field.
+#[derive(Debug, Clone)]
+pub struct RunGroup<'a> {
+    /// The value; `n/a` for runs without one.
+    pub value: String,
+    pub runs: Vec<&'a RunRow>,
+}
+
+/// Of the runs that have a value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeanStd {
+    pub n: usize,
+    pub mean: f64,
+    /// The sample standard deviation over runs (n - 1); `None` for one run.
+    pub std: Option<f64>,
+    pub least: f64,
+    pub most: f64,
+}
+
+/// Groups by `by`, in the order of the groups' first runs. Grouped by `tags`, a run is in the group of each of its tags.
+pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<RunGroup<'a>> {
+    let mut groups: Vec<RunGroup<'a>> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for run in rows {
+        for value in group_values(run, by) {
+            let place = *places.entry(value.clone()).or_insert_with(|| {
+                groups.push(RunGroup { value, runs: Vec::new() });
+                groups.len() - 1
+            });
+            groups[place].runs.push(run);
+        }
+    }
+    groups
+}
+
+/// The values as they are shown: of a setup the task and the keys in which these groups differ.
+pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
+    let first: Vec<&RunRow> = groups.iter().filter_map(|group| group.runs.first().copied()).collect();
+    if by != "setup" || first.len() < groups.len() {
+        return groups.iter().map(|group| group.value.clone()).collect();
+    }
+    let firsts = RunGroup { value: String::new(), runs: first };
+    let keys = firsts.different_keys().into_iter().map(|(key, _)| key).filter(|key| key != "seed");
+    let keys: Vec<String> = keys.collect();
+    let label = |(group, run): (&RunGroup<'_>, &&RunRow)| {
+        let values = run.directory.file().config.values().into_iter().filter(|(key, _)| keys.contains(key));
+        let values: String = values.map(|(key, value)| format!(" {key}={}", shown(&value))).collect();
+        // Setups may also differ in files of the task, or in the model behind a name.
+        let digest = group.value.rsplit_once(" #").map_or("", |(_, digest)| digest);
+        format!("{}{values} #{digest}", run.directory.file().task)
+    };
+    groups.iter().zip(&firsts.runs).map(label).collect()
+}
+
+/// The groups of a run.
+pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {
+    if by == "tags" && !run.tags.is_empty() {
+        return run.tags.clone();
+    }
+    vec![run.field(by, false).map_or_else(|| "n/a".to_owned(), |value| value.to_string())]
+}
+
+/// Why runs cannot be grouped by a name, if they cannot: measured values differ from run to run.
+pub fn wrong_grouping<'a>(by: &str, rows: impl Iterator<Item = &'a RunRow> + Clone) -> Option<String> {
+    let fields = ["task", "tags", "setup", "model", "base_model", "job", "status", "host", "name", "set"];
+    let key = by.strip_prefix("config.").is_some_and(|key| crate::config::Key::find(key).is_some());
+    let why = format!("group by {}, or config.KEY", fields.join(", "));
+    (!fields.contains(&by) && !key).then(|| super::unknown_field(by, rows, false).unwrap_or(why))
+}
+
+impl RunGroup<'_> {
+    /// Mean and spread of a numeric field; `None` if no run has a number.
+    pub fn mean(&self, field: &str, smoothed: bool) -> Option<MeanStd> {
+        let number = |run: &&RunRow| match run.field(field, smoothed) {
+            Some(Field::Number(number)) if number.is_finite() => Some(number),
+            _ => None,
+        };
+        MeanStd::of(&self.runs.iter().filter_map(number).collect::<Vec<_>>())
+    }
+
+    /// The keys in which its runs differ, with the number of values.
+    pub fn different_keys(&self) -> Vec<(String, usize)> {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (key, value) in self.runs.iter().flat_map(|run| run.directory.file().config.values()) {
+            found.entry(key).or_default().insert(shown(&value));
+        }
+        found.into_iter().map(|(key, values)| (key, values.len())).filter(|(_, count)| *count > 1).collect()
+    }
+
+    /// A line of `runs list --group-by --json`.
+    pub fn document(&self, by: &str, fields: &[String], smoothed: bool) -> Value {
+        let values: serde_json::Map<String, Value> = fields
+            .iter()
+            .map(|field| (field.clone(), self.mean(field, smoothed).map_or(Value::Null, |found| found.document())))
+            .collect();
+        let differ: Vec<String> = self.different_keys().into_iter().map(|(key, _)| key).collect();
+        let ids: Vec<&str> = self.runs.iter().map(|run| run.directory.id()).collect();
+        json!({"group_by": by, "value": self.value, "runs": ids, "n": ids.len(), "differ": differ, "values": values})
+    }
+}
+
+impl MeanStd {
+    fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        // Equal values have no spread, not that of a rounded sum.
+        let mean = if least == most { least } else { values.iter().sum::<f64>() / n as f64 };
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        (n > 0).then(|| Self { n, mean, std: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()), least, most })
+    }
+
+    fn document(&self) -> Value {
+        json!({"n": self.n, "mean": self.mean, "std": self.std, "min": self.least, "max": self.most})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_that_of_a_sample() {
+        let of = |values: &[f64]| MeanStd::of(values).map(|found| (found.n, found.mean, found.std));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[2.0]), Some((1, 2.0, None)), "one run has no spread");
+        assert_eq!(of(&[1.0, 3.0]), Some((2, 2.0, Some(2.0_f64.sqrt()))));
+        assert_eq!(of(&[0.1; 23]), Some((23, 0.1, Some(0.0))));
+        let found = MeanStd::of(&[4.0, -1.0, 0.0]);
+        assert_eq!(found.map(|found| (found.least, found.most)), Some((-1.0, 4.0)));
+    }
+}

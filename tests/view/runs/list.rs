@@ -1,0 +1,253 @@
+//! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
+
+use grpo_tui::run::{RunDirectory, rename_run};
+
+use super::*;
+
+/// Four runs of two setups that differ in the seed only, and the recorded one.
+fn seeds(folder: &Path) {
+    let runs = folder.join("runs");
+    copy_run(&runs, "20261120-143041-invoice-6sx3dn", "small adapters", "finished");
+    for (index, (id, rate)) in [("aaaaaa", "0.5"), ("bbbbbb", "0.5"), ("cccccc", "0.25")].into_iter().enumerate() {
+        let run = copy_run(&runs, &format!("2026111{index}-090000-invoice-{id}"), "", "finished");
+        let changes = [
+            ("learning_rate = 0.0015", format!("learning_rate = {rate}")),
+            ("seed = 0", format!("seed = {}", index + 1)),
+        ];
+        change(&run.join("run.toml"), &changes.each_ref().map(|(from, to)| (*from, to.as_str())));
+    }
+}
+
+fn list(stage: &Stage) -> String {
+    stage.screen().split('└').next().unwrap().to_owned()
+}
+
+#[test]
+fn pictures_of_the_table() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let stage = stage_with(columns, rows, several);
+        insta::assert_snapshot!(format!("runs_{columns}x{rows}"), stage.screen());
+        let mut stage = stage_with(columns, rows, seeds);
+        stage.keys("b").types("setup\n").keys("enter");
+        insta::assert_snapshot!(format!("runs_groups_{columns}x{rows}"), stage.screen());
+        stage.keys("esc |");
+        insta::assert_snapshot!(format!("runs_columns_{columns}x{rows}"), stage.screen());
+        stage.keys("esc g f").types("Ostkaland\n");
+        insta::assert_snapshot!(format!("runs_matches_{columns}x{rows}"), stage.screen());
+    }
+}
+
+#[test]
+fn columns_are_chosen_and_kept() {
+    let config = tempfile::tempdir().unwrap();
+    let file = config.path().join("config.toml");
+    std::fs::write(&file, "# mine\nmouse = true\n").unwrap();
+    let mut stage = Stage::with(120, 36, |options| {
+        several(&options.here);
+        options.appearance.folder = Some(config.path().to_owned());
+    });
+    assert!(!list(&stage).contains("learning_rate"));
+    // A field by its name; it goes to the end, and then to the left.
+    stage.keys("| /").types("config.learning_rate").keys("enter space esc");
+    assert!(list(&stage).contains("learning_rate") && list(&stage).contains("0.5000"), "{}", stage.screen());
+    let kept = || std::fs::read_to_string(&file).unwrap();
+    assert!(kept().starts_with("# mine\nmouse = true\nruns_columns = [\"status\", \"run\","), "{}", kept());
+    assert!(kept().trim_end().ends_with("\"name\", \"config.learning_rate\"]"), "{}", kept());
+    stage.keys("K");
+    assert!(kept().trim_end().ends_with("\"config.learning_rate\", \"name\"]"), "{}", kept());
+    // Without the first column; a click on another row hides that one.
+    stage.keys("g space");
+    assert!(!list(&stage).contains("state") && kept().contains("[\"run\","), "{}", stage.screen());
+    stage.keys("backspace");
+    assert_eq!(kept(), "# mine\nmouse = true\n");
+    assert!(list(&stage).contains("state") && !list(&stage).contains("learning_rate"));
+    stage.keys("esc");
+    assert!(!stage.shows("[x]"), "{}", stage.screen());
+}
+
+#[test]
+fn groups_have_means_and_say_what_they_are_of() {
+    let mut stage = stage_with(160, 48, seeds);
+    stage.keys("b").types("tiers/valid\n");
+    assert!(stage.shows("group by task, tags, setup"), "a measured value is no group: {}", stage.screen());
+    stage.keys("ctrl-u").types("setup\n");
+    assert!(stage.shows("Runs 4 in 3 groups by setup, mean ±std over runs"), "{}", stage.screen());
+    let row =
+        |stage: &Stage, text: &str| list(stage).lines().find(|line| line.contains(text)).unwrap_or_default().to_owned();
+    assert!(
+        row(&stage, "learning_rate=0.5").contains("n=2") && row(&stage, "learning_rate=0.5").contains("99.0% ±0.0"),
+        "{}",
+        stage.screen()
+    );
+    assert!(!row(&stage, "learning_rate=0.25").contains('±'), "one run has no spread");
+    // What the groups differ in, and what is of a group.
+    stage.keys("g j j");
+    assert!(stage.shows("2 runs: bbbbbb aaaaaa") && stage.shows("differ in seed (2 values)"), "{}", stage.screen());
+    stage.keys("p");
+    assert!(stage.shows("a group is selected, not a run"), "{}", stage.screen());
+    stage.keys("enter");
+    assert!(list(&stage).contains("bbbbbb") && !list(&stage).contains("cccccc"));
+    stage.keys("enter");
+    assert!(!list(&stage).contains("bbbbbb"));
+    stage.keys("t").types("seeds\n");
+    let tags = |id: &str| read_tags(&stage.folder.path().join("runs").join(id)).unwrap();
+    assert_eq!(
+        (tags("20261110-090000-invoice-aaaaaa"), tags("20261111-090000-invoice-bbbbbb")),
+        (vec!["seeds".to_owned()], vec!["seeds".to_owned()])
+    );
+    assert_eq!(tags("20261112-090000-invoice-cccccc"), [""; 0]);
+    stage.keys("space");
+    assert!(stage.shows("2 marked"));
+    stage.keys("esc b ctrl-u").types("config.seed\n");
+    assert!(stage.shows("in 4 groups by config.seed"), "{}", stage.screen());
+    stage.keys("esc");
+    assert!(stage.shows("Runs 4 ") && !stage.shows("groups"), "{}", stage.screen());
+}
+
+#[test]
+fn a_run_is_renamed_and_its_id_stays() {
+    let mut stage = stage_with(160, 48, several);
+    stage.keys("n ctrl-u").types("paper, seed 3\n");
+    assert!(stage.shows("6sx3dn is now paper, seed 3") && list(&stage).contains("paper, seed 3"), "{}", stage.screen());
+    let path = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let run = RunDirectory::open(&path).unwrap();
+    assert_eq!(
+        (run.name(), run.id(), run.file().name.as_str()),
+        ("paper, seed 3", "20261120-143041-invoice-6sx3dn", "small adapters")
+    );
+    // Both names find it, as references by the old one stay.
+    let places = RunFolders::discover(Some(&stage.folder.path().join("runs")), stage.folder.path());
+    for name in ["paper, seed 3", "small adapters"] {
+        assert_eq!(places.find(name).unwrap().path(), path);
+    }
+    stage.keys("/").types("paper").keys("enter");
+    assert!(stage.shows("Runs 1 of 5"));
+    stage.keys("n ctrl-u enter");
+    assert_eq!(RunDirectory::open(&path).unwrap().name(), "small adapters");
+    rename_run(&path, "again").unwrap();
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    stage.keys("esc");
+    assert!(list(&stage).contains("again"), "a name given elsewhere appears: {}", stage.screen());
+}
+
+#[test]
+fn matches_of_a_search_are_shown_and_opened() {
+    let mut stage = stage_with(120, 36, seeds);
+    stage.keys("A f").types("no such text\n");
+    assert!(stage.shows("0 matches in 5.12k completions of 4 runs") && stage.shows("no match"), "{}", stage.screen());
+    stage.keys("f ctrl-u").types("ostkaland\n");
+    let screen = stage.screen();
+    assert!(
+        screen.contains("\"ostkaland\"") && screen.contains("of 4 runs") && screen.contains("Ostkaland"),
+        "{screen}"
+    );
+    assert!(!screen.contains("% searched"));
+    // What is under the hidden cursor is not deleted from here.
+    stage.keys("d");
+    assert!(stage.shows("close the matches first (esc)"), "{}", stage.screen());
+    stage.keys("G y");
+    assert!(stage.commands.last().unwrap().contains("Ostkaland"), "{:?}", stage.commands.last());
+    stage.keys("g j enter");
+    assert_eq!(stage.model.shared.screen, Screen::Live);
+    let step = screen.lines().nth(3).unwrap().split_whitespace().nth(2).unwrap().to_owned();
+    assert!(stage.shows(&format!("groups of step {step} ")), "step {step}: {}", stage.screen());
+    stage.keys("1 esc");
+    assert!(stage.shows("Runs 4") && stage.shows("4 marked"), "{}", stage.screen());
+}
+
+#[test]
+fn marked_runs_are_exported_and_deleted_together() {
+    let mut stage = stage_with(120, 36, seeds);
+    let runs = stage.folder.path().join("runs");
+    stage.keys("space j space w ctrl-u").types("pages\n");
+    let mut files: Vec<String> = std::fs::read_dir(stage.folder.path().join("pages"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["20261111-090000-invoice-bbbbbb.html", "20261120-143041-invoice-6sx3dn.html"]);
+    assert!(stage.shows("wrote 2 files to "), "{}", stage.screen());
+    stage.keys("T ctrl-u").types("table.csv\n");
+    let table = std::fs::read_to_string(stage.folder.path().join("table.csv")).unwrap();
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(
+        table.starts_with("status,run,task,model,step,reward,ema:reward,valid,exact,of,created,")
+            && table.contains(",0.99,"),
+        "{table}"
+    );
+    stage.keys("d");
+    assert!(
+        stage.shows("Delete 2 runs?") && stage.shows("6 checkpoints") && stage.shows("6sx3dn bbbbbb"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("n");
+    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 4);
+    stage.keys("d y");
+    assert!(stage.shows("deleted 2 runs") && stage.shows("Runs 2") && !stage.shows("marked"), "{}", stage.screen());
+    // One that is active keeps all of them.
+    let worker =
+        Worker::begin(&RunDirectory::open(&runs.join("20261110-090000-invoice-aaaaaa")).unwrap(), Default::default())
+            .unwrap();
+    stage.now_ms += 2_000;
+    stage.send(Message::Tick);
+    stage.keys("A d");
+    assert!(stage.shows("aaaaaa is starting: stop it first"), "{}", stage.screen());
+    drop(worker);
+    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 2);
+}
+
+#[test]
+fn the_mouse_marks() {
+    use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+    let mut stage = stage_with(120, 36, seeds);
+    let press = |stage: &mut Stage, column, row, modifiers| {
+        stage.now_ms += 1_000;
+        stage.send(Message::Mouse(MouseEvent {
+            kind: MouseEventKind::Down(MouseButton::Left),
+            column,
+            row,
+            modifiers,
+        }));
+    };
+    press(&mut stage, 2, 3, KeyModifiers::NONE);
+    assert!(stage.shows("1 marked"), "beside the row: {}", stage.screen());
+    press(&mut stage, 30, 4, KeyModifiers::CONTROL);
+    assert!(stage.shows("2 marked"));
+    press(&mut stage, 30, 4, KeyModifiers::CONTROL);
+    assert!(stage.shows("1 marked"));
+    press(&mut stage, 30, 6, KeyModifiers::SHIFT);
+    assert!(stage.shows("4 marked"), "{}", stage.screen());
+    stage.keys("A");
+    assert!(!stage.shows("marked"));
+    stage.keys("|");
+    let screen = stage.screen();
+    let row = screen.lines().position(|line| line.contains("[x] status")).unwrap();
+    press(&mut stage, 6, row as u16, KeyModifiers::NONE);
+    assert!(!list(&stage).contains("state"), "a click hides a column: {}", stage.screen());
+}
+
+/// A run that waits says its place, and which run has the device.
+#[test]
+fn a_waiting_run_says_its_place_and_why() {
+    let alive = std::cell::RefCell::new(None);
+    let mut stage = stage_with(160, 48, |folder| {
+        let runs = folder.join("runs");
+        let first = copy_run(&runs, "20261118-090000-invoice-aaaaaa", "", "running");
+        let second = copy_run(&runs, "20261119-090000-invoice-bbbbbb", "", "running");
+        let begin = |path: &Path| Worker::begin(&RunDirectory::open(path).unwrap(), Default::default()).unwrap();
+        let workers = (begin(&first), begin(&second));
+        workers.0.state().status(Status::Running, 3, None).unwrap();
+        let cause = format!(
+            "waiting for CPU, in use by process {} of user 0 since 10:00:00; position 2 in the queue",
+            std::process::id()
+        );
+        workers.1.state().status(Status::Waiting, 0, Some(cause)).unwrap();
+        *alive.borrow_mut() = Some(workers);
+    });
+    stage.keys("1 g");
+    assert!(stage.shows("waiting #2"), "{}", stage.screen());
+    assert!(stage.shows("position 2") && stage.shows("(run aaaaaa)"), "{}", stage.screen());
+    drop(alive);
+}
