@@ -101,7 +101,7 @@ fn groups_have_means_and_say_what_they_are_of() {
     stage.keys("esc b ctrl-u").types("config.seed\n");
     assert!(stage.shows("in 4 groups by config.seed"), "{}", stage.screen());
     stage.keys("esc");
-    assert!(stage.shows("Runs 4 ") && !stage.shows("groups"), "{}", stage.screen());
+    assert!(stage.shows("Runs 4 ") && !stage.shows("groups by"), "{}", stage.screen());
 }
 
 #[test]
