@@ -191,8 +191,10 @@ impl Texts {
     }
 }
 
+type IsFormat = fn(&str) -> bool;
+
 /// Formats that are recognized, the narrowest first.
-const FORMATS: [(&str, fn(&str) -> bool); 6] = [
+const FORMATS: [(&str, IsFormat); 6] = [
     ("date", |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()),
     ("date-time", |text| text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()),
     ("uuid", is_uuid),

@@ -123,7 +123,7 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
         stage.keys("esc n f1");
         second(&mut stage);
         assert_eq!(draft_files(&stage).len(), 1, "{keys}");
-        stage.keys("f3 ctrl-p").types("expected answer").keys("enter");
+        stage.keys("f3 ctrl-p").types("edit expected").keys("enter");
         assert!(last_message(&stage).contains("is unsaved"), "{keys}: no other text takes its place");
         stage.keys("esc y");
         assert!(draft_files(&stage).is_empty(), "{keys}");

@@ -38,7 +38,7 @@ fn the_end_of_a_watched_run_is_notified() {
     session.send("\r");
     session.wait_text("[6 Live]");
     session.wait_text("running");
-    let finished = format!("\x1b]9;{RUN} is finished: all steps done\x07");
+    let finished = format!("\x1b]9;{RUN} is finished: no difference, all steps done\x07");
     assert!(!session.received(&finished));
     run.end();
     session.wait_for("the notification", |session| session.received(&finished));

@@ -72,9 +72,12 @@ pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
     }
 }
 
+/// Rows of a set, as they are written.
+pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
+
 /// Distributes rows over train, eval and test; rows of the same prompt come into the same set. Which rows go where
 /// depends on their text alone; each set is in the order of the rows.
-pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [(PromptSet, Vec<Map<String, Value>>); 3] {
+pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] {
     let hash = |row: &Map<String, Value>| {
         super::random::text_hash(&row.get("messages").map(Value::to_string).unwrap_or_default())
     };

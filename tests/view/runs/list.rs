@@ -172,7 +172,7 @@ fn marked_runs_are_exported_and_deleted_together() {
     let table = std::fs::read_to_string(stage.folder.path().join("table.csv")).unwrap();
     assert_eq!(table.lines().count(), 5, "{table}");
     assert!(
-        table.starts_with("status,run,task,model,step,reward,ema:reward,valid,exact,of,created,")
+        table.starts_with("status,run,task,model,step,reward,ema:reward,valid,exact,of,outcome,created,")
             && table.contains(",0.99,"),
         "{table}"
     );

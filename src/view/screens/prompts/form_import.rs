@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use super::form_fields::{Form, FormKind};
 use super::{Prompts, save};
-use crate::dataset::import::{Format, Imported, MappingText, columns, import, parse_split, read_records, split};
+use crate::dataset::import::{
+    Format, Imported, MappingText, SetRows, columns, import, parse_split, read_records, split,
+};
 use crate::score::json;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
@@ -172,7 +174,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
             return Vec::new();
         }
     };
-    let rows = move || -> Result<Vec<(PromptSet, Vec<Map<String, Value>>)>, String> {
+    let rows = move || -> Result<Vec<SetRows>, String> {
         let imported =
             import(&path, &mapping, Some(&open.task.schema), usize::MAX).map_err(|error| error.to_string())?;
         Ok(match set {

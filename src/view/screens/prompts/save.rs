@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::editing::{EditTarget, Editing, Validity, expected_of, turns_of};
 use super::table_row::{Entry, row};
 use super::{FileChange, Prompts};
-use crate::dataset::import::with_rows;
+use crate::dataset::import::{SetRows, with_rows};
 use crate::dataset::{PromptRow, RowTemplate};
 use crate::task::{PromptSet, TASK_FILE};
 use crate::view::drafts;
@@ -183,7 +183,7 @@ pub(super) fn edit_rows(
 pub(super) fn import_rows(
     prompts: &mut Prompts,
     shared: &mut Shared,
-    rows: impl FnOnce() -> Result<Vec<(PromptSet, Vec<Map<String, Value>>)>, String> + Send + 'static,
+    rows: impl FnOnce() -> Result<Vec<SetRows>, String> + Send + 'static,
 ) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let rewrite: Rewrite = Box::new(move |read| {

@@ -85,9 +85,12 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, navigate::list_faults)
         .also(&["errors", "warnings", "problems"])
         .unless(no_faults),
-    Action::new("schema.help", "Explain keyword", "explain", &["K", "alt-k"], IN_EDITOR, navigate::keyword_help)
-        .also(&["hover", "documentation", "docs"]),
-    Action::new("schema.outline", "Outline", "outline", &["s", "alt-s"], IN_EDITOR, navigate::outline)
+    Action::new("schema.help", "Explain keyword", "docs", &["K", "alt-k"], IN_EDITOR, navigate::keyword_help).also(&[
+        "hover",
+        "documentation",
+        "docs",
+    ]),
+    Action::new("schema.outline", "Outline", "", &["s", "alt-s"], IN_EDITOR, navigate::outline)
         .also(&["symbols", "properties", "definitions"])
         .unless(no_text),
     Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
