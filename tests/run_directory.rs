@@ -2,6 +2,7 @@
 //! sentences.
 
 mod accepted_requests;
+mod answers;
 mod bad_input;
 mod command;
 mod control;

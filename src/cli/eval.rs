@@ -116,7 +116,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
-    let versus = if evals.len() == 1 { Versus::alone(evals.remove(0)) } else { Versus::of(evals)? };
+    let versus = Versus::of(evals)?;
     let document = document(&arguments, &targets, limit, &versus);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
@@ -185,7 +185,7 @@ fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Ve
         versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
     let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
     json!({
-        "targets": summaries, "comparisons": versus.comparisons(), "models": models, "task": versus.evals[0].task, "set": arguments.on,
+        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "models": models, "task": versus.evals[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
     })
 }

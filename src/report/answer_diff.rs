@@ -1,15 +1,15 @@
-//! Two or three evals on the same prompts: joined by prompt and sample, with the significance of each pairwise
-//! difference.
+//! Evals on the same prompts: joined by prompt and sample, with the significance of each pairwise difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::eval_results::{EvalId, EvalResult};
 use super::event_text::Level;
 use super::significance::{Judged, MetricComparison, Verdict, verdict_lines};
-use super::{ReportError, summary_table};
-use crate::run::{Comparison, EvalRecord};
+use super::{FailureGroups, ReportError, summary_table};
+use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::Scorer;
 use crate::secrets::visible;
 use crate::statistics::compound;
@@ -20,12 +20,16 @@ pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 /// Evals side by side.
 #[derive(Debug, Clone)]
 pub struct Versus {
-    /// Two or three; the others are compared with the first.
+    /// One to three; the others are compared with the first.
     pub evals: Vec<EvalResult>,
-    /// (0, 1), then (0, 2) and (1, 2).
+    /// (0, 1), then (0, 2) and (1, 2); none of a single eval.
     pub pairs: Vec<PairedComparison>,
     /// Prompts in all evals, in the order of the first.
     pub prompts: Vec<ComparedPrompt>,
+    /// Comments by prompt.
+    pub comments: BTreeMap<String, String>,
+    /// Whether the scores are not as recorded.
+    pub is_rescored: bool,
     pub warnings: Vec<String>,
 }
 
@@ -97,13 +101,8 @@ impl Versus {
     /// As [`Self::of`], and where an eval cannot be read.
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        Self::of(ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?)
-    }
-
-    /// A single eval, without comparisons.
-    pub fn alone(eval: EvalResult) -> Self {
-        let evals = vec![eval];
-        Self { prompts: joined(&evals), pairs: Vec::new(), warnings: Vec::new(), evals }
+        let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::of(evals)?.with_comments())
     }
 
     /// Reads evals, re-scores their completions with one schema, and compares; the files of the runs are unchanged.
@@ -113,19 +112,50 @@ impl Versus {
     pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         let read = |id: &EvalId| EvalResult::read(id.clone(), several)?.rescored(task, scorer);
-        let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?;
+        let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?.with_comments();
+        versus.is_rescored = true;
         let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
-        versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}…), not as recorded"));
+        versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}), not as recorded"));
         Ok(versus)
     }
 
-    /// Compares evals.
+    /// Reads the comments beside the evals; of several on one prompt all are shown.
+    fn with_comments(mut self) -> Self {
+        let folders: BTreeSet<_> = self.evals.iter().map(|eval| eval.id.folder.clone()).collect();
+        let set = self.evals[0].id.set.clone();
+        for folder in folders {
+            match read_comments(&folder) {
+                Err(error) => self.warnings.push(error.to_string()),
+                Ok(found) => {
+                    for comment in found.into_iter().filter(|comment| comment.set == set) {
+                        let text = self.comments.entry(comment.prompt_id).or_default();
+                        *text += if text.is_empty() { "" } else { "; " };
+                        *text += &comment.text;
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// `scored as recorded, schema 1a2b3c4d`.
+    pub fn schema(&self) -> String {
+        let digest: String = self.evals[0].schema_digest.chars().take(8).collect();
+        format!("{}, schema {digest}", if self.is_rescored { "re-scored" } else { "scored as recorded" })
+    }
+
+    /// Where comments on the prompts are kept: with the last eval.
+    pub fn comments_folder(&self) -> Option<&Path> {
+        self.evals.last().map(|eval| eval.id.folder.as_path())
+    }
+
+    /// Compares evals; a single one stands alone.
     ///
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
     pub fn of(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
-        if !(2..=3).contains(&evals.len()) {
-            return Err(ReportError::Unlike(format!("{} evals: choose two or three", evals.len())));
+        if !(1..=3).contains(&evals.len()) {
+            return Err(ReportError::Unlike(format!("{} evals: choose one to three", evals.len())));
         }
         let mut warnings = Vec::new();
         for other in &evals[1..] {
@@ -149,7 +179,7 @@ impl Versus {
         }
         let places = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b)));
         let pairs = places.map(|(a, b)| PairedComparison::of((a, &evals[a].records), (b, &evals[b].records))).collect();
-        Ok(Self { evals, pairs, prompts, warnings })
+        Ok(Self { evals, pairs, prompts, comments: BTreeMap::new(), is_rescored: false, warnings })
     }
 
     /// The answer of an eval to a prompt of the list.
@@ -159,6 +189,15 @@ impl Versus {
 
     pub fn outcome(&self, prompt: &ComparedPrompt, pair: &PairedComparison) -> Option<Outcome> {
         Some(Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?))
+    }
+
+    /// The outcome in words; of a single eval, whether its answer is valid.
+    pub fn outcome_name(&self, prompt: &ComparedPrompt, pair: Option<&PairedComparison>) -> &'static str {
+        match pair {
+            Some(pair) => self.outcome(prompt, pair).map_or("", Outcome::name),
+            None if self.record(prompt, 0).is_some_and(EvalRecord::is_valid) => "valid",
+            None => "not valid",
+        }
     }
 
     /// The output of `runs versus --json`.
@@ -176,8 +215,19 @@ impl Versus {
         };
         json!({
             "task": self.evals[0].task, "set": self.evals[0].id.set, "passes": self.evals.iter().map(eval).collect::<Vec<_>>(),
-            "comparisons": self.comparisons(), "warnings": self.warnings,
+            "comparisons": self.comparisons(), "warnings": self.warnings, "failures": self.failures(),
+            "comments": self.comments, "schema": {"sha256": self.evals[0].schema_digest, "rescored": self.is_rescored},
         })
+    }
+
+    /// What the failures of each eval have in common, as JSON.
+    pub fn failures(&self) -> Vec<Value> {
+        let of = |eval: &EvalResult| {
+            let mut document = json!(FailureGroups::of(eval));
+            document["name"] = json!(eval.name);
+            document
+        };
+        self.evals.iter().map(of).collect()
     }
 
     /// The comparisons in the output of `runs versus --json` and `eval --json`.

@@ -17,7 +17,7 @@ use crate::task::{PromptSet, Task, current_set_name};
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
 /// Identifies the file of an eval.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
     /// The folder of the run or of the eval.
     pub folder: PathBuf,
@@ -30,7 +30,7 @@ pub struct EvalId {
 }
 
 /// The records of an eval, with the task and the prompts they answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EvalResult {
     pub id: EvalId,
     /// The heading of its column in tables.

@@ -14,7 +14,7 @@ use super::event_text::{Level, alert_text, event_text};
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::svg::{Chart, Line, chart};
-use super::{MetricComparison, Report, ReportError, SMOOTHING, verdict_lines};
+use super::{EvalResult, FailureGroup, FailureGroups, MetricComparison, Report, ReportError, SMOOTHING, verdict_lines};
 use crate::config::Source;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
@@ -148,9 +148,20 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
             pairs => Serde(versus.pairs.iter().map(|pair| pair_section(&names, pair)).collect::<Vec<_>>()),
             drift => summaries.last().map(|last| value_drift(last).trim().to_owned()),
             tags => Serde(tags.collect::<Vec<_>>()),
+            schema => versus.schema(),
+            failure_headings => Serde(FailureGroups::HEADINGS),
+            failures => Serde(versus.evals.iter().filter_map(failure_section).collect::<Vec<_>>()),
+            comments => Serde(versus.comments.iter().map(|(prompt, text)| json!([prompt, text])).collect::<Vec<_>>()),
             examples => Serde(examples),
         },
     )
+}
+
+/// What the failures of an eval have in common.
+fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
+    let found = FailureGroups::of(eval);
+    let rows: Vec<_> = found.groups.iter().map(FailureGroup::cells).collect();
+    (!rows.is_empty()).then(|| json!({"title": found.title(&eval.name), "rows": rows}))
 }
 
 /// The formatter masks and escapes everything that a template prints, except charts and the results of macros.
@@ -414,6 +425,7 @@ mod tests {
             context! {
                 title => &text, heading => &text, titles => Serde([&text]), task => &text, set => &text, n => 1, warnings => Serde([&text]),
                 rates => Serde(&table), pairs => Serde([pair]), drift => &text, tags => Serde(&table), examples => Serde(&examples),
+                schema => &text, failure_headings => Serde([&text; 5]), failures => Serde([json!({"title": text, "rows": [[text, text]]})]), comments => Serde([[&text, &text]]),
             },
         );
         let page = page.unwrap();

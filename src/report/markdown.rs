@@ -56,7 +56,7 @@ pub fn markdown(report: &Report) -> String {
 }
 
 /// One line of text that cannot begin a cell, a link or markup of its own.
-fn line(text: &str) -> String {
+pub(super) fn line(text: &str) -> String {
     let mut escaped = String::new();
     for letter in visible(text).chars() {
         if "\\`*_[]<>|#".contains(letter) {

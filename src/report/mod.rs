@@ -5,6 +5,7 @@ mod compare;
 mod error;
 mod eval_results;
 mod event_text;
+mod failure_groups;
 mod filter;
 mod html;
 mod listing;
@@ -16,12 +17,14 @@ mod significance;
 mod summary_table;
 mod svg;
 mod tables;
+mod versus_text;
 
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
 pub use compare::RunsCompared;
 pub use error::ReportError;
 pub use eval_results::{EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals};
 pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text};
+pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
@@ -32,6 +35,7 @@ pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, n
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, rates, table, tag_rows, value_drift};
 pub use tables::{csv, csv_line, json_lines, text_table};
+pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;
 use crate::run::{

@@ -21,12 +21,15 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Two-sided.
     pub p: f64,
+    /// Of the rate, second minus first.
+    pub difference: Interval,
 }
 
 impl Judged {
     /// For one completion per prompt.
     pub fn of(metric: &'static str, comparison: &Comparison) -> Self {
-        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p }
+        let PairedTest { difference, .. } = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
+        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p, difference }
     }
 
     /// [`Level::Good`] only where one of the two is better, the other is not worse, and both were measured.
@@ -39,21 +42,35 @@ impl Judged {
         }
     }
 
-    /// Both metrics in one sentence: `valid better (p = 1.6e-61), exact: no difference found (p = 0.3300)`.
+    /// Both metrics in one sentence, each with its effect size in percentage points: `valid better (+40.6 points, 95% CI
+    /// [+36.1, +45.0], p = 1.6e-61), exact: no difference found (...)`.
     pub fn sentence(valid: Self, exact: Option<Self>) -> String {
-        format!("{valid}, {}", exact.map_or_else(|| "exact not measured".to_owned(), |exact| exact.to_string()))
+        let exact = exact.map_or_else(|| "exact n/a".to_owned(), Self::with_effect);
+        format!("{}, {exact}", valid.with_effect())
     }
-}
 
-impl std::fmt::Display for Judged {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn with_effect(self) -> String {
+        let (estimate, interval) = in_points(&self.difference);
+        format!("{} ({estimate} points, 95% CI {interval}, p = {})", self.words(), self.p_value())
+    }
+
+    fn words(self) -> String {
         let words = match self.verdict {
             Verdict::Better => " better",
             Verdict::Worse => " worse",
             Verdict::NoDifference => ": no difference found",
         };
-        let p = if self.p < 1e-4 { format!("{:.1e}", self.p) } else { format!("{:.4}", self.p) };
-        write!(formatter, "{}{words} (p = {p})", self.metric)
+        format!("{}{words}", self.metric)
+    }
+
+    fn p_value(self) -> String {
+        if self.p < 1e-4 { format!("{:.1e}", self.p) } else { format!("{:.4}", self.p) }
+    }
+}
+
+impl std::fmt::Display for Judged {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} (p = {})", self.words(), self.p_value())
     }
 }
 
@@ -134,15 +151,15 @@ impl MetricComparison {
     }
 
     pub fn judged(&self) -> Judged {
-        Judged { metric: self.metric, verdict: self.verdict, p: self.p }
+        Judged { metric: self.metric, verdict: self.verdict, p: self.p, difference: self.difference }
     }
 
-    /// The difference with its counts.
+    /// The prompts that changed.
     pub fn numbers(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
-        let (metric, difference, pairs) = (self.metric, points(&self.difference), self.n);
+        let (metric, pairs) = (self.metric, self.n);
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
-        format!("{metric} {difference}; {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}")
+        format!("{metric}: {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}")
     }
 
     /// The required number of prompts, if no difference was found.
@@ -154,7 +171,12 @@ impl MetricComparison {
 
 /// A difference of rates in percentage points, with its 95% interval.
 pub fn points(interval: &Interval) -> String {
-    format!("{:+.1} points [{:+.1}, {:+.1}]", 100.0 * interval.estimate, 100.0 * interval.low, 100.0 * interval.high)
+    let (estimate, interval) = in_points(interval);
+    format!("{estimate} points {interval}")
+}
+
+fn in_points(Interval { estimate, low, high }: &Interval) -> (String, String) {
+    (format!("{:+.1}", 100.0 * estimate), format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high))
 }
 
 /// Second minus first, averaged over a prompt's completions.
@@ -192,13 +214,13 @@ mod tests {
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
         };
-        let few = "valid: no difference found (p = 0.0625), exact not measured\n  valid +1.0 points [-0.0, +2.3]; 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
+        let few = "valid: no difference found (+1.0 points, 95% CI [-0.0, +2.3], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
         check((5, 0, 500), Verdict::NoDifference, few);
-        let none = "valid: no difference found (p = 1.0000), exact not measured\n  valid +0.0 points [-0.7, +0.7]; 0 improvements, 0 regressions in 500 prompts\n";
+        let none = "valid: no difference found (+0.0 points, 95% CI [-0.7, +0.7], p = 1.0000), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
-        let better = "valid better (p = 1.6e-61), exact not measured\n  valid +40.6 points [+36.1, +45.0]; 203 improvements, 0 regressions in 500 prompts\n";
+        let better = "valid better (+40.6 points, 95% CI [+36.1, +45.0], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
-        let worse = "valid worse (p = 0.0129), exact not measured\n  valid -20.0 points [-34.2, -3.9]; 2 improvements, 12 regressions in 50 prompts\n";
+        let worse = "valid worse (-20.0 points, 95% CI [-34.2, -3.9], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
     }
 

@@ -43,6 +43,11 @@ impl EvalRecord {
     pub fn is_valid(&self) -> bool {
         self.tier == "valid"
     }
+
+    /// Not valid, or valid with wrong values.
+    pub fn fails(&self) -> bool {
+        !self.is_valid() || self.exact == Some(false)
+    }
 }
 
 /// The result of an eval. Rates are in [0, 1]; with `n` = 0 all are 0.

@@ -3,6 +3,7 @@
 mod against_base;
 mod checkpoints;
 mod cleanup;
+mod comments;
 mod control;
 mod device_slots;
 mod directory;
@@ -44,6 +45,7 @@ pub use against_base::AgainstBase;
 pub use checkpoints::{
     CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints,
 };
+pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use control::{
     AcceptedRequest, Answer, RequestOutcome, RequestQueue, Sample, Settings, Stop, Verb, ask, settings, stop_worker,
 };

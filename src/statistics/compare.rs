@@ -57,6 +57,18 @@ pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
     (2.0 * binomial_cdf(fixed.min(broken), fixed + broken, 0.5)).min(1.0)
 }
 
+/// One-sided exact test (Fisher) of whether failures gather in a group: the chance that at least `found` of the
+/// `failures` among `all` prompts fall into a group of `size` if the group has nothing to do with them.
+pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) -> f64 {
+    if size > all || failures > all {
+        return 1.0;
+    }
+    let least = found.max((size + failures).saturating_sub(all));
+    let ways = |count: usize| log_choose(failures, count) + log_choose(all - failures, size - count);
+    let total = log_choose(all, size);
+    (least..=size.min(failures)).map(|count| (ways(count) - total).exp()).sum::<f64>().min(1.0)
+}
+
 /// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the
 /// first alone `broken`; p is that of the exact McNemar test. The interval joins two exact ones: of the share of
 /// prompts that changed, and of the share of those that were fixed, which is the test's own. Coverage by simulation:
@@ -229,6 +241,21 @@ mod tests {
         check(12, 2, 0.012939453125);
         check(7, 7, 1.0);
         check(180, 0, 2.0 / 2f64.powi(180));
+    }
+
+    #[test]
+    fn failures_that_gather_in_a_group() {
+        // Python, in whole numbers: sum(comb(failures, k) * comb(all - failures, size - k)) / comb(all, size)
+        let check = |[found, size, failures, all]: [usize; 4], expected: f64| {
+            let p = over_represented(found, size, failures, all);
+            assert!((p / expected - 1.0).abs() < 1e-9, "{found} {size} {failures} {all}: {p:e}, expected {expected:e}");
+        };
+        check([12, 48, 12, 100], 6.6324389057701e-05);
+        check([1, 1, 12, 100], 0.12);
+        check([9, 15, 40, 200], 0.0004480803324192018);
+        check([50, 60, 300, 500], 3.5620572054559844e-05);
+        check([0, 5, 3, 50], 1.0);
+        check([3, 5, 3, 4], 1.0);
     }
 
     /// Python, in whole numbers: Fraction(2 * sum(math.comb(n, k) for k in range(broken + 1)), 2**n)

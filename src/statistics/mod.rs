@@ -8,7 +8,8 @@ mod rates;
 mod smoothing;
 
 pub use compare::{
-    Interval, PairedTest, Verdict, mcnemar_exact, paired_counts, paired_means, required_n, required_n_of_means,
+    Interval, PairedTest, Verdict, mcnemar_exact, over_represented, paired_counts, paired_means, required_n,
+    required_n_of_means,
 };
 pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
 pub use smoothing::{Smoothing, smooth};

@@ -75,7 +75,8 @@ fn valid_without_exact_is_never_good() {
     check(&[(50, 45)], 0, "exact below base", Level::Warning);
     check(&[(61, 60)], 0, "base is best", Level::Info);
     let drifted = check(&[(100, 3)], 5, "exact below base", Level::Warning);
-    let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid better (p = 1.8e-12), exact worse (p = 1.4e-17)";
+    let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid better (+40.0 points, 95% CI [+28.8, +50.3], p = 1.8e-12), \
+                    exact worse (-57.0 points, 95% CI [-66.9, -45.1], p = 1.4e-17)";
     assert_eq!(drifted.sentence(), sentence);
     // The best checkpoint is fine, the end is not.
     let late = check(&[(90, 60), (100, 3)], 5, "exact below base", Level::Warning);
@@ -93,7 +94,7 @@ fn valid_without_exact_is_never_good() {
     }
     let outcome = RunOutcome::of(&unknown, Some(5));
     assert_eq!((outcome.label(), outcome.level()), ("valid above base", Level::Info));
-    assert!(outcome.sentence().ends_with("valid better (p = 1.8e-12), exact not measured"), "{}", outcome.sentence());
+    assert!(outcome.sentence().ends_with(", p = 1.8e-12), exact n/a"), "{}", outcome.sentence());
 }
 
 /// An older program recorded no comparison: it is read from the answers.

@@ -62,12 +62,13 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["results"]["comparison"]["fixed"], 20);
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
-    let judged = "second run vs the first on the same test prompts\nvalid better (p = 1.9e-6), exact better (p = 3.1e-5)\n  valid +40.0 points [";
-    assert!(
-        text.contains(judged)
-            && text.contains("]; 20 improvements, 0 regressions in 50 prompts\n  exact +32.0 points ["),
-        "{text}"
-    );
+    for expected in [
+        "second run vs the first on the same test prompts\nvalid better (+40.0 points, 95% CI [",
+        "], p = 1.9e-6), exact better (+32.0 points, 95% CI [",
+        "], p = 3.1e-5)\n  valid: 20 improvements, 0 regressions in 50 prompts\n  exact: 16 improvements, ",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
     assert_eq!(document["results"]["exact"]["fixed"], 16);
     assert!(!text.contains("learning_rate"), "{text}");
 }
@@ -78,7 +79,8 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
     let root = folder.path().join("runs");
     let run = made(&root, &Made { name: "a|b", set: &["seed=3"], ..Made::default() });
     let (code, text, _) = runs_command(&root, &["export", run.id(), "--markdown"]);
-    let sentence = "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid better (p = ";
+    let sentence =
+        "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid better (+60.0 points, 95% CI ";
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("### a\\|b\n\n") && text.contains(sentence), "{text}");
     for row in ["| valid | 30.0% [", "| exact match | 24.0% [", "| seed | 3 | "] {

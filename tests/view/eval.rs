@@ -107,7 +107,7 @@ fn a_base_that_stayed_the_best_is_called_the_base() {
         screen.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"),
         "{screen}"
     );
-    assert!(screen.contains("valid: no difference found (p = 1.0000)"), "{screen}");
+    assert!(screen.contains("valid: no difference found (+0.0 points, 95% CI ["), "{screen}");
     stage.keys("E enter y");
     assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.screen());
 }
@@ -150,7 +150,7 @@ fn both_metrics_are_judged_on_their_own() {
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
-    assert!(text.contains("\nvalid better (p = ") && text.contains("), exact worse (p = 1.9e-9)\n"), "{text}");
+    assert!(text.contains("\nvalid better (+100.0 points, 95% CI [") && text.contains("], p = 1.9e-9)\n"), "{text}");
     assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
     let document = page.document();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! `grpo-tui runs`: list, show, follow, compare, control, export and delete runs.
 
 mod attach;
+mod comment;
 mod control;
 mod export;
 mod list;
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Compare answers: base vs result of a run, or results of two or three runs
     Versus(versus::Arguments),
+    /// List, write or remove comments on prompts of evals
+    Comment(comment::Arguments),
     /// Export metrics as CSV or JSON lines, or runs as HTML
     Export(export::Arguments),
     /// Export a checkpoint's weights with provenance.json
@@ -92,6 +95,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             if json { print_json(compared.document()) } else { print(&compared.page()) }
         }
         Command::Versus(arguments) => versus::run(&arguments, &places),
+        Command::Comment(arguments) => comment::run(&arguments, &places),
         Command::Export(arguments) => export::run(&arguments, &places),
         Command::Promote(arguments) => promote::run(&arguments, &places),
         Command::Tag(arguments) => tag::run(&arguments, &places),

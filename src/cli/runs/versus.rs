@@ -1,19 +1,23 @@
-//! `runs versus`: compares a run's base with its result, or the results of two or three runs, on the same prompts.
+//! `runs versus`: compares a run's base with its result, the results of two or three runs, or the evals of a standalone
+//! eval, on the same prompts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
-use crate::report::{ReportError, Versus, base_and_trained, base_and_trained_on, versus_html};
-use crate::run::RunFolders;
+use crate::report::{
+    EvalId, ReportError, Versus, base_and_trained, base_and_trained_on, list_evals, versus_csv, versus_html,
+    versus_markdown,
+};
+use crate::run::{RESULT_FILE, RunFolders};
 use crate::score::Scorer;
 use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// One run: base vs result. Two or three: their results
+    /// One run: base vs result. Two or three: their results. The folder of a standalone eval: its evals
     #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
     these: Vec<String>,
     /// Prompt set [default: test if evaluated, else eval]
@@ -25,6 +29,12 @@ pub(super) struct Arguments {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Print Markdown for a pull request: verdicts, rates, groups of failures, comments; secrets are masked
+    #[arg(long, conflicts_with_all = ["json", "csv", "html"])]
+    markdown: bool,
+    /// Print CSV: one line per prompt and sample, with all answers; secrets are masked
+    #[arg(long, conflicts_with_all = ["json", "html"])]
+    csv: bool,
     /// Write one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -37,14 +47,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     check_page(arguments.html.as_deref(), arguments.force)?;
     let mut evals = Vec::new();
     for run in &arguments.these {
-        let directory = places.find(run)?;
-        let found = match &arguments.on {
-            Some(set) => base_and_trained_on(directory.path(), &[set.as_str()])
-                .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
-            None => base_and_trained(directory.path())?,
-        };
-        // Of several runs only the results are compared.
-        evals.extend(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() });
+        evals.extend(evals_of(run, arguments, places)?);
     }
     let versus = match &arguments.rescore {
         Some(task) => {
@@ -64,5 +67,25 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         let document = json!({"file": file, "bytes": page.text.len(), "masked": page.masked});
         return if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) };
     }
-    if arguments.json { print_json(versus.document()) } else { print(&versus.page()) }
+    match () {
+        () if arguments.json => print_json(versus.document()),
+        () if arguments.markdown => print(&versus_markdown(&versus)),
+        () if arguments.csv => print(&versus_csv(&versus)),
+        () => print(&versus.page()),
+    }
+}
+
+fn evals_of(run: &str, arguments: &Arguments, places: &RunFolders) -> Result<Vec<EvalId>, Failure> {
+    let folder = Path::new(run);
+    if folder.join(RESULT_FILE).is_file() {
+        return Ok(list_evals(folder)?);
+    }
+    let directory = places.find(run)?;
+    let found = match &arguments.on {
+        Some(set) => base_and_trained_on(directory.path(), &[set.as_str()])
+            .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
+        None => base_and_trained(directory.path())?,
+    };
+    // Of several runs only the results are compared.
+    Ok(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() })
 }
