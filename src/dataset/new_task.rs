@@ -143,7 +143,7 @@ impl NewTask {
         if !has_data {
             self.notes.push("no prompts yet: import or write them before training".to_owned());
         } else if tests < FEW_TEST_PROMPTS {
-            self.notes.push(format!("the test set has {tests} rows: rates over so few have wide intervals"));
+            self.notes.push(format!("test set: n = {tests}; rates over so few rows have wide intervals"));
         }
     }
 

@@ -6,7 +6,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value, json};
 
 use super::PromptRow;
-use super::import::typed_value;
+use super::import::cells::typed_value;
 use crate::text::Message;
 
 /// Begins a section.

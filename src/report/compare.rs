@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::summary_table::rates;
+use super::event_text::rates;
 use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
 use crate::format::or_na;
 use crate::run::events::Eval;

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::{shown, summary_table};
+use super::shown;
 use crate::format::{bytes, duration, percent, percent_short};
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Memory, Step};
-use crate::run::{EventBody, Status};
+use crate::run::{EvalSummary, EventBody, Status};
 use crate::secrets::redact;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +149,15 @@ fn step_text(step: &Step, total_steps: u64) -> String {
 }
 
 fn eval_text(eval: &Eval) -> String {
-    format!("step {}: eval on {} ({}): {}", eval.step, eval.set, eval.who(), summary_table::rates(&eval.summary))
+    format!("step {}: eval on {} ({}): {}", eval.step, eval.set, eval.who(), rates(&eval.summary))
+}
+
+/// The rates of an eval in one line.
+pub fn rates(summary: &EvalSummary) -> String {
+    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
+    let [low, high] = summary.valid_interval.map(|rate| 100.0 * rate);
+    let (valid, parse) = (percent(summary.valid), percent(summary.parse));
+    format!("n = {:<4} valid {valid:>6} [{low:.1}, {high:.1}]{exact}  parse {parse:>6}", summary.n)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
 pub use compare::RunsCompared;
 pub use error::ReportError;
 pub use eval_results::{EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals};
-pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text};
+pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, rates};
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
 pub use html::{Page, html, versus_html};
@@ -33,7 +33,7 @@ pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, 
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
-pub use summary_table::{columns, rate_rows, rates, table, tag_rows, value_drift};
+pub use summary_table::{columns, rate_rows, table, tag_rows, value_drift};
 pub use tables::{csv, csv_line, json_lines, text_table};
 pub use versus_text::{versus_csv, versus_markdown};
 

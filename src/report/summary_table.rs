@@ -78,11 +78,3 @@ fn shorten(name: &str) -> String {
     let letters = name.chars().count();
     if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
 }
-
-/// The rates of an eval in one line.
-pub fn rates(summary: &EvalSummary) -> String {
-    let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
-    let [low, high] = summary.valid_interval.map(|rate| 100.0 * rate);
-    let (valid, parse) = (percent(summary.valid), percent(summary.parse));
-    format!("n = {:<4} valid {valid:>6} [{low:.1}, {high:.1}]{exact}  parse {parse:>6}", summary.n)
-}

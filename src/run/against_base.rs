@@ -6,7 +6,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::evals::{Comparison, EvalRecord, eval_path, read_evals};
-use super::history::RunState;
 use crate::statistics::Verdict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -32,20 +31,5 @@ impl AgainstBase {
     /// Whether exact match is significantly below the base's.
     pub fn loses_exact(&self) -> bool {
         self.exact.is_some_and(|exact| exact.verdict() == Verdict::Worse)
-    }
-}
-
-impl RunState {
-    /// Compares the evals that describe the run, where an older program recorded no comparison: those on the test set,
-    /// those of checkpoints, and the latest.
-    pub(super) fn compare_with_base(&mut self, run: &Path) {
-        let latest = self.latest_eval("eval", "trained").map(|eval| eval.step);
-        let checkpoints = &self.checkpoints;
-        let describes = |step: u64, set: &str| set == "test" || Some(step) == latest || checkpoints.contains_key(&step);
-        for ((step, set, target), eval) in &mut self.evals {
-            if *step > 0 && target == "trained" && eval.against_base.is_none() && describes(*step, set) {
-                eval.against_base = AgainstBase::read(run, *step, set, target).map(Box::new);
-            }
-        }
     }
 }

@@ -1,9 +1,11 @@
 //! Folds events into a run's state: one pure function for every reader.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::against_base::AgainstBase;
 use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
 use super::series::Series;
 use crate::config::BestBy;
@@ -174,6 +176,19 @@ impl RunState {
             _ => at(step, "trained"),
         });
         of_best.or_else(|| self.latest_eval(set, "trained"))
+    }
+
+    /// Compares the evals that describe the run, where an older program recorded no comparison: those on the test set,
+    /// those of checkpoints, and the latest.
+    pub(super) fn compare_with_base(&mut self, run: &Path) {
+        let latest = self.latest_eval("eval", "trained").map(|eval| eval.step);
+        let checkpoints = &self.checkpoints;
+        let describes = |step: u64, set: &str| set == "test" || Some(step) == latest || checkpoints.contains_key(&step);
+        for ((step, set, target), eval) in &mut self.evals {
+            if *step > 0 && target == "trained" && eval.against_base.is_none() && describes(*step, set) {
+                eval.against_base = AgainstBase::read(run, *step, set, target).map(Box::new);
+            }
+        }
     }
 
     /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`].

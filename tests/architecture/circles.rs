@@ -99,7 +99,8 @@ fn files_name_each_other_in_no_circle() {
     let is_read = |path: &&str| {
         let room = path.split('/').next().unwrap_or_default();
         room == "view"
-            || (["rollout", "update", "checkpoint", "eval", "train", "bench"].contains(&room)
+            || (["dataset", "run", "report", "rollout", "update", "checkpoint", "eval", "train", "bench"]
+                .contains(&room)
                 && !path.ends_with("/mod.rs"))
     };
     let mut arrows = BTreeMap::new();

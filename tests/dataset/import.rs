@@ -234,6 +234,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
     std::fs::write(at("s.json"), "{\"type\": \"strin\"}").unwrap();
     let bad = call(folder.path(), &["task", "new", "wrong", "--schema", "s.json"]);
     assert!(bad.status.code() == Some(1) && !at("tasks/wrong").exists(), "{}", stderr(&bad));
+    assert!(stderr(&bad).starts_with("error: s.json line 1 column 10"), "{}", stderr(&bad));
     assert!(
         stderr(&call(folder.path(), &["task", "new", "none"]))
             .contains("needs a schema, examples of answers, data or a template")

@@ -9,7 +9,7 @@ use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{columns, parse_split, read_records};
 use crate::dataset::new_task::{NewTask, ROW_FORMAT, Sources, folder_of};
-use crate::score::{Scorer, data_problems, load_sets};
+use crate::score::{ScoreError, Scorer, data_problems, load_sets};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return dry_run(arguments, &new);
     }
     let task = new.write(&folder)?;
-    let checked = Scorer::new(&task).map_err(Failure::from).and_then(|scorer| {
+    // The copy is deleted: an error names the file that was given.
+    let named = |error| match (error, &arguments.schema) {
+        (ScoreError::Schema { line, column, pointer, message, .. }, Some(given)) => {
+            ScoreError::Schema { label: given.display().to_string(), line, column, pointer, message }
+        }
+        (error, _) => error,
+    };
+    let checked = Scorer::new(&task).map_err(|error| Failure::from(named(error))).and_then(|scorer| {
         // Of a task without rows there is nothing to check.
         let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(&task)? };
         Ok(data_problems(&task, &scorer, &sets).into_iter().map(|problem| problem.message).collect::<Vec<_>>())

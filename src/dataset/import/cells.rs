@@ -38,6 +38,18 @@ pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Optio
     }
 }
 
+/// A field's text as a value of the type that the schema gives the field.
+pub(in crate::dataset) fn typed_value(text: &str, path: &[String], schema: &Value) -> Result<Option<Value>, String> {
+    value_of(text, property(schema, path), schema)
+}
+
+/// The schema of a field; one that allows everything for an unknown field.
+pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
+    static ANY: Value = Value::Bool(true);
+    let step = |schema: &'a Value, key: &String| schema.get("properties").and_then(|fields| fields.get(key));
+    path.iter().try_fold(schema, step).unwrap_or(&ANY)
+}
+
 /// The types that a schema allows; empty: any. A text of several types is a string only if nothing else fits, so
 /// `string` alone keeps `007`.
 fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'a str> {

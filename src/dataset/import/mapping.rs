@@ -4,7 +4,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
-use super::cells::{schema_of_column, value_of};
+use super::cells::{property, schema_of_column, value_of};
 use super::records::{Record, clip, columns};
 use crate::text::Message;
 
@@ -330,12 +330,6 @@ fn is_json(records: &[Record], column: &str) -> bool {
 /// `address.city`
 fn path_of(field: &str) -> Vec<String> {
     field.split('.').map(|part| part.trim().to_owned()).collect()
-}
-
-pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
-    static ANY: Value = Value::Bool(true);
-    let step = |schema: &'a Value, key: &String| schema.get("properties").and_then(|fields| fields.get(key));
-    path.iter().try_fold(schema, step).unwrap_or(&ANY)
 }
 
 /// The schema of fields that are columns, by their cells.

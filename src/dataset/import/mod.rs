@@ -1,6 +1,6 @@
 //! Imports prompt rows from CSV, JSON and JSONL: a mapping says which column becomes which part of a row.
 
-mod cells;
+pub(super) mod cells;
 mod mapping;
 mod records;
 
@@ -53,11 +53,6 @@ pub fn import(path: &Path, text: &MappingText, schema: Option<&Value>, most: usi
         }
     }
     Ok(imported)
-}
-
-/// A field's text as a value of the type that the schema gives the field.
-pub(super) fn typed_value(text: &str, path: &[String], schema: &Value) -> Result<Option<Value>, String> {
-    cells::value_of(text, mapping::property(schema, path), schema)
 }
 
 /// Shares of the sets in percent: `80/10/10`.

@@ -75,7 +75,7 @@ struct Open {
 }
 
 impl Structure {
-    /// Reads a text. Missing commas, colons, values and brackets are let pass.
+    /// Reads a text. Missing commas, colons, values and brackets are tolerated.
     pub(super) fn of(lines: &[String]) -> Self {
         let tokens = read(lines);
         let mut found = Self::default();
