@@ -1,7 +1,9 @@
 //! Says what tests may do on this machine.
 
-/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. Tests that cannot run so
-/// are ignored.
+use std::path::Path;
+
+/// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
+/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_zsh)`, `cfg(has_fish)`: shells. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -14,5 +16,18 @@ fn main() {
         if capabilities.is_some_and(|bits| bits >> capability & 1 == 1) {
             println!("cargo:rustc-cfg={name}");
         }
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for shell in ["zsh", "fish"] {
+        println!("cargo:rustc-check-cfg=cfg(has_{shell})");
+        if std::env::split_paths(&path).any(|folder| folder.join(shell).exists()) {
+            println!("cargo:rustc-cfg=has_{shell}");
+        }
+    }
+    println!("cargo:rerun-if-env-changed=TENSORBOARD_PYTHON");
+    println!("cargo:rustc-check-cfg=cfg(has_tensorboard)");
+    if let Some(python) = std::env::var_os("TENSORBOARD_PYTHON").filter(|python| Path::new(python).exists()) {
+        println!("cargo:rustc-cfg=has_tensorboard");
+        println!("cargo:rustc-env=TENSORBOARD_PYTHON={}", python.display());
     }
 }

@@ -6,7 +6,7 @@ mod answers;
 mod bad_input;
 mod command;
 mod control;
-mod finished;
+pub(crate) mod finished;
 mod history;
 mod launch;
 mod listing;
@@ -16,6 +16,7 @@ mod results;
 mod rollouts;
 mod search;
 mod slots;
+mod tensorboard;
 mod verbs;
 
 use std::collections::BTreeMap;

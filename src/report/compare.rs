@@ -9,7 +9,7 @@ use super::event_text::rates;
 use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
 use crate::format::or_na;
 use crate::run::events::Eval;
-use crate::run::{Comparison, eval_path, read_evals};
+use crate::run::{Comparison, RunFile, eval_path, read_evals};
 use crate::secrets::visible;
 
 /// Step, set and target.
@@ -43,10 +43,11 @@ impl RunsCompared {
     pub fn of(runs: &[Report]) -> Self {
         let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
         let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
+        let files: Vec<&RunFile> = runs.iter().map(|run| run.directory.file()).collect();
         Self {
             rows: runs.iter().map(RunRow::of).collect(),
-            config: different_keys(runs),
-            task_files: changed_files(runs),
+            config: different_keys(&files),
+            task_files: changed_files(&files),
             metrics: names
                 .into_iter()
                 .map(|name| (name.clone(), runs.iter().map(|run| run.metric(name, false)).collect()))
@@ -117,8 +118,9 @@ impl RunsCompared {
     }
 }
 
-fn different_keys(runs: &[Report]) -> Vec<(String, Vec<Value>)> {
-    let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.directory.file().config.values()).collect();
+/// Keys that differ, with each run's value.
+pub(super) fn different_keys(runs: &[&RunFile]) -> Vec<(String, Vec<Value>)> {
+    let configs: Vec<Vec<(String, Value)>> = runs.iter().map(|run| run.config.values()).collect();
     let Some(first) = configs.first() else { return Vec::new() };
     let of_key = |index: usize| {
         configs.iter().filter_map(|config| config.get(index)).map(|(_, value)| value.clone()).collect::<Vec<_>>()
@@ -128,10 +130,10 @@ fn different_keys(runs: &[Report]) -> Vec<(String, Vec<Value>)> {
 }
 
 /// Files of the frozen tasks that differ.
-fn changed_files(runs: &[Report]) -> Vec<String> {
-    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.directory.file().task_files.keys()).collect();
-    let of = |run: &Report, name: &String| run.directory.file().task_files.get(name).cloned();
-    let differs = |name: &&String| runs.windows(2).any(|pair| of(&pair[0], name) != of(&pair[1], name));
+pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
+    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.task_files.keys()).collect();
+    let differs =
+        |name: &&String| runs.windows(2).any(|pair| pair[0].task_files.get(*name) != pair[1].task_files.get(*name));
     names.into_iter().filter(differs).cloned().collect()
 }
 

@@ -1,6 +1,8 @@
 //! HTML pages of a run and of compared evals, each one self-contained file. The markup is in `templates/`; all text is
 //! masked and escaped here.
 
+mod charts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,17 +12,17 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
+use super::eval_pair::{EvalPair, result_name, sentences};
 use super::event_text::{Level, alert_text, event_text};
+use super::failures::failure_table;
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
-use super::svg::{Chart, Line, chart};
-use super::{EvalResult, FailureGroup, FailureGroups, MetricComparison, Report, ReportError, SMOOTHING, verdict_lines};
+use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, EventBody, eval_path, read_evals};
+use crate::run::{EvalRecord, EvalSummary, EventBody};
 use crate::secrets::{redact, visible_letter};
-use crate::statistics::smooth;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -46,42 +48,13 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("answers.html", include_str!("templates/answers.html")),
 ];
 
-/// A chart of metrics: title, whether they are shares, and each metric with its label.
-type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
-
-const CHARTS: [Metrics; 11] = [
-    ("Reward", false, &[("reward", "")]),
-    (
-        "Tiers of training completions",
-        true,
-        &[("tiers/valid", "valid"), ("tiers/invalid", "invalid"), ("tiers/unparsable", "unparsable")],
-    ),
-    (
-        "Informative groups",
-        true,
-        &[
-            ("groups/frac_mixed", "mixed"),
-            ("groups/frac_all_best", "all max"),
-            ("groups/frac_all_worst", "all min or all equal"),
-        ],
-    ),
-    ("Reward std per group", false, &[("reward_std", "")]),
-    ("Completion length, tokens", false, &[("completions/mean_length", "")]),
-    ("Truncated completions", true, &[("completions/clipped_ratio", "")]),
-    ("KL to reference, nats/token", false, &[("kl", "")]),
-    ("Entropy, nats/token", false, &[("entropy", "")]),
-    ("Loss", false, &[("loss", "")]),
-    ("Gradient norm", false, &[("grad_norm", "")]),
-    ("Step time, s", false, &[("seconds", "")]),
-];
-
 /// The page of a run.
 ///
 /// # Errors
 /// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
-    let pair = Pair::read(report);
+    let pair = EvalPair::read(report);
     let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
     let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
     let keys = configuration(file);
@@ -98,7 +71,8 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },
             alerts => Serde(alerts),
             result => Serde(report.result().map(|result| result_section(report, result, pair.as_ref()))),
-            charts => charts(report),
+            charts => charts::charts(report),
+            failures => Serde(failure_table(history, pair.as_ref()).unwrap_or_default()),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
             examples => Serde(pair.as_ref().map(changed_answers).unwrap_or_default()),
             evals => Serde(history.evals.values().map(eval_row).collect::<Vec<_>>()),
@@ -107,6 +81,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             best => report.best(),
             changed_keys => Serde(keys.iter().filter(|(source, _)| *source != Source::Default).map(|(_, row)| row).collect::<Vec<_>>()),
             all_keys => Serde(keys.iter().map(|(_, row)| row).collect::<Vec<_>>()),
+            changes => Serde(RunChanges::of(&report.directory).map(|changes| json!({"previous": changes.previous, "rows": changes.rows}))),
             provenance => Serde(provenance(report)),
         },
     )
@@ -120,7 +95,7 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
-    let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| [vec![format!("{tag} ({n})")], cells].concat());
+    let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
     let examples = match versus.pairs.first() {
         Some(pair) => [Outcome::Broken, Outcome::Fixed, Outcome::Neither]
             .into_iter()
@@ -197,130 +172,42 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
 
-/// The evals of base and trained model on one set.
-struct Pair {
-    set: &'static str,
-    after_name: String,
-    before: Vec<EvalRecord>,
-    after: Vec<EvalRecord>,
-}
-
-impl Pair {
-    fn read(report: &Report) -> Option<Self> {
-        let of = |set: &'static str| {
-            let result = report.history.result(set, report.best())?;
-            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
-            Some(Self {
-                set,
-                after_name: result_name(result),
-                before: read(0, "base")?,
-                after: read(result.step, &result.target)?,
-            })
-        };
-        of("test").or_else(|| of("eval"))
-    }
-}
-
-/// The name of the trained model's eval.
-fn result_name(result: &Eval) -> String {
-    if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
-}
-
-fn result_section(report: &Report, result: &Eval, pair: Option<&Pair>) -> serde_json::Value {
+fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> serde_json::Value {
     let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
-    let (name, after) = (result_name(result), &result.summary);
-    let row = |name: &str, summary: &EvalSummary| {
-        let [low, high] = summary.valid_interval;
-        json!([
-            name,
-            summary.n,
-            percent(summary.valid),
-            format!("{} to {}", percent(low), percent(high)),
-            or_na(summary.exact, percent),
-            percent(summary.parse),
-            percent(summary.tolerant),
-            format!("{:.1}", summary.mean_tokens),
-            percent(summary.truncated),
-        ])
-    };
-    let rows: Vec<_> = base.map(|base| row("base", base)).into_iter().chain([row(&name, after)]).collect();
-    let judged = pair.map(|pair| MetricComparison::both(&pair.before, &pair.after));
-    let sentences = judged.map(|(valid, exact)| sentences(&valid, exact.as_ref())).unwrap_or_default();
-    let tags = base.map(|base| tag_rows(&[after, base])).unwrap_or_default();
-    let tags: Vec<_> = tags.into_iter().map(|(tag, n, rates)| json!([tag, n, rates[1], rates[0]])).collect();
-    json!({"set": result.set, "name": name, "rows": rows, "sentences": sentences, "tags": tags})
+    let name = result_name(result);
+    let summaries: Vec<&EvalSummary> = base.into_iter().chain([&result.summary]).collect();
+    let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);
+    let titles = base.map(|base| title("base", base)).into_iter().chain([title(&name, &result.summary)]);
+    let titles: Vec<String> = std::iter::once(String::new()).chain(titles).collect();
+    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
+    let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
+    let sentences = pair.map(EvalPair::sentences).unwrap_or_default();
+    json!({"set": result.set, "titles": titles, "sentences": sentences,
+        "rates": rates.collect::<Vec<_>>(), "tags": tags.collect::<Vec<_>>()})
 }
 
-/// The verdict on both metrics, then the numbers of each.
-fn sentences(valid: &MetricComparison, exact: Option<&MetricComparison>) -> Vec<String> {
-    verdict_lines(valid, exact).lines().map(|line| line.trim().to_owned()).collect()
-}
-
-fn charts(report: &Report) -> Vec<Value> {
-    let mut drawn = Vec::new();
-    let mut draw = |made: &Chart<'_>| drawn.push(Value::from_safe_string(chart(made)));
-    let marks: Vec<(u64, &str)> =
-        report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
-    for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
-        let evals: Vec<_> = report
-            .history
-            .evals
-            .values()
-            .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0))
-            .collect();
-        if evals.len() < 2 {
-            continue;
-        }
-        let line = |color, label, value: &dyn Fn(&EvalSummary) -> f64| Line {
-            label,
-            color,
-            dots: evals.len() <= 60,
-            points: evals.iter().map(|eval| (eval.step, value(&eval.summary))).collect(),
-            ..Line::default()
-        };
-        let mut valid = line(1, "valid", &|summary| summary.valid);
-        valid.band =
-            evals.iter().map(|eval| (eval.summary.valid_interval[0], eval.summary.valid_interval[1])).collect();
-        let mut lines = vec![valid];
-        if evals.iter().any(|eval| eval.summary.exact.is_some()) {
-            lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
-        }
-        draw(&Chart { title, lines, shares: true, marks: marks.clone() });
-    }
-    for (title, shares, metrics) in CHARTS {
-        let known: Vec<_> =
-            metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
-        if known.is_empty() {
-            continue;
-        }
-        let mut lines = Vec::new();
-        for (index, (series, label)) in known.iter().enumerate() {
-            let color = index + 1;
-            if metrics.len() == 1 {
-                lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
-            }
-            // Non-finite values appear in the raw line only.
-            let points =
-                series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
-            lines.push(Line { label, color, points, ..Line::default() });
-        }
-        draw(&Chart { title, lines, shares, marks: Vec::new() });
-    }
-    drawn
-}
-
-/// The first answers whose validity changed, base beside trained.
-fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
+/// The first answers that one metric tells apart, base beside trained.
+fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     const SHOWN: usize = 5;
+    type Metric = fn(&EvalRecord) -> Option<bool>;
     let before: BTreeMap<(&str, usize), &EvalRecord> =
         pair.before.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record)).collect();
-    let kind = |(is_valid, title): (bool, &str)| {
-        let pairs = pair
-            .after
-            .iter()
-            .filter_map(|after| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after)));
-        let found: Vec<_> =
-            pairs.filter(|(before, after)| before.is_valid() != is_valid && after.is_valid() == is_valid).collect();
+    let both = |after: &'a EvalRecord| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after));
+    let pairs: Vec<_> = pair.after.iter().filter_map(both).collect();
+    let valid: Metric = |record| Some(record.is_valid());
+    // Of values only: what changed its validity is in the other lists.
+    let exact: Metric = |record| record.exact.filter(|_| record.is_valid());
+    let kinds = [
+        ("Improvements on valid", valid, true),
+        ("Regressions on valid", valid, false),
+        ("Improvements on exact among valid answers", exact, true),
+        ("Regressions on exact among valid answers", exact, false),
+    ];
+    let kind = |(title, metric, better): (&str, Metric, bool)| {
+        let changed = |(before, after): &&(&EvalRecord, &EvalRecord)| {
+            (metric(before), metric(after)) == (Some(!better), Some(better))
+        };
+        let found: Vec<_> = pairs.iter().filter(changed).collect();
         let shown = found
             .iter()
             .take(SHOWN)
@@ -328,7 +215,7 @@ fn changed_answers(pair: &Pair) -> Vec<serde_json::Value> {
         let title = format!("{title}: {} of {} shown, {} prompts", found.len().min(SHOWN), found.len(), pair.set);
         (!found.is_empty()).then(|| json!({"title": title, "prompts": shown.collect::<Vec<_>>()}))
     };
-    [(true, "Improvements"), (false, "Regressions")].into_iter().filter_map(kind).collect()
+    kinds.into_iter().filter_map(kind).collect()
 }
 
 /// The first of these answers, each under the name of its eval.
@@ -344,7 +231,12 @@ fn answers(versus: &Versus, title: &str, evals: &[usize], found: Vec<&ComparedPr
 
 fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
-    json!({"name": name, "tier": record.tier, "reason": reason, "completion": record.completion})
+    let (tier, is_good) = match (record.tier.as_str(), record.exact) {
+        ("valid", Some(true)) => ("valid, exact", true),
+        ("valid", Some(false)) => ("valid, not exact", false),
+        (tier, _) => (tier, record.is_valid()),
+    };
+    json!({"name": name, "tier": tier, "good": is_good, "reason": reason, "completion": record.completion})
 }
 
 fn eval_row(eval: &Eval) -> serde_json::Value {
@@ -417,7 +309,7 @@ mod tests {
         let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let text = format!("<i>{token}</i>");
         let examples = json!([{"title": text, "prompts": [{"id": text, "answers": [
-            {"name": text, "tier": text, "reason": text, "completion": text}]}]}]);
+            {"name": text, "tier": text, "good": true, "reason": text, "completion": text}]}]}]);
         let table = json!([[text, text, text]]);
         let pair = json!({"title": text, "sentences": [text], "tiers": table});
         let page = render(

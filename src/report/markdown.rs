@@ -1,9 +1,11 @@
-//! A run as Markdown, for a pull request: outcome, rates, configuration, alerts, and how to repeat it.
+//! A run as Markdown, for a pull request: outcome, rates, verdicts, failure classes, configuration, alerts.
 
 use std::fmt::Write;
 
+use super::eval_pair::{EvalPair, result_name};
+use super::failures::failure_table;
 use super::summary_table::rate_rows;
-use super::{Report, RunRow, alert_text};
+use super::{Report, RunChanges, RunRow, alert_text};
 use crate::format::or_na;
 use crate::run::EvalSummary;
 use crate::secrets::visible;
@@ -23,28 +25,44 @@ pub fn markdown(report: &Report) -> String {
         line(&file.config.base_model),
         report.progress()
     );
+    let pair = EvalPair::read(report);
     if let Some(result) = report.result() {
         let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
-        let trained = if result.step == 0 { "base (best)".to_owned() } else { format!("step {}", result.step) };
         let rows = |summary: Option<&EvalSummary>| or_na(summary, |summary| summary.n.to_string());
-        let _ = writeln!(
-            text,
-            "\n| {} set | base (n = {}) | {trained} (n = {}) |\n|---|---:|---:|",
-            line(&result.set),
-            rows(base),
-            rows(Some(&result.summary))
-        );
+        let titles = [
+            format!("{} set, 95% CI", result.set),
+            format!("base (n = {})", rows(base)),
+            format!("{} (n = {})", result_name(result), rows(Some(&result.summary))),
+        ];
         let both = base.map_or_else(|| vec![&result.summary], |base| vec![base, &result.summary]);
-        for (label, cells) in rate_rows(&both) {
-            let base = if base.is_some() { cells.first().map_or("n/a", String::as_str) } else { "n/a" };
-            let _ = writeln!(text, "| {label} | {base} | {} |", cells.last().map_or("n/a", String::as_str));
+        let rates = rate_rows(&both).into_iter().map(|(label, mut cells)| {
+            let (trained, base) = (cells.pop(), cells.pop());
+            [label.to_owned(), or_na(base, |cell| cell), or_na(trained, |cell| cell)].to_vec()
+        });
+        text += &table(&titles, rates, "---:");
+        let sentences: Vec<String> = pair.iter().flat_map(EvalPair::sentences).collect();
+        if !sentences.is_empty() {
+            let _ = writeln!(
+                text,
+                "\n- {}",
+                sentences.iter().map(|sentence| line(sentence)).collect::<Vec<_>>().join("\n- ")
+            );
         }
+    }
+    if let Some(rows) = failure_table(&report.history, pair.as_ref()) {
+        let mut rows = rows.into_iter();
+        text += &table(&rows.next().unwrap_or_default(), rows, "---:");
     }
     let changed = RunRow::of(report).changed_keys();
     if !changed.is_empty() {
-        text += "\n| key | value | set by |\n|---|---|---|\n";
-        for cells in changed {
-            let _ = writeln!(text, "| {} |", cells.map(|cell| line(&cell)).join(" | "));
+        text += &table(&["key", "value", "set by"].map(str::to_owned), changed.into_iter().map(Vec::from), "---");
+    }
+    if let Some(RunChanges { previous, rows }) = RunChanges::of(&report.directory) {
+        let none = if rows.is_empty() { ": nothing" } else { "" };
+        let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
+        if !rows.is_empty() {
+            let titles = ["", "previous run", "this run"].map(str::to_owned);
+            text += &table(&titles, rows.into_iter().map(Vec::from), "---");
         }
     }
     let alerts: Vec<String> =
@@ -53,6 +71,14 @@ pub fn markdown(report: &Report) -> String {
         let _ = write!(text, "\nOpen alerts:\n\n{}", alerts.concat());
     }
     text
+}
+
+/// `align` is that of all columns but the first.
+fn table(titles: &[String], rows: impl Iterator<Item = Vec<String>>, align: &str) -> String {
+    let row =
+        |cells: &[String]| format!("| {} |\n", cells.iter().map(|cell| line(cell)).collect::<Vec<_>>().join(" | "));
+    let rule = format!("|---{}|\n", format!("|{align}").repeat(titles.len().saturating_sub(1)));
+    format!("\n{}{rule}{}", row(titles), rows.map(|cells| row(&cells)).collect::<String>())
 }
 
 /// One line of text that cannot begin a cell, a link or markup of its own.

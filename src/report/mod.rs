@@ -1,15 +1,18 @@
-//! Reports of runs: single, listed and compared; as HTML, CSV, JSON lines and plain text.
+//! Reports of runs: single, listed and compared; as HTML, Markdown, CSV, JSON lines, TensorBoard event files and plain text.
 
 mod answer_diff;
 mod compare;
 mod error;
+mod eval_pair;
 mod eval_results;
 mod event_text;
 mod failure_groups;
+mod failures;
 mod filter;
 mod html;
 mod listing;
 mod markdown;
+mod previous_run;
 mod run_groups;
 mod run_outcome;
 mod run_row;
@@ -17,6 +20,7 @@ mod significance;
 mod summary_table;
 mod svg;
 mod tables;
+mod tensorboard;
 mod versus_text;
 
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
@@ -29,12 +33,14 @@ pub use filter::Filter;
 pub use html::{Page, html, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
+pub use previous_run::RunChanges;
 pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, table, tag_rows, value_drift};
 pub use tables::{csv, csv_line, json_lines, text_table};
+pub use tensorboard::tensorboard;
 pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;

@@ -3,7 +3,7 @@
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{or_na, percent, percent_interval};
-use crate::run::EvalSummary;
+use crate::run::{EvalSummary, TagSummary};
 use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
@@ -23,7 +23,7 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
     let names = evals.iter().map(|(name, _)| shorten(name)).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
-    let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| (format!("valid, {tag} ({n})"), cells));
+    let tags = tag_rows(&summaries).into_iter().map(|row| (row.label(), row.cells));
     let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
     text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
@@ -44,15 +44,41 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     rows.into_iter().map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 
-/// The valid rate by tag, with the number of rows in the first eval.
-pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<(String, usize, Vec<String>)> {
+/// A rate of the rows with a tag.
+#[derive(Debug)]
+pub struct TagRow {
+    /// `valid` or `exact`.
+    pub metric: &'static str,
+    pub tag: String,
+    /// Rows in the first eval.
+    pub n: usize,
+    /// By eval.
+    pub cells: Vec<String>,
+}
+
+impl TagRow {
+    /// `valid, nested (40)`.
+    pub fn label(&self) -> String {
+        format!("{}, {} ({})", self.metric, self.tag, self.n)
+    }
+}
+
+/// Both rates by tag; exact match only where it is known.
+pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
     let Some(first) = evals.first() else { return Vec::new() };
-    let cell = |summary: &EvalSummary, tag: &str| or_na(summary.by_tag.get(tag), |tagged| percent(tagged.valid));
-    let rows = first
+    type Rate = fn(&TagSummary) -> Option<f64>;
+    let rates: [(&'static str, Rate); 2] = [("valid", |tagged| Some(tagged.valid)), ("exact", |tagged| tagged.exact)];
+    let row = |tag: &String, n: usize, (metric, rate): (&'static str, Rate)| {
+        let rates: Vec<_> = evals.iter().map(|summary| summary.by_tag.get(tag).and_then(rate)).collect();
+        let is_known = rates.iter().any(Option::is_some);
+        let cells = rates.into_iter().map(|rate| or_na(rate, percent)).collect();
+        is_known.then(|| TagRow { metric, tag: tag.clone(), n, cells })
+    };
+    first
         .by_tag
         .iter()
-        .map(|(tag, tagged)| (tag.clone(), tagged.n, evals.iter().map(|summary| cell(summary, tag)).collect()));
-    rows.collect()
+        .flat_map(|(tag, tagged)| rates.into_iter().filter_map(move |rate| row(tag, tagged.n, rate)))
+        .collect()
 }
 
 /// A warning if answers are valid but not exact: the reward checks form, so values can drift.

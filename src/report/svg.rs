@@ -1,8 +1,12 @@
-//! Line charts as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
+//! Charts over steps as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
 //! losing their spikes.
 
-use crate::format::percent_short;
+mod stacked;
+
 use std::fmt::Write;
+
+pub(super) use self::stacked::{Bar, Stacked, stacked};
+use crate::format::percent_short;
 
 #[derive(Debug, Default)]
 pub(super) struct Chart<'a> {
@@ -42,11 +46,7 @@ const MOST_POINTS: usize = 800;
 /// The chart as an `svg` element, or a sentence if there are no finite values.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
     let finite = || chart.lines.iter().flat_map(|line| &line.points).filter(|(_, value)| value.is_finite());
-    let mut text = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><title>{0}</title>",
-        chart.title
-    );
-    let _ = write!(text, "<text class=\"title\" x=\"{LEFT}\" y=\"16\">{}</text>", chart.title);
+    let mut text = head(chart.title, HEIGHT);
     if finite().next().is_none() {
         let _ = write!(text, "<text class=\"tick\" x=\"{LEFT}\" y=\"60\">no values</text></svg>");
         return text;
@@ -55,7 +55,7 @@ pub(super) fn chart(chart: &Chart<'_>) -> String {
     let (first, last) = (steps().min().unwrap_or(0), steps().max().unwrap_or(0));
     let (low, high) = if chart.shares { (0.0, 1.0) } else { range(finite().map(|(_, value)| *value)) };
     let frame = Frame { first: first as f64, last: last.max(first + 1) as f64, low, high };
-    axes(&mut text, chart, &frame);
+    axes(&mut text, chart.shares, &frame);
     for (step, word) in chart.marks.iter().filter(|(step, _)| (first..=last).contains(step)) {
         let x = frame.x(*step);
         let (anchor, shift) = if x > WIDTH - 90.0 { ("end", -3.0) } else { ("start", 3.0) };
@@ -76,6 +76,13 @@ pub(super) fn chart(chart: &Chart<'_>) -> String {
     legend(&mut text, chart);
     text.push_str("</svg>");
     text
+}
+
+fn head(title: &str, height: f64) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>\
+         <text class=\"title\" x=\"{LEFT}\" y=\"16\">{title}</text>"
+    )
 }
 
 /// The plot's coordinates.
@@ -121,13 +128,15 @@ fn round_step(step: f64) -> f64 {
         .unwrap_or(step)
 }
 
-fn axes(text: &mut String, chart: &Chart<'_>, frame: &Frame) {
-    let step = if chart.shares { 0.25 } else { round_step((frame.high - frame.low) / 4.0) };
+/// Shares have four parts, in percent.
+fn axes(text: &mut String, shares: bool, frame: &Frame) {
+    let quarter = (frame.high - frame.low) / 4.0;
+    let step = if shares { quarter } else { round_step(quarter) };
     let count = ((frame.high - frame.low) / step).round() as usize;
     for index in 0..=count {
         let value = frame.low + index as f64 * step;
         let y = frame.y(value);
-        let label = if chart.shares { percent_short(value) } else { number(value, step) };
+        let label = if shares { percent_short(value) } else { number(value, step) };
         let _ = write!(
             text,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",

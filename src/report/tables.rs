@@ -66,7 +66,7 @@ pub fn json_lines(history: &RunState) -> Vec<Value> {
 }
 
 /// Steps with any value.
-fn steps(history: &RunState) -> BTreeSet<u64> {
+pub(super) fn steps(history: &RunState) -> BTreeSet<u64> {
     history.metrics.values().flat_map(|series| series.steps()).collect()
 }
 

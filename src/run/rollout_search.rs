@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::error::RunError;
 use super::rollout_zst::{compressed_path, frames};
-use super::rollouts::{rollout_file, rollout_segments};
+use super::rollouts::{rollout_file, rollout_segments, step_of};
 use crate::files;
 
 /// Compressed bytes that are decompressed at once: enough to keep a decoder busy, few enough to share among cores.
@@ -26,8 +26,9 @@ const LONGEST_LINE: usize = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct TextSearch {
     text: regex::Regex,
-    /// As JSON writes it: lines without it need not be parsed.
+    /// As JSON writes it: completions are searched without being parsed.
     raw: BytesRegex,
+    /// What precedes the text of a completion.
     completion: BytesRegex,
 }
 
@@ -54,7 +55,10 @@ pub struct SearchHit {
 /// What one piece of the files contained.
 #[derive(Debug, Default)]
 pub struct SearchBatch {
+    /// Only of the first matches; see [`search_rollouts`].
     pub hits: Vec<SearchHit>,
+    /// Completions that contain the text, however often.
+    pub matches: usize,
     /// Completions searched.
     pub completions: usize,
     pub decompressed_bytes: u64,
@@ -90,10 +94,42 @@ impl TextSearch {
             completion: BytesRegex::new(r#"\{"text":""#).map_err(too_long)?,
         })
     }
+
+    /// Whether a text contains it, as JSON writes that text.
+    fn is_in(&self, json: &[u8]) -> bool {
+        let mut from = 0;
+        while let Some(found) = self.raw.find_at(json, from) {
+            if !is_inside_escape(json, found.start()) {
+                return true;
+            }
+            from = found.start() + 1;
+        }
+        false
+    }
 }
 
-/// Searches the completions of all steps that `runs` still have. `take` gets what each piece of the files contained, in
-/// any order and from several threads; once it returns false the search ends.
+/// Whether `at` is inside a sequence such as `\n` or `\u001b` of a JSON string.
+fn is_inside_escape(json: &[u8], at: usize) -> bool {
+    (1..=at.min(5)).any(|back| {
+        let start = at - back;
+        let escaped = json[..start].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        let length = if json.get(start + 1) == Some(&b'u') { 6 } else { 2 };
+        json[start] == b'\\' && !escaped && back < length
+    })
+}
+
+/// Where a JSON string that begins at `from` ends: at its closing quote.
+fn string_end(json: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while at < json.len() && json[at] != b'"' {
+        at += if json[at] == b'\\' { 2 } else { 1 };
+    }
+    at.min(json.len())
+}
+
+/// Searches the completions of all steps that `runs` still have. All matches are counted; the first `most`, in
+/// [`SearchHit::order`], come as hits, with some more. `take` gets what each piece of the files contained, in any order
+/// and from several threads; once it returns false the search ends.
 ///
 /// # Errors
 /// [`RunError::Io`] naming a folder of rollouts that cannot be read. A file that cannot be read is a
@@ -101,22 +137,32 @@ impl TextSearch {
 pub fn search_rollouts(
     runs: &[PathBuf],
     search: &TextSearch,
+    most: usize,
     take: &(dyn Fn(SearchBatch) -> bool + Sync),
 ) -> Result<(), RunError> {
     let pieces = pieces(runs)?;
     let all: u64 = pieces.iter().map(|piece| piece.length).sum();
-    let (next, done, ended) = (AtomicUsize::new(0), Mutex::new(0u64), AtomicBool::new(false));
+    let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let done = Mutex::new(Done { hits: vec![None; pieces.len()], ..Done::default() });
+    // The pieces before this one have the first `most` matches.
+    let enough = AtomicUsize::new(usize::MAX);
     let work = || {
         while !ended.load(Ordering::Relaxed)
-            && let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed))
+            && let index = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(piece) = pieces.get(index)
         {
             let mut batch = SearchBatch::default();
-            if let Err(error) = piece.search(search, &mut batch) {
+            let most_here = if index < enough.load(Ordering::Relaxed) { most } else { 0 };
+            if let Err(error) = piece.search(search, most_here, &mut batch) {
                 batch.problem = Some(format!("{}: {error}", piece.path.display()));
             }
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            *done += piece.length;
-            batch.progress = *done as f64 / all.max(1) as f64;
+            done.bytes += piece.length;
+            batch.progress = done.bytes as f64 / all.max(1) as f64;
+            done.hits[index] = Some(batch.hits.len());
+            if done.hits_in_order() >= most {
+                enough.store(done.leading, Ordering::Relaxed);
+            }
             // Under the lock, so that progress is in order.
             if !take(batch) {
                 ended.store(true, Ordering::Relaxed);
@@ -131,7 +177,29 @@ pub fn search_rollouts(
     Ok(())
 }
 
-/// A file, or whole frames of a compressed one.
+/// What the pieces that were searched contained.
+#[derive(Default)]
+struct Done {
+    bytes: u64,
+    /// By piece.
+    hits: Vec<Option<usize>>,
+    /// Pieces before the first that is not done.
+    leading: usize,
+    /// Of these.
+    leading_hits: usize,
+}
+
+impl Done {
+    fn hits_in_order(&mut self) -> usize {
+        while let Some(Some(hits)) = self.hits.get(self.leading) {
+            self.leading_hits += hits;
+            self.leading += 1;
+        }
+        self.leading_hits
+    }
+}
+
+/// A file, or whole frames of a compressed one: all groups of its steps.
 struct Piece {
     run: usize,
     path: PathBuf,
@@ -177,7 +245,8 @@ fn pieces(runs: &[PathBuf]) -> Result<Vec<Piece>, RunError> {
 }
 
 impl Piece {
-    fn search(&self, search: &TextSearch, batch: &mut SearchBatch) -> std::io::Result<()> {
+    /// Matches after the first `most` and those of the same step are only counted.
+    fn search(&self, search: &TextSearch, most: usize, batch: &mut SearchBatch) -> std::io::Result<()> {
         let opened = files::open(&self.path);
         // Meanwhile a worker may have replaced the plain file by the compressed one.
         let (file, compressed) = match opened {
@@ -193,13 +262,19 @@ impl Piece {
         };
         match compressed {
             // A decoder goes on to the next frame.
-            true => self.blocks(zstd::stream::read::Decoder::new(part)?, search, batch),
-            false => self.blocks(part, search, batch),
+            true => self.blocks(zstd::stream::read::Decoder::new(part)?, search, most, batch),
+            false => self.blocks(part, search, most, batch),
         }
     }
 
     /// Searches whole lines, a block at a time; a torn last line is left out.
-    fn blocks(&self, mut reader: impl Read, search: &TextSearch, batch: &mut SearchBatch) -> std::io::Result<()> {
+    fn blocks(
+        &self,
+        mut reader: impl Read,
+        search: &TextSearch,
+        most: usize,
+        batch: &mut SearchBatch,
+    ) -> std::io::Result<()> {
         let (mut block, mut filled) = (vec![0u8; BLOCK_BYTES], 0);
         loop {
             if filled == block.len() {
@@ -219,7 +294,7 @@ impl Piece {
                 }
                 continue;
             };
-            self.lines(&block[..end], search, batch);
+            self.completions(&block[..end], search, most, batch);
             batch.decompressed_bytes += end as u64;
             block.copy_within(end..filled, 0);
             filled -= end;
@@ -229,18 +304,29 @@ impl Piece {
         }
     }
 
-    fn lines(&self, block: &[u8], search: &TextSearch, batch: &mut SearchBatch) {
-        batch.completions += search.completion.find_iter(block).count();
-        let mut from = 0;
-        while let Some(found) = search.raw.find_at(block, from) {
-            let begin = block[..found.start()].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            let length = block[found.start()..].iter().position(|byte| *byte == b'\n').unwrap_or(0);
-            let end = found.start() + length;
+    fn completions(&self, block: &[u8], search: &TextSearch, most: usize, batch: &mut SearchBatch) {
+        // The end of the line whose hits were taken.
+        let (mut at, mut taken) = (0, 0);
+        while let Some(found) = search.completion.find_at(block, at) {
+            at = string_end(block, found.end());
+            batch.completions += 1;
+            if !search.is_in(&block[found.end()..at]) {
+                continue;
+            }
+            batch.matches += 1;
+            let last_step = batch.hits.last().map(|hit| hit.step).filter(|_| batch.hits.len() >= most);
+            if most == 0 || at < taken {
+                continue;
+            }
+            let begin = block[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            taken = block[at..].iter().position(|byte| *byte == b'\n').map_or(block.len(), |length| at + length);
+            let line = &block[begin..taken];
             // A line that cannot be parsed is damaged; the screens that show its step say so.
-            if let Ok(group) = serde_json::from_slice::<Group>(&block[begin..end]) {
+            if last_step.is_none_or(|step| step_of(line) == Some(step))
+                && let Ok(group) = serde_json::from_slice::<Group>(line)
+            {
                 batch.hits.extend(group.hits(self.run, search));
             }
-            from = end;
         }
     }
 }

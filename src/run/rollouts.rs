@@ -343,7 +343,7 @@ fn for_each_line(
     Ok(())
 }
 
-fn step_of(line: &[u8]) -> Option<u64> {
+pub(super) fn step_of(line: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Head {
         step: u64,

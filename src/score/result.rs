@@ -76,6 +76,11 @@ impl FailureClass {
         Self::Other,
     ];
 
+    /// Its metric: the share of completions at a step.
+    pub fn metric(self) -> String {
+        format!("failures/{}", self.name().replace(' ', "_"))
+    }
+
     /// In words.
     pub fn name(self) -> &'static str {
         match self {

@@ -116,7 +116,7 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     for class in FailureClass::ALL {
         let share = mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class)))));
         if share > 0.0 {
-            found.add(&format!("failures/{}", class.name().replace(' ', "_")), share);
+            found.add(&class.metric(), share);
         }
     }
     let exact: Vec<f64> = scores().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();

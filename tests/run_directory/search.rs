@@ -42,8 +42,9 @@ fn write(run: &RunDirectory, steps: std::ops::RangeInclusive<u64>, text: impl Fn
 /// Hits in order, the number of completions, and the problems.
 fn found(runs: &[PathBuf], text: &str) -> (Vec<SearchHit>, usize, Vec<String>) {
     let all = Mutex::new((Vec::new(), 0, Vec::new(), 0.0));
-    search_rollouts(runs, &TextSearch::new(text).unwrap(), &|batch| {
+    search_rollouts(runs, &TextSearch::new(text).unwrap(), usize::MAX, &|batch| {
         let mut all = all.lock().unwrap();
+        assert_eq!(batch.matches, batch.hits.len(), "{text:?} is counted where it is found");
         all.0.extend(batch.hits);
         all.1 += batch.completions;
         all.2.extend(batch.problem);
@@ -91,6 +92,56 @@ fn every_completion_is_searched_once() {
     assert!(TextSearch::new("").is_err());
 }
 
+/// What JSON escapes is counted as what it stands for, whatever letters the escape has.
+#[test]
+fn escapes_are_not_text() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let texts = ["a\nb", "a\\nb", "\u{1b}[1m", "x\\\"y\"", "\\\\n", "über 1001b"];
+    write(&run, 1..=1, |_, prompt, sample| {
+        let index = 2 * ["a", "b", "c"].iter().position(|id| *id == prompt).unwrap() + sample;
+        texts[index].to_owned()
+    });
+    let needles = [
+        "n", "nb", "\n", "\\", "\\n", "\\\\", "\"", "\\\"", "\"y", "u", "001b", "u001b", "1", "\u{1b}", "b", "[1m",
+        "ÜBER", "über",
+    ];
+    for needle in needles {
+        let folded = !needle.chars().any(char::is_uppercase);
+        let fold = |text: &str| if folded { text.to_lowercase() } else { text.to_owned() };
+        let expected = texts.iter().filter(|text| fold(text).contains(&fold(needle))).count();
+        assert_eq!(found(&[run.path().to_owned()], needle).0.len(), expected, "{needle:?}");
+    }
+}
+
+/// All matches are counted, the first ones are delivered: those of the earliest steps of the first runs.
+#[test]
+fn the_first_matches_are_those_of_a_full_search() {
+    let folder = memory_folder();
+    let (run, other) = (create(folder.path()), create(folder.path()));
+    for run in [&run, &other] {
+        write(run, 1..=250, |step, prompt, sample| format!("{step} {prompt} {sample} {}", "needle ".repeat(300)));
+    }
+    let runs = [run.path().to_owned(), other.path().to_owned()];
+    let all = found(&runs, "needle").0;
+    assert_eq!(all.len(), 2 * 250 * 6);
+    for most in [0, 1, 4, 6, 7, 700, 1501, 3000, 9999] {
+        let news = Mutex::new((Vec::new(), 0));
+        search_rollouts(&runs, &TextSearch::new("needle").unwrap(), most, &|batch| {
+            let mut news = news.lock().unwrap();
+            news.0.extend(batch.hits);
+            news.1 += batch.matches;
+            true
+        })
+        .unwrap();
+        let (mut hits, matches) = news.into_inner().unwrap();
+        hits.sort_by(SearchHit::order);
+        hits.truncate(most);
+        assert_eq!(matches, all.len());
+        assert!(hits == all[..most.min(all.len())], "{most}: the first matches are others");
+    }
+}
+
 #[test]
 fn a_damaged_file_is_named_and_the_others_are_searched() {
     let folder = memory_folder();
@@ -123,7 +174,7 @@ fn the_search_ends_when_nobody_wants_more() {
     write(&run, 1..=300, |step, _, _| format!("needle {step}"));
     let taken = Mutex::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    search_rollouts(&[run.path().to_owned()], &TextSearch::new("needle").unwrap(), &|_| {
+    search_rollouts(&[run.path().to_owned()], &TextSearch::new("needle").unwrap(), 10, &|_| {
         *taken.lock().unwrap() += 1;
         false
     })
@@ -139,17 +190,18 @@ fn the_command_prints_matches_and_totals() {
     write(&run, 1..=4, |step, prompt, sample| format!("{} {prompt} {step} {sample}", "x".repeat(200)));
     let (code, text, error) = runs_command(&root, &["search", "X B", run.id()]);
     assert_eq!((code, text.as_str()), (1, ""), "an upper-case letter is one");
-    assert!(error.contains("0 matches in 24 completions of 1 run"), "{error}");
+    assert!(error.contains("0 of 24 completions of 1 run contain the text"), "{error}");
     let (code, text, error) = runs_command(&root, &["search", "x b 3"]);
     assert_eq!((code, text.lines().count()), (0, 2), "{text}");
     assert!(
         text.contains(&format!("{} step     3 b #0 invalid    …x", run.id())) && text.contains("x b 3 1"),
         "{text}"
     );
-    assert!(error.contains("2 matches in 24 completions of 1 run"), "{error}");
+    assert!(error.contains("2 of 24 completions of 1 run contain the text"), "{error}");
     let (_, text, error) = runs_command(&root, &["search", "x", "--limit", "3"]);
     assert!(
-        text.lines().count() == 3 && error.contains("24 matches") && error.contains("the first 3 shown"),
+        text.lines().count() == 3
+            && error.contains("24 of 24 completions of 1 run contain the text, the first 3 shown"),
         "{error}"
     );
     let (_, text, _) = runs_command(&root, &["search", "x b", "--json", "--limit", "1"]);

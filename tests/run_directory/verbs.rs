@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use grpo_tui::run::events::{End, Note};
-use grpo_tui::run::{EventWriter, RunLock, StateWriter, Status};
+use grpo_tui::run::{EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::command::runs_command;
 use super::finished::{Made, made, secret};
@@ -83,9 +83,64 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
         "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid better (+60.0 points, 95% CI ";
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("### a\\|b\n\n") && text.contains(sentence), "{text}");
-    for row in ["| valid | 30.0% [", "| exact match | 24.0% [", "| seed | 3 | "] {
+    let rows = [
+        "| valid | 30.0% \\[",
+        "| exact match | 24.0% \\[",
+        "| seed | 3 | ",
+        "- valid better (p = ",
+        "\n- valid +60.0 points \\[",
+        "\n- exact +48.0 points \\[",
+    ];
+    for row in rows {
         assert!(text.contains(row), "{row}: {text}");
     }
+    assert!(!text.contains("previous run"), "it is the first: {text}");
+    let recorded = crate::program::sample_data("finished-run");
+    let (_, text, _) = runs_command(&root, &["export", recorded.to_str().unwrap(), "--markdown"]);
+    let rows = [
+        "| failure | training, steps 1 to 10 | training, steps 31 to 40 | test set, base (n = 500) | test set, step 40 (n = 500) |",
+        "\n| all classes | ",
+        "\n| syntax | ",
+        "\n| wrong value | ",
+    ];
+    for row in rows {
+        assert!(text.contains(row), "{row}: {text}");
+    }
+}
+
+/// What differs from the run before of the same task, in the page and for a pull request.
+#[test]
+fn a_report_says_what_changed_since_the_previous_run_of_the_task() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let created = |second: u64, task: &str, set: &[&str]| {
+        let run = made(&root, &Made { task, set, ..Made::default() });
+        let (file, created) = (run.path().join("run.toml"), format!("created_ms = {}\n", run.file().created_ms));
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(&created), "{text}");
+        std::fs::write(&file, text.replace(&created, &format!("created_ms = {second}000\n"))).unwrap();
+        run
+    };
+    let third = created(4, "invoice", &["seed=3"]);
+    let first = created(1, "invoice", &[]);
+    created(2, "another", &["seed=9"]);
+    let second = created(3, "invoice", &["seed=3"]);
+    let report = |run: &RunDirectory, form: &[&str]| runs_command(&root, &[&["export", run.id()], form].concat()).1;
+    let check = |run: &RunDirectory, page: &str, markdown: &str| {
+        let text = report(run, &["--html", "-"]);
+        assert!(text.contains(page), "{page}: {text}");
+        let text = report(run, &["--markdown"]);
+        assert!(text.contains(markdown), "{markdown}: {text}");
+    };
+    assert!(!report(&first, &["--html", "-"]).contains("previous run"));
+    let since = |run: &RunDirectory| format!("Changed since the previous run of this task, `{}`", run.id());
+    check(
+        &second,
+        "<td>seed</td><td>0</td><td>3</td>",
+        "|  | previous run | this run |\n|---|---|---|\n| seed | 0 | 3 |\n",
+    );
+    check(&second, first.id(), &since(&first));
+    check(&third, "Nothing: same configuration", &format!("{}: nothing.", since(&second)));
 }
 
 #[test]
@@ -117,12 +172,13 @@ fn exports() {
         "prefers-color-scheme: dark",
         "&lt;script&gt;alert(",
         "looks &lt;good&gt; &amp; steady",
-        "Improvements: 5 of 30 shown",
+        "Improvements on valid: 5 of 30 shown",
         "30 improvements, 0 regressions in 50 prompts",
         "<polyline",
         "step 17: not finite",
         "Test set, 95% CI",
-        "Valid by tag",
+        "Rates by tag",
+        "exact +48.0 points",
         "</html>",
     ];
     for expected in expected {

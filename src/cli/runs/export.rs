@@ -1,14 +1,15 @@
-//! `runs export`: a run's metrics as CSV or JSON lines, or the whole run as one HTML file.
+//! `runs export`: metrics as CSV, JSON lines or TensorBoard event files, or a run as HTML or Markdown.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_page,
+    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_masked,
+    write_page,
 };
-use crate::report::{Page, Report, csv, html, json_lines, markdown};
+use crate::report::{Page, Report, csv, html, json_lines, markdown, tensorboard};
 use crate::run::{RunDirectory, RunFolders};
 
 #[derive(Debug, clap::Args)]
@@ -18,19 +19,23 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "RUN")]
     run: Vec<String>,
     /// Print CSV: one line per step, one column per metric
-    #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html", "markdown"])]
+    #[arg(long, group = "form", conflicts_with_all = ["jsonl", "html", "markdown", "tensorboard"])]
     csv: bool,
     /// Print JSON lines: one object per step
-    #[arg(long, group = "form", conflicts_with_all = ["html", "markdown"])]
+    #[arg(long, group = "form", conflicts_with_all = ["html", "markdown", "tensorboard"])]
     jsonl: bool,
-    /// Print a Markdown summary for a pull request: outcome, rates, configuration, alerts; secrets are masked
-    #[arg(long, group = "form", conflicts_with_all = ["html", "out"])]
+    /// Print a Markdown summary for a pull request: outcome, rates, verdicts, failure classes, configuration and what
+    /// changed since the previous run of the task, alerts; secrets are masked
+    #[arg(long, group = "form", conflicts_with_all = ["html", "out", "tensorboard"])]
     markdown: bool,
     /// Write one self-contained HTML file; secrets are masked; `-`: standard output; of several runs: a folder, one file
     /// per run
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Print everything as one JSON document; with --html, what was written
+    /// Write a TensorBoard event file of steps and evals into DIR/ID; `tensorboard --logdir DIR` shows the runs
+    #[arg(long, group = "form", value_name = "DIR", conflicts_with_all = ["html", "out"])]
+    tensorboard: Option<PathBuf>,
+    /// Print everything as one JSON document; with --html or --tensorboard, what was written
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "markdown"])]
     json: bool,
     /// Write ID.csv or ID.jsonl of each run into a folder
@@ -43,6 +48,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let runs = super::find_all(arguments.run.iter().map(String::as_str), places)?;
+    if let Some(folder) = &arguments.tensorboard {
+        return event_files(&runs, folder, arguments);
+    }
     let [run] = runs.as_slice() else { return each(runs, arguments) };
     if arguments.out.is_some() {
         return each(runs, arguments);
@@ -79,7 +87,11 @@ fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
         (Some(folder), _) => (folder, "html"),
         (_, Some(folder)) if arguments.csv => (folder, "csv"),
         (_, Some(folder)) if arguments.jsonl => (folder, "jsonl"),
-        _ => return Err(Failure::usage("several runs: --html DIR, --csv --out DIR or --jsonl --out DIR")),
+        _ => {
+            return Err(Failure::usage(
+                "several runs: --html DIR, --tensorboard DIR, --csv --out DIR or --jsonl --out DIR",
+            ));
+        }
     };
     let file = |run: &RunDirectory| folder.join(format!("{}.{ending}", run.id()));
     runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
@@ -104,7 +116,25 @@ fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
         return output::print_exact(&page.text);
     }
     write_page(file, &page, arguments.force)?;
-    let (run, path, bytes) = (seen.directory.id(), seen.directory.path(), page.text.len());
-    let document = json!({"run": run, "path": path, "file": file, "bytes": bytes, "masked": page.masked});
+    let document = written(&seen.directory, file, page.text.len(), page.masked);
     if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// TensorBoard names a run by its folder; the same run has the same file.
+fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> Outcome {
+    let name = |run: &RunDirectory| format!("events.out.tfevents.{}.grpo-tui", run.file().created_ms / 1000);
+    let file = |run: &RunDirectory| folder.join(run.id()).join(name(run));
+    runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
+    let mut documents = Vec::new();
+    for run in runs {
+        let (file, (bytes, masked)) = (file(run), tensorboard(&Report::read(run.clone())?)?);
+        std::fs::create_dir_all(folder.join(run.id()))?;
+        write_masked(&file, &bytes, masked, arguments.force)?;
+        documents.push(written(run, &file, bytes.len(), masked));
+    }
+    if arguments.json { print_json_lines(documents) } else { Ok(ExitCode::SUCCESS) }
+}
+
+fn written(run: &RunDirectory, file: &Path, bytes: usize, masked: usize) -> Value {
+    json!({"run": run.id(), "path": run.path(), "file": file, "bytes": bytes, "masked": masked})
 }

@@ -62,7 +62,7 @@ enum Command {
     Versus(versus::Arguments),
     /// List, write or remove comments on prompts of evals
     Comment(comment::Arguments),
-    /// Export metrics as CSV or JSON lines, or runs as HTML
+    /// Export metrics as CSV, JSON lines or TensorBoard event files, or runs as HTML or Markdown
     Export(export::Arguments),
     /// Export a checkpoint's weights with provenance.json
     Promote(promote::Arguments),
@@ -147,13 +147,13 @@ pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure
 }
 
 pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
-    write_export(file, page.text.as_bytes(), force)?;
-    output::eprint_line(&format!(
-        "wrote {} ({}); {}",
-        file.display(),
-        bytes(page.text.len() as u64),
-        masked(page.masked)
-    ));
+    write_masked(file, page.text.as_bytes(), page.masked, force)
+}
+
+/// Writes a file without its secrets, and reports how many these were.
+fn write_masked(file: &Path, content: &[u8], secrets: usize, force: bool) -> Result<(), Failure> {
+    write_export(file, content, force)?;
+    output::eprint_line(&format!("wrote {} ({}); {}", file.display(), bytes(content.len() as u64), masked(secrets)));
     Ok(())
 }
 

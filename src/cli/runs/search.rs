@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     /// Runs to search: each a path, name, id, or unique id prefix [default: all]
     #[arg(value_name = "RUN")]
     run: Vec<String>,
-    /// Print at most N matches; 0: all
+    /// Print the first N matching completions, and count the others; 0: all
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     /// Print one JSON object per match, with the whole completion, and one with the totals
@@ -37,13 +37,6 @@ struct Found {
     problems: Vec<String>,
 }
 
-impl Found {
-    fn keep_first(&mut self, count: usize) {
-        self.hits.sort_by(SearchHit::order);
-        self.hits.truncate(count);
-    }
-}
-
 /// Exit code 1 if there is no match, as of `grep`.
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let search = TextSearch::new(&arguments.text).map_err(Failure::usage)?;
@@ -53,20 +46,18 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     };
     let paths: Vec<PathBuf> = runs.iter().map(|run| run.path().to_owned()).collect();
     let found = Mutex::new(Found::default());
-    search_rollouts(&paths, &search, &|batch| {
+    let most = if arguments.limit > 0 { arguments.limit } else { usize::MAX };
+    search_rollouts(&paths, &search, most, &|batch| {
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.matches += batch.hits.len();
+        found.matches += batch.matches;
         found.completions += batch.completions;
         found.problems.extend(batch.problem);
         found.hits.extend(batch.hits);
-        // All matches of a common word need not be held.
-        if arguments.limit > 0 && found.hits.len() > 1000 + 4 * arguments.limit {
-            found.keep_first(arguments.limit);
-        }
         true
     })?;
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.keep_first(if arguments.limit > 0 { arguments.limit } else { usize::MAX });
+    found.hits.sort_by(SearchHit::order);
+    found.hits.truncate(most);
     for problem in &found.problems {
         output::eprint_line(&format!("not searched: {problem}"));
     }
@@ -81,7 +72,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         let (matches, shown) = (count(found.matches), found.hits.len());
         let shown = if shown < found.matches { format!(", the first {shown} shown (--limit)") } else { String::new() };
         let runs = if runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", runs.len()) };
-        output::eprint_line(&format!("{matches} matches in {} completions of {runs}{shown}", count(found.completions)));
+        output::eprint_line(&format!(
+            "{matches} of {} completions of {runs} contain the text{shown}",
+            count(found.completions)
+        ));
     }
     Ok(if found.matches > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -288,7 +288,8 @@ impl SummaryText<'_> {
         let arrow = theme.glyph("→", "->");
         let texts: Vec<String> = tag_rows(&pair)
             .into_iter()
-            .map(|(tag, n, cells)| format!("{tag} ({n}) {}", cells.join(arrow).replace(' ', "")))
+            .filter(|row| row.metric == "valid")
+            .map(|row| format!("{} ({}) {}", row.tag, row.n, row.cells.join(arrow).replace(' ', "")))
             .collect();
         if texts.is_empty() {
             return Vec::new();

@@ -63,10 +63,10 @@ fn begin(runs: &mut Runs, text: String, paths: Vec<PathBuf>) -> Vec<Command> {
 /// Sends the matches as they are found; ends when another search begins or the matches are closed.
 fn find(sender: &Sender, paths: &[PathBuf], search: &TextSearch) {
     let (news, held) = (Mutex::new(News::default()), AtomicUsize::new(0));
-    let outcome = search_rollouts(paths, search, &|batch| {
+    let outcome = search_rollouts(paths, search, MOST, &|batch| {
         let mut news = crate::view::message::locked(&news);
         let room = MOST.saturating_sub(held.fetch_add(batch.hits.len(), Ordering::Relaxed));
-        news.found += batch.hits.len();
+        news.found += batch.matches;
         news.hits.extend(batch.hits.into_iter().take(room));
         news.completions += batch.completions;
         news.progress = batch.progress;

@@ -1,0 +1,41 @@
+//! The answers of base and result on one set, and what they compare to.
+
+use super::{MetricComparison, Report, verdict_lines};
+use crate::run::events::Eval;
+use crate::run::{EvalRecord, eval_path, read_evals};
+
+/// The test set's if it was evaluated, else the eval set's.
+pub(super) struct EvalPair {
+    pub(super) set: &'static str,
+    /// Of the trained model's eval.
+    pub(super) after_name: String,
+    pub(super) before: Vec<EvalRecord>,
+    pub(super) after: Vec<EvalRecord>,
+}
+
+impl EvalPair {
+    pub(super) fn read(report: &Report) -> Option<Self> {
+        let of = |set: &'static str| {
+            let result = report.history.result(set, report.best())?;
+            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
+            let (before, after) = (read(0, "base")?, read(result.step, &result.target)?);
+            Some(Self { set, after_name: result_name(result), before, after })
+        };
+        of("test").or_else(|| of("eval"))
+    }
+
+    /// The verdict on both metrics, then the numbers of each.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        let (valid, exact) = MetricComparison::both(&self.before, &self.after);
+        sentences(&valid, exact.as_ref())
+    }
+}
+
+pub(super) fn sentences(valid: &MetricComparison, exact: Option<&MetricComparison>) -> Vec<String> {
+    verdict_lines(valid, exact).lines().map(|line| line.trim().to_owned()).collect()
+}
+
+/// The name of the trained model's eval.
+pub(super) fn result_name(result: &Eval) -> String {
+    if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
+}

@@ -1,0 +1,141 @@
+//! Failure classes of completions: their shares over the steps of a training, and in the evals of base and result.
+
+use std::collections::BTreeMap;
+
+use super::eval_pair::EvalPair;
+use crate::format::percent;
+use crate::run::{EvalRecord, RunState};
+use crate::score::FailureClass;
+
+/// By class, those that occur; a completion has at most one class.
+pub(super) type Shares = BTreeMap<FailureClass, f64>;
+
+/// Steps at the beginning and at the end whose means are in the table.
+const STEPS: usize = 10;
+
+/// Mean shares over at most `most` stretches of steps, each with its first and last step; empty if no step failed or
+/// classes were not recorded.
+pub(super) fn by_stretch(history: &RunState, most: usize) -> Vec<((u64, u64), Shares)> {
+    let steps = steps(history);
+    let stretches = steps.chunks(steps.len().div_ceil(most).max(1));
+    let found: Vec<_> =
+        stretches.map(|stretch| ((stretch[0], stretch[stretch.len() - 1]), means(history, stretch))).collect();
+    if found.iter().all(|(_, shares)| shares.is_empty()) { Vec::new() } else { found }
+}
+
+/// A row of titles, one of all classes, and one per class; `None` if nothing failed or classes were not recorded.
+pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Option<Vec<Vec<String>>> {
+    let steps = steps(history);
+    let (first, last) = (&steps[..steps.len().min(STEPS)], &steps[steps.len().saturating_sub(STEPS)..]);
+    let trained = |steps: &[u64]| {
+        let title = format!("training, steps {} to {}", steps.first()?, steps.last()?);
+        Some((title, means(history, steps)))
+    };
+    let evaluated = |name: &str, records: &[EvalRecord]| {
+        let set = pair.map_or("", |pair| pair.set);
+        Some((format!("{set} set, {name} (n = {})", records.len()), of_records(records)?))
+    };
+    let of_pair = |pair: &EvalPair| Some([evaluated("base", &pair.before)?, evaluated(&pair.after_name, &pair.after)?]);
+    let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
+    let columns: Vec<(String, Shares)> =
+        training.into_iter().flatten().chain(pair.and_then(of_pair).into_iter().flatten()).collect();
+    let occurs = |class: &FailureClass| columns.iter().any(|(_, shares)| shares.contains_key(class));
+    let classes: Vec<FailureClass> = FailureClass::ALL.into_iter().filter(occurs).collect();
+    let row = |name: &str, cell: &dyn Fn(&Shares) -> f64| {
+        std::iter::once(name.to_owned()).chain(columns.iter().map(|(_, shares)| percent(cell(shares)))).collect()
+    };
+    let titles = std::iter::once("failure".to_owned()).chain(columns.iter().map(|(title, _)| title.clone())).collect();
+    let all = row("all classes", &|shares| shares.values().sum());
+    let each = classes.iter().map(|class| row(class.name(), &|shares| shares.get(class).copied().unwrap_or(0.0)));
+    (!classes.is_empty()).then(|| [titles, all].into_iter().chain(each).collect())
+}
+
+fn steps(history: &RunState) -> Vec<u64> {
+    history.metrics.get("seconds").map(|series| series.steps().collect()).unwrap_or_default()
+}
+
+fn means(history: &RunState, steps: &[u64]) -> Shares {
+    let mean = |class: FailureClass| {
+        let name = class.metric();
+        history.metrics.get(&name)?;
+        let shares: Vec<f64> = steps.iter().filter_map(|step| history.metric_at(&name, *step)).collect();
+        let sum: f64 = shares.iter().sum();
+        (sum > 0.0).then(|| (class, sum / shares.len() as f64))
+    };
+    FailureClass::ALL.into_iter().filter_map(mean).collect()
+}
+
+/// `None` if a completion that is not valid has no class, as of older programs.
+fn of_records(records: &[EvalRecord]) -> Option<Shares> {
+    let mut shares = Shares::new();
+    for record in records {
+        match serde_json::from_value(record.score["failure"].clone()) {
+            Ok(class) => *shares.entry(class).or_default() += 1.0 / records.len() as f64,
+            Err(_) if record.is_valid() => {}
+            Err(_) => return None,
+        }
+    }
+    Some(shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::events::Step;
+    use crate::run::{Event, EventBody};
+    use serde_json::json;
+
+    fn record(tier: &str, failure: &str) -> EvalRecord {
+        let score = if failure.is_empty() { json!({}) } else { json!({"failure": failure}) };
+        EvalRecord { tier: tier.to_owned(), score, ..EvalRecord::default() }
+    }
+
+    /// Of 25 steps the first twelve have prose, and each has as much syntax.
+    fn history() -> RunState {
+        let mut history = RunState::default();
+        for step in 1..=25 {
+            let mut metrics = BTreeMap::from([("failures/syntax".to_owned(), 0.25)]);
+            if step <= 12 {
+                metrics.insert("failures/think_leak".to_owned(), 0.5);
+            }
+            history.fold(Event { seq: step, time_ms: 0, body: EventBody::from(Step { step, seconds: 1.0, metrics }) });
+        }
+        history
+    }
+
+    #[test]
+    fn a_class_that_did_not_occur_at_a_step_is_zero_there() {
+        let found = by_stretch(&history(), 5);
+        let leaks: Vec<_> = found
+            .iter()
+            .map(|(steps, shares)| (*steps, shares.get(&FailureClass::ThinkLeak).copied().unwrap_or(0.0)))
+            .collect();
+        assert_eq!(leaks, [((1, 5), 0.5), ((6, 10), 0.5), ((11, 15), 0.2), ((16, 20), 0.0), ((21, 25), 0.0)]);
+        assert!(by_stretch(&RunState::default(), 5).is_empty());
+    }
+
+    #[test]
+    fn the_table_has_the_ends_of_training_and_both_evals() {
+        let pair = |after: EvalRecord| EvalPair {
+            set: "test",
+            after_name: "step 25".to_owned(),
+            before: vec![record("invalid", "missing_key"), record("valid", "")],
+            after: vec![after, record("valid", "wrong_value")],
+        };
+        let table = failure_table(&history(), Some(&pair(record("valid", "")))).unwrap_or_default();
+        let rows: Vec<String> = table.iter().map(|row| row.join("|")).collect();
+        let expected = [
+            "failure|training, steps 1 to 10|training, steps 16 to 25|test set, base (n = 2)|test set, step 25 (n = 2)",
+            "all classes|75.0%|25.0%|50.0%|50.0%",
+            "syntax|25.0%|25.0%|0.0%|0.0%",
+            "think leak|50.0%|0.0%|0.0%|0.0%",
+            "missing key|0.0%|0.0%|50.0%|0.0%",
+            "wrong value|0.0%|0.0%|0.0%|50.0%",
+        ];
+        assert_eq!(rows, expected);
+        // An older program did not record the class of an invalid answer.
+        let unknown = failure_table(&history(), Some(&pair(record("invalid", "")))).unwrap_or_default();
+        assert_eq!(unknown[0].len(), 3);
+        assert_eq!(failure_table(&RunState::default(), None), None);
+    }
+}

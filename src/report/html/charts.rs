@@ -1,0 +1,112 @@
+//! The charts of a run's page: evals, metrics, failure classes.
+
+use minijinja::Value;
+
+use crate::report::failures::{Shares, by_stretch};
+use crate::report::svg::{Bar, Chart, Line, Stacked, chart, stacked};
+use crate::report::{Report, SMOOTHING};
+use crate::run::EvalSummary;
+use crate::score::FailureClass;
+use crate::statistics::smooth;
+
+/// Of the failure classes; more steps are averaged.
+const MOST_BARS: usize = 60;
+
+/// A chart of metrics: title, whether they are shares, and each metric with its label.
+type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
+
+const CHARTS: [Metrics; 11] = [
+    ("Reward", false, &[("reward", "")]),
+    (
+        "Training completions",
+        true,
+        &[
+            ("tiers/valid", "valid"),
+            ("exact", "exact"),
+            ("tiers/invalid", "invalid"),
+            ("tiers/unparsable", "unparsable"),
+        ],
+    ),
+    (
+        "Informative groups",
+        true,
+        &[
+            ("groups/frac_mixed", "mixed"),
+            ("groups/frac_all_best", "all max"),
+            ("groups/frac_all_worst", "all min or all equal"),
+        ],
+    ),
+    ("Reward std per group", false, &[("reward_std", "")]),
+    ("Completion length, tokens", false, &[("completions/mean_length", "")]),
+    ("Truncated completions", true, &[("completions/clipped_ratio", "")]),
+    ("KL to reference, nats/token", false, &[("kl", "")]),
+    ("Entropy, nats/token", false, &[("entropy", "")]),
+    ("Loss", false, &[("loss", "")]),
+    ("Gradient norm", false, &[("grad_norm", "")]),
+    ("Step time, s", false, &[("seconds", "")]),
+];
+
+pub(super) fn charts(report: &Report) -> Vec<Value> {
+    let mut drawn = Vec::new();
+    let mut draw = |made: &Chart<'_>| drawn.push(Value::from_safe_string(chart(made)));
+    let marks: Vec<(u64, &str)> =
+        report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
+    for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
+        let evals: Vec<_> = report
+            .history
+            .evals
+            .values()
+            .filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0))
+            .collect();
+        if evals.len() < 2 {
+            continue;
+        }
+        let line = |color, label, value: &dyn Fn(&EvalSummary) -> f64| Line {
+            label,
+            color,
+            dots: evals.len() <= 60,
+            points: evals.iter().map(|eval| (eval.step, value(&eval.summary))).collect(),
+            ..Line::default()
+        };
+        let mut lines = vec![line(1, "valid", &|summary| summary.valid)];
+        if evals.iter().any(|eval| eval.summary.exact.is_some()) {
+            lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
+        }
+        for line in &mut lines {
+            line.band = evals.iter().map(|eval| eval.summary.interval(line.label).into()).collect();
+        }
+        draw(&Chart { title, lines, shares: true, marks: marks.clone() });
+    }
+    for (title, shares, metrics) in CHARTS {
+        let known: Vec<_> =
+            metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
+        if known.is_empty() {
+            continue;
+        }
+        let mut lines = Vec::new();
+        for (index, (series, label)) in known.iter().enumerate() {
+            let color = index + 1;
+            if metrics.len() == 1 {
+                lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
+            }
+            // Non-finite values appear in the raw line only.
+            let points =
+                series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
+            lines.push(Line { label, color, points, ..Line::default() });
+        }
+        draw(&Chart { title, lines, shares, marks: Vec::new() });
+    }
+    let stretches = by_stretch(&report.history, MOST_BARS);
+    if !stretches.is_empty() {
+        let classes: Vec<FailureClass> = FailureClass::ALL
+            .into_iter()
+            .filter(|class| stretches.iter().any(|(_, shares)| shares.contains_key(class)))
+            .collect();
+        let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
+        let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();
+        let labels = classes.iter().map(|class| (*class as usize + 1, class.name())).collect();
+        let title = "Failures of training completions by class";
+        drawn.push(Value::from_safe_string(stacked(&Stacked { title, labels, bars })));
+    }
+    drawn
+}
