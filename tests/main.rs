@@ -29,6 +29,8 @@ mod pull;
 mod rollout;
 mod run_directory;
 mod scoring;
+#[cfg(feature = "view")]
+mod shell_completion;
 #[cfg(feature = "engine")]
 mod small_disk;
 #[cfg(feature = "engine")]

@@ -14,7 +14,7 @@ mod live;
 mod live_run;
 mod palette;
 mod prompts;
-mod pty_session;
+pub(crate) mod pty_session;
 mod random;
 mod runs;
 mod schema;

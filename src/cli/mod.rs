@@ -134,6 +134,7 @@ fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
 }
 
 pub fn main() -> ExitCode {
+    completions::answer();
     output::install_panic_hook();
     // Otherwise a process started as /proc/self/exe would be listed as `exe`.
     let _ = std::fs::write("/proc/self/comm", "grpo-tui");

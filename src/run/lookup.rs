@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoints::list_checkpoints;
 use super::directory::RunDirectory;
+use super::display_name::read_display_name;
 use super::error::RunError;
 use super::history::RunState;
 
@@ -102,6 +103,20 @@ impl RunFolders {
         found
     }
 
+    /// Ids that begin with `start`, newest first, each with the run's name or nothing; without any, their last parts. Of
+    /// the runs only the names are read.
+    pub fn labels(&self, start: &str) -> Vec<(String, String)> {
+        let mut all = self.folders();
+        all.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
+        let label = |path: &PathBuf, part: fn(&str) -> &str| {
+            let id = path.file_name()?.to_str().map(part)?.to_owned();
+            Some((id.starts_with(start).then_some(id)?, name_of(path)?))
+        };
+        let labels = |part| all.iter().filter_map(|path| label(path, part)).collect::<Vec<_>>();
+        let whole = labels(|id| id);
+        if whole.is_empty() { labels(|id| id.rsplit('-').next().unwrap_or(id)) } else { whole }
+    }
+
     /// Finds a run by path, id, name, or a unique prefix of an id or of its last part.
     ///
     /// # Errors
@@ -148,6 +163,20 @@ impl RunFolders {
         let step = resolve_checkpoint(&run, reference.at)?;
         Ok((run, step))
     }
+}
+
+/// The display name of a run, or nothing; `None` if the folder is not a run.
+fn name_of(run: &Path) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(default)]
+        name: String,
+    }
+    let text = crate::files::read_text(&run.join("run.toml")).ok()?;
+    let display_name = read_display_name(run).ok().flatten();
+    // The first table is the configuration.
+    let head = || toml::from_str(text.split("\n[").next()?).ok().map(|head: Head| head.name);
+    Some(display_name.or_else(head).unwrap_or_default())
 }
 
 /// The step of a checkpoint. `Best` falls back to the last one without an eval of a kept checkpoint.

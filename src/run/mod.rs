@@ -47,7 +47,8 @@ pub use checkpoints::{
 };
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use control::{
-    AcceptedRequest, Answer, RequestOutcome, RequestQueue, Sample, Settings, Stop, Verb, ask, settings, stop_worker,
+    AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
+    stop_worker,
 };
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};

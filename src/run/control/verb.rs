@@ -11,7 +11,8 @@ use crate::run::error::RunError;
 use crate::run::history::RunState;
 use crate::secrets::is_control;
 
-const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
+/// The keys that a run changes while it computes.
+pub const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
 
 /// In characters.
 const LONGEST_NOTE: usize = 4096;
