@@ -114,9 +114,7 @@ fn completed(folder: &Path, shell: &str, setup: &str, typed: &str) -> String {
     // To the beginning, to the end.
     session.send(&format!("{typed}\t\u{1}echo '<\u{5}>'\r"));
     let line = |session: &Session| {
-        let screen = session.screen();
-        let line = screen.lines().find_map(|line| Some(line.strip_prefix('<')?.strip_suffix('>')?.to_owned()));
-        line
+        session.screen().lines().find_map(|line| Some(line.strip_prefix('<')?.strip_suffix('>')?.to_owned()))
     };
     session.wait_for(typed, |session| line(session).is_some());
     line(&session).unwrap()

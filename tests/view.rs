@@ -16,6 +16,7 @@ mod palette;
 mod prompts;
 pub(crate) mod pty_session;
 mod random;
+mod run_chart;
 mod runs;
 mod schema;
 mod scores;

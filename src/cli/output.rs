@@ -132,11 +132,30 @@ impl From<Failure> for Stopped {
 pub(super) struct Stream {
     to: BufWriter<StdoutLock<'static>>,
     json: bool,
+    /// Lines of the picture that stands below the text.
+    drawn: usize,
 }
 
 impl Stream {
     pub(super) fn new(json: bool) -> Self {
-        Self { to: BufWriter::new(std::io::stdout().lock()), json }
+        Self { to: BufWriter::new(std::io::stdout().lock()), json, drawn: 0 }
+    }
+
+    /// Draws a picture below the text, in place of the last one; its lines are the program's own, each shorter than the
+    /// terminal is wide. What is written next takes its place.
+    #[cfg(feature = "view")]
+    pub(super) fn draw(&mut self, picture: &[String]) -> std::io::Result<()> {
+        self.erase()?;
+        picture.iter().try_for_each(|line| writeln!(self.to, "{line}"))?;
+        self.drawn = picture.len();
+        self.to.flush()
+    }
+
+    fn erase(&mut self) -> std::io::Result<()> {
+        match std::mem::take(&mut self.drawn) {
+            0 => Ok(()),
+            lines => write!(self.to, "\x1b[{lines}A\r\x1b[J"),
+        }
     }
 }
 
@@ -144,6 +163,7 @@ impl Write for Stream {
     /// Each write has whole characters, since it comes from `write!` or serde.
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
+        self.erase()?;
         self.to.write_all(if self.json { visible_json(&text) } else { visible_lines(&text) }.as_bytes())?;
         Ok(bytes.len())
     }

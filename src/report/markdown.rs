@@ -37,9 +37,9 @@ pub fn markdown(report: &Report) -> String {
         let both = base.map_or_else(|| vec![&result.summary], |base| vec![base, &result.summary]);
         let rates = rate_rows(&both).into_iter().map(|(label, mut cells)| {
             let (trained, base) = (cells.pop(), cells.pop());
-            [label.to_owned(), or_na(base, |cell| cell), or_na(trained, |cell| cell)].to_vec()
+            vec![label.to_owned(), or_na(base, |cell| cell), or_na(trained, |cell| cell)]
         });
-        text += &table(&titles, rates, "---:");
+        text += &table(&escaped(&titles), &rates.collect::<Vec<_>>(), "l");
         let sentences: Vec<String> = pair.iter().flat_map(EvalPair::sentences).collect();
         if !sentences.is_empty() {
             let _ = writeln!(
@@ -50,19 +50,20 @@ pub fn markdown(report: &Report) -> String {
         }
     }
     if let Some(rows) = failure_table(&report.history, pair.as_ref()) {
-        let mut rows = rows.into_iter();
-        text += &table(&rows.next().unwrap_or_default(), rows, "---:");
+        let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
+        text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
     }
     let changed = RunRow::of(report).changed_keys();
     if !changed.is_empty() {
-        text += &table(&["key", "value", "set by"].map(str::to_owned), changed.into_iter().map(Vec::from), "---");
+        let rows: Vec<_> = changed.iter().map(|cells| escaped(cells)).collect();
+        text += &table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll");
     }
     if let Some(RunChanges { previous, rows }) = RunChanges::of(&report.directory) {
         let none = if rows.is_empty() { ": nothing" } else { "" };
         let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
         if !rows.is_empty() {
-            let titles = ["", "previous run", "this run"].map(str::to_owned);
-            text += &table(&titles, rows.into_iter().map(Vec::from), "---");
+            let rows: Vec<_> = rows.iter().map(|cells| escaped(cells)).collect();
+            text += &table(&["", "previous run", "this run"].map(str::to_owned), &rows, "lll");
         }
     }
     let alerts: Vec<String> =
@@ -73,12 +74,16 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-/// `align` is that of all columns but the first.
-fn table(titles: &[String], rows: impl Iterator<Item = Vec<String>>, align: &str) -> String {
-    let row =
-        |cells: &[String]| format!("| {} |\n", cells.iter().map(|cell| line(cell)).collect::<Vec<_>>().join(" | "));
-    let rule = format!("|---{}|\n", format!("|{align}").repeat(titles.len().saturating_sub(1)));
-    format!("\n{}{rule}{}", row(titles), rows.map(|cells| row(&cells)).collect::<String>())
+/// Its cells are escaped; `align` has a letter per column, `r` for right.
+pub(super) fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
+    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = align.chars().map(|letter| if letter == 'r' { "---:|" } else { "---|" });
+    let rule: String = rule.chain(std::iter::repeat("---:|")).take(head.len()).collect();
+    std::iter::once(format!("\n{}|{rule}\n", row(head))).chain(rows.iter().map(|cells| row(cells))).collect()
+}
+
+fn escaped(cells: &[String]) -> Vec<String> {
+    cells.iter().map(|cell| line(cell)).collect()
 }
 
 /// One line of text that cannot begin a cell, a link or markup of its own.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::markdown::line;
+use super::markdown::{line, table};
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Outcome, PairedComparison, Versus, csv_line};
 
@@ -33,7 +33,7 @@ pub fn versus_markdown(versus: &Versus) -> String {
     }
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
-    let tags = tag_rows(&summaries).into_iter().map(|(tag, n, cells)| (format!("valid, {} ({n})", line(&tag)), cells));
+    let tags = tag_rows(&summaries).into_iter().map(|row| (line(&row.label()), row.cells));
     let rows: Vec<Vec<String>> = rates.chain(tags).map(|(label, cells)| [vec![label], cells].concat()).collect();
     text += &table(&[vec![String::new()], names.clone()].concat(), &rows, "l");
     text.extend(versus.pairs.iter().map(|pair| outcomes(versus, pair, &names)));
@@ -114,12 +114,4 @@ fn failures(eval: &EvalResult, name: &str) -> String {
     let cells = |group: &FailureGroup| group.cells().map(|cell| line(&cell)).to_vec();
     let rows: Vec<_> = found.groups.iter().map(cells).collect();
     format!("\n#### {}\n{}", found.title(name), table(&FailureGroups::HEADINGS.map(str::to_owned), &rows, "lrrrl"))
-}
-
-/// Its cells are escaped; `align` has a letter per column, `r` for right.
-fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
-    let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule = align.chars().map(|letter| if letter == 'r' { "---:|" } else { "---|" });
-    let rule: String = rule.chain(std::iter::repeat("---:|")).take(head.len()).collect();
-    std::iter::once(format!("\n{}|{rule}\n", row(head))).chain(rows.iter().map(|cells| row(cells))).collect()
 }

@@ -20,6 +20,7 @@ pub mod messages;
 pub mod options;
 pub mod pane;
 pub mod popup;
+pub mod run_chart;
 pub mod run_control;
 pub mod schema_draft;
 pub mod screen;

@@ -16,3 +16,4 @@ mod signals;
 mod writer;
 
 pub use event_loop::{ViewExit, run};
+pub(super) use guard::size;

@@ -1,6 +1,6 @@
-//! `runs attach`: prints a run's events until it ends.
+//! `runs attach`: prints a run's events until it ends, in a terminal with a small chart below them.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,10 @@ use crate::secrets::{redact, redact_json, visible};
 /// How often the run's state is checked without new events.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The least time from one chart to the next.
+#[cfg(feature = "view")]
+const BETWEEN_CHARTS: Duration = Duration::from_millis(250);
+
 /// How long to wait for a run's first worker.
 const FIRST_WORKER: Duration = Duration::from_secs(5);
 
@@ -25,6 +29,9 @@ pub(super) struct Arguments {
     /// Print every event as one JSON object per line, from the first
     #[arg(long)]
     json: bool,
+    /// Print lines only, without a chart below them
+    #[arg(long)]
+    no_chart: bool,
 }
 
 /// The exit code is the run's: 0 finished, 1 failed, 130 interrupted, or left with Ctrl-C.
@@ -32,7 +39,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let run = places.find(&arguments.run)?;
     let left = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
-    match watch(&run, arguments.json, &left) {
+    let in_terminal = std::io::stdout().is_terminal() && !arguments.json && !arguments.no_chart;
+    let mut chart = Picture::new(in_terminal);
+    match watch(&run, arguments.json, &mut chart, &left) {
         Err(stopped) => stopped.outcome(),
         Ok(Some(Status::Finished)) => Ok(ExitCode::SUCCESS),
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
@@ -49,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 }
 
 /// Returns the final status; `None` if the user detached.
-fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
+fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
@@ -74,8 +83,9 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
         }
         let quiet = batch.is_empty();
         write_batch(&batch, &state, json, &mut out)?;
-        out.flush()?;
         state.take(batch);
+        chart.draw(&state, quiet, &mut out)?;
+        out.flush()?;
         if left.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -90,10 +100,50 @@ fn watch(run: &RunDirectory, json: bool, left: &AtomicBool) -> Result<Option<Sta
                 if outcome.is_known() {
                     writeln!(out, "{}", printable(&outcome.sentence()))?;
                 }
+                chart.draw(&state, false, &mut out)?;
                 out.flush()?;
             }
             return Ok(Some(status));
         }
+    }
+}
+
+/// The chart below the lines, where the terminal allows one.
+struct Picture {
+    #[cfg(feature = "view")]
+    chart: Option<crate::view::run_chart::RunChart>,
+    #[cfg(feature = "view")]
+    drawn: Option<Instant>,
+}
+
+#[cfg(feature = "view")]
+impl Picture {
+    fn new(in_terminal: bool) -> Self {
+        let chart = if in_terminal { crate::view::run_chart::RunChart::of_terminal() } else { None };
+        Self { chart, drawn: None }
+    }
+
+    /// `quiet`: nothing was written since. A run of many steps a second is drawn a few times a second.
+    fn draw(&mut self, state: &RunState, quiet: bool, out: &mut Stream) -> std::io::Result<()> {
+        let Some(chart) = &self.chart else { return Ok(()) };
+        if quiet && self.drawn.is_some() {
+            return Ok(());
+        }
+        let since = self.drawn.map_or(BETWEEN_CHARTS, |drawn| drawn.elapsed());
+        std::thread::sleep(BETWEEN_CHARTS.saturating_sub(since));
+        self.drawn = Some(Instant::now());
+        out.draw(&chart.lines(state))
+    }
+}
+
+#[cfg(not(feature = "view"))]
+impl Picture {
+    fn new(_: bool) -> Self {
+        Self {}
+    }
+
+    fn draw(&mut self, _: &RunState, _: bool, _: &mut Stream) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,0 +1,100 @@
+//! Rewards and eval rates of a run as a small chart below the lines of a command.
+
+use crossterm::style::Stylize;
+use ratatui::backend::IntoCrossterm;
+use ratatui::style::Modifier;
+use ratatui::text::Line;
+
+use super::appearance::Appearance;
+use super::options::AppearanceInput;
+use super::style_role::Role;
+use super::terminal;
+use super::theme::Theme;
+use super::widgets::chart::{Chart, Curve};
+use crate::report::SMOOTHING;
+use crate::run::events::Eval;
+use crate::run::{RunState, Series};
+
+/// Lines of the chart, its legend included.
+const ROWS: usize = 9;
+const MOST_COLUMNS: usize = 100;
+/// In a smaller terminal the lines need the room.
+const LEAST: (u16, u16) = (40, 20);
+
+/// The chart for the terminal of this process, with the user's theme.
+#[derive(Debug)]
+pub struct RunChart {
+    theme: Theme,
+}
+
+impl RunChart {
+    /// `None` for a terminal that cannot move its cursor.
+    pub fn of_terminal() -> Option<Self> {
+        let input = AppearanceInput::detect();
+        input.capability.answers.then(|| Self { theme: Appearance::load(&input).theme })
+    }
+
+    /// Lines with their colours as escape sequences; none without steps, or where the terminal is too small.
+    pub fn lines(&self, history: &RunState) -> Vec<String> {
+        let (columns, rows) = terminal::size().unwrap_or_default();
+        if columns < LEAST.0 || rows < LEAST.1 { Vec::new() } else { self.lines_of(history, columns.into()) }
+    }
+
+    /// For a terminal of so many columns; the last one stays empty, so that no line is wrapped.
+    pub fn lines_of(&self, history: &RunState, columns: usize) -> Vec<String> {
+        let Some(reward) = history.metrics.get("reward").or_else(|| history.metrics.get("loss")) else {
+            return Vec::new();
+        };
+        let label = if history.metrics.contains_key("reward") { "reward" } else { "loss" };
+        let last = history.last_step;
+        let evals = [
+            ("eval valid", Role::SeriesTwo, held(history, |eval| Some(eval.summary.valid))),
+            ("eval exact", Role::SeriesThree, held(history, |eval| eval.summary.exact)),
+        ];
+        let curve =
+            |label: &str, role, series, smoothing| Curve { label: label.to_owned(), role, series, smoothing, last };
+        let mut curves = vec![curve(label, Role::SeriesOne, reward, SMOOTHING)];
+        let known = evals.iter().filter(|(.., series)| series.extent().is_some());
+        curves.extend(known.map(|(label, role, series)| curve(label, *role, series, 0.0)));
+        let is_share = |curve: &Curve<'_>| curve.series.values().iter().all(|value| (0.0..=1.0).contains(value));
+        let values = curves.iter().all(is_share).then_some((0.0, 1.0));
+        let chart = Chart { curves, steps: (0, last.max(1)), values, ..Chart::default() };
+        let width = columns.saturating_sub(1).min(MOST_COLUMNS);
+        let legend = chart.legend(&self.theme, width);
+        let lines = std::iter::once(legend).chain(chart.lines(&self.theme, width, ROWS - 1));
+        lines.map(|line| with_colours(&line)).collect()
+    }
+}
+
+impl From<Theme> for RunChart {
+    fn from(theme: Theme) -> Self {
+        Self { theme }
+    }
+}
+
+/// A rate of the eval set by step: that of the latest eval.
+fn held(history: &RunState, rate: fn(&Eval) -> Option<f64>) -> Series {
+    let evals =
+        history.evals.values().filter(|eval| eval.set == "eval" && (eval.target == "trained" || eval.step == 0));
+    let points: Vec<(u64, f64)> = evals.filter_map(|eval| Some((eval.step, rate(eval)?))).collect();
+    let ends = points.iter().skip(1).map(|(step, _)| *step).chain([history.last_step + 1]);
+    points
+        .iter()
+        .zip(ends)
+        .flat_map(|((from, value), to)| (*from..to.max(from + 1)).map(|step| (step, *value)))
+        .collect()
+}
+
+fn with_colours(line: &Line<'_>) -> String {
+    let span = |span: &ratatui::text::Span<'_>| {
+        let style = line.style.patch(span.style);
+        let mut text = crossterm::style::style(span.content.as_ref());
+        if let Some(colour) = style.fg {
+            text = text.with(colour.into_crossterm());
+        }
+        text = if style.add_modifier.contains(Modifier::BOLD) { text.bold() } else { text };
+        text = if style.add_modifier.contains(Modifier::DIM) { text.dim() } else { text };
+        if *text.style() == crossterm::style::ContentStyle::new() { span.content.to_string() } else { text.to_string() }
+    };
+    line.spans.iter().map(span).collect::<String>().trim_end().to_owned()
+}
