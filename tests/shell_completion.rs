@@ -109,7 +109,7 @@ fn completed(folder: &Path, shell: &str, setup: &str, typed: &str) -> String {
     let variables = [("HF_HUB_CACHE", cache.as_str())];
     let mut session =
         Session::start(folder, &Start { columns: 200, shell: Some(&start), variables: &variables, ..Start::PLAIN });
-    session.send(&format!("{setup}\recho ready $((40 + 2))\r"));
+    session.send(&format!("{setup}\recho ready 4''2\r"));
     session.wait_text("ready 42");
     // To the beginning, to the end.
     session.send(&format!("{typed}\t\u{1}echo '<\u{5}>'\r"));

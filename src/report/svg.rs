@@ -1,11 +1,10 @@
 //! Charts over steps as SVG, with round axis numbers; non-finite values are marked at the top, long series thinned without
 //! losing their spikes.
 
-mod stacked;
+pub(super) mod stacked;
 
 use std::fmt::Write;
 
-pub(super) use self::stacked::{Bar, Stacked, stacked};
 use crate::format::percent_short;
 
 #[derive(Debug, Default)]

@@ -16,4 +16,8 @@ mod signals;
 mod writer;
 
 pub use event_loop::{ViewExit, run};
-pub(super) use guard::size;
+
+/// Columns and rows of standard output; `None` if unknown.
+pub(super) fn size() -> Option<(u16, u16)> {
+    guard::size()
+}

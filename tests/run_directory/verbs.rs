@@ -98,7 +98,7 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
     let recorded = crate::program::sample_data("finished-run");
     let (_, text, _) = runs_command(&root, &["export", recorded.to_str().unwrap(), "--markdown"]);
     let rows = [
-        "| failure | training, steps 1 to 10 | training, steps 31 to 40 | test set, base (n = 500) | test set, step 40 (n = 500) |",
+        "| failure | training, steps 1 to 10 | training, steps 31 to 40 | test set, base (n = 100) | test set, step 30 (n = 100) |",
         "\n| all classes | ",
         "\n| syntax | ",
         "\n| wrong value | ",

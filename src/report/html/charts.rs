@@ -3,7 +3,8 @@
 use minijinja::Value;
 
 use crate::report::failures::{Shares, by_stretch};
-use crate::report::svg::{Bar, Chart, Line, Stacked, chart, stacked};
+use crate::report::svg::stacked::{Bar, Stacked, stacked};
+use crate::report::svg::{Chart, Line, chart};
 use crate::report::{Report, SMOOTHING};
 use crate::run::EvalSummary;
 use crate::score::FailureClass;

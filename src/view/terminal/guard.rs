@@ -73,7 +73,7 @@ pub(super) fn restore_now() {
 }
 
 /// Columns and rows; `None` if unknown.
-pub(in crate::view) fn size() -> Option<(u16, u16)> {
+pub(super) fn size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some((size.ws_col, size.ws_row))
 }
