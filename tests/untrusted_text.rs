@@ -341,8 +341,8 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
     for (arguments, titles) in [
         (&["runs", "export", run][..], &["<h1>invoices, small adapters</h1>"][..]),
         (&["runs", "versus", run], &["<h1>base vs step 30</h1>"]),
-        (&eval, &["<h1>tiny</h1>", "4 answers</p>", "<h2>not valid: 4 of 4 shown</h2>"]),
-        (&[&eval[..], &["--model", "other=tiny"]].concat(), &["<h1>tiny vs other</h1>", "4 answers side by side</p>"]),
+        (&eval, &["<h1>tiny</h1>", "4 answers; ", "<h2>not valid: 4 of 4 shown</h2>"]),
+        (&[&eval[..], &["--model", "other=tiny"]].concat(), &["<h1>tiny vs other</h1>", "4 answers side by side; "]),
     ] {
         let _ = fs::remove_file(here.join("o.html"));
         let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());
