@@ -82,6 +82,26 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// An estimate between two times: `18 to 25 min`, `40 s to 2 min`, `about 18 min`.
+pub fn duration_range(least: f64, most: f64) -> String {
+    let rounded = |seconds: f64| match seconds {
+        _ if !seconds.is_finite() || seconds < 0.0 => ("n/a".to_owned(), ""),
+        ..0.9995 => (format!("{:.0}", (seconds * 1000.0).max(1.0)), " ms"),
+        ..9.95 => (format!("{seconds:.1}"), " s"),
+        ..59.5 => (format!("{seconds:.0}"), " s"),
+        ..570.0 => (format!("{:.1}", seconds / 60.0), " min"),
+        ..5_370.0 => (format!("{:.0}", seconds / 60.0), " min"),
+        ..86_400.0 => (format!("{:.1}", seconds / 3_600.0), " h"),
+        _ => (format!("{:.1}", seconds / 86_400.0), " days"),
+    };
+    let ((low, low_unit), (high, unit)) = (rounded(least), rounded(most));
+    match (low == high, low_unit == unit) {
+        (true, true) => format!("about {high}{unit}"),
+        (_, true) => format!("{low} to {high}{unit}"),
+        _ => format!("{low}{low_unit} to {high}{unit}"),
+    }
+}
+
 /// How long ago, in the largest unit that is filled: `59s`, `3h`, `2w`.
 pub fn age(now_ms: u64, then_ms: u64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;
@@ -228,6 +248,15 @@ mod tests {
         let hours = [(200.0, "3m 20s"), (5160.0, "1h 26m"), (90_000.0, "1d 1h"), (f64::INFINITY, "n/a"), (-1.0, "n/a")];
         check(duration, &seconds);
         check(duration, &hours);
+        let ranges = [
+            ((1080.0, 1500.0), "18 to 25 min"),
+            ((1080.0, 1085.0), "about 18 min"),
+            ((40.0, 130.0), "40 s to 2.2 min"),
+            ((0.2, 0.25), "200 to 250 ms"),
+            ((5_000.0, 90_000.0), "83 min to 1.0 days"),
+            ((1.0, f64::NAN), "1.0 s to n/a"),
+        ];
+        check(|(least, most)| duration_range(least, most), &ranges);
         let ages =
             [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (3_600, "1h"), (90_000, "1d"), (604_800 * 3, "3w")];
         check(|seconds: u64| age(seconds * 1000 + 5, 5), &ages);

@@ -36,14 +36,14 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     fs::copy(task.join("eval.jsonl"), task.join("eval-large.jsonl")).unwrap();
     spoil(&task, "train.jsonl", 3);
     let overlap = "task/eval-large.jsonl: 4 of 4 prompts are also in task/eval.jsonl, first line 1 (there line 1): data leak; keep each prompt in one set";
-    let refused = "task/train.jsonl: the schema rejects the expected answer of 3 of 12 rows, first on line 1: /amount expected number";
+    let refused = "task/train.jsonl: 3 of 12 expected answers are invalid: wrong type 3; first on line 1: /amount expected number";
     let checked = call(folder.path(), &["task", "check", "task"]);
     assert_eq!(checked.status.code(), Some(1));
     assert!(stdout(&checked).contains(overlap) && stdout(&checked).contains(refused), "{}", stdout(&checked));
     // More than a twentieth: nothing starts, and nothing is left.
     let output = train(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
-    let advice = "correct the rows or the schema; to train anyway: --set max_invalid_expected=1";
+    let advice = "correct the rows or the schema\nto start anyway: --ignore-preflight-errors";
     assert!(stderr(&output).contains(refused) && stderr(&output).contains(advice), "{}", stderr(&output));
     assert!(!folder.path().join("runs").exists());
     let output = train(folder.path(), &["--set", "max_invalid_expected=0.25"]);

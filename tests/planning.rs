@@ -41,9 +41,16 @@ fn a_plan_is_one_document_and_creates_nothing() {
 
     let text = grpo_tui(&[["train", "invoice", "--plan", "--runs", runs].as_slice(), &small].concat());
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    for part in
-        ["6 training prompts", "AdamW moments (f32)", "peak", "measured just now", "disk", "max_rows = 6  (--set)"]
-    {
+    for part in [
+        "6 training prompts",
+        "AdamW moments (f32)",
+        "peak",
+        "measured just now",
+        "disk",
+        "preflight: nothing found",
+        "not checked: learnability",
+        "max_rows = 6  (--set)",
+    ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
 }
@@ -88,17 +95,17 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     for part in [
         "completions at most 256",
         "\n  at most ",
-        ", at least ",
+        "; at least ",
         " per step",
         "total at most ",
-        "assumes max_completion_tokens",
+        ": every completion as long as max_completion_tokens = 256, since lengths are unknown",
         "disk at most ",
     ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
     }
     // Up to the limit everything is measured: the seconds are an estimate.
     let text = plan(&["--set", "max_completion_tokens=32"]);
-    assert!(text.contains("\n  about ") && !text.contains("at least"), "{text}");
+    assert!(text.contains(", from 4 sampled completions: mean ") && !text.contains("at most"), "{text}");
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl GpuBench {
             test_rows: 0,
             mean_completion_tokens: self.new_tokens as f64,
             least_completion_tokens: self.new_tokens as f64,
+            most_completion_tokens: self.new_tokens as f64,
         };
         Ok(fit(model, &config, &data, gpu)?.shape)
     }

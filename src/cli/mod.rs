@@ -21,6 +21,8 @@ mod model;
 #[cfg(feature = "engine")]
 mod plan;
 #[cfg(feature = "engine")]
+mod preflight;
+#[cfg(feature = "engine")]
 mod progress;
 #[cfg(feature = "engine")]
 mod progress_bar;

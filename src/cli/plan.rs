@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use super::output::eprint_line;
-use super::{Failure, Outcome, print_json};
-use crate::config::ResolvedConfig;
+use super::{Failure, Outcome, preflight, print_json};
+use crate::config::{ResolvedConfig, TrainConfig};
 use crate::format::{bytes, count, duration, percent, percent_short};
+use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
-    DataShape, Difference, Memory, ModelShape, Plan, SignalReport, SignalSettings, StepShape, Time, differences, disk,
-    free_disk_bytes, judge, time, trainable_parameters,
+    CompletionLengths, Difference, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings, StepShape,
+    differences, disk, free_disk_bytes, judge, time, trainable_parameters,
 };
-use crate::run::RunFolders;
-use crate::score::{Scorer, data_problems, load_sets};
+use crate::run::{RunFolders, recorded_lengths};
 use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
@@ -28,13 +28,7 @@ pub(super) fn run(
     json: bool,
 ) -> Outcome {
     let config = &resolved.config;
-    let problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?).into_iter();
-    let problems: Vec<String> = problems
-        .map(|problem| match problem.is_refused(config) {
-            true => format!("training refuses to start: {}", problem.message),
-            false => problem.message,
-        })
-        .collect();
+    let problems = read_data(task)?;
     eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
@@ -50,9 +44,24 @@ pub(super) fn run(
         }
         result => result?,
     };
-    let (speed, data) = candidate.measure()?;
-    let model = candidate.model_config();
+    let (speed, measured) = candidate.measure()?;
+    let signal = if sample { Some(sampled(&candidate, config.completions_per_prompt)?) } else { None };
+    let limit = config.max_completion_tokens;
+    let completion_lengths = recorded_lengths(places, &task.name, candidate.model_digest(), limit)
+        .or_else(|| signal.as_ref().map(|signal| CompletionLengths::of_sample(&signal.lengths, limit)))
+        .unwrap_or(measured);
+    let (model, data) = (candidate.model_config(), completion_lengths.of_data(&candidate.data()));
     let steps = config.total_steps(data.train_rows);
+    let report = signal.map(|signal| judge(&signal, &settings(config)));
+    let (memory, disk) =
+        (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())));
+    let facts = Facts {
+        data: Some(Ok(&problems)),
+        embedded_model: preflight::embedded_model_note(task, config, places),
+        memory: Some(&memory),
+        disk: Some(&disk),
+        signal: report.as_ref(),
+    };
     let plan = Plan {
         task: task.name.clone(),
         model: config.base_model.clone(),
@@ -61,21 +70,20 @@ pub(super) fn run(
         device: candidate.device(),
         steps,
         data,
-        memory: candidate.memory(),
+        completion_lengths,
+        preflight: Preflight::of(config, &facts),
         time: time(model, config, &data, steps, &speed, candidate.shape().recompute),
-        disk: disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())),
+        memory,
+        disk,
         differences: differences(config, &resolved.sources),
     };
-    let report = if sample { Some(can_it_learn(&candidate, resolved, &data)?) } else { None };
     if json {
         let mut value = serde_json::to_value(&plan)?;
-        value["data_problems"] = serde_json::to_value(&problems)?;
         if let Some(report) = &report {
             value["signal"] = serde_json::to_value(report)?;
         }
         return print_json(&format!("{value}\n"));
     }
-    problems.iter().for_each(|problem| eprintln!("warning: {problem}"));
     println!("{}", plan_text(&plan, resolved, candidate.shape()));
     if let Some(report) = &report {
         println!("\n{}", signal_text(report));
@@ -83,16 +91,18 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn can_it_learn(candidate: &Candidate, resolved: &ResolvedConfig, data: &DataShape) -> Result<SignalReport, Failure> {
-    let config = &resolved.config;
-    let prompts = data.train_rows.min(SAMPLED_PROMPTS);
-    eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * config.completions_per_prompt);
-    let settings = SignalSettings {
+fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Signal, Failure> {
+    let prompts = candidate.data().train_rows.min(SAMPLED_PROMPTS);
+    eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * completions_per_prompt);
+    Ok(candidate.sample(SAMPLED_PROMPTS)?)
+}
+
+fn settings(config: &TrainConfig) -> SignalSettings {
+    SignalSettings {
         completions_per_prompt: config.completions_per_prompt,
         prompt_groups_per_step: config.prompt_groups_per_step,
         max_completion_tokens: config.max_completion_tokens,
-    };
-    Ok(judge(&candidate.sample(SAMPLED_PROMPTS)?, &settings))
+    }
 }
 
 fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String {
@@ -103,8 +113,10 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String
         lines.push(format!("to fit: {shape}"));
     }
     lines.push(String::new());
-    lines.extend(time_lines(&plan.time));
+    lines.extend(time_lines(plan));
     lines.extend([String::new(), disk_line(plan), String::new()]);
+    lines.extend(preflight::lines(&plan.preflight));
+    lines.push(String::new());
     lines.extend(difference_lines(&plan.differences));
     // Task values must not add lines.
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
@@ -136,31 +148,25 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
     ]
 }
 
-fn time_lines(time: &Time) -> [String; 3] {
+fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> [String; 4] {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({})", duration(seconds), percent_short(seconds / step));
-    let (at_most, basis) = match time.is_upper_bound {
-        true => ("at most ", "; assumes max_completion_tokens: some sampled completions were truncated"),
-        false => ("about ", ""),
-    };
-    let total = |most: f64, least: f64| {
-        let least = if time.is_upper_bound { format!(", at least {}", duration(least)) } else { String::new() };
-        format!("{at_most}{}{least}", duration(most))
-    };
+    let at_most = if time.is_upper_bound { "at most " } else { "about " };
+    // The basis explains a bound, and qualifies an estimate.
+    let basis = format!("{} {}", if time.is_upper_bound { ":" } else { "," }, completion_lengths.described());
+    let least = time.lower_bound().map_or_else(String::new, |least| format!("; {least} with lengths as sampled"));
     [
-        format!(
-            "time, measured just now with a small prefill, rollout and gradient of this model, if all groups are mixed{basis}:"
-        ),
+        "time, if all groups are mixed; speed measured just now with this model:".to_owned(),
+        format!("  total {}{basis}{least}", time.total()),
         format!(
             "  {} per step: prompts {}, completions {}, gradient {}",
-            total(time.seconds_per_step, time.least_seconds_per_step),
+            time.per_step(),
             part(time.prefill_seconds_per_step),
             part(time.decode_seconds_per_step),
             part(time.training_seconds_per_step)
         ),
         format!(
-            "  total {}: {} evals and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
-            total(time.total_seconds, time.least_total_seconds),
+            "  {} evals and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
             time.evals,
             duration(time.eval_seconds),
             count(time.sampled_tokens as usize),
@@ -207,7 +213,7 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
         Some(machine) if machine >= memory.peak_bytes => {
             format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
         }
-        Some(machine) => format!(" of {}: it does not fit{}", bytes(machine), remedy(memory, machine)),
+        Some(machine) => format!(" of {}: it does not fit{}", bytes(machine), memory.remedy()),
     };
     lines.push(format!("  {:44} {:>10}{machine}", "peak", bytes(memory.peak_bytes)));
     if memory.peak_recomputed_bytes < memory.peak_bytes {
@@ -218,15 +224,6 @@ fn memory_lines(memory: &Memory) -> Vec<String> {
         ));
     }
     lines
-}
-
-/// How the gradient is computed if memory decided it.
-fn remedy(memory: &Memory, machine: u64) -> &'static str {
-    if memory.peak_recomputed_bytes <= machine {
-        "; set recompute_activations = always"
-    } else {
-        "; lower tokens_per_micro_batch, threads or lora_rank, or take a smaller model"
-    }
 }
 
 fn signal_text(report: &SignalReport) -> String {

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::progress::Progress;
-use super::{Failure, Outcome, preset, print_json};
+use super::{Failure, Outcome, preflight, preset, print_json};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
+use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::report::MetricComparison;
-use crate::run::{Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
-use crate::score::{Scorer, data_problems, load_sets, repeated_prompts};
+use crate::run::{Device, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
+use crate::score::{load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, Report, TrainError, check, finished_report, train};
@@ -52,6 +53,9 @@ pub(super) struct Arguments {
     /// With --plan: sample groups from the base model and check learnability
     #[arg(long, requires = "plan")]
     sample: bool,
+    /// Start although a check before the run found an error; warnings never stop a run
+    #[arg(long, conflicts_with_all = ["plan", "resume"])]
+    ignore_preflight_errors: bool,
     /// Run in the background, independent of this terminal
     #[arg(long, conflicts_with = "plan")]
     detach: bool,
@@ -68,7 +72,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
         let resolved = resolve(&arguments, &task, &places)?;
-        note_on_model(&task, &resolved.config, &places);
         return super::plan::run(
             &task,
             &resolved,
@@ -83,7 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let devices = super::device::devices(compute)?;
     let run = match (&arguments.resume, &arguments.task) {
         (Some(run), _) => places.find(run)?,
-        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places)?,
+        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, &devices)?,
         (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
     if arguments.resume.is_some()
@@ -139,8 +142,13 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
     failure
 }
 
-/// Creates the run directory with a resolved configuration.
-pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<RunDirectory, Failure> {
+/// Creates the run directory with a resolved configuration, after the checks before a run.
+pub(super) fn create(
+    arguments: &Arguments,
+    task: &Task,
+    places: &RunFolders,
+    devices: &[Device],
+) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
     }
@@ -155,10 +163,22 @@ pub(super) fn create(arguments: &Arguments, task: &Task, places: &RunFolders) ->
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
-    check(task, &located.source(places)?, &config)?;
+    let checked = check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
-    note_on_model(task, &config, places);
-    check_data(task, &config)?;
+    let data = read_data(task)?;
+    // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
+    let is_forecast = config.method == Method::Grpo;
+    let on_cpu = devices.iter().all(|device| *device == Device::Cpu);
+    let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&config));
+    let disk = is_forecast.then(|| checked.disk(&config, places));
+    let facts = Facts {
+        data: Some(Ok(&data)),
+        embedded_model: preflight::embedded_model_note(task, &config, places),
+        memory: memory.as_ref(),
+        disk: disk.as_ref(),
+        signal: None,
+    };
+    preflight::gate(&Preflight::of(&config, &facts), arguments.ignore_preflight_errors)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
@@ -190,26 +210,6 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     Err(Failure::usage(format!(
         "{goal} needs an eval set, and {label} has none: add `eval = \"FILE.jsonl\"` under [prompts]"
     )))
-}
-
-/// Says before the training what the embedded model cannot do.
-fn note_on_model(task: &Task, config: &TrainConfig, places: &RunFolders) {
-    let is_embedded = Located::origin(&config.base_model, places).is_ok_and(|origin| origin == "tiny");
-    if let Some(note) = task.embedded_model_note().filter(|_| is_embedded) {
-        eprintln!("warning: {note} (--model NAME)");
-    }
-}
-
-/// Warns about data problems before the training.
-fn check_data(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
-    for problem in data_problems(task, &Scorer::new(task)?, &load_sets(task)?) {
-        let message = &problem.message;
-        if problem.is_refused(config) {
-            return Err(Failure::failed(format!("{message}; to train anyway: --set max_invalid_expected=1")));
-        }
-        eprintln!("warning: {message}");
-    }
-    Ok(())
 }
 
 fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {

@@ -38,6 +38,8 @@ pub struct Signal {
     pub truncated: usize,
     /// Failed completions by class, in the order of [`FailureClass::ALL`].
     pub failures: [usize; 11],
+    /// Tokens of each completion, by group.
+    pub lengths: Vec<Vec<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -353,7 +355,7 @@ mod tests {
         let mut failures = [0; 11];
         failures[1] = 8 * worst;
         failures[5] = 4 * mixed;
-        Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], truncated: 0, failures }
+        Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], failures, ..Signal::default() }
     }
 
     const SETTINGS: SignalSettings =

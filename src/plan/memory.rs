@@ -58,6 +58,17 @@ pub struct Memory {
     pub machine_bytes: Option<u64>,
 }
 
+impl Memory {
+    /// What to change where it does not fit; starts with a semicolon.
+    pub fn remedy(&self) -> &'static str {
+        if self.machine_bytes.is_some_and(|machine| self.peak_recomputed_bytes <= machine) {
+            "; set recompute_activations = always"
+        } else {
+            "; lower tokens_per_micro_batch, threads or lora_rank, or take a smaller model"
+        }
+    }
+}
+
 /// The program, tokenizer, prompt texts and allocator overhead: a run of the embedded model was measured to peak at 184 MB
 /// with 167 MB in the other parts.
 const PROGRAM_BYTES: usize = 24_000_000;

@@ -1,10 +1,12 @@
 //! Forecasts from a model's shape and a configuration: memory, time, disk; and whether the run can learn.
 
+mod completion_lengths; // tokens of a completion, and where they are known from
 mod disk; // checkpoints, rollouts, evals
 mod gpu; // bytes by part on a GPU, and what fits
 mod learnability; // "can it learn"
 mod machine; // the memory and disk that there are
 mod memory; // bytes by part
+pub mod preflight; // the checks before a run starts
 mod shape; // parameters and operations of a model
 mod time; // operations and seconds
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
+pub use completion_lengths::{CompletionLengths, LengthBasis};
 pub use disk::{COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit,
@@ -35,10 +38,19 @@ pub struct DataShape {
     pub longest_prompt_tokens: usize,
     pub eval_rows: usize,
     pub test_rows: usize,
-    /// Measured, or `max_completion_tokens` if unknown.
+    /// As of [`CompletionLengths`]; `max_completion_tokens` if unknown.
     pub mean_completion_tokens: f64,
-    /// A lower bound: smaller if some sampled completions were truncated, 0 without samples.
+    /// 0 if nothing was sampled.
     pub least_completion_tokens: f64,
+    pub most_completion_tokens: f64,
+}
+
+impl DataShape {
+    /// Whether completions are counted at their limit, since their lengths are unknown.
+    pub fn is_upper_bound(&self) -> bool {
+        self.least_completion_tokens < self.mean_completion_tokens
+            && self.mean_completion_tokens >= self.most_completion_tokens
+    }
 }
 
 /// The output of `train --plan`.
@@ -53,9 +65,11 @@ pub struct Plan {
     pub device: String,
     pub steps: u64,
     pub data: DataShape,
+    pub completion_lengths: CompletionLengths,
     pub memory: Memory,
     pub time: Time,
     pub disk: Disk,
+    pub preflight: preflight::Preflight,
     /// Keys without their default.
     pub differences: Vec<Difference>,
 }

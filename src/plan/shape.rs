@@ -90,6 +90,7 @@ pub(super) mod tests {
         test_rows: 500,
         mean_completion_tokens: 60.0,
         least_completion_tokens: 60.0,
+        most_completion_tokens: 60.0,
     };
 
     /// The defaults, with these keys set.

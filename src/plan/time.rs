@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
+use crate::format::{duration, duration_range};
 use crate::hub::ModelConfig;
 
 /// Measured limits of a GPU.
@@ -66,14 +67,34 @@ pub struct Time {
     pub evals: u64,
     /// Completion lengths are unknown and counted as `max_completion_tokens`, so that all times and tokens are upper
     /// bounds.
-    #[serde(default)]
     pub is_upper_bound: bool,
-    /// With completions as long as those sampled; equal to the above if lengths are known.
-    #[serde(default)]
+    /// With the shortest completions that are expected; of unknown lengths, with those sampled.
     pub least_seconds_per_step: f64,
-    /// With completions as long as those sampled.
-    #[serde(default)]
     pub least_total_seconds: f64,
+    /// With the longest completions that are expected.
+    pub most_seconds_per_step: f64,
+    pub most_total_seconds: f64,
+}
+
+impl Time {
+    /// The whole run: `18 to 25 min`, `about 18 min`, `at most 41m 3s`.
+    pub fn total(&self) -> String {
+        self.range(self.least_total_seconds, self.most_total_seconds)
+    }
+
+    /// A step, in the same words.
+    pub fn per_step(&self) -> String {
+        self.range(self.least_seconds_per_step, self.most_seconds_per_step)
+    }
+
+    /// The run with completions no longer than those sampled: `at least 3m 20s`; `None` for an estimate.
+    pub fn lower_bound(&self) -> Option<String> {
+        self.is_upper_bound.then(|| format!("at least {}", duration(self.least_total_seconds)))
+    }
+
+    fn range(&self, least: f64, most: f64) -> String {
+        if self.is_upper_bound { format!("at most {}", duration(most)) } else { duration_range(least, most) }
+    }
 }
 
 pub fn time(
@@ -97,12 +118,22 @@ pub fn time(
     let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
-    // Ends the recursion: nothing is shorter.
-    let is_upper_bound = data.least_completion_tokens < data.mean_completion_tokens;
-    let least = is_upper_bound.then(|| {
-        let shortest = DataShape { mean_completion_tokens: data.least_completion_tokens, ..*data };
-        time(model, config, &shortest, steps, speed, recompute)
-    });
+    // Of one length only, which ends the recursion.
+    let seconds_at = |tokens: f64| {
+        if tokens == data.mean_completion_tokens {
+            return (seconds_per_step, total_seconds);
+        }
+        let data = DataShape {
+            mean_completion_tokens: tokens,
+            least_completion_tokens: tokens,
+            most_completion_tokens: tokens,
+            ..*data
+        };
+        let time = time(model, config, &data, steps, speed, recompute);
+        (time.seconds_per_step, time.total_seconds)
+    };
+    let (least_seconds_per_step, least_total_seconds) = seconds_at(data.least_completion_tokens);
+    let (most_seconds_per_step, most_total_seconds) = seconds_at(data.most_completion_tokens);
     Time {
         prefill_seconds_per_step: prefill,
         decode_seconds_per_step: decode,
@@ -113,9 +144,11 @@ pub fn time(
         sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
-        is_upper_bound,
-        least_seconds_per_step: least.map_or(seconds_per_step, |least| least.seconds_per_step),
-        least_total_seconds: least.map_or(total_seconds, |least| least.total_seconds),
+        is_upper_bound: data.is_upper_bound(),
+        least_seconds_per_step,
+        least_total_seconds,
+        most_seconds_per_step,
+        most_total_seconds,
     }
 }
 
@@ -193,29 +226,47 @@ mod tests {
         check(many.decode_seconds_per_step, 0.470, 0.02);
     }
 
-    /// Truncated samples may be as long as the limit, or hardly longer than measured.
     #[test]
-    fn unknown_lengths_give_a_range() {
+    fn lengths_give_a_range_and_unknown_ones_a_bound() {
         let speed = Speed::bound(
             &GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 },
             512,
         );
-        let of = |least, mean| {
-            let data = DataShape { least_completion_tokens: least, mean_completion_tokens: mean, ..DATA };
+        let of = |least, mean, most| {
+            let data = DataShape {
+                least_completion_tokens: least,
+                mean_completion_tokens: mean,
+                most_completion_tokens: most,
+                ..DATA
+            };
             time(&qwen3_8b(), &config(&[]), &data, 10, &speed, false)
         };
-        let (known, short, unknown) = (of(60.0, 60.0), of(10.0, 10.0), of(10.0, 60.0));
-        assert!(!known.is_upper_bound && unknown.is_upper_bound);
+        let (known, short, long) = (of(60.0, 60.0, 60.0), of(10.0, 10.0, 10.0), of(90.0, 90.0, 90.0));
+        assert_eq!((known.least_total_seconds, known.most_total_seconds), (known.total_seconds, known.total_seconds));
+        let range = of(10.0, 60.0, 90.0);
+        assert_eq!((range.seconds_per_step, range.total_seconds), (known.seconds_per_step, known.total_seconds));
         assert_eq!(
-            (known.least_seconds_per_step, known.least_total_seconds),
-            (known.seconds_per_step, known.total_seconds)
-        );
-        assert_eq!((unknown.seconds_per_step, unknown.total_seconds), (known.seconds_per_step, known.total_seconds));
-        assert_eq!(
-            (unknown.least_seconds_per_step, unknown.least_total_seconds),
+            (range.least_seconds_per_step, range.least_total_seconds),
             (short.seconds_per_step, short.total_seconds)
         );
+        assert_eq!(
+            (range.most_seconds_per_step, range.most_total_seconds),
+            (long.seconds_per_step, long.total_seconds)
+        );
+        let unknown = of(10.0, 60.0, 60.0);
+        assert_eq!([&known, &range, &unknown].map(|time| time.is_upper_bound), [false, false, true]);
+        assert_eq!((unknown.total_seconds, unknown.least_total_seconds), (known.total_seconds, short.total_seconds));
         assert!(unknown.least_total_seconds < 0.5 * unknown.total_seconds);
+        let said = |time: &Time| [Some(time.total()), time.lower_bound()];
+        let minutes = |least: f64, most: f64, is_upper_bound| Time {
+            least_total_seconds: 60.0 * least,
+            most_total_seconds: 60.0 * most,
+            is_upper_bound,
+            ..known
+        };
+        assert_eq!(said(&minutes(18.0, 25.0, false)), [Some("18 to 25 min".to_owned()), None]);
+        let bound = ["at most 41m 0s", "at least 9m 0s"].map(|text| Some(text.to_owned()));
+        assert_eq!(said(&minutes(9.0, 41.0, true)), bound);
     }
 
     #[test]

@@ -28,10 +28,17 @@ const STACK_BYTES: usize = 64 << 20;
 impl ThreadPool {
     /// `count` threads; 0: as many as the process may use.
     pub fn new(count: usize) -> Result<Self> {
-        let count = if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count };
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK_BYTES).build().map_err(Error::wrap)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(Self::count_of(count))
+            .stack_size(STACK_BYTES)
+            .build()
+            .map_err(Error::wrap)?;
         Ok(Self { pool: Some(pool), is_cancelled: None })
+    }
+
+    /// The threads of a pool of `count`; 0: as many as the process may use.
+    pub fn count_of(count: usize) -> usize {
+        if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count }
     }
 
     /// On a GPU one: its work is launched by the calling thread alone.

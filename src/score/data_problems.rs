@@ -1,19 +1,31 @@
-//! What makes a training less informative than it seems: expected answers that the schema rejects, and prompts that are
-//! in two sets.
+//! What makes a training less informative than it seems: expected answers that the schema rejects, prompts that are in
+//! two sets, and duplicates.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::{Scorer, Tier};
+use super::{FailureClass, Scorer, Tier};
 use crate::config::TrainConfig;
+use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::task::{PromptSet, Task};
 
 /// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
 const MOST_SCORED: usize = 5_000;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataProblemKind {
+    /// The schema rejects expected answers.
+    InvalidExpected,
+    /// Prompts of one set are in another, character by character or nearly.
+    Leak,
+    /// Prompts are in their set twice, character by character or nearly.
+    Duplicates,
+}
+
 /// One problem of the prompt sets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataProblem {
+    pub kind: DataProblemKind,
     /// The file, the count, the first line, and what to do.
     pub message: String,
     /// The set that it is about.
@@ -54,20 +66,61 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     let (row, score) = refused.first()?;
     let why =
         score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
+    let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, score) in &refused {
+        *classes.entry(score.failure.unwrap_or(FailureClass::Other).name()).or_default() += 1;
+    }
+    let mut classes: Vec<(&str, usize)> = classes.into_iter().collect();
+    classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let classes: Vec<String> = classes.into_iter().map(|(class, count)| format!("{class} {count}")).collect();
     let looked_at =
-        if scored.len() < answered.len() { format!(" looked at, of {}", answered.len()) } else { String::new() };
+        if scored.len() < answered.len() { format!(" looked at, of {},", answered.len()) } else { String::new() };
     Some(DataProblem {
+        kind: DataProblemKind::InvalidExpected,
         message: format!(
-            "{}: the schema rejects the expected answer of {} of {} rows{looked_at}, first on line {}: {}; correct the rows or the schema",
+            "{}: {} of {} expected answers{looked_at} are invalid: {}; first on line {}: {}; correct the rows or the schema",
             label(task, set),
             refused.len(),
             scored.len(),
+            classes.join(", "),
             row.line,
             why.trim()
         ),
         set,
         refused_share: refused.len() as f64 / scored.len() as f64,
     })
+}
+
+/// Prompts that are nearly those of another set, and duplicates within a set, exact and near.
+///
+/// # Errors
+/// A file that cannot be opened.
+pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
+    let health = check(task, &Checks::default())?;
+    let problem = |group: &dataset::health::Group| {
+        let (kind, what, advice) = match group.kind {
+            FindingKind::NearLeak => (
+                DataProblemKind::Leak,
+                "are nearly the same as prompts of an earlier set",
+                "keep similar prompts in one set",
+            ),
+            FindingKind::Duplicate => {
+                (DataProblemKind::Duplicates, "repeat an earlier prompt of their set", "remove the copies")
+            }
+            FindingKind::NearDuplicate => (
+                DataProblemKind::Duplicates,
+                "are nearly the same as an earlier prompt of their set",
+                "remove them unless they ask different things",
+            ),
+            _ => return None,
+        };
+        let (set, line) = *group.rows.first()?;
+        let example = group.example.split_once(": ").map_or(group.example.as_str(), |(example, _)| example);
+        let message =
+            format!("{} prompts {what}, first in {} line {line}: {example}; {advice}", group.count, label(task, set));
+        Some(DataProblem { kind, message, set, refused_share: 0.0 })
+    };
+    Ok(health.groups.iter().filter_map(problem).collect())
 }
 
 /// Prompts that an earlier set holds character by character; `dataset check` also finds what is nearly the same.
@@ -84,6 +137,7 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
                 _ => "the checkpoint is chosen on training prompts",
             };
             problems.push(DataProblem {
+                kind: DataProblemKind::Leak,
                 message: format!(
                     "{}: {} of {} prompts are also in {}, first line {line} (there line {there}): {effect}; keep each prompt in one set",
                     label(task, *set),

@@ -22,7 +22,7 @@ mod unwrap_answer;
 
 pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use completion_line::completion_line;
-pub use data_problems::{DataProblem, data_problems, load_sets, repeated_prompts};
+pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
 pub use result::{FailureClass, OrderedMap, Reason, Score, Tier};
 pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};

@@ -10,8 +10,8 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape, cpu_memory,
-    gpu_decode_rows, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape,
+    cpu_memory, gpu_decode_rows, memory_limit_bytes, training_operations,
 };
 use crate::rollout::{
     Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, generate, signal_of,
@@ -50,6 +50,11 @@ impl Candidate {
         Ok(Self { setup, model, engine: engine.clone() })
     }
 
+    /// Identifies the model that the run would start from.
+    pub fn model_digest(&self) -> &str {
+        &self.setup.start.digest
+    }
+
     pub fn model_config(&self) -> &ModelConfig {
         &self.setup.start.config
     }
@@ -76,18 +81,17 @@ impl Candidate {
         self.setup.shape()
     }
 
-    /// Completions are counted at the limit until [`Candidate::measure`] has sampled some.
+    /// Completions are counted at the limit.
     pub fn data(&self) -> DataShape {
         self.setup.prompts.shape(&self.setup.config)
     }
 
-    /// Times a small prefill, rollout and gradient of the real model on real prompts; returns the mean completion
-    /// length in the data shape.
+    /// Times a small prefill, rollout and gradient of the real model on real prompts; returns the completion lengths
+    /// seen, too.
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn measure(&self) -> Result<(Speed, DataShape), TrainError> {
-        let mut data = self.data();
+    pub fn measure(&self) -> Result<(Speed, CompletionLengths), TrainError> {
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
         let limit = self.setup.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
@@ -99,18 +103,21 @@ impl Candidate {
         let start = Instant::now();
         let sampled = generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
         let sampling_seconds = start.elapsed().as_secs_f64();
-        let lengths: Vec<usize> = sampled.iter().flatten().map(|completion| completion.token_ids.len()).collect();
-        let seen = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
-        data.least_completion_tokens = seen;
+        let tokens_of = |group: &Vec<Completion>| group.iter().map(|sample| sample.token_ids.len()).collect();
+        let groups: Vec<Vec<usize>> = sampled.iter().map(tokens_of).collect();
+        let tokens = groups.iter().flatten().sum::<usize>() as f64;
+        let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
+        let max_completion_tokens = self.setup.config.max_completion_tokens;
         // The lengths of truncated completions are unknown: the limit is the safe estimate.
         let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
-        if !(is_truncated && limit < self.setup.config.max_completion_tokens) {
-            data.mean_completion_tokens = seen;
-        }
+        let lengths = if is_truncated && limit < max_completion_tokens {
+            CompletionLengths::unknown(seen, max_completion_tokens)
+        } else {
+            CompletionLengths::of_sample(&groups, max_completion_tokens)
+        };
         let shape = ModelShape::of(&self.setup.start.config);
         let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
-        let tokens = lengths.iter().sum::<usize>() as f64;
         let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
         let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
         let training_per_second = self.measure_training(&requests, &sampled, mean_prompt, seen)?;
@@ -122,7 +129,7 @@ impl Candidate {
             number_bytes: self.engine.dtype.size_in_bytes(),
             decode_rows: self.decode_rows(),
         };
-        Ok((speed, data))
+        Ok((speed, lengths))
     }
 
     /// Samples and scores groups of the base for `prompts` training prompts (or all) in the order of the first epoch.
@@ -154,6 +161,7 @@ impl Candidate {
                 }
             }
             let rewards = completions.iter().map(|scored| scored.score.reward).collect();
+            signal.lengths.push(completions.iter().map(|scored| scored.completion.token_ids.len()).collect());
             signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), signal: signal_of(&completions), rewards });
         }
         Ok(signal)

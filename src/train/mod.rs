@@ -24,7 +24,7 @@ pub use evaluation::{Report, finished_report};
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
 pub use run_loop::{Ended, train};
-pub use setup::check;
+pub use setup::{Checked, check};
 
 use crate::checkpoint::CheckpointError;
 use crate::eval::EvalError;

@@ -7,9 +7,12 @@ use crate::eval::{Lengths, Prompt, prepare};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
-use crate::plan::{CUBLAS_WORKSPACE_BYTES, DataShape, GpuMemory, GpuPlan, StepShape, fit};
+use crate::plan::{
+    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
+    free_disk_bytes, memory_limit_bytes,
+};
 use crate::rollout::ThreadPool;
-use crate::run::events::Memory;
+use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
@@ -103,9 +106,9 @@ impl Setup {
     }
 
     /// The plan for the log; `None` on a CPU.
-    pub(super) fn memory(&self) -> Option<Memory> {
+    pub(super) fn memory(&self) -> Option<events::Memory> {
         let GpuPlan { shape, memory, gpu } = self.fit.as_ref()?;
-        Some(Memory {
+        Some(events::Memory {
             peak_bytes: memory.peak_bytes,
             usable_bytes: gpu.usable_bytes,
             total_bytes: gpu.total_bytes,
@@ -153,7 +156,30 @@ impl PromptSets {
             test_rows: self.test.len(),
             mean_completion_tokens: config.max_completion_tokens as f64,
             least_completion_tokens: 0.0,
+            most_completion_tokens: config.max_completion_tokens as f64,
         }
+    }
+}
+
+/// A run whose task, tokenizer and prompts were read.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub model: ModelConfig,
+    /// Completions are counted at the limit.
+    pub data: DataShape,
+}
+
+impl Checked {
+    /// The memory of the run on a CPU.
+    pub fn cpu_memory(&self, config: &TrainConfig) -> Memory {
+        let threads = ThreadPool::count_of(config.threads);
+        cpu_memory(&self.model, config, &self.data, threads, memory_limit_bytes())
+    }
+
+    /// Its disk space, with completions at the limit.
+    pub fn disk(&self, config: &TrainConfig, places: &RunFolders) -> Disk {
+        let steps = config.total_steps(self.data.train_rows);
+        disk(&self.model, config, &self.data, steps, free_disk_bytes(places.for_new_runs()))
     }
 }
 
@@ -162,10 +188,11 @@ impl PromptSets {
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
-pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<(), TrainError> {
+pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
     Scorer::new(task)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    prompt_sets(task, &Tokenizer::load(model)?, &model_config, config).map(|_| ())
+    let data = prompt_sets(task, &Tokenizer::load(model)?, &model_config, config)?.shape(config);
+    Ok(Checked { model: model_config, data })
 }
 
 /// At most `max_rows` of each set.

@@ -202,7 +202,7 @@ fn a_task_is_checked() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text.contains("the schema rejects the expected answer of ")
+        text.contains(" expected answers are invalid: ")
             && text.contains("/amount expected integer, found number")
             && text.contains("completions.jsonl: No such file"),
         "{text}"

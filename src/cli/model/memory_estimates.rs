@@ -62,6 +62,7 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         test_rows: 0,
         mean_completion_tokens: config.max_completion_tokens as f64,
         least_completion_tokens: 0.0,
+        most_completion_tokens: config.max_completion_tokens as f64,
     };
     let found = if gpu {
         let any = GpuMemory { usable_bytes: u64::MAX, total_bytes: u64::MAX, number_bytes: 2 };

@@ -9,12 +9,17 @@ pub mod forecast;
 mod forecast_view;
 pub mod form;
 mod key_help;
+mod preflight;
+mod start_gate;
 mod start_run;
+
+use std::collections::BTreeSet;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
 use crate::plan::SignalReport;
+use crate::plan::preflight::{Preflight, PreflightFinding};
 use crate::run::{DeviceChoice, RunFolders};
 use crate::task::Task;
 use crate::view::message::{Command, ScreenState, Work};
@@ -27,7 +32,7 @@ use crate::view::widgets::list_cursor::Cursor;
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
 use forecast::{Forecast, ForecastJob, ForecastResult};
-use form::{Form, Row, Values, group_of, values_of};
+use form::{Form, Row, SECTIONS, Section, Values, values_of};
 
 #[derive(Debug, Default)]
 pub struct Launch {
@@ -35,8 +40,10 @@ pub struct Launch {
     /// The cursor, among the visible rows.
     pub cursor: Cursor,
     pub filter: Filter,
-    /// Only keys that differ from the default.
+    /// Only keys that are set here or differ from the default.
     pub only_different: bool,
+    /// Titles of the sections whose advanced keys are shown.
+    pub unfolded: BTreeSet<&'static str>,
     pub edit: Option<Field>,
     /// The list over the form.
     pub chooser: Option<Chooser>,
@@ -63,6 +70,14 @@ pub struct Launch {
     pub signal: Option<ForecastResult<SignalReport>>,
     /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
+    /// What is known of the prompt sets.
+    pub data: Option<preflight::DataChecks>,
+    /// The checks of the current form.
+    pub preflight: Preflight,
+    /// Findings that the user has started with.
+    pub accepted: Vec<PreflightFinding>,
+    /// START waits for the prompt sets: the number of keys pressed before it.
+    pub start_after_checks: Option<u64>,
     /// Why the last launch or forecast failed.
     pub failure: Option<String>,
 }
@@ -116,6 +131,7 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Err(error) => launch.problem = Some(task_problem.unwrap_or_else(|| error.to_string())),
     }
     publish(launch, shared);
+    preflight::judge(launch, shared);
     if launch.origin.as_ref().is_some_and(|origin| origin.of == base_model) {
         return Vec::new();
     }
@@ -156,22 +172,74 @@ fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
     all.get(next).copied().unwrap_or_default()
 }
 
-/// The visible rows: all, those that match the filter, or only keys that differ from the default.
+/// The visible rows: those that match the filter, or only changed keys, or all but the advanced keys of folded sections.
 pub fn rows(launch: &Launch) -> Vec<Row> {
     let query = launch.filter.text().to_lowercase();
+    let head = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device];
+    if query.is_empty() && !launch.only_different {
+        let section = |section: &'static Section| {
+            let is_open = launch.unfolded.contains(section.title);
+            let keys = section.keys().filter(move |key| is_open || section.is_basic(key));
+            std::iter::once(Row::Section(section)).chain(keys.map(Row::Key))
+        };
+        return head.into_iter().chain(SECTIONS.iter().flat_map(section)).collect();
+    }
     let found = |row: &Row| match row {
-        _ if query.is_empty() => true,
         Row::Key(key) => {
-            key.name.contains(&query) || key.meaning.to_lowercase().contains(&query) || group_of(key).contains(&query)
+            let texts = [key.name.to_owned(), key.meaning.to_lowercase(), Section::of(key).title.to_owned()];
+            (!launch.only_different || is_changed(launch, key)) && texts.iter().any(|text| text.contains(&query))
         }
         other => other.title().contains(&query),
     };
-    let differs = |row: &Row| match row {
-        Row::Key(key) if launch.only_different => source(launch, key) != Source::Default,
-        _ => true,
+    head.into_iter().chain(KEYS.iter().map(Row::Key)).filter(found).collect()
+}
+
+/// Whether a key is set here, or has another value than its default.
+pub fn is_changed(launch: &Launch, key: &Key) -> bool {
+    let parsed = |text: &str| key.kind.parse(text).ok().map(|value| value.to_string());
+    launch.form.changed.contains_key(key.name) || parsed(&value(launch, key)) != parsed(key.default)
+}
+
+/// The keys that a folded section hides, and how many of them are changed.
+pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
+    let advanced = || section.keys().filter(|key| !section.is_basic(key));
+    (advanced().count(), advanced().filter(|key| is_changed(launch, key)).count())
+}
+
+/// Folds or unfolds the section under the cursor, or of the key there, and moves the cursor to its row.
+fn toggle_section(launch: &mut Launch) {
+    let section = match selected(launch) {
+        Some(Row::Section(section)) => section,
+        Some(Row::Key(key)) => Section::of(key),
+        _ => return,
     };
-    let all = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device].into_iter().chain(KEYS.iter().map(Row::Key));
-    all.filter(found).filter(differs).collect()
+    if !launch.unfolded.remove(section.title) {
+        launch.unfolded.insert(section.title);
+    }
+    go_to_section(launch, section);
+}
+
+/// Unfolds all sections, or folds them if all are unfolded; the cursor stays in its section.
+fn toggle_all_sections(launch: &mut Launch) {
+    let section = match selected(launch) {
+        Some(Row::Section(section)) => Some(section),
+        Some(Row::Key(key)) => Some(Section::of(key)),
+        _ => None,
+    };
+    launch.unfolded = match launch.unfolded.len() == SECTIONS.len() {
+        true => BTreeSet::new(),
+        false => SECTIONS.iter().map(|section| section.title).collect(),
+    };
+    if let Some(section) = section {
+        go_to_section(launch, section);
+    }
+}
+
+fn go_to_section(launch: &mut Launch, section: &'static Section) {
+    let is_it = |row: &Row| matches!(row, Row::Section(other) if *other == section);
+    if let Some(index) = rows(launch).iter().position(is_it) {
+        launch.cursor = Cursor { index };
+    }
 }
 
 /// The row under the cursor.

@@ -5,7 +5,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 use super::form::{self, Row};
 use super::{
     Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, load_context,
-    next_device, publish, read_train, refresh, rows, selected, set, start_run, stepped, value,
+    next_device, preflight, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
+    toggle_all_sections, toggle_section, value,
 };
 use crate::config::{Kind, Preset};
 use crate::run::DeviceChoice;
@@ -35,7 +36,10 @@ pub const SCREEN: Definition<Launch> = Definition {
     on_key,
     on_paste,
     mouse,
-    opens: |launch, shared, (column, row)| draw::is_over_form(launch, shared, column, row),
+    // A click on a section has toggled it already.
+    opens: |launch, shared, (column, row)| {
+        draw::is_over_form(launch, shared, column, row) && !matches!(selected(launch), Some(Row::Section(_)))
+    },
     on_show,
     on_change,
     draw: draw::draw,
@@ -47,7 +51,7 @@ const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
 
 const ACTIONS: &[Action] = &[
     Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),
-    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_run::start)
+    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_gate::start)
         .also(&["train", "launch"])
         .unless(start_run::blocked),
     Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| {
@@ -117,6 +121,18 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search", "filter"])
     .asking(),
+    Action::new("launch.section", "Toggle advanced settings", "advanced", &["a"], IN_FORM, |launch, _| {
+        toggle_section(launch);
+        Vec::new()
+    })
+    .also(&["fold", "unfold", "expand", "collapse", "advanced"])
+    .unless(no_section),
+    Action::new("launch.sections", "Toggle all advanced settings", "", &["A"], IN_FORM, |launch, _| {
+        toggle_all_sections(launch);
+        Vec::new()
+    })
+    .also(&["expand all", "collapse all"])
+    .unless(no_sections),
     Action::new("launch.only_different", "Toggle changed only", "changed", &["o"], HERE, |launch, _| {
         launch.only_different = !launch.only_different;
         launch.cursor = Cursor::default();
@@ -151,11 +167,21 @@ fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
 
 fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
-        Some(Row::Preset | Row::Device) => None,
+        Some(Row::Preset | Row::Device | Row::Section(_)) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
         Some(Row::Start) => Some(format!("press {} to start", shared.key_of("launch.open"))),
         _ => Some(format!("press {} to edit", shared.key_of("launch.open"))),
     }
+}
+
+fn no_sections(launch: &Launch, _: &Shared) -> Option<String> {
+    let is_filtered = launch.only_different || !launch.filter.text().is_empty();
+    is_filtered.then(|| "a filter is active: it shows advanced settings too".to_owned())
+}
+
+fn no_section(launch: &Launch, shared: &Shared) -> Option<String> {
+    let is_in_section = matches!(selected(launch), Some(Row::Section(_) | Row::Key(_)));
+    no_sections(launch, shared).or_else(|| (!is_in_section).then(|| "select a setting first".to_owned()))
 }
 
 fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
@@ -170,8 +196,9 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
     (!is_set).then(|| "not set in this form".to_owned())
 }
 
-fn on_show(_: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    [vec![look_at_devices(shared)], read_train(shared), load_context(shared)].into_iter().flatten().collect()
+fn on_show(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let commands = [vec![look_at_devices(shared)], read_train(shared), load_context(shared)];
+    commands.into_iter().flatten().chain(start_gate::read(launch, shared)).collect()
 }
 
 fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -179,16 +206,20 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Task => {
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
-            (launch.train, launch.context) = (None, None);
+            (launch.train, launch.context, launch.start_after_checks) = (None, None, None);
+            launch.data.iter_mut().for_each(|data| data.is_old = true);
             let mut commands = read_train(shared);
             if shared.screen == Screen::Launch {
                 commands.extend(load_context(shared));
+                commands.extend(start_gate::read(launch, shared));
             }
             commands
         }
         Change::File(_) => {
             launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
             launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
+            launch.data.iter_mut().for_each(|data| data.is_old = true);
+            preflight::judge(launch, shared);
             Vec::new()
         }
         Change::Second
@@ -277,6 +308,7 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Some(Row::Start) => return start_or_say(launch, shared),
         Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
         Some(Row::Task) => launch.chooser = Some(Chooser::new(ChooserKind::Task)),
+        Some(Row::Section(_)) => toggle_section(launch),
         Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
         Some(Row::Key(key)) => match key.kind {
             _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(ChooserKind::BaseModel)),
@@ -293,7 +325,7 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
             shared.complain(why);
             Vec::new()
         }
-        None => start_run::start(launch, shared),
+        None => start_gate::start(launch, shared),
     }
 }
 
@@ -308,6 +340,13 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
         Some(Row::Device) => {
             launch.form.compute = next_device(launch, by);
             publish(launch, shared);
+            preflight::judge(launch, shared);
+            Vec::new()
+        }
+        Some(Row::Section(section)) => {
+            if (by > 0) != launch.unfolded.contains(section.title) {
+                toggle_section(launch);
+            }
             Vec::new()
         }
         Some(Row::Key(key)) => {

@@ -1,13 +1,12 @@
 //! The context of a new run: the task's own defaults, other tasks, models, and the last run of the task.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::form::{Values, values_of};
 use crate::format::count;
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::ModelShape;
-use crate::run::{RunDirectory, RunFolders, RunReference, list_checkpoints, sha256};
+use crate::run::{FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes};
 use crate::task::Task;
 
 /// Everything that is read in the background.
@@ -40,11 +39,8 @@ pub struct LastRun {
     pub id: String,
     pub values: Values,
     /// Task files that differ from the run's.
-    pub files: Vec<Changed>,
+    pub files: Vec<FileChange>,
 }
-
-/// A task file: its name, the beginning of its digest in the run, and of that now; empty if it did not exist.
-pub type Changed = (String, String, String);
 
 /// The original model of a base model that is a run's result: its part of the task's `[train]` applies too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,19 +138,5 @@ pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
         |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
     let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
     let run = runs.into_iter().find(trains)?;
-    Some(LastRun {
-        id: run.id().to_owned(),
-        values: values_of(&run.file().config),
-        files: changed_files(task, &run.file().task_files),
-    })
-}
-
-/// Task files that differ from those frozen in a run.
-fn changed_files(task: &Task, then: &BTreeMap<String, String>) -> Vec<Changed> {
-    let files = task.files().unwrap_or_default().into_iter();
-    let now: BTreeMap<String, String> = files.map(|(name, bytes)| (name, sha256(&bytes))).collect();
-    let short = |digest: Option<&String>| digest.map_or_else(String::new, |digest| digest.chars().take(8).collect());
-    let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
-    let differs = names.into_iter().filter(|name| now.get(*name) != then.get(*name));
-    differs.map(|name| (name.clone(), short(then.get(name)), short(now.get(name)))).collect()
+    Some(LastRun { id: run.id().to_owned(), values: values_of(&run.file().config), files: task_changes(task, &run) })
 }

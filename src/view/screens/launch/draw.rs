@@ -6,10 +6,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::form::{self, Row};
+use super::form::{self, Row, Section};
 use super::{
-    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, key_help, rows, selected,
-    source, start_run, value,
+    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows,
+    selected, source, start_run, toggle_section, value,
 };
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
@@ -117,17 +117,18 @@ enum Drawn {
     Row(usize, Row),
 }
 
-/// Rows with group titles between them; a title precedes the first visible row of its group.
+/// Rows; under a filter, which hides the sections' own rows, with titles before the first of each section.
 fn drawn_rows(launch: &Launch) -> Vec<Drawn> {
     let mut drawn = Vec::new();
     let mut group = "";
     for (index, row) in rows(launch).into_iter().enumerate() {
-        if let Row::Key(key) = row {
-            let title = form::group_of(key);
-            if title != group {
-                drawn.push(Drawn::Heading(title));
-                group = title;
+        match row {
+            Row::Section(section) => group = section.title,
+            Row::Key(key) if Section::of(key).title != group => {
+                group = Section::of(key).title;
+                drawn.push(Drawn::Heading(group));
             }
+            _ => {}
         }
         drawn.push(Drawn::Row(index, row));
     }
@@ -165,6 +166,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
             }
         }
         Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch), true),
+        Row::Section(section) => section_line(launch, shared, section, is_here),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
 }
@@ -175,7 +177,9 @@ fn mark(shared: &Shared, is_here: bool) -> &'static str {
 
 fn start_line(launch: &Launch, shared: &Shared, is_here: bool, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
-    let (text, role) = if shared.is_busy("launch.start") {
+    let (text, role) = if launch.start_after_checks.is_some() {
+        ("checking prompt sets ...".to_owned(), Role::Accent)
+    } else if shared.is_busy("launch.start") {
         ("starting: loading the model ...".to_owned(), Role::Accent)
     } else if start_run::blocked(launch, shared).is_some() {
         ("cannot start: see right".to_owned(), Role::Bad)
@@ -204,6 +208,21 @@ fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &
         Span::raw(mark(shared, is_here)),
         Span::raw(format!("{:<NAME_COLUMNS$}", row.title())),
         Span::raw(value),
+    ])
+}
+
+/// A section's title, how many keys it hides, and how many of them are changed.
+fn section_line(launch: &Launch, shared: &Shared, section: &'static Section, is_here: bool) -> Line<'static> {
+    let theme = &shared.theme;
+    let (advanced, changed) = hidden(launch, section);
+    let is_open = launch.unfolded.contains(section.title);
+    let fold = if is_open { theme.glyph("▾", "-") } else { theme.glyph("▸", "+") };
+    let changed = if changed == 0 { String::new() } else { format!(", {changed} changed") };
+    Line::from(vec![
+        Span::raw(mark(shared, is_here)),
+        Span::styled(format!("{:<NAME_COLUMNS$}", section.title), theme.style(Role::Title)),
+        Span::styled(format!("{fold} {advanced} advanced"), theme.style(Role::Faint)),
+        Span::styled(changed, theme.style(Role::Marked)),
     ])
 }
 
@@ -283,6 +302,9 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
     if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(launch, &drawn, height as usize) + line as usize) {
         launch.cursor = Cursor { index: *index };
+        if let Some(Row::Section(_)) = selected(launch) {
+            toggle_section(launch);
+        }
     }
     Vec::new()
 }

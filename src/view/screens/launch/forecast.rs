@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::form::Form;
-use crate::plan::{Disk, Memory, SignalReport, Time};
+use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time};
 use crate::view::subprocess::CancelToken;
 
 /// The forecast of a run.
@@ -28,9 +28,8 @@ pub struct Forecast {
     pub disk: Option<Disk>,
     /// How informative the base's groups are, if they were sampled.
     pub signal: Option<SignalReport>,
-    /// Problems of the prompt sets.
-    #[serde(default)]
-    pub data_problems: Vec<String>,
+    /// None if it does not fit.
+    pub completion_lengths: Option<CompletionLengths>,
     /// Why it does not fit, if so.
     pub why: Option<String>,
 }

@@ -1,14 +1,17 @@
-//! The lines of the forecast: failures first, then memory, time, disk, whether groups are informative, and differences
+//! The lines of the forecast: failures and the checks before the start first, then memory, time, disk, whether groups are informative, and differences
 //! from the last run.
 
 use ratatui::text::{Line, Span};
 
 use super::forecast::Forecast;
 use super::key_help::last_value;
+use super::preflight::mark_of;
 use super::{Launch, value};
 use crate::config::KEYS;
 use crate::format::{bytes, count, duration, percent, percent_short};
-use crate::plan::{Disk, Memory, SignalReport, Time, Verdict};
+use crate::plan::preflight::{Severity, titles};
+use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time, Verdict};
+use crate::run::RowChanges;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
@@ -19,11 +22,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
-    let is_embedded = launch.origin.as_ref().is_some_and(|origin| origin.model.as_deref() == Some("tiny"));
-    if let Some(note) = shared.task.as_ref().filter(|_| is_embedded).and_then(|open| open.task.embedded_model_note()) {
-        let note = format!("{note} ({})", shared.key_of("launch.models"));
-        lines.extend([text.marked(&note, Role::Warning, ("▲ ", "! ")), Line::default()]);
-    }
+    text.preflight(&mut lines);
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
         let what = if job.samples { "measuring and sampling" } else { "measuring" };
@@ -67,6 +66,34 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
+    /// Every finding, then what passed and what was not checked.
+    fn preflight(&self, lines: &mut Vec<Line<'static>>) {
+        let (found, shared) = (&self.launch.preflight, self.shared);
+        let summary = found.summary();
+        lines.push(self.title(&if summary.is_empty() {
+            "preflight".to_owned()
+        } else {
+            format!("preflight: {summary}")
+        }));
+        for finding in &found.findings {
+            let role = if finding.severity == Severity::Error { Role::Bad } else { Role::Warning };
+            lines.push(self.marked(&finding.message, role, mark_of(finding.severity)));
+        }
+        let is_reading = shared.is_busy("launch.data");
+        if is_reading {
+            lines.push(self.marked("checking prompt sets ...", Role::Accent, ("◌ ", ". ")));
+        }
+        let passed = titles(found.passed());
+        if !passed.is_empty() {
+            lines.push(self.marked(&passed, Role::Good, ("✓ ", "+ ")));
+        }
+        if !found.not_checked.is_empty() && !is_reading {
+            let keys = format!("{} or {}", shared.key_of("launch.forecast"), shared.key_of("launch.can_it_learn"));
+            lines.push(self.faint(&format!("not checked ({keys}): {}", titles(found.not_checked.iter().copied()))));
+        }
+        lines.push(Line::default());
+    }
+
     fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>) {
         if let Some(why) = &forecast.why {
             lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
@@ -79,10 +106,9 @@ impl Text<'_> {
                 count(forecast.parameters)
             )));
         }
-        lines.extend(forecast.data_problems.iter().map(|problem| self.marked(problem, Role::Warning, ("▲ ", "! "))));
         self.memory(&forecast.memory, lines);
         if let Some(time) = &forecast.time {
-            self.time(time, lines);
+            self.time(time, forecast.completion_lengths.as_ref(), lines);
         }
         if let Some(disk) = &forecast.disk {
             let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
@@ -126,16 +152,14 @@ impl Text<'_> {
         }
     }
 
-    fn time(&self, time: &Time, lines: &mut Vec<Line<'static>>) {
-        let title = if time.is_upper_bound { "time, at most" } else { "time, about" };
-        lines.push(self.title(&format!("{title}, if all groups are mixed")));
-        let in_all = |step: f64, total: f64| format!("{} per step, {} total", duration(step), duration(total));
-        lines.push(Line::from(in_all(time.seconds_per_step, time.total_seconds)));
-        if time.is_upper_bound {
-            lines.push(
-                self.faint(&format!("at least {}", in_all(time.least_seconds_per_step, time.least_total_seconds))),
-            );
-            lines.push(self.faint("assumes max_completion_tokens: some sampled completions were truncated"));
+    fn time(&self, time: &Time, lengths: Option<&CompletionLengths>, lines: &mut Vec<Line<'static>>) {
+        lines.push(self.title("time, if all groups are mixed"));
+        lines.push(Line::from(format!("{}; {} per step", time.total(), time.per_step())));
+        if let Some(lengths) = lengths {
+            lines.push(self.faint(&lengths.described()));
+        }
+        if let Some(least) = time.lower_bound() {
+            lines.push(self.faint(&format!("{least} with lengths as sampled")));
         }
         let step = time.seconds_per_step.max(1e-12);
         for (name, seconds) in [
@@ -226,8 +250,14 @@ impl Text<'_> {
                 |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
             (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
         });
-        let digest = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
-        let files = last.files.iter().map(|(name, then, now)| (name.clone(), digest(then), digest(now)));
+        let digest = |digest: &Option<String>| {
+            digest.as_ref().map_or_else(|| "none".to_owned(), |digest| digest.chars().take(8).collect())
+        };
+        let files = last.files.iter().map(|file| {
+            let rows = file.rows.map(RowChanges::summary).filter(|rows| !rows.is_empty());
+            let rows = rows.map_or_else(String::new, |rows| format!(" (rows: {rows})"));
+            (file.name.clone(), digest(&file.before), digest(&file.after) + &rows)
+        });
         let differences: Vec<_> = files.chain(keys).collect();
         if differences.is_empty() {
             lines.push(self.faint("no difference: same configuration and task files"));

@@ -28,17 +28,60 @@ pub enum Row {
     Task,
     Name,
     Device,
+    Section(&'static Section),
     Key(&'static Key),
 }
 
-/// The groups of keys: the title, and the first key of each.
-const GROUPS: [(&str, &str); 5] = [
-    ("model and length", "base_model"),
-    ("rollouts", "completions_per_prompt"),
-    ("policy update", "policy_loss"),
-    ("eval and checkpoints", "eval_every"),
-    ("hardware", "tokens_per_micro_batch"),
+/// A group of keys. Those that are not basic are hidden while it is folded.
+#[derive(Debug, PartialEq)]
+pub struct Section {
+    pub title: &'static str,
+    /// The first key.
+    first: &'static str,
+    basic: &'static [&'static str],
+}
+
+/// In the table's order.
+pub static SECTIONS: [Section; 6] = [
+    Section {
+        title: "model and length",
+        first: "base_model",
+        basic: &["base_model", "method", "seed", "epochs", "max_steps"],
+    },
+    Section {
+        title: "rollouts",
+        first: "completions_per_prompt",
+        basic: &["completions_per_prompt", "prompt_groups_per_step", "max_completion_tokens", "temperature"],
+    },
+    Section {
+        title: "policy update",
+        first: "policy_loss",
+        basic: &["policy_loss", "kl_beta", "lora_rank", "learning_rate"],
+    },
+    Section {
+        title: "eval and checkpoints",
+        first: "eval_every",
+        basic: &["eval_every", "checkpoint_every", "keep_best_by"],
+    },
+    Section { title: "hardware", first: "tokens_per_micro_batch", basic: &[] },
+    Section { title: "data", first: "max_invalid_expected", basic: &[] },
 ];
+
+impl Section {
+    /// The section of a key.
+    pub fn of(key: &Key) -> &'static Self {
+        let place = |name: &str| KEYS.iter().position(|key| key.name == name);
+        SECTIONS.iter().rev().find(|section| place(section.first) <= place(key.name)).unwrap_or(&SECTIONS[0])
+    }
+
+    pub fn keys(&'static self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |key| Self::of(key) == self)
+    }
+
+    pub fn is_basic(&self, key: &Key) -> bool {
+        self.basic.contains(&key.name)
+    }
+}
 
 impl Form {
     /// The values set here, as for `--set`, in the table's order.
@@ -83,15 +126,10 @@ impl Row {
             Self::Task => "task",
             Self::Name => "run name",
             Self::Device => "device",
+            Self::Section(section) => section.title,
             Self::Key(key) => key.name,
         }
     }
-}
-
-/// The title of a key's group.
-pub fn group_of(key: &Key) -> &'static str {
-    let place = |name: &str| KEYS.iter().position(|key| key.name == name);
-    GROUPS.iter().rev().find(|(_, first)| place(first) <= place(key.name)).map_or("", |(title, _)| *title)
 }
 
 pub fn values_of(config: &TrainConfig) -> Values {
@@ -122,19 +160,25 @@ pub fn source_word(source: &Source) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_group_begins_with_a_key_and_every_key_has_a_group() {
-        for (title, first) in GROUPS {
-            assert!(Key::find(first).is_some(), "{title} begins with {first}, which is no key");
+    fn every_section_begins_with_a_key_and_every_key_is_in_one() {
+        for section in &SECTIONS {
+            assert!(Key::find(section.first).is_some(), "{} begins with {}, no key", section.title, section.first);
+            for name in section.basic {
+                assert!(section.keys().any(|key| key.name == *name), "{name} is not in {}", section.title);
+            }
         }
-        let check = |name: &str, title: &str| assert_eq!(Key::find(name).map(group_of), Some(title), "{name}");
+        assert_eq!(SECTIONS.iter().flat_map(Section::keys).count(), KEYS.len());
+        let check = |name: &str, title: &str| assert_eq!(Section::of(Key::find(name).unwrap()).title, title, "{name}");
         check("seed", "model and length");
         check("temperature", "rollouts");
         check("weight_decay", "policy update");
         check("threads", "hardware");
+        check("max_invalid_expected", "data");
     }
 
     #[test]

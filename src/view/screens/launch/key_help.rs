@@ -3,9 +3,9 @@
 
 use ratatui::text::{Line, Span};
 
-use super::form::Row;
+use super::form::{Row, Section};
 use super::start_run;
-use super::{Launch, complaint, selected, source, value};
+use super::{Launch, complaint, is_changed, selected, source, value};
 use crate::config::{Key, Preset, Source};
 use crate::run::DeviceChoice;
 use crate::view::shared::Shared;
@@ -30,6 +30,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
             lines.push(Line::from("Run name, optional. RUN on the command line may be its id or its name."));
         }
         Some(Row::Device) => about_devices(launch, shared, &mut lines),
+        Some(Row::Section(section)) => about_section(launch, shared, section, &mut lines),
         Some(Row::Key(key)) => about_key(launch, shared, key, &mut lines),
     }
     lines
@@ -87,6 +88,19 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
         lines.push(bad(shared, &format!("the schema in the editor does not compile: {stale}")));
     } else if shared.draft.is_changed() {
         lines.push(bad(shared, "the schema in the editor is not saved: the run uses the saved file"));
+    }
+}
+
+/// The advanced keys of a section with their values.
+fn about_section(launch: &Launch, shared: &Shared, section: &'static Section, lines: &mut Vec<Line<'static>>) {
+    let toggles = if launch.unfolded.contains(section.title) { "hides" } else { "shows" };
+    lines.push(faint(shared, &format!("{} {toggles} the advanced settings:", shared.key_of("launch.section"))));
+    for key in section.keys().filter(|key| !section.is_basic(key)) {
+        let role = if is_changed(launch, key) { Role::Marked } else { Role::Text };
+        lines.push(Line::from(vec![
+            Span::raw(format!("{} ", key.name)),
+            Span::styled(shown(&value(launch, key)), shared.theme.style(role)),
+        ]));
     }
 }
 

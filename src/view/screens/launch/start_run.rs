@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::Launch;
 use super::context::short_name;
 use super::forecast::{Forecast, ForecastJob, ForecastResult};
 use super::form::Form;
+use super::{Launch, preflight};
+use crate::plan::preflight::Severity;
 use crate::run::{DeviceChoice, RunDirectory};
 use crate::view::message::{Command, Work};
-use crate::view::popup::{Confirm, Popup};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
@@ -65,25 +65,17 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     if let Some(problem) = &launch.problem {
         return Some(problem.clone());
     }
-    shared.is_busy("launch.start").then(|| "a run is already starting".to_owned())
+    let is_starting = shared.is_busy("launch.start") || launch.start_after_checks.is_some();
+    is_starting.then(|| "a run is already starting".to_owned())
 }
 
-/// Starts the run; asks first if the schema is not saved, since the run uses the file.
-pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    if !shared.draft.is_changed() {
-        return start_now(launch, shared);
-    }
-    let (save, schema) = (shared.key_of("schema.save"), shared.key_of("screen.schema"));
-    let text = format!(
-        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
-    );
-    shared.popup = Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", start_now)));
-    Vec::new()
-}
-
-fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+/// Starts the run with what the checks have found.
+pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let Some(mut arguments) = train_arguments(launch, shared) else { return Vec::new() };
     arguments.extend(launching(launch));
+    if launch.preflight.count(Severity::Error) > 0 {
+        arguments.push("--ignore-preflight-errors".to_owned());
+    }
     arguments.push("--json".to_owned());
     // A forecast in progress would only slow the run down.
     cancel(launch);
@@ -161,7 +153,9 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
         DeviceChoice::Gpu(ordinal) => format!(", GPU {ordinal}"),
     };
     let model_name = short_name(&config.base_model);
-    format!("{steps}{} x {}, {model_name}{device}", config.prompt_groups_per_step, config.completions_per_prompt)
+    let found = launch.preflight.summary();
+    let found = if found.is_empty() { found } else { format!("; {found}") };
+    format!("{steps}{} x {}, {model_name}{device}{found}", config.prompt_groups_per_step, config.completions_per_prompt)
 }
 
 /// Requests the forecast of the current form; `samples`: sample groups of the base too.
@@ -227,6 +221,7 @@ fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Opti
             launch.failure = Some(failed(reason));
         }
     }
+    preflight::judge(launch, shared);
     if let Some(failure) = launch.failure.clone() {
         shared.complain(failure);
     }

@@ -1,0 +1,55 @@
+//! The checks before a run starts, on the command line: warnings are printed, errors refuse.
+
+use super::Failure;
+use crate::checkpoint::Located;
+use crate::config::TrainConfig;
+use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
+use crate::run::RunFolders;
+use crate::task::Task;
+
+/// Starts despite errors.
+pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
+
+/// The note on the embedded model, if the run starts from it.
+pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, places: &RunFolders) -> Option<String> {
+    let is_embedded = Located::origin(&config.base_model, places).is_ok_and(|origin| origin == "tiny");
+    task.embedded_model_note().filter(|_| is_embedded).map(|note| format!("{note} (--model NAME)"))
+}
+
+/// Prints the warnings and what was not checked; refuses on errors, unless they are ignored.
+pub(super) fn gate(checked: &Preflight, ignore_errors: bool) -> Result<(), Failure> {
+    let of = |severity| checked.findings.iter().filter(move |finding| finding.severity == severity);
+    of(Severity::Warning).for_each(|finding| eprintln!("warning: {}", finding.message));
+    let errors: Vec<&PreflightFinding> = of(Severity::Error).collect();
+    if !errors.is_empty() && !ignore_errors {
+        let lines: Vec<&str> = errors.iter().map(|finding| finding.message.as_str()).collect();
+        return Err(Failure::failed(format!("{}\nto start anyway: {IGNORE_ERRORS}", lines.join("\n"))));
+    }
+    errors.iter().for_each(|finding| eprintln!("warning: ignored: {}", finding.message));
+    if !checked.not_checked.is_empty() {
+        eprintln!("not checked: {} (--plan --sample does)", titles(checked.not_checked.iter().copied()));
+    }
+    Ok(())
+}
+
+/// The lines of a plan.
+pub(super) fn lines(checked: &Preflight) -> Vec<String> {
+    let summary = checked.summary();
+    let head = if summary.is_empty() { "nothing found".to_owned() } else { summary };
+    let mut lines = vec![format!("preflight: {head}")];
+    lines.extend(checked.findings.iter().map(|PreflightFinding { check, severity, message }| {
+        let severity = match severity {
+            Severity::Error => "error, train refuses to start",
+            Severity::Warning => "warning",
+        };
+        format!("  {severity}, {}: {message}", check.title())
+    }));
+    let passed = titles(checked.passed());
+    if !passed.is_empty() {
+        lines.push(format!("  passed: {passed}"));
+    }
+    if !checked.not_checked.is_empty() {
+        lines.push(format!("  not checked: {}", titles(checked.not_checked.iter().copied())));
+    }
+    lines
+}

@@ -1,0 +1,312 @@
+//! The checks before a run starts, for `train` and the launch screen: what stops it, what to look at first, and what
+//! was not checked.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Disk, Memory, SignalReport, Verdict};
+use crate::config::TrainConfig;
+use crate::dataset::DatasetError;
+use crate::format::bytes;
+use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, data_problems, load_sets, similar_prompts};
+use crate::task::Task;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Whether they can be read.
+    PromptSets,
+    ExpectedAnswers,
+    Leakage,
+    Duplicates,
+    /// The embedded model, on a task that it was not made for.
+    EmbeddedModel,
+    Memory,
+    Disk,
+    Learnability,
+}
+
+impl Check {
+    pub const ALL: [Self; 8] = [
+        Self::PromptSets,
+        Self::ExpectedAnswers,
+        Self::Leakage,
+        Self::Duplicates,
+        Self::EmbeddedModel,
+        Self::Memory,
+        Self::Disk,
+        Self::Learnability,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::PromptSets => "prompt sets",
+            Self::ExpectedAnswers => "expected answers",
+            Self::Leakage => "leakage",
+            Self::Duplicates => "duplicates",
+            Self::EmbeddedModel => "embedded model",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Learnability => "learnability",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The run does not start.
+    Error,
+    /// Worth a question.
+    Warning,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreflightFinding {
+    pub check: Check,
+    pub severity: Severity,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// The result of the checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preflight {
+    /// Errors first.
+    pub findings: Vec<PreflightFinding>,
+    /// Checks for which something was not measured or not read.
+    pub not_checked: Vec<Check>,
+}
+
+/// What is known of a run before it starts; `None` is not checked.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// The problems of the prompt sets, or why they cannot be read.
+    pub data: Option<Result<&'a [DataProblem], &'a str>>,
+    /// [`crate::task::Task::embedded_model_note`], if the run starts from the embedded model.
+    pub embedded_model: Option<String>,
+    pub memory: Option<&'a Memory>,
+    pub disk: Option<&'a Disk>,
+    pub signal: Option<&'a SignalReport>,
+}
+
+/// Why the prompt sets cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    #[error("{0}")]
+    Score(#[from] ScoreError),
+    #[error("{0}")]
+    Dataset(#[from] DatasetError),
+}
+
+/// Reads every prompt set and looks for problems: slow.
+///
+/// # Errors
+/// [`PreflightError`] naming the file.
+pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
+    let mut problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?);
+    problems.extend(similar_prompts(task)?);
+    Ok(problems)
+}
+
+impl Preflight {
+    /// Judges what is known.
+    pub fn of(config: &TrainConfig, facts: &Facts<'_>) -> Self {
+        let mut findings = Vec::new();
+        let mut add = |check, severity, message: String| findings.push(PreflightFinding { check, severity, message });
+        if let Some(Err(why)) = facts.data {
+            add(Check::PromptSets, Severity::Error, why.to_owned());
+        }
+        let read = facts.data.and_then(Result::ok);
+        for problem in read.unwrap_or_default() {
+            let check = match problem.kind {
+                DataProblemKind::InvalidExpected => Check::ExpectedAnswers,
+                DataProblemKind::Leak => Check::Leakage,
+                DataProblemKind::Duplicates => Check::Duplicates,
+            };
+            let severity = if problem.is_refused(config) { Severity::Error } else { Severity::Warning };
+            add(check, severity, problem.message.clone());
+        }
+        if let Some(note) = &facts.embedded_model {
+            add(Check::EmbeddedModel, Severity::Warning, note.clone());
+        }
+        if let Some((memory, machine)) = facts.memory.and_then(|memory| Some((memory, memory.machine_bytes?)))
+            && machine < memory.peak_bytes
+        {
+            let message =
+                format!("peak {} of {}: it does not fit{}", bytes(memory.peak_bytes), bytes(machine), memory.remedy());
+            add(Check::Memory, Severity::Error, message);
+        }
+        if let Some((disk, free)) = facts.disk.and_then(|disk| Some((disk, disk.free_bytes?)))
+            && free < disk.total_bytes
+        {
+            // The rest is an upper bound where lengths are unknown; a run on a full disk waits for space.
+            let (severity, needed) = match free < disk.checkpoints_bytes {
+                true => (Severity::Error, format!("checkpoints need {}", bytes(disk.checkpoints_bytes))),
+                false => (Severity::Warning, format!("the run may need {}", bytes(disk.total_bytes))),
+            };
+            let message = format!(
+                "{needed}, {} are free: free some, set --runs to a larger disk, or lower keep_checkpoints and keep_rollouts",
+                bytes(free)
+            );
+            add(Check::Disk, severity, message);
+        }
+        if let Some(signal) = facts.signal.filter(|signal| signal.advice.verdict != Verdict::CanLearn) {
+            let advice = &signal.advice;
+            let remedy = advice.changes.first().map_or_else(String::new, |change| format!("; {change}"));
+            add(Check::Learnability, Severity::Warning, format!("{}: {}{remedy}", advice.verdict.label(), advice.why));
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        let is_checked = |check: &Check| match check {
+            Check::PromptSets => facts.data.is_some(),
+            Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
+            Check::EmbeddedModel => true,
+            Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
+            Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
+            Check::Learnability => facts.signal.is_some(),
+        };
+        Self { findings, not_checked: Check::ALL.into_iter().filter(|check| !is_checked(check)).collect() }
+    }
+
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+
+    /// Checks without a finding.
+    pub fn passed(&self) -> impl Iterator<Item = Check> {
+        let is_open = |check: &Check| {
+            self.not_checked.contains(check) || self.findings.iter().any(|finding| finding.check == *check)
+        };
+        Check::ALL.into_iter().filter(move |check| !is_open(check))
+    }
+
+    /// `1 error, 2 warnings`; empty without findings.
+    pub fn summary(&self) -> String {
+        let counted = |severity, name: &str| match self.count(severity) {
+            0 => None,
+            1 => Some(format!("1 {name}")),
+            count => Some(format!("{count} {name}s")),
+        };
+        [counted(Severity::Error, "error"), counted(Severity::Warning, "warning")]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// Titles of checks, comma-separated.
+pub fn titles(checks: impl IntoIterator<Item = Check>) -> String {
+    checks.into_iter().map(Check::title).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::tests::config;
+    use super::super::{Advice, TierShares};
+    use super::*;
+    use crate::task::PromptSet;
+
+    fn problem(kind: DataProblemKind, refused_share: f64) -> DataProblem {
+        DataProblem { kind, message: format!("{kind:?}"), set: PromptSet::Train, refused_share }
+    }
+
+    fn memory(peak_bytes: u64, machine_bytes: Option<u64>) -> Memory {
+        Memory { parts: Vec::new(), peak_bytes, peak_recomputed_bytes: peak_bytes, machine_bytes }
+    }
+
+    fn disk(free_bytes: Option<u64>) -> Disk {
+        Disk {
+            checkpoint_bytes: 10,
+            checkpoints: 4,
+            checkpoints_bytes: 40,
+            rollouts_bytes: 30,
+            evals_bytes: 10,
+            total_bytes: 80,
+            free_bytes,
+        }
+    }
+
+    fn signal(verdict: Verdict) -> SignalReport {
+        SignalReport {
+            prompts: 64,
+            completions_per_prompt: 8,
+            informative: 0.0,
+            informative_interval: [0.0, 0.1],
+            all_max: 1.0,
+            all_min: 0.0,
+            all_equal: 0.0,
+            other_group_sizes: Vec::new(),
+            tiers: TierShares { unparsable: 0.0, invalid: 0.0, valid: 1.0 },
+            truncated: 0.0,
+            think_leaks: 0.0,
+            failures: Vec::new(),
+            advice: Advice { verdict, why: "why".to_owned(), changes: vec!["do this".to_owned()] },
+        }
+    }
+
+    fn found(facts: &Facts<'_>) -> Vec<String> {
+        let found = Preflight::of(&config(&[]), facts);
+        let line = |finding: &PreflightFinding| {
+            format!("{:?} {}: {}", finding.severity, finding.check.title(), finding.message)
+        };
+        found.findings.iter().map(line).collect()
+    }
+
+    #[test]
+    fn findings_stop_or_ask() {
+        use DataProblemKind::{Duplicates, InvalidExpected, Leak};
+        let data = [problem(Leak, 0.0), problem(Duplicates, 0.0), problem(InvalidExpected, 0.05)];
+        assert_eq!(
+            found(&Facts { data: Some(Ok(&data)), ..Facts::default() }),
+            ["Warning leakage: Leak", "Warning duplicates: Duplicates", "Warning expected answers: InvalidExpected"]
+        );
+        let data = [problem(Leak, 0.0), problem(InvalidExpected, 0.051)];
+        assert_eq!(
+            found(&Facts { data: Some(Ok(&data)), ..Facts::default() }),
+            ["Error expected answers: InvalidExpected", "Warning leakage: Leak"],
+            "errors stand first"
+        );
+        let note = Facts { embedded_model: Some("only invoices".to_owned()), ..Facts::default() };
+        assert_eq!(found(&note), ["Warning embedded model: only invoices"]);
+    }
+
+    #[test]
+    fn resources_and_groups_are_judged_where_they_are_known() {
+        let of_memory = |memory: Memory| found(&Facts { memory: Some(&memory), ..Facts::default() });
+        assert!(of_memory(memory(80, Some(80))).is_empty() && of_memory(memory(80, None)).is_empty());
+        assert!(of_memory(memory(81, Some(80)))[0].starts_with("Error memory: peak 81 B of 80 B: it does not fit; "));
+        let of_disk = |free| found(&Facts { disk: Some(&disk(free)), ..Facts::default() });
+        assert!(of_disk(Some(80)).is_empty() && of_disk(None).is_empty());
+        assert!(of_disk(Some(79))[0].starts_with("Warning disk: the run may need 80 B, 79 B are free: "));
+        assert!(of_disk(Some(39))[0].starts_with("Error disk: checkpoints need 40 B, 39 B are free: "));
+        let of_signal = |verdict| found(&Facts { signal: Some(&signal(verdict)), ..Facts::default() });
+        assert!(of_signal(Verdict::CanLearn).is_empty());
+        assert_eq!(of_signal(Verdict::CannotLearn), ["Warning learnability: it cannot learn: why; do this"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_checked() {
+        let none = Preflight::of(&config(&[]), &Facts::default());
+        assert_eq!(
+            titles(none.not_checked.iter().copied()),
+            "prompt sets, expected answers, leakage, duplicates, memory, disk, learnability"
+        );
+        let unread = Facts { data: Some(Err("no row on line 3")), ..Facts::default() };
+        assert_eq!(found(&unread), ["Error prompt sets: no row on line 3"]);
+        let (memory, disk, signal) = (memory(80, Some(80)), disk(Some(80)), signal(Verdict::CanLearn));
+        let data = [problem(DataProblemKind::Leak, 0.0)];
+        let all = Facts {
+            data: Some(Ok(&data)),
+            memory: Some(&memory),
+            disk: Some(&disk),
+            signal: Some(&signal),
+            embedded_model: None,
+        };
+        let all = Preflight::of(&config(&[]), &all);
+        assert!(all.not_checked.is_empty());
+        assert_eq!(
+            (titles(all.passed()).as_str(), all.summary().as_str()),
+            ("prompt sets, expected answers, duplicates, embedded model, memory, disk, learnability", "1 warning")
+        );
+    }
+}

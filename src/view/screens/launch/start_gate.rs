@@ -1,0 +1,101 @@
+//! The gate before a start: unsaved schemas and findings of the checks are asked about; the prompt sets are read in
+//! the background.
+
+use super::preflight::{DataChecks, judge, mark_of};
+use super::{Launch, start_run};
+use crate::plan::preflight::{Severity, read_data, titles};
+use crate::task::Task;
+use crate::view::message::{Command, Work};
+use crate::view::popup::{Confirm, Popup};
+use crate::view::shared::Shared;
+
+/// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
+const MOST_ASKED: usize = 4;
+const MOST_CHARACTERS: usize = 150;
+
+/// Reads the prompt sets, unless that is known or in progress.
+pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let is_known = launch.data.as_ref().is_some_and(|data| !data.is_old);
+    if is_known || (launch.data.is_none() && shared.is_busy("launch.data")) {
+        return Vec::new();
+    }
+    let read = move || {
+        // As the run will read it: the schema may have been saved since the task was opened.
+        let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
+        let task = task.map_err(|error| error.to_string())?;
+        read_data(&task).map_err(|error| error.to_string())
+    };
+    vec![Work::once("launch.data", read, |launch: &mut Launch, shared, found| {
+        launch.data = Some(DataChecks { found, is_old: false });
+        judge(launch, shared);
+        match launch.start_after_checks.take() {
+            Some(keys) if keys == shared.keys => ask(launch, shared),
+            Some(_) => {
+                shared.say(format!("checks before the start are done: {} starts", shared.key_of("launch.start")));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    })]
+}
+
+/// Starts the run; asks first if the schema is not saved, since the run uses the file.
+pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    if !shared.draft.is_changed() {
+        return check_and_start(launch, shared);
+    }
+    let (save, schema) = (shared.key_of("schema.save"), shared.key_of("screen.schema"));
+    let text = format!(
+        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
+    );
+    shared.popup =
+        Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", check_and_start)));
+    Vec::new()
+}
+
+/// Reads the prompt sets if they are not known; then starts the run, or asks first if something was found.
+fn check_and_start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    if launch.data.as_ref().is_none_or(|data| data.is_old) {
+        launch.start_after_checks = Some(shared.keys);
+        return read(launch, shared);
+    }
+    ask(launch, shared)
+}
+
+fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let found = &launch.preflight;
+    // Asked once: the same findings again are no news.
+    if found.findings.is_empty() || launch.accepted == found.findings {
+        return start_run::start_now(launch, shared);
+    }
+    let mut lines: Vec<String> = found
+        .findings
+        .iter()
+        .take(MOST_ASKED)
+        .map(|finding| {
+            let mark = mark_of(finding.severity);
+            let mark = shared.theme.glyph(mark.0, mark.1);
+            let text: String = finding.message.chars().take(MOST_CHARACTERS).collect();
+            let more = if text.len() < finding.message.len() { shared.theme.glyph("…", "...") } else { "" };
+            format!("{mark}{}: {text}{more}", finding.check.title())
+        })
+        .collect();
+    if let Some(more) = found.findings.len().checked_sub(MOST_ASKED).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more, listed under preflight"));
+    }
+    if !found.not_checked.is_empty() {
+        lines.push(format!("Not checked: {}.", titles(found.not_checked.iter().copied())));
+    }
+    let verb = match found.count(Severity::Error) {
+        0 => "start anyway",
+        _ => "start despite errors",
+    };
+    let title = format!("Before the start: {}", found.summary());
+    let accept = |launch: &mut Launch, shared: &mut Shared| {
+        launch.accepted = launch.preflight.findings.clone();
+        start_run::start_now(launch, shared)
+    };
+    shared.popup = Some(Popup::Confirm(Confirm::new(title, lines.join("\n"), verb, accept)));
+    Vec::new()
+}
