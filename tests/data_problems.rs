@@ -43,9 +43,11 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     // More than a twentieth: nothing starts, and nothing is left.
     let output = train(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
-    let advice = "correct the rows or the schema\nto start anyway: --ignore-preflight-errors";
+    let advice = "correct the rows or the schema\n  to start anyway: --ignore-preflight-errors";
     assert!(stderr(&output).contains(refused) && stderr(&output).contains(advice), "{}", stderr(&output));
     assert!(!folder.path().join("runs").exists());
+    let ignored = train(folder.path(), &["--ignore-preflight-errors", "--set", "max_steps=1"]);
+    assert!(ignored.status.success() && stderr(&ignored).contains(&format!("warning: ignored: {refused}")));
     let output = train(folder.path(), &["--set", "max_invalid_expected=0.25"]);
     let messages = stderr(&output);
     assert!(output.status.success(), "{messages}");

@@ -108,6 +108,42 @@ fn seconds_with_completions_at_the_limit_are_called_a_bound() {
     assert!(text.contains(", from 4 sampled completions: mean ") && !text.contains("at most"), "{text}");
 }
 
+/// A run leaves the lengths of its steps, which the next forecast of the same task and model takes.
+#[test]
+fn the_last_run_tells_how_long_completions_are() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::program::small_task(folder.path());
+    let call = |more: &[&str]| {
+        let arguments = [&["train", "task", "--runs", "runs"], &crate::program::SHORT[..], more].concat();
+        let output = crate::program::call(folder.path(), &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plan = |more: &[&str]| {
+        let text = call(&[&["--plan", "--json"], more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    assert_eq!(plan(&[])["completion_lengths"]["basis"], "sample");
+    let run: serde_json::Value = serde_json::from_str(&call(&["--json"])).unwrap();
+    let found = plan(&[]);
+    let (lengths, time) = (&found["completion_lengths"], &found["time"]);
+    assert_eq!((&lengths["basis"], &lengths["run"], &lengths["steps"]), (&"run".into(), &run["run"], &2.into()));
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert!(
+        number(&lengths["least"]) <= number(&lengths["mean"]) && number(&lengths["mean"]) <= number(&lengths["most"])
+    );
+    assert!(number(&time["least_total_seconds"]) <= number(&time["total_seconds"]));
+    assert!(number(&time["total_seconds"]) <= number(&time["most_total_seconds"]) && time["is_upper_bound"] == false);
+    let text = call(&["--plan"]);
+    let short = run["run"].as_str().unwrap().rsplit('-').next().unwrap();
+    assert!(text.contains(&format!("from the lengths of run {short}: ")), "{text}");
+    // Another task has other lengths.
+    let settings = folder.path().join("task/task.toml");
+    let renamed = std::fs::read_to_string(&settings).unwrap().replace("name = \"invoice\"", "name = \"other\"");
+    std::fs::write(&settings, renamed).unwrap();
+    assert_eq!(plan(&[])["completion_lengths"]["basis"], "sample");
+}
+
 #[test]
 fn a_plan_that_cannot_be_made_says_why() {
     let check = |arguments: &[&str], code, expected: &str| {

@@ -20,6 +20,7 @@ mod run_chart;
 mod runs;
 mod schema;
 mod scores;
+mod start_gate;
 mod styles;
 mod synthetic_run;
 mod terminal;

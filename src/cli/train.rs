@@ -315,3 +315,112 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "view"))]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{KEYS, Key, Kind, Preset};
+    use crate::run::DeviceChoice;
+    use crate::view::screens::launch::form::Form;
+    use crate::view::screens::launch::{self, context};
+    use crate::view::shared::OpenTask;
+    use crate::view::{Model, Options, task_files};
+
+    /// The form, filled in on a task of its own in a folder with one run.
+    fn filled(folder: &Path, form: Form) -> Model {
+        let places = RunFolders::discover(Some(&folder.join("runs")), folder);
+        let mut model = Model::new(Options::at(folder.to_owned(), places.clone(), folder.join("data")));
+        let argument = folder.join("it's a task").display().to_string();
+        let task = Task::load(Path::new(&argument)).unwrap();
+        model.launch.train = Some(task_files::train_table(&task));
+        let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
+        model.launch.origin = Some(context::Origin { model: context::origin(&of, &places), of });
+        let samples = Ok(Vec::new());
+        model.shared.task = Some(Arc::new(OpenTask { task, argument, rows: BTreeMap::new(), samples }));
+        model.launch.form = form;
+        launch::refresh(&mut model.launch, &mut model.shared);
+        model
+    }
+
+    /// What this command line would train, after a shell has split it.
+    fn parsed(line: &str) -> Arguments {
+        let script = format!("grpo-tui() {{ printf '%s\\n' grpo-tui \"$@\"; }}\n{line}").replace("grpo-tui", "program");
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let words = String::from_utf8(output.stdout).unwrap();
+        match crate::cli::Arguments::try_parse_from(words.lines()).unwrap().command {
+            Some(crate::cli::Command::Train(arguments)) => *arguments,
+            other => panic!("{line} is {other:?}"),
+        }
+    }
+
+    /// A value that is not the default.
+    fn other_value(key: &Key) -> String {
+        match key.kind {
+            Kind::Choice(names) => names.iter().rev().find(|name| **name != key.default).unwrap().to_string(),
+            Kind::Flag => (key.default == "false").to_string(),
+            Kind::Integer { least, .. } => (least + 3).to_string(),
+            Kind::Number { least, .. } => (least + 0.25).to_string(),
+            Kind::Condition => "valid>=0.99".to_owned(),
+            Kind::Text => "it's $HOME \"x\" -y".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_printed_command_trains_what_the_form_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = folder.path().join("it's a task");
+        std::fs::create_dir_all(&task).unwrap();
+        for (name, bytes) in Task::embedded("invoice").unwrap().files().unwrap() {
+            std::fs::write(task.join(name), bytes).unwrap();
+        }
+        let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
+        let base = Arguments { task: Some(task.display().to_string()), ..Arguments::default() };
+        let run = create(&base, &Task::load(&task).unwrap(), &places, &[Device::Cpu]).unwrap();
+        let checkpoint = run.path().join("checkpoints/step-000000");
+        std::fs::create_dir_all(&checkpoint).unwrap();
+        std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();
+
+        let set = |pairs: &[(&'static str, &str)]| Form {
+            changed: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            ..Form::default()
+        };
+        let mut forms: Vec<Form> = vec![
+            Form { name: "it's -- \"mine\"".to_owned(), compute: DeviceChoice::Cpu, ..Form::default() },
+            Form { compute: DeviceChoice::Gpu(3), preset: Some(Preset::Seed), ..set(&[("policy_loss", "dapo")]) },
+            // The task's part for `tiny` holds for what came from it, and for no other model.
+            set(&[("base_model", &format!("{}@0", run.path().display()))]),
+            set(&[("base_model", "org/other"), ("max_steps", "7")]),
+        ];
+        forms.extend(Preset::ALL.iter().map(|preset| Form { preset: Some(*preset), ..Form::default() }));
+        forms.extend(KEYS.iter().map(|key| set(&[(key.name, &other_value(key))])));
+        let mut compared = 0;
+        for form in forms {
+            let mut model = filled(folder.path(), form);
+            model.shared.options.shell = "/".into();
+            // Some values need others; such a form starts nothing.
+            if model.launch.problem.is_some() {
+                continue;
+            }
+            compared += 1;
+            let line = launch::start_run::command_line(&model.launch, &model.shared);
+            let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
+            let arguments = parsed(&line);
+            let found = Task::resolve_from(arguments.task.as_deref().unwrap(), folder.path()).unwrap();
+            let places = RunFolders::discover(arguments.runs.as_deref(), folder.path());
+            assert_eq!(places, model.shared.options.run_folders, "{line}");
+            assert_eq!(found.digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
+            let trained = resolve(&arguments, &found, &places).unwrap();
+            assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
+            assert_eq!(arguments.device.compute(), form.compute, "{line}");
+            assert_eq!(arguments.name.as_deref().unwrap_or_default(), form.name, "{line}");
+            assert!(arguments.detach && !arguments.plan && arguments.resume.is_none(), "{line}");
+        }
+        assert!(compared > 35, "only {compared} forms were valid");
+    }
+}

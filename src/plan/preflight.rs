@@ -18,8 +18,8 @@ pub enum Check {
     ExpectedAnswers,
     Leakage,
     Duplicates,
-    /// The embedded model, on a task that it was not made for.
-    EmbeddedModel,
+    /// Whether the embedded model is made for the task.
+    BaseModel,
     Memory,
     Disk,
     Learnability,
@@ -31,7 +31,7 @@ impl Check {
         Self::ExpectedAnswers,
         Self::Leakage,
         Self::Duplicates,
-        Self::EmbeddedModel,
+        Self::BaseModel,
         Self::Memory,
         Self::Disk,
         Self::Learnability,
@@ -43,7 +43,7 @@ impl Check {
             Self::ExpectedAnswers => "expected answers",
             Self::Leakage => "leakage",
             Self::Duplicates => "duplicates",
-            Self::EmbeddedModel => "embedded model",
+            Self::BaseModel => "base model",
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Learnability => "learnability",
@@ -127,7 +127,7 @@ impl Preflight {
             add(check, severity, problem.message.clone());
         }
         if let Some(note) = &facts.embedded_model {
-            add(Check::EmbeddedModel, Severity::Warning, note.clone());
+            add(Check::BaseModel, Severity::Warning, note.clone());
         }
         if let Some((memory, machine)) = facts.memory.and_then(|memory| Some((memory, memory.machine_bytes?)))
             && machine < memory.peak_bytes
@@ -159,7 +159,7 @@ impl Preflight {
         let is_checked = |check: &Check| match check {
             Check::PromptSets => facts.data.is_some(),
             Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
-            Check::EmbeddedModel => true,
+            Check::BaseModel => true,
             Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
             Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
             Check::Learnability => facts.signal.is_some(),
@@ -267,7 +267,7 @@ mod tests {
             "errors stand first"
         );
         let note = Facts { embedded_model: Some("only invoices".to_owned()), ..Facts::default() };
-        assert_eq!(found(&note), ["Warning embedded model: only invoices"]);
+        assert_eq!(found(&note), ["Warning base model: only invoices"]);
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
         assert!(all.not_checked.is_empty());
         assert_eq!(
             (titles(all.passed()).as_str(), all.summary().as_str()),
-            ("prompt sets, expected answers, duplicates, embedded model, memory, disk, learnability", "1 warning")
+            ("prompt sets, expected answers, duplicates, base model, memory, disk, learnability", "1 warning")
         );
     }
 }

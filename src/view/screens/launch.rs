@@ -9,9 +9,8 @@ pub mod forecast;
 mod forecast_view;
 pub mod form;
 mod key_help;
-mod preflight;
 mod start_gate;
-mod start_run;
+pub mod start_run;
 
 use std::collections::BTreeSet;
 
@@ -19,7 +18,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
 use crate::plan::SignalReport;
-use crate::plan::preflight::{Preflight, PreflightFinding};
+use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
 use crate::run::{DeviceChoice, RunFolders};
 use crate::task::Task;
 use crate::view::message::{Command, ScreenState, Work};
@@ -31,7 +30,7 @@ use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
-use forecast::{Forecast, ForecastJob, ForecastResult};
+use forecast::{DataChecks, Forecast, ForecastJob, ForecastResult};
 use form::{Form, Row, SECTIONS, Section, Values, values_of};
 
 #[derive(Debug, Default)]
@@ -71,7 +70,7 @@ pub struct Launch {
     /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
     /// What is known of the prompt sets.
-    pub data: Option<preflight::DataChecks>,
+    pub data: Option<DataChecks>,
     /// The checks of the current form.
     pub preflight: Preflight,
     /// Findings that the user has started with.
@@ -131,7 +130,7 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Err(error) => launch.problem = Some(task_problem.unwrap_or_else(|| error.to_string())),
     }
     publish(launch, shared);
-    preflight::judge(launch, shared);
+    judge(launch, shared);
     if launch.origin.as_ref().is_some_and(|origin| origin.of == base_model) {
         return Vec::new();
     }
@@ -155,6 +154,24 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
         launch.form.changed.insert(key.name, text.to_owned());
     }
     refresh(launch, shared)
+}
+
+/// Judges what is known of the run of the current form.
+fn judge(launch: &mut Launch, shared: &Shared) {
+    let Some(resolved) = &launch.resolved else { return };
+    let forecast = launch.forecast.as_ref().filter(|forecast| !forecast.is_stale(&launch.form));
+    let signal = launch.signal.as_ref().filter(|signal| !signal.is_stale(&launch.form));
+    let is_embedded = launch.origin.as_ref().is_some_and(|origin| origin.model.as_deref() == Some("tiny"));
+    let note = shared.task.as_ref().filter(|_| is_embedded).and_then(|open| open.task.embedded_model_note());
+    let found = launch.data.as_ref().map(|data| data.found.as_deref().map_err(String::as_str));
+    let facts = Facts {
+        data: found,
+        embedded_model: note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))),
+        memory: forecast.map(|forecast| &forecast.value.memory),
+        disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
+        signal: signal.map(|signal| &signal.value),
+    };
+    launch.preflight = Preflight::of(&resolved.config, &facts);
 }
 
 /// Publishes the configuration of a new run to other screens.

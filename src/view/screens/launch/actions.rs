@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::form::{self, Row};
 use super::{
-    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, load_context,
-    next_device, preflight, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
+    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context,
+    next_device, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
     toggle_all_sections, toggle_section, value,
 };
 use crate::config::{Kind, Preset};
@@ -219,7 +219,7 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
             launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
             launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
             launch.data.iter_mut().for_each(|data| data.is_old = true);
-            preflight::judge(launch, shared);
+            judge(launch, shared);
             Vec::new()
         }
         Change::Second
@@ -340,7 +340,7 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
         Some(Row::Device) => {
             launch.form.compute = next_device(launch, by);
             publish(launch, shared);
-            preflight::judge(launch, shared);
+            judge(launch, shared);
             Vec::new()
         }
         Some(Row::Section(section)) => {

@@ -53,7 +53,8 @@ pub struct Origin {
 /// The longest chain of runs that is followed.
 const LONGEST_CHAIN: usize = 32;
 
-pub(super) fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
+/// The original model of a base model; `None` if a name on the way is unknown.
+pub fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
     let mut name = base_model.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let adapter = Path::new(&name).join("adapter_config.json");

@@ -1,9 +1,11 @@
-//! The forecast of a `train --plan` subprocess, and whether it is still valid for the form.
+//! What is known before a start: the forecast of a `train --plan` subprocess and whether it is still valid for the
+//! form, and the problems of the prompt sets.
 
 use serde::Deserialize;
 
 use super::form::Form;
 use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time};
+use crate::score::DataProblem;
 use crate::view::subprocess::CancelToken;
 
 /// The forecast of a run.
@@ -40,6 +42,14 @@ pub struct ForecastResult<T> {
     pub of: Form,
     pub value: T,
     /// Whether the task has changed since.
+    pub is_old: bool,
+}
+
+/// The problems of the prompt sets, or why they cannot be read.
+#[derive(Debug)]
+pub struct DataChecks {
+    pub found: Result<Vec<DataProblem>, String>,
+    /// Whether a file of the task has changed since.
     pub is_old: bool,
 }
 

@@ -5,7 +5,6 @@ use ratatui::text::{Line, Span};
 
 use super::forecast::Forecast;
 use super::key_help::last_value;
-use super::preflight::mark_of;
 use super::{Launch, value};
 use crate::config::KEYS;
 use crate::format::{bytes, count, duration, percent, percent_short};
@@ -59,6 +58,14 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     lines
 }
 
+/// Before a finding, and the same in ASCII.
+pub(super) fn mark_of(severity: Severity) -> (&'static str, &'static str) {
+    match severity {
+        Severity::Error => ("✗ ", "! "),
+        Severity::Warning => ("▲ ", "! "),
+    }
+}
+
 struct Text<'a> {
     launch: &'a Launch,
     shared: &'a Shared,
@@ -85,7 +92,7 @@ impl Text<'_> {
         }
         let passed = titles(found.passed());
         if !passed.is_empty() {
-            lines.push(self.marked(&passed, Role::Good, ("✓ ", "+ ")));
+            lines.push(self.marked(&format!("passed: {passed}"), Role::Good, ("✓ ", "+ ")));
         }
         if !found.not_checked.is_empty() && !is_reading {
             let keys = format!("{} or {}", shared.key_of("launch.forecast"), shared.key_of("launch.can_it_learn"));

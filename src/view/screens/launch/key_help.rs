@@ -91,11 +91,13 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
     }
 }
 
-/// The advanced keys of a section with their values.
+/// The advanced keys of a section with their values, changed ones first.
 fn about_section(launch: &Launch, shared: &Shared, section: &'static Section, lines: &mut Vec<Line<'static>>) {
     let toggles = if launch.unfolded.contains(section.title) { "hides" } else { "shows" };
     lines.push(faint(shared, &format!("{} {toggles} the advanced settings:", shared.key_of("launch.section"))));
-    for key in section.keys().filter(|key| !section.is_basic(key)) {
+    let mut keys: Vec<&Key> = section.keys().filter(|key| !section.is_basic(key)).collect();
+    keys.sort_by_key(|key| !is_changed(launch, key));
+    for key in keys {
         let role = if is_changed(launch, key) { Role::Marked } else { Role::Text };
         lines.push(Line::from(vec![
             Span::raw(format!("{} ", key.name)),

@@ -1,12 +1,14 @@
 //! The gate before a start: unsaved schemas and findings of the checks are asked about; the prompt sets are read in
 //! the background.
 
-use super::preflight::{DataChecks, judge, mark_of};
-use super::{Launch, start_run};
+use super::forecast::DataChecks;
+use super::forecast_view::mark_of;
+use super::{Launch, judge, start_run};
 use crate::plan::preflight::{Severity, read_data, titles};
 use crate::task::Task;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Confirm, Popup};
+use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 
 /// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
@@ -30,7 +32,8 @@ pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
         launch.data = Some(DataChecks { found, is_old: false });
         judge(launch, shared);
         match launch.start_after_checks.take() {
-            Some(keys) if keys == shared.keys => ask(launch, shared),
+            // Whoever has turned to something else is not interrupted.
+            Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => ask(launch, shared),
             Some(_) => {
                 shared.say(format!("checks before the start are done: {} starts", shared.key_of("launch.start")));
                 Vec::new()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::context::short_name;
 use super::forecast::{Forecast, ForecastJob, ForecastResult};
 use super::form::Form;
-use super::{Launch, preflight};
+use super::{Launch, judge};
 use crate::plan::preflight::Severity;
 use crate::run::{DeviceChoice, RunDirectory};
 use crate::view::message::{Command, Work};
@@ -36,7 +36,7 @@ fn launching(launch: &Launch) -> impl Iterator<Item = String> {
 }
 
 /// The equivalent command line in the shell that started the view: same task, same run folder.
-pub(super) fn command_line(launch: &Launch, shared: &Shared) -> String {
+pub fn command_line(launch: &Launch, shared: &Shared) -> String {
     let Some(open) = &shared.task else { return String::new() };
     let options = &shared.options;
     let there = if options.shell == options.here {
@@ -221,7 +221,7 @@ fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Opti
             launch.failure = Some(failed(reason));
         }
     }
-    preflight::judge(launch, shared);
+    judge(launch, shared);
     if let Some(failure) = launch.failure.clone() {
         shared.complain(failure);
     }
