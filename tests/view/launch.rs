@@ -153,17 +153,17 @@ fn advanced_settings_are_folded_by_section() {
     let selected = |stage: &Stage| rows(stage)[stage.model.launch.cursor.index];
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
-    assert!(stage.shows("rollouts               ▸ 2 advanced, 1 changed"), "{}", stage.screen());
-    assert!(stage.shows("policy update          ▸ 16 advanced"), "{}", stage.screen());
+    assert!(stage.shows("rollouts               ▸ 2 more, 1 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 16 more"), "{}", stage.screen());
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 16));
-    assert!(stage.shows("policy update          ▾ 16 advanced") && rows(&stage).contains(&"weight_decay"));
+    assert!(stage.shows("policy update          ▾ 16 more") && rows(&stage).contains(&"weight_decay"));
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 16 advanced, 1 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 16 more, 1 changed"), "{}", stage.screen());
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");

@@ -74,7 +74,7 @@ fn a_start_waits_for_the_checks_of_a_changed_file() {
         answering(options, "echo 'error: stop here' >&2; exit 1");
     });
     stage.keys("f5");
-    assert!(stage.shows("✓ passed: prompt sets, expected answers,"), "{}", stage.screen());
+    assert!(stage.shows("✓ preflight passed: prompt sets, expected"), "{}", stage.screen());
     let train = stage.folder.path().join("tasks/invoice/train.jsonl");
     std::fs::write(&train, "no row\n").unwrap();
     stage.act(|_| vec![Command::Changed(Change::File(train))]);

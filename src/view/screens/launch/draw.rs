@@ -221,7 +221,7 @@ fn section_line(launch: &Launch, shared: &Shared, section: &'static Section, is_
     Line::from(vec![
         Span::raw(mark(shared, is_here)),
         Span::styled(format!("{:<NAME_COLUMNS$}", section.title), theme.style(Role::Title)),
-        Span::styled(format!("{fold} {advanced} advanced"), theme.style(Role::Faint)),
+        Span::styled(format!("{fold} {advanced} more"), theme.style(Role::Faint)),
         Span::styled(changed, theme.style(Role::Marked)),
     ])
 }

@@ -76,27 +76,27 @@ impl Text<'_> {
     /// Every finding, then what passed and what was not checked.
     fn preflight(&self, lines: &mut Vec<Line<'static>>) {
         let (found, shared) = (&self.launch.preflight, self.shared);
-        let summary = found.summary();
-        lines.push(self.title(&if summary.is_empty() {
-            "preflight".to_owned()
-        } else {
-            format!("preflight: {summary}")
-        }));
+        let passed = titles(found.passed());
+        if !found.findings.is_empty() {
+            lines.push(self.title(&format!("preflight: {}", found.summary())));
+        }
         for finding in &found.findings {
             let role = if finding.severity == Severity::Error { Role::Bad } else { Role::Warning };
             lines.push(self.marked(&finding.message, role, mark_of(finding.severity)));
         }
-        let is_reading = shared.is_busy("launch.data");
-        if is_reading {
+        if shared.is_busy("launch.data") {
             lines.push(self.marked("checking prompt sets ...", Role::Accent, ("◌ ", ". ")));
-        }
-        let passed = titles(found.passed());
-        if !passed.is_empty() {
-            lines.push(self.marked(&format!("passed: {passed}"), Role::Good, ("✓ ", "+ ")));
-        }
-        if !found.not_checked.is_empty() && !is_reading {
+        } else if found.findings.is_empty() && found.not_checked.is_empty() {
+            lines.push(self.marked("preflight: all checks passed", Role::Good, ("✓ ", "+ ")));
+        } else {
+            if !passed.is_empty() {
+                lines.push(self.marked(&format!("preflight passed: {passed}"), Role::Good, ("✓ ", "+ ")));
+            }
             let keys = format!("{} or {}", shared.key_of("launch.forecast"), shared.key_of("launch.can_it_learn"));
-            lines.push(self.faint(&format!("not checked ({keys}): {}", titles(found.not_checked.iter().copied()))));
+            let open = titles(found.not_checked.iter().copied());
+            if !open.is_empty() {
+                lines.push(self.faint(&format!("not checked ({keys}): {open}")));
+            }
         }
         lines.push(Line::default());
     }
@@ -113,10 +113,10 @@ impl Text<'_> {
                 count(forecast.parameters)
             )));
         }
-        self.memory(&forecast.memory, lines);
         if let Some(time) = &forecast.time {
             self.time(time, forecast.completion_lengths.as_ref(), lines);
         }
+        self.memory(&forecast.memory, lines);
         if let Some(disk) = &forecast.disk {
             let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
             self.disk(disk, if is_upper_bound { "disk, at most" } else { "disk" }, lines);
