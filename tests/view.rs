@@ -1,6 +1,7 @@
 //! Tests: the workbench. Keys in, pictures and commands out, on real tasks and real runs.
 
 mod chart;
+mod command_log;
 mod documentation;
 mod drafts;
 mod eval;
@@ -12,7 +13,9 @@ mod journey;
 mod launch;
 mod live;
 mod live_run;
+mod notifications;
 mod palette;
+mod pipeline;
 mod prompts;
 pub(crate) mod pty_session;
 mod random;

@@ -54,7 +54,7 @@ impl JudgedEval {
     }
 
     /// `valid 60.0% to 99.0%, exact 59.0% to 97.0%`.
-    fn rates(&self) -> String {
+    pub fn rates(&self) -> String {
         let [valid_base, valid] = self.valid_rates.map(percent);
         let [exact_base, exact] = self.exact_rates.map(|rate| or_na(rate, percent));
         let exact = if self.exact.is_some() { format!(", exact {exact_base} to {exact}") } else { String::new() };
@@ -130,11 +130,17 @@ impl RunOutcome {
             None if self.base_is_best => "the best checkpoint is the base: no later one was better".to_owned(),
             None => "not compared with the base".to_owned(),
         };
-        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.loses_exact()) {
-            let (rates, step) = (latest.rates(), latest.step);
-            let when = if self.ended { "the run ends" } else { "the run is now" };
-            text += &format!("; {when} with exact below the base: {rates} on the eval set (step {step})");
+        if let Some(fallen) = self.fallen() {
+            text += &format!("; {fallen}");
         }
         text
+    }
+
+    /// The latest eval, if it is not the result and its exact match is below the base's.
+    pub fn fallen(&self) -> Option<String> {
+        let latest = self.latest.as_ref().filter(|latest| latest.loses_exact())?;
+        let when = if self.ended { "the run ends" } else { "the run is now" };
+        let (rates, step) = (latest.rates(), latest.step);
+        Some(format!("{when} with exact below the base: {rates} on the eval set (step {step})"))
     }
 }

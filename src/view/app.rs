@@ -2,6 +2,7 @@
 //! and of all actions.
 
 use std::any::{Any, TypeId};
+use std::collections::HashSet;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
@@ -12,9 +13,10 @@ use super::key_chord::Chord;
 use super::message::{Change, Command, UpdateTarget};
 use super::messages;
 use super::options::Options;
-use super::popup::{Confirm, Help, HelpRow, Page, Palette, PaletteEntry, Popup};
+use super::popup::{Confirm, Help, HelpRow, PaletteEntry, Popup, palette};
 use super::screen::Definition;
 use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
+use super::settings_actions;
 use super::shared::Shared;
 use crate::report::EvalId;
 
@@ -256,6 +258,18 @@ impl Model {
         self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
+    /// The actions available here with their keys, without those that a text field takes or that a nearer scope gives
+    /// another meaning.
+    pub fn keys_here(&self) -> Vec<(&'static ActionInfo, Vec<Chord>)> {
+        let mut taken = HashSet::new();
+        let keys = |action| {
+            let mut keys = self.shared.keymap.keys(action);
+            keys.retain(|key| !self.is_for_text(*key) && taken.insert(*key));
+            (action, keys)
+        };
+        self.actions_here().into_iter().map(keys).collect()
+    }
+
     /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
         self.screen().is_typing(self) && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab(self)))
@@ -281,31 +295,25 @@ impl Model {
     }
 
     /// The entries of the palette: actions available here, then those of other screens and panes, which are opened
-    /// first. Empty if there is no palette.
-    pub fn palette_entries(&self) -> Vec<PaletteEntry> {
-        if !matches!(self.shared.popup, Some(Popup::Palette(_))) {
-            return Vec::new();
-        }
+    /// first.
+    fn palette_entries(&self) -> Vec<PaletteEntry> {
         // Not those that need something to be opened first.
         let can_be_gone_to = |action: &&ActionInfo| match action.scope {
             Scope::Pane(of, pane) => screen(of).panes().contains(&pane),
             _ => true,
         };
         let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
-        let entry = |info: &'static ActionInfo| {
+        let entry = |(info, key): (&'static ActionInfo, String)| {
             let screen = match info.scope {
                 Scope::Screen(of) | Scope::Pane(of, _) if of != self.shared.screen => Some(screen(of).title()),
                 _ => None,
             };
-            PaletteEntry {
-                info,
-                is_here: self.is_here(info),
-                screen,
-                blocked: self.blocked(info),
-                key: self.shared.keymap.shown(info),
-            }
+            PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key }
         };
-        self.actions_here().into_iter().chain(elsewhere).map(entry).collect()
+        let first = |keys: &[Chord]| keys.first().map(Chord::to_string).unwrap_or_default();
+        let here = self.keys_here().into_iter().map(|(action, keys)| (action, first(&keys)));
+        let elsewhere = elsewhere.map(|action| (action, self.shared.keymap.shown(action)));
+        here.chain(elsewhere).map(entry).collect()
     }
 
     pub fn compare(&mut self, evals: Vec<EvalId>) -> Vec<Command> {
@@ -313,11 +321,11 @@ impl Model {
     }
 
     fn help(&self) -> Help {
-        let row = |info: &'static ActionInfo| {
-            let keys: Vec<String> = self.shared.keymap.keys(info).iter().map(ToString::to_string).collect();
+        let row = |(info, keys): (&'static ActionInfo, Vec<Chord>)| {
+            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
             HelpRow { info, keys: keys.join(" "), blocked: self.blocked(info) }
         };
-        let rows: Vec<HelpRow> = self.actions_here().into_iter().map(row).collect();
+        let rows: Vec<HelpRow> = self.keys_here().into_iter().map(row).collect();
         Help::new(&self.shared.theme, self.shared.size.0, (self.screen().title(), self.screen().help()), &rows)
     }
 }
@@ -351,27 +359,48 @@ impl Global {
 }
 
 const GLOBAL: &[Global] = &[
-    Global::new("help", "Show help", "help", &["?"], &["keys", "shortcuts"], |model| {
-        model.shared.popup = Some(Popup::Help(model.help()));
-        Vec::new()
-    }),
+    Global::new(
+        "help",
+        "Show help",
+        "help",
+        &["?"],
+        &["help", "keys", "shortcuts", "keybindings", "manual"],
+        |model| {
+            model.shared.popup = Some(Popup::Help(model.help()));
+            Vec::new()
+        },
+    ),
     Global::new("palette", "Command palette", "palette", &["ctrl-p", ":"], &["commands", "actions"], |model| {
-        model.shared.popup = Some(Popup::Palette(Palette::default()));
+        model.shared.popup = Some(Popup::Pick(palette(model.palette_entries(), &model.shared.recent)));
         Vec::new()
     }),
-    Global::new("screen.runs", "Go to runs", "", &["1", "f1"], &[], |_| vec![Command::GoTo(Screen::Runs)]),
-    Global::new("screen.schema", "Go to schema", "", &["2", "f2"], &[], |_| vec![Command::GoTo(Screen::Schema)]),
-    Global::new("screen.prompts", "Go to prompts", "", &["3", "f3"], &[], |_| vec![Command::GoTo(Screen::Prompts)]),
-    Global::new("screen.scores", "Go to scores", "", &["4", "f4"], &[], |_| vec![Command::GoTo(Screen::Scores)]),
-    Global::new("screen.launch", "Go to launch", "", &["5", "f5"], &["new run"], |_| {
+    Global::new("screen.runs", "Go to runs", "", &["1", "f1"], &["goto runs", "list runs"], |_| {
+        vec![Command::GoTo(Screen::Runs)]
+    }),
+    Global::new("screen.schema", "Go to schema", "", &["2", "f2"], &["goto schema", "define"], |_| {
+        vec![Command::GoTo(Screen::Schema)]
+    }),
+    Global::new("screen.prompts", "Go to prompts", "", &["3", "f3"], &["goto prompts", "dataset"], |_| {
+        vec![Command::GoTo(Screen::Prompts)]
+    }),
+    Global::new("screen.scores", "Go to scores", "", &["4", "f4"], &["goto scores", "preview"], |_| {
+        vec![Command::GoTo(Screen::Scores)]
+    }),
+    Global::new("screen.launch", "Go to launch", "", &["5", "f5"], &["goto launch", "launch", "new run"], |_| {
         vec![Command::GoTo(Screen::Launch)]
     }),
-    Global::new("screen.live", "Go to live", "", &["6", "f6"], &[], |_| vec![Command::GoTo(Screen::Live)]),
-    Global::new("screen.eval", "Go to eval", "", &["7", "f7"], &["comparison", "eval"], |_| {
+    Global::new("screen.live", "Go to live", "", &["6", "f6"], &["goto live", "watch"], |_| {
+        vec![Command::GoTo(Screen::Live)]
+    }),
+    Global::new("screen.eval", "Go to eval", "", &["7", "f7"], &["goto eval", "comparison", "eval"], |_| {
         vec![Command::GoTo(Screen::Eval)]
     }),
-    Global::new("pane.next", "Next pane", "pane", &["tab"], &[], |model| move_focus(model, 1)),
-    Global::new("pane.previous", "Previous pane", "", &["backtab"], &[], |model| move_focus(model, -1)),
+    Global::new("pane.next", "Next pane", "pane", &["tab"], &["focus", "next window", "switch pane"], |model| {
+        move_focus(model, 1)
+    }),
+    Global::new("pane.previous", "Previous pane", "", &["backtab"], &["previous window"], |model| {
+        move_focus(model, -1)
+    }),
     Global::new("pane.zoom", "Toggle zoom", "zoom", &["z"], &["zoom", "maximize", "fullscreen"], |model| {
         model.shared.zoomed = !model.shared.zoomed;
         Vec::new()
@@ -386,15 +415,30 @@ const GLOBAL: &[Global] = &[
         model.shared.say(message);
         Vec::new()
     }),
-    Global::new("notices", "Show messages", "", &["alt-n"], &["messages", "notifications", "log"], |model| {
-        let lines =
-            model.shared.notices.all().iter().rev().map(|notice| messages::line(&model.shared.theme, notice)).collect();
-        model.shared.popup = Some(Popup::Page(Page::new("Messages", lines)));
+    Global::new("notices", "Show messages", "", &["alt-n"], &["messages", "notifications", "log", "errors"], |model| {
+        let popup = messages::log("Messages", &model.shared.theme, &model.shared.notices);
+        model.shared.popup = Some(Popup::Pick(popup));
         Vec::new()
     }),
+    Global::new("commands", "Show command log", "", &["alt-m"], &["command log", "cli", "shell", "history"], |model| {
+        let popup = messages::log("Command log", &model.shared.theme, &model.shared.commands);
+        model.shared.popup = Some(Popup::Pick(popup));
+        Vec::new()
+    }),
+    Global::new("theme", "Choose theme", "", &[], &["theme", "colours", "colors", "dark", "light"], |model| {
+        settings_actions::choose_theme(&model.shared)
+    }),
+    Global::new(
+        "settings",
+        "Edit settings",
+        "",
+        &[],
+        &["settings", "preferences", "options", "config.toml"],
+        |model| settings_actions::edit(&mut model.shared),
+    ),
     Global::new("redraw", "Redraw", "", &["ctrl-l"], &["refresh"], |_| vec![Command::Redraw]),
     Global::new("suspend", "Suspend", "", &["ctrl-z"], &["background"], |_| vec![Command::Suspend]),
-    Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close"], quit),
+    Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close", "detach"], quit),
 ];
 
 /// Quits; asks first if there is unsaved text. `ctrl-c` while that question is open quits at once.

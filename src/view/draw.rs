@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::action::ActionInfo;
 use super::app::{self, Model};
+use super::key_chord::Chord;
 use super::messages::Notice;
 use super::screens::Screen;
 use super::style_role::Role;
@@ -33,7 +34,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     model.screen().draw(model, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
     if let Some(popup) = &model.shared.popup {
-        popup.draw(&model.palette_entries(), &model.shared.theme, frame, body);
+        popup.draw(&model.shared.theme, frame, body);
     }
     if model.shared.theme.ascii {
         in_ascii(frame.buffer_mut());
@@ -134,22 +135,21 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
         return news(model, notice, columns as usize);
     }
     let bar = theme.style(Role::Bar);
-    let hint = |action: &ActionInfo| {
-        let key = model.shared.keymap.keys(action).into_iter().find(|key| !model.is_for_text(*key))?;
-        Some((format!(" {key}"), format!(" {} ", action.hint)))
+    let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
+        Some((format!(" {}", keys.first()?), format!(" {} ", action.hint)))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
-    let here = model.actions_here();
-    let is_help = |action: &&ActionInfo| action.id == "help";
-    let help = here.iter().copied().find(is_help).and_then(hint);
+    let here = model.keys_here();
+    let is_help = |action: &ActionInfo| action.id == "help";
+    let help = here.iter().find(|(action, _)| is_help(action)).and_then(hint);
     let mut room = (columns as usize).saturating_sub(help.as_ref().map_or(0, width));
     let mut spans = Vec::new();
     let mut push = |(key, hint): (String, String)| {
         spans.push(Span::styled(key, bar.patch(theme.style(Role::Key))));
         spans.push(Span::styled(hint, bar));
     };
-    let hinted = |action: &&ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
-    for part in here.iter().copied().filter(hinted).filter_map(hint) {
+    let hinted = |action: &ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
+    for part in here.iter().filter(|(action, _)| hinted(action)).filter_map(hint) {
         if width(&part) <= room {
             room -= width(&part);
             push(part);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::command_log::CommandLine;
 use super::message::{Command, Work};
 use super::popup::{Ask, Popup};
 use super::shared::Shared;
@@ -9,20 +10,22 @@ use crate::format::bytes;
 use crate::report::{Page, ReportError};
 use crate::run::{free_path, write_export};
 
-/// Asks for the file; `name` is proposed, in the folder where the view was started.
+/// Asks for the file; `name` is proposed, in the folder where the view was started. `line`: the command that writes the
+/// same into a file.
 pub fn ask(
     shared: &Shared,
     label: &str,
     name: &str,
     key: &'static str,
+    line: impl FnOnce(&Path) -> Option<CommandLine> + Send + 'static,
     make: impl FnOnce() -> Result<Page, ReportError> + Send + 'static,
 ) -> Popup {
     let here = shared.options.here.clone();
     let proposed = here.join(name).display().to_string();
     Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, file| {
         let file = typed_path(&file, &here);
-        let write = move || written(&file, make());
-        vec![Work::once(key, write, report)]
+        let line = line(&file);
+        vec![Work::once(key, move || written(&file, make()), report).like(line)]
     }))
 }
 

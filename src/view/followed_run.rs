@@ -25,6 +25,8 @@ pub struct FollowedRun {
     /// The state from its log.
     pub history: RunState,
     pub outcome: RunOutcome,
+    /// The best checkpoint, as in the outcome.
+    pub best: Option<u64>,
     /// The worker's state; `None` before the first one.
     pub state: Option<State>,
     /// Why it cannot be read.
@@ -60,6 +62,7 @@ impl FollowedRun {
             directory: directory.ok(),
             history: RunState::default(),
             outcome: RunOutcome::default(),
+            best: None,
             state: None,
             error,
             loaded: false,
@@ -172,11 +175,11 @@ impl FollowedRun {
 
     fn judge(&mut self) {
         let checkpoints: Vec<u64> = self.history.checkpoints.keys().copied().collect();
-        let best = self
+        self.best = self
             .directory
             .as_ref()
             .and_then(|directory| self.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
-        self.outcome = RunOutcome::of(&self.history, best);
+        self.outcome = RunOutcome::of(&self.history, self.best);
     }
 
     fn append(&mut self, event: &Event) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
+use super::command_log::CommandLine;
 use super::screens::Screen;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
@@ -52,6 +53,8 @@ pub enum Command {
     ShowRun(PathBuf),
     /// Compare these evals on the Eval screen.
     Compare(Vec<EvalId>),
+    /// Perform the action with this id, on its screen.
+    Perform(&'static str),
     /// Notify every screen of a change.
     Changed(Change),
     /// Quit. Runs continue.
@@ -77,6 +80,17 @@ pub enum Command {
     Edit { path: PathBuf, line: usize },
     /// Draw everything again.
     Redraw,
+}
+
+impl Command {
+    /// Work that a command line does as well.
+    #[must_use]
+    pub fn like(self, line: impl Into<Option<CommandLine>>) -> Self {
+        match self {
+            Self::Work(work) => Self::Work(Work { command_line: line.into(), ..work }),
+            other => other,
+        }
+    }
 }
 
 /// A change of shared state.
@@ -153,6 +167,8 @@ pub struct Work {
     pub key: &'static str,
     /// The number of this work among those of its key; set by `update`.
     pub generation: u64,
+    /// The command line that does the same, for the log of commands; taken by `update`.
+    pub command_line: Option<CommandLine>,
     /// Runs on a thread of its own.
     pub job: Box<dyn FnOnce(&Sender) + Send>,
 }
@@ -186,7 +202,7 @@ impl Work {
 
     /// Work that sends its results piece by piece.
     pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
-        Command::Work(Self { key, generation: 0, job: Box::new(job) })
+        Command::Work(Self { key, generation: 0, command_line: None, job: Box::new(job) })
     }
 }
 
@@ -315,7 +331,9 @@ mod tests {
     #[test]
     fn newer_work_of_the_key_and_the_end_supersede() {
         let senders = Senders::default();
-        let sender = |key, generation| senders.begin(&Work { key, generation, job: Box::new(|_| ()) }, |_| true);
+        let sender = |key, generation| {
+            senders.begin(&Work { key, generation, command_line: None, job: Box::new(|_| ()) }, |_| true)
+        };
         let (first, other) = (sender("schema", 1), sender("runs", 1));
         assert!(first.is_wanted() && first.send(|_: &mut (), _| Vec::new()));
         let second = sender("schema", 2);

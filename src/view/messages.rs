@@ -1,7 +1,8 @@
-//! Notices for the user: the latest is shown in the bottom line for a while, all of them in the log of messages.
+//! Notices for the user: the latest is shown in the bottom line for a while, all of them in the log of messages; and the
+//! log of commands.
 
-use ratatui::text::{Line, Span};
-
+use super::message::Command;
+use super::popup::{Pick, PickEntry};
 use super::style_role::Role;
 use super::theme::Theme;
 
@@ -68,14 +69,19 @@ impl Notices {
     }
 }
 
-/// A notice as a line with its time of day and a mark of its level.
-pub fn line(theme: &Theme, notice: &Notice) -> Line<'static> {
-    let (mark, role) = match notice.level {
-        Level::Done => (String::new(), Role::Text),
-        level => (format!("{} ", level.look(theme).0), level.look(theme).1),
+/// The notices as a list, latest first, from which one is copied.
+pub fn log(title: &str, theme: &Theme, notices: &Notices) -> Pick {
+    let entry = |notice: &Notice| {
+        let (mark, role) = match notice.level {
+            Level::Done => (String::new(), Role::Text),
+            level => (format!("{} ", level.look(theme).0), level.look(theme).1),
+        };
+        let time = crate::format::clock(notice.time_ms);
+        let (label, detail) = (format!("{time}  {mark}{}", notice.text), notice.text.clone());
+        PickEntry { label, detail, role: Some(role), ..PickEntry::default() }
     };
-    Line::from(vec![
-        Span::styled(crate::format::clock(notice.time_ms), theme.style(Role::Faint)),
-        Span::styled(format!("  {mark}{}", notice.text), theme.style(role)),
-    ])
+    let texts: Vec<String> = notices.all.iter().rev().map(|notice| notice.text.clone()).collect();
+    let copy =
+        move |_: &mut (), _: &mut _, index: usize| texts.get(index).cloned().map(Command::Copy).into_iter().collect();
+    Pick::new(format!("{title}: enter copies"), notices.all.iter().rev().map(entry).collect(), 0, copy)
 }

@@ -1,4 +1,4 @@
-//! A popup over a screen, which takes all keys: help, palette, list, question, confirmation, page of text.
+//! A popup over a screen, which takes all keys: help, list, question, confirmation, page of text.
 
 mod blocked;
 mod confirm;
@@ -13,7 +13,7 @@ pub use blocked::Refusal;
 pub use confirm::Confirm;
 pub use help::{Help, HelpRow};
 pub use input::Ask;
-pub use palette::{Palette, PaletteEntry};
+pub use palette::{PaletteEntry, palette};
 pub use pick::{Pick, PickEntry};
 pub use text::Page;
 pub use window::PopupOutcome;
@@ -27,7 +27,6 @@ use super::theme::Theme;
 #[derive(Debug)]
 pub enum Popup {
     Help(Help),
-    Palette(Palette),
     Ask(Ask),
     Confirm(Confirm),
     Page(Page),
@@ -36,11 +35,9 @@ pub enum Popup {
 }
 
 impl Popup {
-    /// Handles a key; `entries` is the content of a palette.
-    pub fn key(&mut self, entries: &[PaletteEntry], event: KeyEvent) -> PopupOutcome {
+    pub fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match self {
             Self::Help(help) => help.key(event),
-            Self::Palette(palette) => palette.key(entries, event),
             Self::Ask(ask) => ask.key(event),
             Self::Confirm(confirm) => confirm.key(event),
             Self::Page(page) => page.key(event),
@@ -52,22 +49,14 @@ impl Popup {
     pub fn paste(&mut self, text: &str) {
         match self {
             Self::Ask(ask) => ask.paste(text),
-            Self::Palette(palette) => palette.paste(text),
             Self::Pick(pick) => pick.paste(text),
             _ => {}
         }
     }
 
     /// Handles a click: moves the cursor of a list to the row; false if there is none.
-    pub fn click(&mut self, entries: &[PaletteEntry], size: (u16, u16), at: (u16, u16)) -> bool {
-        match self {
-            Self::Palette(palette) => {
-                let row = palette.row_at(entries, size, at);
-                row.inspect(|row| palette.go_to(*row)).is_some()
-            }
-            Self::Pick(pick) => pick.click(size, at),
-            _ => false,
-        }
+    pub fn click(&mut self, size: (u16, u16), at: (u16, u16)) -> bool {
+        if let Self::Pick(pick) = self { pick.click(size, at) } else { false }
     }
 
     pub fn wheel(&mut self, event: MouseEvent) {
@@ -79,16 +68,14 @@ impl Popup {
         match self {
             Self::Help(help) => help.page.scroll(rows),
             Self::Page(page) => page.scroll(rows),
-            Self::Palette(palette) => palette.go(rows.signum() as isize),
             Self::Pick(pick) => pick.go(rows.signum() as isize),
             _ => {}
         }
     }
 
-    pub fn draw(&self, entries: &[PaletteEntry], theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+    pub fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         match self {
             Self::Help(help) => help.draw(theme, frame, area),
-            Self::Palette(palette) => palette.draw(entries, theme, frame, area),
             Self::Ask(ask) => ask.draw(theme, frame, area),
             Self::Confirm(confirm) => confirm.draw(theme, frame, area),
             Self::Page(page) => page.draw(theme, frame, area),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::action::Scope;
+use super::command_log::CommandLine;
 use super::message::{Command, ScreenState, Work};
 use super::popup::{Ask, Confirm, Popup};
 use super::screen::Action;
@@ -66,14 +67,19 @@ pub const fn resume<T: Controls>() -> Action<T> {
 
 pub const fn checkpoint<T: Controls>() -> Action<T> {
     action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Checkpoint))
+        .also(&["checkpoint", "snapshot"])
 }
 
 pub const fn eval<T: Controls>() -> Action<T> {
-    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval)).also(&["run eval"])
+    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval)).also(&["evaluate"])
 }
 
 pub const fn stop<T: Controls>() -> Action<T> {
-    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false)).also(&["end", "cancel"])
+    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false)).also(&[
+        "end",
+        "cancel",
+        "terminate",
+    ])
 }
 
 pub const fn kill<T: Controls>() -> Action<T> {
@@ -142,9 +148,9 @@ fn no_resume_from(name: &str, status: Status) -> Option<String> {
 
 /// Sends a request to a run's worker; the answer becomes a notice and refreshes the list of runs.
 pub fn request(run: &Path, verb: Verb) -> Command {
-    let path = run.to_owned();
+    let (path, line) = (run.to_owned(), CommandLine::of_request(run, &verb));
     let done = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| report(shared, &name, answer);
-    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), done)
+    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), done).like(line)
 }
 
 /// If the note cannot be written, the error repeats its text.
@@ -194,7 +200,8 @@ fn key(verb: &Verb) -> &'static str {
 fn resume_run(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
     let call = Call::of(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
-    Work::stream("control.resume", move |sender| {
+    let line = call.command_line();
+    let resume = Work::stream("control.resume", move |sender| {
         let answer = match Liveness::of(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
@@ -207,7 +214,8 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
             _ => answer(&path, &Verb::Resume),
         };
         sender.send(move |_: &mut (), shared: &mut Shared| report(shared, &name, answer));
-    })
+    });
+    resume.like(line)
 }
 
 /// The run's name in notices.

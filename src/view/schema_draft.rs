@@ -22,6 +22,8 @@ pub struct SchemaDraft {
     pub version: u64,
     /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
+    /// The expected answers checked with it so far.
+    pub expected: Option<ExpectedAnswers>,
     /// The task with the last text that compiled.
     pub task: Option<Arc<Task>>,
     /// The scorer of the saved text, for comparison.
@@ -34,6 +36,14 @@ pub struct SchemaDraft {
     pub file: DraftFile,
     /// Modification time and length of the file when it was last checked.
     pub seen: Option<(Option<SystemTime>, u64)>,
+}
+
+/// How many expected answers there are, and of those checked how many are rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectedAnswers {
+    pub total: usize,
+    pub checked: usize,
+    pub rejected: usize,
 }
 
 impl SchemaDraft {

@@ -140,12 +140,20 @@ fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
     values.iter().map(|value| text(value).map(str::to_owned)).collect()
 }
 
-/// Writes a list into the user's file, or removes it if it is empty; comments and other keys stay. A symbolic link is
-/// followed.
+/// Writes a list into the user's file, or removes it if it is empty.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
+    let list = || values.iter().collect::<toml_edit::Array>().into();
+    save(path, name, (!values.is_empty()).then(list))
+}
+
+/// Writes a value into the user's file, or removes it; comments and other keys stay. A symbolic link is followed.
 ///
 /// # Errors
 /// With the file.
-pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), String> {
+pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = match files::read_text(&target) {
@@ -153,10 +161,9 @@ pub fn save_list(path: &Path, name: &str, values: &[String]) -> Result<(), Strin
         before => before.map_err(|error| failed(&error))?,
     };
     let mut document: toml_edit::DocumentMut = before.parse().map_err(|error: toml_edit::TomlError| failed(&error))?;
-    if values.is_empty() {
-        document.remove(name);
-    } else {
-        document[name] = toml_edit::value(values.iter().collect::<toml_edit::Array>());
+    match value {
+        Some(value) => document[name] = toml_edit::value(value),
+        None => _ = document.remove(name),
     }
     if let Some(folder) = path.parent() {
         files::ensure_folder(folder, Access::Private).map_err(|error| failed(&error))?;

@@ -42,6 +42,10 @@ pub struct Shared {
     /// Looks up an action by its id.
     pub find_action: fn(&str) -> Option<&'static ActionInfo>,
     pub notices: Notices,
+    /// The command lines of what was done.
+    pub commands: Notices,
+    /// Ids of the actions taken from the palette, latest first.
+    pub recent: Vec<&'static str>,
     /// Whether the focused pane is zoomed.
     pub zoomed: bool,
     /// Whether editors wrap long lines: of prose, and of JSON, whose lines are units.
@@ -62,6 +66,8 @@ pub struct Shared {
     pub draft: SchemaDraft,
     /// Unsaved texts of earlier sessions, and the draft files of this one.
     pub drafts: Drafts,
+    /// The last scores of completions with the schema in the editor.
+    pub last_scores: Option<LastScores>,
     pub runs: RunList,
     /// The configuration of a new run, from the form of Launch.
     pub new_run: NewRun,
@@ -101,6 +107,17 @@ pub struct RunList {
     pub looked_ms: u64,
     /// The recorded run that comes with the source, if it is found.
     pub demonstration: Option<PathBuf>,
+}
+
+/// How many of some completions are valid, and exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastScores {
+    /// What was scored.
+    pub of: &'static str,
+    pub total: usize,
+    pub valid: usize,
+    /// Of those with an expected answer; `None` without any.
+    pub exact: Option<(usize, usize)>,
 }
 
 /// The configuration of a new run.
@@ -158,6 +175,8 @@ impl Shared {
             keymap: options.keymap.clone(),
             find_action,
             notices: Notices::default(),
+            commands: Notices::default(),
+            recent: Vec::new(),
             zoomed: false,
             soft_wrap: SoftWrap { prose: true, json: false },
             is_typing: false,
@@ -168,6 +187,7 @@ impl Shared {
             task_error: None,
             draft: SchemaDraft::default(),
             drafts: Drafts::default(),
+            last_scores: None,
             runs: RunList::default(),
             new_run: NewRun::default(),
             followed: BTreeMap::new(),

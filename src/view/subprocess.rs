@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::command_log::CommandLine;
 use super::options::Options;
 use super::shared::Shared;
 use crate::score::given_threads;
@@ -92,6 +93,10 @@ impl Call {
             here: here.clone(),
             arguments: arguments.into_iter().map(Into::into).collect(),
         }
+    }
+
+    pub fn command_line(&self) -> CommandLine {
+        self.arguments.iter().collect()
     }
 
     /// Runs it to its end and parses the JSON document that it prints. Blocks.

@@ -7,7 +7,9 @@ use super::app::{self, Model};
 use super::draw::tab_at;
 use super::key_chord::Chord;
 use super::message::{Change, Command, Message, WorkResult};
+use super::messages::Level;
 use super::popup::{Popup, PopupOutcome, Refusal};
+use super::recent_actions;
 use super::screens::Screen;
 use super::shared::{self, Running};
 
@@ -18,6 +20,7 @@ pub fn start(model: &mut Model) -> Vec<Command> {
     }
     let task = model.shared.options.task.clone();
     let mut commands = shared::open_task(&model.shared, task);
+    commands.push(recent_actions::load(&model.shared));
     commands.push(Command::GoTo(Screen::Runs));
     carry_out(model, commands)
 }
@@ -64,10 +67,15 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
             Command::GoTo(screen) => go_to(model, screen),
             Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
             Command::Compare(evals) => model.compare(evals),
+            Command::Perform(id) => app::action(id).map_or_else(Vec::new, |action| perform_there(model, action)),
             Command::Changed(change) => {
                 Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).on_change(model, &change)).collect()
             }
             Command::Work(mut work) => {
+                if let Some(line) = work.command_line.take() {
+                    let text = line.text(&model.shared.options.shell);
+                    model.shared.commands.add(model.shared.now_ms, Level::Done, text);
+                }
                 let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
                 running.generation += 1;
                 running.busy = true;
@@ -141,29 +149,32 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     {
         return model.perform(action);
     }
-    let entries = model.palette_entries();
     // The popup is taken out while it handles the key, and put back unless it is done.
     let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
-    match popup.key(&entries, event) {
+    match popup.key(event) {
         PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
             Vec::new()
         }
         PopupOutcome::Close => Vec::new(),
         PopupOutcome::Update(update) => update.apply(model),
-        PopupOutcome::Perform(action) => perform_there(model, action),
+        PopupOutcome::Perform(action) => {
+            let mut commands = vec![recent_actions::remember(&mut model.shared, action.id)];
+            commands.extend(perform_there(model, action));
+            commands
+        }
     }
 }
 
-/// Handles the mouse while a popup is in front: the wheel scrolls, a click on a row of the palette selects it.
+/// Handles the mouse while a popup is in front: the wheel scrolls, a click on a row of a list chooses it.
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
-    let (entries, size) = (model.palette_entries(), model.shared.size);
+    let size = model.shared.size;
     let Some(popup) = &mut model.shared.popup else { return Vec::new() };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
         popup.wheel(event);
         return Vec::new();
     }
-    match popup.click(&entries, size, (event.column, event.row)) {
+    match popup.click(size, (event.column, event.row)) {
         true => popup_key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
         false => Vec::new(),
     }

@@ -2,6 +2,7 @@
 
 pub mod bars;
 pub mod chart;
+pub mod check_list;
 pub mod diff;
 pub mod editor;
 pub mod field;

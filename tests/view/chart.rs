@@ -31,7 +31,7 @@ fn pictures() {
     let mut plain = chart(&rising, 0.0, (1, 60));
     plain.marks = vec![(10, "e"), (30, "c")];
     plain.levels = vec![(0.6, Role::Base, "base")];
-    plain.dots = vec![Dot { step: 45, value: 0.7, role: Role::Trained }];
+    plain.dots = vec![Dot { step: 45, value: 0.7, role: Role::Trained, label: "eval", sign: ("◆", "@") }];
     plain.cursor = Some(20);
     insta::assert_snapshot!("chart_linear", rendered(&plain, &theme, 60, 12));
     insta::assert_snapshot!("chart_ascii", rendered(&plain, &Theme::default().in_ascii(), 60, 12));

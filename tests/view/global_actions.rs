@@ -100,7 +100,7 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
         |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
     let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
     assert!(
-        !of_line("Filter runs", 0).contains("unavailable") && !of_line("Filter runs", 1).contains("unavailable"),
+        !of_line("Sort by field", 0).contains("unavailable") && !of_line("Sort by field", 1).contains("unavailable"),
         "{help}"
     );
     // The first of those with one reason tells it, on its line or below.
@@ -140,26 +140,6 @@ fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
         stage.model.shared.say("größer → 語 …");
         assert!(stage.screen().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.screen());
     }
-}
-
-#[test]
-fn the_palette_finds_marks_and_says_why_not() {
-    let mut stage = Stage::new(80, 24);
-    stage.keys("ctrl-p").types("to launch");
-    let screen = stage.screen();
-    assert!(screen.contains("▸ Go to launch") && screen.contains("screen.launch"), "{screen}");
-    let underlined = |stage: &Stage| {
-        let buffer = stage.buffer();
-        let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
-        marked.map(|cell| cell.symbol().to_owned()).collect::<String>()
-    };
-    assert!(underlined(&stage).starts_with("tolaunch"), "{}", underlined(&stage));
-    stage.keys("ctrl-u").types("remove delete a run");
-    stage.keys("ctrl-u").types("runs.remove");
-    let screen = stage.screen();
-    assert!(screen.contains("Delete run (unavailable)") && screen.contains("unavailable: no run selected"), "{screen}");
-    stage.keys("esc ctrl-p").types("zzzzzz");
-    assert!(stage.shows("no matching action"));
 }
 
 #[test]
@@ -203,79 +183,32 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.screen());
 }
 
-/// What a user of another program would type finds its action first.
+/// A key has the meaning of the nearest scope, in the hints and in the help.
 #[test]
-fn the_palette_knows_the_usual_words() {
-    let first = |screen: &str, word: &str| {
-        let mut stage = Stage::new(120, 36);
-        stage.keys(screen).keys("esc ctrl-p").types(word);
-        let screen = stage.screen();
-        let rows = screen
-            .lines()
-            .skip_while(|line| !line.contains("▸ Palette"))
-            .skip(1)
-            .map(|line| line.chars().skip(19).collect::<String>());
-        rows.into_iter().find_map(|row| Some(row.strip_prefix("▸ ")?.split("  ").next()?.to_owned()))
-    };
-    let check = |screen: &str, words: &[&str], title: &str| {
-        for word in words {
-            let found = first(screen, word).unwrap_or_default();
-            assert!(
-                found.trim_end().trim_end_matches(" (unavailable)") == title,
-                "{screen} {word}: {found:?} instead of {title:?}"
-            );
+fn hints_and_help_leave_out_keys_that_the_pane_uses_for_something_else() {
+    let mut stage = Stage::with(200, 60, |options| {
+        crate::program::copy_tree(
+            &super::harness::finished_run(),
+            &options.here.join("runs/20261120-120000-invoice-done01"),
+        );
+    });
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
+    assert!(bottom(&stage).contains(" / filter ") && bottom(&stage).contains(" space mark "), "{}", bottom(&stage));
+    stage.keys("|");
+    let line = bottom(&stage);
+    assert!(line.contains(" / find ") && line.contains(" space show "), "{line}");
+    assert!(!line.contains(" / filter ") && !line.contains(" space mark ") && !line.contains(" enter open "), "{line}");
+    stage.keys("?");
+    let row = |title: &str| stage.screen().lines().find(|line| line.contains(title)).unwrap_or_default().to_owned();
+    assert!(row("Find column").contains(" /  ") && !row("Filter runs").contains(" /  "), "{}", stage.screen());
+    for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
+        stage.keys("esc").keys(screen);
+        for _ in 0..stage.model.screen().panes().len() {
+            stage.keys("tab");
+            for (action, keys) in stage.model.keys_here() {
+                let meant = |key| stage.model.action_of(key).map(|action| action.id);
+                assert!(keys.iter().all(|key| meant(*key) == Some(action.id)), "{screen} {}", action.id);
+            }
         }
-    };
-    for screen in ["f1", "f2", "f4", "f5", "f7"] {
-        check(screen, &["resume", "continue", "unpause"], "Resume run");
-        check(screen, &["undo"], "Undo");
-        check(screen, &["redo"], "Redo");
-        check(screen, &["pause"], "Toggle pause");
-        check(screen, &["export", "export html", "report"], "Export HTML");
-        check(screen, &["export csv"], "Export CSV");
-        check(screen, &["quit", "exit"], "Quit");
-        // A name is given at the launch, since other runs refer to it; afterwards tags are what there is.
-        check(screen, &["label", "tag"], "Edit tags");
-        check(screen, &["rename", "rename run"], "Rename run");
-        check(screen, &["group by", "seeds"], "Group runs");
-        check(screen, &["grep", "search completions"], "Search completions");
-        check(screen, &["note", "add note", "annotate", "comment"], "Add note");
-        check(screen, &["stop"], "Stop run");
-        check(screen, &["kill"], "Kill run");
-        let delete = if screen == "f4" { "Delete written completion" } else { "Delete run" };
-        check(screen, &["delete"], delete);
-        check(screen, &["messages"], "Show messages");
-        check(screen, &["zoom", "fullscreen"], "Toggle zoom");
     }
-    check("f6", &["pause"], "Toggle pause");
-    check("f6", &["resume"], "Resume run");
-    check("f1", &["find", "search", "filter"], "Filter runs");
-    check("f2", &["find", "search"], "Find");
-    check("f3", &["find"], "Filter rows");
-    check("f5", &["find"], "Find setting");
-    check("f7", &["find"], "Filter prompts");
-    // What belongs to another screen and pane is gone to.
-    let mut stage = Stage::new(120, 36);
-    stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
-    assert!(stage.model.shared.screen == grpo_tui::view::Screen::Schema && !stage.model.shared.draft.is_changed());
-}
-
-#[test]
-fn a_click_takes_a_row_of_the_palette() {
-    let mut stage = Stage::new(120, 36);
-    stage.keys("ctrl-p").types("go to");
-    let screen = stage.screen();
-    let row = screen.lines().position(|line| line.contains("Go to launch")).unwrap();
-    stage.click(40, 2);
-    assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
-    stage.click(40, row as u16);
-    assert!(
-        stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
-        "{screen}"
-    );
-    // In a list to choose from a click chooses, and on what is chosen takes.
-    stage.keys("T");
-    let row = stage.screen().lines().position(|line| line.contains("▸ invoice")).unwrap();
-    stage.click(20, row as u16);
-    assert!(stage.model.launch.chooser.is_none());
 }

@@ -108,11 +108,11 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "} ]", &["groups of step 12 "]);
     check(&mut stage, "{", &["groups of step 2 "]);
     check(&mut stage, "end", &["groups of step 40, the latest"]);
-    check(&mut stage, "c H h", &["▸ reward and valid rate", "step 29 ", "groups of step 29 ", "±"]);
-    check(&mut stage, "l", &["step 30 ", "eval 1"]);
+    check(&mut stage, "c H h", &["▸ reward, valid and exact", "step 29 ", "groups of step 29 ", "±"]);
+    check(&mut stage, "l", &["step 30 ", "◆ eval 1 ◇ 0.98"]);
     check(&mut stage, "w", &["log scale"]);
     check(&mut stage, "w j", &["▸ loss", "near 0 is normal"]);
-    check(&mut stage, "k s s s s", &["reward and valid rate", "not smoothed"]);
+    check(&mut stage, "k s s s s", &["reward, valid and exact", "not smoothed"]);
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
     check(&mut stage, "tab", &["▸ changes"]);
@@ -169,7 +169,7 @@ fn other_runs_lie_over_the_chart() {
     assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
     assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
-    assert!(stage.shows("▸ reward and valid rate") && stage.shows("╍ valid"), "{}", stage.screen());
+    assert!(stage.shows("▸ reward, valid and exact") && stage.shows("╍ valid"), "{}", stage.screen());
     assert!(stage.shows("e eval  c checkpoint  n note"), "{}", stage.screen());
     stage.keys("v space esc");
     assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.screen());
@@ -183,7 +183,7 @@ fn the_mouse_chooses_panes_and_groups() {
     stage.click(10, 16);
     assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.screen());
     stage.click(10, 5);
-    assert!(stage.shows("▸ reward and valid rate") && stage.shows("groups of step 40"), "{}", stage.screen());
+    assert!(stage.shows("▸ reward, valid and exact") && stage.shows("groups of step 40"), "{}", stage.screen());
     // In the chart that has the focus a click goes to its step: where the axis says 20, the middle.
     let screen = stage.screen();
     let numbers = screen.lines().find(|line| line.contains(" 20 ") && line.contains(" 30 ")).unwrap();
@@ -304,9 +304,9 @@ fn small_charts_are_filtered_chosen_and_kept() {
     stage.keys("backspace enter enter");
     assert!(stage.shows("▸ time/rollout"), "the first of them is enlarged:\n{}", stage.screen());
     stage.keys("m");
-    assert!(stage.shows("small charts: the default ones") && stage.shows("[ ]  time/rollout"), "{}", stage.screen());
+    assert!(stage.shows("small charts: the default ones") && stage.shows("[ ] time/rollout"), "{}", stage.screen());
     stage.keys("down space");
-    assert!(stage.shows("[1]  time/update"), "{}", stage.screen());
+    assert!(stage.shows("[1] time/update"), "{}", stage.screen());
     stage.keys("esc /").types("gradient");
     stage.keys("enter space esc esc");
     assert!(stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"), "{}", stage.screen());
@@ -354,7 +354,7 @@ fn one_key_reaches_each_pane() {
     let mut stage = finished(160, 48);
     let titles = [
         "groups of",
-        "reward and",
+        "reward, valid",
         "train-",
         "train-",
         "tiers",

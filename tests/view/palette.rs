@@ -1,72 +1,162 @@
-//! What reaches the terminal besides pictures: copies, notifications, and the words after a bug.
+//! The palette: actions are found by their names, by what they are called elsewhere, and by letters; the last ones first.
 
-use super::live_run::LiveRun;
-use super::pty_session::{Session, Start};
-
-const RUN: &str = "20261120-120000-invoice-live01";
+use super::harness::Stage;
 
 #[test]
-fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
-    // The id in base64, as the emulators want it.
-    let copied = "\x1b]52;c;MjAyNjExMjAtMTIwMDAwLWludm9pY2UtbGl2ZTAx\x07";
-    let check = |variables: &[(&str, &str)], expected: &[&str]| {
-        let home = tempfile::tempdir().unwrap();
-        let _run = LiveRun::begin(&home.path().join("runs"), 5);
-        let mut session =
-            Session::start(home.path(), &Start { arguments: &["--runs", "runs"], variables, ..Start::PLAIN });
-        session.wait_text("[6 Live]");
-        session.send("1");
-        session.wait_text("[1 Runs]");
-        session.wait_text("live01");
-        session.send("y");
-        for sequence in expected {
-            session.wait_for(sequence, |session| session.received(sequence));
+fn the_palette_finds_marks_and_says_why_not() {
+    let mut stage = Stage::new(80, 24);
+    stage.keys("ctrl-p").types("to launch");
+    let screen = stage.screen();
+    assert!(screen.contains("▸ Go to launch") && screen.contains("screen.launch"), "{screen}");
+    let underlined = |stage: &Stage| {
+        let buffer = stage.buffer();
+        let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
+        marked.map(|cell| cell.symbol().to_owned()).collect::<String>()
+    };
+    assert!(underlined(&stage).starts_with("tolaunch"), "{}", underlined(&stage));
+    stage.keys("ctrl-u").types("remove delete a run");
+    stage.keys("ctrl-u").types("runs.remove");
+    let screen = stage.screen();
+    assert!(
+        screen.contains("Delete run  (unavailable)") && screen.contains("unavailable: no run selected"),
+        "{screen}"
+    );
+    stage.keys("esc ctrl-p").types("zzzzzz");
+    assert!(stage.shows("no matches"));
+}
+
+/// The title of the first action that the palette finds.
+fn first(stage: &mut Stage, words: &str) -> String {
+    stage.keys("ctrl-p").types(words);
+    let screen = stage.screen();
+    // Below title and field of the window; the cursor of the screen may be seen beside it.
+    let below = screen.lines().skip_while(|line| !line.contains("▸ Palette")).skip(3);
+    let row = below.filter_map(|line| Some(line.rsplit_once("│▸ ")?.1.to_owned())).next().unwrap_or_default();
+    row.split("  ").next().unwrap_or_default().to_owned()
+}
+
+/// What a user of another program would type finds its action first.
+#[test]
+fn the_palette_knows_the_usual_words() {
+    let every = ["f1", "f2", "f3", "f4", "f5", "f6", "f7"];
+    let check = |screens: &[&str], words: &[&str], title: &str| {
+        for (screen, word) in screens.iter().flat_map(|screen| words.iter().map(move |word| (screen, word))) {
+            let mut stage = Stage::new(120, 36);
+            stage.keys(screen).keys("esc");
+            let found = first(&mut stage, word);
+            assert_eq!(found, title, "{screen} {word}\n{}", stage.screen());
         }
-        session.send("\x03");
-        assert_eq!(session.wait_end(), 0);
     };
-    check(&[], &[copied]);
-    check(&[("TMUX", "/tmp/tmux-0/default,1,0")], &[copied, &format!("\x1bPtmux;\x1b{copied}\x1b\\")]);
+    let others = ["f1", "f2", "f4", "f5", "f7"];
+    check(&every, &["resume", "continue", "unpause"], "Resume run");
+    check(&every, &["pause"], "Toggle pause");
+    check(&every, &["stop", "terminate"], "Stop run");
+    check(&every, &["kill", "abort"], "Kill run");
+    check(&every, &["note", "annotate", "comment"], "Add note");
+    check(&every, &["tag", "label"], "Edit tags");
+    check(&every, &["rename", "rename run"], "Rename run");
+    check(&every, &["quit", "exit"], "Quit");
+    check(&every, &["help", "keybindings"], "Show help");
+    check(&every, &["zoom", "fullscreen"], "Toggle zoom");
+    check(&every, &["messages", "notifications"], "Show messages");
+    check(&every, &["command log", "cli"], "Show command log");
+    check(&every, &["theme", "colours", "dark"], "Choose theme");
+    check(&every, &["settings", "preferences"], "Edit settings");
+    check(&every, &["soft-wrap", "wrap"], "Toggle soft wrap");
+    check(&every, &["goto runs", "go to runs"], "Go to runs");
+    check(&["f1", "f2", "f6"], &["launch"], "Go to launch");
+    check(&every, &["start", "start run"], "Start run");
+    check(&every, &["smooth", "smoothing", "ema"], "Cycle smoothing");
+    check(&every, &["log scale"], "Toggle log scale");
+    check(&every, &["lr", "learning rate"], "Set parameters");
+    check(&every, &["follow", "tail"], "Follow latest step");
+    check(&["f1"], &["overlay"], "Overlay marked runs");
+    check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
+    check(&others, &["columns"], "Choose columns");
+    check(&every, &["group by", "seeds"], "Group runs");
+    check(&every, &["search rollouts", "search completions"], "Search completions");
+    check(&every, &["redo"], "Redo");
+    check(&every, &["import", "csv"], "Import rows");
+    check(&every, &["new task", "init"], "New task");
+    check(&every, &["demo"], "Open sample run");
+    check(&every, &["checkpoint"], "Save checkpoint");
+    check(&every, &["promote"], "Export checkpoint");
+    check(&every, &["diagnostics"], "List problems");
+    check(&every, &["symbols", "outline"], "Outline");
+    check(&every, &["export csv"], "Export CSV");
+    check(&every, &["export html", "report"], "Export HTML");
+    check(&others, &["undo"], "Undo");
+    check(&["f3"], &["undo"], "Undo change of rows");
+    check(&["f1"], &["find", "search", "filter"], "Filter runs");
+    check(&["f1"], &["delete", "remove", "rm"], "Delete run");
+    check(&["f1"], &["sort"], "Sort by field");
+    check(&["f1"], &["compare", "diff"], "Compare marked runs");
+    check(&["f1"], &["copy", "yank"], "Copy run id");
+    check(&["f1", "f7"], &["export"], "Export HTML");
+    check(&["f2"], &["find", "search"], "Find");
+    check(&["f2"], &["save", "write"], "Save schema");
+    check(&["f2"], &["format", "prettify"], "Format");
+    check(&["f2"], &["goto"], "Go to line");
+    check(&["f2"], &["goto definition"], "Go to definition");
+    check(&["f2"], &["diff"], "Show diff");
+    check(&["f2"], &["copy", "yank"], "Copy");
+    check(&["f3"], &["find", "filter"], "Filter rows");
+    check(&["f3"], &["delete", "remove"], "Delete row");
+    check(&["f4"], &["delete"], "Delete written completion");
+    check(&["f4"], &["sample"], "Sample completions");
+    check(&["f5"], &["find", "search"], "Find setting");
+    check(&["f5"], &["train"], "Start run");
+    check(&["f6"], &["compare", "diff"], "Compare answers");
+    check(&["f6"], &["log", "logs"], "Go to log");
+    check(&["f7"], &["find", "filter"], "Filter prompts");
+    check(&["f7"], &["reload"], "Reload");
+    // What belongs to another screen and pane is gone to.
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
+    assert!(stage.model.shared.screen == grpo_tui::view::Screen::Schema && !stage.model.shared.draft.is_changed());
 }
 
 #[test]
-fn the_end_of_a_watched_run_is_notified() {
-    let home = tempfile::tempdir().unwrap();
-    let mut run = LiveRun::begin(&home.path().join("runs"), 5);
-    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
-    session.wait_text("live01");
-    session.send("\r");
-    session.wait_text("[6 Live]");
-    session.wait_text("running");
-    let finished = format!("\x1b]9;{RUN} is finished: no difference, all steps done\x07");
-    assert!(!session.received(&finished));
-    run.end();
-    session.wait_for("the notification", |session| session.received(&finished));
-    session.wait_text("finished");
-    session.send("\x03");
-    assert_eq!(session.wait_end(), 0);
+fn a_click_takes_a_row_of_the_palette() {
+    let mut stage = Stage::new(120, 36);
+    stage.keys("ctrl-p").types("go to");
+    let screen = stage.screen();
+    let row = screen.lines().position(|line| line.contains("Go to launch")).unwrap();
+    stage.click(40, 2);
+    assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
+    stage.click(40, row as u16);
+    assert!(
+        stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
+        "{screen}"
+    );
+    // In a list to choose from a click chooses, and on what is chosen takes.
+    stage.keys("T");
+    let row = stage.screen().lines().position(|line| line.contains("▸ invoice")).unwrap();
+    stage.click(20, row as u16);
+    assert!(stage.model.launch.chooser.is_none());
 }
 
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
-fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kept() {
-    let home = tempfile::tempdir().unwrap();
-    let start = Start {
-        shell: Some("\"$@\"; echo CODE $?"),
-        variables: &[("GRPO_TUI_FAULT", "view.key=F12:1")],
-        ..Start::PLAIN
-    };
-    let mut session = Session::start(home.path(), &start);
-    session.write_unsaved(["2", "\"vendor\"", "\r", "esc leave"]);
-    session.send("\x1b[24~");
-    session.wait_text("CODE 101");
-    assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.screen());
-    let screen = session.screen().replace('\n', "");
-    assert!(screen.contains("grpo-tui crashed: ") && screen.contains("runs continue"), "{screen}");
-    let reports = home.path().join("data/grpo-tui/reports");
-    let report = std::fs::read_dir(&reports).unwrap().next().unwrap().unwrap().path();
-    let text = std::fs::read_to_string(report).unwrap();
-    assert!(text.contains("the bug that GRPO_TUI_FAULT asks for at view.key") && text.contains("event_loop"), "{text}");
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.take_up("2", "unsaved draft from", "t");
+fn the_last_ones_stand_first_also_in_the_next_session() {
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f1 ctrl-p").types("soft wrap").keys("enter");
+    assert_eq!(first(&mut stage, ""), "Toggle soft wrap");
+    stage.keys("esc ctrl-p").types("export csv").keys("enter esc");
+    // Of two that are called the same, the last one.
+    assert_eq!(first(&mut stage, "export"), "Export CSV");
+    let data = stage.folder.path().join("data");
+    assert_eq!(std::fs::read_to_string(data.join("recent-actions")).unwrap(), "runs.csv\neditor.wrap");
+    std::fs::write(data.join("recent-actions"), "no.such.action\neditor.wrap\n").unwrap();
+    let mut next = Stage::with(120, 36, |options| options.data = data);
+    assert_eq!(first(&mut next, ""), "Toggle soft wrap");
+    // Elsewhere, too: a name counts more than that it was taken.
+    assert_eq!(first(&mut next, "quit"), "Quit");
+}
+
+#[test]
+fn letters_of_a_title_count_more_than_of_a_description() {
+    let mut stage = Stage::new(120, 36);
+    assert_eq!(first(&mut stage, "tglfrz"), "Toggle freeze");
+    stage.keys("esc");
+    assert_eq!(first(&mut stage, "runs.remove"), "Delete run");
 }

@@ -110,7 +110,7 @@ fn no_runs_yet_says_what_to_do() {
     let with_recording =
         |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut stage = Stage::with(80, 24, with_recording);
-    assert!(stage.shows("D  opens a recorded sample run"), "{}", stage.screen());
+    assert!(stage.shows("D  open the recorded sample run"), "{}", stage.screen());
     stage.keys("D");
     assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(finished_run())));
 }
@@ -122,7 +122,7 @@ fn filters_find_by_words_and_conditions() {
         stage.keys("esc esc /").types(text);
         let screen = stage.screen();
         assert!(screen.contains(title), "{text}: {screen}");
-        let list = screen.split('└').next().unwrap().to_owned();
+        let list = list_of(&screen);
         for id in shown {
             assert!(list.contains(id), "{text}: {id} in {list}");
         }
@@ -150,10 +150,15 @@ fn filters_find_by_words_and_conditions() {
     assert!(stage.shows("Runs 4"));
 }
 
+/// The list, which stands below the pipeline or alone.
+fn list_of(screen: &str) -> String {
+    screen.split('└').find(|part| part.contains("┌▸ Runs ") || part.contains("┌ Runs ")).unwrap().to_owned()
+}
+
 fn order_of(stage: &Stage) -> Vec<String> {
     let ids = ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"];
     let screen = stage.screen();
-    let list = screen.split('└').next().unwrap();
+    let list = list_of(&screen);
     let mut found: Vec<(usize, &str)> =
         ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
     found.sort_unstable();
@@ -174,7 +179,7 @@ fn runs_are_ordered_by_columns_and_metrics() {
     assert!(last.contains("by completions/mean_length, highest first"));
     stage.keys("S");
     assert!(stage.shows("by completions/mean_length smoothed"));
-    let column = |screen: &str| screen.lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
+    let column = |screen: &str| list_of(screen).lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
     assert_ne!(column(&last), column(&stage.screen()), "the moving average is another number");
     stage.keys("s").types("no_such_metric").keys("enter");
     assert!(
@@ -369,22 +374,23 @@ fn a_stop_that_was_asked_for_is_no_warning() {
 #[test]
 fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     let mut stage = stage_with(120, 36, several);
-    let titles = |stage: &Stage| stage.screen().lines().nth(2).unwrap().to_owned();
+    // Below the pipeline.
+    let titles = |stage: &Stage| stage.screen().lines().nth(9).unwrap().to_owned();
     let at = |stage: &Stage, title: &str| titles(stage).split(title).next().unwrap().chars().count() as u16;
     let valid = at(&stage, "valid");
-    stage.click(valid, 2);
+    stage.click(valid, 9);
     assert!(stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"), "{}", stage.screen());
-    stage.click(valid, 2);
+    stage.click(valid, 9);
     assert!(stage.shows("by valid, lowest first"), "{}", stage.screen());
     let state = at(&stage, "state");
-    stage.click(state, 2);
+    stage.click(state, 9);
     assert!(stage.shows("by status, lowest first"), "{}", stage.screen());
     stage.keys("g");
-    stage.click(20, 4);
+    stage.click(20, 11);
     assert_eq!(stage.model.shared.screen, Screen::Runs);
     let under = stage.model.clicked;
     stage.now_ms += 100;
-    stage.click(20, 4);
+    stage.click(20, 11);
     assert!(
         under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(),
         "{}",
@@ -392,9 +398,9 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     );
     // Two clicks with time between them are two clicks; the run at the right of the tabs is a way to it, too.
     stage.keys("1");
-    stage.click(20, 4);
+    stage.click(20, 11);
     stage.now_ms += 600;
-    stage.click(20, 4);
+    stage.click(20, 11);
     assert_eq!(stage.model.shared.screen, Screen::Runs);
     stage.click(110, 0);
     assert_eq!(stage.model.shared.screen, Screen::Live);

@@ -19,14 +19,16 @@ use crate::view::widgets::list_cursor::Cursor;
 
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
-const DETAIL_ROWS: u16 = 3;
+const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
 
-/// An entry: found by its label and what is beside it.
+/// An entry.
 #[derive(Debug, Clone, Default)]
 pub struct PickEntry {
     pub label: String,
     /// At the right of the label.
     pub beside: String,
+    /// At the right edge.
+    pub key: String,
     /// Below the list while it is selected.
     pub detail: String,
     pub role: Option<Role>,
@@ -34,12 +36,16 @@ pub struct PickEntry {
     pub depth: usize,
 }
 
-type Chosen = Box<dyn FnOnce(usize) -> Update + Send>;
+/// The indices of the entries that match a text, best first.
+type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
+type Chosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
 
 pub struct Pick {
     title: String,
     field: Field,
     entries: Vec<PickEntry>,
+    /// `None`: by letters of the label and what is beside it.
+    ranking: Option<Ranking>,
     /// The entries that match the text, best first.
     found: Vec<usize>,
     cursor: Cursor,
@@ -54,15 +60,29 @@ impl Pick {
         selected: usize,
         then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        let then = |index| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index));
-        Self {
-            title: title.into(),
-            field: Field::default(),
-            found: (0..entries.len()).collect(),
-            entries,
-            cursor: Cursor { index: selected },
-            then: Some(Box::new(then)),
-        }
+        let then = |index| {
+            PopupOutcome::Update(Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index)))
+        };
+        let mut pick = Self::of(title.into(), entries, None, Box::new(then));
+        pick.cursor.index = selected;
+        pick
+    }
+
+    /// A list with its own ranking, which also says what is listed without a text.
+    pub(super) fn ranked(
+        title: &str,
+        entries: Vec<PickEntry>,
+        ranking: impl Fn(&str) -> Vec<usize> + Send + 'static,
+        then: impl FnOnce(usize) -> PopupOutcome + Send + 'static,
+    ) -> Self {
+        Self::of(title.to_owned(), entries, Some(Box::new(ranking)), Box::new(then))
+    }
+
+    fn of(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: Chosen) -> Self {
+        let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
+        let mut pick = Self { title, field, entries, ranking, found, cursor, then: Some(then) };
+        pick.search();
+        pick
     }
 
     fn search(&mut self) {
@@ -71,7 +91,10 @@ impl Pick {
             let entry = self.entries.get(*index);
             entry.map_or_else(String::new, |entry| format!("{} {}", entry.label, entry.beside))
         };
-        self.found = fuzzy::rank(self.field.text().trim(), &all, text);
+        self.found = match &self.ranking {
+            Some(ranking) => ranking(self.field.text()),
+            None => fuzzy::rank(self.field.text().trim(), &all, text),
+        };
         self.cursor = Cursor::default();
     }
 
@@ -91,7 +114,7 @@ impl Pick {
             KeyCode::Enter => {
                 let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
                 let Some(chosen) = chosen else { return PopupOutcome::Stay };
-                return self.then.take().map_or(PopupOutcome::Close, |then| PopupOutcome::Update(then(chosen)));
+                return self.then.take().map_or(PopupOutcome::Close, |then| then(chosen));
             }
             KeyCode::Down | KeyCode::Tab => self.go(1),
             KeyCode::Up | KeyCode::BackTab => self.go(-1),
@@ -105,37 +128,48 @@ impl Pick {
         PopupOutcome::Stay
     }
 
-    fn rows(&self) -> u16 {
-        u16::try_from(self.entries.len()).unwrap_or(u16::MAX).saturating_add(4 + DETAIL_ROWS).clamp(10, 30)
+    /// Rows of the window with its frame.
+    fn rows(&self, columns: u16) -> u16 {
+        let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        entries.saturating_add(4 + self.detail_rows(columns.min(COLUMNS).saturating_sub(2))).clamp(10, 30)
+    }
+
+    /// Rows for the longest details, which are wrapped between words.
+    fn detail_rows(&self, columns: u16) -> u16 {
+        let longest = self.entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
+        let rows = (longest + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
+        u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
     /// Rows of the list in the window.
-    fn visible(inside: Rect) -> usize {
-        inside.height.saturating_sub(2 + DETAIL_ROWS) as usize
+    fn visible(&self, inside: Rect) -> usize {
+        inside.height.saturating_sub(2 + self.detail_rows(inside.width)) as usize
     }
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
     pub(super) fn click(&mut self, size: (u16, u16), (column, row): (u16, u16)) -> bool {
         let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
-        let inside = place(body, COLUMNS, self.rows()).inner(Margin::new(1, 1));
+        let inside = place(body, COLUMNS, self.rows(size.0)).inner(Margin::new(1, 1));
         let line = row.checked_sub(inside.y + 2).filter(|_| inside.contains((column, row).into()));
-        let at = line.and_then(|line| self.cursor.row_at(line as usize, Self::visible(inside), self.found.len()));
+        let at = line.and_then(|line| self.cursor.row_at(line as usize, self.visible(inside), self.found.len()));
         at.inspect(|at| self.cursor.index = *at).is_some()
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows());
+        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
         let columns = inside.width as usize;
         let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
-        for (row, here) in self.cursor.seen(Self::visible(inside), self.found.len()) {
+        for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
             let Some(entry) = self.found.get(row).and_then(|index| self.entries.get(*index)) else { continue };
             let line = self.line(theme, entry, here, columns);
             lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
         }
         if self.found.is_empty() {
-            lines.push(Line::styled("no matches", theme.style(Role::Faint)));
+            let text = if self.entries.is_empty() { "nothing yet" } else { "no matches" };
+            lines.push(Line::styled(text, theme.style(Role::Faint)));
         }
-        let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(DETAIL_ROWS)]).areas(inside);
+        let [above, below] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside.width))]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
         let at = self.cursor.at(self.found.len());
         if let Some(entry) = at.and_then(|at| self.entries.get(*self.found.get(at)?)) {
@@ -148,7 +182,7 @@ impl Pick {
         }
     }
 
-    /// The label with the matched letters highlighted, then what is beside it as far as it fits.
+    /// The label with the matched letters highlighted, what is beside it as far as it fits, and its key at the right.
     fn line(&self, theme: &Theme, entry: &PickEntry, here: bool, columns: usize) -> Line<'static> {
         let mark = if here { theme.glyph("▸ ", "> ") } else { "  " };
         let style = theme.style(entry.role.unwrap_or(Role::Text));
@@ -166,7 +200,8 @@ impl Pick {
             spans.push(Span::styled(letter.to_string(), style));
         }
         let used = 2 + 2 * depth + label.width() + 2;
-        let mut room = columns.saturating_sub(used);
+        let of_key = if entry.key.is_empty() { 0 } else { entry.key.width() + 1 };
+        let mut room = columns.saturating_sub(used + of_key);
         let beside: String = visible(&entry.beside)
             .chars()
             .take_while(|letter| {
@@ -176,6 +211,8 @@ impl Pick {
             })
             .collect();
         spans.push(Span::styled(format!("  {beside}"), theme.style(Role::Faint)));
+        spans.push(Span::raw(" ".repeat(room + of_key.min(1))));
+        spans.push(Span::styled(entry.key.clone(), theme.style(Role::Key)));
         Line::from(spans)
     }
 }

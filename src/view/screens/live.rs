@@ -51,7 +51,6 @@ pub struct Live {
     /// Of the metrics: in the small charts and in their chooser.
     metrics: PatternFilter,
     chooser_cursor: Cursor,
-    result: state::ResultReading,
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
     is_browsing: bool,
     changes: state::ChangesReading,
@@ -75,7 +74,6 @@ impl Default for Live {
             overlay_cursor: Cursor::default(),
             metrics: PatternFilter::default(),
             chooser_cursor: Cursor::default(),
-            result: state::ResultReading::default(),
             is_browsing: false,
             changes: state::ChangesReading::default(),
             completion_top: 0,

@@ -9,6 +9,7 @@ mod export;
 mod group_detail;
 mod list_actions;
 mod matches;
+mod pipeline;
 mod removal;
 mod search_state;
 
@@ -25,6 +26,7 @@ use crate::view::shared::Shared;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
+const PIPELINE: &str = "pipeline";
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
 /// Not in tab order: it stands in place of the details while columns are chosen.
@@ -53,6 +55,8 @@ pub struct Runs {
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
+    /// In the pipeline.
+    stage: Cursor,
     /// The first visible line of the details.
     detail_top: Cursor,
     /// Disk usage of the run under the cursor.
@@ -117,6 +121,7 @@ impl Default for Runs {
             filter_error: None,
             sort: Sort { field: "created".to_owned(), descending: true, smoothed: false },
             pane: LIST,
+            stage: Cursor::default(),
             detail_top: Cursor::default(),
             disk: None,
             chooser: Chooser::default(),
@@ -130,6 +135,12 @@ impl ScreenState for Runs {
 }
 
 impl Runs {
+    /// Without runs the pipeline stands in place of list and details.
+    fn focus(&mut self, shared: &Shared, pane: &'static str) {
+        let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
+        self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };
+    }
+
     /// The row under the cursor; none while the matches of a search stand in place of the list.
     fn row_under(&self) -> Option<Row> {
         let at = self.cursor.at(self.shown.len()).filter(|_| self.pane != MATCHES)?;

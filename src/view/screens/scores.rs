@@ -36,6 +36,17 @@ pub enum Source {
     Sampled,
 }
 
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "task samples",
+            Self::Written => "written completions",
+            Self::Step => "completions of a run",
+            Self::Sampled => "sampled completions",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Scores {
     pub source: Source,

@@ -45,7 +45,11 @@ impl View {
                 Command::Edit { path, line } => self.open_editor(path, line),
                 Command::Redraw => self.redraw(),
                 // Executed by `update`.
-                Command::GoTo(_) | Command::ShowRun(_) | Command::Compare(_) | Command::Changed(_) => {}
+                Command::GoTo(_)
+                | Command::ShowRun(_)
+                | Command::Compare(_)
+                | Command::Perform(_)
+                | Command::Changed(_) => {}
             }
         }
     }

@@ -56,6 +56,10 @@ pub struct Dot {
     pub step: u64,
     pub value: f64,
     pub role: Role,
+    /// In the legend, which has the last dot of each label.
+    pub label: &'static str,
+    /// Also without Unicode.
+    pub sign: (&'static str, &'static str),
 }
 
 /// The columns and rows of a chart's parts.
@@ -155,27 +159,19 @@ impl Chart<'_> {
             let text = format!("{} {}", curve.label, number(curve.series.at(self.cursor.unwrap_or(curve.last))));
             entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
         }
-        for (value, role, word) in &self.levels {
-            entry(
-                theme,
-                &mut spans,
-                &mut used,
-                columns,
-                theme.glyph("┄", "-"),
-                *role,
-                format!("{word} {}", amount(*value)),
-            );
+        let mut labels: Vec<&str> = Vec::new();
+        for dot in self.dots.iter().rev() {
+            if labels.contains(&dot.label) {
+                continue;
+            }
+            labels.push(dot.label);
+            let sign = theme.glyph(dot.sign.0, dot.sign.1);
+            let text = format!("{} {}", dot.label, amount(dot.value));
+            entry(theme, &mut spans, &mut used, columns, sign, dot.role, text);
         }
-        if let Some(dot) = self.dots.last() {
-            entry(
-                theme,
-                &mut spans,
-                &mut used,
-                columns,
-                theme.glyph("◆", "@"),
-                dot.role,
-                format!("eval {}", amount(dot.value)),
-            );
+        for (value, role, word) in &self.levels {
+            let (sign, text) = (theme.glyph("┄", "-"), format!("{word} {}", amount(*value)));
+            entry(theme, &mut spans, &mut used, columns, sign, *role, text);
         }
         Line::from(spans)
     }
@@ -240,7 +236,7 @@ impl Chart<'_> {
         for dot in self.dots.iter().filter(|dot| self.is_shown(dot.step) && dot.value.is_finite()) {
             let (column, row) =
                 (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
-            raster.put(column, row, theme.glyph("◆", "@"), dot.role);
+            raster.put(column, row, theme.glyph(dot.sign.0, dot.sign.1), dot.role);
         }
         let columns = raster.column_of(raster.size().0);
         for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {

@@ -19,7 +19,7 @@ fn seeds(folder: &Path) {
 }
 
 fn list(stage: &Stage) -> String {
-    stage.screen().split('└').next().unwrap().to_owned()
+    super::list_of(&stage.screen())
 }
 
 #[test]
@@ -211,13 +211,13 @@ fn the_mouse_marks() {
             modifiers,
         }));
     };
-    press(&mut stage, 2, 3, KeyModifiers::NONE);
+    press(&mut stage, 2, 10, KeyModifiers::NONE);
     assert!(stage.shows("1 marked"), "beside the row: {}", stage.screen());
-    press(&mut stage, 30, 4, KeyModifiers::CONTROL);
+    press(&mut stage, 30, 11, KeyModifiers::CONTROL);
     assert!(stage.shows("2 marked"));
-    press(&mut stage, 30, 4, KeyModifiers::CONTROL);
+    press(&mut stage, 30, 11, KeyModifiers::CONTROL);
     assert!(stage.shows("1 marked"));
-    press(&mut stage, 30, 6, KeyModifiers::SHIFT);
+    press(&mut stage, 30, 13, KeyModifiers::SHIFT);
     assert!(stage.shows("4 marked"), "{}", stage.screen());
     stage.keys("A");
     assert!(!stage.shows("marked"));

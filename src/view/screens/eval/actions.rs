@@ -197,7 +197,7 @@ fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
 fn html(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(versus) = eval.versus().cloned() else { return Vec::new() };
     let name = format!("{}-comparison.html", versus.evals[0].task);
-    shared.popup = Some(export::ask(shared, "HTML file:", &name, "eval.html", move || versus_html(&versus)));
+    shared.popup = Some(export::ask(shared, "HTML file:", &name, "eval.html", |_| None, move || versus_html(&versus)));
     Vec::new()
 }
 

@@ -8,6 +8,7 @@ use super::form::Form;
 use super::{Launch, judge};
 use crate::plan::preflight::Severity;
 use crate::run::{DeviceChoice, RunDirectory};
+use crate::view::command_log::quoted;
 use crate::view::message::{Command, Work};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
@@ -51,12 +52,6 @@ pub fn command_line(launch: &Launch, shared: &Shared) -> String {
     format!("{there}grpo-tui {}", words.join(" "))
 }
 
-fn quoted(word: &str) -> String {
-    let is_plain =
-        !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
-    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 /// Why nothing can be started now.
 pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     if shared.task.is_none() {
@@ -80,8 +75,9 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
     // A forecast in progress would only slow the run down.
     cancel(launch);
     launch.failure = None;
-    let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
-    vec![Work::once(
+    let call = Call::of(&shared.options, arguments);
+    let line = call.command_line();
+    let start = Work::once(
         "launch.start",
         move || {
             let mut document = String::new();
@@ -103,7 +99,8 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
                 Vec::new()
             }
         },
-    )]
+    );
+    vec![start.like(line)]
 }
 
 /// The run's folder, and the message of its launcher.
@@ -166,8 +163,8 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
     launch.failure = None;
     launch.forecast_job =
         Some(ForecastJob { cancel: cancel.clone(), progress: String::new(), since_ms: shared.now_ms, samples });
-    let of = launch.form.clone();
-    vec![Work::stream("launch.forecast", move |sender| {
+    let (of, line) = (launch.form.clone(), call.command_line());
+    let forecast = Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
         let outcome = call.run(&cancel, &mut |line| match line {
             OutputLine::Result(line) => document.push_str(&line),
@@ -185,7 +182,8 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
             take(launch, shared, of, outcome, &document);
             Vec::new()
         });
-    })]
+    });
+    vec![forecast.like(line)]
 }
 
 /// Cancels the forecast in progress.
@@ -201,7 +199,7 @@ fn call(launch: &Launch, shared: &Shared, samples: bool) -> Option<Call> {
     if samples {
         arguments.push("--sample".to_owned());
     }
-    Some(Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments })
+    Some(Call::of(&shared.options, arguments))
 }
 
 fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Option<Exit>, String>, document: &str) {
@@ -224,19 +222,5 @@ fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Opti
     judge(launch, shared);
     if let Some(failure) = launch.failure.clone() {
         shared.complain(failure);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
-        check("seed=7", "seed=7");
-        check("stop_when=valid>=0.99", "'stop_when=valid>=0.99'");
-        check("base_model=it's", "'base_model=it'\\''s'");
-        check("", "''");
     }
 }

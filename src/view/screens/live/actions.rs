@@ -244,7 +244,7 @@ const ACTIONS: &[Action] = &[
         if live.log.filter.clear() { Vec::new() } else { focus(live, GROUPS) }
     }),
     Action::new("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
-        .also(&["comparison", "versus", "result"])
+        .also(&["comparison", "versus", "diff", "result"])
         .unless(result::no_comparison),
     Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
         navigation::by_steps(live, shared, -1)
@@ -261,22 +261,25 @@ const ACTIONS: &[Action] = &[
     quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| {
         navigation::to_step(live, shared, None)
     })
+    .also(&["follow", "tail", "latest"])
     .unless(no_run),
     Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
         live.view.cursor = !live.view.cursor;
         if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
     })
+    .also(&["crosshair", "inspect"])
     .unless(no_run),
     Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
         let text = live.view.smooth_more();
         shared.say(text);
         Vec::new()
     })
-    .also(&["smoothing", "ema"]),
+    .also(&["smooth", "smoothing", "ema"]),
     quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |live, _| {
         live.view.log = !live.view.log;
         Vec::new()
-    }),
+    })
+    .also(&["log scale", "y axis", "logarithmic"]),
     quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
         if live.pane != CHOOSER {
             live.focus(METRICS);
@@ -293,7 +296,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.changes.since", "Compare with this step", &["b"], HERE, changes::mark_step)
         .also(&["baseline", "since"])
         .unless(no_run),
-    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).unless(no_run),
+    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]).unless(no_run),
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     run_control::pause(),
@@ -303,16 +306,20 @@ const ACTIONS: &[Action] = &[
     run_control::stop(),
     run_control::kill(),
     run_control::note(),
-    quiet("live.set", "Set parameters", &["="], HERE, set).asking().unless(run_control::no_worker),
+    quiet("live.set", "Set parameters", &["="], HERE, set)
+        .also(&["learning rate", "lr", "temperature", "max_steps"])
+        .asking()
+        .unless(run_control::no_worker),
     quiet("live.pane.chart", "Go to chart", &["alt-1"], HERE, |live, _| focus(live, CHART)),
     quiet("live.pane.groups", "Go to groups", &["alt-2"], HERE, |live, _| focus(live, GROUPS)),
     quiet("live.pane.completion", "Go to completion", &["alt-3"], HERE, |live, _| focus(live, COMPLETION)),
     quiet("live.pane.prompt", "Go to prompt", &["alt-4"], HERE, |live, _| focus(live, PROMPT)),
     quiet("live.pane.signal", "Go to tiers and failures", &["alt-5"], HERE, |live, _| focus(live, SIGNAL)),
     quiet("live.pane.changes", "Go to changes", &["alt-6"], HERE, |live, _| focus(live, CHANGES)),
-    quiet("live.pane.metrics", "Go to metrics", &["alt-7"], HERE, |live, _| focus(live, METRICS)),
-    quiet("live.pane.device", "Go to time and device", &["alt-8"], HERE, |live, _| focus(live, DEVICE)),
-    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| focus(live, LOG)),
+    quiet("live.pane.metrics", "Go to metrics", &["alt-7"], HERE, |live, _| focus(live, METRICS)).also(&["charts"]),
+    quiet("live.pane.device", "Go to time and device", &["alt-8"], HERE, |live, _| focus(live, DEVICE))
+        .also(&["gpu", "system", "phases"]),
+    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| focus(live, LOG)).also(&["log", "logs", "alerts"]),
     quiet("live.pane.result", "Go to result", &["alt-0"], HERE, |live, _| focus(live, RESULT)),
 ];
 

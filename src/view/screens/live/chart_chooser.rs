@@ -3,7 +3,6 @@
 use crossterm::event::KeyEvent;
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::charts::{self, Subject};
@@ -14,7 +13,7 @@ use crate::view::message::{Command, Work};
 use crate::view::pane::framed;
 use crate::view::settings;
 use crate::view::shared::Shared;
-use crate::view::style_role::Role;
+use crate::view::widgets::check_list::{self, CheckRow};
 
 /// Opens or closes the list.
 pub(super) fn open(live: &mut Live, _: &mut Shared) -> Vec<Command> {
@@ -93,19 +92,13 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         let name = subject.metrics().next().map_or("", |(_, name)| name);
         or_na(run.history.metric_at(name, live.at(run)), amount)
     };
-    for (index, here) in live.chooser_cursor.seen((inside.height as usize).saturating_sub(lines.len()), charts.len()) {
-        let subject = &charts[index];
-        let sign = place(*subject, shared).map_or_else(|| "[ ]".to_owned(), |place| format!("[{}]", place + 1));
-        let mark = if here { theme.glyph("▸", ">") } else { " " };
-        let line = Line::from(vec![
-            Span::styled(format!("{mark} {sign:<4} "), theme.style(Role::Accent)),
-            Span::raw(subject.title.to_owned()),
-            Span::styled(format!("  {}", value(subject)), theme.style(Role::Faint)),
-        ]);
-        lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
-    }
-    if charts.is_empty() {
-        lines.push(Line::styled(" no metrics match the filter", theme.style(Role::Faint)));
-    }
+    let row = |subject: &Subject<'_>| CheckRow {
+        on: place(*subject, shared).map(|place| (place + 1).to_string()),
+        label: subject.title.to_owned(),
+        beside: value(subject),
+    };
+    let rows: Vec<CheckRow> = charts.iter().map(row).collect();
+    let height = (inside.height as usize).saturating_sub(lines.len());
+    lines.extend(check_list::lines(theme, live.chooser_cursor, height, &rows, "no metrics match the filter"));
     frame.render_widget(Paragraph::new(lines), inside);
 }

@@ -35,7 +35,7 @@ const fn subject(
 
 /// The charts of the program; the first is the default of the large chart, the others of the small ones.
 const SUBJECTS: [Subject<'static>; 11] = [
-    subject("reward and valid rate", &[("reward", "reward"), ("valid", "tiers/valid")], true, ""),
+    subject("reward, valid and exact", &[("reward", "reward"), ("valid", "tiers/valid"), ("exact", "exact")], true, ""),
     subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
     subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
     subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),

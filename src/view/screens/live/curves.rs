@@ -19,7 +19,8 @@ use crate::view::widgets::bars::sparkline;
 use crate::view::widgets::chart::{Chart, Curve, Dot};
 use crate::view::widgets::text_width::{self, wrapped};
 
-const ROLES: [Role; 2] = [Role::SeriesOne, Role::SeriesTwo];
+const ROLES: [Role; 3] = [Role::SeriesOne, Role::SeriesTwo, Role::SeriesThree];
+
 pub(super) fn draw_large(
     live: &Live,
     shared: &Shared,
@@ -66,6 +67,9 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
     if values.any(|(_, value)| !value.is_finite()) {
         entries.insert(0, (theme.glyph("▲", "^"), Role::Bad, "not finite".to_owned()));
     }
+    if chart.dots.iter().any(|dot| dot.sign == EXACT && is_shown(&dot.step)) {
+        entries.push((theme.glyph(EXACT.0, EXACT.1), Role::Trained, "eval exact".to_owned()));
+    }
     if let Some(weight) = chart.curves.first().map(|curve| curve.smoothing).filter(|weight| *weight > 0.0) {
         entries.push((theme.glyph("·", "."), Role::Raw, format!("raw, over it EMA {weight}")));
     }
@@ -107,7 +111,7 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     let smoothing = view.weight();
     let mut curves = Vec::new();
     for (index, other) in overlay.iter().enumerate() {
-        let role = if index % 2 == 0 { Role::SeriesThree } else { Role::SeriesFour };
+        let role = if index % 2 == 0 { Role::SeriesFour } else { Role::SeriesThree };
         for (metric, (label, name)) in subject.metrics().enumerate() {
             let Some(series) = other.history.metrics.get(name) else { continue };
             let id = short_id(&other.id()).to_owned();
@@ -127,14 +131,10 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     // A task may have rewards above 1.
     let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
     let values = (subject.share && !view.log && fits()).then_some((0.0, 1.0));
-    let dot = |eval: &Eval| {
-        let role = if eval.who() == "base" { Role::Base } else { Role::Trained };
-        Dot { step: eval.step, value: eval.summary.valid, role }
-    };
     Chart {
         curves,
         under,
-        dots: evals().filter(|_| first).map(dot).collect(),
+        dots: if first { evals().flat_map(dots).collect() } else { Vec::new() },
         levels: evals()
             .filter(|eval| first && eval.target == "base")
             .take(1)
@@ -148,16 +148,52 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
     }
 }
 
+/// The sign of an eval's exact match, also without Unicode.
+const EXACT: (&str, &str) = ("◇", "%");
+
+/// The rates of an eval: exact match below valid, so that valid is on top where both are equal.
+fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
+    let role = if eval.who() == "base" { Role::Base } else { Role::Trained };
+    let exact = eval.summary.exact.map(|value| ("exact", value, EXACT));
+    let valid = ("eval", eval.summary.valid, ("◆", "@"));
+    let step = eval.step;
+    exact.into_iter().chain([valid]).map(move |(label, value, sign)| Dot { step, value, role, label, sign })
+}
+
 /// Values at the cursor: raw, smoothed, and the spread of rewards within groups. What does not fit is left out, the
 /// least important first.
 fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let width = |part: &Vec<Span<'_>>| part.iter().map(Span::width).sum::<usize>();
+    let of = |smoothed: usize| readout_parts(shared, run, chart, smoothed);
+    let fits = |parts: &Vec<Vec<Span<'_>>>| parts.iter().map(|part| width(part) + 1).sum::<usize>() <= columns + 1;
+    let most = if columns < 60 { 0 } else { usize::MAX };
+    let parts = [most, most.min(1)].into_iter().map(of).find(fits).unwrap_or_else(|| of(0));
+    let mut line = Line::default();
+    for part in parts {
+        let blank = usize::from(!line.spans.is_empty());
+        if line.width() + blank + width(&part) <= columns {
+            line.spans.push(Span::raw(" ".repeat(blank)));
+            line.spans.extend(part);
+        }
+    }
+    line
+}
+
+/// The parts of the readout; so many curves also with the smoothed value and the spread.
+fn readout_parts(
+    shared: &Shared,
+    run: &FollowedRun,
+    chart: &Chart<'_>,
+    smoothed_curves: usize,
+) -> Vec<Vec<Span<'static>>> {
     let theme = &shared.theme;
     let step = chart.cursor.unwrap_or_default();
-    let full = columns >= 60;
     let number = |value: Option<f64>| or_na(value, amount);
     let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
     let curves = chart.curves.iter().enumerate();
-    for (index, curve) in curves.clone().skip(chart.under).chain(curves.take(chart.under)) {
+    let ordered = curves.clone().skip(chart.under).chain(curves.take(chart.under));
+    for (place, (index, curve)) in ordered.enumerate() {
+        let full = place < smoothed_curves;
         let (raw, smoothed) = curve.at(step);
         let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", number(smoothed)) } else { String::new() };
         let spread = run
@@ -170,21 +206,13 @@ fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize
         let sign = Span::styled(format!("{} ", chart.sign(theme, index)), theme.style(curve.role));
         parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, number(raw)))]);
     }
-    for dot in chart.dots.iter().filter(|dot| dot.step == step) {
-        let sign = Span::styled(format!("{} ", theme.glyph("◆", "@")), theme.style(dot.role));
-        parts.push(vec![sign, Span::raw(format!("eval {}", amount(dot.value)))]);
+    for (place, dot) in chart.dots.iter().rev().filter(|dot| dot.step == step).enumerate() {
+        let label = if place == 0 { format!("{} ", dot.label) } else { String::new() };
+        let sign = Span::styled(format!("{} ", theme.glyph(dot.sign.0, dot.sign.1)), theme.style(dot.role));
+        parts.push(vec![sign, Span::raw(format!("{label}{}", amount(dot.value)))]);
     }
     parts.extend(at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
-    let mut line = Line::default();
-    for part in parts {
-        let width: usize = part.iter().map(Span::width).sum();
-        let blank = usize::from(!line.spans.is_empty());
-        if line.width() + blank + width <= columns {
-            line.spans.push(Span::raw(" ".repeat(blank)));
-            line.spans.extend(part);
-        }
-    }
-    line
+    parts
 }
 
 /// Events by step as letters for the axis; a rarer one covers a more frequent one.

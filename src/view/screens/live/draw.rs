@@ -84,7 +84,7 @@ fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>
         DEVICE => device::draw(live, shared, run, frame, area, focused),
         CHANGES => changes::draw(live, shared, run, frame, area, focused),
         LOG => log::draw(live, shared, run, frame, area, focused),
-        RESULT => result::draw(live, shared, run, frame, area, focused),
+        RESULT => result::draw(shared, run, frame, area, focused),
         _ => groups::draw(live, shared, run, frame, area, focused),
     }
 }

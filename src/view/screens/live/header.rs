@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use crate::format::{amount, duration, percent_short, short_id};
+use crate::format::{amount, duration, or_na, percent_short, short_id};
 use crate::run::Status;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -83,6 +83,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         spans.push(Span::styled(bar, theme.style(Role::Accent)));
         spans.push(Span::raw(format!(" {}", percent_short(share))));
     }
+    spans.extend(rates(run).map(|text| {
+        let role = if run.outcome.loses_exact() { Role::Warning } else { Role::Text };
+        Span::styled(format!("  {text}"), theme.style(role))
+    }));
     if let Some(seconds) = pace(run) {
         if !run.status().is_ended() && total > done {
             spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));
@@ -106,6 +110,16 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         spans.push(Span::styled(format!("  resumed {}x", run.history.resumed), theme.style(Role::Faint)));
     }
     spans
+}
+
+/// Valid and exact of the latest eval of the trained model, else of the last step's completions.
+fn rates(run: &FollowedRun) -> Option<String> {
+    let (history, step) = (&run.history, run.history.last_step);
+    let (valid, exact, of) = match history.latest_eval("eval", "trained") {
+        Some(eval) => (eval.summary.valid, eval.summary.exact, format!("eval {}", eval.step)),
+        None => (history.metric_at("tiers/valid", step)?, history.metric_at("exact", step), format!("train {step}")),
+    };
+    Some(format!("valid {} exact {} ({of})", percent_short(valid), or_na(exact, percent_short)))
 }
 
 /// Planned steps after `set` requests; 0 if unknown.

@@ -4,7 +4,7 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Margin;
 
 use super::{CHANGES, CHART, COMPLETION, GROUPS, LOG, Live, METRICS, RESULT};
-use super::{changes, curves, draw, failures, group_rows, log, result, rollouts};
+use super::{changes, curves, draw, failures, group_rows, log, rollouts};
 use crate::view::message::Command;
 use crate::view::shared::Shared;
 
@@ -154,7 +154,6 @@ pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let step = live.at(run);
     let mut commands = rollouts::load(live, shared, step);
     commands.extend(failures::load(live, shared));
-    commands.extend(result::load(live, shared));
     commands.extend(changes::load(live, shared));
     commands
 }

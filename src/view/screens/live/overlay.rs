@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use crossterm::event::KeyEvent;
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::{CHART, Live, OVERLAY};
@@ -13,7 +12,7 @@ use crate::report::RunRow;
 use crate::view::message::Command;
 use crate::view::pane::framed;
 use crate::view::shared::{self, Shared};
-use crate::view::style_role::Role;
+use crate::view::widgets::check_list::{self, CheckRow};
 use crate::view::widgets::text_width::one_line;
 
 /// Runs that can be overlaid, newest first: the readable ones of the list except the current one.
@@ -67,28 +66,16 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
     let theme = &shared.theme;
     let inside = framed(theme, "overlay runs", true, frame, area);
     let others = others(shared);
-    let mut lines = Vec::new();
-    for (index, here) in live.overlay_cursor.seen(inside.height as usize, others.len()) {
-        let (path, run) = others[index];
-        let chosen = if shared.overlay.contains(path) { "[x]" } else { "[ ]" };
-        let mark = if here { theme.glyph("▸", ">") } else { " " };
-        let file = run.directory.file();
-        let line = Line::from(vec![
-            Span::styled(format!("{mark} {chosen} "), theme.style(Role::Accent)),
-            Span::raw(file.id.clone()),
-            Span::styled(
-                format!("  step {}  {}", run.last_step, one_line(run.directory.name())),
-                theme.style(Role::Faint),
-            ),
-        ]);
-        lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
-    }
-    if others.is_empty() {
-        let text = match shared.is_busy("runs") {
-            true => " loading ...".to_owned(),
-            false => format!(" no other runs; {} starts one", shared.key_of("screen.launch")),
-        };
-        lines.push(Line::styled(text, theme.style(Role::Faint)));
-    }
+    let row = |(path, run): &(&PathBuf, &RunRow)| CheckRow {
+        on: shared.overlay.contains(path).then(String::new),
+        label: run.directory.id().to_owned(),
+        beside: format!("step {}  {}", run.last_step, one_line(run.directory.name())),
+    };
+    let rows: Vec<CheckRow> = others.iter().map(row).collect();
+    let nothing = match shared.is_busy("runs") {
+        true => "loading ...".to_owned(),
+        false => format!("no other runs; {} starts one", shared.key_of("screen.launch")),
+    };
+    let lines = check_list::lines(theme, live.overlay_cursor, inside.height as usize, &rows, &nothing);
     frame.render_widget(Paragraph::new(lines), inside);
 }

@@ -1,30 +1,9 @@
 //! What panes of the live screen have read, and what of it they show.
 
-use crate::report::{Level, MetricComparison};
+use crate::report::Level;
 use crate::run::EvalRecord;
-use crate::run::events::Eval;
 use crate::view::widgets::list_cursor::Cursor;
 use crate::view::widgets::pattern_filter::PatternFilter;
-
-/// What was read for the result, and of which state of the run.
-#[derive(Debug, Default)]
-pub(super) struct ResultReading {
-    pub(super) of: Option<RunVersion>,
-    pub(super) best: Option<u64>,
-    /// Why it is not measured.
-    pub(super) compared: Option<Result<Compared, String>>,
-}
-
-/// Number of evals, last checkpoint, number of resumes, and whether the run has ended.
-pub(super) type RunVersion = (usize, Option<u64>, usize, bool);
-
-#[derive(Debug)]
-pub(super) struct Compared {
-    pub(super) base: Eval,
-    pub(super) trained: Eval,
-    /// `valid`, and `exact` if the prompts have expected answers.
-    pub(super) judged: Vec<MetricComparison>,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct ChangesReading {

@@ -140,7 +140,9 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["clone"])
     .unless(no_row),
-    Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete).also(&["remove"]).unless(no_row),
+    Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete)
+        .also(&["delete", "remove", "rm"])
+        .unless(no_row),
     Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
         .also(&["editor", "vim"])
         .unless(no_task),

@@ -11,6 +11,7 @@ use crate::dataset::import::{
 };
 use crate::score::json;
 use crate::task::PromptSet;
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -49,6 +50,20 @@ pub(super) fn mapping_of(form: &Form) -> MappingText {
         id: text("id"),
         tags: text("tags"),
     }
+}
+
+/// The fields as options of `dataset import` and `task new`, which leave out what is no row as the forms do.
+pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
+    let option = |label: &str, text: &str| match label {
+        "name" | "file" => Vec::new(),
+        label if MAPPING.iter().any(|(part, _)| *part == label) => vec!["--map".to_owned(), format!("{label}={text}")],
+        "set" if text.contains('/') => vec!["--split".to_owned(), text.to_owned()],
+        "data" | "schema" | "examples" => vec![format!("--{label}"), path_of(text, here).display().to_string()],
+        label => vec![format!("--{label}"), text.to_owned()],
+    };
+    let filled = form.fields.iter().map(|field| (field.label, form.text(field.label)));
+    let options = filled.filter(|(_, text)| !text.is_empty()).flat_map(|(label, text)| option(label, text));
+    options.chain(["--skip-invalid".to_owned()]).collect()
 }
 
 /// Shows the guessed parts in the empty fields.
@@ -174,6 +189,10 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
             return Vec::new();
         }
     };
+    let mut words = vec!["dataset".to_owned(), "import".to_owned()];
+    words.extend([open.argument.clone(), path.display().to_string()]);
+    words.extend(options(form, &shared.options.shell));
+    let line: CommandLine = words.into_iter().collect();
     let rows = move || -> Result<Vec<SetRows>, String> {
         let imported =
             import(&path, &mapping, Some(&open.task.schema), usize::MAX).map_err(|error| error.to_string())?;
@@ -182,5 +201,5 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
             None => split(imported.rows, shares).into_iter().collect(),
         })
     };
-    save::import_rows(prompts, shared, rows)
+    save::import_rows(prompts, shared, rows).into_iter().map(|command| command.like(line.clone())).collect()
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use super::Prompts;
 use super::form_fields::{Form, FormKind};
-use super::form_import::{MAPPING, files_here, mapping_of, path_of, problem_lines, row_lines, show_guesses};
+use super::form_import::{MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses};
 use crate::dataset::import::{MappingText, parse_split};
 use crate::dataset::new_task::{NewTask, Sources, folder_of};
 use crate::score::Scorer;
 use crate::score::json;
 use crate::task::Task;
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
@@ -124,6 +125,8 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
             return Vec::new();
         }
     };
+    let words = ["task", "new", &sources.name].map(str::to_owned);
+    let line: CommandLine = words.into_iter().chain(options(form, &shared.options.shell)).collect();
     let work = move || -> Result<(PathBuf, Option<String>), String> {
         let task = NewTask::prepare(&sources).and_then(|new| new.write(&folder)).map_err(|error| error.to_string())?;
         // A task whose schema does not compile is no task.
@@ -133,7 +136,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         }
         Ok((folder, task.embedded_model_note()))
     };
-    vec![Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {
+    let create = Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {
         Ok((folder, note)) => {
             prompts.form = None;
             shared.say(format!("task created: {}", folder.display()));
@@ -148,5 +151,6 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
             shared.complain(error);
             Vec::new()
         }
-    })]
+    });
+    vec![create.like(line)]
 }

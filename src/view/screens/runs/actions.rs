@@ -3,8 +3,8 @@
 use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use super::{
-    COLUMNS, DETAIL, LIST, MATCHES, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
-    no_readable, no_run, none_chosen, removal, under_cursor,
+    COLUMNS, DETAIL, LIST, MATCHES, PIPELINE, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
+    no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
 };
 use crate::report::Entry;
 use crate::run::Status;
@@ -24,10 +24,10 @@ type Action = screen::Action<Runs>;
 pub const SCREEN: Definition<Runs> = Definition {
     title: "Runs",
     help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
-    panes: &[LIST, DETAIL],
+    panes: &[PIPELINE, LIST, DETAIL],
     actions: ACTIONS,
     pane: |runs| runs.pane,
-    focus: |runs, _, pane| runs.pane = pane,
+    focus: |runs, shared, pane| runs.focus(shared, pane),
     is_typing: |runs| runs.filter.is_typing || (runs.pane == COLUMNS && runs.chooser.filter.is_typing),
     on_key,
     on_paste: |runs, shared, text| {
@@ -39,7 +39,9 @@ pub const SCREEN: Definition<Runs> = Definition {
         under_cursor(runs, shared)
     },
     mouse,
-    opens: |runs, shared, (column, row)| draw::row_at(runs, shared, column, row).is_some(),
+    opens: |runs, shared, (column, row)| {
+        draw::row_at(runs, shared, column, row).is_some() || draw::stage_at(runs, shared, column, row).is_some()
+    },
     on_show: |_, shared| shared.look_for_runs(),
     on_change,
     draw: draw::draw,
@@ -49,9 +51,14 @@ pub const SCREEN: Definition<Runs> = Definition {
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
 const ACTIONS: &[Action] = &[
-    Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open).unless(|runs, shared| {
-        over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
-    }),
+    Action::new("runs.pipeline.open", "Open stage", "open", &["enter"], STAGES, pipeline::open),
+    Action::new("runs.start", "Start run", "start run", &["L"], STAGES, |_, _| vec![Command::Perform("launch.start")])
+        .unless(|_, shared| shared.task.is_none().then(|| "no task is open".to_owned())),
+    Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open)
+        .also(&["attach", "show", "view", "describe"])
+        .unless(|runs, shared| {
+            over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
+        }),
     Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
         runs.filter.is_typing = true;
         runs.pane = LIST;
@@ -59,13 +66,15 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["find", "search"])
     .asking()
-    .unless(|runs, _| over_list(runs)),
+    .unless(|runs, shared| {
+        over_list(runs).or_else(|| shared.runs.listing.entries().is_empty().then(|| "no runs in the list".to_owned()))
+    }),
     Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
         let nothing = runs.group_by.is_none()
             && !runs.filter.is_shown()
             && runs.marked.is_empty()
             && !shared.zoomed
-            && runs.pane == LIST;
+            && (runs.pane == LIST || shared.runs.listing.entries().is_empty());
         nothing.then(|| "no filter, marks or groups to clear".to_owned())
     }),
     Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, list_actions::mark)
@@ -132,8 +141,11 @@ const ACTIONS: &[Action] = &[
         runs.sort.descending = !runs.sort.descending;
         runs.arrange(shared);
         Vec::new()
-    }),
-    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, list_actions::sort_by).also(&["order"]).asking(),
+    })
+    .also(&["descending", "ascending"]),
+    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, list_actions::sort_by)
+        .also(&["sort", "order"])
+        .asking(),
     Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |runs, shared| {
         runs.sort.smoothed = !runs.sort.smoothed;
         runs.arrange(shared);
@@ -159,7 +171,7 @@ const ACTIONS: &[Action] = &[
             no_readable(runs, shared).or_else(none)
         }),
     Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, removal::remove)
-        .also(&["remove"])
+        .also(&["delete", "remove", "rm"])
         .unless(removal::no_removal),
     Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
         let id = runs.entry(shared).map(crate::report::Entry::id);
@@ -171,6 +183,7 @@ const ACTIONS: &[Action] = &[
         let Some(run) = shared.runs.demonstration.clone() else { return Vec::new() };
         vec![Command::ShowRun(run), Command::GoTo(Screen::Live)]
     })
+    .also(&["demo", "example", "recorded run", "tour"])
     .unless(|_, shared| {
         let there = shared.runs.demonstration.is_some();
         (!there).then(|| "sample-data/finished-run not found above this folder".to_owned())
@@ -197,6 +210,7 @@ const ACTIONS: &[Action] = &[
     Action::new("runs.match.close", "Close matches", "close", &["esc"], FOUND, matches::close),
 ];
 
+const STAGES: Scope = Scope::Pane(Screen::Runs, PIPELINE);
 const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
 const FOUND: Scope = Scope::Pane(Screen::Runs, MATCHES);
 
@@ -255,6 +269,7 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
         }
         Change::Runs { first, news } => {
             runs.arrange(shared);
+            runs.focus(shared, runs.pane);
             if !shared.runs.listed {
                 return Vec::new();
             }
@@ -307,6 +322,10 @@ fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
         _ => {}
     }
     let page = draw::page_rows(runs, shared);
+    if runs.pane == PIPELINE {
+        runs.stage.key(event, pipeline::COUNT, pipeline::COUNT);
+        return Vec::new();
+    }
     if runs.pane == DETAIL {
         let length = draw::detail_rows(runs, shared);
         runs.detail_top.key(event, page, length);
@@ -343,6 +362,11 @@ fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command
                 }
             }
             None => {
+                if let Some(stage) = draw::stage_at(runs, shared, event.column, event.row) {
+                    runs.stage.index = stage;
+                    runs.focus(shared, PIPELINE);
+                    return Vec::new();
+                }
                 if let Some(area) = draw::chooser_at(runs, shared, event.column, event.row) {
                     return column_chooser::click(runs, shared, area, event.row);
                 }

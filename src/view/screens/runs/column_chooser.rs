@@ -12,9 +12,9 @@ use crate::view::pane::framed;
 use crate::view::settings;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::widgets::check_list::{self, CheckRow};
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
-use crate::view::widgets::text_width::padded;
 
 /// Opens or closes the list of columns.
 pub(super) fn open(runs: &mut Runs, _: &mut Shared) -> Vec<Command> {
@@ -165,20 +165,13 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     ]));
     let rows = (inside.height as usize).saturating_sub(lines.len());
     let row = runs.row(shared);
-    for (index, here) in runs.chooser.cursor.seen(rows, listed.len()) {
-        let (is_chosen, field) = &listed[index];
-        let mark = if here { theme.glyph("▸", ">") } else { " " };
-        let check = if *is_chosen { "[x]" } else { "[ ]" };
-        let value = row.and_then(|row| Some(crate::report::field_text(field, &row.field(field, false)?)));
-        let line = Line::from(vec![
-            Span::styled(format!("{mark} {check} "), theme.style(Role::Accent)),
-            Span::raw(padded(field, 34, false)),
-            Span::styled(format!(" {}", value.unwrap_or_default()), theme.style(Role::Faint)),
-        ]);
-        lines.push(if here { line.patch_style(theme.style(Role::Selected)) } else { line });
-    }
-    if listed.is_empty() {
-        lines.push(Line::styled("  no field or metric matches", theme.style(Role::Faint)));
-    }
+    let value = |field: &str| Some(crate::report::field_text(field, &row?.field(field, false)?));
+    let column = |(is_chosen, field): &(bool, String)| CheckRow {
+        on: is_chosen.then(String::new),
+        label: field.clone(),
+        beside: value(field).unwrap_or_default(),
+    };
+    let all: Vec<CheckRow> = listed.iter().map(column).collect();
+    lines.extend(check_list::lines(theme, runs.chooser.cursor, rows, &all, "no field or metric matches"));
     frame.render_widget(Paragraph::new(lines), inside);
 }

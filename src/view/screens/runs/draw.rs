@@ -3,11 +3,11 @@
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
+use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{COLUMNS, DETAIL, Group, LIST, MATCHES, Row, Runs};
+use super::{COLUMNS, DETAIL, Group, LIST, MATCHES, PIPELINE, Row, Runs, pipeline};
 use crate::report::Entry;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -18,7 +18,10 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     if runs.pane == MATCHES {
         return super::matches::draw(runs, shared, frame, area);
     }
-    let (list, detail) = places(runs, shared, area);
+    let Places { stages, list, detail } = Places::of(runs, shared, area);
+    if let Some(stages) = stages {
+        pipeline::draw(runs, shared, frame, stages);
+    }
     if let Some(list) = list {
         draw_list(runs, shared, frame, list);
     }
@@ -30,29 +33,58 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     }
 }
 
-/// The areas of list and details; on a small screen only the focused one.
-fn places(runs: &Runs, shared: &Shared, area: Rect) -> (Option<Rect>, Option<Rect>) {
-    if shared.zoomed || area.width < 50 || area.height < 14 || shared.runs.listing.entries().is_empty() {
-        let focused_detail = runs.pane != LIST && !shared.runs.listing.entries().is_empty();
-        return if focused_detail { (None, Some(area)) } else { (Some(area), None) };
+/// The areas of the panes.
+#[derive(Default)]
+struct Places {
+    stages: Option<Rect>,
+    list: Option<Rect>,
+    detail: Option<Rect>,
+}
+
+/// Rows for the details if the pipeline is above a list.
+const DETAIL_ROWS: u16 = 8;
+
+impl Places {
+    /// On a small screen only the focused pane; without runs the pipeline alone. It gives its place to a longer list,
+    /// unless it has the focus.
+    fn of(runs: &Runs, shared: &Shared, area: Rect) -> Self {
+        let entries = shared.runs.listing.entries().len();
+        if entries == 0 {
+            return Self { stages: Some(area), ..Self::default() };
+        }
+        if shared.zoomed || area.width < 50 || area.height < 14 {
+            return match runs.pane {
+                PIPELINE => Self { stages: Some(area), ..Self::default() },
+                LIST => Self { list: Some(area), ..Self::default() },
+                _ => Self { detail: Some(area), ..Self::default() },
+            };
+        }
+        let list_height = u16::try_from(entries + 4).unwrap_or(u16::MAX).max(7);
+        let room = area.height.saturating_sub(pipeline::ROWS + DETAIL_ROWS);
+        let high = if runs.pane == PIPELINE || list_height <= room { pipeline::ROWS } else { 0 };
+        let most = (area.height - high) * 11 / 20;
+        let rows = [Constraint::Length(high), Constraint::Length(list_height.min(most.max(7))), Constraint::Fill(1)];
+        let [stages, list, detail] = Layout::vertical(rows).areas(area);
+        Self { stages: Some(stages).filter(|_| high > 0), list: Some(list), detail: Some(detail) }
     }
-    let list_height = shared.runs.listing.entries().len() as u16 + 4;
-    let most = area.height * 11 / 20;
-    let [list, detail] =
-        Layout::vertical([Constraint::Length(list_height.clamp(7, most.max(7))), Constraint::Fill(1)]).areas(area);
-    (Some(list), Some(detail))
+}
+
+/// The stage of the pipeline at a terminal position.
+pub(super) fn stage_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
+    let area = Places::of(runs, shared, shared.body()).stages.filter(|_| runs.pane != MATCHES)?;
+    pipeline::stage_at(shared, area, row).filter(|_| area.contains((column, row).into()))
 }
 
 /// Rows of a page.
 pub(super) fn page_rows(runs: &Runs, shared: &Shared) -> usize {
-    let (list, detail) = places(runs, shared, shared.body());
+    let Places { list, detail, .. } = Places::of(runs, shared, shared.body());
     let shown = if runs.pane == DETAIL { detail } else { list };
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
 /// Lines of the details.
 pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
-    places(runs, shared, shared.body()).1.map_or(0, |area| super::detail::rows(runs, shared, area))
+    Places::of(runs, shared, shared.body()).detail.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
 
 /// The row of the list at a terminal position.
@@ -60,7 +92,7 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
     if runs.pane == MATCHES {
         return super::matches::row_at(runs, shared, row);
     }
-    let list = places(runs, shared, shared.body()).0?;
+    let list = Places::of(runs, shared, shared.body()).list?;
     let inside = list_rows(runs, list);
     if !inside.contains((column, row).into()) {
         return None;
@@ -70,12 +102,12 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
 
 /// Whether a terminal position is on the marks beside the rows.
 pub(super) fn is_mark(runs: &Runs, shared: &Shared, column: u16) -> bool {
-    places(runs, shared, shared.body()).0.is_some_and(|list| column <= list.x + 2)
+    Places::of(runs, shared, shared.body()).list.is_some_and(|list| column <= list.x + 2)
 }
 
 /// The list of columns, if it is at a terminal position.
 pub(super) fn chooser_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<Rect> {
-    let area = places(runs, shared, shared.body()).1.filter(|_| runs.pane == COLUMNS)?;
+    let area = Places::of(runs, shared, shared.body()).detail.filter(|_| runs.pane == COLUMNS)?;
     area.contains((column, row).into()).then_some(area)
 }
 
@@ -84,7 +116,7 @@ pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> O
     if runs.pane == MATCHES {
         return None;
     }
-    let list = places(runs, shared, shared.body()).0?;
+    let list = Places::of(runs, shared, shared.body()).list?;
     let rows = list_rows(runs, list);
     let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
     let columns = columns_of(runs, shared, rows.width);
@@ -114,14 +146,8 @@ fn list_rows(runs: &Runs, area: Rect) -> Rect {
 
 fn draw_list(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let all = shared.runs.listing.entries().len();
     let inside = framed(theme, &title(runs, shared, area.width as usize), runs.pane == LIST, frame, area);
     if inside.height == 0 || inside.width == 0 {
-        return;
-    }
-    if all == 0 {
-        let text = Paragraph::new(nothing(shared)).wrap(Wrap { trim: false });
-        frame.render_widget(text, Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside });
         return;
     }
     let mut lines = Vec::new();
@@ -168,27 +194,6 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
     let full = if shared.theme.ascii { full.replace(" · ", ", ").replace('±', "+-") } else { full };
     let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean ±std"));
     if full.width() + 6 > width { format!("{count}{by}{marked}") } else { full }
-}
-
-fn nothing(shared: &Shared) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
-    if !shared.runs.listed {
-        return vec![Line::default(), Line::styled("loading runs ...", theme.style(Role::Faint))];
-    }
-    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
-    let mut lines = vec![
-        Line::default(),
-        Line::styled("No runs yet.", theme.style(Role::Title)),
-        Line::default(),
-        Line::from(vec![key("screen.launch"), Span::raw("  opens Launch, to start a run on this machine")]),
-    ];
-    if shared.runs.demonstration.is_some() {
-        lines.push(Line::from(vec![key("runs.demonstration"), Span::raw("  opens a recorded sample run")]));
-    }
-    lines.push(Line::default());
-    let places = format!("Runs folder: {}", shared.options.run_folders.described());
-    lines.push(Line::styled(places, theme.style(Role::Faint)));
-    lines
 }
 
 fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {

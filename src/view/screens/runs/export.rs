@@ -1,11 +1,12 @@
 //! Tags, exports, and promoted checkpoints of runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Row, Runs, columns};
 use crate::report::{self, Page, Report, ReportError, RunRow};
 use crate::run::{RunDirectory, RunReference, change_tags, check_tag};
+use crate::view::command_log::CommandLine;
 use crate::view::export::{self, report, typed_path};
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Popup};
@@ -24,7 +25,11 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         let (remove, add): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|tag| tag.starts_with('-'));
         let add: Vec<String> = add.iter().map(|tag| tag.trim_start_matches('+').to_owned()).collect();
         let remove: Vec<String> = remove.iter().map(|tag| tag.trim_start_matches('-').to_owned()).collect();
-        vec![Work::once(
+        let removed: Vec<String> = remove.iter().map(|tag| format!("--remove={tag}")).collect();
+        let changes: Vec<&str> = add.iter().chain(&removed).map(String::as_str).collect();
+        let runs = chosen.iter().map(|run| run.display().to_string()).collect::<Vec<_>>().join(",");
+        let line = CommandLine::of_runs("tag", &[runs.into()], &changes);
+        let change = Work::once(
             "runs.tag",
             move || -> Result<usize, String> {
                 for run in &chosen {
@@ -43,7 +48,8 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 }
                 shared.look_for_runs()
             },
-        )]
+        );
+        vec![change.like(line)]
     });
     shared.popup = Some(Popup::Ask(question.checked(wrong_tags)));
     Vec::new()
@@ -78,7 +84,11 @@ fn export(
     shared.popup = Some(match chosen.as_slice() {
         [run] => {
             let run = run.clone();
-            export::ask(shared, "File:", &format!("{}.{form}", id(&run)), "runs.export", move || make(&run))
+            let of_file = {
+                let run = run.clone();
+                move |file: &Path| Some(command_line(form, &[run], file))
+            };
+            export::ask(shared, "File:", &format!("{}.{form}", id(&run)), "runs.export", of_file, move || make(&run))
         }
         several => {
             let label = format!("Folder for {} files ID.{form}:", several.len());
@@ -86,6 +96,12 @@ fn export(
             let proposed = here.join(format!("runs-{form}")).display().to_string();
             Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, folder| {
                 let folder = typed_path(&folder, &here);
+                let line = match form {
+                    "csv" => {
+                        CommandLine::of_runs("export", &chosen, &["--csv", "--out", &folder.display().to_string()])
+                    }
+                    _ => command_line(form, &chosen, &folder),
+                };
                 let write = move || {
                     chosen.iter().try_fold(String::new(), |_, run| {
                         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -93,11 +109,19 @@ fn export(
                     })?;
                     Ok(format!("wrote {} files to {}", chosen.len(), folder.display()))
                 };
-                vec![Work::once("runs.export", write, report)]
+                vec![Work::once("runs.export", write, report).like(line)]
             }))
         }
     });
     Vec::new()
+}
+
+/// `runs export` into a file, or as HTML of several runs into a folder.
+fn command_line(form: &str, runs: &[PathBuf], file: &Path) -> CommandLine {
+    match form {
+        "html" => CommandLine::of_runs("export", runs, &["--html", &file.display().to_string()]),
+        _ => CommandLine::of_runs("export", runs, &[&format!("--{form}")]).into_file(file),
+    }
 }
 
 /// Exports the list as it is, filtered and sorted, with its columns.
@@ -116,7 +140,8 @@ pub(super) fn list(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     };
     let lines = std::iter::once(fields.clone()).chain(rows.map(cells));
     let text: String = lines.map(|cells: Vec<String>| report::csv_line(&cells)).collect();
-    shared.popup = Some(export::ask(shared, "File:", "runs.csv", "runs.export", move || Ok(Page::masked(&text))));
+    let none = |_: &Path| None;
+    shared.popup = Some(export::ask(shared, "File:", "runs.csv", "runs.export", none, move || Ok(Page::masked(&text))));
     Vec::new()
 }
 
@@ -130,7 +155,9 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let question = Ask::new("Export checkpoint", label, &proposed, move |_: &mut (), _, text| {
         let (at, folder) = text.trim().split_once(' ').unwrap_or(("best", text.trim()));
         let (reference, folder) = (RunReference::parse(&format!("run@{at}")), typed_path(folder, &here));
-        vec![Work::once(
+        let checkpoint = format!("{}@{at}", path.display()).into();
+        let line = CommandLine::of_runs("promote", &[checkpoint], &["--out", &folder.display().to_string()]);
+        let promote = Work::once(
             "runs.promote",
             move || -> Result<String, String> {
                 let run = RunDirectory::open(&path).map_err(|error| error.to_string())?;
@@ -139,7 +166,8 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 Ok(format!("wrote {}: the checkpoint of step {step}, with provenance.json", folder.display()))
             },
             report,
-        )]
+        );
+        vec![promote.like(line)]
     });
     shared.popup = Some(Popup::Ask(question.checked(wrong_promotion)));
     Vec::new()

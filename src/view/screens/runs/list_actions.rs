@@ -6,6 +6,7 @@ use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::format::short_id;
 use crate::report::{Report, RunsCompared, base_and_trained, unknown_field, wrong_grouping};
 use crate::run::{RunDirectory, check_name, rename_run};
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
 use crate::view::screens::Screen;
@@ -94,6 +95,7 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let label = format!("Name of {}; empty: the one it was created with", short_id(directory.id()));
     let now = directory.name().to_owned();
     let question = Ask::new("Rename run", label, &now, move |_: &mut (), _, name| {
+        let line = CommandLine::of_runs("rename", &[directory.path().to_owned()], &[&name]);
         let rename = move || -> Result<String, String> {
             directory
                 .check_private()
@@ -103,10 +105,11 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             let name = if renamed.name().is_empty() { "without a name" } else { renamed.name() };
             Ok(format!("{} is now {name}", short_id(renamed.id())))
         };
-        vec![Work::once("runs.rename", rename, |_: &mut (), shared, outcome| {
+        let renaming = Work::once("runs.rename", rename, |_: &mut (), shared, outcome| {
             _ = crate::view::export::report(&mut (), shared, outcome);
             shared.look_for_runs()
-        })]
+        });
+        vec![renaming.like(line)]
     });
     let wrong = |name: &str| if name.trim().is_empty() { None } else { check_name(name.trim()) };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
@@ -160,7 +163,12 @@ pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
 pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let runs = runs.chosen(shared);
+    show_answers(runs.chosen(shared))
+}
+
+/// Shows evals of runs on the eval screen.
+pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
+    let line = CommandLine::of_runs("versus", &runs, &[]);
     let compare = Work::once(
         "runs.versus",
         move || {
@@ -181,11 +189,12 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             }
         },
     );
-    vec![Command::GoTo(Screen::Eval), compare]
+    vec![Command::GoTo(Screen::Eval), compare.like(line)]
 }
 
 pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let paths = runs.chosen(shared);
+    let line = CommandLine::of_runs("compare", &paths, &[]);
     let work = Work::once(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
@@ -208,5 +217,5 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             Vec::new()
         },
     );
-    vec![work]
+    vec![work.like(line)]
 }

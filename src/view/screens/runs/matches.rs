@@ -15,6 +15,7 @@ use super::search_state::{Matches, News};
 use super::{LIST, MATCHES, Runs};
 use crate::format::short_id;
 use crate::run::{SearchHit, TextSearch, search_rollouts};
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::pane::framed;
 use crate::view::popup::{Ask, Popup};
@@ -55,9 +56,11 @@ fn question(runs: &Runs, paths: Vec<PathBuf>) -> Ask {
 
 fn begin(runs: &mut Runs, text: String, paths: Vec<PathBuf>) -> Vec<Command> {
     let Ok(search) = TextSearch::new(&text) else { return Vec::new() };
+    let line = std::iter::once(text.clone()).chain(paths.iter().map(|run| run.display().to_string()));
+    let line: CommandLine = ["runs", "search"].map(str::to_owned).into_iter().chain(line).collect();
     runs.matches = Matches { text, runs: paths.clone(), ..Matches::default() };
     runs.pane = MATCHES;
-    vec![Work::stream(KEY, move |sender| find(sender, &paths, &search))]
+    vec![Work::stream(KEY, move |sender| find(sender, &paths, &search)).like(line)]
 }
 
 /// Sends the matches as they are found; ends when another search begins or the matches are closed.

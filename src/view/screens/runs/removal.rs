@@ -6,6 +6,7 @@ use super::{Runs, no_run};
 use crate::format::{bytes, percent, short_id};
 use crate::report::{Entry, RunRow};
 use crate::run::{Removal, RunDirectory, RunFolders, Status, disk_use};
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Confirm, Popup};
 use crate::view::shared::Shared;
@@ -95,7 +96,8 @@ fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
     let paths: Vec<PathBuf> = prepared.into_iter().map(|run| run.path).collect();
     shared.popup = Some(Popup::Confirm(Confirm::new(title, text, "delete", move |_: &mut Runs, shared| {
         let places = shared.options.run_folders.clone();
-        vec![Work::once(
+        let line = CommandLine::of_runs("remove", &paths, &["--yes"]);
+        let delete = Work::once(
             "runs.remove",
             move || carry_out(&paths, &places),
             |runs: &mut Runs, shared, (done, error)| {
@@ -107,7 +109,8 @@ fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
                 }
                 shared.look_for_runs()
             },
-        )]
+        );
+        vec![delete.like(line)]
     })));
 }
 

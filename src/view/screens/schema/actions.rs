@@ -73,7 +73,9 @@ const ACTIONS: &[Action] = &[
         navigate::find_next(schema, shared, false)
     })
     .unless(no_search),
-    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, navigate::go_to_line).also(&["goto"]).asking(),
+    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, navigate::go_to_line)
+        .also(&["goto", "goto line", "jump"])
+        .asking(),
     Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |schema, shared| {
         navigate::next_fault(schema, shared, true)
     })
@@ -83,7 +85,7 @@ const ACTIONS: &[Action] = &[
     })
     .unless(no_faults),
     Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, navigate::list_faults)
-        .also(&["errors", "warnings", "problems"])
+        .also(&["errors", "warnings", "problems", "diagnostics"])
         .unless(no_faults),
     Action::new("schema.help", "Explain keyword", "docs", &["K", "alt-k"], IN_EDITOR, navigate::keyword_help).also(&[
         "hover",
@@ -94,7 +96,7 @@ const ACTIONS: &[Action] = &[
         .also(&["symbols", "properties", "definitions"])
         .unless(no_text),
     Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
-        .also(&["references", "$ref"])
+        .also(&["goto definition", "references", "$ref"])
         .unless(no_text),
     Action::new("schema.back", "Jump back", "", &["backspace", "ctrl-t"], IN_EDITOR, navigate::back)
         .also(&["back", "jump_backward"])
@@ -119,7 +121,7 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["expected answers", "breaks"])
     .unless(navigate::no_rejections),
-    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["write"]).unless(
+    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["save", "write"]).unless(
         |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
     ),
     Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
@@ -256,6 +258,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
             let mut commands = file::open(schema, shared);
             show_text(schema, shared);
             (schema.rejections, schema.baseline) = (None, None);
+            (shared.draft.expected, shared.last_scores) = (None, None);
             schema.described = 0;
             commands.extend(drafts::look::<Schema>(shared));
             commands
@@ -263,7 +266,9 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Schema => {
             describe(schema, shared);
             schema.is_waiting = shared.screen != Screen::Schema;
-            if schema.is_waiting { Vec::new() } else { evaluate(schema, shared) }
+            // The stages of the runs screen show the state of samples and expected answers.
+            let is_shown = [Screen::Schema, Screen::Runs].contains(&shared.screen);
+            if is_shown { evaluate(schema, shared) } else { Vec::new() }
         }
         Change::Second => file::second(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),

@@ -118,7 +118,7 @@ pub(super) fn list_faults(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
             beside: fault.message.clone(),
             detail: fault.message.clone(),
             role: Some(role),
-            depth: 0,
+            ..PickEntry::default()
         }
     };
     let entries = shared.draft.faults.iter().map(entry).collect();
@@ -165,6 +165,7 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
             detail: format!("line {}  {}", key.start.0 + 1, structure.pointer(index)),
             role: Some(Style::JsonKey),
             depth: structure.around(index).skip(1).filter(is_named).count(),
+            ..PickEntry::default()
         });
         places.push(key.start);
     }
@@ -273,7 +274,7 @@ pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<C
         beside: row.reason.clone(),
         detail: format!("{}, by #{}  {}", row.reason, row.schema_path, row.answer),
         role: Some(if row.is_new { Style::Bad } else { Style::Warning }),
-        depth: 0,
+        ..PickEntry::default()
     };
     let entries: Vec<PickEntry> = rows.iter().map(entry).collect();
     let targets: Vec<_> = rows.iter().map(|row| (row.set, row.line)).collect();

@@ -4,17 +4,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::expected::{self, Baseline};
+use super::expected::{self, Baseline, Rejections};
 use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
 use crate::score::audit::audit;
 use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
 use crate::view::message::{Command, Sender, Work};
-use crate::view::shared::{OpenTask, Shared};
+use crate::view::schema_draft::ExpectedAnswers;
+use crate::view::screens::Screen;
+use crate::view::shared::{LastScores, OpenTask, Shared};
 
-/// Scores the samples, then the degenerate answers, in the background.
+/// Scores the samples, then, if they are shown, the degenerate answers, in the background.
 pub(super) fn compute(shared: &Shared) -> Vec<Command> {
+    let with_audit = shared.screen == Screen::Schema;
     let draft = &shared.draft;
     let (Some(open), Some(scorer), Some(task)) = (&shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
     let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
@@ -22,11 +25,14 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
     let work = Work::stream("schema.effects", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
-        let is_wanted = sender.send(move |schema: &mut Schema, _| {
+        let is_wanted = sender.send(move |schema: &mut Schema, shared| {
+            let (total, valid) = (effects.total(), effects.now[Tier::Valid as usize]);
+            let scores = LastScores { of: "task samples", total, valid, exact: None };
+            shared.last_scores = Some(shared.last_scores.filter(|last| last.of != scores.of).unwrap_or(scores));
             schema.effects = Some(effects);
             Vec::new()
         });
-        if !is_wanted {
+        if !is_wanted || !with_audit {
             return;
         }
         let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
@@ -59,7 +65,9 @@ pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Vec<Command> {
         };
         expected::check_rows(&scorer, &rows, baseline.as_ref(), is_saved, sender, |found| {
             let baseline = baseline.clone();
-            sender.send(move |schema: &mut Schema, _| {
+            sender.send(move |schema: &mut Schema, shared| {
+                let Rejections { total, checked, rejected, .. } = found;
+                shared.draft.expected = Some(ExpectedAnswers { total, checked, rejected });
                 (schema.rejections, schema.baseline) = (Some(found), baseline);
                 Vec::new()
             })

@@ -129,7 +129,8 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, _| {
         scores.is_flat = !scores.is_flat;
         to_the_top(scores)
-    }),
+    })
+    .also(&["group"]),
     Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, _| {
         let place = selected(scores);
         let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));

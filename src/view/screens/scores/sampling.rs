@@ -102,20 +102,22 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     // A worker keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
-    let call = Call { program: shared.options.program.clone(), here: shared.options.here.clone(), arguments };
+    let call = Call::of(&shared.options, arguments);
+    let line = call.command_line();
     let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
     (scores.sampling_error, scores.fresh) = (None, true);
     scores.sampling =
         Some(SamplingJob { cancel: cancel.clone(), what, progress: String::new(), since_ms: shared.now_ms });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
-    vec![Work::stream("scores.draw", move |sender| {
+    let sample = Work::stream("scores.draw", move |sender| {
         let outcome = call.run(&cancel, &mut |line| {
             let from = from.clone();
             sender.send(move |scores: &mut Scores, shared| on_output(scores, shared, line, &from));
         });
         sender.send(move |scores: &mut Scores, shared| ended(scores, shared, outcome));
-    })]
+    });
+    vec![sample.like(line)]
 }
 
 pub(super) fn cancel(scores: &mut Scores) {

@@ -7,9 +7,9 @@ use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scoring::{Impact, Scored, impacts, moved, score};
 use super::{RescoreJob, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
+use crate::score::Tier;
 use crate::view::message::{Command, Sender, Work};
-use crate::view::shared::OpenTask;
-use crate::view::shared::Shared;
+use crate::view::shared::{LastScores, OpenTask, Shared};
 use crate::view::subprocess::CancelToken;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -152,8 +152,13 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
         let is_wanted = || sender.is_wanted();
         score(&items, &scorer, &is_wanted).zip(impacts(&steps, &scorer, &is_wanted))
     };
-    vec![Work::latest("score", compute, |scores: &mut Scores, _, scored| {
-        scored.map_or_else(Vec::new, |scored| take_scores(scores, scored))
+    vec![Work::latest("score", compute, |scores: &mut Scores, shared, scored| {
+        let Some(scored) = scored else { return Vec::new() };
+        let (tally, of) = (&scored.0.tally, scores.source.name());
+        let exact = Some(tally.exact).filter(|(_, of)| *of > 0);
+        let valid = tally.tiers[Tier::Valid as usize];
+        shared.last_scores = Some(LastScores { of, total: tally.all, valid, exact });
+        take_scores(scores, scored)
     })]
 }
 
