@@ -49,7 +49,7 @@ const CHARTS: [Metrics; 11] = [
 
 pub(super) fn charts(report: &Report) -> Vec<Value> {
     let mut drawn = Vec::new();
-    let mut draw = |made: &Chart<'_>| drawn.push(Value::from_safe_string(chart(made)));
+    let draw = |made: &Chart<'_>| Value::from_safe_string(chart(made));
     let marks: Vec<(u64, &str)> =
         report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
     for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
@@ -76,8 +76,9 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         for line in &mut lines {
             line.band = evals.iter().map(|eval| eval.summary.interval(line.label).into()).collect();
         }
-        draw(&Chart { title, lines, shares: true, marks: marks.clone() });
+        drawn.push(draw(&Chart { title, lines, shares: true, marks: marks.clone() }));
     }
+    drawn.extend(failures(report));
     for (title, shares, metrics) in CHARTS {
         let known: Vec<_> =
             metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
@@ -95,19 +96,19 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
                 series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
             lines.push(Line { label, color, points, ..Line::default() });
         }
-        draw(&Chart { title, lines, shares, marks: Vec::new() });
-    }
-    let stretches = by_stretch(&report.history, MOST_BARS);
-    if !stretches.is_empty() {
-        let classes: Vec<FailureClass> = FailureClass::ALL
-            .into_iter()
-            .filter(|class| stretches.iter().any(|(_, shares)| shares.contains_key(class)))
-            .collect();
-        let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
-        let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();
-        let labels = classes.iter().map(|class| (*class as usize + 1, class.name())).collect();
-        let title = "Failures of training completions by class";
-        drawn.push(Value::from_safe_string(stacked(&Stacked { title, labels, bars })));
+        drawn.push(draw(&Chart { title, lines, shares, marks: Vec::new() }));
     }
     drawn
+}
+
+/// `None` if nothing failed or classes were not recorded.
+fn failures(report: &Report) -> Option<Value> {
+    let stretches = by_stretch(&report.history, MOST_BARS);
+    let occurs = |class: &FailureClass| stretches.iter().any(|(_, shares)| shares.contains_key(class));
+    let classes: Vec<FailureClass> = FailureClass::ALL.into_iter().filter(occurs).collect();
+    let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
+    let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();
+    let labels = classes.iter().map(|class| (*class as usize + 1, class.name())).collect();
+    let title = "Failures of training completions by class";
+    (!classes.is_empty()).then(|| Value::from_safe_string(stacked(&Stacked { title, labels, bars })))
 }
