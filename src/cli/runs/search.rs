@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, output, print, print_json_lines};
-use crate::format::count;
+use crate::format::grouped;
 use crate::run::{RunDirectory, RunFolders, SearchHit, TextSearch, search_rollouts};
 use crate::secrets::visible;
 
@@ -69,12 +69,12 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     } else {
         let lines: String = found.hits.iter().map(|hit| format!("{}\n", visible(&line(id(hit), hit)))).collect();
         print(&lines)?;
-        let (matches, shown) = (count(found.matches), found.hits.len());
+        let (matches, shown) = (grouped(found.matches as u64), found.hits.len());
         let shown = if shown < found.matches { format!(", the first {shown} shown (--limit)") } else { String::new() };
         let runs = if runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", runs.len()) };
         output::eprint_line(&format!(
             "{matches} of {} completions of {runs} contain the text{shown}",
-            count(found.completions)
+            grouped(found.completions as u64)
         ));
     }
     Ok(if found.matches > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
