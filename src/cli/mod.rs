@@ -84,7 +84,7 @@ enum Command {
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]
     Keys(keys::Arguments),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell, such as `source <(grpo-tui completions bash)`
     Completions(completions::Arguments),
     /// Print the manual page
     Man,
