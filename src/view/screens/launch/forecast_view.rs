@@ -1,5 +1,5 @@
-//! The lines of the forecast: failures and the checks before the start first, then memory, time, disk, whether groups are informative, and differences
-//! from the last run.
+//! The lines of the forecast: failures and the checks before the start first, then time, memory, disk, whether groups
+//! are informative, and differences from the last run.
 
 use ratatui::text::{Line, Span};
 
