@@ -1,7 +1,7 @@
 //! Evals on the same prompts: joined by prompt and sample, with the significance of each pairwise difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ pub struct Versus {
     pub pairs: Vec<PairedComparison>,
     /// Prompts in all evals, in the order of the first.
     pub prompts: Vec<ComparedPrompt>,
-    /// Comments by prompt.
-    pub comments: BTreeMap<String, String>,
+    /// Comments by prompt, each with the folder that it is kept in.
+    pub comments: BTreeMap<String, Vec<(PathBuf, String)>>,
     /// Whether the scores are not as recorded.
     pub is_rescored: bool,
     pub warnings: Vec<String>,
@@ -84,6 +84,11 @@ impl Outcome {
         }
     }
 
+    /// The name where there is one eval only.
+    pub fn name_alone(self) -> &'static str {
+        if self == Self::Both { "valid" } else { "not valid" }
+    }
+
     fn of(before: &EvalRecord, after: &EvalRecord) -> Self {
         match (before.is_valid(), after.is_valid()) {
             (false, true) => Self::Fixed,
@@ -128,9 +133,7 @@ impl Versus {
                 Err(error) => self.warnings.push(error.to_string()),
                 Ok(found) => {
                     for comment in found.into_iter().filter(|comment| comment.set == set) {
-                        let text = self.comments.entry(comment.prompt_id).or_default();
-                        *text += if text.is_empty() { "" } else { "; " };
-                        *text += &comment.text;
+                        self.comments.entry(comment.prompt_id).or_default().push((folder.clone(), comment.text));
                     }
                 }
             }
@@ -138,15 +141,33 @@ impl Versus {
         self
     }
 
-    /// `scored as recorded, schema 1a2b3c4d`.
+    /// `schema 1a2b3c4d, as recorded`.
     pub fn schema(&self) -> String {
         let digest: String = self.evals[0].schema_digest.chars().take(8).collect();
-        format!("{}, schema {digest}", if self.is_rescored { "re-scored" } else { "scored as recorded" })
+        if self.is_rescored { format!("re-scored by schema {digest}") } else { format!("schema {digest}, as recorded") }
     }
 
-    /// Where comments on the prompts are kept: with the last eval.
-    pub fn comments_folder(&self) -> Option<&Path> {
-        self.evals.last().map(|eval| eval.id.folder.as_path())
+    /// Where comments on this comparison are written: beside its last eval.
+    pub fn comments_folder(&self) -> &Path {
+        self.evals.last().map_or(Path::new(""), |eval| eval.id.folder.as_path())
+    }
+
+    /// All comments on a prompt; empty without any.
+    pub fn comment(&self, prompt_id: &str) -> String {
+        let texts = self.comments.get(prompt_id).into_iter().flatten().map(|(_, text)| text.as_str());
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
+    /// The comment on a prompt that another one would replace.
+    pub fn own_comment(&self, prompt_id: &str) -> &str {
+        let comments = self.comments.get(prompt_id).into_iter().flatten();
+        let mut own = comments.filter(|(folder, _)| folder == self.comments_folder()).map(|(_, text)| text.as_str());
+        own.next_back().unwrap_or_default()
+    }
+
+    /// Prompts with their comments.
+    pub fn comment_rows(&self) -> BTreeMap<&str, String> {
+        self.comments.keys().map(|prompt| (prompt.as_str(), self.comment(prompt))).collect()
     }
 
     /// Compares evals; a single one stands alone.
@@ -191,13 +212,9 @@ impl Versus {
         Some(Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?))
     }
 
-    /// The outcome in words; of a single eval, whether its answer is valid.
-    pub fn outcome_name(&self, prompt: &ComparedPrompt, pair: Option<&PairedComparison>) -> &'static str {
-        match pair {
-            Some(pair) => self.outcome(prompt, pair).map_or("", Outcome::name),
-            None if self.record(prompt, 0).is_some_and(EvalRecord::is_valid) => "valid",
-            None => "not valid",
-        }
+    /// The outcome of a single eval: [`Outcome::Both`] for a valid answer, else [`Outcome::Neither`].
+    pub fn outcome_alone(&self, prompt: &ComparedPrompt) -> Option<Outcome> {
+        self.record(prompt, 0).map(|record| Outcome::of(record, record))
     }
 
     /// The output of `runs versus --json`.
@@ -216,7 +233,7 @@ impl Versus {
         json!({
             "task": self.evals[0].task, "set": self.evals[0].id.set, "passes": self.evals.iter().map(eval).collect::<Vec<_>>(),
             "comparisons": self.comparisons(), "warnings": self.warnings, "failures": self.failures(),
-            "comments": self.comments, "schema": {"sha256": self.evals[0].schema_digest, "rescored": self.is_rescored},
+            "comments": self.comment_rows(), "schema": {"sha256": self.evals[0].schema_digest, "rescored": self.is_rescored},
         })
     }
 

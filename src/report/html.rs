@@ -126,7 +126,7 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
             schema => versus.schema(),
             failure_headings => Serde(FailureGroups::HEADINGS),
             failures => Serde(versus.evals.iter().filter_map(failure_section).collect::<Vec<_>>()),
-            comments => Serde(versus.comments.iter().map(|(prompt, text)| json!([prompt, text])).collect::<Vec<_>>()),
+            comments => Serde(versus.comment_rows().into_iter().map(|(prompt, text)| json!([prompt, text])).collect::<Vec<_>>()),
             examples => Serde(examples),
         },
     )

@@ -41,7 +41,7 @@ pub fn versus_markdown(versus: &Versus) -> String {
         text += &failures(eval, name);
     }
     if !versus.comments.is_empty() {
-        let rows = versus.comments.iter().map(|(prompt, comment)| vec![line(prompt), line(comment)]);
+        let rows = versus.comment_rows().into_iter().map(|(prompt, comment)| vec![line(prompt), line(&comment)]);
         let _ = write!(
             text,
             "\n#### Comments\n{}",
@@ -65,7 +65,10 @@ pub fn versus_csv(versus: &Versus) -> String {
     for prompt in &versus.prompts {
         let record = |eval: usize| versus.record(prompt, eval);
         let tags = record(0).map_or_else(String::new, |record| record.tags.join(" "));
-        let outcome = versus.outcome_name(prompt, pair);
+        let outcome = match pair {
+            Some(pair) => versus.outcome(prompt, pair).map_or("", Outcome::name),
+            None => versus.outcome_alone(prompt).map_or("", Outcome::name_alone),
+        };
         let mut cells = vec![prompt.prompt_id.clone(), prompt.sample.to_string(), tags, outcome.to_owned()];
         for record in (0..versus.evals.len()).filter_map(record) {
             let exact = record.exact.map_or_else(String::new, |exact| exact.to_string());
@@ -81,7 +84,7 @@ pub fn versus_csv(versus: &Versus) -> String {
                 record.completion.clone(),
             ]);
         }
-        cells.push(versus.comments.get(&prompt.prompt_id).cloned().unwrap_or_default());
+        cells.push(versus.comment(&prompt.prompt_id));
         text += &csv_line(&cells);
     }
     text

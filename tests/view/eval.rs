@@ -2,6 +2,7 @@
 //! started by keys.
 
 mod job;
+mod single;
 
 use std::path::{Path, PathBuf};
 
@@ -286,7 +287,7 @@ fn three_evals_of_any_runs_are_chosen() {
         stage.screen()
     );
     stage.keys("c");
-    assert!(stage.shows("select two or three evals first (space)"));
+    assert!(stage.shows("select one to three evals first (space)"));
     stage.keys("enter");
     assert!(stage.shows("test     base"), "{}", stage.screen());
     stage.keys("space j space esc");

@@ -60,7 +60,7 @@ fn from_the_schema_to_the_comparison() {
     session.wait_text("groups of step 3");
     session.send("7");
     session.wait_text("20 of 20");
-    for text in ["base → ", "valid: ", "exact: ", "(p = ", "improvements", "neither"] {
+    for text in ["base → ", "valid: ", "exact: ", "95% CI [", "improvements", "neither"] {
         assert!(session.screen().contains(text), "{text} is missing:\n{}", session.screen());
     }
     session.send("q");

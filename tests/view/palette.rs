@@ -52,7 +52,9 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["pause"], "Toggle pause");
     check(&every, &["stop", "terminate"], "Stop run");
     check(&every, &["kill", "abort"], "Kill run");
-    check(&every, &["note", "annotate", "comment"], "Add note");
+    check(&every, &["note", "annotate"], "Add note");
+    check(&every[..6], &["comment"], "Add note");
+    check(&["f7"], &["comment"], "Comment on prompt");
     check(&every, &["tag", "label"], "Edit tags");
     check(&every, &["rename", "rename run"], "Rename run");
     check(&every, &["quit", "exit"], "Quit");
@@ -69,7 +71,8 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["smooth", "smoothing", "ema"], "Cycle smoothing");
     check(&every, &["log scale"], "Toggle log scale");
     check(&every, &["lr", "learning rate"], "Set parameters");
-    check(&every, &["follow", "tail"], "Follow latest step");
+    check(&["f1", "f2", "f6"], &["follow", "tail"], "Follow latest step");
+    check(&["f4"], &["follow", "tail"], "Toggle follow run");
     check(&["f1"], &["overlay"], "Overlay marked runs");
     check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
     check(&others, &["columns"], "Choose columns");
@@ -83,8 +86,9 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["promote"], "Export checkpoint");
     check(&every, &["diagnostics"], "List problems");
     check(&every, &["symbols", "outline"], "Outline");
-    check(&every, &["export csv"], "Export CSV");
-    check(&every, &["export html", "report"], "Export HTML");
+    check(&every[..6], &["export csv"], "Export CSV");
+    check(&every[..6], &["export html", "report"], "Export HTML");
+    check(&["f7"], &["export", "export csv", "export html", "report"], "Export comparison");
     check(&others, &["undo"], "Undo");
     check(&["f3"], &["undo"], "Undo change of rows");
     check(&["f1"], &["find", "search", "filter"], "Filter runs");
@@ -92,7 +96,7 @@ fn the_palette_knows_the_usual_words() {
     check(&["f1"], &["sort"], "Sort by field");
     check(&["f1"], &["compare", "diff"], "Compare marked runs");
     check(&["f1"], &["copy", "yank"], "Copy run id");
-    check(&["f1", "f7"], &["export"], "Export HTML");
+    check(&["f1"], &["export"], "Export HTML");
     check(&["f2"], &["find", "search"], "Find");
     check(&["f2"], &["save", "write"], "Save schema");
     check(&["f2"], &["format", "prettify"], "Format");

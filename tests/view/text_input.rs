@@ -57,7 +57,7 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
         "prompts.add",
         "live.annotate",
         "live.set",
-        "eval.html",
+        "eval.export",
     ] {
         assert!(refused.contains(&expected), "{expected} was not refused: {refused:?}");
     }

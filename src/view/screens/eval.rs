@@ -1,10 +1,13 @@
-//! The eval screen: base and trained, or any two or three evals, side by side on the same prompts.
+//! The eval screen: one eval, base and trained, or any two or three evals side by side on the same prompts.
 
 pub mod actions;
 mod answers;
 mod chooser;
+mod comment;
 mod draw;
 mod eval_job;
+mod export;
+mod failures;
 mod layout;
 mod prompts;
 mod summary;
@@ -13,7 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::report::{ComparedPrompt, EvalId, Outcome, PairedComparison, ReportError, Versus, base_and_trained};
+use crate::report::{
+    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError, Versus,
+    base_and_trained,
+};
+use crate::run::EvalRecord;
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
 use crate::view::widgets::filter::Filter;
@@ -32,6 +39,8 @@ pub struct Eval {
     chosen: Vec<EvalId>,
     /// The comparison, or why there is none; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
+    /// What the failures of each eval have in common.
+    failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
     /// The version of the schema with which the evals are re-scored; `None`: as recorded.
@@ -42,6 +51,8 @@ pub struct Eval {
     pair: usize,
     /// Only prompts with this outcome.
     only: Option<Outcome>,
+    /// Only the failures of this group, of the eval with that index.
+    group: Option<(usize, FailureGroup)>,
     filter: Filter,
     sort: Sort,
     shown: Vec<usize>,
@@ -83,7 +94,7 @@ struct EvalJob {
 /// The order of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    /// By reward difference, falling most first.
+    /// By reward difference, falling most first; a single eval by reward.
     Worst,
     /// By reward difference, rising most first.
     Best,
@@ -100,8 +111,10 @@ impl Sort {
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(self, is_alone: bool) -> &'static str {
         match self {
+            Self::Worst if is_alone => "lowest reward first",
+            Self::Best if is_alone => "highest reward first",
             Self::Worst => "largest regression first",
             Self::Best => "largest improvement first",
             Self::File => "file order",
@@ -115,11 +128,13 @@ impl Default for Eval {
             run: None,
             chosen: Vec::new(),
             loaded: None,
+            failures: Vec::new(),
             is_of_other_schemas: false,
             rescored: None,
             evals_seen: 0,
             pair: 0,
             only: None,
+            group: None,
             filter: Filter::default(),
             sort: Sort::Worst,
             shown: Vec::new(),
@@ -148,6 +163,16 @@ impl Eval {
         versus.pairs.get(self.pair.min(versus.pairs.len().saturating_sub(1)))
     }
 
+    /// The outcome of the selected pair; of a single eval, of its answer.
+    fn outcome(&self, versus: &Versus, prompt: &ComparedPrompt) -> Option<Outcome> {
+        self.pair(versus).map_or_else(|| versus.outcome_alone(prompt), |pair| versus.outcome(prompt, pair))
+    }
+
+    /// The indices of the selected evals: before and after, or the only one.
+    fn sides(&self, versus: &Versus) -> Vec<usize> {
+        self.pair(versus).map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
+    }
+
     /// The prompt under the cursor.
     fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
         versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
@@ -159,23 +184,28 @@ impl Eval {
             self.shown.clear();
             return;
         };
-        let Some(pair) = self.pair(&versus) else { return };
         let under = self.prompt(&versus).map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
         let words: Vec<String> = self.filter.text().split_whitespace().map(str::to_lowercase).collect();
+        let is_in_group = |prompt: &ComparedPrompt| {
+            let group = self.group.as_ref();
+            group.is_none_or(|(eval, group)| prompt.records.get(*eval).is_some_and(|at| group.records.contains(at)))
+        };
         let fits = |prompt: &ComparedPrompt| {
-            let outcome = versus.outcome(prompt, pair);
-            self.only.is_none_or(|only| outcome == Some(only))
-                && words.iter().all(|word| has_word(&versus, prompt, pair, word))
+            self.only.is_none_or(|only| self.outcome(&versus, prompt) == Some(only))
+                && is_in_group(prompt)
+                && words.iter().all(|word| self.has_word(&versus, prompt, word))
         };
         let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
-        let change = |index: usize| {
-            let prompt = &versus.prompts[index];
-            let reward = |eval| versus.record(prompt, eval).map_or(0.0, |record| record.reward);
-            let exact = |eval| {
-                versus.record(prompt, eval).map_or(0.0, |record| f64::from(u8::from(record.exact == Some(true))))
-            };
-            // At equal rewards, gained or lost exact answers still matter.
-            (reward(pair.second) - reward(pair.first)) + 0.01 * (exact(pair.second) - exact(pair.first))
+        let pair = self.pair(&versus);
+        // At equal rewards, gained or lost exact answers still matter.
+        let worth = |index: usize, eval: usize| {
+            versus
+                .record(&versus.prompts[index], eval)
+                .map_or(0.0, |record| record.reward + 0.01 * f64::from(u8::from(record.exact == Some(true))))
+        };
+        let change = |index: usize| match pair {
+            Some(pair) => worth(index, pair.second) - worth(index, pair.first),
+            None => worth(index, 0),
         };
         match self.sort {
             Sort::Worst => shown.sort_by(|a, b| change(*a).total_cmp(&change(*b))),
@@ -194,17 +224,38 @@ impl Eval {
             self.top = Cursor::default();
         }
     }
-}
 
-/// Whether a word is in the prompt's id, its tags, its outcome, or one of its answers.
-fn has_word(versus: &Versus, prompt: &ComparedPrompt, pair: &PairedComparison, word: &str) -> bool {
-    let outcome = versus.outcome(prompt, pair).map_or("", Outcome::name);
-    let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
-    prompt.prompt_id.to_lowercase().contains(word)
-        || outcome == word
-        || records().any(|record| {
+    /// Whether a word is in the prompt's id, its tags, its outcome, its comment, or one of its answers; `commented` is
+    /// in every prompt with a comment.
+    fn has_word(&self, versus: &Versus, prompt: &ComparedPrompt, word: &str) -> bool {
+        let outcome = self.outcome(versus, prompt).map_or("", Outcome::name);
+        let comment = versus.comment(&prompt.prompt_id).to_lowercase();
+        let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
+        let is_in_record = |record: &EvalRecord| {
             record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word)
-        })
+        };
+        prompt.prompt_id.to_lowercase().contains(word)
+            || outcome == word
+            || (!comment.is_empty() && (word == "commented" || comment.contains(word)))
+            || records().any(is_in_record)
+    }
+
+    /// Takes what was read; filters and the cursor stay as far as they still mean something.
+    fn take(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
+        self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
+        let (loaded, failures) = match read {
+            Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
+            Err(error) => (Err(error.to_string()), Vec::new()),
+        };
+        let pairs = loaded.as_ref().map_or(1, |versus| versus.pairs.len());
+        self.pair = self.pair.min(pairs.saturating_sub(1));
+        self.group = self.group.take().and_then(|(eval, group)| {
+            let mut groups = failures.get(eval)?.groups.iter();
+            Some((eval, groups.find(|other| other.label() == group.label())?.clone()))
+        });
+        (self.loaded, self.failures) = (Some(loaded), failures);
+        self.arrange();
+    }
 }
 
 /// Whether the schema in the editor has changed since the evals were re-scored.
@@ -244,23 +295,20 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     eval.rescored = eval.rescored.map(|_| draft.version);
     vec![Work::once(
         "eval",
-        move || -> Result<Versus, ReportError> {
+        move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
             let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => base_and_trained(&run)?,
                 _ => chosen,
             };
-            match scored_by {
+            let versus = match scored_by {
                 Some((task, scorer)) => Versus::rescored(&evals, &task, &scorer),
                 None => Versus::read(&evals),
-            }
+            }?;
+            let failures = versus.evals.iter().map(FailureGroups::of).collect();
+            Ok((versus, failures))
         },
-        |eval: &mut Eval, _, versus| {
-            eval.is_of_other_schemas = matches!(versus, Err(ReportError::OtherSchemas(_)));
-            let versus = versus.map_err(|error| error.to_string());
-            let pairs = versus.as_ref().map_or(1, |versus| versus.pairs.len());
-            eval.pair = eval.pair.min(pairs.saturating_sub(1));
-            eval.loaded = Some(versus.map(Arc::new));
-            eval.arrange();
+        |eval: &mut Eval, _, read| {
+            eval.take(read);
             Vec::new()
         },
     )]

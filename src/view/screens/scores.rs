@@ -2,6 +2,7 @@
 //! stored steps of a run.
 
 pub mod actions;
+mod differing_parts;
 mod draw;
 pub mod items;
 mod sampling;
@@ -50,15 +51,19 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Scores {
     pub source: Source,
-    /// The selected step; 0 is the latest.
+    /// The selected step; 0 is the latest, which is followed while the run is active.
     pub step: u64,
+    /// The step of the completions that are shown.
+    loaded_step: u64,
     pub items: Arc<Items>,
     /// Why there are none.
     pub error: Option<String>,
     /// Their scores under the last schema that compiled.
     pub scored: Option<Scored>,
-    /// The tiers before the schema's last change that moved any.
+    /// The tiers before the schema's last change that moved any; of a stored step, recorded ones that differ.
     pub moved: Vec<Option<Tier>>,
+    /// Why the shown step and the open schema do not belong together.
+    mismatch: Option<String>,
     /// The effect of the schema on the latest stored steps.
     pub impacts: Vec<Impact>,
     /// The effect on the whole run, if requested.

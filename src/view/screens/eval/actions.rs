@@ -4,24 +4,23 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::{Margin, Position};
 
 use super::{
-    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, draw, eval_job, is_rescored_by_another, layout,
-    prompts, read, rescore, summary,
+    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, comment, draw, eval_job, export, failures,
+    is_rescored_by_another, layout, prompts, read, rescore, summary,
 };
-use crate::report::{Outcome, versus_html};
+use crate::report::Outcome;
 use crate::view::action::Scope;
-use crate::view::export;
 use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
-use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Eval>;
 
 pub const SCREEN: Definition<Eval> = Definition {
     title: "Eval",
-    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, and both answers to each prompt.",
+    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, what failures have in common, and both answers to each prompt. \
+           A base model alone needs no run.",
     panes: &[SUMMARY, PROMPTS, ANSWERS],
     actions: ACTIONS,
     pane: |eval| if eval.chooser.is_some() { CHOOSER } else { eval.pane },
@@ -73,20 +72,29 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| {
         only(eval, Some(Outcome::Fixed))
     })
-    .unless(nothing),
+    .unless(no_pair),
     Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |eval, _| {
         only(eval, Some(Outcome::Broken))
     })
-    .unless(nothing),
+    .unless(no_pair),
     Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither)))
         .unless(nothing),
     Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both)))
         .unless(nothing),
     Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |eval, _| {
-        eval.filter = Filter::default();
+        (eval.filter, eval.group) = Default::default();
         only(eval, None)
     })
     .unless(nothing),
+    Action::new("eval.failures", "Show what failures have in common", "failures", &["c"], HERE, |eval, shared| {
+        failures::open(eval, shared, true)
+    })
+    .also(&["failure groups", "common failures", "slices", "segments"])
+    .unless(|eval, shared| nothing(eval, shared).or_else(|| failures::none(eval, true))),
+    Action::new("eval.failures_first", "Show failures of first eval", "", &["C"], HERE, |eval, shared| {
+        failures::open(eval, shared, false)
+    })
+    .unless(|eval, shared| nothing(eval, shared).or_else(|| failures::none(eval, false))),
     Action::new("eval.filter", "Filter prompts", "filter", &["/"], HERE, |eval, _| {
         eval.filter.is_typing = true;
         eval.pane = PROMPTS;
@@ -98,7 +106,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.sort", "Cycle sort order", "sort", &["s"], HERE, |eval, shared| {
         eval.sort = eval.sort.next();
         eval.arrange();
-        let name = eval.sort.name();
+        let name = eval.sort.name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
         shared.say(format!("prompts: {name}"));
         Vec::new()
     })
@@ -115,24 +123,34 @@ const ACTIONS: &[Action] = &[
         let text = || format!("only two evals are compared: choose three with {}", shared.key_of("eval.choose"));
         nothing(eval, shared).or_else(|| (!several).then(text))
     }),
+    Action::new("eval.comment", "Comment on prompt", "comment", &["m"], HERE, comment::ask)
+        .also(&["comment", "remark", "rate"])
+        .asking()
+        .unless(|eval, shared| {
+            nothing(eval, shared).or_else(|| eval.shown.is_empty().then(|| "no prompt selected".to_owned()))
+        }),
     Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
         let now = answers::is_side_by_side(eval, shared);
         eval.side_by_side = Some(!now);
         Vec::new()
     })
-    .unless(nothing),
-    Action::new("eval.copy", "Copy second answer", "copy", &["y"], HERE, |eval, _| copy(eval, true))
+    .unless(no_pair),
+    Action::new("eval.copy", "Copy last answer", "copy", &["y"], HERE, |eval, _| copy(eval, true))
         .also(&["yank", "clipboard"])
         .unless(nothing),
     Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |eval, _| copy(eval, false)).unless(nothing),
-    Action::new("eval.html", "Export HTML", "", &["w"], HERE, html)
-        .also(&["export", "report"])
+    Action::new("eval.export", "Export comparison", "", &["w"], HERE, export::ask)
+        .also(&["export", "report", "export html", "export markdown", "export csv"])
         .asking()
         .unless(nothing),
     Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask)
         .also(&["run eval"])
         .asking()
         .unless(eval_job::no_start),
+    Action::new("eval.baseline", "Run baseline eval", "", &["B"], HERE, eval_job::ask_baseline)
+        .also(&["baseline", "eval base model", "zero-shot"])
+        .asking()
+        .unless(eval_job::no_baseline),
     Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),
@@ -160,6 +178,13 @@ fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     }
 }
 
+/// Why two answers cannot be compared.
+fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
+    let alone = eval.versus().is_some_and(|versus| versus.pairs.is_empty());
+    let text = || format!("one eval is shown: choose two or three with {}", shared.key_of("eval.choose"));
+    nothing(eval, shared).or_else(|| alone.then(text))
+}
+
 /// Toggles the filter for prompts with an outcome.
 fn only(eval: &mut Eval, outcome: Option<Outcome>) -> Vec<Command> {
     eval.only = if eval.only == outcome { None } else { outcome };
@@ -175,9 +200,8 @@ fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         shared.zoomed = false;
     } else if eval.pane != PROMPTS {
         eval.pane = PROMPTS;
-    } else if !eval.filter.text().is_empty() || eval.only.is_some() {
-        eval.filter = Filter::default();
-        eval.only = None;
+    } else if !eval.filter.text().is_empty() || eval.only.is_some() || eval.group.is_some() {
+        (eval.filter, eval.group, eval.only) = Default::default();
         eval.arrange();
     } else if !eval.chosen.is_empty() {
         eval.chosen.clear();
@@ -188,17 +212,11 @@ fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
     let text = eval.versus().and_then(|versus| {
-        let (pair, prompt) = (eval.pair(versus)?, eval.prompt(versus)?);
-        Some(versus.record(prompt, if second { pair.second } else { pair.first })?.completion.clone())
+        let (sides, prompt) = (eval.sides(versus), eval.prompt(versus)?);
+        let side = if second { sides.last() } else { sides.first() };
+        Some(versus.record(prompt, *side?)?.completion.clone())
     });
     text.into_iter().map(Command::Copy).collect()
-}
-
-fn html(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(versus) = eval.versus().cloned() else { return Vec::new() };
-    let name = format!("{}-comparison.html", versus.evals[0].task);
-    shared.popup = Some(export::ask(shared, "HTML file:", &name, "eval.html", |_| None, move || versus_html(&versus)));
-    Vec::new()
 }
 
 fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -206,9 +224,7 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => read(eval, shared),
         Change::CurrentRun => {
             eval.chosen.clear();
-            eval.rescored = None;
-            eval.loaded = None;
-            eval.run = None;
+            (eval.rescored, eval.loaded, eval.run, eval.group) = Default::default();
             if shared.screen == Screen::Eval { read(eval, shared) } else { Vec::new() }
         }
         Change::RunNews if eval.chosen.is_empty() && eval.run == shared.current => {

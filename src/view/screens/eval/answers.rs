@@ -1,4 +1,4 @@
-//! The two answers to the prompt under the cursor: scores with reasons, their diff, the expected answer, the prompt.
+//! The answers to the prompt under the cursor: comment, scores with reasons, their diff, the expected answer, the prompt.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::{ANSWERS, Eval, layout};
-use crate::report::{ComparedPrompt, PairedComparison, Versus};
+use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -25,45 +25,38 @@ pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
 }
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let (pair, prompt) = (eval.pair(versus), eval.prompt(versus));
-    let outcome = pair.zip(prompt).and_then(|(pair, prompt)| versus.outcome(prompt, pair));
+    let prompt = eval.prompt(versus);
+    let name = |outcome: Outcome| {
+        if versus.pairs.is_empty() { outcome.name_alone() } else { outcome.name().trim_end_matches('s') }
+    };
     let title = prompt.map_or_else(
         || "answers".to_owned(),
-        |prompt| format!("{} {}", prompt.prompt_id, outcome.map_or("", |outcome| outcome.name().trim_end_matches('s'))),
+        |prompt| format!("{} {}", prompt.prompt_id, eval.outcome(versus, prompt).map_or("", name)),
     );
     let inside = framed(&shared.theme, &title, eval.pane == ANSWERS, frame, area);
-    let (Some(pair), Some(prompt)) = (pair, prompt) else {
+    let Some(prompt) = prompt else {
         frame.render_widget(Paragraph::new("no prompt selected"), inside);
         return;
     };
-    let lines = lines(eval, shared, versus, pair, prompt, inside.width as usize);
+    let lines = lines(eval, shared, versus, prompt, inside.width as usize);
     let top = eval.top.at(lines.len()).unwrap_or(0);
     frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
 }
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
-    let found = eval.pair(versus).zip(eval.prompt(versus));
-    found.map_or(0, |(pair, prompt)| {
-        lines(eval, shared, versus, pair, prompt, layout::answer_columns(eval, shared)).len()
-    })
+    eval.prompt(versus)
+        .map_or(0, |prompt| lines(eval, shared, versus, prompt, layout::answer_columns(eval, shared)).len())
 }
 
-fn lines(
-    eval: &Eval,
-    shared: &Shared,
-    versus: &Versus,
-    pair: &PairedComparison,
-    prompt: &ComparedPrompt,
-    width: usize,
-) -> Vec<Line<'static>> {
+fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let (Some(before), Some(after)) = (versus.record(prompt, pair.first), versus.record(prompt, pair.second)) else {
-        return Vec::new();
-    };
-    let names = [versus.evals[pair.first].name.as_str(), versus.evals[pair.second].name.as_str()];
-    let mut lines = Vec::new();
-    for (name, record, role) in [(names[0], before, Role::Base), (names[1], after, Role::Trained)] {
+    let side = |eval: usize| Some((versus.evals.get(eval)?.name.as_str(), versus.record(prompt, eval)?));
+    let sides: Vec<(&str, &EvalRecord)> = eval.sides(versus).into_iter().filter_map(side).collect();
+    let comment = Some(versus.comment(&prompt.prompt_id)).filter(|comment| !comment.is_empty());
+    let comment = comment.map_or_else(Vec::new, |comment| wrapped(&format!("comment: {comment}"), width));
+    let mut lines: Vec<_> = comment.into_iter().map(|line| Line::styled(line, theme.style(Role::Marked))).collect();
+    for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
         lines.push(scored(theme, name, record, role));
         for reason in reasons(record) {
             lines.extend(
@@ -74,20 +67,17 @@ fn lines(
         }
     }
     lines.push(Line::default());
-    let rows = difference(&before.completion, &after.completion);
-    if before.completion == after.completion {
-        lines.push(Line::styled("both answers are identical", theme.style(Role::Faint)));
+    match sides.as_slice() {
+        [first, second] => lines.extend(compared(theme, [*first, *second], is_side_by_side(eval, shared), width)),
+        alone => {
+            let texts = alone.iter().flat_map(|(_, record)| record.completion.lines());
+            let texts = texts.flat_map(|line| wrapped(line, width));
+            lines.extend(texts.map(|line| Line::from(line.replace(char::is_control, "·"))));
+        }
     }
-    if is_side_by_side(eval, shared) {
-        lines.push(headings(theme, names[0], names[1], width));
-        lines.extend(side_by_side(theme, &rows, width));
-    } else {
-        let heading = |mark: &str, name: &str, role| Span::styled(format!("{mark} {name}  "), theme.style(role));
-        lines.push(Line::from(vec![heading("-", names[0], Role::Removed), heading("+", names[1], Role::Added)]));
-        lines.extend(unified(theme, &rows, width));
-    }
-    if let Some(row) = versus.evals[pair.first].rows.get(&prompt.prompt_id) {
-        lines.extend(expected(theme, row.expected.as_ref(), before, after, names, width));
+    let row = eval.sides(versus).first().and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
+    if let Some(row) = row {
+        lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
         lines.push(Line::default());
         for message in &row.messages {
             lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
@@ -97,6 +87,29 @@ fn lines(
                 );
             }
         }
+    }
+    lines
+}
+
+/// The two answers side by side or as one text, with their differences.
+fn compared(
+    theme: &Theme,
+    [(first, before), (second, after)]: [(&str, &EvalRecord); 2],
+    side: bool,
+    width: usize,
+) -> Vec<Line<'static>> {
+    let rows = difference(&before.completion, &after.completion);
+    let mut lines = Vec::new();
+    if before.completion == after.completion {
+        lines.push(Line::styled("both answers are identical", theme.style(Role::Faint)));
+    }
+    if side {
+        lines.push(headings(theme, first, second, width));
+        lines.extend(side_by_side(theme, &rows, width));
+    } else {
+        let heading = |mark: &str, name: &str, role| Span::styled(format!("{mark} {name}  "), theme.style(role));
+        lines.push(Line::from(vec![heading("-", first, Role::Removed), heading("+", second, Role::Added)]));
+        lines.extend(unified(theme, &rows, width));
     }
     lines
 }
@@ -138,9 +151,7 @@ fn reasons(record: &EvalRecord) -> Vec<String> {
 fn expected(
     theme: &Theme,
     expected: Option<&Value>,
-    before: &EvalRecord,
-    after: &EvalRecord,
-    names: [&str; 2],
+    sides: &[(&str, &EvalRecord)],
     width: usize,
 ) -> Vec<Line<'static>> {
     let Some(expected) = expected else { return Vec::new() };
@@ -149,22 +160,18 @@ fn expected(
         Some(false) => (theme.glyph("✗", "x"), Role::Bad),
         None => (" ", Role::Faint),
     };
-    let mut lines = vec![
-        Line::default(),
-        Line::styled(format!("expected ({}, {})", names[0], names[1]), theme.style(Role::Special)),
-    ];
+    let names = sides.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let mut lines = vec![Line::default(), Line::styled(format!("expected ({names})"), theme.style(Role::Special))];
     match expected.as_object() {
         Some(fields) => {
             for (field, value) in fields {
-                let (first, second) = (mark(before, field), mark(after, field));
-                let marks = [
-                    Span::styled(first.0, theme.style(first.1)),
-                    Span::styled(format!("{} ", second.0), theme.style(second.1)),
-                ];
+                let marks = sides.iter().map(|(_, record)| mark(record, field));
+                let mut marks: Vec<_> = marks.map(|(glyph, role)| Span::styled(glyph, theme.style(role))).collect();
+                marks.push(Span::raw(" "));
                 for (index, text) in
                     wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).into_iter().enumerate()
                 {
-                    let before = if index == 0 { marks.to_vec() } else { vec![Span::raw("   ")] };
+                    let before = if index == 0 { marks.clone() } else { vec![Span::raw(" ".repeat(marks.len()))] };
                     lines.push(Line::from([before, vec![Span::raw(text)]].concat()));
                 }
             }

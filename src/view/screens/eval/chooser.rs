@@ -1,4 +1,4 @@
-//! Selects evals: first a run or an eval outside of runs, then two or three of its evals.
+//! Selects evals: first a run or an eval outside of runs, then one to three of its evals.
 
 use std::path::{Path, PathBuf};
 
@@ -98,10 +98,10 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Why the selected evals cannot be compared yet.
+/// Why the selected evals cannot be shown yet.
 pub(super) fn no_compare(eval: &Eval, shared: &Shared) -> Option<String> {
-    let picked = eval.chooser.as_ref().map_or(0, |chooser| chooser.picked.len());
-    (picked < 2).then(|| format!("select two or three evals first ({})", shared.key_of("eval.chooser.pick")))
+    let none = eval.chooser.as_ref().is_none_or(|chooser| chooser.picked.is_empty());
+    none.then(|| format!("select one to three evals first ({})", shared.key_of("eval.chooser.pick")))
 }
 
 pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
@@ -153,7 +153,9 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     let picked = if picked.is_empty() {
         let [open, select, compare] =
             ["open", "pick", "compare"].map(|id| shared.key_of(&format!("eval.chooser.{id}")));
-        format!("Nothing selected: {open} opens a run, {select} selects, {compare} compares two or three.")
+        format!(
+            "Nothing selected: {open} opens a run, {select} selects, {compare} shows one, or compares two or three."
+        )
     } else {
         format!("Selected: {}", picked.join(", "))
     };

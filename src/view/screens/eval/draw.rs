@@ -44,25 +44,32 @@ pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
 fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let inside = framed(theme, "Eval", true, frame, area);
-    let key = |id: &str, text: &'static str| {
+    let line = |id: &str, text: String| {
         Line::from(vec![Span::styled(format!(" {:<2}  ", shared.key_of(id)), theme.style(Role::Key)), Span::raw(text)])
     };
+    let key = |id: &str, text: &str| line(id, text.to_owned());
     let mut lines = vec![Line::default()];
     match &eval.loaded {
         Some(Err(error)) => {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
-            if eval.is_of_other_schemas {
-                lines.push(key("eval.rescore", "re-score both sides with the schema in the editor"));
+            if let (true, Some(task)) = (eval.is_of_other_schemas, &shared.draft.task) {
+                let text = format!("re-score both sides with one schema: that of {} in the editor", task.name);
+                lines.push(line("eval.rescore", text));
             }
             lines.extend([key("eval.choose", "choose other evals"), key("eval.again", "reload")]);
+        }
+        None if super::eval_job::progress(eval).is_some() => {
+            let text = super::eval_job::progress(eval).unwrap_or_default();
+            lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent)));
         }
         _ if shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),
             key("screen.runs", "list runs; open one to compare base and trained"),
-            key("eval.choose", "choose two or three evals of any runs"),
+            key("eval.choose", "choose one to three evals of any runs"),
+            key("eval.baseline", "run an eval of a base model; no run is needed"),
         ]),
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

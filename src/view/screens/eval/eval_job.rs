@@ -13,11 +13,12 @@ use crate::format::short_id;
 use crate::report::list_evals;
 use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
-use crate::task::current_set_name;
+use crate::task::{PromptSet, current_set_name};
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
 use crate::view::shared::Shared;
+use crate::view::subprocess::task_argument;
 
 enum EvalStatus {
     Running(String),
@@ -32,13 +33,19 @@ pub(super) fn evals_folder(data: &Path) -> PathBuf {
 
 /// Why none can be started.
 pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
+    match shared.current_run() {
+        Some(run) if eval.started.is_none() => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
+        // Without a run, a baseline is evaluated.
+        _ => no_baseline(eval, shared),
+    }
+}
+
+/// Why no baseline can be evaluated.
+pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     if eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
     }
-    match shared.current_run() {
-        None => Some(shared.no_open_run()),
-        Some(run) => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
-    }
+    shared.task.is_none().then(|| "no task is open".to_owned())
 }
 
 /// The last line of the eval in progress.
@@ -46,9 +53,9 @@ pub(super) fn progress(eval: &Eval) -> Option<String> {
     eval.started.as_ref().map(|started| format!("eval running: {}", started.progress))
 }
 
-/// Asks the worker of an active run; else asks for the prompt set.
-pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+/// Asks the worker of an active run; else asks for the prompt set. Without a run, asks for a baseline.
+pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run() else { return ask_baseline(eval, shared) };
     let status = run.status();
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(shared);
@@ -61,6 +68,48 @@ pub(super) fn ask(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     shared.popup =
         Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
     Vec::new()
+}
+
+/// Asks for a model and a prompt set of the open task; no run is needed.
+pub(super) fn ask_baseline(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else { return Vec::new() };
+    let set = [PromptSet::Test, PromptSet::Eval].into_iter().find(|set| open.rows.contains_key(set));
+    let proposed = format!("{} {}", shared.new_run.base_model, set.unwrap_or(PromptSet::Train).name());
+    let label = "Model (folder, Hugging Face name, tiny, RUN@best), then the set (test, eval, train, or a file):";
+    let question = Ask::new("Run baseline eval", label, &proposed, |_: &mut Eval, shared, text| {
+        if let Some((model, on)) = model_and_set(&text) {
+            confirm_baseline(shared, model.to_owned(), on.to_owned());
+        }
+        Vec::new()
+    });
+    let wrong = |text: &str| model_and_set(text).is_none().then(|| "write `MODEL SET`, such as `tiny test`".to_owned());
+    shared.popup = Some(Popup::Ask(question.checked(wrong)));
+    Vec::new()
+}
+
+fn model_and_set(text: &str) -> Option<(&str, &str)> {
+    text.trim().rsplit_once(' ').map(|(model, on)| (model.trim(), on)).filter(|(model, _)| !model.is_empty())
+}
+
+/// Says what is evaluated, and asks for confirmation.
+fn confirm_baseline(shared: &mut Shared, model: String, on: String) {
+    let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else { return };
+    let rows = PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
+    let prompts = rows.map_or_else(|| format!("the prompts of {on}"), |rows| format!("{rows} {on} prompts"));
+    let unsaved = if shared.draft.is_changed() { " Unsaved edits of the schema are not used." } else { "" };
+    let text = format!(
+        "{model} answers {prompts} of {}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
+        open.task.name,
+        evals_folder(&shared.options.data).display()
+    );
+    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
+        let name = shared.task.as_ref().map_or_else(String::new, |open| open.task.name.clone());
+        let runs = shared.options.run_folders.for_new_runs().display().to_string();
+        let mut arguments = vec![task, "--model".to_owned(), format!("base={model}"), "--on".to_owned(), on];
+        arguments.extend(["--runs".to_owned(), runs]);
+        arguments.extend(shared.new_run.device.clone());
+        begin(shared, &name, move || Ok(arguments))
+    })));
 }
 
 fn ask_worker(shared: &mut Shared) -> Vec<Command> {
@@ -92,47 +141,47 @@ fn confirm(shared: &mut Shared, on: String) {
         evals_folder(&shared.options.data).display()
     );
     shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
-        begin(shared, directory, on)
+        let name = short_id(directory.id()).to_owned();
+        begin(shared, &name, move || base_and_best(&directory, on))
     })));
 }
 
-fn begin(shared: &mut Shared, directory: RunDirectory, on: String) -> Vec<Command> {
+/// The arguments for base and best checkpoint of a run.
+fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, String> {
+    let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
+    let history = RunState::read(directory.path()).unwrap_or_default();
+    if checkpoints.is_empty() {
+        return Err(format!("{} has no checkpoint", directory.id()));
+    }
+    if history.best_step_by(&checkpoints, directory.file().config.keep_best_by) == Some(0) {
+        return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
+    }
+    let task = directory.path().join("task").display().to_string();
+    let base = format!("base={}", directory.file().config.base_model);
+    let best = format!("trained={}@best", directory.path().display());
+    let words = ["--model", &base, "--model", &best, "--on", &on];
+    Ok(std::iter::once(task).chain(words.map(str::to_owned)).collect())
+}
+
+/// Runs `eval` with these arguments into a new folder.
+fn begin(
+    shared: &mut Shared,
+    name: &str,
+    arguments: impl FnOnce() -> Result<Vec<String>, String> + Send + 'static,
+) -> Vec<Command> {
     let time = i64::try_from(shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let time = time.map_or_else(
         || shared.now_ms.to_string(),
         |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
     );
-    let folder = evals_folder(&shared.options.data).join(format!("{time}-{}", short_id(directory.id())));
+    let folder = evals_folder(&shared.options.data).join(format!("{time}-{name}"));
     let (program, here) = (shared.options.program.clone(), shared.options.here.clone());
     vec![Work::once(
         "eval.start",
         move || {
-            let checkpoints = list_checkpoints(directory.path()).unwrap_or_default();
-            let history = RunState::read(directory.path()).unwrap_or_default();
-            if checkpoints.is_empty() {
-                return Err(format!("{} has no checkpoint", directory.id()));
-            }
-            if history.best_step_by(&checkpoints, directory.file().config.keep_best_by) == Some(0) {
-                return Err(format!(
-                    "the best checkpoint of {} is step 0 (the base): nothing to compare",
-                    directory.id()
-                ));
-            }
-            let best = format!("trained={}@best", directory.path().display());
             let mut process = Process::new(program);
             process.arg0("grpo-tui").envs(given_threads());
-            process.arg("eval").arg(directory.path().join("task"));
-            process.args([
-                "--model",
-                &format!("base={}", directory.file().config.base_model),
-                "--model",
-                &best,
-                "--on",
-                &on,
-                "--json",
-                "--out",
-            ]);
-            process.arg(&folder).current_dir(here);
+            process.arg("eval").args(arguments()?).args(["--json", "--out"]).arg(&folder).current_dir(here);
             detached(process, &folder).map(|ended| EvalJob { folder, ended, progress: "loading".to_owned() })
         },
         |eval: &mut Eval, shared, started| {

@@ -16,8 +16,17 @@ use crate::view::widgets::text_width::{fitted, padded};
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
-    let what = eval.only.map_or("prompts", Outcome::name);
-    let title = format!("{what} {} of {}", eval.shown.len(), versus.prompts.len());
+    let is_alone = versus.pairs.is_empty();
+    let name = if is_alone { Outcome::name_alone } else { Outcome::name };
+    let count = format!("{} of {}", eval.shown.len(), versus.prompts.len());
+    let only = eval.only.map(name);
+    let title = match &eval.group {
+        Some((side, group)) => {
+            let what = only.map_or_else(|| format!("failures of {}", versus.evals[*side].name), str::to_owned);
+            format!("{count}: {}, {what}", group.label())
+        }
+        None => format!("{} {count}", only.unwrap_or("prompts")),
+    };
     let inside = framed(theme, &title, eval.pane == PROMPTS, frame, area);
     let width = inside.width as usize;
     let mut lines = Vec::new();
@@ -52,9 +61,7 @@ fn row(
     under_cursor: bool,
 ) -> Line<'static> {
     let theme = &shared.theme;
-    let pair = eval.pair(versus);
-    let outcome = pair.and_then(|pair| versus.outcome(prompt, pair));
-    let (mark, role) = mark(outcome);
+    let (mark, role) = mark(eval.outcome(versus, prompt));
     let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
     let id = if prompt.sample == 0 {
         prompt.prompt_id.clone()
@@ -79,7 +86,13 @@ fn row(
     }
     let used: usize = spans.iter().map(Span::width).sum();
     let tags = versus.record(prompt, 0).map_or_else(String::new, |record| record.tags.join(" "));
-    spans.push(Span::styled(format!(" {}", fitted(&tags, width.saturating_sub(used + 1))), theme.style(Role::Faint)));
+    let comment = versus.comment(&prompt.prompt_id);
+    let (text, role) = if comment.is_empty() {
+        (tags, Role::Faint)
+    } else {
+        (format!("{} {comment}", theme.glyph("✎", "#")), Role::Marked)
+    };
+    spans.push(Span::styled(format!(" {}", fitted(&text, width.saturating_sub(used + 1))), theme.style(role)));
     let line = Line::from(spans);
     if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
 }

@@ -7,9 +7,10 @@ use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::Eval;
-use super::SUMMARY;
-use crate::format::{or_na, percent};
+use super::{SUMMARY, failures};
+use crate::format::{or_na, percent, percent_interval};
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
+use crate::run::EvalSummary;
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -26,8 +27,7 @@ const CELL: usize = 21;
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
     let inside = framed(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY, frame, area);
-    let Some(pair) = eval.pair(versus) else { return };
-    for (lines, area) in (SummaryText { eval, shared, versus, pair, width: inside.width as usize }).parts(inside) {
+    for (lines, area) in SummaryText::of(eval, shared, versus, inside).parts(inside) {
         frame.render_widget(Paragraph::new(lines), area);
     }
 }
@@ -41,8 +41,8 @@ pub(super) fn outcome_at(
     place: Position,
 ) -> Option<Outcome> {
     let inside = area.inner(Margin::new(1, 1));
-    let pair = eval.pair(versus)?;
-    let parts = SummaryText { eval, shared, versus, pair, width: inside.width as usize }.parts(inside);
+    let text = SummaryText::of(eval, shared, versus, inside);
+    let parts = text.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
     let line = lines.into_iter().nth((place.y - part.y) as usize)?;
     let mut right = part.x as usize;
@@ -52,14 +52,13 @@ pub(super) fn outcome_at(
     })?;
     Outcome::ALL
         .into_iter()
-        .find(|outcome| span.content.ends_with(&format!("{} {}", outcome.name(), pair.count(*outcome))))
+        .find(|outcome| span.content.ends_with(&format!("{} {}", text.name(*outcome), text.count(*outcome))))
 }
 
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
     let inside = area.inner(Margin::new(1, 1));
-    let Some(pair) = eval.pair(versus) else { return 0 };
-    let columns = SummaryText { eval, shared, versus, pair, width: inside.width as usize }.columns(inside);
+    let columns = SummaryText::of(eval, shared, versus, inside).columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
@@ -68,21 +67,49 @@ fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
     let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
     let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
     let run = versus.evals[0].id.short_folder();
-    fitted(
-        &format!("{} · {run} · {task}, {set}, {} prompts{started}", names.join(" → "), versus.prompts.len()),
-        width.saturating_sub(6),
-    )
+    let (names, prompts, schema) = (names.join(" → "), versus.prompts.len(), versus.schema());
+    let text = match versus.is_rescored {
+        true => format!("{names} · {schema} · {run} · {task}, {set}, {prompts} prompts{started}"),
+        false => format!("{names} · {run} · {task}, {set}, {prompts} prompts{started} · {schema}"),
+    };
+    fitted(&text, width.saturating_sub(6))
 }
 
 struct SummaryText<'a> {
     eval: &'a Eval,
     shared: &'a Shared,
     versus: &'a Versus,
-    pair: &'a PairedComparison,
+    /// `None` of a single eval.
+    pair: Option<&'a PairedComparison>,
     width: usize,
 }
 
-impl SummaryText<'_> {
+impl<'a> SummaryText<'a> {
+    fn of(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
+        Self { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize }
+    }
+
+    fn name(&self, outcome: Outcome) -> &'static str {
+        if self.pair.is_some() { outcome.name() } else { outcome.name_alone() }
+    }
+
+    /// The number of prompts with an outcome; of a single eval, of answers.
+    fn count(&self, outcome: Outcome) -> usize {
+        let alone = || match (outcome, self.tiers_alone()) {
+            (Outcome::Both, [.., valid]) => valid,
+            (_, [unparsable, invalid, _]) => unparsable + invalid,
+        };
+        self.pair.map_or_else(alone, |pair| pair.count(outcome))
+    }
+
+    /// The answers of a single eval by tier, in the order of [`TIERS`].
+    fn tiers_alone(&self) -> [usize; 3] {
+        let summary = &self.versus.evals[0].summary;
+        let count = |rate: f64| (rate * summary.n as f64).round() as usize;
+        let (valid, parsed) = (count(summary.valid), count(summary.parse));
+        [summary.n - parsed.min(summary.n), parsed.saturating_sub(valid), valid]
+    }
+
     /// The visible lines with their areas: the short summary if there is little room, else from the scroll position on.
     fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         // With its frame.
@@ -101,7 +128,7 @@ impl SummaryText<'_> {
     fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         let empty = || vec![Line::default()];
         if inside.width < 100 {
-            let first = [self.rates(), self.differences(), self.verdict(), empty()];
+            let first = [self.rates(), self.verdict(), empty()];
             let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
             return vec![([first.concat(), rest.concat()].concat(), inside)];
         }
@@ -111,7 +138,7 @@ impl SummaryText<'_> {
             Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
         let beside = SummaryText { width: left.width as usize, ..*self };
         vec![
-            ([beside.rates(), beside.differences(), beside.verdict(), beside.tags()].concat(), left),
+            ([beside.rates(), beside.verdict(), beside.tags()].concat(), left),
             ([self.matrix(), empty(), self.tiers()].concat(), right),
         ]
     }
@@ -127,7 +154,8 @@ impl SummaryText<'_> {
         let shown = |cell: &str| {
             if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() }
         };
-        let role = |place: usize| if place == self.pair.second { Role::Trained } else { Role::Base };
+        let second = self.pair.map(|pair| pair.second);
+        let role = |place: usize| if Some(place) == second { Role::Trained } else { Role::Base };
         let mut heading = vec![Span::raw(" ".repeat(LABEL))];
         for (place, eval) in self.versus.evals.iter().enumerate() {
             heading.push(Span::styled(format!(" {}", padded(&eval.name, cell_width, true)), theme.style(role(place))));
@@ -142,8 +170,8 @@ impl SummaryText<'_> {
                 Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
             }));
             let judged = match label {
-                "valid" => Some(&self.pair.valid),
-                "exact match" => self.pair.exact.as_ref(),
+                "valid" => self.pair.map(|pair| &pair.valid),
+                "exact match" => self.pair.and_then(|pair| pair.exact.as_ref()),
                 _ => None,
             };
             if let (true, Some(judged)) = (wide, judged) {
@@ -156,41 +184,44 @@ impl SummaryText<'_> {
 
     /// Whether the table has a column for the difference.
     fn is_wide(&self) -> bool {
-        self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
+        self.pair.is_some() && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
     }
 
-    /// The differences, on one line if they fit, if the table has no column for them.
-    fn differences(&self) -> Vec<Line<'static>> {
-        if self.is_wide() {
-            return Vec::new();
-        }
-        let theme = &self.shared.theme;
-        let difference = |judged: &MetricComparison| {
-            Span::styled(format!("{} {}", judged.metric, points(&judged.difference)), theme.style(role_of(judged)))
-        };
-        let spans: Vec<_> = self.pair.metrics().map(difference).collect();
-        if spans.iter().map(|span| span.width() + 2).sum::<usize>() > self.width + 2 {
-            return spans.into_iter().map(Line::from).collect();
-        }
-        vec![Line::from(spans.into_iter().flat_map(|span| [span, Span::raw("  ")]).collect::<Vec<_>>())]
-    }
-
-    /// The verdict on both metrics, and the numbers of prompts that would show more.
+    /// The verdict on both metrics, the numbers of prompts that would show more, and where failures gather.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let names = [&self.versus.evals[self.pair.first].name, &self.versus.evals[self.pair.second].name];
-        let arrow = theme.glyph("→", "->");
-        let which =
-            if self.versus.pairs.len() > 1 { format!("{} {arrow} {}, ", names[0], names[1]) } else { String::new() };
-        let needed = self.pair.metrics().filter_map(MetricComparison::needed_prompts);
-        let texts = std::iter::once((format!("{which}{}", self.pair.sentence()), self.pair.level().into()))
+        let needed =
+            self.pair.into_iter().flat_map(PairedComparison::metrics).filter_map(MetricComparison::needed_prompts);
+        let sides = self.eval.sides(self.versus).into_iter().rev();
+        let failures = sides.filter_map(|side| failures::sentence(self.eval, side, &self.versus.evals[side].name));
+        let texts = std::iter::once(self.sentence())
             .chain(needed.map(|text| (text, Role::Faint)))
-            .chain(self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning)));
+            .chain(self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning)))
+            .chain(failures.map(|text| (text, Role::Text)));
         texts
             .flat_map(|(text, role)| {
                 wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
             })
             .collect()
+    }
+
+    /// The verdict; of a single eval, that there is none.
+    fn sentence(&self) -> (String, Role) {
+        let Some(pair) = self.pair else {
+            let summary = &self.versus.evals[0].summary;
+            let rate = |name: &str| percent_interval(summary.metric(name), summary.interval(name));
+            let exact = summary.exact.map_or_else(|| "n/a".to_owned(), |_| rate("exact"));
+            let choose = self.shared.key_of("eval.choose");
+            return (
+                format!("valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals", rate("valid")),
+                Role::Text,
+            );
+        };
+        let names = [pair.first, pair.second].map(|eval| self.versus.evals[eval].name.as_str());
+        let arrow = self.shared.theme.glyph("→", "->");
+        let several = self.versus.pairs.len() > 1;
+        let which = if several { format!("{} {arrow} {}: ", names[0], names[1]) } else { String::new() };
+        (format!("{which}{}", pair.sentence()), pair.level().into())
     }
 
     /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
@@ -206,6 +237,9 @@ impl SummaryText<'_> {
             }
             Line::from(spans)
         };
+        if self.pair.is_none() {
+            return vec![row("answers", [Outcome::Both, Outcome::Neither])];
+        }
         vec![
             Line::styled(
                 format!(
@@ -224,13 +258,13 @@ impl SummaryText<'_> {
     /// The text of a cell: `▸fixed 40`.
     fn cell_text(&self, outcome: Outcome) -> String {
         let mark = if self.eval.only == Some(outcome) { self.shared.theme.glyph("▸", ">") } else { " " };
-        format!("{mark}{} {}", outcome.name(), self.pair.count(outcome))
+        format!("{mark}{} {}", self.name(outcome), self.count(outcome))
     }
 
     fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
         let theme = &self.shared.theme;
         let role = match outcome {
-            _ if self.pair.count(outcome) == 0 => Role::Faint,
+            _ if self.count(outcome) == 0 => Role::Faint,
             Outcome::Fixed => Role::Good,
             Outcome::Broken => Role::Bad,
             Outcome::Both | Outcome::Neither => Role::Text,
@@ -254,7 +288,7 @@ impl SummaryText<'_> {
             .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
     }
 
-    /// How many answers went from one tier to another.
+    /// How many answers went from one tier to another; of a single eval, how many reached each.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let heading = TIERS.map(|tier| {
@@ -262,8 +296,12 @@ impl SummaryText<'_> {
         });
         let mut lines =
             vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
-        for (tier, counts) in TIERS.iter().zip(self.pair.tiers) {
-            let glyph = format!("{} ", theme.tier_glyph(tier));
+        let rows = match self.pair {
+            Some(pair) => TIERS.into_iter().zip(pair.tiers).collect(),
+            None => vec![("", self.tiers_alone())],
+        };
+        for (tier, counts) in rows {
+            let glyph = if tier.is_empty() { String::new() } else { format!("{} ", theme.tier_glyph(tier)) };
             let cells: Vec<Span<'static>> = counts
                 .iter()
                 .zip(TIERS)
@@ -284,9 +322,9 @@ impl SummaryText<'_> {
     /// The valid rate of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let pair = [self.pair.first, self.pair.second].map(|place| &self.versus.evals[place].summary);
+        let sides = self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary);
         let arrow = theme.glyph("→", "->");
-        let texts: Vec<String> = tag_rows(&pair)
+        let texts: Vec<String> = tag_rows(&sides.collect::<Vec<_>>())
             .into_iter()
             .filter(|row| row.metric == "valid")
             .map(|row| format!("{} ({}) {}", row.tag, row.n, row.cells.join(arrow).replace(' ', "")))
@@ -311,33 +349,35 @@ impl SummaryText<'_> {
     /// The five most important lines.
     fn short(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let (before, after) = (&self.versus.evals[self.pair.first], &self.versus.evals[self.pair.second]);
         let arrow = theme.glyph("→", "->");
-        let mut lines = vec![Line::from(vec![
-            Span::styled("valid  ", theme.style(Role::Faint)),
-            Span::styled(percent(before.summary.valid), theme.style(Role::Base)),
-            Span::raw(format!(" {arrow} ")),
-            Span::styled(percent(after.summary.valid), theme.style(Role::Trained)),
-            Span::styled(format!("   {}", points(&self.pair.valid.difference)), theme.style(role_of(&self.pair.valid))),
-        ])];
-        let exact = |rate: Option<f64>| or_na(rate, percent);
-        let (a, b) = (&before.summary, &after.summary);
-        lines.push(Line::from(vec![
-            Span::styled("exact  ", theme.style(Role::Faint)),
-            Span::raw(format!("{} {arrow} {}", exact(a.exact), exact(b.exact))),
-            Span::styled("   parse ", theme.style(Role::Faint)),
-            Span::raw(format!("{} {arrow} {}", percent(a.parse), percent(b.parse))),
-            Span::styled("   tokens ", theme.style(Role::Faint)),
-            Span::raw(format!("{:.0} {arrow} {:.0}", a.mean_tokens, b.mean_tokens)),
-        ]));
-        let cells: Vec<Span<'static>> = [Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither]
-            .into_iter()
-            .flat_map(|outcome| self.cell(outcome, 13).into_iter().chain([Span::raw(" ")]))
-            .collect();
-        lines.push(Line::from(cells));
-        let verdict = wrapped(&self.pair.sentence(), self.width).into_iter();
-        lines.extend(verdict.map(|line| Line::styled(line, theme.style(self.pair.level().into()))));
-        lines
+        let sides: Vec<_> =
+            self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary).collect();
+        let cells = |of: &dyn Fn(&EvalSummary) -> String| {
+            sides.iter().map(|summary| of(summary)).collect::<Vec<_>>().join(&format!(" {arrow} "))
+        };
+        let valid = sides.iter().zip([Role::Base, Role::Trained]).enumerate().flat_map(|(place, (summary, role))| {
+            let arrow = (place > 0).then(|| Span::raw(format!(" {arrow} ")));
+            arrow.into_iter().chain([Span::styled(percent(summary.valid), theme.style(role))])
+        });
+        let label = |text: &'static str| Span::styled(text, theme.style(Role::Faint));
+        let mut rates: Vec<Span<'static>> = std::iter::once(label("valid ")).chain(valid).collect();
+        rates.extend([
+            label("  exact "),
+            Span::raw(cells(&|summary| or_na(summary.exact, percent))),
+            label("  parse "),
+            Span::raw(cells(&|summary| percent(summary.parse))),
+            label("  tokens "),
+            Span::raw(cells(&|summary| format!("{:.0}", summary.mean_tokens))),
+        ]);
+        let outcomes: &[Outcome] = match self.pair {
+            Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
+            None => &[Outcome::Both, Outcome::Neither],
+        };
+        let cells = outcomes.iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
+        let (sentence, role) = self.sentence();
+        let verdict = wrapped(&sentence, self.width).into_iter();
+        let verdict = verdict.map(|line| Line::styled(line, theme.style(role)));
+        [Line::from(rates), Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
     }
 }
 

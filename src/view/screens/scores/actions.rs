@@ -5,7 +5,10 @@ use std::sync::Arc;
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 
 use super::items::Written;
-use super::{COMPLETION, LIST, SUMMARY, Scores, Source, arrange, draw, length, next_class, sampling, selected, source};
+use super::{
+    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, length, next_class, sampling, selected,
+    source,
+};
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
@@ -72,6 +75,16 @@ const ACTIONS: &[Action] = &[
         source::step(scores, shared, -10)
     })
     .unless(no_run),
+    Action::new("scores.follow", "Toggle follow run", "follow", &["F"], HERE, source::toggle_follow)
+        .also(&["follow", "tail", "newest step", "live"])
+        .unless(no_run),
+    Action::new("scores.next_changed", "Next changed step", "", &["n"], HERE, source::next_changed).unless(
+        |scores, shared| {
+            let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
+            let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
+            no_run(scores, shared).or_else(|| none.then(|| "the schema changes no stored step".to_owned()))
+        },
+    ),
     Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false))
         .asking(),
     Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| {
@@ -109,6 +122,15 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, _| {
         scores.only = scores.only.next();
         to_the_top(scores)
+    }),
+    Action::new("scores.changed", "Show changed rows", "changed", &["m"], HERE, |scores, _| {
+        scores.only = if scores.only == TierFilter::Moved { TierFilter::All } else { TierFilter::Moved };
+        to_the_top(scores)
+    })
+    .also(&["changed by schema", "moved"])
+    .unless(|scores, _| {
+        let none = scores.only != TierFilter::Moved && scores.moved.iter().all(Option::is_none);
+        none.then(|| "no row changed its tier".to_owned())
     }),
     Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, _| {
         scores.class = next_class(scores);
@@ -186,7 +208,7 @@ fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if scores.is_old && !scores.items.all.is_empty() {
         return source::rescore(scores, shared);
     }
-    if scores.scored.is_none() { source::load(scores, shared) } else { Vec::new() }
+    if scores.scored.is_none() || source::is_behind(scores, shared) { source::load(scores, shared) } else { Vec::new() }
 }
 
 fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -209,7 +231,7 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
         Change::RunNews
             if is_here
                 && scores.source == Source::Step
-                && scores.scored.is_none()
+                && (scores.scored.is_none() || source::is_behind(scores, shared))
                 && !shared.is_busy("scores.items") =>
         {
             source::load(scores, shared)

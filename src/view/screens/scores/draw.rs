@@ -8,7 +8,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 use super::scoring::Scored;
-use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, summary};
+use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::score::Fault;
@@ -18,6 +18,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::editor::paint::{Look, paint};
 use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::text_width::{padded, wrapped};
 
 const SIDE_BY_SIDE: u16 = 72;
 
@@ -30,7 +31,8 @@ fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
         let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
-        let summary_rows = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let usual = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let summary_rows = usual.max(summary::rows_of_changes(scores).min(area.height * 2 / 3));
         let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
         return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
     }
@@ -75,10 +77,10 @@ fn title(scores: &Scores, shared: &Shared) -> String {
         Source::Samples => "samples".to_owned(),
         Source::Written => "custom".to_owned(),
         Source::Sampled => "sampled".to_owned(),
+        Source::Step if source::is_following(scores, shared) => format!("following step {}", scores.loaded_step),
         Source::Step => {
             let last = shared.current_run().map_or(0, |run| run.history.last_step);
-            let step = if scores.step == 0 { last } else { scores.step };
-            format!("step {step} of {last}")
+            format!("step {} of {last}", scores.loaded_step)
         }
     };
     let all = scores.items.all.len();
@@ -114,7 +116,7 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         .skip(first)
         .take(inside.height as usize)
         .map(|line| match line {
-            Shown::Group(group) => group_line(theme, scored, *group),
+            Shown::Group(group) => group_line(theme, scored, *group, inside.width as usize),
             Shown::Completion(place, number) => {
                 row(scores, shared, scored, *place, at == Some(*number), inside.width as usize)
             }
@@ -123,10 +125,13 @@ fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect
     frame.render_widget(Paragraph::new(drawn), inside);
 }
 
-/// Lines above the list: the filter, and sampling in progress.
+/// Lines above the list: a warning about run and task, the filter, and sampling in progress.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let mut lines = Vec::new();
+    let mark = theme.glyph("▲ ", "! ");
+    let warning = scores.mismatch.as_ref().filter(|_| scores.source == Source::Step);
+    let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("{mark}{text}"), columns));
+    let mut lines: Vec<_> = warning.into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))).collect();
     lines.extend(scores.filter.is_shown().then(|| scores.filter.line(theme, columns)));
     if let Some(job) = &scores.sampling {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
@@ -176,7 +181,18 @@ fn first_drawn(scores: &Scores, height: usize) -> usize {
     Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
 }
 
-fn group_line(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
+/// The prompt's id, the group's signal, and what distinguishes the prompt.
+fn group_line(theme: &Theme, scored: &Scored, number: usize, columns: usize) -> Line<'static> {
+    let mut line = group_signal(theme, scored, number);
+    let prompt = scored.items.prompts.get(number).map_or("", String::as_str);
+    let room = columns.saturating_sub(line.width() + 2);
+    if room >= 8 && !prompt.is_empty() {
+        line.spans.push(Span::styled(format!("  {}", one_line(theme, prompt, room)), theme.style(Role::Faint)));
+    }
+    line
+}
+
+fn group_signal(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
     let name = scored.items.groups.get(number).map_or("", String::as_str);
     let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
     let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
@@ -216,25 +232,62 @@ fn row(
     };
     let in_group = scored.groups.get(item.group).is_some_and(|group| group.members.len() > 1);
     let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
-    let advantage = if in_group { format!("{advantage:>+6.2}") } else { " ".repeat(6) };
-    let mut spans = vec![
+    // A narrow list has the advantage in the details only.
+    let advantage = match columns {
+        ..44 => String::new(),
+        _ if in_group => format!("{advantage:>+6.2}"),
+        _ => " ".repeat(6),
+    };
+    // The class implies the tier, which the glyph shows.
+    let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
+    let right = format!("{:>6.3}", score.reward);
+    let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
+    let what =
+        padded(&label(scores, theme, scored, place, columns.saturating_sub(used)), columns.saturating_sub(used), false);
+    let line = Line::from(vec![
         Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
-        Span::styled(format!("{} {name:<10}", theme.tier_glyph(name)), theme.style(role)),
+        Span::raw(format!("{what} ")),
+        Span::styled(format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)), theme.style(role)),
         Span::styled(moved, theme.style(Role::Accent)),
-        Span::raw(format!("{:>6.3}", score.reward)),
+        Span::raw(right),
         Span::styled(advantage, theme.style(Role::Faint)),
-    ];
-    let used = 1 + 12 + 1 + 6 + 6;
-    let class = score.failure.map_or("", crate::score::FailureClass::name);
-    if columns >= used + 12 {
-        spans.push(Span::styled(format!(" {class:<11}"), theme.style(Role::Warning)));
-    }
-    if columns > used + 20 {
-        spans.push(Span::raw(" "));
-        spans.push(Span::styled(one_line(theme, &item.text, columns - used - 13), theme.style(Role::Faint)));
-    }
-    let line = Line::from(spans);
+    ]);
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// Columns of the longest class.
+const OUTCOME: usize = 11;
+
+/// What distinguishes a completion: ungrouped its prompt, then the part in which it differs from the others of the
+/// prompt.
+fn label(scores: &Scores, theme: &Theme, scored: &Scored, place: usize, columns: usize) -> String {
+    let Some(item) = scored.items.all.get(place) else { return String::new() };
+    let part = scored.items.parts.get(place).copied().unwrap_or_default();
+    let name = scored.items.groups.get(item.group).filter(|name| scores.is_flat && !name.is_empty());
+    let name = name.map_or_else(String::new, |name| format!("{} ", end_of(theme, name, columns / 2)));
+    let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
+    let number = members.binary_search(&place).map_or(0, |number| number + 1);
+    let number = if members.len() > 1 { format!("{number} ") } else { String::new() };
+    let room = columns.saturating_sub(name.width() + number.len());
+    let text = match part.same_as {
+        Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
+        None if part.start == 0 => one_line(theme, &item.text, room),
+        None => {
+            let ellipsis = theme.glyph("…", "~");
+            format!("{ellipsis}{}", one_line(theme, &item.text[part.start..], room.saturating_sub(1)))
+        }
+    };
+    format!("{number}{name}{text}")
+}
+
+/// A name with its beginning elided: names differ at their ends.
+fn end_of(theme: &Theme, name: &str, columns: usize) -> String {
+    let letters = name.chars().count();
+    if letters <= columns {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(letters + 1 - columns.max(1)).collect();
+    format!("{}{end}", theme.glyph("…", "~"))
 }
 
 /// The beginning of a text in one line, with runs of whitespace collapsed.

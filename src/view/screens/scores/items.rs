@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::run::{RolloutGroup, read_step};
@@ -21,6 +22,10 @@ pub struct Items {
     pub all: Vec<Item>,
     /// The name of each group, by number: a prompt's id, or empty.
     pub groups: Vec<String>,
+    /// What distinguishes each completion from the others of its group; its `same_as` counts from 0 in the group.
+    pub parts: Vec<DifferingPart>,
+    /// What distinguishes the prompt of each group from the others.
+    pub prompts: Vec<String>,
     /// How a group's rewards become advantages.
     pub advantage: Option<Advantage>,
 }
@@ -62,6 +67,15 @@ pub struct Written {
     pub is_apart: bool,
 }
 
+/// At most this much of a prompt is drawn in a line.
+const PROMPT_BYTES: usize = 400;
+
+fn elided(text: &str, part: DifferingPart) -> String {
+    let rest = &text[part.start..];
+    let rest = &rest[..rest.floor_char_boundary(PROMPT_BYTES)];
+    if part.start == 0 { rest.to_owned() } else { format!("…{rest}") }
+}
+
 pub fn rows_of(open: &OpenTask) -> Rows {
     let mut found = Rows::new();
     for row in open.rows.values().flatten().flatten() {
@@ -81,6 +95,27 @@ pub fn rows_of_run(task: &Path) -> Rows {
 }
 
 impl Items {
+    /// With what distinguishes completions and prompts.
+    pub fn with_parts(mut self) -> Self {
+        let mut members = vec![Vec::new(); self.groups.len()];
+        self.all.iter().enumerate().for_each(|(place, item)| members[item.group].push(place));
+        self.parts = vec![DifferingPart::default(); self.all.len()];
+        for group in &members {
+            let texts: Vec<&str> = group.iter().map(|place| self.all[*place].text.as_str()).collect();
+            for (place, part) in group.iter().zip(differing_parts(&texts)) {
+                self.parts[*place] = part;
+            }
+        }
+        let prompt = |group: &Vec<usize>| {
+            let row = group.first().and_then(|place| self.all[*place].row.as_ref());
+            row.and_then(|row| row.messages.last()).map_or("", |message| message.content.as_str())
+        };
+        let prompts: Vec<&str> = members.iter().map(prompt).collect();
+        let parts = differing_parts(&prompts);
+        self.prompts = prompts.iter().zip(parts).map(|(text, part)| elided(text, part)).collect();
+        self
+    }
+
     /// The task's samples, grouped by prompt.
     pub fn samples(open: &OpenTask, rows: &Rows, advantage: Option<Advantage>) -> Result<Self, String> {
         let samples = open.samples.as_ref().map_err(Clone::clone)?;

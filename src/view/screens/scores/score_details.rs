@@ -1,5 +1,5 @@
-//! One completion in full: its text with underlined violations, tier, reward and parts, every violation, its fields,
-//! and its advantage in numbers.
+//! One completion in full: tier, reward and parts, its advantage in numbers, every violation, its fields, and its text
+//! with underlined violations.
 
 use ratatui::text::{Line, Span};
 
@@ -12,19 +12,19 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
 
-/// The lines of a completion: score, text, and reasons.
+/// The lines of a completion: score, reasons, and text.
 pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
     let text = Text { scores, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
+    lines.extend(verdict(scores, shared, score));
+    lines.extend(text.fields(score));
     lines.push(Line::default());
     let faults: Vec<Fault> =
         score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
-    lines.push(Line::default());
-    lines.extend(verdict(scores, shared, score));
-    lines.extend(text.fields(score));
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
+        lines.push(Line::default());
         lines.push(text.faint(&format!("expected {expected}")));
     }
     lines
@@ -65,7 +65,8 @@ impl Text<'_> {
             first.push(Span::styled(format!("  {}", class.name()), self.theme.style(Role::Warning)));
         }
         let mut lines = vec![Line::from(first)];
-        if let Some(before) = self.scores.moved.get(place).copied().flatten() {
+        let is_stored = scored.items.all.get(place).is_some_and(|item| item.stored.is_some());
+        if let Some(before) = self.scores.moved.get(place).copied().flatten().filter(|_| !is_stored) {
             let sentence =
                 format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));

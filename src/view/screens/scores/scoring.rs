@@ -59,6 +59,10 @@ pub struct Impact {
     pub rewards: usize,
     /// Tiers that differ.
     pub tiers: usize,
+    /// Completions by recorded tier, in the order of [`Tier::ALL`].
+    pub before: [usize; 3],
+    /// By tier under the schema, of those with a recorded one.
+    pub after: [usize; 3],
     /// Advantages whose sign differs: completions pushed up that would be pushed down or left alone, or the other way
     /// round.
     pub signs: usize,
@@ -124,7 +128,11 @@ fn impact(step: u64, scored: &Scored) -> Impact {
     for ((item, score), advantage) in scored.items.all.iter().zip(&scored.scores).zip(&scored.advantages) {
         let Some(stored) = item.stored else { continue };
         found.rewards += usize::from(stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9));
-        found.tiers += usize::from(stored.tier.is_some_and(|tier| tier != score.tier));
+        if let Some(tier) = stored.tier {
+            found.tiers += usize::from(tier != score.tier);
+            found.before[tier as usize] += 1;
+            found.after[score.tier as usize] += 1;
+        }
         found.signs += usize::from(sign(stored.advantage) != sign(*advantage));
     }
     for group in &scored.groups {
@@ -149,6 +157,8 @@ pub fn sum(impacts: &[Impact]) -> Impact {
         completions: sum.completions + one.completions,
         rewards: sum.rewards + one.rewards,
         tiers: sum.tiers + one.tiers,
+        before: std::array::from_fn(|tier| sum.before[tier] + one.before[tier]),
+        after: std::array::from_fn(|tier| sum.after[tier] + one.after[tier]),
         signs: sum.signs + one.signs,
         revived: sum.revived + one.revived,
         silenced: sum.silenced + one.silenced,
@@ -161,6 +171,13 @@ pub fn moved(before: &Scored, now: &Scored) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
     same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
+}
+
+/// The recorded tiers of stored completions whose tier is another one now; `None` if none is stored.
+pub fn moved_since_recorded(scored: &Scored) -> Option<Vec<Option<Tier>>> {
+    let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
+    let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
+    is_stored.then(|| scored.items.all.iter().zip(&scored.scores).map(one).collect())
 }
 
 /// Whether a completion or its prompt's name contains a text, ignoring case; `query` in lower case.
@@ -211,12 +228,12 @@ mod tests {
             }
             assert_eq!(impact(7, &scored(&found)), expected);
         };
-        let none = Impact { step: 7, completions: 2, ..Impact::default() };
+        let none = Impact { step: 7, completions: 2, before: [0, 1, 1], after: [0, 1, 1], ..Impact::default() };
         check([stored(1.0, Tier::Valid, 0.7), stored(0.5, Tier::Invalid, -0.7)], none);
         // The second was valid: a zero-variance group that would be informative.
         check(
             [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
-            Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, ..none },
+            Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, before: [0, 0, 2], ..none },
         );
         check(
             [stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)],
@@ -224,7 +241,7 @@ mod tests {
         );
         assert_eq!(
             sum(&[none, Impact { step: 3, signs: 2, ..none }]),
-            Impact { step: 7, completions: 4, signs: 2, ..Impact::default() }
+            Impact { step: 7, completions: 4, signs: 2, before: [0, 2, 2], after: [0, 2, 2], ..Impact::default() }
         );
     }
 

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
-use super::scoring::{Impact, Scored, impacts, moved, score};
+use super::scoring::{Impact, Scored, impacts, moved, moved_since_recorded, score};
 use super::{RescoreJob, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
+use crate::format::short_id;
+use crate::run::sha256;
 use crate::score::Tier;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::{LastScores, OpenTask, Shared};
@@ -23,6 +25,7 @@ struct Loaded {
     rows: Arc<Rows>,
     stored: Option<Stored>,
     source: Source,
+    step: u64,
 }
 
 /// The inputs of the work.
@@ -47,6 +50,7 @@ struct RunStep {
 /// Loads the completions of the current source.
 pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
+    scores.mismatch = mismatch(scores, shared);
     let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
     let written = match scores.source {
         Source::Written => scores.written.clone(),
@@ -76,6 +80,7 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
 fn read(request: LoadRequest, sender: &Sender) -> Loaded {
     let rows = request.rows.unwrap_or_else(|| Arc::new(rows_of(&request.open)));
     let mut stored = request.stored;
+    let step = request.run.as_ref().map_or(0, |run| run.step);
     let items = match request.source {
         Source::Samples => Items::samples(&request.open, &rows, request.advantage),
         Source::Written | Source::Sampled => Ok(Items::written(request.written, &rows, request.advantage)),
@@ -90,7 +95,7 @@ fn read(request: LoadRequest, sender: &Sender) -> Loaded {
             }
         },
     };
-    Loaded { items, rows, stored, source: request.source }
+    Loaded { items: items.map(Items::with_parts), rows, stored, source: request.source, step }
 }
 
 /// The latest steps of a run, up to a number of completions; cached ones are not read again.
@@ -128,10 +133,14 @@ fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loa
     if loaded.source != scores.source {
         return Vec::new();
     }
+    scores.loaded_step = loaded.step;
     match loaded.items {
         Ok(items) => {
             (scores.items, scores.error) = (Arc::new(items), None);
-            rescore(scores, shared)
+            let mut commands = rescore(scores, shared);
+            // Steps may have ended while this one was read.
+            commands.extend(if is_behind(scores, shared) { load(scores, shared) } else { Vec::new() });
+            commands
         }
         Err(error) => {
             (scores.items, scores.scored, scores.error) = (Arc::default(), None, Some(error));
@@ -144,6 +153,7 @@ fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loa
 /// Scores the completions with the last schema that compiled.
 pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(scorer) = shared.scorer() else { return Vec::new() };
+    scores.mismatch = mismatch(scores, shared);
     let items = Arc::clone(&scores.items);
     let cached = scores.stored.as_ref().filter(|_| scores.source == Source::Step);
     let steps = cached.map(|stored| Arc::clone(&stored.steps)).unwrap_or_default();
@@ -163,7 +173,9 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
 }
 
 fn take_scores(scores: &mut Scores, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
-    match scores.scored.as_ref().and_then(|before| moved(before, &scored)) {
+    let since_edit = || scores.scored.as_ref().and_then(|before| moved(before, &scored));
+    match moved_since_recorded(&scored).or_else(since_edit) {
+        Some(now) if scored.items.all.iter().any(|item| item.stored.is_some()) => scores.moved = now,
         // Changes stay marked until the next change.
         Some(now) if now.iter().any(Option::is_some) => scores.moved = now,
         Some(_) => {}
@@ -172,6 +184,61 @@ fn take_scores(scores: &mut Scores, (scored, impacts): (Scored, Vec<Impact>)) ->
     (scores.scored, scores.impacts) = (Some(scored), impacts);
     arrange(scores);
     Vec::new()
+}
+
+/// Whether the latest step is followed, and a later one than the shown one has ended.
+pub(super) fn is_behind(scores: &Scores, shared: &Shared) -> bool {
+    let last = shared.current_run().map_or(0, |run| run.history.last_step);
+    scores.source == Source::Step && scores.step == 0 && scores.loaded_step < last
+}
+
+/// Whether the newest step of an active run is shown as it comes.
+pub(super) fn is_following(scores: &Scores, shared: &Shared) -> bool {
+    let is_active = shared.current_run().is_some_and(|run| !run.status().is_ended());
+    scores.source == Source::Step && scores.step == 0 && is_active
+}
+
+/// Follows the newest step, or stays at the shown one.
+pub(super) fn toggle_follow(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run() else { return Vec::new() };
+    let (id, has_ended) = (short_id(&run.id()).to_owned(), run.status().is_ended());
+    if scores.source == Source::Step && scores.step == 0 && !has_ended {
+        scores.step = scores.loaded_step;
+        shared.say(format!("step {} stays, {} follows again", scores.step, shared.key_of("scores.follow")));
+        return Vec::new();
+    }
+    scores.step = 0;
+    shared.say(match has_ended {
+        true => format!("{id} has ended: this is its last step"),
+        false => format!("following the newest step of {id}"),
+    });
+    turn_to(scores, shared, Source::Step)
+}
+
+/// Goes to the next stored step whose rewards or tiers the schema changes; after the last, to the first.
+pub(super) fn next_changed(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
+    let mut changed = impacts.iter().filter(|one| one.rewards + one.tiers > 0).map(|one| one.step);
+    let next = changed.clone().find(|step| *step > scores.loaded_step).or_else(|| changed.next());
+    scores.step = next.unwrap_or(scores.step);
+    turn_to(scores, shared, Source::Step)
+}
+
+/// A warning if the shown step was scored by other rules than the schema in the editor.
+fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
+    let file = shared.current_run()?.directory.as_ref().filter(|_| scores.source == Source::Step)?.file();
+    let (task, id) = (shared.draft.task.as_ref()?, short_id(&file.id));
+    if file.task != task.name {
+        return Some(format!(
+            "run {id} is of task {}, the open task is {}: rates are not comparable",
+            file.task, task.name
+        ));
+    }
+    let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    let unsaved = if shared.draft.is_changed() { ", unsaved" } else { "" };
+    let text = || format!("run {id} has schema {}, these scores are by schema {}{unsaved}", short(then), short(&now));
+    (now != *then).then(text)
 }
 
 /// Switches to completions of another source.
@@ -187,7 +254,7 @@ pub(super) fn turn_to(scores: &mut Scores, shared: &mut Shared, source: Source) 
 /// Goes to another step of the current run, within its ends.
 pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Command> {
     let last = shared.current_run().map_or(0, |run| run.history.last_step);
-    let now = if scores.step == 0 { last } else { scores.step };
+    let now = if scores.step == 0 { scores.loaded_step } else { scores.step };
     let next = now.saturating_add_signed(by).clamp(1, last.max(1));
     // At the end the latest step is followed.
     scores.step = if next >= last { 0 } else { next };
@@ -203,7 +270,7 @@ pub(super) fn forget_run(scores: &mut Scores) {
     if let Some(whole) = scores.whole.take() {
         whole.cancel.cancel();
     }
-    (scores.stored, scores.step) = (None, 0);
+    (scores.stored, scores.step, scores.loaded_step, scores.mismatch) = Default::default();
     scores.impacts.clear();
     if scores.source == Source::Step {
         (scores.items, scores.scored) = (Arc::default(), None);

@@ -8,7 +8,6 @@ use ratatui::text::{Line, Span};
 use super::scoring::{Impact, Scored, sum};
 use super::{RescoreJob, Scores, Source};
 use crate::format::percent_short;
-use crate::run::sha256;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
 use crate::view::shared::Shared;
@@ -37,8 +36,10 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
                 theme.style(Theme::tier_role(tier.name())),
             ),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
+            Span::styled(was(scores, scored, tier), theme.style(Role::Accent)),
         ]));
     }
+    lines.extend(changed(scores, shared, scored, columns));
     lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
     lines.push(rate(theme, "unwrapped", &by_prompt(scored, |score| Some(score.tolerant)), columns));
     if tally.exact.1 > 0 {
@@ -56,6 +57,64 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         run(scores, shared, columns, &mut lines);
     }
     lines
+}
+
+/// The count of a tier before the change of the schema, if any row changed.
+fn was(scores: &Scores, scored: &Scored, tier: Tier) -> String {
+    if scores.moved.iter().all(Option::is_none) {
+        return String::new();
+    }
+    let before = scored.scores.iter().enumerate();
+    let before = before.map(|(place, score)| scores.moved.get(place).copied().flatten().unwrap_or(score.tier));
+    format!("  was {}", before.filter(|before| *before == tier).count())
+}
+
+/// The rows whose tier changed: how many went where, and which.
+fn changed(scores: &Scores, shared: &Shared, scored: &Scored, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let moves = || {
+        let rows = scored.items.all.iter().zip(&scored.scores).enumerate();
+        rows.filter_map(|(place, (item, score))| Some((place, item, scores.moved.get(place).copied()??, score.tier)))
+    };
+    let mut ways: BTreeMap<(Tier, Tier), usize> = BTreeMap::new();
+    moves().for_each(|(_, _, before, now)| *ways.entry((before, now)).or_default() += 1);
+    if ways.is_empty() {
+        return Vec::new();
+    }
+    let arrow = theme.glyph("→", "->");
+    let way =
+        |((before, now), count): (&(Tier, Tier), &usize)| format!("{} {arrow} {} {count}", before.name(), now.name());
+    let ways: Vec<String> = ways.iter().map(way).collect();
+    let since = if scores.source == Source::Step { "since recorded" } else { "by the last edit" };
+    let text = format!("{} of {} rows changed {since}: {}", moves().count(), scored.scores.len(), ways.join(", "));
+    let row = |(place, item, ..): (usize, &super::items::Item, Tier, Tier)| {
+        let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
+        let number = members.binary_search(&place).map_or(0, |number| number + 1);
+        let name = scored.items.groups.get(item.group).map_or("", String::as_str);
+        if members.len() > 1 { format!("{name} #{number}") } else { name.to_owned() }
+    };
+    let rows: Vec<String> = moves().take(CHANGED_ROWS).map(row).collect();
+    let more = moves().count().saturating_sub(CHANGED_ROWS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let rows = format!("{}{more}; {} lists them", rows.join(", "), shared.key_of("scores.changed"));
+    let line = |role: Role| move |text: String| Line::styled(text, theme.style(role));
+    let head = wrapped(&text, columns).into_iter().map(line(Role::Accent));
+    head.chain(wrapped(&rows, columns).into_iter().map(line(Role::Faint))).collect()
+}
+
+/// Rows that are named in the summary.
+const CHANGED_ROWS: usize = 4;
+
+/// The rows of the pane in which the result of a re-scoring is complete; 0 if nothing changed.
+pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
+    let of_run = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
+    let run = scores.source == Source::Step && of_run.iter().any(|one| one.rewards + one.tiers + one.signs > 0);
+    let rows = scores.moved.iter().any(Option::is_some);
+    match (run, rows) {
+        (true, _) => 26,
+        (false, true) => 16,
+        (false, false) => 0,
+    }
 }
 
 /// How many completions of each prompt have the property, and of how many.
@@ -105,7 +164,6 @@ fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
 
 fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'static>>) {
     let theme = &shared.theme;
-    lines.push(Line::default());
     let (title, impacts, notes) = match &scores.whole {
         Some(whole) => {
             let (title, notes) = of_whole(shared, whole);
@@ -121,8 +179,6 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         }
     };
     let all = sum(impacts);
-    let warning = other_task(shared).map(|text| wrapped(&text, columns)).unwrap_or_default();
-    lines.extend(warning.into_iter().map(|text| Line::styled(text, theme.style(Role::Warning))));
     lines.push(Line::styled(title, theme.style(Role::Title)));
     lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
     if all.completions == 0 {
@@ -130,37 +186,33 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     } else if all.rewards + all.tiers + all.signs == 0 {
         lines.push(Line::from(format!("no change: {} rewards and advantages as recorded", all.completions)));
     } else {
-        for (count, of, what) in [
-            (all.rewards, all.completions, "rewards change"),
-            (all.tiers, all.completions, "tiers change"),
-            (all.signs, all.completions, "advantages change sign"),
-        ] {
-            let role = if count > 0 { Role::Accent } else { Role::Faint };
-            let share = percent_short(count as f64 / of as f64);
-            lines.push(Line::styled(format!("{count:>6} of {of} {what} ({share})"), theme.style(role)));
+        lines.push(Line::styled(format!("{:<13}{:>9}{:>9}", "tier", "recorded", "now"), theme.style(Role::Faint)));
+        for tier in Tier::ALL.into_iter().rev() {
+            let (before, now) = (all.before[tier as usize], all.after[tier as usize]);
+            let name = format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name());
+            let change = if before == now { String::new() } else { format!("  {:+}", now as i64 - before as i64) };
+            lines.push(Line::from(vec![
+                Span::styled(name, theme.style(Theme::tier_role(tier.name()))),
+                Span::raw(format!("{before:>9}{now:>9}")),
+                Span::styled(change, theme.style(Role::Accent)),
+            ]));
         }
-        lines.push(Line::from(format!(
-            "{:>6} zero-variance groups become mixed, {} mixed become zero-variance",
-            all.revived, all.silenced
-        )));
-        lines.push(Line::styled("  step   rewards   tiers   signs", theme.style(Role::Faint)));
+        let counts =
+            [(all.rewards, "rewards change"), (all.tiers, "tiers change"), (all.signs, "advantages change sign")];
+        let share = |count: usize| percent_short(count as f64 / all.completions as f64);
+        let counts = counts.map(|(count, what)| format!("{count} {what} ({})", share(count)));
+        let text = format!(
+            "of {} completions {}; {} zero-variance groups become mixed, {} mixed become zero-variance",
+            all.completions,
+            counts.join(", "),
+            all.revived,
+            all.silenced
+        );
+        lines.extend(wrapped(&text, columns).into_iter().map(Line::from));
+        let heading = format!("  step   rewards   tiers   signs   {} next", shared.key_of("scores.next_changed"));
+        lines.push(Line::styled(heading, theme.style(Role::Faint)));
         lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
-}
-
-/// A warning if the run's completions are scored by rules other than the run's.
-fn other_task(shared: &Shared) -> Option<String> {
-    let file = shared.current_run()?.directory.as_ref()?.file();
-    let task = shared.draft.task.as_ref()?;
-    if file.task != task.name {
-        return Some(format!(
-            "run task {} differs from schema task {}: rates are not comparable",
-            file.task, task.name
-        ));
-    }
-    let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
-    let short = |digest: &str| digest.chars().take(8).collect::<String>();
-    (now != *then).then(|| format!("the run's schema is {}, this one is {} (SHA-256)", short(then), short(&now)))
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
