@@ -185,6 +185,108 @@ fn a_run_of_another_task_is_not_scored_without_a_word() {
     assert!(stage.shows("is of task receipt, the open task is invoice"), "{}", stage.screen());
 }
 
+/// The newest step of an active run appears by itself, until another one is chosen.
+#[test]
+fn a_live_run_is_followed() {
+    let mut stage = stage(120, 36);
+    let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-second", "two", "finished");
+    let _lock = grpo_tui::run::RunLock::acquire(&run).unwrap();
+    let state = std::fs::read_to_string(run.join("state.json")).unwrap();
+    std::fs::write(run.join("state.json"), state.replace("finished", "running")).unwrap();
+    // The log up to a step, then up to a later one.
+    let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let until_step = |step: u64| {
+        let end = log
+            .lines()
+            .position(|line| line.contains("\"kind\":\"step\"") && line.contains(&format!("\"step\":{step},")))
+            .unwrap();
+        let lines: Vec<&str> = log.lines().take(end + 1).collect();
+        std::fs::write(run.join("events.jsonl"), lines.join("\n") + "\n").unwrap();
+    };
+    let news = |stage: &mut Stage, step: u64| {
+        until_step(step);
+        let history = grpo_tui::run::RunState::read(&run).unwrap();
+        assert_eq!(history.last_step, step);
+        stage.send(Message::Run(run.clone(), grpo_tui::view::message::RunNews::Opened(Box::new(history))));
+    };
+    until_step(10);
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.clone())]);
+    stage.keys("F");
+    assert!(stage.shows("following step 10: 32"), "{}", stage.screen());
+    let first = stage.model.scores.items.all[0].from.clone();
+    news(&mut stage, 11);
+    assert!(stage.shows("following step 11: 32"), "{}", stage.screen());
+    assert_eq!(
+        (first.as_str(), stage.model.scores.items.all[0].from.as_str()),
+        ("step 10 sample 1", "step 11 sample 1")
+    );
+    stage.keys("F");
+    news(&mut stage, 12);
+    assert!(stage.shows("step 11 of 12: 32"), "{}", stage.screen());
+    // While another screen is in front nothing is read; coming back shows the newest.
+    stage.keys("F");
+    assert!(stage.shows("following step 12"), "{}", stage.screen());
+    stage.keys("f1");
+    news(&mut stage, 14);
+    stage.keys("f4");
+    assert!(stage.shows("following step 14"), "{}", stage.screen());
+    stage.keys("[");
+    assert!(stage.shows("step 13 of 14"), "{}", stage.screen());
+}
+
+/// After an edit, the rows and the steps that it changes are found by one key each.
+#[test]
+fn what_a_rescoring_changes_is_complete_and_found() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = with_run(columns, rows);
+        stage.keys("m");
+        assert!(stage.shows("no row changed its tier"), "{}", stage.screen());
+        edit_schema(&mut stage, |text| {
+            text.replacen(
+                "\"vendor\": { \"type\": \"string\"",
+                "\"vendor\": { \"type\": \"string\", \"maxLength\": 9",
+                1,
+            )
+        });
+        stage.keys("R tab tab");
+        if (columns, rows) == (120, 36) {
+            for text in [
+                "was 31",
+                "31 of 32 rows changed since recorded: valid",
+                "this schema on the whole run, 40 stored steps",
+                "█ valid           1068",
+                "▄ invalid           94     1162  +1068",
+                "· unparsable",
+                "rewards change",
+                "advantages change",
+            ] {
+                assert!(stage.shows(text), "{text}: {}", stage.screen());
+            }
+        }
+        stage.keys("m");
+        assert!(stage.shows("31 of 32, changed"), "{}", stage.screen());
+        stage.keys("m n");
+        let impacts = &stage.model.scores.whole.as_ref().unwrap().impacts;
+        let first = impacts.iter().find(|one| one.tiers > 0).unwrap().step;
+        assert!(stage.shows(&format!("step {first} of 40")), "after the last comes the first: {}", stage.screen());
+    }
+}
+
+/// Completions whose texts begin alike, of prompts that begin alike, are told apart in the list.
+#[test]
+fn rows_show_where_completions_differ() {
+    let mut stage = stage(120, 36);
+    for amount in ["12.50", "19.00", "12.50"] {
+        let text =
+            format!("{{\"vendor\": \"A long common beginning\", \"date\": \"2026-01-01\", \"amount\": {amount}}}");
+        stage.send(Message::Paste(text));
+    }
+    stage.keys("v");
+    for row in ["1 …\"amount\": 12.50}", "2 …\"amount\": 19.00}", "3 ≡ 1"] {
+        assert!(stage.shows(row), "{row}: {}", stage.screen());
+    }
+}
+
 #[test]
 fn completions_are_sampled_from_base_and_trained() {
     let sampled = format!(

@@ -23,6 +23,9 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let tally = &scored.tally;
     let mut lines = Vec::new();
+    let has_moved = scores.moved.iter().any(Option::is_some);
+    // With room for the count before.
+    let gauge_columns = columns.saturating_sub(if has_moved { 40 } else { 30 }).clamp(4, 24);
     for tier in Tier::ALL.into_iter().rev() {
         let count = tally.tiers[tier as usize];
         let share = count as f64 / tally.all.max(1) as f64;
@@ -31,15 +34,16 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
                 format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()),
                 theme.style(Theme::tier_role(tier.name())),
             ),
-            Span::styled(
-                gauge(theme, share, columns.saturating_sub(30).clamp(4, 24)),
-                theme.style(Theme::tier_role(tier.name())),
-            ),
+            Span::styled(gauge(theme, share, gauge_columns), theme.style(Theme::tier_role(tier.name()))),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
-            Span::styled(was(scores, scored, tier), theme.style(Role::Accent)),
+            Span::styled(if has_moved { was(scores, scored, tier) } else { String::new() }, theme.style(Role::Accent)),
         ]));
     }
     lines.extend(changed(scores, shared, scored, columns));
+    let is_rescored = rows_of_changes(scores) > 0;
+    if scores.source == Source::Step && is_rescored {
+        run(scores, shared, columns, &mut lines);
+    }
     lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
     lines.push(rate(theme, "unwrapped", &by_prompt(scored, |score| Some(score.tolerant)), columns));
     if tally.exact.1 > 0 {
@@ -53,17 +57,16 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
         format!("failures: {}", failures.join(", "))
     }));
     groups(theme, scored, &mut lines);
-    if scores.source == Source::Step {
-        run(scores, shared, columns, &mut lines);
+    match scores.source {
+        Source::Step if is_rescored => steps(scores, shared, &mut lines),
+        Source::Step => run(scores, shared, columns, &mut lines),
+        _ => {}
     }
     lines
 }
 
-/// The count of a tier before the change of the schema, if any row changed.
+/// The count of a tier before the change of the schema.
 fn was(scores: &Scores, scored: &Scored, tier: Tier) -> String {
-    if scores.moved.iter().all(Option::is_none) {
-        return String::new();
-    }
     let before = scored.scores.iter().enumerate();
     let before = before.map(|(place, score)| scores.moved.get(place).copied().flatten().unwrap_or(score.tier));
     format!("  was {}", before.filter(|before| *before == tier).count())
@@ -209,10 +212,16 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
             all.silenced
         );
         lines.extend(wrapped(&text, columns).into_iter().map(Line::from));
-        let heading = format!("  step   rewards   tiers   signs   {} next", shared.key_of("scores.next_changed"));
-        lines.push(Line::styled(heading, theme.style(Role::Faint)));
-        lines.extend(impacts.iter().rev().filter(|one| one.rewards + one.signs > 0).map(|one| table_row(theme, one)));
     }
+}
+
+/// The steps that the schema changes, the latest first.
+fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
+    let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
+    let changed = impacts.iter().rev().filter(|one| one.rewards + one.tiers + one.signs > 0);
+    let heading = format!("  step   rewards   tiers   signs   {} next", shared.key_of("scores.next_changed"));
+    lines.push(Line::styled(heading, shared.theme.style(Role::Faint)));
+    lines.extend(changed.map(|one| table_row(&shared.theme, one)));
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
