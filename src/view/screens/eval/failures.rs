@@ -56,7 +56,7 @@ fn entry(shared: &Shared, group: &FailureGroup) -> PickEntry {
         beside: format!("{failures:>4} of {completions:<4} {of_failures:>6} of failures {of_set:>6} of set"),
         detail: format!("{failures} of {completions} completions of {} fail{why}", group.label()),
         role: over_represented.then_some(Role::Warning),
-        depth: 0,
+        ..PickEntry::default()
     }
 }
 
