@@ -161,8 +161,7 @@ fn properties(record: &EvalRecord, fails: bool) -> Vec<(GroupKind, String)> {
         found.push((GroupKind::Length, "truncated".to_owned()));
     }
     if fails {
-        let class = serde_json::from_value::<FailureClass>(record.score["failure"].clone());
-        found.push((GroupKind::Class, class.map_or("n/a", FailureClass::name).to_owned()));
+        found.push((GroupKind::Class, record.failure().map_or("n/a", FailureClass::name).to_owned()));
         let wrong = record.score["fields"].as_object().into_iter().flatten();
         let wrong = wrong.filter(|(_, equal)| **equal == Value::Bool(false)).map(|(name, _)| name.clone());
         let errors = record.score["errors"].as_array().into_iter().flatten();

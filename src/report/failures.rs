@@ -69,10 +69,10 @@ fn means(history: &RunState, steps: &[u64]) -> Shares {
 fn of_records(records: &[EvalRecord]) -> Option<Shares> {
     let mut shares = Shares::new();
     for record in records {
-        match serde_json::from_value(record.score["failure"].clone()) {
-            Ok(class) => *shares.entry(class).or_default() += 1.0 / records.len() as f64,
-            Err(_) if record.is_valid() => {}
-            Err(_) => return None,
+        match record.failure() {
+            Some(class) => *shares.entry(class).or_default() += 1.0 / records.len() as f64,
+            None if record.is_valid() => {}
+            None => return None,
         }
     }
     Some(shares)

@@ -97,13 +97,28 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
     let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
     let examples = match versus.pairs.first() {
-        Some(pair) => [Outcome::Broken, Outcome::Fixed, Outcome::Neither]
-            .into_iter()
-            .filter_map(|outcome| {
-                let found = versus.prompts.iter().filter(|prompt| versus.outcome(prompt, pair) == Some(outcome));
-                answers(versus, outcome.name(), &[pair.first, pair.second], found.collect())
-            })
-            .collect(),
+        Some(pair) => {
+            let evals = [pair.first, pair.second];
+            let all = |title: &str, is_shown: &dyn Fn(&ComparedPrompt) -> bool| {
+                answers(versus, title, &evals, versus.prompts.iter().filter(|prompt| is_shown(prompt)).collect())
+            };
+            let outcome =
+                |outcome: Outcome| all(outcome.name(), &|prompt| versus.outcome(prompt, pair) == Some(outcome));
+            // Of answers that are valid in both.
+            let exact = |title: &str, expected: [bool; 2]| {
+                let is_exact = |prompt: &ComparedPrompt, eval: usize| versus.record(prompt, eval)?.exact;
+                all(title, &|prompt| {
+                    versus.outcome(prompt, pair) == Some(Outcome::Both)
+                        && evals.map(|eval| is_exact(prompt, eval)) == expected.map(Some)
+                })
+            };
+            let changed = [outcome(Outcome::Broken), outcome(Outcome::Fixed)];
+            let values = [
+                exact("no longer exact, valid in both", [true, false]),
+                exact("newly exact, valid in both", [false, true]),
+            ];
+            changed.into_iter().chain(values).chain([outcome(Outcome::Neither)]).flatten().collect()
+        }
         None => {
             let fails = |prompt: &&ComparedPrompt| versus.record(prompt, 0).is_some_and(|record| !record.is_valid());
             Vec::from_iter(answers(versus, "not valid", &[0], versus.prompts.iter().filter(fails).collect()))

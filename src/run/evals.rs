@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
 use super::error::RunError;
+use crate::score::FailureClass;
 use crate::statistics::{Verdict, mcnemar_exact, wilson, wilson_by_prompt};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
@@ -42,6 +43,11 @@ impl EvalRecord {
 
     pub fn is_valid(&self) -> bool {
         self.tier == "valid"
+    }
+
+    /// `None` for a completion without a failure, and in the files of older programs.
+    pub fn failure(&self) -> Option<FailureClass> {
+        serde_json::from_value(self.score["failure"].clone()).ok()
     }
 
     /// Not valid, or valid with wrong values.

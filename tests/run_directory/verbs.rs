@@ -108,6 +108,36 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
     }
 }
 
+/// An answer that stays valid and gets other values is shown as such.
+#[test]
+fn pages_tell_exact_answers_from_valid_ones() {
+    let folder = memory_folder();
+    let recorded = crate::program::sample_data("finished-run");
+    let page = |arguments: &[&str]| {
+        let file = folder.path().join("page.html");
+        let html = ["--html", file.to_str().unwrap(), "--force"];
+        let (code, _, error) = runs_command(folder.path(), &[arguments, &[recorded.to_str().unwrap()], &html].concat());
+        assert_eq!(code, 0, "{error}");
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let (run, versus) = (page(&["export"]), page(&["versus"]));
+    for (page, title) in [
+        (&run, "Regressions on exact among valid answers: 1 of 1"),
+        (&versus, "no longer exact, valid in both: 1 of 1"),
+    ] {
+        let section =
+            page.split("<h2>").find(|section| section.starts_with(title)).unwrap_or_else(|| panic!("{title}: {page}"));
+        assert!(
+            section.contains("proof-066") && section.contains("valid, exact<") && section.contains("valid, not exact<"),
+            "{section}"
+        );
+    }
+    for title in ["Failures of training completions by class</title>", "<h2>Failure classes</h2>", "exact, messy (42)"]
+    {
+        assert!(run.contains(title), "{title}");
+    }
+}
+
 /// What differs from the run before of the same task, in the page and for a pull request.
 #[test]
 fn a_report_says_what_changed_since_the_previous_run_of_the_task() {
