@@ -101,15 +101,15 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
         let (kind, what, advice) = match group.kind {
             FindingKind::NearLeak => (
                 DataProblemKind::Leak,
-                "are nearly the same as prompts of an earlier set",
+                "prompts nearly the same as one of an earlier set",
                 "keep similar prompts in one set",
             ),
             FindingKind::Duplicate => {
-                (DataProblemKind::Duplicates, "repeat an earlier prompt of their set", "remove the copies")
+                (DataProblemKind::Duplicates, "prompts repeated in their set", "remove the copies")
             }
             FindingKind::NearDuplicate => (
                 DataProblemKind::Duplicates,
-                "are nearly the same as an earlier prompt of their set",
+                "prompts nearly repeated in their set",
                 "remove them unless they ask different things",
             ),
             _ => return None,
@@ -117,7 +117,7 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
         let (set, line) = *group.rows.first()?;
         let example = group.example.split_once(": ").map_or(group.example.as_str(), |(example, _)| example);
         let message =
-            format!("{} prompts {what}, first in {} line {line}: {example}; {advice}", group.count, label(task, set));
+            format!("{what}: {}, first in {} line {line}: {example}; {advice}", group.count, label(task, set));
         Some(DataProblem { kind, message, set, refused_share: 0.0 })
     };
     Ok(health.groups.iter().filter_map(problem).collect())

@@ -18,7 +18,7 @@ pub use pick::{Pick, PickEntry};
 pub use text::Page;
 pub use window::PopupOutcome;
 
-use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
@@ -54,9 +54,13 @@ impl Popup {
         }
     }
 
-    /// Handles a click: moves the cursor of a list to the row; false if there is none.
-    pub fn click(&mut self, size: (u16, u16), at: (u16, u16)) -> bool {
-        if let Self::Pick(pick) = self { pick.click(size, at) } else { false }
+    /// The key that a click stands for: enter on a row of a list, to which it moves the cursor; an answer of a question.
+    pub fn click(&mut self, size: (u16, u16), at: (u16, u16)) -> Option<KeyEvent> {
+        match self {
+            Self::Pick(pick) => pick.click(size, at).then(|| KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+            Self::Confirm(confirm) => confirm.click(size, at),
+            _ => None,
+        }
     }
 
     pub fn wheel(&mut self, event: MouseEvent) {

@@ -166,7 +166,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
 }
 
-/// Handles the mouse while a popup is in front: the wheel scrolls, a click on a row of a list chooses it.
+/// Handles the mouse while a popup is in front: the wheel scrolls, a click chooses a row of a list or an answer.
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let size = model.shared.size;
     let Some(popup) = &mut model.shared.popup else { return Vec::new() };
@@ -174,10 +174,8 @@ fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         popup.wheel(event);
         return Vec::new();
     }
-    match popup.click(size, (event.column, event.row)) {
-        true => popup_key(model, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
-        false => Vec::new(),
-    }
+    let key = popup.click(size, (event.column, event.row));
+    key.map_or_else(Vec::new, |key| popup_key(model, key))
 }
 
 /// The maximum time between the clicks of a double click, milliseconds.

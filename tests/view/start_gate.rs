@@ -51,7 +51,11 @@ fn findings_are_asked_about_before_the_start() {
         assert!(stage.shows("leakage: ") && stage.shows("Not checked: memory, disk, learnability."));
         stage.keys("n");
         assert!(!stage.folder.path().join("arguments").exists(), "a no starts nothing");
-        stage.keys("g enter y");
+        stage.keys("g enter");
+        let screen = stage.screen();
+        let row = screen.lines().position(|line| line.contains("y start despite errors")).unwrap();
+        let before = screen.lines().nth(row).unwrap().split("start despite").next().unwrap().chars().count();
+        stage.click(before as u16, row as u16);
         let started = arguments(&stage).join(" ");
         assert!(started.ends_with("--detach --ignore-preflight-errors --json"), "{started}");
         assert!(stage.shows("stop here"), "{}", stage.screen());

@@ -26,7 +26,12 @@ pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
         // As the run will read it: the schema may have been saved since the task was opened.
         let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
         let task = task.map_err(|error| error.to_string())?;
-        read_data(&task).map_err(|error| error.to_string())
+        // Which folder the files are in is clear here.
+        let folder = task.folder().map_or_else(String::new, |folder| format!("{}/", folder.display()));
+        let short = |text: String| if folder.is_empty() { text } else { text.replace(&folder, "") };
+        let mut found = read_data(&task).map_err(|error| short(error.to_string()))?;
+        found.iter_mut().for_each(|problem| problem.message = short(std::mem::take(&mut problem.message)));
+        Ok(found)
     };
     vec![Work::once("launch.data", read, |launch: &mut Launch, shared, found| {
         launch.data = Some(DataChecks { found, is_old: false });
