@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ratatui::layout::Rect;
 
 use super::action::ActionInfo;
+use super::command_log::CommandLine;
 use super::drafts::files::Drafts;
 use super::followed_run::{FollowedRun, RunNotice};
 use super::keymap::Keymap;
@@ -245,6 +246,11 @@ impl Shared {
     /// Shows an error: what went wrong and what to do.
     pub fn complain(&mut self, text: impl Into<String>) {
         self.notices.add(self.now_ms, Level::Complaint, text.into());
+    }
+
+    /// Writes a command line into the log of commands.
+    pub fn log_command(&mut self, line: &CommandLine) {
+        self.commands.add(self.now_ms, Level::Done, line.text(&self.options.shell));
     }
 
     /// Lists runs and reads their new events in the background.

@@ -7,7 +7,6 @@ use super::app::{self, Model};
 use super::draw::tab_at;
 use super::key_chord::Chord;
 use super::message::{Change, Command, Message, WorkResult};
-use super::messages::Level;
 use super::popup::{Popup, PopupOutcome, Refusal};
 use super::recent_actions;
 use super::screens::Screen;
@@ -73,8 +72,7 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
             }
             Command::Work(mut work) => {
                 if let Some(line) = work.command_line.take() {
-                    let text = line.text(&model.shared.options.shell);
-                    model.shared.commands.add(model.shared.now_ms, Level::Done, text);
+                    model.shared.log_command(&line);
                 }
                 let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
                 running.generation += 1;

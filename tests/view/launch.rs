@@ -363,7 +363,7 @@ fn models_and_tasks_are_chosen_from_lists() {
     assert_eq!(value(&stage, "max_steps"), ("40".to_owned(), Source::Task));
     stage.keys("m").types("mine").keys("enter");
     assert!(stage.shows("unusable"), "{}", stage.screen());
-    stage.keys("esc m").types("org/other").keys("enter");
+    stage.keys("m").types("org/other").keys("enter");
     assert_eq!(value(&stage, "base_model").0, "org/other");
     assert_eq!(value(&stage, "max_steps").0, "0");
     stage.keys("T").types("two").keys("enter");

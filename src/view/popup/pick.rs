@@ -1,5 +1,7 @@
 //! A list to choose from: entries found by a few of their letters.
 
+use std::borrow::Cow;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
@@ -38,6 +40,7 @@ pub struct PickEntry {
 
 /// The indices of the entries that match a text, best first.
 type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
+type Typed = Box<dyn FnOnce(String) -> Update + Send>;
 type Chosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
 
 pub struct Pick {
@@ -50,6 +53,8 @@ pub struct Pick {
     found: Vec<usize>,
     cursor: Cursor,
     then: Option<Chosen>,
+    /// What a text beside the entries is, and what happens with it.
+    typed: Option<(&'static str, Typed)>,
 }
 
 impl Pick {
@@ -68,6 +73,17 @@ impl Pick {
         pick
     }
 
+    /// Takes a text that is no entry's label, too.
+    #[must_use]
+    pub fn or_typed<X: ScreenState>(
+        self,
+        about: &'static str,
+        then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        let then = |text| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text));
+        Self { typed: Some((about, Box::new(then))), ..self }
+    }
+
     /// A list with its own ranking, which also says what is listed without a text.
     pub(super) fn ranked(
         title: &str,
@@ -80,7 +96,7 @@ impl Pick {
 
     fn of(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: Chosen) -> Self {
         let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
-        let mut pick = Self { title, field, entries, ranking, found, cursor, then: Some(then) };
+        let mut pick = Self { title, field, entries, ranking, found, cursor, then: Some(then), typed: None };
         pick.search();
         pick
     }
@@ -95,6 +111,10 @@ impl Pick {
             Some(ranking) => ranking(self.field.text()),
             None => fuzzy::rank(self.field.text().trim(), &all, text),
         };
+        let typed = self.field.text().trim();
+        if self.typed.is_some() && !typed.is_empty() && self.entries.iter().all(|entry| entry.label != typed) {
+            self.found.push(self.entries.len());
+        }
         self.cursor = Cursor::default();
     }
 
@@ -114,6 +134,10 @@ impl Pick {
             KeyCode::Enter => {
                 let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
                 let Some(chosen) = chosen else { return PopupOutcome::Stay };
+                if chosen == self.entries.len() {
+                    let text = self.field.text().trim().to_owned();
+                    return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| PopupOutcome::Update(then(text)));
+                }
                 return self.then.take().map_or(PopupOutcome::Close, |then| then(chosen));
             }
             KeyCode::Down | KeyCode::Tab => self.go(1),
@@ -126,6 +150,16 @@ impl Pick {
             _ => {}
         }
         PopupOutcome::Stay
+    }
+
+    /// The entry in a row of the list: after the matching ones the typed text, if it is taken.
+    fn entry(&self, row: usize) -> Option<Cow<'_, PickEntry>> {
+        let index = *self.found.get(row)?;
+        let typed = || {
+            let (label, beside) = (self.field.text().trim().to_owned(), self.typed.as_ref()?.0.to_owned());
+            Some(Cow::Owned(PickEntry { label, beside, ..PickEntry::default() }))
+        };
+        self.entries.get(index).map(Cow::Borrowed).or_else(typed)
     }
 
     /// Rows of the window with its frame.
@@ -160,8 +194,8 @@ impl Pick {
         let columns = inside.width as usize;
         let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
         for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
-            let Some(entry) = self.found.get(row).and_then(|index| self.entries.get(*index)) else { continue };
-            let line = self.line(theme, entry, here, columns);
+            let Some(entry) = self.entry(row) else { continue };
+            let line = self.line(theme, &entry, here, columns);
             lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
         }
         if self.found.is_empty() {
@@ -172,7 +206,7 @@ impl Pick {
             Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside.width))]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
         let at = self.cursor.at(self.found.len());
-        if let Some(entry) = at.and_then(|at| self.entries.get(*self.found.get(at)?)) {
+        if let Some(entry) = at.and_then(|at| self.entry(at)) {
             let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
             let detail = Line::from(vec![
                 Span::styled(count, theme.style(Role::Faint)),
@@ -257,6 +291,24 @@ mod tests {
         check("d a t e down enter", &[1, 3], Some(1));
         check("z z z enter", &[], None);
         check("esc", &[0, 1, 2, 3], Some(1));
+    }
+
+    #[test]
+    fn a_text_that_is_no_label_is_taken_where_any_is() {
+        let check = |keys: &str, found: &[usize], shown: Option<&str>| {
+            let entries =
+                ["tiny", "models/mine"].map(|label| PickEntry { label: label.to_owned(), ..PickEntry::default() });
+            let pick = Pick::new("Model", entries.to_vec(), 0, |_: &mut (), _, _| Vec::new());
+            let mut pick = pick.or_typed("as typed", |_: &mut (), _, _| Vec::new());
+            press(&mut pick, keys);
+            assert_eq!(pick.found, found, "{keys}");
+            assert_eq!(pick.entry(found.len() - 1).map(|entry| entry.label.clone()).as_deref(), shown, "{keys}");
+            assert!(matches!(press(&mut pick, "end enter"), PopupOutcome::Update(_)), "{keys}");
+        };
+        check("left", &[0, 1], Some("models/mine"));
+        check("t i n y", &[0], Some("tiny"));
+        check("m i n e", &[1, 2], Some("mine"));
+        check("o r g / x", &[2], Some("org/x"));
     }
 
     #[test]

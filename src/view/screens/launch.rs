@@ -44,8 +44,6 @@ pub struct Launch {
     /// Titles of the sections whose advanced keys are shown.
     pub unfolded: BTreeSet<&'static str>,
     pub edit: Option<Field>,
-    /// The list over the form.
-    pub chooser: Option<Chooser>,
     /// Whether the forecast has the focus instead of the form.
     pub in_forecast: bool,
     /// The first visible line of the forecast.
@@ -79,27 +77,6 @@ pub struct Launch {
     pub start_after_checks: Option<u64>,
     /// Why the last launch or forecast failed.
     pub failure: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChooserKind {
-    BaseModel,
-    Task,
-}
-
-/// The open list.
-#[derive(Debug, Clone)]
-pub struct Chooser {
-    pub kind: ChooserKind,
-    pub field: Field,
-    pub cursor: Cursor,
-}
-
-impl Chooser {
-    /// An open list without a filter.
-    pub fn new(kind: ChooserKind) -> Self {
-        Self { kind, field: Field::default(), cursor: Cursor::default() }
-    }
 }
 
 const FORM: &str = "form";

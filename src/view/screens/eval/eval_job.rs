@@ -14,6 +14,7 @@ use crate::report::list_evals;
 use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
 use crate::task::{PromptSet, current_set_name};
+use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
@@ -179,14 +180,18 @@ fn begin(
     vec![Work::once(
         "eval.start",
         move || {
+            let out = ["--out".to_owned(), folder.display().to_string()];
+            let line: CommandLine = std::iter::once("eval".to_owned()).chain(arguments()?).chain(out).collect();
             let mut process = Process::new(program);
             process.arg0("grpo-tui").envs(given_threads());
-            process.arg("eval").args(arguments()?).args(["--json", "--out"]).arg(&folder).current_dir(here);
-            detached(process, &folder).map(|ended| EvalJob { folder, ended, progress: "loading".to_owned() })
+            process.args(&line.arguments).arg("--json").current_dir(here);
+            let ended = detached(process, &folder)?;
+            Ok::<_, String>((EvalJob { folder, ended, progress: "loading".to_owned() }, line))
         },
         |eval: &mut Eval, shared, started| {
             match started {
-                Ok(started) => {
+                Ok((started, line)) => {
+                    shared.log_command(&line);
                     shared.say("eval started: its result opens here");
                     eval.started = Some(started);
                 }

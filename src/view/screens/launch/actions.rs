@@ -4,9 +4,9 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::form::{self, Row};
 use super::{
-    Chooser, ChooserKind, FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context,
-    next_device, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
-    toggle_all_sections, toggle_section, value,
+    FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context, next_device, publish,
+    read_train, refresh, rows, selected, set, start_gate, start_run, stepped, toggle_all_sections, toggle_section,
+    value,
 };
 use crate::config::{Kind, Preset};
 use crate::run::DeviceChoice;
@@ -93,15 +93,13 @@ const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .unless(|launch, _| launch.forecast_job.is_none().then(|| "no forecast is running".to_owned())),
-    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |launch, _| {
-        launch.in_forecast = false;
-        launch.chooser = Some(Chooser::new(ChooserKind::BaseModel));
+    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |launch, shared| {
+        chooser::models(launch, shared);
         Vec::new()
     })
     .asking(),
-    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |launch, _| {
-        launch.in_forecast = false;
-        launch.chooser = Some(Chooser::new(ChooserKind::Task));
+    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |launch, shared| {
+        chooser::tasks(launch, shared);
         Vec::new()
     })
     .asking(),
@@ -140,7 +138,7 @@ const ACTIONS: &[Action] = &[
     }),
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
-        if launch.edit.is_some() || launch.chooser.is_some() {
+        if launch.edit.is_some() {
             return on_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
         launch.only_different &= launch.filter.is_typing;
@@ -154,7 +152,7 @@ const ACTIONS: &[Action] = &[
 ];
 
 fn is_typing(launch: &Launch) -> bool {
-    launch.edit.is_some() || launch.filter.is_typing || launch.chooser.is_some()
+    launch.edit.is_some() || launch.filter.is_typing
 }
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
@@ -247,9 +245,6 @@ fn look_at_devices(shared: &Shared) -> Command {
 }
 
 fn on_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if launch.chooser.is_some() {
-        return chooser::key(launch, shared, event);
-    }
     if launch.edit.is_some() {
         return edit_key(launch, shared, event);
     }
@@ -290,10 +285,7 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
 }
 
 fn on_paste(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
-    if let Some(chooser) = &mut launch.chooser {
-        chooser.field.paste(text);
-        chooser.cursor = Cursor::default();
-    } else if let Some(field) = &mut launch.edit {
+    if let Some(field) = &mut launch.edit {
         field.paste(text);
     } else if launch.filter.paste(text) {
         launch.cursor = Cursor::default();
@@ -307,11 +299,11 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         None => {}
         Some(Row::Start) => return start_or_say(launch, shared),
         Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
-        Some(Row::Task) => launch.chooser = Some(Chooser::new(ChooserKind::Task)),
+        Some(Row::Task) => chooser::tasks(launch, shared),
         Some(Row::Section(_)) => toggle_section(launch),
         Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
         Some(Row::Key(key)) => match key.kind {
-            _ if key.name == "base_model" => launch.chooser = Some(Chooser::new(ChooserKind::BaseModel)),
+            _ if key.name == "base_model" => chooser::models(launch, shared),
             Kind::Choice(_) | Kind::Flag => return cycle(launch, shared, 1),
             _ => launch.edit = Some(Field::selected(&value(launch, key))),
         },
@@ -370,10 +362,7 @@ fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Com
         MouseEventKind::Down(_) => return draw::clicked(launch, shared, event.column, event.row),
         _ => return Vec::new(),
     };
-    if let Some(mut chooser) = launch.chooser.take() {
-        chooser.cursor.go(by, chooser::items(launch, &chooser).len());
-        launch.chooser = Some(chooser);
-    } else if draw::is_over_forecast(launch, shared, event.column, event.row) {
+    if draw::is_over_forecast(launch, shared, event.column, event.row) {
         let length = forecast_view::lines(launch, shared, 80).len();
         launch.scroll.go(by, length);
     } else if launch.edit.is_none() {

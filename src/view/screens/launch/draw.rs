@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::form::{self, Row, Section};
 use super::{
-    FORECAST, FORM, Launch, chooser, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows,
-    selected, source, start_run, toggle_section, value,
+    FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows, selected,
+    source, start_run, toggle_section, value,
 };
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
@@ -49,16 +49,12 @@ fn areas(launch: &Launch, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
 
 pub(super) fn draw(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let areas = areas(launch, shared, area);
-    for (name, area) in areas.iter().copied().filter(|(_, area)| area.height > 2) {
+    for (name, area) in areas.into_iter().filter(|(_, area)| area.height > 2) {
         match name {
             FORM => draw_form(launch, shared, frame, area),
             FORECAST => draw_forecast(launch, shared, frame, area),
             _ => draw_about(launch, shared, frame, area),
         }
-    }
-    if let Some(open) = &launch.chooser {
-        let form = areas.iter().find(|(name, area)| *name == FORM && area.height > 4);
-        chooser::draw(launch, shared, open, frame, form.map_or(area, |(_, form)| *form));
     }
 }
 
@@ -281,11 +277,6 @@ pub(super) fn is_over_form(launch: &Launch, shared: &Shared, column: u16, row: u
 
 /// Handles a click: focuses the pane and selects the row under it.
 pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row: u16) -> Vec<Command> {
-    if launch.chooser.is_some() {
-        let form =
-            areas(launch, shared, shared.body()).into_iter().find(|(name, area)| *name == FORM && area.height > 4);
-        return chooser::clicked(launch, shared, form.map_or(shared.body(), |(_, form)| form), row);
-    }
     if launch.edit.is_some() {
         return Vec::new();
     }
