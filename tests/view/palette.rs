@@ -72,7 +72,6 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["log scale"], "Toggle log scale");
     check(&every, &["lr", "learning rate"], "Set parameters");
     check(&["f1", "f2", "f6"], &["follow", "tail"], "Follow latest step");
-    check(&["f4"], &["follow", "tail"], "Toggle follow run");
     check(&["f1"], &["overlay"], "Overlay marked runs");
     check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
     check(&others, &["columns"], "Choose columns");

@@ -76,7 +76,7 @@ const ACTIONS: &[Action] = &[
     })
     .unless(no_run),
     Action::new("scores.follow", "Toggle follow run", "follow", &["F"], HERE, source::toggle_follow)
-        .also(&["follow", "tail", "newest step", "live"])
+        .also(&["newest step", "follow step"])
         .unless(no_run),
     Action::new("scores.next_changed", "Next changed step", "", &["n"], HERE, source::next_changed).unless(
         |scores, shared| {
