@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// ASCII only
     #[arg(long)]
     ascii: bool,
+    /// Print lines instead of drawing, for screen readers, logs and CI; without a keyboard, lines of input are keys
+    #[arg(long)]
+    linear: bool,
 }
 
 impl Arguments {
@@ -46,6 +49,7 @@ impl Arguments {
             colour: self.colour.as_deref().and_then(ColourDepth::from_name),
             ascii: self.ascii,
             low_bandwidth: self.low_bandwidth,
+            linear: self.linear,
             ..AppearanceInput::detect()
         }
     }
@@ -53,8 +57,9 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let options = options(arguments)?;
-    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(Failure::usage("the workbench needs a terminal: see --help for other commands"));
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if !(has_terminal || arguments.linear) {
+        return Err(Failure::usage("the workbench needs a terminal: use --linear, or see --help for other commands"));
     }
     let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {

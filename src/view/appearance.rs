@@ -67,6 +67,9 @@ impl Appearance {
         let mut read = theme_file::read(&theme_name(input, &settings, depth), input.themes_folder().as_deref());
         notes.extend(read.notes);
         files.extend(read.files);
+        if input.linear {
+            read.theme = Theme::linear();
+        }
         read.theme.ascii = input.ascii || settings.ascii.unwrap_or(!input.capability.unicode);
         Self {
             theme: read.theme.at_depth(depth),
@@ -74,7 +77,7 @@ impl Appearance {
             depth,
             low_bandwidth,
             notifications: settings.notifications,
-            mouse: settings.mouse,
+            mouse: settings.mouse && !input.linear,
             live_charts: settings.live_charts,
             runs_columns: Some(settings.runs_columns).filter(|columns| !columns.is_empty()),
             notes,
@@ -91,6 +94,7 @@ impl Appearance {
         depth != ColourDepth::None
             && unknown
             && input.capability.answers
+            && !input.linear
             && input.theme.as_ref().unwrap_or(&settings.theme) == AUTO
     }
 

@@ -103,7 +103,7 @@ fn header(model: &Model, columns: u16) -> Line<'static> {
 }
 
 /// The task, and the current run with its state: the longest version that fits.
-fn places(model: &Model) -> Vec<String> {
+pub fn places(model: &Model) -> Vec<String> {
     let task = model.shared.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
     let unsaved = if model.shared.draft.is_changed() { "*" } else { "" };
     let task = format!("{task}{unsaved}");
@@ -128,12 +128,17 @@ fn places(model: &Model) -> Vec<String> {
     ]
 }
 
-/// A notice, else the keys of the available actions; the key of help is always there.
+/// A notice, else the keys of the available actions.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
-    let theme = &model.shared.theme;
-    if let Some(notice) = model.shared.notices.shown(model.shared.now_ms) {
-        return news(model, notice, columns as usize);
+    match model.shared.notices.shown(model.shared.now_ms) {
+        Some(notice) => news(model, notice, columns as usize),
+        None => hints(model, columns),
     }
+}
+
+/// The keys of the available actions; the key of help is always there.
+pub fn hints(model: &Model, columns: u16) -> Line<'static> {
+    let theme = &model.shared.theme;
     let bar = theme.style(Role::Bar);
     let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
         Some((format!(" {}", keys.first()?), format!(" {} ", action.hint)))
@@ -184,14 +189,19 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
 /// Replaces every non-ASCII character: a terminal without Unicode would show several and shift the rest of the row.
 fn in_ascii(buffer: &mut Buffer) {
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
-        let plain = match cell.symbol() {
-            "…" => "~",
-            "→" => ">",
-            "←" => "<",
-            "·" => ".",
-            _ => "?",
-        };
+        let plain = ascii_of(cell.symbol());
         cell.set_symbol(plain);
+    }
+}
+
+/// What stands for a non-ASCII character.
+pub fn ascii_of(symbol: &str) -> &'static str {
+    match symbol {
+        "…" => "~",
+        "→" => ">",
+        "←" => "<",
+        "·" => ".",
+        _ => "?",
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
+use super::action::ActionInfo;
 use super::command_log::CommandLine;
 use super::screens::Screen;
 use crate::report::EvalId;
@@ -19,6 +20,8 @@ pub enum Message {
     Key(KeyEvent),
     Mouse(MouseEvent),
     Paste(String),
+    /// An action, whatever its keys and its screen.
+    Perform(&'static ActionInfo),
     /// The terminal was resized to columns and rows.
     Resize(u16, u16),
     /// Once a second.

@@ -40,6 +40,9 @@ pub struct Notice {
 #[derive(Debug, Default)]
 pub struct Notices {
     all: Vec<Notice>,
+    /// How many there were so far.
+    total: usize,
+    /// The same when they were dismissed.
     dismissed: usize,
 }
 
@@ -47,20 +50,31 @@ impl Notices {
     pub fn add(&mut self, time_ms: u64, level: Level, text: String) {
         if self.all.len() == KEPT {
             self.all.remove(0);
-            self.dismissed = self.dismissed.saturating_sub(1);
         }
+        self.total += 1;
         self.all.push(Notice { time_ms, text, level });
     }
 
     /// The notice for the bottom line at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
-        let last = self.all.last().filter(|_| self.dismissed < self.all.len())?;
+        let last = self.all.last().filter(|_| self.dismissed < self.total)?;
         (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
     }
 
     /// Dismisses the notice in the bottom line.
     pub fn dismiss(&mut self) {
-        self.dismissed = self.all.len();
+        self.dismissed = self.total;
+    }
+
+    /// How many there were so far.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Those since there were `total`, as far as they are stored.
+    pub fn since(&self, total: usize) -> &[Notice] {
+        let new = self.total.saturating_sub(total).min(self.all.len());
+        &self.all[self.all.len() - new..]
     }
 
     /// All stored notices, oldest first.

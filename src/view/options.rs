@@ -85,6 +85,8 @@ pub struct AppearanceInput {
     pub ascii: bool,
     /// `--low-bandwidth`.
     pub low_bandwidth: bool,
+    /// `--linear`.
+    pub linear: bool,
 }
 
 impl AppearanceInput {
@@ -105,6 +107,7 @@ impl AppearanceInput {
             colour: None,
             ascii: false,
             low_bandwidth: false,
+            linear: false,
         }
     }
 

@@ -22,11 +22,27 @@ const ASCII_BORDER: border::Set<'static> = border::Set {
     horizontal_bottom: "-",
 };
 
+/// The border in linear mode: characters that no text has, by which panes are found in what is drawn.
+pub const LINEAR_BORDER: border::Set<'static> = border::Set {
+    top_left: "\u{10fff0}",
+    top_right: "\u{10fff1}",
+    bottom_left: "\u{10fff2}",
+    bottom_right: "\u{10fff3}",
+    vertical_left: "\u{10fff4}",
+    vertical_right: "\u{10fff4}",
+    horizontal_top: "\u{10fff5}",
+    horizontal_bottom: "\u{10fff5}",
+};
+
 /// The frame of a pane. The focused one has another colour and a mark before its title.
 pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
     let role = if focused { Role::BorderFocused } else { Role::Border };
     let mark = if focused { theme.glyph("▸", ">") } else { "" };
-    let set = if theme.ascii { ASCII_BORDER } else { border::PLAIN };
+    let set = match () {
+        () if theme.linear => LINEAR_BORDER,
+        () if theme.ascii => ASCII_BORDER,
+        () => border::PLAIN,
+    };
     let title = if title.is_empty() {
         Span::raw("")
     } else {

@@ -10,8 +10,11 @@ mod frame;
 mod frame_rate;
 mod guard;
 mod input;
+mod linear;
 mod osc;
+mod pane_text;
 mod panic;
+mod script;
 mod signals;
 mod writer;
 

@@ -1,6 +1,6 @@
-//! A theme: a style for each role, and whether non-ASCII characters may be drawn.
+//! A theme: a style for each role, whether non-ASCII characters may be drawn, and whether the output is linear.
 
-use ratatui::style::{Color, Style};
+use ratatui::style::{Color, Modifier, Style};
 
 use super::colour;
 use super::style_role::Role;
@@ -14,12 +14,24 @@ pub struct Theme {
     pub name: String,
     styles: Vec<Style>,
     pub ascii: bool,
+    /// Whether what is drawn is printed line by line: numbers and words in place of bars and curves.
+    pub linear: bool,
 }
 
 impl Theme {
     /// A theme from a function of roles.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
-        Self { name: name.to_owned(), styles: Role::ALL.iter().map(|role| style(*role)).collect(), ascii: false }
+        let styles = Role::ALL.iter().map(|role| style(*role)).collect();
+        Self { name: name.to_owned(), styles, ascii: false, linear: false }
+    }
+
+    /// The theme of linear mode: only what is selected is styled, so that it can be found.
+    pub fn linear() -> Self {
+        let style = |role| match role {
+            Role::Selected => Style::new().add_modifier(Modifier::REVERSED),
+            _ => Style::new(),
+        };
+        Self { linear: true, ..Self::new("linear", style) }
     }
 
     #[must_use]
@@ -49,14 +61,17 @@ impl Theme {
         Self { styles, ..self }
     }
 
-    /// `rich`, or `plain` if only ASCII may be drawn.
+    /// `rich`, or `plain` if only ASCII may be drawn, or a screen reader may say it.
     pub fn glyph(&self, rich: &'static str, plain: &'static str) -> &'static str {
-        if self.ascii { plain } else { rich }
+        if self.ascii || self.linear { plain } else { rich }
     }
 
     /// The mark of a tier, distinct without colour.
     pub fn tier_glyph(&self, tier: &str) -> &'static str {
         match tier {
+            "valid" if self.linear => "v",
+            "invalid" if self.linear => "i",
+            _ if self.linear => "u",
             "valid" => self.glyph("█", "#"),
             "invalid" => self.glyph("▄", "o"),
             _ => self.glyph("·", "."),

@@ -44,6 +44,11 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
             }
             None => model.screen().on_paste(model, &text),
         },
+        Message::Perform(action) => {
+            model.shared.notices.dismiss();
+            model.shared.popup = None;
+            perform_there(model, action)
+        }
         Message::Resize(columns, rows) => {
             model.shared.size = (columns, rows);
             Vec::new()

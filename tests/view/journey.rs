@@ -1,73 +1,161 @@
-//! The whole way in one terminal, with the real engine: a schema is edited and saved, a run launched from the form,
-//! watched, and its answers compared.
+//! Whole ways through the program in a terminal of its own, with the real engine, each told as what a user does and
+//! then must see.
 
-use std::path::Path;
+mod drifting_run;
+mod linear;
+mod mouse;
+mod newcomer;
+mod own_task;
+mod schema_to_comparison;
+mod small_terminal;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::pty_session::{Session, Start};
+use crossterm::event::{KeyCode, KeyModifiers};
+use grpo_tui::view::key_chord::Chord;
+use unicode_width::UnicodeWidthStr;
 
-/// A run of three steps and two proofs of twenty prompts; the machine may be busy.
+use super::pty_session::{PATIENCE, Session, Start};
+use crate::program::{copy_tree, sample_data, sample_task};
+
+/// A short run with its evals, on a machine that is busy with other tests.
 const RUN_PATIENCE: Duration = Duration::from_secs(300);
 
-/// The embedded task as a folder below `home`, with a short proof set.
-fn task(home: &Path) {
-    crate::program::sample_task(&home.join("tasks/invoice"), [usize::MAX, usize::MAX, 20]);
+/// Settings of a run that takes seconds, for the `[train]` of a task.
+const SHORT_RUN: &str = "prompt_groups_per_step = 2\ncompletions_per_prompt = 4\nmax_completion_tokens = 64\n";
+
+/// Somebody at a terminal.
+struct User {
+    session: Session,
+    home: tempfile::TempDir,
 }
 
-#[test]
-fn from_the_schema_to_the_comparison() {
+/// A home with the sample task, small, in its workspace.
+fn workspace() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    task(home.path());
-    let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.wait_text("[1 Runs]");
-    // The schema: the amount becomes a text, samples fall; taken back and narrowed truly, it is saved.
-    session.send("2");
-    session.wait_text("sample scores");
-    let valid = |count: usize| {
-        let line = format!("█ valid      1.00  {count:>3} ");
-        move |session: &Session| session.screen().contains(&line)
-    };
-    session.wait_for("the samples are scored", valid(5));
-    session.send("\r");
-    session.send(&"\x1b[B".repeat(6));
-    session.send("\x1b[F\x1b[D\x1b[D\x1b[D");
-    session.send(", \"maximum\": 0");
-    session.wait_for("no sample passes the draft", valid(0));
-    session.send("\x7f100000000");
-    session.wait_for("the wider bound lets them pass again", valid(5));
-    // Ctrl-o.
-    session.send("\x0f");
-    session.wait_for("saved", |session| !session.screen().contains("(unsaved)"));
-    session.send("\x1b");
-    session.wait_for("the editor is left", |session| !session.screen().contains("esc leaves"));
-    let schema = std::fs::read_to_string(home.path().join("tasks/invoice/schema.json")).unwrap();
-    assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
-    // The launch: three steps instead of forty.
-    session.send("5");
-    session.wait_text("START 40 steps");
-    session.send("/max_steps\r");
-    session.wait_for("only that row", |session| !session.screen().contains("lora_rank"));
-    session.send("\r\x15");
-    session.send("3\r");
-    session.wait_text("max_steps              3 steps");
-    session.send("\x1b");
-    session.wait_text("START 3 steps");
-    session.send("L");
-    session.wait_text("[6 Live]");
-    // It is watched to its end, then compared with what it began as.
-    session.wait_within(RUN_PATIENCE, "the run's end", |session| session.screen().contains("finished: all steps done"));
-    session.wait_text("step 3 of 3");
-    session.wait_text("groups of step 3");
-    session.send("7");
-    session.wait_text("20 of 20");
-    for text in ["base → ", "valid: ", "exact: ", "95% CI [", "improvements", "neither"] {
-        assert!(session.screen().contains(text), "{text} is missing:\n{}", session.screen());
+    let folder = home.path().join("tasks/invoice");
+    sample_task(&folder, [12, 4, 8]);
+    let text = fs::read_to_string(folder.join("task.toml")).unwrap();
+    let short = format!("[train]\n{SHORT_RUN}");
+    fs::write(folder.join("task.toml"), text.replace("[train]\n", &short).replace("max_completion_tokens = 96\n", "")).unwrap();
+    home
+}
+
+/// Copies the recorded run into the runs of a home, under a short id and name.
+fn recorded_run(home: &Path, name: &str) -> PathBuf {
+    let run = home.join(format!("runs/20261120-120000-invoice-{name}"));
+    copy_tree(&sample_data("finished-run"), &run);
+    let text = fs::read_to_string(run.join("run.toml")).unwrap();
+    let text = text.replace("20261120-143041-invoice-6sx3dn", &format!("20261120-120000-invoice-{name}"));
+    fs::write(run.join("run.toml"), text).unwrap();
+    run
+}
+
+impl User {
+    /// Starts the program without arguments.
+    fn at(home: tempfile::TempDir, (columns, rows): (u16, u16)) -> Self {
+        let session = Session::start(home.path(), &Start { columns, rows, ..Start::PLAIN });
+        Self { session, home }
     }
-    session.send("q");
-    assert_eq!(session.wait_end(), 0, "{}", session.screen());
-    let places = grpo_tui::run::RunFolders::discover(Some(&home.path().join("runs")), home.path());
-    let runs: Vec<_> = places.list().into_iter().map(|(path, _)| path).collect();
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    let frozen = std::fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
-    assert_eq!(frozen, schema, "the run has schema as it was saved");
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Presses keys, written as in keymap files; `down*3` is three times.
+    fn presses(&mut self, keys: &str) -> &mut Self {
+        for word in keys.split(' ') {
+            let (key, times) = word.split_once('*').map_or((word, 1), |(key, times)| (key, times.parse().unwrap()));
+            let bytes = bytes_of(Chord::parse(key).unwrap_or_else(|| panic!("no key {key}")));
+            self.session.send(&bytes.repeat(times));
+        }
+        self
+    }
+
+    fn types(&mut self, text: &str) -> &mut Self {
+        self.session.send(text);
+        self
+    }
+
+    /// Waits until all of these stand on the screen together.
+    fn sees<const N: usize>(&mut self, texts: [&str; N]) -> &mut Self {
+        self.sees_within(PATIENCE, texts)
+    }
+
+    /// The same for what a run does.
+    fn sees_in_time<const N: usize>(&mut self, texts: [&str; N]) -> &mut Self {
+        self.sees_within(RUN_PATIENCE, texts)
+    }
+
+    fn sees_within<const N: usize>(&mut self, patience: Duration, texts: [&str; N]) -> &mut Self {
+        let missing = |session: &Session| texts.iter().find(|text| !session.screen().contains(**text)).copied();
+        self.session.wait_within(patience, &texts.join(" and "), |session| missing(session).is_none());
+        self
+    }
+
+    fn no_longer_sees(&mut self, text: &str) -> &mut Self {
+        self.session.wait_for(&format!("without {text}"), |session| !session.screen().contains(text));
+        self
+    }
+
+    /// Clicks in the middle of a text on the screen, its first occurrence.
+    fn clicks(&mut self, text: &str) -> &mut Self {
+        self.sees([text]);
+        let screen = self.session.screen();
+        let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
+        let before = line.split(text).next().unwrap().width() + text.width() / 2;
+        let at = format!("{};{}", before + 1, row + 1);
+        self.session.send(&format!("\x1b[<0;{at}M\x1b[<0;{at}m"));
+        self
+    }
+
+    fn double_clicks(&mut self, text: &str) -> &mut Self {
+        self.clicks(text).clicks(text)
+    }
+
+    /// Quits and sees the terminal restored.
+    fn quits(mut self) {
+        self.presses("q");
+        assert_eq!(self.session.wait_end(), 0, "{}", self.session.screen());
+        assert!(self.session.is_cooked() && !self.session.on_other_screen());
+    }
+
+    /// The folders of the runs, oldest first.
+    fn runs(&self) -> Vec<PathBuf> {
+        let places = grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
+        places.list().into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// On Launch: gives a setting a value.
+    fn sets(&mut self, key: &str, value: &str) -> &mut Self {
+        self.presses("/").types(key).presses("enter");
+        self.no_longer_sees("run name");
+        self.presses("enter ctrl-u").types(value).presses("enter");
+        self.sees([value]);
+        self.presses("esc").sees(["run name"])
+    }
+}
+
+/// What a terminal sends for a key.
+fn bytes_of(chord: Chord) -> String {
+    let plain = match chord.code {
+        KeyCode::Enter => "\r".to_owned(),
+        KeyCode::Esc => "\x1b".to_owned(),
+        KeyCode::Tab => "\t".to_owned(),
+        KeyCode::BackTab => "\x1b[Z".to_owned(),
+        KeyCode::Backspace => "\x7f".to_owned(),
+        KeyCode::Up => "\x1b[A".to_owned(),
+        KeyCode::Down => "\x1b[B".to_owned(),
+        KeyCode::Right => "\x1b[C".to_owned(),
+        KeyCode::Left => "\x1b[D".to_owned(),
+        KeyCode::End => "\x1b[F".to_owned(),
+        KeyCode::Char(letter) if chord.modifiers.contains(KeyModifiers::CONTROL) => {
+            char::from(u8::try_from(letter).unwrap() & 0x1f).to_string()
+        }
+        KeyCode::Char(letter) => letter.to_string(),
+        other => panic!("no bytes for {other:?}"),
+    };
+    if chord.modifiers.contains(KeyModifiers::ALT) { format!("\x1b{plain}") } else { plain }
 }

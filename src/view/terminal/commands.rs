@@ -1,7 +1,7 @@
 //! Executes the view's commands: background work, followed runs, clipboard, notifications, the external editor, job
 //! control.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::event_loop::{LAST_FRAME, LoopEvent, View};
+use super::event_loop::{LAST_FRAME, LoopEvent, UserInput, View, taken};
 use super::signals::SignalEvent;
 use super::{editor, follow, guard, osc, panic};
 use crate::format::bytes;
@@ -70,7 +70,11 @@ impl View {
     }
 
     /// Runs work on its own thread. A panic becomes an error notice.
-    fn begin(&self, work: Work) {
+    fn begin(&mut self, work: Work) {
+        match self.is_asked {
+            true => self.asked.insert(work.key),
+            false => self.asked.remove(work.key),
+        };
         let (events, done, data) = (self.sender.clone(), self.sender.clone(), self.model.shared.options.data.clone());
         let (key, generation) = (work.key, work.generation);
         let sender = self.senders.begin(&work, move |apply| {
@@ -102,6 +106,9 @@ impl View {
     }
 
     fn copy(&mut self, text: &str) {
+        if !io::stdout().is_terminal() {
+            return self.model.shared.complain("cannot copy: standard output is not a terminal");
+        }
         match osc::copy(text, &self.model.shared.options.appearance.capability) {
             Some(sequence) => {
                 self.sequences.extend(sequence);
@@ -115,6 +122,10 @@ impl View {
     }
 
     fn notify(&mut self, title: &str, text: &str, urgent: bool) {
+        // In linear mode the notice is a line.
+        if self.is_linear() {
+            return;
+        }
         let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
         if self.throttle.may(Instant::now(), &sentence, urgent) {
             match self.model.shared.options.notifications {
@@ -142,7 +153,7 @@ impl View {
     }
 
     fn enter(&mut self) {
-        if let Err(error) = guard::enter(self.model.shared.options.mouse) {
+        if let Err(error) = guard::enter(taken(&self.model.shared.options)) {
             self.model.shared.complain(format!("cannot restore the terminal: {error}"));
         }
         self.redraw();
@@ -150,7 +161,7 @@ impl View {
     }
 
     fn resize(&mut self) {
-        if let Some((columns, rows)) = guard::size() {
+        if let Some((columns, rows)) = guard::size().filter(|_| !self.is_linear()) {
             self.message(Message::Resize(columns, rows));
         }
     }
@@ -160,8 +171,11 @@ impl View {
         if self.in_editor {
             return;
         }
+        let UserInput::Keyboard(input) = &self.input else {
+            return self.model.shared.complain("cannot open the editor: standard input is not a terminal");
+        };
         self.writer.finish(LAST_FRAME);
-        self.input.release();
+        input.release();
         guard::leave();
         self.in_editor = true;
         let editor = editor::chosen();
@@ -177,7 +191,9 @@ impl View {
     pub(super) fn close_editor(&mut self, path: PathBuf, ended: io::Result<ExitStatus>) {
         self.in_editor = false;
         self.enter();
-        self.input.resume();
+        if let UserInput::Keyboard(input) = &self.input {
+            input.resume();
+        }
         let how = match ended {
             Ok(status) if status.success() => None,
             // 127: the shell found no such program.

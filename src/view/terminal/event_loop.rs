@@ -1,6 +1,6 @@
 //! The event loop: handles all pending messages from keyboard, runs, work and clock, then draws at most one frame.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -14,9 +14,11 @@ use super::background::{self, Answer};
 use super::follow::Following;
 use super::frame::FrameRenderer;
 use super::frame_rate::{self, FrameScheduler};
-use super::guard::Terminal;
+use super::guard::{Taken, Terminal};
 use super::input::Input;
+use super::linear::{self, LinePrinter};
 use super::osc::NotifyThrottle;
+use super::script::{Instruction, Script};
 use super::signals::SignalEvent;
 use super::writer::Writer;
 use super::{guard, panic, signals};
@@ -37,8 +39,13 @@ const MAX_EVENTS: usize = 2_000;
 pub(super) const LAST_FRAME: Duration = Duration::from_millis(500);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long lines wait for the work that a key has started.
+const WORK_TIMEOUT: Duration = Duration::from_millis(400);
+
 /// The exit code after a panic, as Rust has it.
 const BUG: u8 = 101;
+/// The exit code if a line of standard input cannot be understood.
+const BAD_INPUT: u8 = 2;
 
 /// How long to wait for the terminal's background colour.
 const QUERY_TIMEOUT_LOCAL: Duration = Duration::from_millis(150);
@@ -55,6 +62,8 @@ pub struct ViewExit {
 
 pub(super) enum LoopEvent {
     Message(Message),
+    /// A line of standard input that is no keyboard; `None`: its end.
+    Line(Option<String>),
     Signal(SignalEvent),
     /// The terminal is gone.
     Lost,
@@ -66,14 +75,26 @@ pub(super) enum LoopEvent {
     Appearance(Box<Appearance>),
 }
 
+/// Where keys come from.
+pub(super) enum UserInput {
+    Keyboard(Input),
+    Script(Script),
+}
+
+/// What becomes of the model on standard output.
+pub(super) enum Renderer {
+    Frames(FrameRenderer),
+    Lines(LinePrinter),
+}
+
 /// The model with everything that it acts on.
 pub(super) struct View {
     pub(super) model: Model,
     pub(super) sender: UnboundedSender<LoopEvent>,
     receiver: UnboundedReceiver<LoopEvent>,
-    pub(super) input: Input,
+    pub(super) input: UserInput,
     pub(super) writer: Writer,
-    pub(super) renderer: FrameRenderer,
+    pub(super) renderer: Renderer,
     pub(super) throttle: NotifyThrottle,
     pub(super) senders: Senders,
     pub(super) followed: HashMap<PathBuf, Following>,
@@ -83,6 +104,12 @@ pub(super) struct View {
     pub(super) in_editor: bool,
     pub(super) continued: Option<Instant>,
     pub(super) exit_code: Option<u8>,
+    /// Work that a key has started, or the result of such work.
+    pub(super) asked: HashSet<&'static str>,
+    /// Whether the message being handled comes from the user, or from such work.
+    pub(super) is_asked: bool,
+    /// When the user last did something.
+    acted: Option<Instant>,
     scheduler: FrameScheduler,
     /// Total bytes written at each of the last seconds.
     written: VecDeque<u64>,
@@ -93,12 +120,9 @@ pub(super) struct View {
 /// # Errors
 /// There is no terminal, or threads cannot be started.
 pub fn run(options: Options) -> io::Result<ViewExit> {
-    if !guard::is_there() {
-        return Err(io::Error::other("standard input and output must be a terminal"));
-    }
     panic::install(options.data.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let terminal = Terminal::take(options.mouse)?;
+    let terminal = Terminal::take(taken(&options))?;
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.exit_code.unwrap_or(0) } else { BUG };
@@ -115,6 +139,11 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     Ok(ViewExit { code, live: view.live_runs(), unsaved })
 }
 
+/// What a view with these options takes of the terminal.
+pub(super) fn taken(options: &Options) -> Taken {
+    if options.appearance.linear { Taken::Keys } else { Taken::Screen { mouse: options.mouse } }
+}
+
 /// Stores every unsaved text; returns what could not be stored.
 fn store_drafts(model: &mut Model) -> Option<String> {
     let Model { shared, schema, prompts, .. } = model;
@@ -129,25 +158,33 @@ impl View {
         let late = query_background(&mut options);
         let (sender, receiver) = unbounded_channel();
         let events = || sender.clone();
-        let lost = events();
-        signals::watch_terminal(move || _ = lost.send(LoopEvent::Lost))?;
         let signal = events();
         signals::listen(move |event| signal.send(LoopEvent::Signal(event)).is_ok())?;
-        let typed = events();
-        let input = Input::start(late, move |message| typed.send(LoopEvent::Message(message)).is_ok())?;
+        let (lost, typed) = (events(), events());
+        let input = if guard::has_keys() {
+            signals::watch_terminal(move || _ = lost.send(LoopEvent::Lost))?;
+            let typed = move |message| typed.send(LoopEvent::Message(message)).is_ok();
+            UserInput::Keyboard(Input::start(late, typed)?)
+        } else {
+            UserInput::Script(Script::start(move |line| typed.send(LoopEvent::Line(line)).is_ok())?)
+        };
         let written = events();
         let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
         let files = events();
         appearance::watch(options.appearance.clone(), move |appearance| {
             files.send(LoopEvent::Appearance(Box::new(appearance))).is_ok()
         })?;
+        let renderer = match options.appearance.linear {
+            true => Renderer::Lines(LinePrinter::default()),
+            false => Renderer::Frames(FrameRenderer::new()),
+        };
         Ok(Self {
             model: Model::new(options),
             sender,
             receiver,
             input,
             writer,
-            renderer: FrameRenderer::new(),
+            renderer,
             throttle: NotifyThrottle::default(),
             senders: Senders::default(),
             followed: HashMap::new(),
@@ -155,13 +192,19 @@ impl View {
             in_editor: false,
             continued: None,
             exit_code: None,
+            asked: HashSet::new(),
+            is_asked: true,
+            acted: Some(Instant::now()),
             scheduler: FrameScheduler::default(),
             written: VecDeque::new(),
         })
     }
 
     async fn go(&mut self) {
-        self.model.shared.size = guard::size().unwrap_or((80, 24));
+        self.model.shared.size = match self.renderer {
+            Renderer::Lines(_) => linear::SIZE,
+            Renderer::Frames(_) => guard::size().unwrap_or((80, 24)),
+        };
         self.model.shared.now_ms = now_ms();
         let commands = start(&mut self.model);
         self.carry_out(commands);
@@ -170,6 +213,9 @@ impl View {
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while self.exit_code.is_none() {
             self.draw_if_due();
+            if self.follow_script() {
+                continue;
+            }
             let due = self.due();
             let first = tokio::select! {
                 biased;
@@ -196,11 +242,17 @@ impl View {
 
     fn frame_due(&self) -> Option<Instant> {
         let allowance = match () {
+            () if self.is_linear() => frame_rate::LINEAR,
             () if self.model.shared.options.low_bandwidth => frame_rate::LOW_BANDWIDTH,
             () if self.model.shared.options.remote => frame_rate::REMOTE,
             () => frame_rate::LOCAL,
         };
-        self.scheduler.due(Instant::now(), allowance)
+        let now = Instant::now();
+        let due = self.scheduler.due(now, allowance)?;
+        // A screen is printed once it is complete.
+        let is_incomplete = || self.asked.iter().any(|key| self.model.shared.is_busy(key));
+        let complete = self.acted.filter(|_| self.is_linear() && is_incomplete()).map(|acted| acted + WORK_TIMEOUT);
+        Some(complete.map_or(due, |complete| due.max(complete)))
     }
 
     fn draw_if_due(&mut self) {
@@ -209,15 +261,31 @@ impl View {
         }
         let mut bytes = std::mem::take(&mut self.sequences);
         if self.frame_due().is_some_and(|due| due <= Instant::now()) {
-            bytes.extend(self.renderer.draw(&self.model));
+            bytes.extend(self.frame());
             self.scheduler.drawn(Instant::now(), bytes.len());
         }
         self.writer.write(bytes);
     }
 
+    /// The bytes that show the model.
+    fn frame(&mut self) -> Vec<u8> {
+        match &mut self.renderer {
+            Renderer::Frames(frames) => frames.draw(&self.model),
+            Renderer::Lines(printer) => {
+                let lines = printer.lines(&self.model).into_iter();
+                lines.flat_map(|line| (line + guard::line_end()).into_bytes()).collect()
+            }
+        }
+    }
+
     fn handle(&mut self, event: LoopEvent) {
         match event {
             LoopEvent::Message(message) => self.message(message),
+            LoopEvent::Line(line) => {
+                if let UserInput::Script(script) = &mut self.input {
+                    script.add(line.as_deref());
+                }
+            }
             LoopEvent::Signal(event) => self.signal(event),
             LoopEvent::Lost => {
                 guard::restore_now();
@@ -230,7 +298,9 @@ impl View {
             LoopEvent::Written => {}
             LoopEvent::Edited(path, ended) => self.close_editor(path, ended),
             LoopEvent::Appearance(appearance) => {
-                self.sequences.extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
+                if !self.is_linear() {
+                    self.sequences.extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
+                }
                 appearance.apply(&mut self.model);
                 self.scheduler.changed(true);
             }
@@ -240,8 +310,19 @@ impl View {
     pub(super) fn message(&mut self, message: Message) {
         let by_user = matches!(
             message,
-            Message::Key(_) | Message::Mouse(_) | Message::Paste(_) | Message::Resize(..) | Message::Edited(_)
+            Message::Key(_)
+                | Message::Mouse(_)
+                | Message::Paste(_)
+                | Message::Perform(_)
+                | Message::Resize(..)
+                | Message::Edited(_)
         );
+        let is_result = matches!(&message, Message::Work(result) if self.asked.contains(result.key));
+        self.is_asked = by_user || is_result;
+        if by_user {
+            self.acted = Some(Instant::now());
+        }
+        let notices = self.model.shared.notices.total();
         if matches!(message, Message::Tick) {
             self.measure();
         }
@@ -250,7 +331,44 @@ impl View {
         }
         let commands = update(&mut self.model, now_ms(), message);
         self.scheduler.changed(by_user);
+        if self.is_linear() && (is_result || self.model.shared.notices.total() > notices) {
+            self.scheduler.is_effect(Instant::now());
+        }
         self.carry_out(commands);
+    }
+
+    /// Carries out the next instruction of a script once the effects of the last one are printed, and ends after the
+    /// last one; false if there is nothing to do now.
+    fn follow_script(&mut self) -> bool {
+        let now = Instant::now();
+        let is_settled = !self.model.shared.work.values().any(|work| work.busy)
+            && !self.writer.is_busy()
+            && self.frame_due().is_none_or(|due| due > now + SECOND);
+        let UserInput::Script(script) = &mut self.input else { return false };
+        match script.left.pop_front() {
+            Some(Instruction::Wait(text)) if linear::shows(&self.model, &text) => self.scheduler.changed(true),
+            Some(Instruction::Send(messages)) if is_settled => {
+                messages.into_iter().for_each(|message| self.message(message));
+            }
+            Some(Instruction::Fail(error)) if is_settled => {
+                self.model.shared.complain(error);
+                self.end(BAD_INPUT);
+            }
+            Some(instruction) => {
+                script.left.push_front(instruction);
+                return false;
+            }
+            None if script.has_ended && is_settled => self.end(0),
+            None => return false,
+        }
+        true
+    }
+
+    /// Ends with what has not been printed yet.
+    fn end(&mut self, code: u8) {
+        let bytes = self.frame();
+        self.writer.write(bytes);
+        self.exit_code = Some(code);
     }
 
     /// Updates the bytes per second written to the terminal, over the last five seconds.
@@ -264,9 +382,16 @@ impl View {
         }
     }
 
+    pub(super) fn is_linear(&self) -> bool {
+        matches!(self.renderer, Renderer::Lines(_))
+    }
+
     /// Draws the next frame in full.
     pub(super) fn redraw(&mut self) {
-        self.renderer.forget();
+        match &mut self.renderer {
+            Renderer::Frames(frames) => frames.forget(),
+            Renderer::Lines(printer) => printer.forget(),
+        }
         self.scheduler.changed(true);
     }
 }

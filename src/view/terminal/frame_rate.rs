@@ -30,6 +30,14 @@ pub(super) const LOW_BANDWIDTH: Allowance = Allowance {
     watching_bytes_per_second: 700,
 };
 
+/// Lines are read one after the other, so what a run does is summed up.
+pub(super) const LINEAR: Allowance = Allowance {
+    gap: Duration::from_millis(250),
+    watching: Duration::from_secs(10),
+    watching_bytes_per_second: u64::MAX,
+    ..LOCAL
+};
+
 /// A change within this time after a key is taken for its effect.
 const ACTIVE: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,11 @@ impl FrameScheduler {
     pub(super) fn changed(&mut self, by_user: bool) {
         self.changed = true;
         self.by_user |= by_user;
+    }
+
+    /// Takes what changes from now on for the effect of a key.
+    pub(super) fn is_effect(&mut self, now: Instant) {
+        self.acted = Some(now);
     }
 
     /// When the next frame is due; `None` if nothing changed. Input is never delayed.

@@ -1,4 +1,5 @@
-//! The modes of the terminal: raw mode and the alternate screen while the view runs, restored whenever it exits.
+//! The modes of the terminal: raw mode and the alternate screen while the view runs, restored whenever it exits. In
+//! linear mode raw mode only, and nothing where standard input is no terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,19 @@ const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1002l\x1b[?1000l";
 /// Ends a synchronized update that was interrupted, so that the terminal shows what follows.
 const END_OF_FRAME: &str = "\x1b[?2026l";
 
-/// Whether the view has the terminal.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the view has the terminal's screen.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is in raw mode.
+static RAW: AtomicBool = AtomicBool::new(false);
+
+/// What the view takes of the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The screen, and the mouse if wanted.
+    Screen { mouse: bool },
+    /// Linear mode.
+    Keys,
+}
 
 /// Restores the terminal when dropped.
 #[derive(Debug)]
@@ -27,9 +39,12 @@ impl Terminal {
     /// Enters raw mode and the alternate screen.
     ///
     /// # Errors
-    /// Standard output is not a terminal.
-    pub(super) fn take(mouse: bool) -> io::Result<Self> {
-        enter(mouse)?;
+    /// Standard input or output is not a terminal, and that is no linear mode.
+    pub(super) fn take(what: Taken) -> io::Result<Self> {
+        if matches!(what, Taken::Screen { .. }) && !(has_keys() && io::stdout().is_terminal()) {
+            return Err(io::Error::other("standard input and output must be a terminal"));
+        }
+        enter(what)?;
         Ok(Self(()))
     }
 }
@@ -41,9 +56,13 @@ impl Drop for Terminal {
 }
 
 /// Raw mode, the alternate screen, mouse and bracketed paste.
-pub(super) fn enter(mouse: bool) -> io::Result<()> {
-    enable_raw_mode()?;
-    TAKEN.store(true, Ordering::SeqCst);
+pub(super) fn enter(what: Taken) -> io::Result<()> {
+    if has_keys() {
+        enable_raw_mode()?;
+        RAW.store(true, Ordering::SeqCst);
+    }
+    let Taken::Screen { mouse } = what else { return Ok(()) };
+    SCREEN.store(true, Ordering::SeqCst);
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
     io::stdout().write_all(self::mouse(mouse).as_bytes())?;
     io::stdout().flush()
@@ -56,20 +75,22 @@ pub(super) fn mouse(on: bool) -> &'static str {
 
 /// Restores the terminal as far as possible. Only the first call has an effect.
 pub(super) fn leave() {
-    if !TAKEN.swap(false, Ordering::SeqCst) {
-        return;
+    if SCREEN.swap(false, Ordering::SeqCst) {
+        let restored = [END_OF_FRAME, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
+        let _ = restored.and_then(|()| {
+            execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)
+        });
     }
-    let restored = [END_OF_FRAME, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
-    let _ = restored.and_then(|()| {
-        execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)
-    });
-    let _ = disable_raw_mode();
-    let _ = io::stdout().flush();
+    if RAW.swap(false, Ordering::SeqCst) {
+        let _ = disable_raw_mode();
+        let _ = io::stdout().flush();
+    }
 }
 
 /// The terminal is gone: nothing more is written to it.
 pub(super) fn restore_now() {
-    TAKEN.store(false, Ordering::SeqCst);
+    SCREEN.store(false, Ordering::SeqCst);
+    RAW.store(false, Ordering::SeqCst);
 }
 
 /// Columns and rows; `None` if unknown.
@@ -78,8 +99,14 @@ pub(super) fn size() -> Option<(u16, u16)> {
     Some((size.ws_col, size.ws_row))
 }
 
-pub(super) fn is_there() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+/// Whether standard input is a keyboard.
+pub(super) fn has_keys() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// The end of a line: in raw mode the terminal does not return to the first column by itself.
+pub(super) fn line_end() -> &'static str {
+    if RAW.load(Ordering::SeqCst) && io::stdout().is_terminal() { "\r\n" } else { "\n" }
 }
 
 /// Why this process cannot be suspended: nothing could continue it.

@@ -1,4 +1,5 @@
-//! Values as block characters, or ASCII: bars, sparklines, histograms.
+//! Values as block characters, or ASCII: bars, sparklines, histograms; blank in linear mode, where the numbers beside
+//! them say the same.
 
 use crate::view::theme::Theme;
 
@@ -7,7 +8,7 @@ const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"]
 /// A bar of exactly `columns`, its ends included: `▕███▌  ▏`, or `[###  ]`. A share outside 0 to 1 is clamped; empty
 /// below four columns.
 pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
-    if columns < 4 {
+    if columns < 4 || theme.linear {
         return " ".repeat(columns);
     }
     let inside = columns - 2;
@@ -27,6 +28,7 @@ pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
 pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f64, f64)>) -> String {
     const RICH: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 5] = ['_', '.', '-', '=', '#'];
+    let columns = if theme.linear { 0 } else { columns };
     let shown = &values[values.len().saturating_sub(columns)..];
     let finite = || shown.iter().copied().filter(|value| value.is_finite());
     let (low, high) =
@@ -58,6 +60,9 @@ pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usi
 pub fn bars(theme: &Theme, counts: &[usize], rows: usize) -> Vec<String> {
     const RICH: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 3] = [' ', '.', '#'];
+    if theme.linear {
+        return vec![String::new(); rows];
+    }
     let letters: &[char] = if theme.ascii { &PLAIN } else { &RICH };
     let (steps, most) = (letters.len() - 1, counts.iter().copied().max().unwrap_or(0).max(1));
     let height = |count: usize| (count * rows * steps).div_ceil(most);

@@ -95,6 +95,9 @@ impl Chart<'_> {
         if columns == 0 || rows == 0 {
             return Vec::new();
         }
+        if theme.linear {
+            return self.sentences().into_iter().take(rows).map(Line::from).collect();
+        }
         let Some(Frame { axis, ticks, left, wide, high, below }) = self.frame(columns, rows) else {
             return self.without_values(theme, columns, rows);
         };
@@ -120,6 +123,25 @@ impl Chart<'_> {
         }
         lines.extend(self.below(theme, left, wide, below));
         lines
+    }
+
+    /// Each curve in words: its first, last, lowest and highest value among the visible steps.
+    fn sentences(&self) -> Vec<String> {
+        let (first, last) = self.steps;
+        let sentence = |curve: &Curve<'_>| {
+            let values: Vec<(u64, f64)> =
+                curve.series.between(first, last).filter(|(_, value)| value.is_finite()).collect();
+            let lowest = values.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+            let highest = values.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+            let [begin, end, lowest, highest] = [values.first()?, values.last()?, lowest, highest]
+                .map(|(step, value)| format!("{} at step {step}", amount(*value)));
+            Some(format!("{}: from {begin} to {end}, lowest {lowest}, highest {highest}", curve.label))
+        };
+        let evals = self.dots.iter().filter(|dot| self.is_shown(dot.step));
+        let evals: Vec<String> = evals.map(|dot| format!("{} at step {}", amount(dot.value), dot.step)).collect();
+        let evals = (!evals.is_empty()).then(|| format!("evals: {}", evals.join(", ")));
+        let sentences: Vec<String> = self.curves.iter().filter_map(sentence).chain(evals).collect();
+        if sentences.is_empty() { vec!["no values yet".to_owned()] } else { sentences }
     }
 
     /// The step that [`Self::lines`] draws in a column; `None` left of the curves or if there are none.

@@ -19,6 +19,7 @@ pub struct Band<'a> {
 /// The bands between two steps, `rows` lines of `columns` characters; a column is the mean of its steps, and empty if
 /// there are none.
 pub fn stack(theme: &Theme, bands: &[Band<'_>], steps: (u64, u64), columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let rows = if theme.linear { 0 } else { rows };
     let shares: Vec<Vec<Option<f64>>> = bands.iter().map(|band| means(band.series, steps, columns)).collect();
     let band_at = |column: usize, height: f64| {
         shares.iter().any(|of_band| of_band[column].is_some()).then_some(())?;

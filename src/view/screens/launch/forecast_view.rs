@@ -289,9 +289,12 @@ impl Text<'_> {
     /// A share in [0, 1] as a bar, to an eighth of a column if non-ASCII characters may be drawn.
     fn bar(&self, share: f64, columns: usize) -> String {
         const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+        let theme = &self.shared.theme;
+        if theme.linear {
+            return String::new();
+        }
         let columns = columns.min(self.columns / 4).max(1);
         let filled = share.clamp(0.0, 1.0) * columns as f64;
-        let theme = &self.shared.theme;
         let (full, rest) = if theme.ascii {
             ((filled.round() as usize).min(columns), "")
         } else {

@@ -72,6 +72,8 @@ impl Step {
 
     /// Exactly `columns` wide: rounded at the ends of the phases, so that errors do not add up.
     fn bar(&self, theme: &Theme, columns: usize) -> Line<'static> {
+        // In linear mode the legend says the same.
+        let columns = if theme.linear { 0 } else { columns };
         let (mut end, mut drawn) = (0.0, 0);
         let mut part = |share: f64, sign: &str, role: Role| {
             end += share;

@@ -97,11 +97,16 @@ fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
 
 /// The chart, and the lists that replace it.
 const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
-/// Rows of the log; of an ended run also those of the result: its table, an alert with its advice, and the frame.
-fn events_rows(run: &FollowedRun, most: u16) -> u16 {
-    let alert = if run.history.standing_alerts().next().is_some() { 2 } else { 0 };
-    if run.status().is_ended() { most.max(6 + alert) } else { most }
+/// Rows of the log; of an ended run also those of the result: its table, the most severe alert with its advice, and the
+/// frame.
+fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u16 {
+    let alerts = log::alerts(shared, run, columns.saturating_sub(2).into());
+    let rows = u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MOST_ALERT_ROWS);
+    if run.status().is_ended() { most.max(6 + rows) } else { most }
 }
+
+/// Rows for alerts below the result.
+const MOST_ALERT_ROWS: u16 = 4;
 
 /// The log; of an ended run the result comes first.
 fn events_slot(run: &FollowedRun) -> Vec<&'static str> {
@@ -135,19 +140,31 @@ impl Places {
             let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
             return Self { top, slots: vec![(rest, vec![live.pane])], ..Self::default() };
         }
+        if shared.theme.linear {
+            return Self::linear(run, area);
+        }
         match (area.width, area.height) {
             (0..60, _) => Self { numbers: area, ..Self::default() },
             (60..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
             (80..100, _) | (_, 16..25) => Self::two_columns(live, run, area),
-            (_, 25..32) | (100..120, _) => Self::medium(run, area),
+            (_, 25..32) | (100..120, _) => Self::medium(shared, run, area),
             _ => Self::full(live, shared, run, area),
         }
+    }
+
+    /// The numbers, one pane at a time, and the log.
+    fn linear(run: &FollowedRun, area: Rect) -> Self {
+        let rows =
+            [Constraint::Length(1), Constraint::Length(20), Constraint::Fill(2), Constraint::Fill(1)];
+        let [top, numbers, pane, events] = Layout::vertical(rows).areas(area);
+        let others = [&OVER_CHART[..], &[GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE]].concat();
+        Self { top, numbers, slots: vec![(pane, others), (events, events_slot(run))], ..Self::default() }
     }
 
     fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
-        let events = events_rows(run, events);
+        let events = events_rows(shared, run, events, area.width);
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
         let rows = [
@@ -173,8 +190,8 @@ impl Places {
         Self { top, slots, ..Self::default() }
     }
 
-    fn medium(run: &FollowedRun, area: Rect) -> Self {
-        let events = events_rows(run, 5);
+    fn medium(shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
+        let events = events_rows(shared, run, 5, area.width);
         let upper = (area.height - 1 - events) / 2;
         let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(events)];
         let [top, first, second, last] = Layout::vertical(rows).areas(area);

@@ -1,4 +1,4 @@
-//! A run as a list of numbers, for very small terminals.
+//! A run as a list of numbers, for very small terminals and linear mode.
 
 use ratatui::text::Line;
 

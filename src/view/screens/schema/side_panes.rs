@@ -168,7 +168,7 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     };
     let now = effects.now[tier as usize];
     let share = now as f64 / effects.total().max(1) as f64;
-    let bar = theme.glyph("▆", "=").repeat((share * 16.0).round() as usize);
+    let bar = theme.glyph("▆", "=").repeat(if theme.linear { 0 } else { (share * 16.0).round() as usize });
     let style = theme.style(Theme::tier_role(tier.name()));
     let change = effects.saved.map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
     let change = if change == 0 { String::new() } else { format!(" {change:+}") };

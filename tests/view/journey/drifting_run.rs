@@ -1,0 +1,29 @@
+//! A run whose values drift: its alert is seen, its result opened, a checkpoint chosen, and a new run started from it
+//! with other settings.
+
+use std::fs;
+
+use super::{User, recorded_run, workspace};
+
+#[test]
+fn a_drifting_run_is_found_and_a_better_one_started() {
+    let home = workspace();
+    let run = recorded_run(home.path(), "drift1");
+    // The alert stands to the end.
+    let text = fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let is_standing = |line: &&str| !(line.contains("value_drift") && line.contains("\"cleared\":true"));
+    let events: String = text.lines().filter(is_standing).flat_map(|line| [line, "\n"]).collect();
+    fs::write(run.join("events.jsonl"), events).unwrap();
+    let mut user = User::at(home, (120, 36));
+    user.sees(["[1 Runs]", "drift1", "value drift"]);
+    user.presses("enter").sees(["[6 Live]", "1 alert", "value drift (step 29)", "Give values a weight", "best checkpoint"]);
+    user.presses("V").sees(["[7 Eval]", "exact: "]);
+    user.presses("5").sees(["[5 Launch]", "START 40 steps"]);
+    user.presses("m").sees(["drift1"]).types("drift1@30").presses("enter").sees(["drift1"]);
+    user.sets("max_steps", "1").sets("learning_rate", "2e-5");
+    user.presses("L").sees(["[6 Live]"]).sees_in_time(["step 1 of 1", "result: finished"]);
+    let runs = user.runs();
+    let started = fs::read_to_string(runs[1].join("run.toml")).unwrap();
+    assert!(started.contains("learning_rate = 2e-5") && started.contains("drift1"), "{started}");
+    user.quits();
+}

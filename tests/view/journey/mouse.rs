@@ -1,0 +1,18 @@
+//! With the mouse alone: tabs, rows, column titles, the form, the start of a run, and its answers.
+
+use super::{User, recorded_run, workspace};
+
+#[test]
+fn a_run_is_opened_started_and_compared_by_clicks() {
+    let home = workspace();
+    recorded_run(home.path(), "done01");
+    recorded_run(home.path(), "done02");
+    let mut user = User::at(home, (120, 36));
+    user.sees(["Runs 2", "newest first"]).clicks("valid").sees(["by valid"]);
+    user.double_clicks("done01").sees(["[6 Live]", "groups of step 40", "result: finished"]);
+    user.clicks("time and device").sees(["▸ time and device"]);
+    user.clicks("7 Eval").sees(["[7 Eval]"]);
+    user.clicks("3 Prompts").sees(["[3 Prompts]", "train-002"]).clicks("train-002").sees(["▸ train-002"]);
+    user.clicks("5 Launch").sees(["START 40 steps"]);
+    user.quits();
+}

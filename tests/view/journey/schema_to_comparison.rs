@@ -1,0 +1,30 @@
+//! A schema is edited and saved, a run launched from the form, watched, and its answers compared.
+
+use std::fs;
+
+use super::{User, workspace};
+
+#[test]
+fn from_the_schema_to_the_comparison() {
+    let mut user = User::at(workspace(), (120, 36));
+    user.sees(["[1 Runs]"]).presses("2").sees(["sample scores"]);
+    let valid = |count: usize| format!("█ valid      1.00  {count:>3} ");
+    user.sees([&valid(5)]);
+    // The amount gets a bound that nothing satisfies, then one that all do.
+    user.presses("enter down*6 end left*3").types(", \"maximum\": 0").sees([&valid(0)]);
+    user.presses("backspace").types("100000000").sees([&valid(5)]);
+    user.presses("ctrl-o").no_longer_sees("(unsaved)");
+    user.presses("esc").no_longer_sees("esc leaves");
+    let schema = fs::read_to_string(user.home().join("tasks/invoice/schema.json")).unwrap();
+    assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
+    user.presses("5").sees(["START 40 steps"]).sets("max_steps", "3").sees(["START 3 steps"]);
+    user.presses("L").sees(["[6 Live]"]);
+    user.sees_in_time(["finished", "step 3 of 3", "groups of step 3", "best checkpoint"]);
+    user.presses("V").sees(["[7 Eval]"]);
+    user.sees(["base → ", "valid: ", "exact: ", "(p = ", "improvements", "neither"]);
+    let runs = user.runs();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    let frozen = fs::read_to_string(runs[0].join("task/schema.json")).unwrap();
+    assert_eq!(frozen, schema, "the run has the schema as it was saved");
+    user.quits();
+}
