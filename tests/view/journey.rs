@@ -38,8 +38,9 @@ fn workspace() -> tempfile::TempDir {
     let folder = home.path().join("tasks/invoice");
     sample_task(&folder, [12, 4, 8]);
     let text = fs::read_to_string(folder.join("task.toml")).unwrap();
-    let short = format!("[train]\n{SHORT_RUN}");
-    fs::write(folder.join("task.toml"), text.replace("[train]\n", &short).replace("max_completion_tokens = 96\n", "")).unwrap();
+    let text = text.replace("[train]\n", &format!("[train]\n{SHORT_RUN}"));
+    let text = text.replace("max_completion_tokens = 96\n", "").replace("max_steps = 40\n", "max_steps = 2\n");
+    fs::write(folder.join("task.toml"), text).unwrap();
     home
 }
 

@@ -250,7 +250,7 @@ impl View {
         let now = Instant::now();
         let due = self.scheduler.due(now, allowance)?;
         // A screen is printed once it is complete.
-        let is_incomplete = || self.asked.iter().any(|key| self.model.shared.is_busy(key));
+        let is_incomplete = || self.is_loading() || self.asked.iter().any(|key| self.model.shared.is_busy(key));
         let complete = self.acted.filter(|_| self.is_linear() && is_incomplete()).map(|acted| acted + WORK_TIMEOUT);
         Some(complete.map_or(due, |complete| due.max(complete)))
     }
@@ -342,6 +342,7 @@ impl View {
     fn follow_script(&mut self) -> bool {
         let now = Instant::now();
         let is_settled = !self.model.shared.work.values().any(|work| work.busy)
+            && !self.is_loading()
             && !self.writer.is_busy()
             && self.frame_due().is_none_or(|due| due > now + SECOND);
         let UserInput::Script(script) = &mut self.input else { return false };
@@ -362,6 +363,11 @@ impl View {
             None => return false,
         }
         true
+    }
+
+    /// Whether the current run is still being read.
+    fn is_loading(&self) -> bool {
+        self.model.shared.current_run().is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
     /// Ends with what has not been printed yet.

@@ -89,7 +89,9 @@ impl LinePrinter {
 pub(super) fn shows(model: &Model, text: &str) -> bool {
     let Page { panes, popup, .. } = Page::of(model);
     let in_pane = |pane: &PaneText| {
-        pane.title.contains(text) || pane.legend.contains(text) || pane.lines.iter().any(|line| line.text.contains(text))
+        pane.title.contains(text)
+            || pane.legend.contains(text)
+            || pane.lines.iter().any(|line| line.text.contains(text))
     };
     let notice = model.shared.notices.all().last();
     heading(model).contains(text)
@@ -139,7 +141,9 @@ fn print<'a>(kind: &str, pane: &PaneText, of_pane: impl Iterator<Item = &'a Text
     }
     let blanks = |line: &&TextLine| line.text.len() - line.text.trim_start_matches(' ').len();
     let indent = of_pane.iter().map(blanks).min().unwrap_or(0);
-    lines.extend(of_pane.iter().map(|line| format!("{} {}", if line.selected { ">" } else { " " }, &line.text[indent..])));
+    lines.extend(
+        of_pane.iter().map(|line| format!("{} {}", if line.selected { ">" } else { " " }, &line.text[indent..])),
+    );
 }
 
 /// What has changed in panes of the same name; panes that are new or newly focused in full.

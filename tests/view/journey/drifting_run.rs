@@ -15,11 +15,11 @@ fn a_drifting_run_is_found_and_a_better_one_started() {
     let events: String = text.lines().filter(is_standing).flat_map(|line| [line, "\n"]).collect();
     fs::write(run.join("events.jsonl"), events).unwrap();
     let mut user = User::at(home, (120, 36));
-    user.sees(["[1 Runs]", "drift1", "value drift"]);
-    user.presses("enter").sees(["[6 Live]", "1 alert", "value drift (step 29)", "Give values a weight", "best checkpoint"]);
-    user.presses("V").sees(["[7 Eval]", "exact: "]);
-    user.presses("5").sees(["[5 Launch]", "START 40 steps"]);
-    user.presses("m").sees(["drift1"]).types("drift1@30").presses("enter").sees(["drift1"]);
+    user.sees(["[1 Runs]", "drift1", "value drift"]).presses("enter");
+    user.sees(["[6 Live]", "1 alert", "value drift (step 29)", "Give values a weight", "best checkpoint: step 30"]);
+    user.presses("V").sees(["[7 Eval]", "exact better"]);
+    user.presses("5").sees(["[5 Launch]", "START 2 steps"]);
+    user.presses("m").sees(["drift1"]).types("drift1@30").presses("enter").sees(["START 2 steps of 2 x 4, drift1@30"]);
     user.sets("max_steps", "1").sets("learning_rate", "2e-5");
     user.presses("L").sees(["[6 Live]"]).sees_in_time(["step 1 of 1", "result: finished"]);
     let runs = user.runs();

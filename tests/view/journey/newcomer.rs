@@ -8,7 +8,7 @@ fn a_newcomer_starts_a_run_and_compares() {
     user.sees(["[1 Runs]", "No runs yet", "opens Launch"]);
     // Help says what the screen is for.
     user.presses("?").sees(["Help: Runs", "This screen"]).presses("esc").no_longer_sees("Help: Runs");
-    user.presses("5").sees(["[5 Launch]", "START 40 steps", "tiny"]).sets("max_steps", "2");
+    user.presses("5").sees(["[5 Launch]", "START 2 steps", "tiny"]);
     user.presses("L").sees(["[6 Live]", "started in the background"]);
     // The groups of the first step come while it trains, then the result in place of the log.
     user.sees_in_time(["groups of step"]);

@@ -27,7 +27,7 @@ fn every_screen_is_used_at_80x24() {
     user.presses("V").sees(["[7 Eval]", "improvements"]).presses("enter").sees(["expected"]);
     user.presses("2").sees(["[2 Schema]", "\"vendor\""]).presses("3").sees(["[3 Prompts]", "train-001"]);
     user.presses("enter").sees(["system"]).presses("4").sees(["[4 Scores]", "valid"]);
-    user.presses("5").sees(["[5 Launch]", "START 40 steps"]).presses("tab").sees(["forecast"]);
+    user.presses("5").sees(["[5 Launch]", "START 2 steps"]).presses("tab").sees(["forecast"]);
     user.presses("ctrl-p").types("sort").sees(["Palette", "Sort by next column"]).presses("esc");
     user.no_longer_sees("Palette").presses("1").sees(["[1 Runs]"]);
     user.quits();

@@ -143,7 +143,10 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
         .task
         .as_ref()
         .and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
-    let steps = rows.map_or_else(String::new, |rows| format!("{} steps of ", config.total_steps(rows)));
+    let steps = rows.map_or_else(String::new, |rows| match config.total_steps(rows) {
+        1 => "1 step of ".to_owned(),
+        steps => format!("{steps} steps of "),
+    });
     let device = match launch.form.compute {
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),

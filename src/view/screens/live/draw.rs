@@ -154,8 +154,7 @@ impl Places {
 
     /// The numbers, one pane at a time, and the log.
     fn linear(run: &FollowedRun, area: Rect) -> Self {
-        let rows =
-            [Constraint::Length(1), Constraint::Length(20), Constraint::Fill(2), Constraint::Fill(1)];
+        let rows = [Constraint::Length(1), Constraint::Length(20), Constraint::Fill(2), Constraint::Fill(1)];
         let [top, numbers, pane, events] = Layout::vertical(rows).areas(area);
         let others = [&OVER_CHART[..], &[GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE]].concat();
         Self { top, numbers, slots: vec![(pane, others), (events, events_slot(run))], ..Self::default() }
