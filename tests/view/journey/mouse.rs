@@ -15,6 +15,6 @@ fn a_run_is_opened_started_and_compared_by_clicks() {
     user.clicks("3 Prompts").sees(["[3 Prompts]", "train-002"]).clicks("train-002").sees(["▸ train train-002"]);
     user.clicks("5 Launch").double_clicks("START 2 steps").sees(["[6 Live]"]);
     user.sees_in_time(["step 2 of 2", "result: finished"]).clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
-    user.clicks("eval-003").sees(["▸x eval-003"]).clicks("1 Runs").sees(["Runs 3"]);
+    user.clicks("proof-003").sees(["▸x proof-003"]).clicks("1 Runs").sees(["Runs 3"]);
     user.quits();
 }

@@ -27,7 +27,7 @@ fn a_spreadsheet_becomes_a_task_that_trains() {
     user.presses("3").sees(["[3 Prompts]", "20 rows", "Screen is black (0)"]);
     // An answer that the schema does not allow is invalid, and says why.
     user.presses("4").sees(["[4 Scores]"]).presses("a").types("{\"category\": \"spam\", \"priority\": \"low\"}");
-    user.sees(["invalid", "/category"]).presses("esc");
+    user.sees(["invalid", "/category"]).presses("esc").no_longer_sees("editing:");
     let task = user.home().join("tasks/tickets/task.toml");
     let text = fs::read_to_string(&task).unwrap();
     fs::write(&task, text.replace("[train]\n", &format!("[train]\n{SHORT_RUN}"))).unwrap();
