@@ -57,7 +57,10 @@ fn recorded_run(home: &Path, name: &str) -> PathBuf {
 impl User {
     /// Starts the program without arguments.
     fn at(home: tempfile::TempDir, (columns, rows): (u16, u16)) -> Self {
-        let session = Session::start(home.path(), &Start { columns, rows, ..Start::PLAIN });
+        // A device of its own: no run waits for those of other tests.
+        let slots = home.path().join("slots").display().to_string();
+        let variables = [("GRPO_TUI_SLOTS", slots.as_str())];
+        let session = Session::start(home.path(), &Start { columns, rows, variables: &variables, ..Start::PLAIN });
         Self { session, home }
     }
 
@@ -127,6 +130,17 @@ impl User {
     fn runs(&self) -> Vec<PathBuf> {
         let places = grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
         places.list().into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// On Launch: starts the run, whatever the checks of its small sets find.
+    fn starts(&mut self) -> &mut Self {
+        self.presses("L");
+        let is_asked = |session: &Session| session.screen().contains("Before the start");
+        self.session.wait_for("the checks", |session| is_asked(session) || session.screen().contains("[6 Live]"));
+        if is_asked(&self.session) {
+            self.presses("y");
+        }
+        self.sees(["[6 Live]"])
     }
 
     /// On Launch: gives a setting a value.

@@ -104,8 +104,7 @@ impl Page {
         let shared = &model.shared;
         let screen = drawn(SIZE, |frame| model.screen().draw(model, frame, shared.body()));
         let popup = shared.popup.as_ref().and_then(|popup| {
-            let entries = model.palette_entries();
-            drawn((SIZE.0, POPUP_ROWS), |frame| popup.draw(&entries, &shared.theme, frame, frame.area())).pop()
+            drawn((SIZE.0, POPUP_ROWS), |frame| popup.draw(&shared.theme, frame, frame.area())).pop()
         });
         Self { screen: shared.screen, panes: screen, popup }
     }

@@ -35,7 +35,7 @@ fn assert_order(text: &str, starts: &[&str]) {
 
 #[test]
 fn a_script_reads_every_screen() {
-    let output = scripted("enter\nlive.pane.log\nV\n2\n3\n4\n5\nwait START\n?\nesc\n");
+    let output = scripted("runs.open\nlive.pane.log\nV\n2\n3\n4\n5\nwait START\n?\nesc\n");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!text.contains('\x1b') && !text.contains('\r'), "control sequences");
@@ -49,14 +49,15 @@ fn a_script_reads_every_screen() {
         &text,
         &[
             "Screen: Runs, ",
-            "Pane: Runs 1",
+            "Pane: Task invoice",
             "> ",
+            "Pane: Runs 1",
             "Keys: ",
             "Screen: Live, ",
             "finished",
             "Pane: groups of step 40",
             "Pane: result: finished",
-            "Pane: reward and valid rate",
+            "Pane: reward, valid and exact",
             "reward: from ",
             "Pane: alerts and log (focused)",
             "Screen: Eval",

@@ -18,7 +18,7 @@ fn from_the_schema_to_the_comparison() {
     let schema = fs::read_to_string(user.home().join("tasks/invoice/schema.json")).unwrap();
     assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
     user.presses("5").sees(["START 2 steps"]).sets("max_steps", "3").sees(["START 3 steps"]);
-    user.presses("L").sees(["[6 Live]"]);
+    user.starts();
     user.sees_in_time(["finished", "step 3 of 3", "groups of step 3", "best checkpoint"]);
     user.presses("V").sees(["[7 Eval]"]);
     user.sees(["base → ", "exact match", "95% CI", "improvements", "neither"]);

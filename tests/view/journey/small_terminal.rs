@@ -10,7 +10,7 @@ fn every_screen_is_used_at_80x24() {
     user.sees(["[1 Runs]", "done01", "finished"]).presses("enter").sees(["[6 Live]", "best checkpoint"]);
     // Each pane has a key; the help names them.
     for (key, title) in [
-        ("alt-1", "reward and valid rate"),
+        ("alt-1", "reward, valid and exact"),
         ("alt-2", "groups of step 40"),
         ("alt-3", "reward "),
         ("alt-4", "prompt "),
