@@ -50,8 +50,8 @@ fn a_script_reads_every_screen() {
         &[
             "Screen: Runs, ",
             "Pane: Task invoice",
-            "> ",
             "Pane: Runs 1",
+            "> ",
             "Keys: ",
             "Screen: Live, ",
             "finished",
