@@ -9,6 +9,7 @@ use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status, Waiting, sha256};
+use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 28] = [
@@ -75,6 +76,7 @@ pub struct RunRow {
     pub outcome: RunOutcome,
     /// Unresolved ones.
     pub alerts: Vec<Alert>,
+    /// Secrets masked.
     pub notes: Vec<String>,
     pub tags: Vec<String>,
     pub warnings: Vec<String>,
@@ -130,7 +132,7 @@ impl RunRow {
             best: report.best(),
             outcome: report.outcome(),
             alerts: history.standing_alerts().cloned().collect(),
-            notes: history.notes.iter().map(|(_, note)| note.text.clone()).collect(),
+            notes: history.notes.iter().map(|(_, note)| redact(&note.text).0.into_owned()).collect(),
             tags: report.tags.clone(),
             warnings: report.warnings.clone(),
             last_ms: history.last_ms,

@@ -50,10 +50,7 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
         let base = shared.key_of("scores.target");
         return Err(format!("{} has no checkpoint yet: {base} samples from its base", run.id()));
     }
-    let checkpoints: Vec<u64> = run.history.checkpoints.keys().copied().collect();
-    let best =
-        directory.and_then(|directory| run.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
-    let what = if best == Some(0) { "base, step 0 of" } else { "trained" };
+    let what = if run.best == Some(0) { "base, step 0 of" } else { "trained" };
     Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
 }
 
