@@ -180,11 +180,11 @@ fn begin(
     vec![Work::once(
         "eval.start",
         move || {
-            let out = ["--out".to_owned(), folder.display().to_string()];
+            let out = ["--json".to_owned(), "--out".to_owned(), folder.display().to_string()];
             let line: CommandLine = std::iter::once("eval".to_owned()).chain(arguments()?).chain(out).collect();
             let mut process = Process::new(program);
             process.arg0("grpo-tui").envs(given_threads());
-            process.args(&line.arguments).arg("--json").current_dir(here);
+            process.args(&line.arguments).current_dir(here);
             let ended = detached(process, &folder)?;
             Ok::<_, String>((EvalJob { folder, ended, progress: "loading".to_owned() }, line))
         },
