@@ -52,7 +52,10 @@ fn start_before(text: &str, differs_at: usize) -> usize {
     let differs_at = text.floor_char_boundary(differs_at);
     let from = text.ceil_char_boundary(differs_at.saturating_sub(CONTEXT_BYTES));
     let word = text[from..differs_at].char_indices().find(|(_, letter)| letter.is_whitespace() || *letter == ',');
-    word.map_or(from, |(place, letter)| from + place + letter.len_utf8())
+    word.map_or(from, |(place, letter)| {
+        let rest = &text[from + place + letter.len_utf8()..differs_at];
+        differs_at - rest.trim_start().len()
+    })
 }
 
 #[cfg(test)]
