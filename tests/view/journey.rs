@@ -6,6 +6,7 @@ mod linear;
 mod mouse;
 mod newcomer;
 mod own_task;
+mod schema_edit;
 mod schema_to_comparison;
 mod small_terminal;
 
