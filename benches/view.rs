@@ -180,10 +180,10 @@ fn idle(figure: &str, with_run: bool) {
     println!("{:<58} {}", "  its memory", memory(session.process(), "VmRSS"));
 }
 
-/// Watching a run of 10,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and
+/// Watching a run of 100,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and
 /// after going through its curves.
 fn long_run() {
-    const STEPS: u64 = 10_000;
+    const STEPS: u64 = 100_000;
     let home = tempfile::tempdir().unwrap();
     let run = LiveRun::begin(&home.path().join("runs"), 1);
     let log = run.path.join("events.jsonl");
@@ -197,7 +197,7 @@ fn long_run() {
     session.wait_text(&format!("groups of step {STEPS}"));
     println!(
         "{:<58} {:>9.1} ms",
-        "opening a run of 10,000 steps, with its first listing",
+        "opening a run of 100,000 steps, with its first listing",
         milliseconds(begin.elapsed())
     );
     for step in STEPS + 1..=STEPS + 20 {
@@ -244,7 +244,7 @@ fn large_task() {
         session.wait_text(left);
         samples.push(milliseconds(begin.elapsed()));
         session.send("\r\x1b");
-        session.wait_text(" 100002 rows");
+        session.wait_text("▸ 100002 rows");
     }
     row("filtering 100,000 rows, with its frames", samples, "ms");
     println!("{:<58} {}", "  memory", memory(session.process(), "VmRSS"));
