@@ -49,6 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui_textarea", &["view"]),
     ("crossterm", &["view"]),
     ("frizbee", &["view"]),
+    ("memchr", &["view"]),
     ("regex", &["run", "view"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),

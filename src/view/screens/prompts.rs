@@ -79,7 +79,7 @@ pub struct Prompts {
     pub template: Option<TemplatePreview>,
     /// The files of earlier changes of rows.
     undo: Vec<FileChange>,
-    /// What is searched of each entry, lower-case; built by the first search.
+    /// What is searched of each entry, lower-case; built in the background, or by a search that comes sooner.
     searched: Arc<OnceLock<Vec<String>>>,
     /// The token counter, or why there is none.
     pub counter: Option<Result<Counter, String>>,

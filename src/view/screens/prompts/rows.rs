@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use memchr::memmem::Finder;
 use rayon::prelude::*;
 
 use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row};
@@ -14,7 +15,7 @@ use crate::view::message::{Command, Work};
 use crate::view::shared::{OpenTask, Shared};
 
 /// The searched text of every entry, lower-case: id and prompt.
-fn searched_texts(open: &OpenTask, entries: &[Entry]) -> Vec<String> {
+pub(super) fn searched_texts(open: &OpenTask, entries: &[Entry]) -> Vec<String> {
     let text = |entry: &Entry| {
         row(open, *entry)
             .map_or_else(String::new, |row| format!("{} {}", row.id, flat(row, SEARCHED_LETTERS)).to_lowercase())
@@ -163,8 +164,9 @@ impl Query {
         let (column, backwards) = self.sort;
         if !words.is_empty() {
             let texts = self.searched.get_or_init(|| searched_texts(&self.open, &self.entries));
+            let finders: Vec<Finder> = words.iter().map(Finder::new).collect();
             let text = |index: &u32| texts.get(*index as usize).map_or("", String::as_str);
-            let holds = |index: &&u32| words.iter().all(|word| text(index).contains(word));
+            let holds = |index: &&u32| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
             let mut found: Vec<u32> =
                 on_every_core(|| shown.par_iter().with_min_len(2_000).filter(holds).copied().collect());
             if found.is_empty() {

@@ -66,9 +66,16 @@ pub(super) fn first_words(row: &PromptRow) -> String {
 /// The user's prompt on one line, truncated to a number of characters.
 pub(super) fn flat(row: &PromptRow, most: usize) -> String {
     let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
-    let text = turn.map_or("", |turn| turn.content.as_str());
-    let letters = text.chars().take(most).map(|letter| if letter.is_control() { ' ' } else { letter });
-    letters.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut line = String::new();
+    for letter in turn.map_or("", |turn| turn.content.as_str()).chars().take(most) {
+        match letter.is_whitespace() || letter.is_control() {
+            true if line.is_empty() || line.ends_with(' ') => {}
+            true => line.push(' '),
+            false => line.push(letter),
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
 }
 
 /// What stands before the colon in a filter such as `set:eval`.

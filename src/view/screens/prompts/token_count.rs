@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rows::{self, arrange};
+use super::rows::{self, arrange, searched_texts};
 use super::table_row::{Column, row};
 use super::{Counter, Prompts, UNCOUNTABLE, preview};
 use crate::config::{Layers, TrainConfig};
@@ -17,14 +17,16 @@ use crate::view::task_files::train_table;
 /// Rows per update of the screen.
 const CHUNK: usize = 500;
 
-/// Loads the tokenizer, counts every row, checks the sets; each is shown as soon as it is there.
+/// Builds the searched texts, loads the tokenizer, counts every row, checks the sets; each is shown as soon as it is there.
 pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let entries = prompts.entries.clone();
+    let searched = Arc::clone(&prompts.searched);
     let named = prompts.model.clone();
     prompts.health = None;
     prompts.groups = Vec::new();
     let work = Work::stream("prompts.count", move |sender| {
+        searched.get_or_init(|| searched_texts(&open, &entries));
         let config = config(&open.task, named.as_deref());
         let counter = config.as_ref().map_err(Clone::clone).and_then(counter);
         let shown = counter.clone();
