@@ -54,6 +54,11 @@ pub fn count(number: usize) -> String {
     scaled(number as f64, &["", "k", "M", "G", "T"])
 }
 
+/// `1 step`, `12 steps`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `1,134,240`
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -82,7 +87,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// An estimate between two times: `18 to 25 min`, `40 s to 2 min`, `about 18 min`.
+/// An estimate between two times: `18 to 25 min`, `40 s to 2.2 min`, `about 18 min`.
 pub fn duration_range(least: f64, most: f64) -> String {
     let rounded = |seconds: f64| match seconds {
         _ if !seconds.is_finite() || seconds < 0.0 => ("n/a".to_owned(), ""),

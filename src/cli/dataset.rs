@@ -13,6 +13,7 @@ use crate::config::{Assignments, Layers};
 use crate::dataset::Builder;
 use crate::dataset::health::{Health, Level};
 use crate::files;
+use crate::format::counted;
 use crate::hub::find_model;
 use crate::score::{Scorer, check_prompts};
 use crate::secrets::visible;
@@ -171,9 +172,5 @@ fn print_health(health: &Health) {
         println!("{}{class}: {}", group.kind.title(), group.count);
     }
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
-    println!(
-        "{errors} {}, {warnings} {}",
-        if errors == 1 { "error" } else { "errors" },
-        if warnings == 1 { "warning" } else { "warnings" }
-    );
+    println!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::output::eprint_line;
 use super::{Failure, Outcome, preflight, print_json};
 use crate::config::{ResolvedConfig, TrainConfig};
-use crate::format::{bytes, count, duration, percent, percent_short};
+use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
     CompletionLengths, Difference, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings, StepShape,
@@ -135,8 +135,8 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
             plan.device
         ),
         format!(
-            "{} steps of {} x {} completions; {} training prompts, mean {:.0} tokens (max {}), completions {}{:.0}",
-            plan.steps,
+            "{} of {} x {} completions; {} training prompts, mean {:.0} tokens (max {}), completions {}{:.0}",
+            counted(plan.steps as usize, "step"),
             resolved.config.prompt_groups_per_step,
             resolved.config.completions_per_prompt,
             data.train_rows,

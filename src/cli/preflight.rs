@@ -1,6 +1,7 @@
 //! The checks before a run starts, on the command line: warnings are printed, errors refuse.
 
 use super::Failure;
+use super::output::eprint_line;
 use crate::checkpoint::Located;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
@@ -19,13 +20,13 @@ pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, places: &Ru
 /// Prints the warnings and what was not checked; refuses on errors, unless they are ignored.
 pub(super) fn gate(checked: &Preflight, ignore_errors: bool) -> Result<(), Failure> {
     let of = |severity| checked.findings.iter().filter(move |finding| finding.severity == severity);
-    of(Severity::Warning).for_each(|finding| eprintln!("warning: {}", finding.message));
+    of(Severity::Warning).for_each(|finding| eprint_line(&format!("warning: {}", finding.message)));
     let errors: Vec<&PreflightFinding> = of(Severity::Error).collect();
     if !errors.is_empty() && !ignore_errors {
         let lines: Vec<&str> = errors.iter().map(|finding| finding.message.as_str()).collect();
         return Err(Failure::failed(format!("{}\nto start anyway: {IGNORE_ERRORS}", lines.join("\n"))));
     }
-    errors.iter().for_each(|finding| eprintln!("warning: ignored: {}", finding.message));
+    errors.iter().for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
     if !checked.not_checked.is_empty() {
         eprintln!("not checked: {} (--plan --sample does)", titles(checked.not_checked.iter().copied()));
     }

@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::{Failure, Outcome, preflight, preset, print_json};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
+use crate::format::counted;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::report::MetricComparison;
 use crate::run::{Device, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
@@ -301,9 +302,9 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
         String::new()
     };
     eprintln!(
-        "\n{table}{outcome}{}\n{} steps in {:.0} s; run folder {}",
+        "\n{table}{outcome}{}\n{} in {:.0} s; run folder {}",
         unmeasured_notes(run, report)?,
-        report.steps,
+        counted(report.steps as usize, "step"),
         report.seconds,
         run.path().display()
     );

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DataShape;
 use crate::advantage::mean_and_deviation;
-use crate::format::short_id;
+use crate::format::{counted, short_id};
 use crate::statistics::normal_quantile;
 
 /// Expected mean length of a step's completions, in tokens.
@@ -43,13 +43,11 @@ impl CompletionLengths {
         let mut means: Vec<f64> = step_means.iter().filter(|mean| mean.is_finite()).copied().collect();
         means.sort_by(f64::total_cmp);
         let at = |share: f64| means.get((share * means.len().saturating_sub(1) as f64).round() as usize).copied();
-        let lengths = Self {
-            basis: LengthBasis::Run { run: run.to_owned(), steps: means.len() },
-            mean: means.iter().sum::<f64>() / means.len().max(1) as f64,
-            least: at(OUTSIDE)?,
-            most: at(1.0 - OUTSIDE)?,
-        };
-        Some(lengths.within(limit))
+        let basis = LengthBasis::Run { run: run.to_owned(), steps: means.len() };
+        let mean = means.iter().sum::<f64>() / means.len().max(1) as f64;
+        // A few long steps may lift the mean out of the percentiles.
+        let (least, most) = (at(OUTSIDE)?.min(mean), at(1.0 - OUTSIDE)?.max(mean));
+        Some(Self { basis, mean, least, most }.within(limit))
     }
 
     /// From completions of the base, all of them sampled to their end or to `limit`: lengths by group.
@@ -90,10 +88,12 @@ impl CompletionLengths {
         let Self { mean, least, most, .. } = self;
         match &self.basis {
             LengthBasis::Run { run, steps } => {
-                format!("from the lengths of run {}: {least:.0} to {most:.0} tokens in {steps} steps", short_id(run))
+                let (run, steps) = (short_id(run), counted(*steps, "step"));
+                format!("from the lengths of run {run}: {least:.0} to {most:.0} tokens in {steps}")
             }
             LengthBasis::Sample { completions } => {
-                format!("from {completions} sampled completions: mean {mean:.0} tokens ({least:.0} to {most:.0})")
+                let sampled = counted(*completions, "sampled completion");
+                format!("from {sampled}: mean {mean:.0} tokens ({least:.0} to {most:.0})")
             }
             LengthBasis::Limit => {
                 format!("every completion as long as max_completion_tokens = {most:.0}, since lengths are unknown")
@@ -116,6 +116,8 @@ mod tests {
         assert_eq!(CompletionLengths::of_run("x", &[f64::NAN], 80), None);
         let one = CompletionLengths::of_run("x", &[44.0], 80).unwrap();
         assert_eq!((one.mean, one.least, one.most), (44.0, 44.0, 44.0));
+        let skewed = CompletionLengths::of_run("x", &[[10.0; 10].as_slice(), &[120.0]].concat(), 80).unwrap();
+        assert_eq!((skewed.mean, skewed.least, skewed.most), (20.0, 10.0, 20.0));
     }
 
     #[test]

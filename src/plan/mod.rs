@@ -45,14 +45,6 @@ pub struct DataShape {
     pub most_completion_tokens: f64,
 }
 
-impl DataShape {
-    /// Whether completions are counted at their limit, since their lengths are unknown.
-    pub fn is_upper_bound(&self) -> bool {
-        self.least_completion_tokens < self.mean_completion_tokens
-            && self.mean_completion_tokens >= self.most_completion_tokens
-    }
-}
-
 /// The output of `train --plan`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Disk, Memory, SignalReport, Verdict};
 use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
-use crate::format::bytes;
+use crate::format::{bytes, counted};
 use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, data_problems, load_sets, similar_prompts};
 use crate::task::Task;
 
@@ -181,16 +181,9 @@ impl Preflight {
 
     /// `1 error, 2 warnings`; empty without findings.
     pub fn summary(&self) -> String {
-        let counted = |severity, name: &str| match self.count(severity) {
-            0 => None,
-            1 => Some(format!("1 {name}")),
-            count => Some(format!("{count} {name}s")),
-        };
-        [counted(Severity::Error, "error"), counted(Severity::Warning, "warning")]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(", ")
+        let counts = [(self.count(Severity::Error), "error"), (self.count(Severity::Warning), "warning")];
+        let found = counts.into_iter().filter(|(count, _)| *count > 0);
+        found.map(|(count, name)| counted(count, name)).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -144,7 +144,8 @@ pub fn time(
         sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
-        is_upper_bound: data.is_upper_bound(),
+        is_upper_bound: data.least_completion_tokens < data.mean_completion_tokens
+            && data.mean_completion_tokens >= config.max_completion_tokens as f64,
         least_seconds_per_step,
         least_total_seconds,
         most_seconds_per_step,
@@ -239,7 +240,7 @@ mod tests {
                 most_completion_tokens: most,
                 ..DATA
             };
-            time(&qwen3_8b(), &config(&[]), &data, 10, &speed, false)
+            time(&qwen3_8b(), &config(&["max_completion_tokens=90"]), &data, 10, &speed, false)
         };
         let (known, short, long) = (of(60.0, 60.0, 60.0), of(10.0, 10.0, 10.0), of(90.0, 90.0, 90.0));
         assert_eq!((known.least_total_seconds, known.most_total_seconds), (known.total_seconds, known.total_seconds));
@@ -253,9 +254,9 @@ mod tests {
             (range.most_seconds_per_step, range.most_total_seconds),
             (long.seconds_per_step, long.total_seconds)
         );
-        let unknown = of(10.0, 60.0, 60.0);
-        assert_eq!([&known, &range, &unknown].map(|time| time.is_upper_bound), [false, false, true]);
-        assert_eq!((unknown.total_seconds, unknown.least_total_seconds), (known.total_seconds, short.total_seconds));
+        let (skewed, unknown) = (of(10.0, 60.0, 60.0), of(10.0, 90.0, 90.0));
+        assert_eq!([&known, &range, &skewed, &unknown].map(|time| time.is_upper_bound), [false, false, false, true]);
+        assert_eq!((unknown.total_seconds, unknown.least_total_seconds), (long.total_seconds, short.total_seconds));
         assert!(unknown.least_total_seconds < 0.5 * unknown.total_seconds);
         let said = |time: &Time| [Some(time.total()), time.lower_bound()];
         let minutes = |least: f64, most: f64, is_upper_bound| Time {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::shown;
-use crate::format::{bytes, duration, percent, percent_short};
+use crate::format::{bytes, counted, duration, percent, percent_short};
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status};
@@ -46,7 +46,9 @@ const OF_SFT: [&str; 2] = ["loss", "tokens_per_second/train"];
 pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)> {
     let info = |text: String| Some((Level::Info, text));
     match event {
-        EventBody::Run(run) => info(format!("run {} on {}, {} steps", run.id, run.device, run.total_steps)),
+        EventBody::Run(run) => {
+            info(format!("run {} on {}, {}", run.id, run.device, counted(run.total_steps as usize, "step")))
+        }
         EventBody::Memory(memory) => info(memory_text(memory)),
         EventBody::Step(step) => Some((Level::Step, step_text(step, total_steps))),
         EventBody::Eval(eval) => {

@@ -65,10 +65,7 @@ pub fn write_comment(folder: &Path, comment: Comment) -> Result<(), RunError> {
     comments.retain(|other| key(other) != key(&comment));
     comments.extend((!comment.text.is_empty()).then_some(comment));
     comments.sort_by_key(key);
-    let malformed =
-        |error: serde_json::Error| RunError::Malformed { path: path.clone(), line: None, message: error.to_string() };
-    let bytes = serde_json::to_vec_pretty(&comments).map_err(malformed)?;
-    replace_file(&path, &[bytes.as_slice(), b"\n"].concat())
+    replace_file(&path, format!("{:#}\n", serde_json::json!(comments)).as_bytes())
 }
 
 /// What is wrong with a comment, if anything.

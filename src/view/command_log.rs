@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn a_request_is_a_command_of_the_shell() {
-        let run = Path::new("/work/runs/a b");
+        let run = Path::new("/tmp/runs/a b");
         let check = |verb: Verb, expected: Option<&str>| {
-            let found = CommandLine::of_request(run, &verb).map(|line| line.text(Path::new("/work")));
+            let found = CommandLine::of_request(run, &verb).map(|line| line.text(Path::new("/tmp")));
             assert_eq!(found.as_deref(), expected, "{verb:?}");
         };
         check(Verb::Status, None);

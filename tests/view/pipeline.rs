@@ -25,9 +25,9 @@ fn without_runs_it_says_what_the_program_is_for() {
         ] {
             assert!(stage.shows(text), "{text}\n{}", stage.screen());
         }
-        // What the schema breaks is seen here, and what is not saved.
+        // What an edit breaks is seen here.
         stage.keys("f2 enter").keys("ctrl-f").types("number\n").keys("enter").types("9").keys("f1");
-        assert!(stage.shows("schema.json "), "{}", stage.screen());
+        assert!(stage.shows("schema.json does not compile"), "{}", stage.screen());
         for (place, screen) in
             [Screen::Schema, Screen::Scores, Screen::Launch, Screen::Live, Screen::Eval].into_iter().enumerate()
         {

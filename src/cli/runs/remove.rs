@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Failure, Outcome, output, print_json_lines};
-use crate::format::bytes;
+use crate::format::{bytes, counted};
 use crate::report::Report;
 use crate::run::{Removal, RemovedRun, RunFolders};
 use crate::secrets::visible;
@@ -55,8 +55,8 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 
 fn described(removal: &Removal, seen: Option<&Report>) -> String {
     let what = seen.map_or_else(String::new, |seen| {
-        let (steps, checkpoints) = (seen.history.last_step, seen.checkpoints.len());
-        format!(", {}, {steps} steps, checkpoints of {checkpoints}", seen.status().name())
+        let (steps, checkpoints) = (counted(seen.history.last_step as usize, "step"), seen.checkpoints.len());
+        format!(", {}, {steps}, checkpoints of {checkpoints}", seen.status().name())
     });
     let users = &removal.started_from_it;
     let used =

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, output, print, print_json_lines};
-use crate::format::grouped;
+use crate::format::{counted, grouped};
 use crate::run::{RunDirectory, RunFolders, SearchHit, TextSearch, search_rollouts};
 use crate::secrets::visible;
 
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         print(&lines)?;
         let (matches, shown) = (grouped(found.matches as u64), found.hits.len());
         let shown = if shown < found.matches { format!(", the first {shown} shown (--limit)") } else { String::new() };
-        let runs = if runs.len() == 1 { "1 run".to_owned() } else { format!("{} runs", runs.len()) };
+        let runs = counted(runs.len(), "run");
         output::eprint_line(&format!(
             "{matches} of {} completions of {runs} contain the text{shown}",
             grouped(found.completions as u64)

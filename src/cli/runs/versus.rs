@@ -13,7 +13,7 @@ use crate::report::{
 };
 use crate::run::{RESULT_FILE, RunFolders};
 use crate::score::Scorer;
-use crate::task::Task;
+use crate::task::{Task, current_set_name};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -78,7 +78,8 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 fn evals_of(run: &str, arguments: &Arguments, places: &RunFolders) -> Result<Vec<EvalId>, Failure> {
     let folder = Path::new(run);
     if folder.join(RESULT_FILE).is_file() {
-        return Ok(list_evals(folder)?);
+        let is_asked = |eval: &EvalId| arguments.on.as_ref().is_none_or(|set| eval.set == current_set_name(set));
+        return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = places.find(run)?;
     let found = match &arguments.on {

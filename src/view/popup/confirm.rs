@@ -2,12 +2,12 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::window::{PopupOutcome, place, window};
+use super::window::{PopupOutcome, inside, window};
 use crate::view::message::{Command, ScreenState, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -64,8 +64,7 @@ impl Confirm {
 
     /// The key that a click stands for: that of the answer under it.
     pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
-        let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
-        let inside = place(body, COLUMNS, self.rows(size.0)).inner(Margin::new(1, 1));
+        let inside = inside(size, COLUMNS, self.rows(size.0));
         let column = column.checked_sub(inside.x).filter(|_| row + 1 == inside.bottom())? as usize;
         let yes = YES.len() + 1 + self.yes.width();
         let key = match column {

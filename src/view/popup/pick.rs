@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::window::{PopupOutcome, place, window};
+use super::window::{PopupOutcome, inside, window};
 use crate::secrets::visible;
 use crate::view::fuzzy;
 use crate::view::message::{Command, ScreenState, Update};
@@ -47,6 +47,8 @@ pub struct Pick {
     title: String,
     field: Field,
     entries: Vec<PickEntry>,
+    /// Columns of the longest details.
+    longest_detail: usize,
     /// `None`: by letters of the label and what is beside it.
     ranking: Option<Ranking>,
     /// The entries that match the text, best first.
@@ -96,7 +98,9 @@ impl Pick {
 
     fn of(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: Chosen) -> Self {
         let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
-        let mut pick = Self { title, field, entries, ranking, found, cursor, then: Some(then), typed: None };
+        let longest_detail = entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
+        let then = Some(then);
+        let mut pick = Self { title, field, entries, longest_detail, ranking, found, cursor, then, typed: None };
         pick.search();
         pick
     }
@@ -170,8 +174,7 @@ impl Pick {
 
     /// Rows for the longest details, which are wrapped between words.
     fn detail_rows(&self, columns: u16) -> u16 {
-        let longest = self.entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
-        let rows = (longest + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
+        let rows = (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
         u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
@@ -182,8 +185,7 @@ impl Pick {
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
     pub(super) fn click(&mut self, size: (u16, u16), (column, row): (u16, u16)) -> bool {
-        let body = Rect { x: 0, y: 1, width: size.0, height: size.1.saturating_sub(2) };
-        let inside = place(body, COLUMNS, self.rows(size.0)).inner(Margin::new(1, 1));
+        let inside = inside(size, COLUMNS, self.rows(size.0));
         let line = row.checked_sub(inside.y + 2).filter(|_| inside.contains((column, row).into()));
         let at = line.and_then(|line| self.cursor.row_at(line as usize, self.visible(inside), self.found.len()));
         at.inspect(|at| self.cursor.index = *at).is_some()

@@ -1,7 +1,7 @@
 //! The box of a popup, and the result of a key in it.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Margin, Rect};
 use ratatui::widgets::Clear;
 
 use crate::view::action::ActionInfo;
@@ -29,8 +29,14 @@ pub(super) fn window(theme: &Theme, frame: &mut Frame<'_>, area: Rect, title: &s
     inside
 }
 
+/// The area inside the frame of such a box over the screen of a terminal of this size.
+pub(super) fn inside((width, height): (u16, u16), columns: u16, rows: u16) -> Rect {
+    let body = Rect { x: 0, y: 1, width, height: height.saturating_sub(2) };
+    place(body, columns, rows).inner(Margin::new(1, 1))
+}
+
 /// The area of a box of at most this size, with its frame.
-pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Rect {
+fn place(area: Rect, columns: u16, rows: u16) -> Rect {
     let (width, height) = (columns.min(area.width), rows.min(area.height));
     Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height }
 }

@@ -249,6 +249,8 @@ impl Eval {
         };
         let pairs = loaded.as_ref().map_or(1, |versus| versus.pairs.len());
         self.pair = self.pair.min(pairs.saturating_sub(1));
+        // A single eval has neither improvements nor regressions.
+        self.only = self.only.filter(|only| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
         self.group = self.group.take().and_then(|(eval, group)| {
             let mut groups = failures.get(eval)?.groups.iter();
             Some((eval, groups.find(|other| other.label() == group.label())?.clone()))

@@ -138,7 +138,8 @@ impl Chart<'_> {
             Some(format!("{}: from {begin} to {end}, lowest {lowest}, highest {highest}", curve.label))
         };
         let evals = self.dots.iter().filter(|dot| self.is_shown(dot.step));
-        let evals: Vec<String> = evals.map(|dot| format!("{} at step {}", amount(dot.value), dot.step)).collect();
+        let dot = |dot: &Dot| format!("{} {} at step {}", dot.label, amount(dot.value), dot.step);
+        let evals: Vec<String> = evals.map(dot).collect();
         let evals = (!evals.is_empty()).then(|| format!("evals: {}", evals.join(", ")));
         let sentences: Vec<String> = self.curves.iter().filter_map(sentence).chain(evals).collect();
         if sentences.is_empty() { vec!["no values yet".to_owned()] } else { sentences }

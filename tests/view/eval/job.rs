@@ -11,16 +11,6 @@ fn an_eval_is_started_and_its_result_comes() {
         let text = format!("echo \"$@\" > {}/arguments\nfor last; do :; done\n{script}", folder.display());
         super::super::harness::script(&folder.join("program"), &text)
     };
-    let wait = |stage: &mut Stage, expected: &str| {
-        until(expected, || {
-            let is_shown = stage.shows(expected);
-            if !is_shown {
-                stage.now_ms += 1_000;
-                stage.send(Message::Tick);
-            }
-            is_shown
-        });
-    };
     let evals = finished_run().join("evals");
     let copy = format!(
         "mkdir -p $last/evals && cp -r $2 $last/task && cp {0}/step-000000-proof-base.jsonl $last/evals/ \

@@ -6,18 +6,6 @@ use grpo_tui::run::{comments_path, read_comments};
 
 use super::*;
 
-/// Waits, second by second, until the screen shows a text.
-fn wait(stage: &mut Stage, expected: &str) {
-    until(expected, || {
-        let is_shown = stage.shows(expected);
-        if !is_shown {
-            stage.now_ms += 1_000;
-            stage.send(Message::Tick);
-        }
-        is_shown
-    });
-}
-
 #[test]
 fn a_base_model_is_evaluated_without_any_run() {
     for (columns, rows) in [(120, 36), (80, 24)] {

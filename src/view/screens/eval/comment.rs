@@ -17,7 +17,7 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let before = versus.own_comment(&prompt_id).to_owned();
     let question = Ask::new("Comment", label, &before, move |_: &mut Eval, shared, text| {
         let comment = Comment { set, prompt_id, text, time_ms: shared.now_ms };
-        let words = [comment.prompt_id.as_str(), &comment.text, "--on", &comment.set];
+        let words = ["--on", &comment.set, "--", &comment.prompt_id, &comment.text];
         let line = CommandLine::of_runs("comment", std::slice::from_ref(&folder), &words);
         let write = Work::once(
             "eval.comment",

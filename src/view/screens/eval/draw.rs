@@ -49,8 +49,8 @@ fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     };
     let key = |id: &str, text: &str| line(id, text.to_owned());
     let mut lines = vec![Line::default()];
-    match &eval.loaded {
-        Some(Err(error)) => {
+    match (&eval.loaded, super::eval_job::progress(eval)) {
+        (Some(Err(error)), _) => {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
             if let (true, Some(task)) = (eval.is_of_other_schemas, &shared.draft.task) {
@@ -59,10 +59,7 @@ fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
             }
             lines.extend([key("eval.choose", "choose other evals"), key("eval.again", "reload")]);
         }
-        None if super::eval_job::progress(eval).is_some() => {
-            let text = super::eval_job::progress(eval).unwrap_or_default();
-            lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent)));
-        }
+        (None, Some(text)) => lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent))),
         _ if shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),

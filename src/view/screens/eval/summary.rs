@@ -319,21 +319,24 @@ impl<'a> SummaryText<'a> {
         lines
     }
 
-    /// The valid rate of each tag.
+    /// The rates of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let sides = self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary);
         let arrow = theme.glyph("→", "->");
-        let texts: Vec<String> = tag_rows(&sides.collect::<Vec<_>>())
-            .into_iter()
-            .filter(|row| row.metric == "valid")
-            .map(|row| format!("{} ({}) {}", row.tag, row.n, row.cells.join(arrow).replace(' ', "")))
-            .collect();
+        let mut texts: Vec<String> = Vec::new();
+        for row in tag_rows(&sides.collect::<Vec<_>>()) {
+            let rates = row.cells.join(arrow).replace(' ', "");
+            match texts.last_mut().filter(|_| row.metric == "exact") {
+                Some(text) => text.push_str(&format!(", exact {rates}")),
+                None => texts.push(format!("{} ({}) {rates}", row.tag, row.n)),
+            }
+        }
         if texts.is_empty() {
             return Vec::new();
         }
         // A tag with its rates is never broken over two lines.
-        let mut lines = vec![String::from("by tag")];
+        let mut lines = vec![String::from("valid by tag")];
         for text in texts {
             let Some(line) = lines.last_mut() else { break };
             if line.chars().count() + text.chars().count() + 2 > self.width && !line.is_empty() {

@@ -205,8 +205,8 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
             (launch.train, launch.context, launch.start_after_checks) = (None, None, None);
-            launch.data.iter_mut().for_each(|data| data.is_old = true);
             let mut commands = read_train(shared);
+            commands.extend(start_gate::invalidate(launch, shared));
             if shared.screen == Screen::Launch {
                 commands.extend(load_context(shared));
                 commands.extend(start_gate::read(launch, shared));
@@ -216,9 +216,8 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
         Change::File(_) => {
             launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
             launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
-            launch.data.iter_mut().for_each(|data| data.is_old = true);
             judge(launch, shared);
-            Vec::new()
+            start_gate::invalidate(launch, shared)
         }
         Change::Second
             if shared.screen == Screen::Launch

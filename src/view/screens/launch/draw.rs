@@ -173,7 +173,7 @@ fn mark(shared: &Shared, is_here: bool) -> &'static str {
 
 fn start_line(launch: &Launch, shared: &Shared, is_here: bool, columns: usize) -> Line<'static> {
     let theme = &shared.theme;
-    let (text, role) = if launch.start_after_checks.is_some() {
+    let (text, role) = if start_run::waits_for_checks(launch, shared) {
         ("checking prompt sets ...".to_owned(), Role::Accent)
     } else if shared.is_busy("launch.start") {
         ("starting: loading the model ...".to_owned(), Role::Accent)

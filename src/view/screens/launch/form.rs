@@ -75,7 +75,8 @@ impl Section {
     }
 
     pub fn keys(&'static self) -> impl Iterator<Item = &'static Key> {
-        KEYS.iter().filter(move |key| Self::of(key) == self)
+        let from_first = KEYS.iter().skip_while(move |key| key.name != self.first);
+        from_first.take_while(move |key| key.name == self.first || SECTIONS.iter().all(|other| other.first != key.name))
     }
 
     pub fn is_basic(&self, key: &Key) -> bool {

@@ -15,13 +15,20 @@ use crate::view::shared::Shared;
 const MOST_ASKED: usize = 4;
 const MOST_CHARACTERS: usize = 150;
 
+/// After a change of the task or a file: what was read is old, and a read in progress starts again.
+pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
+    launch.data.iter_mut().for_each(|data| data.is_old = true);
+    if shared.is_busy("launch.data") { read_now(shared) } else { Vec::new() }
+}
+
 /// Reads the prompt sets, unless that is known or in progress.
 pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
     let is_known = launch.data.as_ref().is_some_and(|data| !data.is_old);
-    if is_known || (launch.data.is_none() && shared.is_busy("launch.data")) {
-        return Vec::new();
-    }
+    if is_known || shared.is_busy("launch.data") { Vec::new() } else { read_now(shared) }
+}
+
+fn read_now(shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
     let read = move || {
         // As the run will read it: the schema may have been saved since the task was opened.
         let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
@@ -100,9 +107,11 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         _ => "start despite errors",
     };
     let title = format!("Before the start: {}", found.summary());
+    let asked = found.findings.clone();
+    // What was found meanwhile is asked about, too.
     let accept = |launch: &mut Launch, shared: &mut Shared| {
-        launch.accepted = launch.preflight.findings.clone();
-        start_run::start_now(launch, shared)
+        launch.accepted = asked;
+        check_and_start(launch, shared)
     };
     shared.popup = Some(Popup::Confirm(Confirm::new(title, lines.join("\n"), verb, accept)));
     Vec::new()

@@ -60,8 +60,13 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     if let Some(problem) = &launch.problem {
         return Some(problem.clone());
     }
-    let is_starting = shared.is_busy("launch.start") || launch.start_after_checks.is_some();
+    let is_starting = shared.is_busy("launch.start") || waits_for_checks(launch, shared);
     is_starting.then(|| "a run is already starting".to_owned())
+}
+
+/// Whether START waits for the prompt sets.
+pub(super) fn waits_for_checks(launch: &Launch, shared: &Shared) -> bool {
+    launch.start_after_checks.is_some() && shared.is_busy("launch.data")
 }
 
 /// Starts the run with what the checks have found.

@@ -100,9 +100,11 @@ const OVER_CHART: [&str; 3] = [CHART, OVERLAY, CHOOSER];
 /// Rows of the log; of an ended run also those of the result: its table, the most severe alert with its advice, and the
 /// frame.
 fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u16 {
+    if !run.status().is_ended() {
+        return most;
+    }
     let alerts = log::alerts(shared, run, columns.saturating_sub(2).into());
-    let rows = u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MOST_ALERT_ROWS);
-    if run.status().is_ended() { most.max(6 + rows) } else { most }
+    most.max(6 + u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MOST_ALERT_ROWS))
 }
 
 /// Rows for alerts below the result.

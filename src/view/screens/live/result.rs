@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::frame::framed;
 use super::{Live, RESULT, log};
 use crate::format::percent_interval;
-use crate::report::{EvalId, Judged, JudgedEval, MetricComparison, Verdict, points};
+use crate::report::{EvalId, JudgedEval, Verdict, points};
 use crate::run::EvalSummary;
 use crate::run::events::Eval;
 use crate::view::followed_run::FollowedRun;
@@ -98,6 +98,8 @@ fn table(shared: &Shared, compared: &Compared<'_>, columns: usize) -> Vec<Line<'
     let mut head = row("", "base", &format!("step {}", trained.step));
     head.spans.push(Span::styled(padded(&set, columns.saturating_sub(49), false), theme.style(Role::Faint)));
     let mut lines = vec![head];
+    // With several completions per prompt the recorded comparison is of the first ones: then the rates stand alone.
+    let is_of_all = trained.against_base.as_deref().is_some_and(|found| found.valid.pairs() == trained.summary.n);
     for (metric, judged) in [("valid", Some(judged.valid)), ("exact", judged.exact)] {
         let mut line = row(metric, &cell(&base.summary, metric), &cell(&trained.summary, metric));
         let Some(judged) = judged else {
@@ -108,7 +110,7 @@ fn table(shared: &Shared, compared: &Compared<'_>, columns: usize) -> Vec<Line<'
         let style = theme.style(role(judged.verdict));
         let words = judged.to_string();
         let words = words.trim_start_matches(metric).trim_start_matches([':', ' ']).to_owned();
-        let difference = difference(trained, judged);
+        let difference = if is_of_all { format!("{}  ", points(&judged.difference)) } else { String::new() };
         let room = columns.saturating_sub(line.width());
         if difference.len() + words.len() <= room {
             line.spans.extend([Span::raw(difference), Span::styled(words, style)]);
@@ -121,15 +123,6 @@ fn table(shared: &Shared, compared: &Compared<'_>, columns: usize) -> Vec<Line<'
         lines.push(line);
     }
     lines
-}
-
-/// The difference of a metric with its 95% CI, and a gap. With several completions per prompt the recorded comparison
-/// is of the first ones only: then the rates stand alone.
-fn difference(trained: &Eval, judged: Judged) -> String {
-    let against = trained.against_base.as_deref().filter(|found| found.valid.pairs() == trained.summary.n);
-    let comparison = against.and_then(|found| if judged.metric == "exact" { found.exact } else { Some(found.valid) });
-    let difference = comparison.map(|comparison| MetricComparison::of(judged.metric, comparison).difference);
-    difference.map_or_else(String::new, |difference| format!("{}  ", points(&difference)))
 }
 
 /// The best checkpoint, and the key of the comparison.

@@ -17,17 +17,17 @@ use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Opens or closes the list of columns.
-pub(super) fn open(runs: &mut Runs, _: &mut Shared) -> Vec<Command> {
+pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     if runs.pane == COLUMNS {
-        return close(runs);
+        return close(runs, shared);
     }
     runs.pane = COLUMNS;
     runs.chooser = Chooser::default();
     Vec::new()
 }
 
-fn close(runs: &mut Runs) -> Vec<Command> {
-    runs.pane = LIST;
+fn close(runs: &mut Runs, shared: &Shared) -> Vec<Command> {
+    runs.focus(shared, LIST);
     Vec::new()
 }
 
@@ -41,7 +41,7 @@ pub(super) fn leave(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         }
         return Vec::new();
     }
-    close(runs)
+    close(runs, shared)
 }
 
 fn chosen(shared: &Shared) -> Vec<String> {

@@ -45,14 +45,14 @@ struct Places {
 const DETAIL_ROWS: u16 = 8;
 
 impl Places {
-    /// On a small screen only the focused pane; without runs the pipeline alone. It gives its place to a longer list,
-    /// unless it has the focus.
+    /// On a small screen only the focused pane; without runs the pipeline alone, or the chooser of columns. The
+    /// pipeline gives its place to a longer list, unless it has the focus.
     fn of(runs: &Runs, shared: &Shared, area: Rect) -> Self {
         let entries = shared.runs.listing.entries().len();
-        if entries == 0 {
+        if entries == 0 && runs.pane != COLUMNS {
             return Self { stages: Some(area), ..Self::default() };
         }
-        if shared.zoomed || area.width < 50 || area.height < 14 {
+        if entries == 0 || shared.zoomed || area.width < 50 || area.height < 14 {
             return match runs.pane {
                 PIPELINE => Self { stages: Some(area), ..Self::default() },
                 LIST => Self { list: Some(area), ..Self::default() },

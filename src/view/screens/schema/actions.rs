@@ -268,7 +268,12 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
             schema.is_waiting = shared.screen != Screen::Schema;
             // The stages of the runs screen show the state of samples and expected answers.
             let is_shown = [Screen::Schema, Screen::Runs].contains(&shared.screen);
-            if is_shown { evaluate(schema, shared) } else { Vec::new() }
+            if is_shown {
+                return evaluate(schema, shared);
+            }
+            // What an older schema says of them is not shown as this one's.
+            shared.draft.expected = None;
+            Vec::new()
         }
         Change::Second => file::second(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),

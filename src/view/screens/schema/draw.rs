@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::layout::areas;
 use super::{EDITOR, PANES, Schema, keyword_help, layout, side_panes};
+use crate::format::counted;
 use crate::secrets::visible;
 use crate::view::drafts::choice;
 use crate::view::pane::{pane, text_pane};
@@ -118,10 +119,6 @@ fn shortened(theme: &Theme, text: &str, room: usize) -> String {
             format!(" {}{} ", kept.trim_end(), theme.glyph("…", "~"))
         }
     }
-}
-
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {

@@ -82,7 +82,7 @@ const ACTIONS: &[Action] = &[
         |scores, shared| {
             let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
             let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
-            no_run(scores, shared).or_else(|| none.then(|| "the schema changes no stored step".to_owned()))
+            no_run(scores, shared).or_else(|| none.then(|| "no stored step is known to change".to_owned()))
         },
     ),
     Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false))

@@ -184,10 +184,11 @@ fn first_drawn(scores: &Scores, height: usize) -> usize {
 /// The prompt's id, the group's signal, and what distinguishes the prompt.
 fn group_line(theme: &Theme, scored: &Scored, number: usize, columns: usize) -> Line<'static> {
     let mut line = group_signal(theme, scored, number);
-    let prompt = scored.items.prompts.get(number).map_or("", String::as_str);
     let room = columns.saturating_sub(line.width() + 2);
-    if room >= 8 && !prompt.is_empty() {
-        line.spans.push(Span::styled(format!("  {}", one_line(theme, prompt, room)), theme.style(Role::Faint)));
+    let prompt = scored.items.prompts.get(number).filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
+    if let Some((is_elided, prompt)) = prompt {
+        let prompt = end_in_one_line(theme, *is_elided, prompt, room);
+        line.spans.push(Span::styled(format!("  {prompt}"), theme.style(Role::Faint)));
     }
     line
 }
@@ -271,11 +272,7 @@ fn label(scores: &Scores, theme: &Theme, scored: &Scored, place: usize, columns:
     let room = columns.saturating_sub(name.width() + number.len());
     let text = match part.same_as {
         Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
-        None if part.start == 0 => one_line(theme, &item.text, room),
-        None => {
-            let ellipsis = theme.glyph("…", "~");
-            format!("{ellipsis}{}", one_line(theme, &item.text[part.start..], room.saturating_sub(1)))
-        }
+        None => end_in_one_line(theme, part.start > 0, &item.text[part.start..], room),
     };
     format!("{number}{name}{text}")
 }
@@ -288,6 +285,12 @@ fn end_of(theme: &Theme, name: &str, columns: usize) -> String {
     }
     let end: String = name.chars().skip(letters + 1 - columns.max(1)).collect();
     format!("{}{end}", theme.glyph("…", "~"))
+}
+
+/// A text in one line, after the sign that its beginning is elided.
+fn end_in_one_line(theme: &Theme, is_elided: bool, text: &str, columns: usize) -> String {
+    let sign = if is_elided { theme.glyph("…", "~") } else { "" };
+    format!("{sign}{}", one_line(theme, text, columns.saturating_sub(sign.width())))
 }
 
 /// The beginning of a text in one line, with runs of whitespace collapsed.
@@ -389,7 +392,7 @@ pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row
     if pane != LIST {
         return;
     }
-    let above = above(scores, shared, area.width as usize).len() as u16;
+    let above = above(scores, shared, area.width.saturating_sub(2) as usize).len() as u16;
     let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
     if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, height as usize) + line as usize) {

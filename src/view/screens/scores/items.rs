@@ -24,8 +24,8 @@ pub struct Items {
     pub groups: Vec<String>,
     /// What distinguishes each completion from the others of its group; its `same_as` counts from 0 in the group.
     pub parts: Vec<DifferingPart>,
-    /// What distinguishes the prompt of each group from the others.
-    pub prompts: Vec<String>,
+    /// What distinguishes the prompt of each group from the others, and whether its beginning is elided.
+    pub prompts: Vec<(bool, String)>,
     /// How a group's rewards become advantages.
     pub advantage: Option<Advantage>,
 }
@@ -70,12 +70,6 @@ pub struct Written {
 /// At most this much of a prompt is drawn in a line.
 const PROMPT_BYTES: usize = 400;
 
-fn elided(text: &str, part: DifferingPart) -> String {
-    let rest = &text[part.start..];
-    let rest = &rest[..rest.floor_char_boundary(PROMPT_BYTES)];
-    if part.start == 0 { rest.to_owned() } else { format!("…{rest}") }
-}
-
 pub fn rows_of(open: &OpenTask) -> Rows {
     let mut found = Rows::new();
     for row in open.rows.values().flatten().flatten() {
@@ -111,8 +105,11 @@ impl Items {
             row.and_then(|row| row.messages.last()).map_or("", |message| message.content.as_str())
         };
         let prompts: Vec<&str> = members.iter().map(prompt).collect();
-        let parts = differing_parts(&prompts);
-        self.prompts = prompts.iter().zip(parts).map(|(text, part)| elided(text, part)).collect();
+        let shown = |(text, part): (&&str, DifferingPart)| {
+            let rest = &text[part.start..];
+            (part.start > 0, rest[..rest.floor_char_boundary(PROMPT_BYTES)].to_owned())
+        };
+        self.prompts = prompts.iter().zip(differing_parts(&prompts)).map(shown).collect();
         self
     }
 

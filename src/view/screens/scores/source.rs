@@ -50,7 +50,6 @@ struct RunStep {
 /// Loads the completions of the current source.
 pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    scores.mismatch = mismatch(scores, shared);
     let rows = scores.rows.as_ref().filter(|(task, _)| Arc::ptr_eq(task, &open)).map(|(_, rows)| Arc::clone(rows));
     let written = match scores.source {
         Source::Written => scores.written.clone(),
