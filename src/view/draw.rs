@@ -13,6 +13,7 @@ use super::key_chord::Chord;
 use super::messages::Notice;
 use super::screens::Screen;
 use super::style_role::Role;
+use super::theme::Theme;
 use super::widgets::text_width::padded;
 use crate::format::short_id;
 
@@ -128,18 +129,26 @@ pub fn places(model: &Model) -> Vec<String> {
     ]
 }
 
-/// A notice, else the keys of the available actions.
+/// A notice, else the keys of the open popup, else those of the available actions.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
-    match model.shared.notices.shown(model.shared.now_ms) {
-        Some(notice) => news(model, notice, columns as usize),
-        None => hints(model, columns),
+    match (model.shared.notices.shown(model.shared.now_ms), &model.shared.popup) {
+        (Some(notice), _) => news(model, notice, columns as usize),
+        (None, Some(popup)) => {
+            let hint = |(key, hint)| hint_spans(&model.shared.theme, format!(" {key}"), format!(" {hint} "));
+            popup.hints().into_iter().flat_map(hint).collect()
+        }
+        (None, None) => hints(model, columns),
     }
+}
+
+/// A key and what it does.
+fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
+    let bar = theme.style(Role::Bar);
+    [Span::styled(key, bar.patch(theme.style(Role::Key))), Span::styled(hint, bar)]
 }
 
 /// The keys of the available actions; the key of help is always there.
 pub fn hints(model: &Model, columns: u16) -> Line<'static> {
-    let theme = &model.shared.theme;
-    let bar = theme.style(Role::Bar);
     let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
         Some((format!(" {}", keys.first()?), format!(" {} ", action.hint)))
     };
@@ -149,10 +158,7 @@ pub fn hints(model: &Model, columns: u16) -> Line<'static> {
     let help = here.iter().find(|(action, _)| is_help(action)).and_then(hint);
     let mut room = (columns as usize).saturating_sub(help.as_ref().map_or(0, width));
     let mut spans = Vec::new();
-    let mut push = |(key, hint): (String, String)| {
-        spans.push(Span::styled(key, bar.patch(theme.style(Role::Key))));
-        spans.push(Span::styled(hint, bar));
-    };
+    let mut push = |(key, hint): (String, String)| spans.extend(hint_spans(&model.shared.theme, key, hint));
     let hinted = |action: &ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
     for part in here.iter().filter(|(action, _)| hinted(action)).filter_map(hint) {
         if width(&part) <= room {

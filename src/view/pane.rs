@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::style_role::Role;
 use super::theme::Theme;
+use super::widgets::text_width::wrapped_rows;
 
 const ASCII_BORDER: border::Set<'static> = border::Set {
     top_left: "+",
@@ -75,6 +76,33 @@ pub fn framed_with(
     let inside = block.inner(area);
     frame.render_widget(block, area);
     inside
+}
+
+/// Draws wrapped lines from one of them on in the area inside a frame. If more are below, its lower edge says so, with
+/// the keys that scroll.
+pub fn scrolled(
+    theme: &Theme,
+    (lines, top): (Vec<Line<'static>>, usize),
+    keys: &str,
+    frame: &mut Frame<'_>,
+    inside: Rect,
+) {
+    let lines: Vec<Line<'static>> = lines.into_iter().skip(top).collect();
+    let rows: usize = lines.iter().map(|line| wrapped_rows(line, inside.width.into())).sum();
+    if rows > inside.height.into() {
+        more_below(theme, keys, frame, inside);
+    }
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}
+
+/// Says in the lower edge of the frame around an area that more lines are below, and which keys show them.
+pub fn more_below(theme: &Theme, keys: &str, frame: &mut Frame<'_>, inside: Rect) {
+    let text = if keys.is_empty() { " more below ".to_owned() } else { format!(" more below: {keys} ") };
+    let edge = Rect { y: inside.bottom(), height: 1, ..inside };
+    if text.width() + 2 <= inside.width.into() {
+        let line = Line::styled(text, theme.style(Role::Faint)).right_aligned();
+        frame.render_widget(line, edge.intersection(frame.area()));
+    }
 }
 
 pub fn text_pane(theme: &Theme, title: &str, (role, text): (Role, &str), frame: &mut Frame<'_>, area: Rect) {

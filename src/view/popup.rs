@@ -77,6 +77,17 @@ impl Popup {
         }
     }
 
+    /// Its keys with what they do, for the bottom line.
+    pub fn hints(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Help(_) | Self::Page(_) => vec![("j", "scroll"), ("esc", "close")],
+            Self::Ask(_) => vec![("enter", "accept"), ("esc", "cancel")],
+            Self::Confirm(confirm) => confirm.answers().to_vec(),
+            Self::Pick(_) => vec![("enter", "choose"), ("esc", "close")],
+            Self::Refusal(_) => vec![("esc", "close")],
+        }
+    }
+
     pub fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         match self {
             Self::Help(help) => help.draw(theme, frame, area),

@@ -159,6 +159,11 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             model.shared.popup = Some(popup);
             Vec::new()
         }
+        PopupOutcome::Refused(why) => {
+            model.shared.popup = Some(popup);
+            model.shared.complain(why);
+            Vec::new()
+        }
         PopupOutcome::Close => Vec::new(),
         PopupOutcome::Update(update) => update.apply(model),
         PopupOutcome::Perform(action) => {

@@ -25,6 +25,10 @@ fn the_palette_finds_marks_and_says_why_not() {
     );
     stage.keys("esc ctrl-p").types("zzzzzz");
     assert!(stage.shows("no matches"));
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().trim().to_owned();
+    assert_eq!(bottom(&stage), "enter choose  esc close");
+    stage.keys("enter");
+    assert_eq!(bottom(&stage), "✗ no matches");
 }
 
 /// The title of the first action that the palette finds.
@@ -80,6 +84,7 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["goto runs", "go to runs"], "Go to runs");
     check(&["f1", "f2", "f6"], &["launch"], "Go to launch");
     check(&every, &["start", "start run"], "Start run");
+    check(&["f1", "f5"], &["new run"], "Start run");
     check(&every, &["smooth", "smoothing", "ema"], "Cycle smoothing");
     check(&every, &["log scale"], "Toggle log scale");
     check(&every, &["lr", "learning rate"], "Set parameters");
@@ -97,7 +102,7 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["promote"], "Export checkpoint");
     check(&every, &["diagnostics"], "List problems");
     check(&every, &["symbols", "outline"], "Outline");
-    check(&every[..6], &["export csv"], "Export CSV");
+    check(&every[..6], &["export csv", "tensorboard"], "Export CSV");
     check(&every[..6], &["export html", "report"], "Export HTML");
     check(&["f7"], &["export", "export csv", "export html", "report"], "Export comparison");
     check(&others, &["undo"], "Undo");

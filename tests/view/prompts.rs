@@ -348,7 +348,9 @@ fn rows_are_imported_with_a_mapping() {
     std::fs::write(stage.folder.path().join("more.csv"), csv).unwrap();
     let before = lines(&folder, "eval.jsonl");
     stage.keys("I");
-    assert!(stage.shows("files here: more.csv") && stage.shows("name a file"), "{}", stage.screen());
+    assert!(stage.shows("files here: more.csv") && !stage.shows("name a file"), "{}", stage.screen());
+    stage.keys("ctrl-o");
+    assert!(stage.shows("✗ name a file"), "{}", stage.screen());
     stage.types("more.csv");
     assert!(
         stage.shows("vendor, date, amount, currency")

@@ -62,6 +62,11 @@ impl Confirm {
         }
     }
 
+    /// The keys of the answers with their words.
+    pub(super) fn answers(&self) -> [(&'static str, &str); 2] {
+        [(YES, &self.yes), (NO, CANCEL)]
+    }
+
     /// The key that a click stands for: that of the answer under it.
     pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
         let inside = inside(size, COLUMNS, self.rows(size.0));

@@ -4,13 +4,16 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Wrap};
+use ratatui::widgets::Paragraph;
 
 use super::window::{PopupOutcome, window};
 use crate::view::message::{Command, ScreenState, Update};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
+use crate::view::widgets::text_width::wrapped;
+
+const COLUMNS: u16 = 72;
 
 /// What is wrong with an answer; `None` if it is valid.
 type Check = Box<dyn Fn(&str) -> Option<String> + Send>;
@@ -21,6 +24,8 @@ pub struct Ask {
     label: String,
     field: Field,
     check: Check,
+    /// Whether something was typed or submitted: only then an invalid text is an error.
+    is_tried: bool,
     then: Option<Answer>,
 }
 
@@ -38,6 +43,7 @@ impl Ask {
             label: label.into(),
             field: Field::selected(text),
             check: Box::new(|_| None),
+            is_tried: false,
             then: Some(Box::new(then)),
         }
     }
@@ -55,29 +61,31 @@ impl Ask {
                 let (then, text) = (self.then.take(), self.field.text().to_owned());
                 return then.map_or(PopupOutcome::Close, |then| PopupOutcome::Update(then(text)));
             }
-            _ => self.field.key(event),
-        };
+            KeyCode::Enter => self.is_tried = true,
+            _ => self.is_tried |= self.field.key(event),
+        }
         PopupOutcome::Stay
     }
 
     pub(super) fn paste(&mut self, text: &str) {
         self.field.paste(text);
+        self.is_tried = true;
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let inside = window(theme, frame, area, &self.title, 72, 7);
-        let wrong = (self.check)(self.field.text());
-        let below = match &wrong {
-            Some(wrong) => Line::styled(wrong.clone(), theme.style(Role::Bad)),
-            None => Line::styled("enter accept, esc cancel", theme.style(Role::Faint)),
+        let wrong = (self.check)(self.field.text()).filter(|_| self.is_tried);
+        let (below, role) = match &wrong {
+            Some(wrong) => (wrong.as_str(), Role::Bad),
+            None => ("enter accept, esc cancel", Role::Faint),
         };
-        let lines = vec![
-            Line::from(self.label.clone()),
-            self.field.line(theme, inside.width as usize, true),
-            Line::default(),
-            below,
-        ];
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+        let columns = usize::from(COLUMNS.min(area.width).saturating_sub(2));
+        let label = wrapped(&self.label, columns).into_iter().map(Line::from);
+        let below = wrapped(below, columns).into_iter().map(|line| Line::styled(line, theme.style(role)));
+        let field = [self.field.line(theme, columns, true), Line::default()];
+        let lines: Vec<Line<'_>> = label.chain(field).chain(below).collect();
+        let rows = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);
+        let inside = window(theme, frame, area, &self.title, COLUMNS, rows.max(7));
+        frame.render_widget(Paragraph::new(lines), inside);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::text_width::fitted;
 
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
@@ -137,7 +138,7 @@ impl Pick {
             KeyCode::Esc => return PopupOutcome::Close,
             KeyCode::Enter => {
                 let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
-                let Some(chosen) = chosen else { return PopupOutcome::Stay };
+                let Some(chosen) = chosen else { return PopupOutcome::Refused(self.nothing()) };
                 if chosen == self.entries.len() {
                     let text = self.field.text().trim().to_owned();
                     return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| PopupOutcome::Update(then(text)));
@@ -164,6 +165,11 @@ impl Pick {
             Some(Cow::Owned(PickEntry { label, beside, ..PickEntry::default() }))
         };
         self.entries.get(index).map(Cow::Borrowed).or_else(typed)
+    }
+
+    /// Why no entry is listed.
+    fn nothing(&self) -> &'static str {
+        if self.entries.is_empty() { "nothing yet" } else { "no matches" }
     }
 
     /// Rows of the window with its frame.
@@ -201,8 +207,7 @@ impl Pick {
             lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
         }
         if self.found.is_empty() {
-            let text = if self.entries.is_empty() { "nothing yet" } else { "no matches" };
-            lines.push(Line::styled(text, theme.style(Role::Faint)));
+            lines.push(Line::styled(self.nothing(), theme.style(Role::Faint)));
         }
         let [above, below] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside.width))]).areas(inside);
@@ -226,7 +231,8 @@ impl Pick {
         // A search flattens the tree.
         let depth = if self.field.text().is_empty() { entry.depth } else { 0 };
         spans.push(Span::raw("  ".repeat(depth)));
-        let label = visible(&entry.label).into_owned();
+        let of_key = if entry.key.is_empty() { 0 } else { entry.key.width() + 1 };
+        let label = fitted(&visible(&entry.label), columns.saturating_sub(2 + 2 * depth + of_key));
         let matched = fuzzy::letters(self.field.text().trim(), &label);
         for (place, letter) in label.char_indices() {
             let style = match matched.contains(&place) {
@@ -236,7 +242,6 @@ impl Pick {
             spans.push(Span::styled(letter.to_string(), style));
         }
         let used = 2 + 2 * depth + label.width() + 2;
-        let of_key = if entry.key.is_empty() { 0 } else { entry.key.width() + 1 };
         let mut room = columns.saturating_sub(used + of_key);
         let beside: String = visible(&entry.beside)
             .chars()

@@ -10,6 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use super::window::{PopupOutcome, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
+use crate::view::widgets::text_width::wrapped_rows;
 
 #[derive(Debug, Default)]
 pub struct Page {
@@ -78,23 +79,4 @@ impl Page {
         let text = Paragraph::new(Text::from(self.lines.clone())).wrap(Wrap { trim: false }).scroll((top as u16, 0));
         frame.render_widget(text, inside);
     }
-}
-
-/// The rows of a line that is wrapped between words.
-fn wrapped_rows(line: &Line<'_>, columns: usize) -> usize {
-    let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
-    let columns = columns.max(1);
-    let (mut rows, mut used) = (1, 0);
-    for word in text.split_inclusive(' ') {
-        let letters = word.trim_end().width();
-        if used > 0 && used + letters > columns {
-            rows += 1;
-            used = 0;
-        }
-        // A word that is longer than a row is broken.
-        let broken = letters.saturating_sub(1) / columns;
-        rows += broken;
-        used += word.width() - broken * columns;
-    }
-    rows
 }

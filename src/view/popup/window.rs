@@ -13,6 +13,8 @@ use crate::view::theme::Theme;
 pub enum PopupOutcome {
     Stay,
     Close,
+    /// The key did nothing, for this reason.
+    Refused(&'static str),
     /// Answered, with these commands.
     Update(Update),
     /// An action was selected.

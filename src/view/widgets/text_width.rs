@@ -1,5 +1,6 @@
 //! Fits text to a width: truncated with a mark, or wrapped between words.
 
+use ratatui::text::Line;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A text truncated to a width, with a mark. Control characters are removed.
@@ -67,6 +68,25 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
             }
             rows.push(String::new());
         }
+    }
+    rows
+}
+
+/// The rows of a line that a paragraph wraps between words.
+pub fn wrapped_rows(line: &Line<'_>, columns: usize) -> usize {
+    let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+    let columns = columns.max(1);
+    let (mut rows, mut used) = (1, 0);
+    for word in text.split_inclusive(' ') {
+        let letters = word.trim_end().width();
+        if used > 0 && used + letters > columns {
+            rows += 1;
+            used = 0;
+        }
+        // A word that is longer than a row is broken.
+        let broken = letters.saturating_sub(1) / columns;
+        rows += broken;
+        used += word.width() - broken * columns;
     }
     rows
 }

@@ -18,7 +18,7 @@ fn a_spreadsheet_becomes_a_task_that_trains() {
     fs::write(home.path().join("tickets.csv"), tickets()).unwrap();
     let mut user = User::at(home, (120, 36));
     user.sees(["[1 Runs]"]).presses("3").sees(["[3 Prompts]"]);
-    user.presses("N").sees(["new task", "files here: tickets.csv", "name the task"]);
+    user.presses("N").sees(["new task", "files here: tickets.csv", "creates the task"]);
     user.types("tickets").presses("tab").types("tickets.csv").presses("tab").types("body");
     user.presses("tab*2").types("category, priority");
     // The preview shows the sets, the schema that was inferred, and a row as it will be written.
@@ -26,7 +26,10 @@ fn a_spreadsheet_becomes_a_task_that_trains() {
     user.presses("ctrl-o").sees(["[2 Schema]", "\"priority\""]);
     user.presses("3").sees(["[3 Prompts]", "20 rows", "Screen is black (0)"]);
     // An answer that the schema does not allow is invalid, and says why.
-    user.presses("4").sees(["[4 Scores]"]).presses("a").types("{\"category\": \"spam\", \"priority\": \"low\"}");
+    user.presses("4")
+        .sees(["[4 Scores]", "no completions scored", "n/a"])
+        .presses("a")
+        .types("{\"category\": \"spam\", \"priority\": \"low\"}");
     user.sees(["invalid", "/category"]).presses("esc").no_longer_sees("editing:");
     let task = user.home().join("tasks/tickets/task.toml");
     let text = fs::read_to_string(&task).unwrap();

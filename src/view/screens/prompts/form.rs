@@ -29,6 +29,7 @@ pub(super) fn key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -
         _ => {
             let cursor = form.cursor;
             if form.fields.get_mut(cursor).is_some_and(|field| field.field.key(event)) {
+                form.is_tried = true;
                 return changed(prompts, shared);
             }
         }
@@ -41,6 +42,7 @@ pub(super) fn paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> V
     if let Some(field) = form.fields.get_mut(form.cursor) {
         field.field.paste(text);
     }
+    form.is_tried = true;
     changed(prompts, shared)
 }
 
@@ -55,7 +57,8 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 
 /// Imports the rows, or creates the task.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(form) = &prompts.form else { return Vec::new() };
+    let Some(form) = &mut prompts.form else { return Vec::new() };
+    form.is_tried = true;
     if let Some(problem) = form.problem.clone() {
         shared.complain(problem);
         return Vec::new();
@@ -87,14 +90,12 @@ pub(super) fn click(prompts: &mut Prompts, area: Rect, row: u16) {
 pub(super) fn draw(form: &Form, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let [left, right] = areas(form, area);
-    let (mark, role) = match form.problem {
-        Some(_) => (theme.glyph("✗", "x"), Role::Bad),
-        None => (theme.glyph("✓", "ok:"), Role::Good),
+    let submit = || format!("{} {}", shared.key_of("prompts.submit"), submit_in_words(form));
+    let (mark, role, text) = match &form.problem {
+        Some(problem) if form.is_tried => (theme.glyph("✗ ", "x "), Role::Bad, problem.clone()),
+        Some(_) => ("", Role::Faint, submit()),
+        None => (theme.glyph("✓ ", "ok: "), Role::Good, submit()),
     };
-    let text = form
-        .problem
-        .clone()
-        .unwrap_or_else(|| format!("{} {}", shared.key_of("prompts.submit"), submit_in_words(form)));
     let frame_of = pane(theme, form.title(), true);
     let inside = frame_of.inner(left);
     frame.render_widget(frame_of, left);
@@ -116,7 +117,7 @@ pub(super) fn draw(form: &Form, shared: &Shared, frame: &mut Frame<'_>, area: Re
         lines.push(Line::from(spans));
     }
     let help = form.fields.get(form.cursor).map_or("", |field| field.help);
-    lines.push(Line::styled(format!("{mark} {text}"), theme.style(role)));
+    lines.push(Line::styled(format!("{mark}{text}"), theme.style(role)));
     lines.push(Line::styled(help, theme.style(Role::Faint)));
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
     if right.height > 2 {

@@ -29,6 +29,8 @@ pub struct Form {
     pub preview: Vec<(Role, String)>,
     /// Why it cannot be submitted.
     pub problem: Option<String>,
+    /// Whether something was typed or submitted: only then the problem is shown.
+    pub is_tried: bool,
 }
 
 impl Form {
@@ -39,7 +41,8 @@ impl Form {
             field: Field::default(),
             guess: String::new(),
         };
-        Self { kind, fields: fields.iter().map(field).collect(), cursor: 0, preview: Vec::new(), problem: None }
+        let fields = fields.iter().map(field).collect();
+        Self { kind, fields, cursor: 0, preview: Vec::new(), problem: None, is_tried: false }
     }
 
     /// The trimmed text of a field.

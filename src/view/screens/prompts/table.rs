@@ -148,7 +148,7 @@ fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) ->
     let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
     let part =
         |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
-    let before = format!("{}{}", if start > 0 { theme.glyph("…", "~") } else { "" }, part(start, place));
+    let before = format!("{}{}", if start > 0 { "…" } else { "" }, part(start, place));
     let found = part(place, place + word.len());
     let rest =
         padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);

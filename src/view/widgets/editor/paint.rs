@@ -145,7 +145,7 @@ fn text(
 fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
     let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
     let short: String = if fault.message.chars().count() > room {
-        fault.message.chars().take(room - 1).chain(look.theme.glyph("…", "~").chars()).collect()
+        fault.message.chars().take(room - 1).chain(['…']).collect()
     } else {
         fault.message.clone()
     };
