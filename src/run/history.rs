@@ -62,9 +62,13 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// The unresolved alerts, the latest of each rule.
+    /// The unresolved alerts, the latest of each rule: errors, then warnings, then information.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
-        self.alerts.values().filter(|alert| !alert.cleared)
+        let severity =
+            |alert: &&Alert| ["error", "warning"].iter().position(|level| *level == alert.level).unwrap_or(2);
+        let mut standing: Vec<&Alert> = self.alerts.values().filter(|alert| !alert.cleared).collect();
+        standing.sort_by_key(severity);
+        standing.into_iter()
     }
 
     pub fn fold(&mut self, event: Event) {

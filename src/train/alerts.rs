@@ -288,7 +288,7 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
             format!(
-                "only {} of the answers are exact: the reward no longer separates right values from wrong ones.",
+                "only {} of completions are exact: the reward no longer separates right values from wrong ones.",
                 percent_short(exact)
             ),
             "Give values a weight: [[reward]] part = \"fields\".",
@@ -354,7 +354,7 @@ fn value_drift((best, now): (Level, Level)) -> Finding {
         level: "warning",
         value: now.exact,
         sentence: format!(
-            "Exact match fell from {} at its best to {} while {} of the answers are valid: the model learns the form at the expense of the values.",
+            "Exact match fell from {} at its best to {} while {} of completions are valid: the model learns the form at the expense of the values.",
             percent_short(best.exact),
             percent_short(now.exact),
             percent_short(now.valid)

@@ -7,6 +7,7 @@ use super::style_role::Role;
 use super::terminal_capability::ColourDepth;
 use crate::report::{Level, RunOutcome};
 use crate::run::Status;
+use crate::run::events::Alert;
 
 /// Styles by role. Colour is never the only sign: a word or a glyph goes with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +84,15 @@ impl Theme {
             "valid" => Role::Valid,
             "invalid" => Role::Invalid,
             _ => Role::Unparsable,
+        }
+    }
+
+    /// The mark before an open alert, none for information, and its role.
+    pub fn alert_mark(&self, alert: &Alert) -> (&'static str, Role) {
+        match alert.level.as_str() {
+            "error" => (self.glyph("▲ ", "! "), Role::Bad),
+            "info" => ("", Role::Text),
+            _ => (self.glyph("▲ ", "! "), Role::Warning),
         }
     }
 

@@ -57,7 +57,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     for expected in ["No run is open", "1  list runs", "5  start a run"] {
         assert!(stage.shows(expected), "{}", stage.screen());
     }
-    for key in ["[", "p", "c", "v", "y"] {
+    for key in ["[", "p", "c", "v", "y", "enter", "s"] {
         stage.keys(key);
         let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
         assert!(last.contains("no run is open"), "{key}: {last}");
@@ -85,6 +85,14 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
 }
 
 #[test]
+fn one_column_has_both_rates_and_says_what_does_not_fit() {
+    let stage = finished(60, 20);
+    for text in ["step 40 of 40", "exact 98% (eval 40)", "reward 0.984 ", " valid 0.969 exact 0.969", " more below "] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+}
+
+#[test]
 fn keys_go_through_panes_groups_and_completions() {
     let mut stage = finished(120, 36);
     let check = |stage: &mut Stage, keys: &str, expected: &[&str]| {
@@ -103,11 +111,11 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "j", &["train-033 2 of 8"]);
     check(&mut stage, "G", &["train-078 2 of 8", "(zero variance)"]);
     check(&mut stage, "g enter", &["▸ train-012 2 of 8"]);
-    check(&mut stage, "enter", &["▸ train-012 across steps", "<|im_start|>system"]);
+    check(&mut stage, "enter", &["▸ train-012 across steps", "Sampled once in 40 steps.", "<|im_start|>system"]);
     check(&mut stage, "esc esc", &["▸ groups of step 1"]);
     check(&mut stage, "} ]", &["groups of step 12 "]);
     check(&mut stage, "{", &["groups of step 2 "]);
-    check(&mut stage, "end", &["groups of step 40, the latest"]);
+    check(&mut stage, "end", &["groups of step 40, latest"]);
     check(&mut stage, "c H h", &["▸ reward, valid and exact", "step 29 ", "groups of step 29 ", "±"]);
     check(&mut stage, "l", &["step 30 ", "◆ eval 1 ◇ 0.98"]);
     check(&mut stage, "w", &["log scale"]);
@@ -170,7 +178,7 @@ fn other_runs_lie_over_the_chart() {
     assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
     assert!(stage.shows("▸ reward, valid and exact") && stage.shows("╍ valid"), "{}", stage.screen());
-    assert!(stage.shows("e eval  c checkpoint  n note"), "{}", stage.screen());
+    assert!(stage.shows("e eval  C eval+checkpoint  n note"), "{}", stage.screen());
     stage.keys("v space esc");
     assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.screen());
 }
@@ -299,6 +307,7 @@ fn small_charts_are_filtered_chosen_and_kept() {
     assert!(stage.shows("loss 1/10") && stage.shows("alt-7"), "{}", stage.screen());
     stage.keys("/").types("^time/(rollout|update)$");
     assert!(stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"), "{}", stage.screen());
+    assert!(stage.shows("2 charts"), "as many as the titles count:\n{}", stage.screen());
     stage.types("(");
     assert!(stage.shows("no metrics match") && stage.shows("matched literally"), "{}", stage.screen());
     stage.keys("backspace enter enter");
@@ -327,11 +336,11 @@ fn small_charts_are_filtered_chosen_and_kept() {
 fn changes_name_the_steps_that_they_compare() {
     let mut stage = finished(120, 36);
     stage.keys("alt-6 z");
-    assert!(stage.shows("eval set, step 35 to 40: valid +0 -0, exact +0 -0"), "{}", stage.screen());
+    assert!(stage.shows("eval set, step 35 to 40: valid +0/-0, exact +0/-0"), "{}", stage.screen());
     for _ in 0..10 {
         stage.keys("[");
     }
-    assert!(stage.shows("eval set, step 25 to 30: valid +2 -0, exact +4 -1"), "{}", stage.screen());
+    assert!(stage.shows("eval set, step 25 to 30: valid +2/-0, exact +4/-1"), "{}", stage.screen());
     assert!(
         stage.shows("unparsable → exact  newly passes") && stage.shows("none of its prompts sampled before"),
         "{}",
@@ -340,7 +349,7 @@ fn changes_name_the_steps_that_they_compare() {
     // Since a step of the user's choice.
     stage.keys("home b end");
     assert!(
-        stage.shows("changes since step 1") && stage.shows("eval set, step 0 to 40: valid +20 -0"),
+        stage.shows("changes since step 1") && stage.shows("eval set, step 0 to 40: valid +20/-0"),
         "{}",
         stage.screen()
     );

@@ -19,6 +19,7 @@ fn without_runs_it_says_what_the_program_is_for() {
             "Define what a correct answer is",
             "▸ 2 define ",
             "schema.json · expected: 750 valid · 200 train, 50 eval, 500 test",
+            "task samples: 24% valid · 19% exact · n = 21",
             "no runs yet",
             "no result yet",
             "L  start a run on this machine",
@@ -51,6 +52,14 @@ fn one_key_starts_a_run_and_one_opens_the_recorded_one() {
     assert!(started(&stage) && stage.model.shared.screen == Screen::Launch);
     stage.keys("f1 D");
     assert_eq!(stage.model.shared.screen, Screen::Live);
+    let mut stage = Stage::with(80, 24, |options| {
+        options.program = "/bin/false".into();
+        copy_run(&options.here.join("runs"), RUN, "", "finished");
+    });
+    let screen = stage.screen();
+    assert!(screen.contains("▸ Runs 1") && screen.lines().last().unwrap().contains(" L start run "), "{screen}");
+    stage.keys("L");
+    assert!(started(&stage) && stage.model.shared.screen == Screen::Launch, "also from the list");
 }
 
 #[test]
@@ -123,5 +132,8 @@ fn a_live_run_is_opened_at_the_start_and_is_the_one_to_watch() {
     assert_eq!(stage.model.shared.screen, Screen::Live);
     assert_eq!(stage.model.shared.current.as_ref(), Some(&live.path));
     stage.keys("1");
+    for text in ["schema.json · expected: 750 valid", "task samples: 24% valid · 19% exact · n = 21"] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
     assert!(stage.shows("1 run · 1 active") && stage.shows("live01 running"), "{}", stage.screen());
 }

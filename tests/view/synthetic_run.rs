@@ -243,7 +243,7 @@ fn the_picture_follows_stands_still_and_goes_back() {
     let (mut stage, mut written) = shown(120, 36);
     (1..=3).for_each(|step| written.step(step));
     written.send(&mut stage);
-    assert!(stage.shows("groups of step 3, the latest"));
+    assert!(stage.shows("groups of step 3, latest"));
     stage.keys("f");
     written.step(4);
     written.send(&mut stage);
@@ -253,7 +253,7 @@ fn the_picture_follows_stands_still_and_goes_back() {
         stage.screen()
     );
     stage.keys("f");
-    assert!(stage.shows("groups of step 4, the latest"));
+    assert!(stage.shows("groups of step 4, latest"));
     stage.keys("[");
     written.step(5);
     written.send(&mut stage);
@@ -263,11 +263,11 @@ fn the_picture_follows_stands_still_and_goes_back() {
         stage.screen()
     );
     stage.keys("] ]");
-    assert!(stage.shows("groups of step 5, the latest"));
+    assert!(stage.shows("groups of step 5, latest"));
     stage.keys("home");
     assert!(stage.shows("groups of step 1 "));
     stage.keys("end");
-    assert!(stage.shows("the latest"));
+    assert!(stage.shows("step 5, latest"));
     // The same prompts at an earlier step, the previous one or one of the user's choice.
     stage.keys("alt-6");
     assert!(stage.shows("p001  step 4 → 5  2/4 → 2/4"), "{}", stage.screen());
@@ -314,7 +314,13 @@ fn keys_reach_the_worker_as_verbs() {
     stage.keys("E");
     stage.keys("a").types("looks good\n");
     assert_eq!(last_message(&stage), format!("{short}: noted"));
-    stage.keys("=").types("temperature=0");
+    stage.keys("=");
+    assert!(stage.shows("enter accept, esc cancel"), "no error before anything was typed:\n{}", stage.screen());
+    stage.keys("x backspace");
+    for text in ["set: name a key and its value", "change: learning_rate"] {
+        assert!(stage.shows(text), "all of it: {text}\n{}", stage.screen());
+    }
+    stage.types("temperature=0");
     assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.screen());
     stage.types(".9 max_steps=40\n");
     assert!(last_message(&stage).contains("max_steps = 40"), "{}", last_message(&stage));

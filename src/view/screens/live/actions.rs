@@ -44,6 +44,20 @@ const fn within(pane: &'static str) -> Scope {
 }
 
 type Perform = fn(&mut Live, &mut Shared) -> Vec<Command>;
+
+/// An action that needs a run; those that leave a pane do not.
+const fn action(
+    id: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    keys: &'static [&'static str],
+    scope: Scope,
+    perform: Perform,
+) -> Action {
+    Action::new(id, title, hint, keys, scope, perform).unless(no_run)
+}
+
+/// The same without a hint.
 const fn quiet(
     id: &'static str,
     title: &'static str,
@@ -51,7 +65,7 @@ const fn quiet(
     scope: Scope,
     perform: Perform,
 ) -> Action {
-    Action::new(id, title, "", keys, scope, perform)
+    action(id, title, "", keys, scope, perform)
 }
 
 const ACTIONS: &[Action] = &[
@@ -67,7 +81,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| {
         navigation::sideways(live, shared, 10)
     }),
-    Action::new("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| {
+    action("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| {
         navigation::zoom(live, shared, true)
     }),
     quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| {
@@ -77,7 +91,7 @@ const ACTIONS: &[Action] = &[
         live.view.whole();
         Vec::new()
     }),
-    Action::new("live.chart.next", "Next chart", "curves", &["j", "down"], within(CHART), |live, shared| {
+    action("live.chart.next", "Next chart", "curves", &["j", "down"], within(CHART), |live, shared| {
         turn_large(live, shared, 1)
     }),
     quiet("live.chart.previous", "Previous chart", &["k", "up"], within(CHART), |live, shared| {
@@ -89,14 +103,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| {
         overlay::go(live, shared, -1)
     }),
-    Action::new(
-        "live.overlay.toggle",
-        "Toggle overlay",
-        "overlay",
-        &["space", "enter"],
-        within(OVERLAY),
-        overlay::toggle,
-    ),
+    action("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
     Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
     quiet("live.charts.down", "Next metric", &["j", "down"], within(CHOOSER), |live, shared| {
         chart_chooser::go(live, shared, 1);
@@ -106,7 +113,7 @@ const ACTIONS: &[Action] = &[
         chart_chooser::go(live, shared, -1);
         Vec::new()
     }),
-    Action::new(
+    action(
         "live.charts.toggle",
         "Toggle small chart",
         "choose",
@@ -114,7 +121,7 @@ const ACTIONS: &[Action] = &[
         within(CHOOSER),
         chart_chooser::toggle,
     ),
-    Action::new(
+    action(
         "live.charts.reset",
         "Reset to default charts",
         "default",
@@ -144,9 +151,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |live, shared| {
         navigation::by_members(live, shared, -1)
     }),
-    Action::new("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| {
-        focus(live, COMPLETION)
-    }),
+    action("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
     quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| {
         navigation::scroll_text(live, shared, 1)
     }),
@@ -165,13 +170,11 @@ const ACTIONS: &[Action] = &[
     quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |live, shared| {
         navigation::by_members(live, shared, -1)
     }),
-    Action::new("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| {
-        focus(live, PROMPT)
-    }),
+    action("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
     Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| {
         focus(live, GROUPS)
     }),
-    quiet("live.prompt.back", "Back to the completion", &["esc", "enter"], within(PROMPT), |live, _| {
+    Action::new("live.prompt.back", "Back to the completion", "", &["esc", "enter"], within(PROMPT), |live, _| {
         focus(live, COMPLETION)
     }),
     quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| {
@@ -180,9 +183,9 @@ const ACTIONS: &[Action] = &[
     quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| {
         navigation::by_groups(live, shared, -1)
     }),
-    quiet("live.signal.back", "Back to the groups", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
-    quiet("live.device.back", "Back to the groups", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
-    Action::new(
+    Action::new("live.signal.back", "Back to the groups", "", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
+    Action::new("live.device.back", "Back to the groups", "", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
+    action(
         "live.small.next",
         "Next small charts",
         "charts",
@@ -197,11 +200,11 @@ const ACTIONS: &[Action] = &[
         within(METRICS),
         |live, shared| turn_small(live, shared, -1),
     ),
-    Action::new("live.small.enlarge", "Enlarge chart", "enlarge", &["enter"], within(METRICS), |live, shared| {
+    action("live.small.enlarge", "Enlarge chart", "enlarge", &["enter"], within(METRICS), |live, shared| {
         charts::enlarge(live, shared);
         focus(live, CHART)
     }),
-    quiet("live.small.back", "Back to the groups", &["esc"], within(METRICS), |live, _| {
+    Action::new("live.small.back", "Back to the groups", "", &["esc"], within(METRICS), |live, _| {
         if live.metrics.clear() { Vec::new() } else { focus(live, GROUPS) }
     }),
     quiet("live.changes.next", "Next change", &["j", "down"], within(CHANGES), |live, shared| {
@@ -212,11 +215,13 @@ const ACTIONS: &[Action] = &[
         changes::go(live, shared, -1);
         Vec::new()
     }),
-    Action::new("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
-    quiet("live.changes.back", "Back to the groups", &["esc"], within(CHANGES), |live, _| focus(live, GROUPS)),
+    action("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
+    Action::new("live.changes.back", "Back to the groups", "", &["esc"], within(CHANGES), |live, _| {
+        focus(live, GROUPS)
+    }),
     quiet("live.result.open", "Compare answers", &["enter"], within(RESULT), result::open_comparison)
         .unless(result::no_comparison),
-    quiet("live.result.back", "Back to the groups", &["esc"], within(RESULT), |live, _| {
+    Action::new("live.result.back", "Back to the groups", "", &["esc"], within(RESULT), |live, _| {
         live.is_browsing = true;
         focus(live, GROUPS)
     }),
@@ -227,49 +232,42 @@ const ACTIONS: &[Action] = &[
     quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
         scroll_log(live, shared, isize::MAX)
     }),
-    Action::new("live.log.level", "Cycle log level", "level", &["l"], within(LOG), |live, shared| {
+    action("live.log.level", "Cycle log level", "level", &["l"], within(LOG), |live, shared| {
         live.log.least = live.log.least.next();
         live.log.back = 0;
         shared.say(format!("log: {}", live.log.least.name()));
         Vec::new()
     })
     .also(&["severity", "level"]),
-    Action::new("live.log.filter", "Filter log", "filter", &["/"], within(LOG), |live, _| {
+    action("live.log.filter", "Filter log", "filter", &["/"], within(LOG), |live, _| {
         live.log.filter.open();
         Vec::new()
     })
     .also(&["grep", "search"])
     .asking(),
-    quiet("live.log.back", "Back to the groups", &["esc"], within(LOG), |live, _| {
+    Action::new("live.log.back", "Back to the groups", "", &["esc"], within(LOG), |live, _| {
         if live.log.filter.clear() { Vec::new() } else { focus(live, GROUPS) }
     }),
-    Action::new("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
+    action("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
         .also(&["comparison", "versus", "diff", "result"])
         .unless(result::no_comparison),
-    Action::new("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
+    action("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
         navigation::by_steps(live, shared, -1)
-    })
-    .unless(no_run),
-    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1))
-        .unless(no_run),
-    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10))
-        .unless(no_run),
-    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10))
-        .unless(no_run),
-    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1)))
-        .unless(no_run),
+    }),
+    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1)),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10)),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10)),
+    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1))),
     quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| {
         navigation::to_step(live, shared, None)
     })
-    .also(&["follow", "tail", "latest"])
-    .unless(no_run),
-    Action::new("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
+    .also(&["follow", "tail", "latest"]),
+    action("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
         live.view.cursor = !live.view.cursor;
         if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
     })
-    .also(&["crosshair", "inspect"])
-    .unless(no_run),
-    Action::new("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
+    .also(&["crosshair", "inspect"]),
+    action("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
         let text = live.view.smooth_more();
         shared.say(text);
         Vec::new()
@@ -288,16 +286,17 @@ const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .also(&["find", "search", "grep", "regex"])
-    .asking()
-    .unless(no_run),
-    quiet("live.metrics.choose", "Choose small charts", &["m"], HERE, chart_chooser::open)
-        .also(&["metrics", "columns", "pin", "multiples"])
-        .unless(no_run),
+    .asking(),
+    quiet("live.metrics.choose", "Choose small charts", &["m"], HERE, chart_chooser::open).also(&[
+        "metrics",
+        "columns",
+        "pin",
+        "multiples",
+    ]),
     quiet("live.changes.since", "Compare with this step", &["b"], HERE, changes::mark_step)
-        .also(&["baseline", "since"])
-        .unless(no_run),
-    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]).unless(no_run),
-    quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]).unless(no_run),
+        .also(&["baseline", "since"]),
+    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]),
+    quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     run_control::pause(),
     run_control::resume(),

@@ -224,7 +224,7 @@ fn eval_heading(live: &Live, run: &FollowedRun) -> String {
             let exact = count(|change| change.now == Standing::Exact);
             let lost = count(|change| change.before == Standing::Exact);
             format!(
-                "{} set, step {} to {}: valid +{passes} -{fails}, exact +{exact} -{lost}",
+                "{} set, step {} to {}: valid +{passes}/-{fails}, exact +{exact}/-{lost}",
                 later.1, earlier.0, later.0
             )
         }

@@ -112,7 +112,7 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let cut = completion.stop_reason == "length";
     let stopped = if cut { "truncated".to_owned() } else { one_line(&completion.stop_reason) };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
-        Some(true) => "  matches expected",
+        Some(true) => "  exact",
         _ => "",
     };
     Line::from(vec![

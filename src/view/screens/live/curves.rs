@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 use super::charts::{self, Subject};
 use super::frame::{framed, legend};
 use super::{CHART, Live, METRICS};
-use crate::format::{amount, or_na, short_id};
+use crate::format::{amount, counted, or_na, short_id};
 use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
@@ -59,7 +59,7 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
     let theme = &shared.theme;
     let is_shown = |step: &u64| (chart.steps.0..=chart.steps.1).contains(step);
     let has = |letter: &str| chart.marks.iter().any(|(step, mark)| *mark == letter && is_shown(step));
-    let letters = [("e", "eval"), ("c", "checkpoint"), ("s", "request"), ("n", "note")];
+    let letters = [("e", "eval"), ("c", "checkpoint"), ("C", "eval+checkpoint"), ("s", "request"), ("n", "note")];
     let letters = letters.into_iter().filter(|(letter, _)| has(letter));
     let mut entries: Vec<_> = letters.map(|(sign, meaning)| (sign, Role::Accent, meaning.to_owned())).collect();
     let (first, last) = chart.steps;
@@ -71,7 +71,7 @@ fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> 
         entries.push((theme.glyph(EXACT.0, EXACT.1), Role::Trained, "eval exact".to_owned()));
     }
     if let Some(weight) = chart.curves.first().map(|curve| curve.smoothing).filter(|weight| *weight > 0.0) {
-        entries.push((theme.glyph("·", "."), Role::Raw, format!("raw, over it EMA {weight}")));
+        entries.push((theme.glyph("·", "."), Role::Raw, format!("raw under EMA {weight}")));
     }
     legend(theme, entries, columns)
 }
@@ -215,11 +215,12 @@ fn readout_parts(
     parts
 }
 
-/// Events by step as letters for the axis; a rarer one covers a more frequent one.
+/// Events by step as letters for the axis; a rarer one covers a more frequent one, but a checkpoint not its eval.
 fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
     let history = &run.history;
     let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
-    let checkpoints = history.checkpoints.keys().map(|step| (*step, "c"));
+    let has_eval = |at: u64| history.evals.keys().any(|(step, ..)| *step == at);
+    let checkpoints = history.checkpoints.keys().map(|step| (*step, if has_eval(*step) { "C" } else { "c" }));
     let of = |notes: bool| {
         history.controls.iter().filter(move |control| (control.verb == "annotate") == notes).map(|control| control.step)
     };
@@ -255,7 +256,7 @@ pub(super) fn draw_small(
     let filter = u16::from(live.metrics.is_shown());
     let [top, area] = Layout::vertical([Constraint::Length(filter), Constraint::Fill(1)]).areas(area);
     if filter > 0 {
-        let note = format!("{} of {} charts", subjects.len(), charts::all(run).len());
+        let note = counted(subjects.len(), "chart");
         frame.render_widget(Paragraph::new(live.metrics.line(&shared.theme, top.width as usize, &note)), top);
     }
     if subjects.is_empty() {
@@ -307,12 +308,15 @@ pub(super) fn one_line(live: &Live, shared: &Shared, run: &FollowedRun, columns:
         |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
     let rewards = values("reward");
     let number = |values: &[f64]| or_na(values.last(), |value| amount(*value));
-    let valid = values("tiers/valid");
-    let room = columns.saturating_sub(30).min(40);
+    let [head, tail] = [
+        format!(" reward {} ", number(&rewards)),
+        format!(" valid {} exact {}", number(&values("tiers/valid")), number(&values("exact"))),
+    ];
+    let room = columns.saturating_sub(head.len() + tail.len()).min(40);
     Line::from(vec![
-        Span::raw(format!(" reward {} ", number(&rewards))),
+        Span::raw(head),
         Span::styled(sparkline(&shared.theme, &rewards, room, None), shared.theme.style(Role::SeriesOne)),
-        Span::raw(format!(" valid {}", number(&valid))),
+        Span::raw(tail),
     ])
 }
 

@@ -22,7 +22,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::of_step(live, shared, step);
-    let latest = if live.step.is_some() { "" } else { ", the latest" };
+    let latest = if live.step.is_some() { "" } else { ", latest" };
     let title = format!("groups of step {step}{latest}");
     let inside = framed(shared, (GROUPS, &title), key(theme, area), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);

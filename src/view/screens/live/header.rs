@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use crate::format::{amount, duration, or_na, percent_short, short_id};
+use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
 use crate::run::Status;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -44,12 +44,10 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
             theme.style(Role::Warning),
         ));
     }
-    match run.history.standing_alerts().count() {
-        0 => {}
-        1 => spans.push(Span::styled(format!("  {} 1 alert", theme.glyph("▲", "!")), theme.style(Role::Warning))),
-        count => {
-            spans.push(Span::styled(format!("  {} {count} alerts", theme.glyph("▲", "!")), theme.style(Role::Warning)))
-        }
+    let mut alerts = run.history.standing_alerts();
+    if let Some(worst) = alerts.next() {
+        let (mark, role) = theme.alert_mark(worst);
+        spans.push(Span::styled(format!("  {mark}{}", counted(1 + alerts.count(), "alert")), theme.style(role)));
     }
     if run.outcome.is_known() {
         spans.push(Span::styled(format!("  {}", run.outcome.label()), theme.style(run.outcome.level().into())));
@@ -74,19 +72,22 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     let theme = &shared.theme;
     let (done, total) = (run.history.last_step, total_steps(run));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
-    let bar = gauge(theme, share, (columns / 5).clamp(6, 30));
     let mut spans = vec![
         Span::raw(format!(" step {done}")),
         Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
     ];
-    if total > 0 {
-        spans.push(Span::styled(bar, theme.style(Role::Accent)));
-        spans.push(Span::raw(format!(" {}", percent_short(share))));
-    }
-    spans.extend(rates(run).map(|text| {
+    let rates = rates(run).map(|text| {
         let role = if run.outcome.loses_exact() { Role::Warning } else { Role::Text };
         Span::styled(format!("  {text}"), theme.style(role))
-    }));
+    });
+    if total > 0 {
+        let share_text = Span::raw(format!(" {}", percent_short(share)));
+        // The rates matter more than a long bar.
+        let beside: usize = spans.iter().chain(&rates).chain([&share_text]).map(Span::width).sum();
+        let bar = gauge(theme, share, (columns / 5).clamp(6, 30).min(columns.saturating_sub(beside).max(6)));
+        spans.extend([Span::styled(bar, theme.style(Role::Accent)), share_text]);
+    }
+    spans.extend(rates);
     if let Some(seconds) = pace(run) {
         if !run.status().is_ended() && total > done {
             spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));

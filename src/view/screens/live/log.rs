@@ -56,23 +56,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 /// The open alerts, most severe first.
 pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let grave = |level: &str| match level {
-        "error" => 0,
-        "warning" => 1,
-        _ => 2,
-    };
-    let mut standing: Vec<_> = run.history.standing_alerts().collect();
-    standing.sort_by_key(|alert| grave(&alert.level));
     let mut lines = Vec::new();
-    for alert in standing {
-        let role = if grave(&alert.level) == 0 { Role::Bad } else { Role::Warning };
-        let text = format!(
-            "{} {} (step {}): {}",
-            theme.glyph("▲", "!"),
-            alert_name(&alert.rule),
-            alert.step,
-            one_line(&alert.sentence)
-        );
+    for alert in run.history.standing_alerts() {
+        let (mark, role) = theme.alert_mark(alert);
+        let (name, sentence) = (alert_name(&alert.rule), one_line(&alert.sentence));
+        let text = format!("{mark}{name} (step {}): {sentence}", alert.step);
         lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
         let what = format!("  {} {}", theme.glyph("→", "->"), one_line(&alert.suggestion));
         if !alert.suggestion.is_empty() {

@@ -9,6 +9,7 @@ use super::frame::framed;
 use super::group_rows::{self, Row};
 use super::{Live, PROMPT, completion, groups};
 use crate::advantage::mean_and_deviation;
+use crate::format::counted;
 use crate::run::GROUP_STEPS_KEPT;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -33,9 +34,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         spans.push(Span::raw(format!(" {mean:.2}")));
         lines.push(Line::from(spans));
     }
-    let text = match found.len() {
-        0 | 1 => format!("Sampled once in the last {GROUP_STEPS_KEPT} steps."),
-        count => format!("Sampled {count} times in the last {GROUP_STEPS_KEPT} steps."),
+    let times = if found.len() < 2 { "once".to_owned() } else { format!("{} times", found.len()) };
+    // As many steps as the run has, up to those whose groups are kept.
+    let text = match run.history.last_step {
+        last if last > GROUP_STEPS_KEPT as u64 => format!("Sampled {times} in the last {GROUP_STEPS_KEPT} steps."),
+        last => format!("Sampled {times} in {}.", counted(last as usize, "step")),
     };
     lines.push(Line::styled(text, theme.style(Role::Faint)));
     if let Some((group, ..)) = completion::selected(live, shared) {

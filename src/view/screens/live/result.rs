@@ -4,7 +4,6 @@
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::framed;
 use super::{Live, RESULT, log};
@@ -14,6 +13,7 @@ use crate::run::EvalSummary;
 use crate::run::events::Eval;
 use crate::view::followed_run::FollowedRun;
 use crate::view::message::Command;
+use crate::view::pane::scrolled;
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -63,7 +63,7 @@ pub(super) fn draw(shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, ar
     let columns = inside.width as usize;
     let mut lines = lines(shared, run, columns);
     lines.extend(log::alerts(shared, run, columns));
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    scrolled(&shared.theme, (lines, 0), "", frame, inside);
 }
 
 fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {

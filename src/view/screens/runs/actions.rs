@@ -52,13 +52,14 @@ const HERE: Scope = Scope::Screen(Screen::Runs);
 
 const ACTIONS: &[Action] = &[
     Action::new("runs.pipeline.open", "Open stage", "open", &["enter"], STAGES, pipeline::open),
-    Action::new("runs.start", "Start run", "start run", &["L"], STAGES, |_, _| vec![Command::Perform("launch.start")])
-        .unless(|_, shared| shared.task.is_none().then(|| "no task is open".to_owned())),
     Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open)
         .also(&["attach", "show", "view", "describe"])
         .unless(|runs, shared| {
             over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
         }),
+    Action::new("runs.start", "Start run", "start run", &["L"], HERE, |_, _| vec![Command::Perform("launch.start")])
+        .also(&["new run", "train"])
+        .unless(|_, shared| shared.task.is_none().then(|| "no task is open".to_owned())),
     Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
         runs.filter.is_typing = true;
         runs.pane = LIST;
@@ -157,7 +158,10 @@ const ACTIONS: &[Action] = &[
         .also(&["export", "report"])
         .asking()
         .unless(none_chosen),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv)
+        .also(&["export", "tensorboard"])
+        .asking()
+        .unless(none_chosen),
     Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)
         .also(&["export table", "export list"])
         .asking()

@@ -185,9 +185,9 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         },
         TREND => (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne),
         "created" => (age(look.now_ms, row.directory.file().created_ms), Role::Faint),
-        "alerts" => match row.alerts.len() {
-            0 => (String::new(), Role::Text),
-            count => (format!("{}{count} {}", look.theme.glyph("▲", "!"), row.alert_names()), Role::Warning),
+        "alerts" => match row.alerts.first().map(|worst| look.theme.alert_mark(worst)) {
+            Some((mark, role)) => (format!("{}{} {}", mark.trim_end(), row.alerts.len(), row.alert_names()), role),
+            None => text(""),
         },
         "tags" => (row.tags.join(" "), Role::Marked),
         "name" => text(row.directory.name()),

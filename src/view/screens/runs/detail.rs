@@ -5,14 +5,14 @@ use std::path::Path;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
+use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::{DETAIL, Runs, group_detail, rows_of};
 use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
-use crate::view::pane::framed;
+use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -36,8 +36,8 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
         return;
     }
     let mut show = |lines: Vec<Line<'static>>, area: Rect| {
-        let top = runs.detail_top.at(lines.len()).and_then(|top| u16::try_from(top).ok()).unwrap_or(0);
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top, 0)), area);
+        let top = runs.detail_top.at(lines.len()).unwrap_or(0);
+        scrolled(&shared.theme, (lines, top), "", frame, area);
     };
     columns(runs, shared, inside).into_iter().for_each(|(lines, area)| show(lines, area));
 }
@@ -133,7 +133,7 @@ impl<'a> Facts<'a> {
         let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
         let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
         let mut lines = [
-            self.fact("steps", format!("{}{planned}, {} computed", row.last_step, duration(row.seconds))),
+            self.fact("steps", format!("{}{planned}, {} compute time", row.last_step, duration(row.seconds))),
             self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
             self.fact("launched", format!("{} ago on {}", age(self.shared.now_ms, file.created_ms), file.host)),
             self.fact("configured", changed),
@@ -182,9 +182,8 @@ impl<'a> Facts<'a> {
             ]));
         }
         for alert in &row.alerts {
-            let mark = theme.glyph("▲", "!");
-            let text = format!("{mark} {}", alert_text(alert));
-            lines.extend(self.styled_fact("alert", &text, Role::Warning));
+            let (mark, role) = theme.alert_mark(alert);
+            lines.extend(self.styled_fact("alert", &format!("{mark}{}", alert_text(alert)), role));
         }
         lines.extend(row.notes.iter().flat_map(|note| self.fact("note", note)));
         lines

@@ -186,13 +186,13 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
             format!("by {field}{smoothed}, {} first", if descending { "highest" } else { "lowest" })
         }
     };
+    let sign = shared.theme.glyph("±", "+-");
     let groups = runs
         .group_by
         .as_ref()
-        .map_or_else(String::new, |by| format!(" in {} groups by {by}, mean ±std over runs", runs.groups.len()));
-    let full = format!("{count}{groups}{marked}{reading} · {sort}");
-    let full = if shared.theme.ascii { full.replace(" · ", ", ").replace('±', "+-") } else { full };
-    let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean ±std"));
+        .map_or_else(String::new, |by| format!(" in {} groups by {by}, mean {sign}std over runs", runs.groups.len()));
+    let full = format!("{count}{groups}{marked}{reading}{}{sort}", shared.theme.glyph(" · ", ", "));
+    let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean {sign}std"));
     if full.width() + 6 > width { format!("{count}{by}{marked}") } else { full }
 }
 
@@ -211,12 +211,13 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
 
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Line<'static> {
     let (sort, theme) = (&runs.sort, &shared.theme);
-    let arrow = if sort.descending { theme.glyph("▾", "v") } else { theme.glyph("▴", "^") };
+    // A letter stands apart.
+    let arrow = if sort.descending { theme.glyph("▾", " v") } else { theme.glyph("▴", " ^") };
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
         let is_sort = column.field == sort.field;
         let title = if is_sort {
-            format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(1)))
+            format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(arrow.width())))
         } else {
             column.title.clone()
         };

@@ -196,7 +196,7 @@ fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize, here: bo
     // A third of the room goes to what precedes the match.
     let before: Vec<char> = hit.text[..hit.at.start].chars().collect();
     let first = before.len().saturating_sub(room / 3);
-    let cut = if first > 0 { theme.glyph("…", "~") } else { "" };
+    let cut = if first > 0 { "…" } else { "" };
     let before = format!("{cut}{}", one_line(&before[first..].iter().collect::<String>()));
     let found = one_line(&hit.text[hit.at.clone()]);
     let left = room.saturating_sub(before.chars().count() + found.chars().count());

@@ -203,7 +203,7 @@ fn watch(shared: &Shared) -> Vec<Part> {
     let (_, role) = shared.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
     let total = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
     let state = format!("{} {}", short_id(row.directory.id()), row.status.name());
-    let alerts = (!row.alerts.is_empty()).then(|| (Role::Warning, row.alert_names()));
+    let alerts = row.alerts.first().map(|worst| (shared.theme.alert_mark(worst).1, row.alert_names()));
     [(role, state), (Role::Text, format!("step {}{total}", row.last_step))].into_iter().chain(alerts).collect()
 }
 
