@@ -438,12 +438,22 @@ fn a_run_without_evals_says_so_and_new_evals_are_read() {
     assert!(stage.shows("has no base and trained eval on one set yet"), "{}", stage.screen());
     let run = stage.folder.path().join("runs").join(ID);
     std::fs::create_dir(run.join("evals")).unwrap();
-    for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), run.join("evals").join(entry.file_name())).unwrap();
+    let first_row = |stage: &Stage| {
+        let lines: Vec<String> = stage.screen().lines().map(str::to_owned).collect();
+        let title = lines.iter().position(|line| line.contains(" prompts ") && line.contains("┌▸")).unwrap();
+        lines[title + 1].clone()
+    };
+    // Those of the eval set, then those of the test set, which take their place: the cursor is at the top of both.
+    for (set, title) in [("-eval-", "50 prompts"), ("-proof-", "100 prompts")] {
+        for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
+            let name = entry.unwrap().file_name();
+            if name.to_string_lossy().contains(set) {
+                std::fs::copy(finished_run().join("evals").join(&name), run.join("evals").join(&name)).unwrap();
+            }
+        }
+        stage.keys("R");
+        assert!(stage.shows(title) && first_row(&stage).starts_with("│▸"), "{}", stage.screen());
     }
-    stage.keys("R");
-    assert!(stage.shows("base → step 30"), "{}", stage.screen());
 }
 
 #[test]

@@ -173,6 +173,12 @@ fn stored_steps_are_scored_again() {
     assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.screen());
     edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
     assert!(stage.shows("stale: schema changed"), "{}", stage.screen());
+    // From the samples it shows the steps that the result is of.
+    while stage.model.scores.source != Source::Samples {
+        stage.keys("s");
+    }
+    stage.keys("R");
+    assert!(stage.model.scores.source == Source::Step && stage.shows("on the whole run"), "{}", stage.screen());
 }
 
 #[test]

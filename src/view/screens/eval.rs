@@ -247,6 +247,8 @@ impl Eval {
             Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
             Err(error) => (Err(error.to_string()), Vec::new()),
         };
+        let evals = |versus: &Arc<Versus>| versus.evals.iter().map(|eval| eval.id.clone()).collect::<Vec<_>>();
+        let before = self.versus().map(evals);
         let pairs = loaded.as_ref().map_or(1, |versus| versus.pairs.len());
         self.pair = self.pair.min(pairs.saturating_sub(1));
         // A single eval has neither improvements nor regressions.
@@ -256,7 +258,12 @@ impl Eval {
             Some((eval, groups.find(|other| other.label() == group.label())?.clone()))
         });
         (self.loaded, self.failures) = (Some(loaded), failures);
+        // In the list of other evals a cursor that was not moved stays at the top.
+        let is_unmoved = self.cursor.index == 0 && self.versus().map(evals) != before;
         self.arrange();
+        if is_unmoved {
+            (self.cursor, self.top) = Default::default();
+        }
     }
 }
 

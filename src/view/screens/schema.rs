@@ -106,6 +106,8 @@ pub struct ScorePreview {
     pub reward: f64,
     /// Mean reward with the saved schema.
     pub saved_reward: Option<f64>,
+    /// Exact samples, of those with an expected answer.
+    pub exact: (usize, usize),
     /// Valid after unwrapping only: without a fence or prose around them.
     pub tolerant: usize,
     /// Samples whose tier differs from the saved schema's: line of the file, old tier, new tier.

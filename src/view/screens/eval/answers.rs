@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ANSWERS, Eval, layout};
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
-use crate::view::pane::framed;
+use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -40,7 +40,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
     };
     let lines = lines(eval, shared, versus, prompt, inside.width as usize);
     let top = eval.top.at(lines.len()).unwrap_or(0);
-    frame.render_widget(Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()), inside);
+    scrolled(&shared.theme, (lines, top), "", frame, inside);
 }
 
 /// How many lines there are to scroll through.
@@ -114,11 +114,11 @@ fn compared(
     lines
 }
 
-/// `base: ▄ invalid 0.50, 42 tokens, values wrong`.
+/// `base: ▄ invalid 0.50, 42 tokens, not exact`.
 fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'static> {
     let values = match record.exact {
-        Some(true) => ", values right",
-        Some(false) => ", values wrong",
+        Some(true) => ", exact",
+        Some(false) => ", not exact",
         None => "",
     };
     let cut = if record.truncated { ", truncated" } else { "" };

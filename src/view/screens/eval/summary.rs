@@ -11,9 +11,10 @@ use super::{SUMMARY, failures};
 use crate::format::{or_na, percent, percent_interval};
 use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
 use crate::run::EvalSummary;
-use crate::view::pane::framed;
+use crate::view::pane::{framed, more_below};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{fitted, padded, wrapped};
 
 /// Rows of the full summary with its frame.
@@ -26,8 +27,17 @@ const LABEL: usize = 22;
 const CELL: usize = 21;
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let inside = framed(&shared.theme, &title(eval, versus, area.width as usize), eval.pane == SUMMARY, frame, area);
+    let inside = framed(
+        &shared.theme,
+        &title(eval, &shared.theme, versus, area.width as usize),
+        eval.pane == SUMMARY,
+        frame,
+        area,
+    );
     for (lines, area) in SummaryText::of(eval, shared, versus, inside).parts(inside) {
+        if lines.len() > area.height.into() {
+            more_below(&shared.theme, "", frame, area);
+        }
         frame.render_widget(Paragraph::new(lines), area);
     }
 }
@@ -62,15 +72,16 @@ pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) ->
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
-fn title(eval: &Eval, versus: &Versus, width: usize) -> String {
+fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
-    let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!(" · {text}"));
+    let (gap, arrow) = (theme.glyph(" · ", ", "), theme.glyph(" → ", " -> "));
+    let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
     let run = versus.evals[0].id.short_folder();
-    let (names, prompts, schema) = (names.join(" → "), versus.prompts.len(), versus.schema());
+    let (names, prompts, schema) = (names.join(arrow), versus.prompts.len(), versus.schema());
     let text = match versus.is_rescored {
-        true => format!("{names} · {schema} · {run} · {task}, {set}, {prompts} prompts{started}"),
-        false => format!("{names} · {run} · {task}, {set}, {prompts} prompts{started} · {schema}"),
+        true => format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}"),
+        false => format!("{names}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}{gap}{schema}"),
     };
     fitted(&text, width.saturating_sub(6))
 }
@@ -306,14 +317,14 @@ impl<'a> SummaryText<'a> {
                 .iter()
                 .zip(TIERS)
                 .map(|(count, to)| {
-                    let role = if *count == 0 { Role::Faint } else { crate::view::theme::Theme::tier_role(to) };
+                    let role = if *count == 0 { Role::Faint } else { Theme::tier_role(to) };
                     Span::styled(
                         padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true),
                         theme.style(role),
                     )
                 })
                 .collect();
-            let from = Span::styled(padded(&glyph, 4, false), theme.style(crate::view::theme::Theme::tier_role(tier)));
+            let from = Span::styled(padded(&glyph, 4, false), theme.style(Theme::tier_role(tier)));
             lines.push(Line::from([vec![from], cells].concat()));
         }
         lines
@@ -363,15 +374,18 @@ impl<'a> SummaryText<'a> {
             arrow.into_iter().chain([Span::styled(percent(summary.valid), theme.style(role))])
         });
         let label = |text: &'static str| Span::styled(text, theme.style(Role::Faint));
-        let mut rates: Vec<Span<'static>> = std::iter::once(label("valid ")).chain(valid).collect();
-        rates.extend([
-            label("  exact "),
-            Span::raw(cells(&|summary| or_na(summary.exact, percent))),
-            label("  parse "),
-            Span::raw(cells(&|summary| percent(summary.parse))),
-            label("  tokens "),
-            Span::raw(cells(&|summary| format!("{:.0}", summary.mean_tokens))),
-        ]);
+        let mut rates: Line<'static> = std::iter::once(label("valid ")).chain(valid).collect();
+        let others = [
+            ("  exact ", cells(&|summary| or_na(summary.exact, percent))),
+            ("  tokens ", cells(&|summary| format!("{:.0}", summary.mean_tokens))),
+            ("  parse ", cells(&|summary| percent(summary.parse))),
+        ];
+        // What does not fit is left out.
+        for (name, text) in others {
+            if rates.width() + name.width() + text.width() <= self.width {
+                rates.spans.extend([label(name), Span::raw(text)]);
+            }
+        }
         let outcomes: &[Outcome] = match self.pair {
             Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
             None => &[Outcome::Both, Outcome::Neither],
@@ -380,7 +394,7 @@ impl<'a> SummaryText<'a> {
         let (sentence, role) = self.sentence();
         let verdict = wrapped(&sentence, self.width).into_iter();
         let verdict = verdict.map(|line| Line::styled(line, theme.style(role)));
-        [Line::from(rates), Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
+        [rates, Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
     }
 }
 

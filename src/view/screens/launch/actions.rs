@@ -52,7 +52,7 @@ const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
 const ACTIONS: &[Action] = &[
     Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),
     Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_gate::start)
-        .also(&["train", "launch"])
+        .also(&["new run", "train", "launch"])
         .unless(start_run::blocked),
     Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| {
         cycle(launch, shared, 1)

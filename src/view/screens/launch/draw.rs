@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::{Key, Kind, Preset, Source};
 use crate::view::message::Command;
-use crate::view::pane::framed;
+use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::widgets::list_cursor::Cursor;
@@ -69,16 +69,8 @@ fn draw_forecast(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: 
     let inside = framed(theme, FORECAST, launch.in_forecast, frame, area);
     let lines = forecast_view::lines(launch, shared, inside.width as usize);
     let top = launch.scroll.at(lines.len()).unwrap_or(0);
-    let below = lines.len().saturating_sub(top + inside.height as usize);
-    frame.render_widget(
-        Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }),
-        inside,
-    );
-    if below > 0 && area.width > 24 {
-        let more = Line::styled(" more below: tab, j ".to_owned(), theme.style(Role::Faint)).right_aligned();
-        let bottom = Rect { y: area.bottom() - 1, height: 1, x: area.x + 1, width: area.width - 2 };
-        frame.render_widget(Paragraph::new(more), bottom);
-    }
+    let keys = if launch.in_forecast { "j" } else { "tab, j" };
+    scrolled(theme, (lines, top), keys, frame, inside);
 }
 
 fn draw_form(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
@@ -187,14 +179,14 @@ fn start_line(launch: &Launch, shared: &Shared, is_here: bool, columns: usize) -
     Line::from(vec![
         Span::raw(mark(shared, is_here)),
         Span::styled(button, theme.style(Role::Good)),
-        Span::styled(clip_start(theme, &text, room), theme.style(role)),
+        Span::styled(clip_start(&text, room), theme.style(role)),
     ])
 }
 
 fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
     let theme = &shared.theme;
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
-    let value = clip_start(theme, value, room);
+    let value = clip_start(value, room);
     let value = if cycles && is_here {
         format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">"))
     } else {
@@ -235,13 +227,16 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
         return Line::from(spans);
     }
     let value = value(launch, key);
+    let (value, unit) = match (key.name, value.as_str()) {
+        ("max_steps", "0") => ("from epochs".to_owned(), ""),
+        _ => (value, key.unit),
+    };
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
     let shown = if value.is_empty() { "empty".to_owned() } else { super::context::short_name(&value) };
     let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
-    let shown = clip_start(theme, &shown, room);
+    let shown = clip_start(&shown, room);
     let unit_room = room.saturating_sub(shown.width() + 1);
-    let unit =
-        if key.unit.width() <= unit_room && !value.is_empty() { format!(" {}", key.unit) } else { String::new() };
+    let unit = if unit.width() <= unit_room && !value.is_empty() { format!(" {unit}") } else { String::new() };
     let blanks = room.saturating_sub(shown.width() + unit.width());
     let value_role = match source {
         Source::Set => Role::Marked,
@@ -251,7 +246,7 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     spans.push(Span::styled(shown, theme.style(value_role)));
     spans.push(Span::styled(unit, theme.style(Role::Faint)));
     spans.push(Span::raw(" ".repeat(blanks)));
-    let differs = key_help::last_value(launch, key).is_some_and(|last| last != value);
+    let differs = key_help::last_value(launch, key).is_some_and(|last| last != super::value(launch, key));
     let word = form::source_word(&source);
     spans.push(Span::styled(word, theme.style(if source == Source::Set { Role::Marked } else { Role::Faint })));
     if differs && word.width() < SOURCE_COLUMNS {

@@ -266,14 +266,12 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Schema => {
             describe(schema, shared);
             schema.is_waiting = shared.screen != Screen::Schema;
-            // The stages of the runs screen show the state of samples and expected answers.
-            let is_shown = [Screen::Schema, Screen::Runs].contains(&shared.screen);
-            if is_shown {
-                return evaluate(schema, shared);
+            // The stages of the runs screen show the state of samples and expected answers: what an older schema says
+            // of them is not shown as this one's.
+            if shared.screen != Screen::Schema {
+                shared.draft.expected = None;
             }
-            // What an older schema says of them is not shown as this one's.
-            shared.draft.expected = None;
-            Vec::new()
+            evaluate(schema, shared)
         }
         Change::Second => file::second(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),

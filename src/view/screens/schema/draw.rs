@@ -3,19 +3,18 @@
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
-use unicode_width::UnicodeWidthStr;
 
 use super::layout::areas;
 use super::{EDITOR, PANES, Schema, keyword_help, layout, side_panes};
 use crate::format::counted;
 use crate::secrets::visible;
 use crate::view::drafts::choice;
-use crate::view::pane::{pane, text_pane};
+use crate::view::pane::{pane, scrolled, text_pane};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::editor::paint::{Look, fault_at, paint};
+use crate::view::widgets::text_width::fitted;
 
 pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
     if let Some(error) = shared.task_error.as_ref().filter(|_| shared.task.is_none()) {
@@ -81,7 +80,9 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     // The rest of the lower edge explains what is under the cursor, if most of that fits.
     let room = (inner.width as usize).saturating_sub(bottom.width() + 1);
     let about = keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
-    let about = about.map(|about| shortened(theme, &about, room)).filter(|_| room >= LEAST_HELP);
+    let about = about
+        .map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))))
+        .filter(|_| room >= LEAST_HELP);
     let frame_of = frame_of.title_bottom(bottom);
     let frame_of = match about {
         Some(about) => frame_of.title_bottom(Line::styled(about, theme.style(Role::Faint)).right_aligned()),
@@ -110,17 +111,6 @@ fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
 /// The fewest columns for an explanation of what is under the cursor.
 const LEAST_HELP: usize = 24;
 
-fn shortened(theme: &Theme, text: &str, room: usize) -> String {
-    let text = visible(text);
-    match text.width() + 2 > room {
-        false => format!(" {text} "),
-        true => {
-            let kept: String = text.chars().take(room.saturating_sub(3)).collect();
-            format!(" {}{} ", kept.trim_end(), theme.glyph("…", "~"))
-        }
-    }
-}
-
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;
     let stale = shared.draft.stale.is_some();
@@ -135,8 +125,5 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
     let lines = side_panes::lines(schema, shared, name);
     let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
     frame.render_widget(frame_of, area);
-    frame.render_widget(
-        Paragraph::new(lines.into_iter().skip(top).collect::<Vec<_>>()).wrap(Wrap { trim: false }),
-        inner,
-    );
+    scrolled(theme, (lines, top), "", frame, inner);
 }

@@ -27,7 +27,8 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
         let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
         let is_wanted = sender.send(move |schema: &mut Schema, shared| {
             let (total, valid) = (effects.total(), effects.now[Tier::Valid as usize]);
-            let scores = LastScores { of: "task samples", total, valid, exact: None };
+            let exact = Some(effects.exact).filter(|(_, of)| *of > 0);
+            let scores = LastScores { of: "task samples", total, valid, exact };
             shared.last_scores = Some(shared.last_scores.filter(|last| last.of != scores.of).unwrap_or(scores));
             schema.effects = Some(effects);
             Vec::new()
@@ -96,6 +97,9 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Se
     for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
         effects.now[score.tier as usize] += 1;
         effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
+        if let Some(is_exact) = score.exact {
+            effects.exact = (effects.exact.0 + usize::from(is_exact), effects.exact.1 + 1);
+        }
         rewards += score.reward;
         if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved)
         {

@@ -12,7 +12,7 @@ use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, su
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::score::Fault;
-use crate::view::pane::framed;
+use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
@@ -53,13 +53,9 @@ pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
 
 fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let inside = framed(&shared.theme, &summary_title(shared), focused, frame, area);
-    scrolled(scores, frame, inside, summary::lines(scores, shared, inside.width as usize), 1);
-}
-
-fn scrolled(scores: &Scores, frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, which: usize) {
-    let top = scores.tops[which].at(lines.len()).unwrap_or(0);
-    let lines: Vec<Line<'_>> = lines.into_iter().skip(top).collect();
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+    let lines = summary::lines(scores, shared, inside.width as usize);
+    let top = scores.tops[1].at(lines.len()).unwrap_or(0);
+    scrolled(&shared.theme, (lines, top), "", frame, inside);
 }
 
 /// Describes the schema that the scores are of.
@@ -187,7 +183,7 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize, columns: usize) -> 
     let room = columns.saturating_sub(line.width() + 2);
     let prompt = scored.items.prompts.get(number).filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
     if let Some((is_elided, prompt)) = prompt {
-        let prompt = end_in_one_line(theme, *is_elided, prompt, room);
+        let prompt = end_in_one_line(*is_elided, prompt, room);
         line.spans.push(Span::styled(format!("  {prompt}"), theme.style(Role::Faint)));
     }
     line
@@ -265,36 +261,36 @@ fn label(scores: &Scores, theme: &Theme, scored: &Scored, place: usize, columns:
     let Some(item) = scored.items.all.get(place) else { return String::new() };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();
     let name = scored.items.groups.get(item.group).filter(|name| scores.is_flat && !name.is_empty());
-    let name = name.map_or_else(String::new, |name| format!("{} ", end_of(theme, name, columns / 2)));
+    let name = name.map_or_else(String::new, |name| format!("{} ", end_of(name, columns / 2)));
     let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
     let number = members.binary_search(&place).map_or(0, |number| number + 1);
     let number = if members.len() > 1 { format!("{number} ") } else { String::new() };
     let room = columns.saturating_sub(name.width() + number.len());
     let text = match part.same_as {
         Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
-        None => end_in_one_line(theme, part.start > 0, &item.text[part.start..], room),
+        None => end_in_one_line(part.start > 0, &item.text[part.start..], room),
     };
     format!("{number}{name}{text}")
 }
 
 /// A name with its beginning elided: names differ at their ends.
-fn end_of(theme: &Theme, name: &str, columns: usize) -> String {
+fn end_of(name: &str, columns: usize) -> String {
     let letters = name.chars().count();
     if letters <= columns {
         return name.to_owned();
     }
     let end: String = name.chars().skip(letters + 1 - columns.max(1)).collect();
-    format!("{}{end}", theme.glyph("…", "~"))
+    format!("…{end}")
 }
 
 /// A text in one line, after the sign that its beginning is elided.
-fn end_in_one_line(theme: &Theme, is_elided: bool, text: &str, columns: usize) -> String {
-    let sign = if is_elided { theme.glyph("…", "~") } else { "" };
-    format!("{sign}{}", one_line(theme, text, columns.saturating_sub(sign.width())))
+fn end_in_one_line(is_elided: bool, text: &str, columns: usize) -> String {
+    let sign = if is_elided { "…" } else { "" };
+    format!("{sign}{}", one_line(text, columns.saturating_sub(sign.width())))
 }
 
 /// The beginning of a text in one line, with runs of whitespace collapsed.
-fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
+fn one_line(text: &str, columns: usize) -> String {
     let mut line = String::new();
     let mut width = 0;
     let mut blank = false;
@@ -305,7 +301,7 @@ fn one_line(theme: &Theme, text: &str, columns: usize) -> String {
         }
         let gap = usize::from(blank && !line.is_empty());
         if width + gap + piece.width() + 1 > columns {
-            return format!("{line}{}", theme.glyph("…", "~"));
+            return format!("{line}…");
         }
         line.push_str(&" ".repeat(gap));
         line.push_str(piece);
@@ -345,7 +341,9 @@ fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
     let inside = framed(theme, &title, focused, frame, area);
     match selected {
         Some((scored, place)) => {
-            scrolled(scores, frame, inside, score_details::lines(scores, shared, scored, place), 0)
+            let lines = score_details::lines(scores, shared, scored, place);
+            let top = scores.tops[0].at(lines.len()).unwrap_or(0);
+            scrolled(theme, (lines, top), "", frame, inside);
         }
         None => frame
             .render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),

@@ -277,7 +277,7 @@ pub(super) fn forget_run(scores: &mut Scores) {
     arrange(scores);
 }
 
-/// Scores every stored step of the current run again, in pieces.
+/// Scores every stored step of the current run again, in pieces, and shows the source that the result is of.
 pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let (Some(run), Some(scorer)) = (run_step(scores, shared), shared.scorer()) else { return Vec::new() };
     let cancel = CancelToken::default();
@@ -286,7 +286,8 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
         before.cancel.cancel();
     }
     scores.whole = Some(RescoreJob { cancel: cancel.clone(), steps: run.last, version, ..RescoreJob::default() });
-    vec![Work::stream("scores.whole", move |sender| {
+    let mut commands = if scores.source == Source::Step { Vec::new() } else { turn_to(scores, shared, Source::Step) };
+    commands.push(Work::stream("scores.whole", move |sender| {
         let rows = rows_of_run(&run.task);
         let all: Vec<u64> = (1..=run.last).collect();
         for piece in all.chunks(CHUNK_STEPS) {
@@ -317,7 +318,8 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
             }
             Vec::new()
         });
-    })]
+    }));
+    commands
 }
 
 /// The steps of a piece, without those deleted by `keep_rollouts`.

@@ -1,9 +1,10 @@
-//! The summary of all completions: tiers, strict and tolerant rates with 95% CI, kinds of failure, and the effect of
+//! The summary of all completions: tiers, rates with 95% CI, kinds of failure, and the effect of
 //! the schema on the run.
 
 use std::collections::BTreeMap;
 
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
 use super::scoring::{Impact, Scored, sum};
 use super::{RescoreJob, Scores, Source};
@@ -26,9 +27,12 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     let has_moved = scores.moved.iter().any(Option::is_some);
     // With room for the count before.
     let gauge_columns = columns.saturating_sub(if has_moved { 40 } else { 30 }).clamp(4, 24);
-    for tier in Tier::ALL.into_iter().rev() {
+    if tally.all == 0 {
+        lines.push(faint("no completions scored".to_owned()));
+    }
+    for tier in Tier::ALL.into_iter().rev().filter(|_| tally.all > 0) {
         let count = tally.tiers[tier as usize];
-        let share = count as f64 / tally.all.max(1) as f64;
+        let share = count as f64 / tally.all as f64;
         lines.push(Line::from(vec![
             Span::styled(
                 format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()),
@@ -44,18 +48,18 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     if scores.source == Source::Step && is_rescored {
         run(scores, shared, columns, &mut lines);
     }
-    lines.push(rate(theme, "strict", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
-    lines.push(rate(theme, "unwrapped", &by_prompt(scored, |score| Some(score.tolerant)), columns));
+    lines.push(rate(theme, "valid", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
+    lines.push(rate(theme, "valid after unwrapping", &by_prompt(scored, |score| Some(score.tolerant)), columns));
     if tally.exact.1 > 0 {
         lines.push(rate(theme, "exact", &by_prompt(scored, |score| score.exact), columns));
     }
     let failures: Vec<String> =
         tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
-    lines.push(faint(if failures.is_empty() {
-        "no failures".to_owned()
-    } else {
-        format!("failures: {}", failures.join(", "))
-    }));
+    match failures.is_empty() {
+        true if tally.all == 0 => {}
+        true => lines.push(faint("no failures".to_owned())),
+        false => lines.push(faint(format!("failures: {}", failures.join(", ")))),
+    }
     groups(theme, scored, &mut lines);
     match scores.source {
         Source::Step if is_rescored => steps(scores, shared, &mut lines),
@@ -134,18 +138,24 @@ fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, 
     prompts.into_values().collect()
 }
 
-/// A rate with its 95% CI, clustered by prompt, with labels if there is room.
+/// A rate with its 95% CI, clustered by prompt, and its counts: with labels if there is room, without the interval if
+/// there is little.
 fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
     let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| (count + found, all + of));
+    if all == 0 {
+        return Line::raw(format!("{name:<9}{:>6}", "n/a"));
+    }
     let (low, high) = wilson_by_prompt(prompts);
-    let interval = match columns {
-        44.. => format!("  95% CI {} to {}, {count} of {all}", percent_short(low), percent_short(high)),
-        _ => format!("  {} to {}  {count}/{all}", percent_short(low), percent_short(high)),
-    };
-    Line::from(vec![
-        Span::raw(format!("{name:<9}{:>6}", percent_short(count as f64 / all.max(1) as f64))),
-        Span::styled(interval, theme.style(Role::Faint)),
-    ])
+    let (low, high) = (percent_short(low), percent_short(high));
+    let head = format!("{name:<9}{:>6}", percent_short(count as f64 / all as f64));
+    let details = [
+        format!("  95% CI {low} to {high}, {count} of {all}"),
+        format!("  {low} to {high}  {count}/{all}"),
+        format!("  {count}/{all}"),
+    ];
+    let fits = |details: &String| head.width() + details.width() <= columns;
+    let details = details.into_iter().find(fits).unwrap_or_default();
+    Line::from(vec![Span::raw(head), Span::styled(details, theme.style(Role::Faint))])
 }
 
 fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
