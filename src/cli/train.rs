@@ -296,7 +296,7 @@ fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> 
     };
     let outcome = crate::report::Report::read(run.clone())?.outcome();
     // The table has the verdict on the result; what the run ended with may be worse.
-    let outcome = if outcome.base_is_best || outcome.latest.is_some() && outcome.loses_exact() {
+    let outcome = if outcome.base_is_best || outcome.fallen_eval().is_some() {
         format!("note: {}\n", outcome.sentence())
     } else {
         String::new()

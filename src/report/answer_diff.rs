@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::eval_results::{EvalId, EvalResult};
+use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
 use super::significance::{Judged, MetricComparison, Verdict, verdict_lines};
 use super::{FailureGroups, ReportError, summary_table};
@@ -107,7 +107,9 @@ impl Versus {
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::of(evals)?.with_comments())
+        let mut versus = Self::of(evals)?.with_comments();
+        versus.warnings.extend(outcome_warnings(ids));
+        Ok(versus)
     }
 
     /// Reads evals, re-scores their completions with one schema, and compares; the files of the runs are unchanged.
@@ -181,11 +183,6 @@ impl Versus {
         let mut warnings = Vec::new();
         for other in &evals[1..] {
             warnings.extend(check_comparable(&evals[0], other)?);
-            if other.id == evals[0].id && other.id.target == "base" {
-                warnings.push(
-                    "the best checkpoint is step 0 (the base): no later one was better on the eval set".to_owned(),
-                );
-            }
         }
         let prompts = joined(&evals);
         if prompts.is_empty() {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use super::ReportError;
+use super::{ReportError, RunOutcome};
 use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
+use crate::run::events::Eval;
 use crate::run::{
     EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256,
 };
@@ -107,7 +108,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     Ok(found)
 }
 
-/// Returns the evals that are compared by default: base and result on the test set, else on the eval set.
+/// Returns the evals that are compared by default: base and trained on the test set, else on the eval set.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
@@ -115,31 +116,65 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
     base_and_trained_on(run, &["test", "eval"])
 }
 
-/// Returns base and result on the first of the sets that has both. The result is [`RunState::result`]'s: where the best
-/// checkpoint is step 0, both are the eval of the base.
+/// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, ReportError> {
+    base_and(RunState::compared, run, sets).map(Vec::from)
+}
+
+/// Returns the result of a run on the first of the sets that has one, to be compared with other runs': where the best
+/// checkpoint is step 0, the eval of the base.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn result_on(run: &Path, sets: &[&str]) -> Result<EvalId, ReportError> {
+    base_and(RunState::result, run, sets).map(|[_, result]| result)
+}
+
+/// An eval on a set, given the best checkpoint.
+type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
+
+fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], ReportError> {
     let evals = list_evals(run)?;
-    let known = RunDirectory::open(run).ok().and_then(|directory| {
-        let history = RunState::read(run).ok()?;
-        let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
-        Some((history, best))
-    });
-    let of_set = |set: &&str| {
-        let base = evals.iter().find(|eval| eval.set == *set && eval.step == 0 && eval.target == "base")?;
-        let result = known.as_ref().and_then(|(history, best)| history.result(set, *best));
-        let of_result =
-            |eval: &&EvalId| result.is_some_and(|result| (eval.step, &eval.target) == (result.step, &result.target));
-        let trained = || evals.iter().filter(|eval| eval.set == *set && (eval.target == "trained" || eval.step == 0));
-        let trained = trained().find(of_result).or_else(|| trained().rfind(|eval| eval.target == "trained"))?;
-        Some(vec![base.clone(), trained.clone()])
+    let known = history_and_best(run);
+    let of_set = |set: &str| {
+        let of_set = || evals.iter().filter(|eval| eval.set == set);
+        let base = of_set().find(|eval| eval.step == 0 && eval.target == "base")?;
+        let chosen = match &known {
+            Some((history, best)) if history.result(set, *best).is_some() => Some(choice(history, set, *best)?),
+            _ => None,
+        };
+        let is_chosen =
+            |eval: &&EvalId| chosen.is_some_and(|chosen| (eval.step, &eval.target) == (chosen.step, &chosen.target));
+        let chosen = of_set().find(is_chosen).or_else(|| of_set().rfind(|eval| eval.target == "trained"))?;
+        Some([base.clone(), chosen.clone()])
     };
     sets.iter()
-        .map(|set| current_set_name(set))
-        .find_map(|set| of_set(&set))
+        .find_map(|set| of_set(current_set_name(set)))
         .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+}
+
+/// `None` for what is no run, or cannot be read.
+fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
+    let directory = RunDirectory::open(run).ok()?;
+    let history = RunState::read(run).ok()?;
+    let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
+    Some((history, best))
+}
+
+/// What the outcome of a run adds to a comparison of these evals of it: that its best checkpoint is the base, that it
+/// ends below the base.
+pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
+    let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
+    let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
+    let Some((history, best)) = known else { return Vec::new() };
+    let outcome = RunOutcome::of(&history, best);
+    let is_shown = |step: u64| evals.iter().any(|eval| eval.set == "eval" && eval.step == step);
+    let fallen = outcome.fallen().filter(|_| outcome.fallen_eval().is_some_and(|fallen| !is_shown(fallen.step)));
+    let base = "the best checkpoint is step 0 (the base): no later one was better on the eval set";
+    outcome.base_is_best.then(|| base.to_owned()).into_iter().chain(fallen).collect()
 }
 
 impl EvalResult {

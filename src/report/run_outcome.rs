@@ -49,8 +49,10 @@ impl JudgedEval {
         })
     }
 
-    pub fn loses_exact(&self) -> bool {
-        self.exact.is_some_and(|exact| exact.verdict == Verdict::Worse)
+    /// The metrics that are significantly below the base's.
+    fn losses(&self) -> Vec<&'static str> {
+        let judged = std::iter::once(self.valid).chain(self.exact);
+        judged.filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.metric).collect()
     }
 
     /// `valid 60.0% to 99.0%, exact 59.0% to 97.0%`.
@@ -78,24 +80,33 @@ impl RunOutcome {
 
     /// Whether anything is known.
     pub fn is_known(&self) -> bool {
-        self.result.is_some() || self.base_is_best || self.loses_exact()
+        self.result.is_some() || self.base_is_best || self.fallen_eval().is_some()
     }
 
-    /// Whether exact match of the result, or of the latest eval, is significantly below the base's.
-    pub fn loses_exact(&self) -> bool {
-        self.result.iter().chain(&self.latest).any(JudgedEval::loses_exact)
+    /// The eval that is compared with the base's wherever answers are shown: the result; where that is the base itself,
+    /// the latest, which shows what training did ([`RunState::compared`]).
+    pub fn compared(&self) -> Option<&JudgedEval> {
+        self.result.as_ref().or(self.latest.as_ref())
+    }
+
+    /// Whether a metric, `valid` or `exact`, of the result or of the latest eval is significantly below the base's.
+    pub fn loses(&self, metric: &str) -> bool {
+        self.result.iter().chain(&self.latest).any(|judged| judged.losses().contains(&metric))
     }
 
     /// `None` where exact match was not measured.
     fn verdicts(&self) -> (Verdict, Option<Verdict>) {
         let valid = self.result.as_ref().map_or(Verdict::NoDifference, |result| result.valid.verdict);
         let exact = self.result.as_ref().and_then(|result| result.exact).map(|exact| exact.verdict);
-        (valid, if self.loses_exact() { Some(Verdict::Worse) } else { exact })
+        (
+            if self.loses("valid") { Verdict::Worse } else { valid },
+            if self.loses("exact") { Some(Verdict::Worse) } else { exact },
+        )
     }
 
     /// As JSON: the label, the sentence, and the numbers.
     pub fn document(&self) -> Value {
-        json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses_exact(),
+        json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses("exact"),
             "result": self.result, "latest": self.latest})
     }
 
@@ -120,7 +131,7 @@ impl RunOutcome {
         Judged::level(valid, exact)
     }
 
-    /// The rates of base and result with both verdicts, and the end of the run if it lost exact match.
+    /// The rates of base and result with both verdicts, and the end of the run if it is below the base.
     pub fn sentence(&self) -> String {
         let mut text = match &self.result {
             Some(result) => {
@@ -136,11 +147,16 @@ impl RunOutcome {
         text
     }
 
-    /// The latest eval, if it is not the result and its exact match is below the base's.
+    /// The latest eval, if it is not the result and below the base.
+    pub fn fallen_eval(&self) -> Option<&JudgedEval> {
+        self.latest.as_ref().filter(|latest| !latest.losses().is_empty())
+    }
+
+    /// [`Self::fallen_eval`] in a sentence.
     pub fn fallen(&self) -> Option<String> {
-        let latest = self.latest.as_ref().filter(|latest| latest.loses_exact())?;
+        let latest = self.fallen_eval()?;
         let when = if self.ended { "the run ends" } else { "the run is now" };
-        let (rates, step) = (latest.rates(), latest.step);
-        Some(format!("{when} with exact below the base: {rates} on the eval set (step {step})"))
+        let (below, rates, step) = (latest.losses().join(" and "), latest.rates(), latest.step);
+        Some(format!("{when} with {below} below the base: {rates} on the eval set (step {step})"))
     }
 }

@@ -221,7 +221,10 @@ impl RunRow {
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
             "parse" => number(self.latest_valid()?.1.parse),
             "outcome" => text(self.outcome.label()),
-            "of" => text(&self.result().map(|(held_out, step, _)| format!("{}@{step}", held_out.set))?),
+            "of" => text(&self.result().map(|(held_out, step, _)| match step {
+                0 => "base".to_owned(),
+                _ => format!("{}@{step}", held_out.set),
+            })?),
             "set" => text(self.result()?.0.set),
             "checkpoint" => number(self.result()?.1 as f64),
             "base_valid" => number(self.result()?.0.base.as_ref()?.valid),

@@ -28,6 +28,11 @@ impl AgainstBase {
         Self::of(&read(0, "base")?, &read(step, target)?)
     }
 
+    /// Whether valid or exact is significantly below the base's.
+    pub fn is_below(&self) -> bool {
+        self.valid.verdict() == Verdict::Worse || self.loses_exact()
+    }
+
     /// Whether exact match is significantly below the base's.
     pub fn loses_exact(&self) -> bool {
         self.exact.is_some_and(|exact| exact.verdict() == Verdict::Worse)

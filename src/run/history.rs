@@ -182,6 +182,13 @@ impl RunState {
         of_best.or_else(|| self.latest_eval(set, "trained"))
     }
 
+    /// The eval on `set` that is compared with the base's: the result; where that is the base itself, the latest on the
+    /// eval set, which shows what training did.
+    pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
+        let result = self.result(set, best).filter(|result| result.step > 0);
+        result.or_else(|| self.latest_eval("eval", "trained").filter(|latest| latest.set == set))
+    }
+
     /// Compares the evals that describe the run, where an older program recorded no comparison: those on the test set,
     /// those of checkpoints, and the latest.
     pub(super) fn compare_with_base(&mut self, run: &Path) {

@@ -50,7 +50,7 @@ pub(super) fn run_eval(
     set: &str,
     target: &str,
     step: u64,
-) -> Result<Option<EvalSummary>, TrainError> {
+) -> Result<Option<Eval>, TrainError> {
     let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
     if prompts.is_empty() {
         return Ok(None);
@@ -61,7 +61,7 @@ pub(super) fn run_eval(
         None => sample_and_record(run, job, recorder, set, target, step)?,
     };
     job.alerts.observe_eval(&eval, &job.config).into_iter().try_for_each(|alert| recorder.event(alert))?;
-    Ok(Some(eval.summary))
+    Ok(Some(eval))
 }
 
 fn sample_and_record(
@@ -107,7 +107,7 @@ pub(super) fn report(
     }
     let set = if job.prompts.test.is_empty() { "eval" } else { "test" };
     let trained = if set == "test" && best_step > 0 {
-        run_eval(run, job, recorder, "test", "trained", best_step)?
+        run_eval(run, job, recorder, "test", "trained", best_step)?.map(|eval| eval.summary)
     } else {
         // The eval set was evaluated at that step; at step 0 the trained model is the base.
         let mut evals = recorder.history()?.evals.values();

@@ -8,9 +8,9 @@ use super::evaluation::run_eval;
 use super::job::Job;
 use super::recorder::Recorder;
 use crate::eval::{SampleSource, resolve_task, sample_row};
-use crate::format::percent;
+use crate::format::{or_na, percent};
 use crate::rollout::RolloutContext;
-use crate::run::events::Note;
+use crate::run::events::{Eval, Note};
 use crate::run::{AcceptedRequest, Answer, RequestQueue, RunDirectory, Sample, Status, Stop, Verb};
 
 /// Handles the requests since the last step, and waits while the run is paused. Returns whether to save and stop.
@@ -66,9 +66,10 @@ fn execute_request(
             Answer::done(format!("checkpoint of step {step} saved"), json!({"step": step}))
         }
         Verb::Eval => match run_eval(run, job, recorder, "eval", "trained", step)? {
-            Some(summary) => {
-                let text = format!("step {step}: valid {} of {}", percent(summary.valid), summary.n);
-                Answer::done(text, json!({"step": step, "summary": summary}))
+            Some(Eval { summary, against_base, .. }) => {
+                let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));
+                let text = format!("step {step} eval: valid {valid}, exact {exact} (n = {})", summary.n);
+                Answer::done(text, json!({"step": step, "summary": summary, "against_base": against_base}))
             }
             None => Answer::refused("the task has no eval set"),
         },

@@ -72,7 +72,11 @@ fn valid_without_exact_is_never_good() {
     check(&[(90, 60)], 5, "valid above base", Level::Good);
     check(&[(61, 60)], 5, "no difference", Level::Info);
     check(&[(40, 40)], 5, "both below base", Level::Warning);
-    check(&[(50, 45)], 0, "exact below base", Level::Warning);
+    let fell = check(&[(50, 45)], 0, "both below base", Level::Warning);
+    let compared = fell.compared().map(|compared| (compared.set.as_str(), compared.step));
+    assert_eq!(compared, Some(("eval", 5)), "what training did, not the base against itself");
+    check(&[(60, 45)], 0, "exact below base", Level::Warning);
+    check(&[(90, 90), (0, 0)], 5, "both below base", Level::Warning);
     check(&[(61, 60)], 0, "base is best", Level::Info);
     let drifted = check(&[(100, 3)], 5, "exact below base", Level::Warning);
     let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid better (+40.0 points, 95% CI [+28.8, +50.3], p = 1.8e-12), \
@@ -84,6 +88,12 @@ fn valid_without_exact_is_never_good() {
         late.sentence().ends_with("; the run ends with exact below the base: valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 10)"),
         "{}",
         late.sentence()
+    );
+    let collapsed = RunOutcome::of(&ended(history(&[(0, 0)])), Some(0));
+    assert_eq!(
+        collapsed.sentence(),
+        "the best checkpoint is the base: no later one was better; the run ends with valid and exact below the base: valid 60.0% to 0.0%, \
+         exact 60.0% to 0.0% on the eval set (step 5)"
     );
     assert_eq!(check(&[], 0, "not compared", Level::Info).sentence(), "not compared with the base");
     // Without expected answers nothing is known about the values.

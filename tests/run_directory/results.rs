@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use grpo_tui::report::{Report, base_and_trained, html, list_evals};
+use grpo_tui::report::{Report, base_and_trained, html, list_evals, result_on};
 use grpo_tui::run::events::{Eval, Run, Step};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, eval_file};
 
@@ -28,8 +28,15 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     };
     assert_eq!(
         (names(&better), names(&worse)),
-        (vec!["base".into(), "step 40".into()], vec!["base".to_owned(), "base".to_owned()])
+        (vec!["base".to_owned(), "step 40".to_owned()], vec!["base".to_owned(), "step 40".to_owned()])
     );
+    // What training did: on the eval set, since the base was the best. Against other runs the base stands for it.
+    let set_of = |run: &RunDirectory| base_and_trained(run.path()).unwrap()[1].set.clone();
+    assert_eq!((set_of(&better), set_of(&worse)), ("test".to_owned(), "eval".to_owned()));
+    assert_eq!(result_on(worse.path(), &["test", "eval"]).unwrap().name(false), "base");
+    let (_, listed, _) = runs_command(&root, &["list", "--columns", "id,valid,of"]);
+    let of = |run: &RunDirectory| listed.lines().find(|line| line.contains(run.id())).unwrap().trim_end().to_owned();
+    assert!(of(&worse).ends_with("30.0%  base") && of(&better).ends_with("90.0%  test@40"), "{listed}");
 
     let page = html(&Report::read(worse.clone()).unwrap()).unwrap().text;
     assert!(
@@ -92,7 +99,7 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
     let (_, shown, _) = runs_command(&root, &["show", run.id()]);
     assert_eq!(
         (words(&shown, "failures/prose"), words(&shown, "grad_norm")),
-        (vec!["0.0000".to_owned()], vec!["n/a".to_owned()])
+        (vec!["0".to_owned()], vec!["n/a".to_owned()])
     );
     let (_, shown, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
@@ -103,7 +110,7 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
     let (_, compared, _) = runs_command(&root, &["compare", run.id(), other.id()]);
     assert_eq!(
         (words(&compared, "failures/prose"), words(&compared, "grad_norm")),
-        (vec!["0.0000".into(), "0.0156".into()], vec!["n/a".into(), "0.5000".into()])
+        (vec!["0".into(), "0.0156".into()], vec!["n/a".into(), "0.5".into()])
     );
     let (_, csv, _) = runs_command(&root, &["export", run.id(), "--csv"]);
     assert_eq!(csv, "step,failures/prose,grad_norm,seconds,tiers/valid\n1,0.015625,0.5,0.5,0.9\n2,0,,0.5,1\n");

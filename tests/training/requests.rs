@@ -29,11 +29,10 @@ type Answers = Arc<Mutex<Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompl
 fn ask_meanwhile(
     run: &RunDirectory,
     controls: &RequestQueue,
-    arguments: Value,
+    verb: Verb,
     answers: &Answers,
 ) -> std::thread::JoinHandle<()> {
     let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
-    let verb = Verb::parse("sample", arguments.as_object().unwrap()).unwrap();
     let thread = std::thread::spawn(move || {
         let mut parts = Vec::new();
         let answered = ask(&path, &verb, LONG, &mut |part| parts.push(serde_json::from_value(part).unwrap()));
@@ -48,16 +47,35 @@ fn ask_meanwhile(
 
 /// A run that is asked the same after steps 2 and 4; its answers, in order.
 fn answers_to(run: &RunDirectory, question: &Value) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
+    answers_to_verb(run, &Verb::parse("sample", question.as_object().unwrap()).unwrap())
+}
+
+fn answers_to_verb(run: &RunDirectory, verb: &Verb) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
     let answers = Answers::default();
     let mut threads = Vec::new();
     let ended = work_asked(run, |event, controls| {
         if matches!(event, EventBody::Step(step) if [2, 4].contains(&step.step)) {
-            threads.push(ask_meanwhile(run, controls, question.clone(), &answers));
+            threads.push(ask_meanwhile(run, controls, verb.clone(), &answers));
         }
     });
     assert!(matches!(ended.unwrap(), Ended::Finished(_)));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     Arc::try_unwrap(answers).unwrap().into_inner().unwrap()
+}
+
+#[test]
+fn an_eval_that_was_asked_for_answers_with_both_rates() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=5"]);
+    let answers = answers_to_verb(&run, &Verb::Eval);
+    assert_eq!(answers.len(), 2);
+    for ((answered, _), step) in answers.into_iter().zip([2, 4]) {
+        let RequestOutcome { text, result, .. } = answered.unwrap();
+        let percent = |metric: &str| format!("{:.1}%", 100.0 * result["summary"][metric].as_f64().unwrap());
+        let (valid, exact, n) = (percent("valid"), percent("exact"), &result["summary"]["n"]);
+        assert_eq!(text, format!("step {step} eval: valid {valid}, exact {exact} (n = {n})"));
+        assert!(result["against_base"]["valid"].is_object(), "{result}");
+    }
 }
 
 #[test]

@@ -8,8 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
 use crate::report::{
-    EvalId, ReportError, Versus, base_and_trained, base_and_trained_on, list_evals, versus_csv, versus_html,
-    versus_markdown,
+    EvalId, ReportError, Versus, base_and_trained_on, list_evals, result_on, versus_csv, versus_html, versus_markdown,
 };
 use crate::run::{RESULT_FILE, RunFolders};
 use crate::score::Scorer;
@@ -82,11 +81,14 @@ fn evals_of(run: &str, arguments: &Arguments, places: &RunFolders) -> Result<Vec
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = places.find(run)?;
-    let found = match &arguments.on {
-        Some(set) => base_and_trained_on(directory.path(), &[set.as_str()])
-            .map_err(|_| Failure::failed(format!("{} has no base and result evals on {set}", directory.id())))?,
-        None => base_and_trained(directory.path())?,
+    let sets = arguments.on.as_deref().map_or(vec!["test", "eval"], |set| vec![set]);
+    let found = match arguments.these.len() {
+        1 => base_and_trained_on(directory.path(), &sets),
+        // Of several runs only the results are compared.
+        _ => result_on(directory.path(), &sets).map(|result| vec![result]),
     };
-    // Of several runs only the results are compared.
-    Ok(if arguments.these.len() == 1 { found } else { found.into_iter().skip(1).collect() })
+    found.map_err(|error| match &arguments.on {
+        Some(set) => Failure::failed(format!("{} has no base and trained evals on {set}", directory.id())),
+        None => error.into(),
+    })
 }

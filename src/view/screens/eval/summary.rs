@@ -392,8 +392,10 @@ impl<'a> SummaryText<'a> {
         };
         let cells = outcomes.iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
         let (sentence, role) = self.sentence();
-        let verdict = wrapped(&sentence, self.width).into_iter();
-        let verdict = verdict.map(|line| Line::styled(line, theme.style(role)));
+        let warnings = self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning));
+        let verdict = std::iter::once((sentence, role)).chain(warnings).flat_map(|(text, role)| {
+            wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+        });
         [rates, Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
     }
 }

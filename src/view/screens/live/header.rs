@@ -4,6 +4,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
+use crate::report::Level;
 use crate::run::Status;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -77,7 +78,7 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
     ];
     let rates = rates(run).map(|text| {
-        let role = if run.outcome.loses_exact() { Role::Warning } else { Role::Text };
+        let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
         Span::styled(format!("  {text}"), theme.style(role))
     });
     if total > 0 {

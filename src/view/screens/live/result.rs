@@ -26,9 +26,8 @@ struct Compared<'a> {
     judged: &'a JudgedEval,
 }
 
-/// The result; where no later checkpoint is better than the base, the latest eval shows what training did.
 fn compared(run: &FollowedRun) -> Option<Compared<'_>> {
-    let judged = run.outcome.result.as_ref().or(run.outcome.latest.as_ref())?;
+    let judged = run.outcome.compared()?;
     let eval = |step, target: &str| run.history.evals.get(&(step, judged.set.clone(), target.to_owned()));
     Some(Compared { base: eval(0, "base")?, trained: eval(judged.step, "trained")?, judged })
 }

@@ -171,12 +171,14 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         "exact" => match row.exact() {
             Some(exact) => {
                 let trained = if row.latest_valid().is_some() { Role::Text } else { Role::Faint };
-                (percent(exact), if row.outcome.loses_exact() { Role::Warning } else { trained })
+                (percent(exact), if row.outcome.loses("exact") { Role::Warning } else { trained })
             }
             None => unknown(),
         },
         "outcome" => (row.outcome.label().to_owned(), row.outcome.level().into()),
         "of" => match row.measured_on() {
+            // Of the base's rates, where no checkpoint is better.
+            Some((set, 0)) if set != "train" => (format!("base{}", look.theme.glyph("★", "*")), Role::Faint),
             Some((set, step)) => {
                 let best = if row.best == Some(step) && set != "train" { look.theme.glyph("★", "*") } else { "" };
                 (format!("{set}@{step}{best}"), Role::Faint)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::format::short_id;
-use crate::report::{Report, RunsCompared, base_and_trained, unknown_field, wrong_grouping};
+use crate::report::{Report, RunsCompared, base_and_trained, result_on, unknown_field, wrong_grouping};
 use crate::run::{RunDirectory, check_name, rename_run};
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
@@ -172,14 +172,12 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
     let compare = Work::once(
         "runs.versus",
         move || {
-            let evals = runs
-                .iter()
-                .map(|run| base_and_trained(run))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| error.to_string())?;
-            // Of several runs only the results count.
-            let skipped = usize::from(runs.len() > 1);
-            Ok::<_, String>(evals.into_iter().flat_map(|evals| evals.into_iter().skip(skipped)).collect::<Vec<_>>())
+            let evals = match &runs[..] {
+                [run] => base_and_trained(run),
+                // Of several runs only the results count.
+                runs => runs.iter().map(|run| result_on(run, &["test", "eval"])).collect(),
+            };
+            evals.map_err(|error| error.to_string())
         },
         |_: &mut Runs, shared, evals| match evals {
             Ok(evals) => vec![Command::Compare(evals)],

@@ -217,8 +217,7 @@ fn compare(shared: &Shared) -> Vec<Part> {
     let Some(row) = compared(shared) else { return vec![(Role::Faint, "no result yet".to_owned())] };
     let outcome = &row.outcome;
     let label = (outcome.level().into(), outcome.label().to_owned());
-    // If the run lost exact match at its end, that is what the verdict is of.
-    let judged = outcome.latest.as_ref().filter(|latest| latest.loses_exact()).or(outcome.result.as_ref());
+    let judged = outcome.compared();
     let rates = judged.map(|judged| {
         let [valid_base, valid] = judged.valid_rates.map(percent_short);
         let [exact_base, exact] = judged.exact_rates.map(|rate| or_na(rate, percent_short));
@@ -227,5 +226,12 @@ fn compare(shared: &Shared) -> Vec<Part> {
     });
     let of = judged.map(|judged| format!("{} set, ", judged.set)).unwrap_or_default();
     let run = (Role::Faint, format!("{of}{}", short_id(row.directory.id())));
-    std::iter::once(label).chain(rates).chain([run]).collect()
+    // Where another eval than the compared one is below the base, the label is of that one.
+    let fallen = outcome.fallen_eval().filter(|fallen| judged.is_some_and(|judged| judged.step != fallen.step));
+    let fallen = fallen.map(|fallen| {
+        let [valid, exact] =
+            [Some(fallen.valid_rates[1]), fallen.exact_rates[1]].map(|rate| or_na(rate, percent_short));
+        (Role::Warning, format!("step {}: valid {valid}, exact {exact}", fallen.step))
+    });
+    std::iter::once(label).chain(fallen).chain(rates).chain([run]).collect()
 }
