@@ -89,7 +89,7 @@ fn build(arguments: &Build) -> Outcome {
     }
     for set in &builder.sets {
         let path = builder.write(set, &folder)?;
-        println!("{}: {} rows", path.display(), set.rows);
+        println!("{}: {}", path.display(), counted(set.rows as usize, "row"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,7 +107,7 @@ fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
             );
             return Err(Failure::failed(message));
         }
-        println!("{}: {} rows, up to date", path.display(), set.rows);
+        println!("{}: {}, up to date", path.display(), counted(set.rows as usize, "row"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,9 +148,9 @@ fn print_health(health: &Health) {
     for set in &health.sets {
         let tags = set.tags.iter().map(|(tag, count)| format!("{tag} {count}")).collect::<Vec<_>>().join(", ");
         println!(
-            "{}: {} rows{}{}",
+            "{}: {}{}{}",
             visible(&set.file),
-            set.rows,
+            counted(set.rows, "row"),
             if tags.is_empty() { "" } else { " · " },
             visible(&tags)
         );

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, print_json};
 use crate::dataset::{self, PromptRow};
+use crate::format::counted;
 use crate::score::audit::audit;
 use crate::score::{Scorer, data_problems};
 use crate::secrets::visible;
@@ -89,7 +90,7 @@ fn run_check(choice: &Choice) -> Outcome {
         println!("{}: {}", task.name, visible(&task.title));
         println!("  schema {} ok", visible(&task.schema_file));
         for (set, rows, expected) in sets {
-            println!("  {:<6} {rows} rows, {expected} with an expected answer", set.name());
+            println!("  {:<6} {}, {expected} with an expected answer", set.name(), counted(rows, "row"));
         }
         for warning in &warnings {
             println!("  warning: {}", visible(warning));

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
+use super::row::json_fault;
 use super::{DatasetError, read_lines};
 use crate::files::{self, Access};
+use crate::format::counted;
 use crate::task::{PromptSet, TASK_FILE, Task};
 
 /// The row format, where a user looks first: in `task new --help` and in the task.toml that it writes.
@@ -20,6 +22,8 @@ pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `
 
 /// Rates over fewer prompts have wide intervals.
 const FEW_TEST_PROMPTS: usize = 100;
+/// Records that are read for the names of the columns.
+const MOST_RECORDS: usize = 200;
 /// Examples are few by nature; this bounds a wrong file.
 const MOST_EXAMPLES_BYTES: u64 = 64 << 20;
 
@@ -69,6 +73,8 @@ pub struct NewTask {
     pub mapping: MappingText,
     /// Records of the data that are no rows: line and reason.
     pub problems: Vec<(usize, String)>,
+    /// Why the rows do not make a task: a set has none.
+    pub too_few: Option<String>,
 }
 
 impl NewTask {
@@ -97,6 +103,9 @@ impl NewTask {
             (None, Some(path)) => new.inferred(&read_answers(path)?, path)?,
             (None, None) => match &sources.data {
                 Some(path) => {
+                    if let (true, Some((line, problem))) = (rows.is_empty(), new.problems.first().cloned()) {
+                        return Err(DatasetError::Line { label: path.display().to_string(), line, problem });
+                    }
                     let answers: Vec<Value> = rows.iter().filter_map(|row| row.get("expected").cloned()).collect();
                     new.inferred(&answers, path)?
                 }
@@ -121,19 +130,32 @@ impl NewTask {
     fn inferred(&mut self, answers: &[Value], source: &Path) -> Result<(String, Value, bool), DatasetError> {
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if answers.is_empty() {
-            let problem = "no expected answers to infer a schema from; map `expected`, or name a schema or examples";
-            return Err(DatasetError::Import { label: source.display().to_string(), problem: problem.to_owned() });
+            let advice = self.unmapped_columns(source).unwrap_or_default();
+            let problem = format!("no expected answers to infer a schema from; {advice}name a schema or examples");
+            return Err(DatasetError::Import { label: source.display().to_string(), problem });
         }
         let inferred = infer(answers.iter(), &name);
         self.notes.extend(inferred.notes);
         Ok((format!("{:#}\n", inferred.schema), inferred.schema, inferred.has_formats))
     }
 
+    /// How columns that are no part of a row become the expected answer; `None` if there are none.
+    fn unmapped_columns(&self, data: &Path) -> Option<String> {
+        let columns = import::columns(&import::read_records(data, MOST_RECORDS).ok()?);
+        let parts = self.mapping.parts();
+        let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
+        let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
+        let (all, free) = (columns.join(", "), free.join(", "));
+        (!free.is_empty()).then(|| format!("columns: {all}; use --map \"expected={free}\", or "))
+    }
+
     fn add_sets(&mut self, rows: Vec<Map<String, Value>>, sources: &Sources) {
         let has_data = sources.data.is_some();
-        for (set, rows) in import::split(rows, sources.split) {
+        let total = rows.len();
+        for ((set, rows), share) in import::split(rows, sources.split).into_iter().zip(sources.split) {
             // Without data the files exist, empty, so that rows can be added.
             if has_data && rows.is_empty() {
+                self.too_few.get_or_insert_with(|| too_few(total, sources.split, set, share));
                 continue;
             }
             self.rows.push((set, rows.len()));
@@ -147,15 +169,35 @@ impl NewTask {
         }
     }
 
-    /// Writes the task into a new folder.
+    /// Writes the task into a new folder. `check`: what the task must pass besides.
     ///
     /// # Errors
-    /// The folder exists or cannot be written, or the task is not valid; then no folder is left.
-    pub fn write(&self, folder: &Path) -> Result<Task, DatasetError> {
-        write_files(folder, &self.files)?;
-        Task::load(folder).map_err(|error| {
-            let _ = std::fs::remove_dir_all(folder);
-            error.into()
+    /// A set has no rows, the folder exists or cannot be written, or the task is not valid; then no folder is left.
+    pub fn write<T, E: From<DatasetError>>(
+        &self,
+        folder: &Path,
+        check: impl FnOnce(&Task) -> Result<T, E>,
+    ) -> Result<(Task, T), E> {
+        if let Some(problem) = &self.too_few {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            return Err(DatasetError::Import { label: format!("task {name}"), problem: problem.clone() }.into());
+        }
+        let new_folders: Vec<&Path> = folder.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        let checked = || {
+            let task = Task::load(folder).map_err(DatasetError::from)?;
+            let passed = check(&task)?;
+            Ok((task, passed))
+        };
+        let written = write_files(folder, &self.files).map_err(E::from).and_then(|()| {
+            checked().inspect_err(|_| {
+                let _ = std::fs::remove_dir_all(folder);
+            })
+        });
+        written.inspect_err(|_| {
+            // Of those, the empty ones.
+            for above in new_folders {
+                let _ = std::fs::remove_dir(above);
+            }
         })
     }
 
@@ -163,6 +205,19 @@ impl NewTask {
     pub fn file(&self, name: &str) -> Option<&str> {
         let (_, bytes) = self.files.iter().find(|(file, _)| file == name)?;
         std::str::from_utf8(bytes).ok()
+    }
+}
+
+/// Why `set` gets no row of `rows`.
+fn too_few(rows: usize, split: [usize; 3], set: PromptSet, share: usize) -> String {
+    let (split, set) = (split.map(|share| share.to_string()).join("/"), set.name());
+    let are = if rows == 1 { "is" } else { "are" };
+    match share {
+        0 => format!("--split {split} gives {set} no rows; use another --split"),
+        _ => format!(
+            "{} {are} too few for --split {split}: {set} gets none; add rows or use another --split",
+            counted(rows, "row")
+        ),
     }
 }
 
@@ -234,7 +289,7 @@ fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
     let value = serde_json::from_str(&text).map_err(|error| DatasetError::Line {
         label,
         line: error.line().max(1),
-        problem: format!("column {}: not JSON: {error}", error.column()),
+        problem: json_fault(&error),
     })?;
     Ok((text, value))
 }
@@ -250,7 +305,7 @@ fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
     let fail = |line: usize, error: &serde_json::Error| DatasetError::Line {
         label: label.clone(),
         line,
-        problem: format!("column {}: not JSON: {error}", error.column()),
+        problem: json_fault(error),
     };
     match serde_json::from_slice(&bytes) {
         Ok(Value::Array(answers)) => Ok(answers),

@@ -189,11 +189,16 @@ fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     Ok(PromptRow { id, messages, expected, tags: tags(&fields)?, fields, line })
 }
 
-fn not_json(error: &serde_json::Error, text: &str) -> String {
-    // serde_json counts lines within the line's own text, which is always line 1.
+/// What is wrong with a line of JSONL.
+pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
+    format!("{}: {}; write one whole JSON object per line", json_fault(error), clip(text))
+}
+
+/// `not JSON at column 14 (expected value)`; the line is said by who knows it.
+pub(super) fn json_fault(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or(&message);
-    format!("not JSON at column {} ({message}): {}; write one whole JSON object per line", error.column(), clip(text))
+    format!("not JSON at column {} ({message})", error.column())
 }
 
 fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {

@@ -341,7 +341,10 @@ fn schema_error(label: &str, text: &str, pointer: &str, message: String) -> Scor
 /// Why a schema that its meta-schema accepts still cannot be used.
 fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreError {
     let Kind::Referencing(cause) = error.kind() else {
-        return schema_error(label, text, error.instance_path().as_str(), error.to_string());
+        let (found, is_pattern) =
+            (error.instance(), matches!(error.kind(), Kind::Format { format } if format == "regex"));
+        let message = if is_pattern { format!("{found} is not a valid regular expression") } else { error.to_string() };
+        return schema_error(label, text, error.instance_path().as_str(), message);
     };
     let document = json::parse(text, 0).ok();
     let named = |reference: &str| {

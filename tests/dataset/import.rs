@@ -83,7 +83,7 @@ fn what_does_not_fit_is_named_with_its_line() {
         "text,total,id\nx,\"12,50\",1\n,3,2\ny,4,1\nz,5,1\n",
         &["expected=total=total"],
         &[
-            (2, "expected: column `total`: `12,50` is no number"),
+            (2, "expected: column `total`: `12,50` is not a number"),
             (3, "prompt: the cell is empty"),
             (5, "id `1` is already on line 4"),
         ],
@@ -97,16 +97,43 @@ fn what_does_not_fit_is_named_with_its_line() {
             "expected: column `answer` has `Acme`, which is not JSON; `expected=FIELD=COLUMN` makes a column one field of the answer",
         )],
     );
-    problems("a.jsonl", "{\"text\": 7}\n", &[], &[(1, "prompt: column `text` has `7`; it must be text")]);
+    problems(
+        "a.jsonl",
+        "{\"text\": 7}\n",
+        &[],
+        &[(1, "prompt: column `text` has `7`; it must be text or a list of turns")],
+    );
+    problems(
+        "a.jsonl",
+        "{\"messages\": 5}\n",
+        &[],
+        &[(1, "prompt: column `messages` has `5`; it must be text or a list of turns")],
+    );
     let error = |name: &str, text: &str, assignments: &[&str], part: &str| {
         let message = imported(name, text, assignments, None).unwrap_err();
         assert!(message.contains(part), "{message}");
     };
-    error("a.csv", "text,total\nx,1\ny\n", &[], "a.csv line 3: 1 cells, but the header names 2 columns");
+    error("a.csv", "text,total\nx,1\ny\n", &[], "a.csv line 3: 1 cell, but the header names 2 columns; write a");
+    error("a.csv", "text,total\nx,1,2\n", &[], "a.csv line 2: 3 cells, but the header names 2 columns; quote cells");
+    // The rest of the file would be one cell, whichever column it is in.
+    error(
+        "a.csv",
+        "text,vendor,total\nv,w,1\n\"x,y,2\n",
+        &[],
+        "a.csv line 3: column `text`: the quote is never closed",
+    );
+    error("a.csv", "text,total\nx,\"1\ny,2", &[], "a.csv line 2: column `total`: the quote is never closed");
+    error("a.csv", "text,\"total\nx,1\n", &[], "a.csv line 1: a quote in the header is never closed");
     error("a.csv", "text,text\nx,1\n", &[], "a.csv line 1: two columns are named `text`");
     error("a.csv", "text\n", &[], "a.csv: no records");
     error("a.jsonl", "{\"text\":\"x\"}\n[1]\n", &[], "a.jsonl line 2: expected an object, found `[1]`");
-    error("a.json", "[{\"text\": \"x\"},\n{\"text\": }]", &[], "a.json line 2: not JSON");
+    error("a.json", "[{\"text\": \"x\"},\n{\"text\": }]", &[], "a.json line 2: not JSON at column 10 (expected value)");
+    error(
+        "a.jsonl",
+        "{\"text\":\n",
+        &[],
+        "a.jsonl line 1: not JSON at column 8 (EOF while parsing a value): `{\"text\":`; write one whole JSON object per line",
+    );
     error("a.json", "{\"text\": \"x\"}", &[], "a.json line 1: not a list");
     error(
         "a.csv",
@@ -198,17 +225,56 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     std::fs::write(at("more.csv"), "body,category,priority\nx,bug,high\ny,bug,2\n").unwrap();
     let bad = import(&["--set", "eval"]);
     assert!(
-        stderr(&bad).contains("more.csv line 2: expected: column `priority`: `high` is no integer"),
+        stderr(&bad).contains("more.csv line 2: expected: column `priority`: `high` is not an integer"),
+        "{}",
+        stderr(&bad)
+    );
+    assert!(
+        stderr(&bad).ends_with(
+            "error: 1 record is not a valid row, nothing was written; correct it, change the mapping (--map), or add --skip-invalid\n"
+        ),
         "{}",
         stderr(&bad)
     );
     assert_eq!(rows(PromptSet::Eval).len(), 6);
-    assert!(import(&["--set", "eval", "--skip-invalid"]).status.success());
+    let added = import(&["--set", "eval", "--skip-invalid"]);
+    assert!(stdout(&added).contains("eval.jsonl: 1 row added"), "{}", stdout(&added));
     assert_eq!(rows(PromptSet::Eval).len(), 7);
     assert!(
         stderr(&call(folder.path(), &["dataset", "import", "invoice", "more.csv", "--map", "prompt=body"]))
             .contains("embedded")
     );
+}
+
+/// With what is wrong and what to do; and without a trace, the folder of tasks included.
+#[test]
+fn a_task_that_cannot_be_made_leaves_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, text: &str, extra: &[&str], expected: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        let failed = call(folder.path(), &[&["task", "new", "t1"], extra].concat());
+        assert!(
+            failed.status.code() != Some(0) && stderr(&failed).contains(expected),
+            "{expected}: {}",
+            stderr(&failed)
+        );
+        assert!(!folder.path().join("tasks").exists(), "{expected}");
+    };
+    let (csv, map) = ("prompt,vendor,total\na,x,1\nb,y,2\n", ["--data", "d.csv", "--map", "expected=vendor, total"]);
+    let few = "task t1: 2 rows are too few for --split 80/10/10: eval gets none; add rows or use another --split";
+    check("d.csv", csv, &map, few);
+    let one = "1 row is too few for --split 80/10/10: eval gets none";
+    check("d.csv", "prompt,vendor,total\na,x,1\n", &map, one);
+    check("d.csv", csv, &[&map[..], &["--split", "80/0/20"]].concat(), "--split 80/0/20 gives eval no rows");
+    let columns = "columns: prompt, vendor, total; use --map \"expected=vendor, total\", or name a schema or examples";
+    check("d.csv", csv, &map[..2], columns);
+    check("d.csv", csv, &["--data", "d.csv", "--map", "foo=bar"], "--map foo=bar: unknown part `foo`; use prompt, ");
+    let bad = "d.jsonl line 1: prompt: column `messages` has `5`";
+    check("d.jsonl", "{\"messages\": 5}\n", &["--data", "d.jsonl"], bad);
+    let syntax = "s.json line 1: not JSON at column 18 (trailing comma)\n";
+    check("s.json", "{\"type\":\"object\",}", &["--schema", "s.json"], syntax);
+    let pattern = "(/pattern): \"(\" is not a valid regular expression";
+    check("s.json", "{\"pattern\": \"(\"}", &["--schema", "s.json"], pattern);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn complaints_about_schemas() {
         r##"{"a":{"$ref":"#/x"}, "$ref":"#/$defs/b"}"##,
         "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not in the schema",
     );
-    check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a \"regex\"");
+    check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a valid regular expression");
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn rows_are_imported_with_a_mapping() {
     stage.types("more.csv");
     assert!(
         stage.shows("vendor, date, amount, currency")
-            && stage.shows("line 3: expected: column `amount`: `x` is no number"),
+            && stage.shows("line 3: expected: column `amount`: `x` is not a number"),
         "{}",
         stage.screen()
     );

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::super::{Failure, Outcome, print_json};
-use crate::dataset::import::{import, lines_of, parse_split, split, with_rows};
+use crate::dataset::import::{import, lines_of, not_valid_rows, parse_split, split, with_rows};
 use crate::files::{Access, replace_file};
+use crate::format::counted;
 use crate::score::{Scorer, data_problems, load_sets};
 use crate::secrets::visible;
 use crate::task::{PromptSet, TASK_FILE, Task};
@@ -48,7 +49,7 @@ pub(in crate::cli) struct MappingArguments {
     /// (`expected=vendor, total = amount`), or `last-turn` of conversations
     #[arg(long = "map", value_name = "PART=COLUMN")]
     map: Vec<String>,
-    /// Leave out records that are no rows instead of failing
+    /// Leave out records that are not valid rows instead of failing
     #[arg(long)]
     pub(in crate::cli) skip_invalid: bool,
 }
@@ -63,7 +64,7 @@ impl MappingArguments {
     }
 }
 
-/// Lists records that are no rows; a failure unless they are skipped.
+/// Lists records that are not valid rows; a failure unless they are skipped.
 pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], skip: bool) -> Result<(), Failure> {
     for (line, problem) in problems.iter().take(MAX_LISTED) {
         eprintln!("{} line {line}: {problem}", file.display());
@@ -74,11 +75,13 @@ pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], 
     match problems.len() {
         0 => Ok(()),
         left_out if skip => {
-            eprintln!("{left_out} records left out");
+            eprintln!("{} left out", counted(left_out, "record"));
             Ok(())
         }
         bad => Err(Failure::failed(format!(
-            "{bad} records are no rows, nothing was written; correct them, change the mapping (--map), or add --skip-invalid"
+            "{}, nothing was written; correct {}, change the mapping (--map), or add --skip-invalid",
+            not_valid_rows(bad),
+            if bad == 1 { "it" } else { "them" }
         ))),
     }
 }
@@ -106,7 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             return print_json(&format!("{document}\n"));
         }
         println!("mapping: {}", visible(&mapping.join("  ")));
-        println!("{total} rows; the first:\n{}", visible(&json!(first).to_string()));
+        println!("{}; the first:\n{}", counted(total, "row"), visible(&json!(first).to_string()));
         println!("nothing written (--dry-run)");
         return Ok(ExitCode::SUCCESS);
     }
@@ -129,7 +132,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     println!("mapping: {}", visible(&mapping.join("  ")));
     for (path, _, rows) in &texts {
-        println!("{}: {rows} rows {}", path.display(), if arguments.replace { "in place of its own" } else { "added" });
+        let how = if arguments.replace { "in place of its own" } else { "added" };
+        println!("{}: {} {how}", path.display(), counted(*rows, "row"));
     }
     problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
     Ok(ExitCode::SUCCESS)

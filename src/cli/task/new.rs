@@ -78,7 +78,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.dry_run {
         return dry_run(arguments, &new);
     }
-    let task = new.write(&folder)?;
     // The copy is deleted: an error names the file that was given.
     let named = |error| match (error, &arguments.schema) {
         (ScoreError::Schema { line, column, pointer, message, .. }, Some(given)) => {
@@ -86,13 +85,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
         (error, _) => error,
     };
-    let checked = Scorer::new(&task).map_err(|error| Failure::from(named(error))).and_then(|scorer| {
+    let (task, problems) = new.write(&folder, |task| {
+        let scorer = Scorer::new(task).map_err(|error| Failure::from(named(error)))?;
         // Of a task without rows there is nothing to check.
-        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(&task)? };
-        Ok(data_problems(&task, &scorer, &sets).into_iter().map(|problem| problem.message).collect::<Vec<_>>())
-    });
-    let problems = checked.inspect_err(|_| {
-        let _ = std::fs::remove_dir_all(&folder);
+        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(task)? };
+        let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
+        Ok::<_, Failure>(problems.collect::<Vec<_>>())
     })?;
     let rows: serde_json::Map<_, _> = new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect();
     let model = task.embedded_model_note();

@@ -34,7 +34,19 @@ pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Optio
     }
     match allows("string") {
         true => Ok(Some(Value::from(text))),
-        false => Err(format!("`{}` is no {}", clip(text), types.into_iter().collect::<Vec<_>>().join(" or "))),
+        false => {
+            let kinds: Vec<String> = types.into_iter().map(with_article).collect();
+            Err(format!("`{}` is not {}", clip(text), kinds.join(" or ")))
+        }
+    }
+}
+
+/// `an integer`, `null`
+fn with_article(name: &str) -> String {
+    match name {
+        "null" => name.to_owned(),
+        _ if name.starts_with(['a', 'i', 'o']) => format!("an {name}"),
+        _ => format!("a {name}"),
     }
 }
 
@@ -113,11 +125,11 @@ mod tests {
         };
         check("12.50", json!({"type": "number"}), Ok(Some(json!(12.5))));
         check("12", json!({"type": "string"}), Ok(Some(json!("12"))));
-        check("12,50", json!({"type": "number"}), Err("`12,50` is no number"));
-        check("1.5", json!({"type": "integer"}), Err("`1.5` is no integer"));
+        check("12,50", json!({"type": "number"}), Err("`12,50` is not a number"));
+        check("1.5", json!({"type": "integer"}), Err("`1.5` is not an integer"));
         check("7", json!({"$ref": "#/$defs/money"}), Ok(Some(json!(7))));
         check("TRUE", json!({"type": "boolean"}), Ok(Some(json!(true))));
-        check("maybe", json!({"type": ["boolean", "null"]}), Err("`maybe` is no boolean or null"));
+        check("maybe", json!({"type": ["boolean", "null"]}), Err("`maybe` is not a boolean or null"));
         check("", json!({"type": ["string", "null"]}), Ok(Some(Value::Null)));
         check(" ", json!({"type": "string"}), Ok(None));
         check("[1, 2]", json!({"type": "array"}), Ok(Some(json!([1, 2]))));

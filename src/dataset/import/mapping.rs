@@ -59,7 +59,7 @@ impl MappingText {
             "expected" => &mut self.expected,
             "id" => &mut self.id,
             "tags" => &mut self.tags,
-            other => return Err(format!("unknown part `{other}`; use {names}")),
+            other => return Err(format!("{assignment}: unknown part `{other}`; use {names}")),
         };
         text.trim().clone_into(place);
         Ok(())
@@ -266,7 +266,10 @@ impl Mapping {
             Source::Column(name) => match record.fields.get(name) {
                 Some(Value::String(text)) => Ok(text.clone()),
                 Some(Value::Null) | None => Ok(String::new()),
-                other => Err(format!("{part}: column `{name}` has {}; it must be text", shown(other))),
+                other => {
+                    let kinds = if part == "prompt" { "text or a list of turns" } else { "text" };
+                    Err(format!("{part}: column `{name}` has {}; it must be {kinds}", shown(other)))
+                }
             },
         }
     }

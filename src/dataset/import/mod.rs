@@ -55,6 +55,14 @@ pub fn import(path: &Path, text: &MappingText, schema: Option<&Value>, most: usi
     Ok(imported)
 }
 
+/// `1 record is not a valid row`
+pub fn not_valid_rows(records: usize) -> String {
+    match records {
+        1 => "1 record is not a valid row".to_owned(),
+        records => format!("{records} records are not valid rows"),
+    }
+}
+
 /// Shares of the sets in percent: `80/10/10`.
 ///
 /// # Errors
@@ -121,7 +129,7 @@ pub fn with_rows(label: &str, text: &str, rows: &[Map<String, Value>]) -> Result
     });
     if let Some((id, line)) = taken {
         let problem = format!(
-            "id `{}` of the imported rows is already there; import each record once, or replace the rows",
+            "id `{}` of the imported rows is already there; import each record once, or replace all rows with `dataset import --replace`",
             records::clip(id)
         );
         return Err(DatasetError::Line { label: label.to_owned(), line, problem });

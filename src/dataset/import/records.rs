@@ -1,15 +1,20 @@
 //! Reads the records of a CSV, JSON or JSONL file, each with its line.
 
+use std::cmp::Ordering;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::dataset::row::{json_fault, not_json};
 use crate::dataset::{DatasetError, read_lines};
 use crate::files;
+use crate::format::counted;
 
 /// Delimiters of CSV that are recognized in the header.
 const DELIMITERS: [u8; 4] = *b",;\t|";
+/// Follows the text of a CSV file: a record of its own, unless a quote is still open there.
+const END: &str = "\n\0";
 
 /// How a file holds its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +86,8 @@ fn jsonl(reader: impl BufRead + 'static) -> Records {
     Box::new(read_lines(reader).map(|line| {
         let (line, bytes) = line?;
         let text = std::str::from_utf8(&bytes).map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
-        let value = serde_json::from_str(text).map_err(|error| (line, not_json(&error)))?;
+        let text = text.trim_end_matches(['\r', '\n']);
+        let value = serde_json::from_str(text).map_err(|error| (line, not_json(&error, text)))?;
         record(line, value)
     }))
 }
@@ -118,7 +124,7 @@ fn push_json(text: &str, records: &mut Vec<Result<Record, (usize, String)>>) -> 
         let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
         let value = match values.next() {
             Some(Ok(value)) => value,
-            Some(Err(error)) => return Err((line + error.line().saturating_sub(1), not_json(&error))),
+            Some(Err(error)) => return Err((line + error.line().saturating_sub(1), json_fault(&error))),
             None => return Err((line, "the list has no end; write ] after the last record".to_owned())),
         };
         let end = at + values.byte_offset();
@@ -143,11 +149,6 @@ fn record(line: usize, value: Value) -> Result<Record, (usize, String)> {
     }
 }
 
-fn not_json(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    format!("not JSON at column {}: {}", error.column(), text.split(" at line ").next().unwrap_or(&text))
-}
-
 /// The records below the header; an error if the file cannot be read.
 fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let mut header = Vec::new();
@@ -155,8 +156,9 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let delimiter = delimiter_of(&header);
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).from_reader(std::io::Cursor::new(header).chain(reader));
+    let text = std::io::Cursor::new(header).chain(reader).chain(END.as_bytes());
+    // Records of another length are refused below, where the cells are known.
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let names = match reader.headers() {
         Ok(names) => names.clone(),
         Err(error) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
@@ -165,15 +167,33 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     if let Some(problem) = bad_header(&names) {
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
-    Ok(Box::new(reader.into_records().map(move |cells| {
+    let is_row = |cells: &csv::Result<csv::StringRecord>| !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..]);
+    Ok(Box::new(reader.into_records().take_while(is_row).map(move |cells| {
         let cells = cells.map_err(|error| {
             let line = error.position().map_or(1, |position| position.line() as usize + late);
             (line, csv_error(&error))
         })?;
         let line = cells.position().map_or(0, |position| position.line() as usize + late);
+        if let Some(problem) = bad_cells(&names, &cells) {
+            return Err((line, problem));
+        }
         let fields = names.iter().zip(&cells).map(|(name, cell)| (name.clone(), Value::from(cell)));
         Ok(Record { line, fields: fields.collect() })
     })))
+}
+
+fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
+    let last = names.get(cells.len().saturating_sub(1)).map_or("", String::as_str);
+    if cells.iter().next_back().is_some_and(|cell| cell.ends_with(END)) {
+        return Some(format!("column `{last}`: the quote is never closed; write `\"` after the cell"));
+    }
+    let advice = match cells.len().cmp(&names.len()) {
+        Ordering::Equal => return None,
+        Ordering::Less => "write a delimiter for each empty cell",
+        Ordering::Greater => "quote cells that hold the delimiter",
+    };
+    let (cells, columns) = (counted(cells.len(), "cell"), counted(names.len(), "column"));
+    Some(format!("{cells}, but the header names {columns}; {advice}"))
 }
 
 /// The one that stands most often in the header, quoted names aside.
@@ -196,6 +216,9 @@ fn bad_header(names: &[String]) -> Option<String> {
     let mut known = std::collections::HashSet::new();
     let twice = names.iter().find(|name| !known.insert(name.as_str()));
     let empty = names.iter().position(|name| name.is_empty());
+    if names.iter().any(|name| name.ends_with('\0')) {
+        return Some("a quote in the header is never closed; the first line names the columns".to_owned());
+    }
     match (empty, twice) {
         (Some(place), _) => Some(format!("column {} has no name; the first line names the columns", place + 1)),
         (None, Some(name)) => Some(format!("two columns are named `{name}`; give each its own name")),
@@ -205,9 +228,6 @@ fn bad_header(names: &[String]) -> Option<String> {
 
 fn csv_error(error: &csv::Error) -> String {
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("{len} cells, but the header names {expected_len} columns; quote cells that hold the delimiter")
-        }
         csv::ErrorKind::Utf8 { err, .. } => {
             format!("cell {} is not UTF-8; save the file as UTF-8", err.field() + 1)
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::form_fields::{Form, FormKind};
 use super::{Prompts, save};
 use crate::dataset::import::{
-    Format, Imported, MappingText, SetRows, columns, import, parse_split, read_records, split,
+    Format, Imported, MappingText, SetRows, columns, import, not_valid_rows, parse_split, read_records, split,
 };
 use crate::score::json;
 use crate::task::PromptSet;
@@ -109,10 +109,8 @@ pub(super) fn problem_lines(problems: &[(usize, String)]) -> Vec<(Role, String)>
     if problems.is_empty() {
         return Vec::new();
     }
-    let head = match problems.len() {
-        1 => "1 record is no row and is left out:".to_owned(),
-        bad => format!("{bad} records are no rows and are left out:"),
-    };
+    let left_out = if problems.len() == 1 { "is left out" } else { "are left out" };
+    let head = format!("{} and {left_out}:", not_valid_rows(problems.len()));
     let lines =
         problems.iter().take(MAX_LISTED).map(|(line, problem)| (Role::Bad, format!("  line {line}: {problem}")));
     std::iter::once((Role::Bad, head)).chain(lines).collect()

@@ -85,7 +85,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             }
             Ok((new, folder)) => {
                 let lines = preview_lines(&new, &folder.display().to_string());
-                (Some(new.mapping), lines, None)
+                (Some(new.mapping), lines, new.too_few)
             }
         },
         |prompts: &mut Prompts, _, (mapping, lines, problem)| {
@@ -128,12 +128,10 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     let words = ["task", "new", &sources.name].map(str::to_owned);
     let line: CommandLine = words.into_iter().chain(options(form, &shared.options.shell)).collect();
     let work = move || -> Result<(PathBuf, Option<String>), String> {
-        let task = NewTask::prepare(&sources).and_then(|new| new.write(&folder)).map_err(|error| error.to_string())?;
         // A task whose schema does not compile is no task.
-        if let Err(error) = Scorer::new(&task) {
-            let _ = std::fs::remove_dir_all(&folder);
-            return Err(error.to_string());
-        }
+        let scorer = |task: &Task| Ok::<_, Box<dyn std::error::Error>>(Scorer::new(task)?);
+        let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
+        let (task, _) = new.write(&folder, scorer).map_err(|error| error.to_string())?;
         Ok((folder, task.embedded_model_note()))
     };
     let create = Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {
