@@ -45,7 +45,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
         "6 training prompts",
         "AdamW moments (f32)",
         "peak",
-        "measured just now",
+        "at the speed measured now",
         "disk",
         "preflight: nothing found",
         "not checked: learnability",

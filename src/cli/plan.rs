@@ -11,7 +11,7 @@ use crate::plan::{
     CompletionLengths, Difference, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings, StepShape,
     differences, disk, free_disk_bytes, judge, time, trainable_parameters,
 };
-use crate::run::{RunFolders, recorded_lengths};
+use crate::run::{RunFolders, recorded_lengths, recorded_pace};
 use crate::secrets::visible;
 use crate::task::Task;
 use crate::train::{Candidate, TrainError};
@@ -52,6 +52,7 @@ pub(super) fn run(
         .unwrap_or(measured);
     let (model, data) = (candidate.model_config(), completion_lengths.of_data(&candidate.data()));
     let steps = config.total_steps(data.train_rows);
+    let pace = recorded_pace(places, &task.name, candidate.model_digest(), config, &candidate.device());
     let report = signal.map(|signal| judge(&signal, &settings(config)));
     let (memory, disk) =
         (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())));
@@ -72,7 +73,7 @@ pub(super) fn run(
         data,
         completion_lengths,
         preflight: Preflight::of(config, &facts),
-        time: time(model, config, &data, steps, &speed, candidate.shape().recompute),
+        time: time(model, config, &data, steps, &speed, candidate.shape().recompute).including(pace, steps),
         memory,
         disk,
         differences: differences(config, &resolved.sources),
@@ -156,7 +157,7 @@ fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> [String; 4] {
     let basis = format!("{} {}", if time.is_upper_bound { ":" } else { "," }, completion_lengths.described());
     let least = time.lower_bound().map_or_else(String::new, |least| format!("; {least} with lengths as sampled"));
     [
-        "time, if all groups are mixed; speed measured just now with this model:".to_owned(),
+        format!("time, if all groups are mixed, {}:", time.basis()),
         format!("  total {}{basis}{least}", time.total()),
         format!(
             "  {} per step: prompts {}, completions {}, gradient {}",

@@ -74,6 +74,9 @@ pub struct Time {
     /// With the longest completions that are expected.
     pub most_seconds_per_step: f64,
     pub most_total_seconds: f64,
+    /// Of an earlier run with such steps on this device; the range includes it.
+    #[serde(default)]
+    pub recorded_seconds_per_step: Option<f64>,
 }
 
 impl Time {
@@ -90,6 +93,28 @@ impl Time {
     /// The run with completions no longer than those sampled: `at least 3m 20s`; `None` for an estimate.
     pub fn lower_bound(&self) -> Option<String> {
         self.is_upper_bound.then(|| format!("at least {}", duration(self.least_total_seconds)))
+    }
+
+    /// The range widened to the pace of an earlier run: the speed of a machine varies more than the lengths of completions.
+    #[must_use]
+    pub fn including(self, recorded_seconds_per_step: Option<f64>, steps: u64) -> Self {
+        let Some(recorded) = recorded_seconds_per_step else { return self };
+        let (least, most) = (self.least_seconds_per_step.min(recorded), self.most_seconds_per_step.max(recorded));
+        Self {
+            least_total_seconds: self.least_total_seconds - steps as f64 * (self.least_seconds_per_step - least),
+            most_total_seconds: self.most_total_seconds + steps as f64 * (most - self.most_seconds_per_step),
+            least_seconds_per_step: least,
+            most_seconds_per_step: most,
+            recorded_seconds_per_step,
+            ..self
+        }
+    }
+
+    /// What the times rest on besides the lengths of completions.
+    pub fn basis(&self) -> String {
+        let recorded = self.recorded_seconds_per_step.map(duration);
+        let recorded = recorded.map_or_else(String::new, |pace| format!("; the last such run took {pace} per step"));
+        format!("at the speed measured now{recorded}")
     }
 
     fn range(&self, least: f64, most: f64) -> String {
@@ -150,6 +175,7 @@ pub fn time(
         least_total_seconds,
         most_seconds_per_step,
         most_total_seconds,
+        recorded_seconds_per_step: None,
     }
 }
 
@@ -268,6 +294,28 @@ mod tests {
         assert_eq!(said(&minutes(18.0, 25.0, false)), [Some("18 to 25 min".to_owned()), None]);
         let bound = ["at most 41m 0s", "at least 9m 0s"].map(|text| Some(text.to_owned()));
         assert_eq!(said(&minutes(9.0, 41.0, true)), bound);
+    }
+
+    #[test]
+    fn a_recorded_pace_widens_the_range() {
+        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let measured = time(&qwen3_8b(), &config(&[]), &TRAINING, 10, &Speed::bound(&limits, 512), false);
+        let check = |recorded: f64, [least, most]: [f64; 2], basis: &str| {
+            let found = measured.including(Some(recorded), 10);
+            assert_eq!((found.least_seconds_per_step, found.most_seconds_per_step), (least, most), "{recorded}");
+            let added = [
+                found.least_total_seconds - measured.least_total_seconds,
+                found.most_total_seconds - measured.most_total_seconds,
+            ];
+            let expected = [least - measured.least_seconds_per_step, most - measured.most_seconds_per_step];
+            let is_added = |(added, expected): (&f64, &f64)| (added - 10.0 * expected).abs() < 1e-9;
+            assert!(added.iter().zip(&expected).all(is_added), "{added:?}, expected 10 times {expected:?}");
+            assert_eq!((found.total_seconds, found.basis().as_str()), (measured.total_seconds, basis));
+        };
+        let (least, most) = (measured.least_seconds_per_step, measured.most_seconds_per_step);
+        check(200.0, [least, 200.0], "at the speed measured now; the last such run took 3m 20s per step");
+        check(0.001, [0.001, most], "at the speed measured now; the last such run took 1 ms per step");
+        assert_eq!((measured.including(None, 10), measured.basis().as_str()), (measured, "at the speed measured now"));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint};
 pub use promote::promote;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
-pub use recorded_lengths::recorded_lengths;
+pub use recorded_lengths::{recorded_lengths, recorded_pace};
 pub use remove::{Removal, RemovedRun};
 pub use rollout_search::{SearchBatch, SearchHit, TextSearch, search_rollouts};
 pub use rollouts::{

@@ -1,8 +1,10 @@
-//! The completion lengths that earlier runs of a task recorded, for the forecast of the next.
+//! The completion lengths and the pace that earlier runs of a task recorded, for the forecast of the next.
 
 use super::directory::RunDirectory;
 use super::history::RunState;
 use super::lookup::RunFolders;
+use super::worker_state::Status;
+use crate::config::TrainConfig;
 use crate::plan::CompletionLengths;
 
 /// Above this share of truncated completions, another limit would have given other lengths.
@@ -16,20 +18,53 @@ pub fn recorded_lengths(
     model_digest: &str,
     limit: usize,
 ) -> Option<CompletionLengths> {
-    let of_job = |run: &RunDirectory| {
-        let file = run.file();
-        file.job == "train" && file.task == task && file.model_digest == model_digest
-    };
-    let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok()).filter(of_job);
     let with_steps = |run: RunDirectory| {
         let state = RunState::read(run.path()).ok()?;
         (state.last_step > 0).then_some((run, state))
     };
-    let (run, state) = runs.into_iter().find_map(with_steps)?;
+    let (run, state) = latest_first(places, task, model_digest).find_map(with_steps)?;
     let truncated = state.metrics.get("completions/clipped_ratio").map_or(&[][..], |series| series.values());
     let truncated = truncated.iter().sum::<f64>() / truncated.len().max(1) as f64;
     if run.file().config.max_completion_tokens < limit && truncated > MOST_TRUNCATED {
         return None;
     }
     CompletionLengths::of_run(run.id(), state.metrics.get("completions/mean_length")?.values(), limit)
+}
+
+/// The median seconds per step of the latest finished run of the task from the same model on `device`, with steps of as
+/// many and as long completions; `None` without one.
+pub fn recorded_pace(
+    places: &RunFolders,
+    task: &str,
+    model_digest: &str,
+    config: &TrainConfig,
+    device: &str,
+) -> Option<f64> {
+    let shape = |config: &TrainConfig| {
+        let completions = (config.prompt_groups_per_step, config.completions_per_prompt, config.max_completion_tokens);
+        (completions, config.lora_rank, config.weight_sync_interval, config.kl_beta > 0.0)
+    };
+    let pace = |run: RunDirectory| {
+        let state = RunState::read(run.path()).ok()?;
+        let is_finished = state.end.as_ref().is_some_and(|end| end.status == Status::Finished.name());
+        let is_here = state.run.as_ref().is_some_and(|run| run.device == device);
+        let mut seconds = state.metrics.get("seconds").filter(|_| is_finished && is_here)?.values().to_vec();
+        seconds.sort_by(f64::total_cmp);
+        seconds.get(seconds.len() / 2).copied()
+    };
+    let alike = |run: &RunDirectory| shape(&run.file().config) == shape(config);
+    latest_first(places, task, model_digest).filter(alike).find_map(pace)
+}
+
+/// The training runs of a task from a model.
+fn latest_first<'a>(
+    places: &RunFolders,
+    task: &'a str,
+    model_digest: &'a str,
+) -> impl Iterator<Item = RunDirectory> + use<'a> {
+    let of_job = move |run: &RunDirectory| {
+        let file = run.file();
+        file.job == "train" && file.task == task && file.model_digest == model_digest
+    };
+    places.list().into_iter().rev().filter_map(|(_, run)| run.ok()).filter(of_job)
 }

@@ -162,6 +162,7 @@ impl Text<'_> {
     fn time(&self, time: &Time, lengths: Option<&CompletionLengths>, lines: &mut Vec<Line<'static>>) {
         lines.push(self.title("time, if all groups are mixed"));
         lines.push(Line::from(format!("{}; {} per step", time.total(), time.per_step())));
+        lines.push(self.faint(&time.basis()));
         if let Some(lengths) = lengths {
             lines.push(self.faint(&lengths.described()));
         }
