@@ -125,9 +125,14 @@ pub fn date_time(time_ms: u64) -> String {
     local(time_ms, "%Y-%m-%d %H:%M:%S")
 }
 
-/// The last part of a run's id, which tells runs apart.
+/// The last part of a generated id (date, time, task, letters), which tells runs apart; of a folder with another name,
+/// such as a recorded run, the whole name.
 pub fn short_id(id: &str) -> &str {
-    id.rsplit('-').next().unwrap_or(id)
+    let mut parts = id.split('-');
+    let mut is_number = |digits| {
+        parts.next().is_some_and(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if is_number(8) && is_number(6) { id.rsplit('-').next().unwrap_or(id) } else { id }
 }
 
 /// Line and column of a byte of a text, such as a span of `toml`; both from 1, columns in characters.
@@ -236,6 +241,20 @@ mod tests {
             [Some("type"), Some("train"), Some("train"), None, None, None, None]
         );
         assert_eq!(hex(&[0, 10, 255]), "000aff");
+    }
+
+    #[test]
+    fn only_generated_ids_are_shortened() {
+        check(
+            |id| short_id(id).to_owned(),
+            &[
+                ("20261120-143205-invoice-k7f3a2", "k7f3a2"),
+                ("20261120-143205-my-task-k7f3a2", "k7f3a2"),
+                ("finished-run", "finished-run"),
+                ("2026-run", "2026-run"),
+                ("k7f3a2", "k7f3a2"),
+            ],
+        );
     }
 
     #[test]

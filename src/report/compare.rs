@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::event_text::rates;
 use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
-use crate::format::or_na;
+use crate::format::{amount, or_na};
 use crate::run::events::Eval;
 use crate::run::{Comparison, RunFile, eval_path, read_evals};
 use crate::secrets::visible;
@@ -99,7 +99,7 @@ impl RunsCompared {
         }
         text.push('\n');
         for (name, values) in &self.metrics {
-            text.push_str(&row(name, &mut values.iter().map(|value| or_na(*value, |value| format!("{value:.4}")))));
+            text.push_str(&row(name, &mut values.iter().map(|value| or_na(*value, amount))));
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::event_text::Level;
+use crate::format::counted;
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, required_n, required_n_of_means};
@@ -159,7 +160,9 @@ impl MetricComparison {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (metric, pairs) = (self.metric, self.n);
         let firsts = if self.samples > 1 { " (first completions)" } else { "" };
-        format!("{metric}: {fixed} improvements, {broken} regressions in {pairs} prompts{firsts}")
+        let [fixed, broken, pairs] =
+            [(fixed, "improvement"), (broken, "regression"), (pairs, "prompt")].map(|(n, noun)| counted(n, noun));
+        format!("{metric}: {fixed}, {broken} in {pairs}{firsts}")
     }
 
     /// The required number of prompts, if no difference was found.
@@ -222,6 +225,7 @@ mod tests {
         check((203, 0, 500), Verdict::Better, better);
         let worse = "valid worse (-20.0 points, 95% CI [-34.2, -3.9], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
+        assert_eq!(counted(2, 1, 50).numbers(), "valid: 2 improvements, 1 regression in 50 prompts");
     }
 
     /// An eval that gains in form and loses in content is not "better": each metric has its own test.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::format::short_id;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// An error of the operating system.
@@ -83,10 +85,10 @@ pub enum RunError {
         /// The rest of a sentence.
         why: String,
     },
-    #[error("no worker computes the run {}: {standing}", .path.display())]
+    #[error("run {} {standing}", short_id(&.path.file_name().unwrap_or_default().to_string_lossy()))]
     NoWorker {
         path: PathBuf,
-        /// How the run ended.
+        /// How the run ended, the rest of a sentence about it.
         standing: String,
     },
     #[error("{message}")]

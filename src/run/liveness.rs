@@ -24,7 +24,7 @@ pub enum Liveness {
     Alive,
     /// The lock is free, but may be invisible from this host; the text says when the worker last wrote.
     Perhaps(String),
-    /// The lock is free; the text says how the run ended.
+    /// The lock is free; the text says how the run ended, the rest of a sentence about it.
     Gone(String),
 }
 
@@ -42,14 +42,14 @@ impl Liveness {
         if RunLock::is_held(run) {
             return Self::Alive;
         }
-        let Some(state) = State::read(run) else { return Self::Gone("no worker has started yet".to_owned()) };
+        let Some(state) = State::read(run) else { return Self::Gone("has no worker yet".to_owned()) };
         if let Some(standing) = remote_heartbeat(run, &state) {
             return Self::Perhaps(standing);
         }
         let standing = match (state.status.is_ended(), &state.cause) {
-            (true, Some(cause)) => format!("it is {}: {cause}", state.status.name()),
-            (true, None) => format!("it is {}", state.status.name()),
-            (false, _) => format!("the last worker (process {} on {}) died", state.pid, state.host),
+            (true, Some(cause)) => format!("is {}: {cause}", state.status.name()),
+            (true, None) => format!("is {}", state.status.name()),
+            (false, _) => format!("has lost its worker (process {} on {})", state.pid, state.host),
         };
         Self::Gone(standing)
     }
@@ -81,11 +81,11 @@ pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
 /// [`RunError::NoWorker`] if the worker has exited or runs elsewhere, [`RunError::Io`].
 pub fn signal_worker(run: &Path, signal: WorkerSignal) -> Result<(), RunError> {
     let gone = |standing: String| RunError::NoWorker { path: run.to_owned(), standing };
-    let state = State::read(run).ok_or_else(|| gone("no worker has started yet".to_owned()))?;
+    let state = State::read(run).ok_or_else(|| gone("has no worker yet".to_owned()))?;
     if state.host != host_name() {
-        return Err(gone(format!("it runs on {}, and signals reach only this host", state.host)));
+        return Err(gone(format!("runs on {}, and signals reach only this host", state.host)));
     }
-    let vanished = || gone(format!("the last one (process {}) is gone", state.pid));
+    let vanished = || gone(format!("has no worker: process {} is gone", state.pid));
     let failed = |error: rustix::io::Errno| match error {
         rustix::io::Errno::SRCH => vanished(),
         error => RunError::io("signal the worker of", run)(error.into()),

@@ -4,16 +4,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::action::Scope;
 use super::command_log::CommandLine;
 use super::message::{Command, ScreenState, Work};
+use super::messages::Level;
 use super::popup::{Ask, Confirm, Popup};
 use super::screen::Action;
 use super::screens::Screen;
 use super::shared::Shared;
 use super::subprocess::Call;
 use crate::format::short_id;
-use crate::run::{Liveness, Status, Verb, ask, stop_worker};
+use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, stop_worker};
 
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -45,7 +48,7 @@ const fn action<T: Controls>(
     perform: fn(&mut T, &mut Shared) -> Vec<Command>,
 ) -> Action<T> {
     let (id, hint) = T::ACTIONS[number];
-    Action::new(id, title, hint, keys, Scope::Screen(T::SCREEN), perform).unless(no_worker)
+    Action::new(id, title, hint, keys, Scope::Screen(T::SCREEN), perform)
 }
 
 pub const fn pause<T: Controls>() -> Action<T> {
@@ -54,6 +57,7 @@ pub const fn pause<T: Controls>() -> Action<T> {
         ask_worker(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
     })
     .also(&["pause", "hold"])
+    .unless(|screen, shared| no_worker(screen, shared, &Verb::Pause))
 }
 
 /// Resumed by the run's worker if it is alive, else by a new one.
@@ -62,28 +66,31 @@ pub const fn resume<T: Controls>() -> Action<T> {
         screen.target(shared).map(|run| resume_run(shared, &run.path)).into_iter().collect()
     })
     .also(&["continue", "unpause", "restart"])
-    .unless(|screen, shared| blocked(screen, shared, no_resume_from))
+    .unless(|screen, shared| blocked(screen, shared, |name, status| no_resume_from(name, status, shared)))
 }
 
 pub const fn checkpoint<T: Controls>() -> Action<T> {
     action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Checkpoint))
         .also(&["checkpoint", "snapshot"])
+        .unless(|screen, shared| no_worker(screen, shared, &Verb::Checkpoint))
 }
 
 pub const fn eval<T: Controls>() -> Action<T> {
-    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval)).also(&["evaluate"])
+    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval))
+        .also(&["evaluate"])
+        .unless(|screen, shared| no_worker(screen, shared, &Verb::Eval))
 }
 
 pub const fn stop<T: Controls>() -> Action<T> {
-    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false)).also(&[
-        "end",
-        "cancel",
-        "terminate",
-    ])
+    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false))
+        .also(&["end", "cancel", "terminate"])
+        .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: false }))
 }
 
 pub const fn kill<T: Controls>() -> Action<T> {
-    action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true)).also(&["kill", "abort"])
+    action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true))
+        .also(&["kill", "abort"])
+        .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: true }))
 }
 
 /// A note needs no worker: it is appended to the log before the first and after the last one, too.
@@ -98,11 +105,11 @@ pub const fn note<T: Controls>() -> Action<T> {
     .unless(|screen, shared| blocked(screen, shared, |_, _| None))
 }
 
-/// Why the worker of a screen's run cannot take requests.
-pub fn no_worker<T: Controls>(screen: &T, shared: &Shared) -> Option<String> {
+/// Why the worker of a screen's run cannot take a request.
+pub fn no_worker<T: Controls>(screen: &T, shared: &Shared, verb: &Verb) -> Option<String> {
     blocked(screen, shared, |name, status| match status {
         Status::Created => Some(format!("{name} has no worker yet")),
-        Status::Finished => Some(format!("{name} is finished: no worker to ask")),
+        Status::Finished => Some(format!("{name} is finished: {}", verb.why_not_after_the_end())),
         Status::Failed | Status::Interrupted => {
             Some(format!("{name} is {}: resume it first ({})", status.name(), shared.key_of(T::ACTIONS[1].0)))
         }
@@ -112,7 +119,7 @@ pub fn no_worker<T: Controls>(screen: &T, shared: &Shared) -> Option<String> {
 
 fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) -> Option<String>) -> Option<String> {
     match screen.target(shared) {
-        Ok(run) => why(&run.id, run.status),
+        Ok(run) => why(&format!("run {}", short_id(&run.id)), run.status),
         Err(none) => Some(none),
     }
 }
@@ -138,10 +145,13 @@ fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<
     Vec::new()
 }
 
-fn no_resume_from(name: &str, status: Status) -> Option<String> {
+fn no_resume_from(name: &str, status: Status, shared: &Shared) -> Option<String> {
     match status {
         Status::Created | Status::Paused | Status::Failed | Status::Interrupted => None,
-        Status::Finished => Some(format!("{name} is finished: to train further, start a run from its result")),
+        Status::Finished => Some(format!(
+            "{name} is finished: to train further, start a run from its result (Launch, {})",
+            shared.key_of("launch.models")
+        )),
         status => Some(format!("{name} is {}: nothing to resume", status.name())),
     }
 }
@@ -165,20 +175,26 @@ fn note_of(text: &str) -> Result<Verb, String> {
     Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
 }
 
-fn answer(run: &Path, verb: &Verb) -> Result<String, String> {
+/// The answer, a warning where it is an eval below the base.
+fn answer(run: &Path, verb: &Verb) -> Result<(String, Level), String> {
     let answered = match verb {
         Verb::Stop { now } => stop_worker(run, *now),
         _ => ask(run, verb, PATIENCE, &mut |_| {}),
     };
     match (answered, verb) {
         (Err(error), Verb::Annotate { text }) => Err(format!("{error}; note not saved: {text}")),
-        (answered, _) => answered.map(|answered| answered.text).map_err(|error| error.to_string()),
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(RequestOutcome { text, result, .. }), _) => {
+            let against_base = AgainstBase::deserialize(&result["against_base"]);
+            let is_below = against_base.is_ok_and(|against_base| against_base.is_below());
+            Ok((text, if is_below { Level::Warning } else { Level::Done }))
+        }
     }
 }
 
-fn report(shared: &mut Shared, name: &str, answer: Result<String, String>) -> Vec<Command> {
+fn report(shared: &mut Shared, name: &str, answer: Result<(String, Level), String>) -> Vec<Command> {
     match answer {
-        Ok(text) => shared.say(format!("{name}: {text}")),
+        Ok((text, level)) => shared.notices.add(shared.now_ms, level, format!("{name}: {text}")),
         Err(error) => shared.complain(error),
     }
     shared.look_for_runs()
@@ -209,7 +225,7 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
                     shared.say(text);
                     Vec::new()
                 });
-                call.json().map(|_| "resumed by a new worker".to_owned())
+                call.json().map(|_| ("resumed by a new worker".to_owned(), Level::Done))
             }
             _ => answer(&path, &Verb::Resume),
         };

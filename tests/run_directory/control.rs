@@ -288,7 +288,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
     let folder = memory_folder();
     let run = create(folder.path());
     let no_worker = ask_now(&run, &Verb::Pause).unwrap_err();
-    assert!(no_worker.to_string().contains("no worker has started yet"), "{no_worker}");
+    assert!(no_worker.to_string().contains(" has no worker yet"), "{no_worker}");
     let worker = begin(&run);
     let (taken, wait) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -302,8 +302,8 @@ fn who_waits_for_a_worker_that_ends_is_told() {
         assert_eq!(refused.to_string(), "the worker ended before it handled this request");
     });
     let gone = ask_now(&run, &Verb::Pause).unwrap_err();
-    assert!(gone.to_string().ends_with("it is failed: the disk is gone"), "{gone}");
-    assert_eq!(Liveness::of(run.path()), Liveness::Gone("it is failed: the disk is gone".to_owned()));
+    assert!(gone.to_string().ends_with(" is failed: the disk is gone"), "{gone}");
+    assert_eq!(Liveness::of(run.path()), Liveness::Gone("is failed: the disk is gone".to_owned()));
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn the_runs_command_asks() {
     let run = create(folder.path());
     let (code, text, error) = program(folder.path(), &["runs", "stop", run.id()]);
     assert_eq!((code, text.as_str()), (1, ""));
-    assert!(error.contains("no worker computes the run") && error.contains("no worker has started yet"), "{error}");
+    assert!(error.contains("error: run ") && error.contains(" has no worker yet"), "{error}");
     let worker = begin(&run);
     let serving = serve(worker.controls().clone());
     let check = |arguments: &[&str], expected: (i32, &str)| {
@@ -425,6 +425,10 @@ fn the_runs_command_asks() {
         &["runs", "resume", run.id()],
         (1, "cannot resume: it is finished: all steps done; to train further: grpo-tui train TASK --model "),
     );
+    let short = run.id().rsplit('-').next().unwrap();
+    for (verb, why) in [("pause", "nothing to pause"), ("stop", "nothing to stop"), ("eval", "its worker has exited")] {
+        check(&["runs", verb, run.id()], (1, &format!("error: run {short} is finished: {why}\n")));
+    }
     // A note needs no worker; it is no work of the run.
     let before = RunState::read(run.path()).unwrap();
     check(&["runs", "annotate", run.id(), "kept for the paper"], (0, "noted"));

@@ -161,9 +161,7 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 fn a_signal_reaches_the_worker_and_nobody_else() {
     let folder = memory_folder();
     let run = create(folder.path());
-    assert!(
-        signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("no worker has started yet")
-    );
+    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("has no worker yet"));
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::of(run.path()), Liveness::Alive);
     let state = std::fs::read(run.path().join("state.json")).unwrap();
@@ -175,11 +173,11 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     };
     refused("a later process of that id", &|state| state["start_ticks"] = 1.into(), "is gone");
     refused("another boot", &|state| state["boot_id"] = "b".into(), "is gone");
-    refused("another host", &|state| state["host"] = "elsewhere".into(), "it runs on elsewhere");
+    refused("another host", &|state| state["host"] = "elsewhere".into(), "runs on elsewhere");
     refused("no process", &|state| state["pid"] = u32::MAX.into(), "is gone");
     assert!(child.try_wait().unwrap().is_none());
     signal_worker(run.path(), WorkerSignal::Stop).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert!(matches!(Liveness::of(run.path()), Liveness::Gone(words) if words.contains("died")));
+    assert!(matches!(Liveness::of(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
     assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("is gone"));
 }

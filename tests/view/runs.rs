@@ -327,10 +327,16 @@ fn what_cannot_be_done_says_why() {
         stage.keys("esc alt-n");
         stage.keys("esc");
     };
-    for key in ["p", "C", "E", "x", "X"] {
-        check(&mut stage, key, "6sx3dn is finished: no worker to ask");
+    for (key, why) in [
+        ("p", "nothing to pause"),
+        ("C", "nothing to save"),
+        ("E", "its worker has exited"),
+        ("x", "nothing to stop"),
+        ("X", "nothing to stop"),
+    ] {
+        check(&mut stage, key, &format!("run 6sx3dn is finished: {why}"));
     }
-    check(&mut stage, "r", "is finished: to train further");
+    check(&mut stage, "r", "run 6sx3dn is finished: to train further, start a run from its result (Launch, m)");
     stage.keys("G");
     for key in ["enter", "p", "r", "t", "w", "P"] {
         check(&mut stage, key, "this run");

@@ -10,8 +10,8 @@ use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
 use grpo_tui::run::{
-    AcceptedRequest, Answer, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
-    RolloutWriter, RunDirectory, RunState, State, Status, Verb, Worker,
+    AcceptedRequest, AgainstBase, Answer, Comparison, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion,
+    RolloutGroup, RolloutWriter, RunDirectory, RunState, State, Status, Verb, Worker,
 };
 use grpo_tui::score::{Score, Scorer};
 use grpo_tui::task::Task;
@@ -286,7 +286,9 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
         let mut served = Vec::new();
         loop {
             for accepted in controls.take() {
-                controls.answer(accepted.id, &Answer::done("it is done", json!(null)));
+                let valid = Comparison { broken: 30, mcnemar_p: 1.9e-9, ..Comparison::default() };
+                let result = json!({"against_base": (accepted.verb == Verb::Eval).then_some(AgainstBase { valid, exact: None })});
+                controls.answer(accepted.id, &Answer::done("it is done", result));
                 served.push(accepted);
             }
             if controls.stop_requested().is_some() {
@@ -311,7 +313,10 @@ fn keys_reach_the_worker_as_verbs() {
     assert!(last_message(&stage).contains("pauses after step"), "{}", last_message(&stage));
     stage.keys("C");
     assert_eq!(last_message(&stage), format!("{short}: it is done"));
+    let level = |stage: &Stage| stage.model.shared.notices.all().last().unwrap().level;
+    assert_eq!(level(&stage), Level::Done);
     stage.keys("E");
+    assert_eq!(level(&stage), Level::Warning, "below the base");
     stage.keys("a").types("looks good\n");
     assert_eq!(last_message(&stage), format!("{short}: noted"));
     stage.keys("=");
@@ -352,7 +357,7 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
             .map(|notice| (notice.level == Level::Complaint, notice.text.clone()))
             .unwrap_or_default()
     };
-    assert!(last_message(&stage).0 && last_message(&stage).1.contains("no worker"), "{:?}", last_message(&stage));
+    assert!(last_message(&stage).0 && last_message(&stage).1.contains("lost its worker"), "{:?}", last_message(&stage));
     stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
     assert!(stage.shows("interrupted"), "{}", stage.screen());
     assert!(

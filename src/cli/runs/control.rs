@@ -147,7 +147,7 @@ impl Request<'_> {
         };
         if State::observe(self.run.path()).is_some_and(|state| state.status == Status::Finished) {
             let id = self.run.id();
-            let message = format!("{id} cannot resume: {gone}; to train further: grpo-tui train TASK --model {id}");
+            let message = format!("{id} cannot resume: it {gone}; to train further: grpo-tui train TASK --model {id}");
             return Err(Failure::failed(message));
         }
         detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.target.json)

@@ -70,7 +70,11 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         let lines: String = found.hits.iter().map(|hit| format!("{}\n", visible(&line(id(hit), hit)))).collect();
         print(&lines)?;
         let (matches, shown) = (grouped(found.matches as u64), found.hits.len());
-        let shown = if shown < found.matches { format!(", the first {shown} shown (--limit)") } else { String::new() };
+        let shown = match shown {
+            _ if shown >= found.matches => String::new(),
+            1 => ", the first shown (--limit)".to_owned(),
+            _ => format!(", the first {shown} shown (--limit)"),
+        };
         let runs = counted(runs.len(), "run");
         output::eprint_line(&format!(
             "{matches} of {} completions of {runs} contain the text{shown}",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::format::bytes;
+use crate::format::{amount, bytes};
 use crate::report::{Report, RunRow, alert_text, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
@@ -68,7 +68,7 @@ pub(super) fn page(seen: &Report) -> String {
         .collect();
     line("configured", if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(", ") });
     for name in seen.history.metrics.keys() {
-        let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), |value| format!("{value:.4}"));
+        let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), amount);
         line("", format!("{name:<42} {value}"));
     }
     let (listed, hidden) = listed_evals(seen);

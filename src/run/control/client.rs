@@ -15,6 +15,7 @@ use super::verb::Verb;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::folder::{FolderWatch, private_folder};
 use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
+use crate::run::{State, Status};
 
 /// How long a live worker may take to accept a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ pub fn ask(
             note_without_worker(run, verb)?;
             return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
         }
-        return Err(RunError::NoWorker { path: run.to_owned(), standing });
+        return Err(no_worker(run, verb, standing));
     }
     let mut posted = PostedRequest::post(run, verb)?;
     let begun = Instant::now();
@@ -72,7 +73,7 @@ pub fn ask(
                 return Ok(RequestOutcome { text, done: false, result: Value::Null });
             }
             (_, Some((text, _))) if is_over => return Ok(RequestOutcome { text, done: false, result: Value::Null }),
-            (Liveness::Gone(standing), None) => return Err(RunError::NoWorker { path: run.to_owned(), standing }),
+            (Liveness::Gone(standing), None) => return Err(no_worker(run, verb, standing)),
             (_, None) if is_over => {
                 return Err(RunError::NoAnswer { path: run.to_owned(), seconds: begun.elapsed().as_secs() });
             }
@@ -80,6 +81,13 @@ pub fn ask(
         }
         posted.watch.wait(LOOK);
     }
+}
+
+/// `standing`: how the run ended.
+fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
+    let is_finished = State::observe(run).is_some_and(|state| state.status == Status::Finished);
+    let standing = if is_finished { format!("is finished: {}", verb.why_not_after_the_end()) } else { standing };
+    RunError::NoWorker { path: run.to_owned(), standing }
 }
 
 /// Requests a stop; signals a worker that does not answer or whose disk is full.

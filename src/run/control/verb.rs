@@ -147,6 +147,16 @@ impl Verb {
         }
     }
 
+    /// Why a finished run does not take it.
+    pub fn why_not_after_the_end(&self) -> &'static str {
+        match self {
+            Self::Pause | Self::Resume => "nothing to pause",
+            Self::Checkpoint => "nothing to save",
+            Self::Stop { .. } => "nothing to stop",
+            _ => "its worker has exited",
+        }
+    }
+
     /// Whether a client waits for the result.
     pub fn is_work(&self) -> bool {
         matches!(self, Self::Checkpoint | Self::Eval | Self::Sample(_))

@@ -1,5 +1,7 @@
 //! The actions of the live screen.
 
+use std::collections::BTreeMap;
+
 use super::navigation::look;
 use super::state::{ChangesReading, LogView};
 use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
@@ -308,7 +310,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.set", "Set parameters", &["="], HERE, set)
         .also(&["learning rate", "lr", "temperature", "max_steps"])
         .asking()
-        .unless(run_control::no_worker),
+        .unless(|screen, shared| run_control::no_worker(screen, shared, &Verb::Set { changes: BTreeMap::new() })),
     quiet("live.pane.chart", "Go to chart", &["alt-1"], HERE, |live, _| focus(live, CHART)),
     quiet("live.pane.groups", "Go to groups", &["alt-2"], HERE, |live, _| focus(live, GROUPS)),
     quiet("live.pane.completion", "Go to completion", &["alt-3"], HERE, |live, _| focus(live, COMPLETION)),
