@@ -22,6 +22,19 @@ extern "C" __global__ void cast(const float *source, bf16 *target, unsigned long
   if (i < count) target[i] = from_float<bf16>(source[i]);
 }
 
+// One row of `table` a tensor (blockIdx.y): first number, columns, count, address, numbers from row to row and from column to column, bits of the scale.
+template <typename T> __device__ void write_copies(const float *flat, const long long *table) {
+  table += 7 * blockIdx.y;
+  const float *from = flat + table[0], scale = __int_as_float((int)table[6]);
+  const int columns = (int)table[1], count = (int)table[2];
+  T *to = reinterpret_cast<T *>(table[3]);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
+    to[i / columns * table[4] + i % columns * table[5]] = from_float<T>(from[i] * scale);
+}
+
+extern "C" __global__ void write_copies_f32(const float *flat, const long long *table) { write_copies<float>(flat, table); }
+extern "C" __global__ void write_copies_bf16(const float *flat, const long long *table) { write_copies<bf16>(flat, table); }
+
 // The sum of squares that each block sees -> partial: [blocks].
 extern "C" __global__ void squares(const float *numbers, double *partial, unsigned long long count) {
   double sum = 0.0;

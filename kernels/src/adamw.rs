@@ -61,6 +61,50 @@ pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
     target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
 }
 
+/// Where tensors of a flat buffer stand a second time on a GPU, inside matrices: row by row, times a scale, in the
+/// matrices' dtype.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a GPU has them"))]
+pub struct MatrixCopies {
+    /// [tensors, 7] of i64: first number, columns, count, address, numbers from row to row and from column to column,
+    /// bits of the scale.
+    table: Tensor,
+    /// The places, which must stay.
+    places: Vec<Tensor>,
+}
+
+/// One tensor of a flat buffer inside a matrix.
+#[derive(Clone, Debug)]
+pub struct MatrixCopy {
+    /// Its first number in the buffer.
+    pub offset: usize,
+    /// Part of a matrix, or of a transposed one: [rows, columns].
+    pub place: Tensor,
+    pub scale: f64,
+}
+
+impl MatrixCopies {
+    /// Copies of one dtype; `None` for none.
+    ///
+    /// # Errors
+    /// Places that are not on a GPU, or of several dtypes.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU has them"))]
+    pub fn new(copies: Vec<MatrixCopy>) -> Result<Option<Self>> {
+        #[cfg(feature = "cuda")]
+        return gpu::matrix_copies(copies);
+        #[cfg(not(feature = "cuda"))]
+        Ok(None)
+    }
+
+    /// Writes all of them. `flat`: `[n]`, f32.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU has them"))]
+    pub fn write(&self, flat: &Tensor) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        gpu::write_copies(flat, &self.table, &self.places)?;
+        Ok(())
+    }
+}
+
 /// Euclidean norm of all numbers, `flat`: `[n]`, summed in f64. The one wait for a GPU in an update.
 pub fn norm(flat: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
@@ -174,8 +218,8 @@ fn range(layout: &Layout) -> Result<std::ops::Range<usize>> {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::{AdamWStep, Factors};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use super::{AdamWStep, Factors, MatrixCopies, MatrixCopy};
+    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("adamw");
 
@@ -221,6 +265,33 @@ mod gpu {
         check(target, DType::BF16, count)?;
         let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
         launch(device(source)?, &MODULE, "cast", None, Grid::elements(count), &arguments)
+    }
+
+    pub(super) fn matrix_copies(copies: Vec<MatrixCopy>) -> Result<Option<MatrixCopies>> {
+        let Some(first) = copies.first() else { return Ok(None) };
+        let (device, dtype) = (first.place.device().clone(), first.place.dtype());
+        let mut table = Vec::with_capacity(7 * copies.len());
+        for MatrixCopy { offset, place, scale } in &copies {
+            let (rows, columns) = place.dims2()?;
+            if place.dtype() != dtype {
+                bail!("a copy in {:?} beside others in {dtype:?}", place.dtype())
+            }
+            let [row_stride, column_stride] = [place.stride()[0], place.stride()[1]];
+            let numbers = [*offset, columns, rows * columns, address(place)? as usize, row_stride, column_stride];
+            table.extend(numbers.map(|number| number as i64));
+            table.push(i64::from((*scale as f32).to_bits()));
+        }
+        let table = Tensor::from_vec(table, (copies.len(), 7), &device)?;
+        Ok(Some(MatrixCopies { table, places: copies.into_iter().map(|copy| copy.place).collect() }))
+    }
+
+    pub(super) fn write_copies(flat: &Tensor, table: &Tensor, places: &[Tensor]) -> Result<()> {
+        check(flat, DType::F32, flat.elem_count())?;
+        let Some(place) = places.first() else { return Ok(()) };
+        // As many blocks a tensor as leave each of its threads some ten numbers of the largest.
+        let largest = places.iter().map(Tensor::elem_count).max().unwrap_or(0);
+        let grid = Grid { blocks: (largest.div_ceil(256 * 10), places.len(), 1), threads: 256, shared_bytes: 0 };
+        launch(device(flat)?, &MODULE, "write_copies", Some(place.dtype()), grid, &[at(flat)?, at(table)?])
     }
 
     pub(super) fn norm(flat: &Tensor) -> Result<f64> {

@@ -88,7 +88,7 @@ __device__ __forceinline__ void store(T *to, int stride, int dimension, int coun
         to[(size_t)(y + 16 * i) * stride + x + 16 * c] = from_float<T>(values[i][c] * factor[i]);
 }
 
-template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output) {
+template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output, int stride) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
@@ -123,8 +123,7 @@ template <typename T, int D> __device__ void forward(Batch batch, const T *packe
     mix<D>(scores, values, mixed);
   }
   const float inverse[2] = {1.0f / total[0], 1.0f / total[1]};
-  const int width = batch.query_heads * batch.dimension;
-  store<D>(output + (size_t)tile.row(0) * width + tile.head * batch.dimension, width, batch.dimension, tile.count, mixed, inverse);
+  store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
 // dQ, and for each (head, row) the log of the sum of its exponentials and delta = sum(P * dP), which dK and dV need.
@@ -243,8 +242,8 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
 
 #define INSTANTIATE(T, suffix, D)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
-      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output) {                                                 \
-    forward<T, D>(BATCH, packed, output);                                                                                      \
+      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride) {                                     \
+    forward<T, D>(BATCH, packed, output, stride);                                                                              \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##D##_##suffix(                             \
       BATCH_PARAMETERS, const T *gradient, const T *packed, T *packed_gradient, float *statistics) {                           \

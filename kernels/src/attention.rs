@@ -6,6 +6,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
+use super::matmul::no_room;
 use super::real::vectorised;
 use super::rope::Heads;
 
@@ -49,13 +50,15 @@ impl Segments {
     }
 }
 
-/// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width].
-pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+/// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width + room], the last `room`
+/// columns unwritten (see [`super::matmul`]).
+pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Tensor> {
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::forward(packed, heads, segments);
+        return gpu::forward(packed, heads, segments, room);
     }
+    no_room(room)?;
     by_number_type!(packed, forward(packed, heads, &segments.list))
 }
 

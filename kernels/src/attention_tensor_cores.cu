@@ -123,7 +123,7 @@ __device__ __forceinline__ void store(bf16 *to, int stride, int dimension, int c
   }
 }
 
-template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output) {
+template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride) {
   extern __shared__ __align__(16) bf16 memory[];
   bf16 *queries = memory, *keys = queries + TILE_NUMBERS<D>, *values = keys + TILE_NUMBERS<D>;
   const QueryTile tile(batch, TILE);
@@ -154,8 +154,7 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
     mix<D>(s, values, mixed);
   }
   const float inverse[2] = {1.0f / total[0], 1.0f / total[1]};
-  const int width = batch.query_heads * batch.dimension;
-  store<D>(output + (size_t)tile.row(0) * width + tile.head * batch.dimension, width, batch.dimension, tile.count, mixed, inverse);
+  store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
 // dQ, and for each (head, row) the base-2 logarithm of the sum of its exponentials and delta = sum(P * dP), which dK and dV need.
@@ -291,8 +290,8 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
 
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
-      attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output) {                                        \
-    forward<D>(BATCH, packed, output);                                                                                         \
+      attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride) {                            \
+    forward<D>(BATCH, packed, output, stride);                                                                                 \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_tensor_##D##_bf16(                          \
       BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed, bf16 *packed_gradient, float *statistics) {                  \

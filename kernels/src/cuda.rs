@@ -5,9 +5,10 @@
 //! synchronisation.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::ffi::c_void;
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, LaunchConfig, PushKernelArg, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail};
@@ -68,6 +69,19 @@ pub(super) enum Argument {
     Double(f64),
 }
 
+impl Argument {
+    /// Where its value stands, as a launch wants it.
+    fn pointer(&self) -> *mut c_void {
+        match self {
+            Self::Address(value) | Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Unsigned(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
+        }
+    }
+}
+
 /// The first number of a contiguous tensor on the GPU. A kernel may write there too: tensors that share memory see it.
 pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
     if !tensor.is_contiguous() {
@@ -78,6 +92,14 @@ pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
         )
     }
     Ok(Argument::Address(address(tensor)?))
+}
+
+/// The first number of a matrix whose rows are contiguous each, and how many numbers further the next row begins.
+pub(super) fn rows_at(tensor: &Tensor) -> Result<[Argument; 2]> {
+    match *tensor.stride() {
+        [stride, 1] => Ok([Argument::Address(address(tensor)?), int(stride)]),
+        ref other => bail!("a kernel was given rows that are not contiguous: {:?}, strides {other:?}", tensor.shape()),
+    }
 }
 
 /// A count or an index.
@@ -150,31 +172,71 @@ pub(super) fn launch(
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
+    start(device, (module, name, dtype), grid, arguments, false)
+}
+
+/// As [`launch`], for a kernel that calls `wait_for_predecessor` before it reads or writes what the kernels before it
+/// do: it starts while the last of them ends (programmatic dependent launch), on GPUs that can.
+pub(super) fn launch_early(
+    device: &CudaDevice,
+    module: &'static Module,
+    name: &'static str,
+    dtype: Option<DType>,
+    grid: Grid,
+    arguments: &[Argument],
+) -> Result<()> {
+    start(device, (module, name, dtype), grid, arguments, true)
+}
+
+fn start(
+    device: &CudaDevice,
+    (module, name, dtype): (&'static Module, &'static str, Option<DType>),
+    grid: Grid,
+    arguments: &[Argument],
+    is_early: bool,
+) -> Result<()> {
     let (x, y, z) = grid.blocks;
     if x == 0 || y == 0 || z == 0 {
         return Ok(());
     }
     let function = function(device, module, name, dtype, grid.shared_bytes)?;
-    let stream = device.cuda_stream();
-    let mut builder = stream.launch_builder(&function);
-    for argument in arguments {
-        match argument {
-            Argument::Address(value) | Argument::Long(value) => builder.arg(value),
-            Argument::Int(value) => builder.arg(value),
-            Argument::Unsigned(value) => builder.arg(value),
-            Argument::Float(value) => builder.arg(value),
-            Argument::Double(value) => builder.arg(value),
-        };
-    }
-    let config = LaunchConfig {
-        grid_dim: (x as u32, y as u32, z as u32),
-        block_dim: (grid.threads as u32, 1, 1),
-        shared_mem_bytes: grid.shared_bytes as u32,
+    let mut parameters: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
     };
+    let stream = device.cuda_stream();
+    let config = sys::CUlaunchConfig {
+        gridDimX: x as u32,
+        gridDimY: y as u32,
+        gridDimZ: z as u32,
+        blockDimX: grid.threads as u32,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: grid.shared_bytes as u32,
+        hStream: stream.cu_stream(),
+        attrs: &raw mut attribute,
+        numAttrs: u32::from(is_early && starts_early(device)?),
+    };
+    stream.context().bind_to_thread().map_err(|error| failed(name, error))?;
     // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
     // on tensors that outlive the call, and memory freed afterwards is freed in the order of the same stream.
-    unsafe { builder.launch(config) }.map_err(|error| failed(name, error))?;
-    Ok(())
+    let result = unsafe {
+        sys::cuLaunchKernelEx(&raw const config, function.cu_function(), parameters.as_mut_ptr(), std::ptr::null_mut())
+    };
+    result.result().map_err(|error| failed(name, error))
+}
+
+/// Whether the GPU has programmatic dependent launch: from compute capability 9.0 on.
+fn starts_early(device: &CudaDevice) -> Result<bool> {
+    static MAJOR: OnceLock<i32> = OnceLock::new();
+    if let Some(major) = MAJOR.get() {
+        return Ok(*major >= 9);
+    }
+    let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    let major = device.cuda_stream().context().attribute(attribute).map_err(|error| failed("capability", error))?;
+    Ok(*MAJOR.get_or_init(|| major) >= 9)
 }
 
 type Key = (usize, &'static str, &'static str, Option<DType>);

@@ -1,6 +1,7 @@
 // Attention of one new token a row, over its prompt's keys and values and its own earlier tokens. Nothing here depends on the host:
 // a step is captured in a graph, and what changes from step to step is read from the table of rows.
 #include "tensor_cores.cuh"
+#include "vectors.cuh"
 
 // One row of the table: its slot in the cache, its prompt's first row and rows, its own tokens so far, the newest included.
 struct Row {
@@ -9,24 +10,6 @@ struct Row {
   __device__ __forceinline__ Row(const uint32_t *rows, int index)
       : slot(rows[4 * index]), prefix_start(rows[4 * index + 1]), prefix_length(rows[4 * index + 2]), length(rows[4 * index + 3]) {}
 };
-
-// Copies `count` units from `from` + row * stride + start to the newest place of each row in the cache; blockIdx.x is the row.
-template <typename Unit>
-__device__ void append(const uint32_t *rows, const Unit *packed, Unit *cache, int positions, int stride, int start, int count) {
-  const Row row(rows, blockIdx.x);
-  const Unit *from = packed + (size_t)blockIdx.x * stride + start;
-  Unit *to = cache + ((size_t)row.slot * positions + row.length - 1) * count;
-  for (int i = threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
-}
-
-#define INSTANTIATE_APPEND(Unit, bytes)                                                                                        \
-  extern "C" __global__ void append_keys_values_##bytes(const uint32_t *rows, const Unit *packed, Unit *cache, int positions,  \
-                                                        int stride, int start, int count) {                                    \
-    append(rows, packed, cache, positions, stride, start, count);                                                              \
-  }
-INSTANTIATE_APPEND(uint4, 16)
-INSTANTIATE_APPEND(uint32_t, 4)
-INSTANTIATE_APPEND(uint16_t, 2)
 
 template <typename T> struct Step {
   const uint32_t *rows;
@@ -44,6 +27,7 @@ template <typename T, int HEADS> struct Work {
   const T *query, *prefix_keys, *own_keys;
 
   __device__ __forceinline__ Work(const Step<T> &step) {
+    wait_for_predecessor();
     const int sharing = step.query_heads / step.key_heads, chunks = (sharing + HEADS - 1) / HEADS;
     const int key_head = blockIdx.x / chunks;
     first_head = key_head * sharing + blockIdx.x % chunks * HEADS;
@@ -243,6 +227,7 @@ template <int D> __device__ void attend_on_tensor_cores(const Step<bf16> step, b
 
 // One block a (row, head): the parts of its keys become one result.
 template <typename T> __device__ void merge(const float *partial, T *output, int splits, int dimension) {
+  wait_for_predecessor();
   const size_t numbers = gridDim.x, pair = blockIdx.x;
   const float *maxima = partial + splits * numbers * dimension, *sums = maxima + splits * numbers;
   float now = -INFINITY, sum = 0.0f;

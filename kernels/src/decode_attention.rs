@@ -11,7 +11,7 @@ use super::real::{add_scaled, dot, vectorised};
 use super::rope::Heads;
 
 #[cfg(feature = "cuda")]
-mod gpu;
+pub(super) mod gpu;
 
 /// One row of a decode step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum DecodeRows {
 }
 
 impl DecodeRows {
-    fn listed(&self) -> Result<&[DecodeRow]> {
+    pub(super) fn listed(&self) -> Result<&[DecodeRow]> {
         match self {
             Self::Listed(rows) => Ok(rows),
             Self::Table(_) => bail!("rows on a GPU for tensors on the CPU"),
@@ -42,7 +42,7 @@ impl DecodeRows {
     }
 
     #[cfg(feature = "cuda")]
-    fn table(&self) -> Result<&Tensor> {
+    pub(super) fn table(&self) -> Result<&Tensor> {
         match self {
             Self::Listed(_) => bail!("listed rows for tensors on a GPU"),
             Self::Table(table) => Ok(table),
@@ -52,13 +52,8 @@ impl DecodeRows {
 
 /// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 *
 /// key_width]. `packed`: [rows, row_width], rotated.
-pub fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &DecodeRows) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if cache.device().is_cuda() {
-        return gpu::append(cache, packed, heads, rows.table()?);
-    }
+pub(super) fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<()> {
     let (slots, positions, _) = cache.dims3()?;
-    let rows = rows.listed()?;
     if rows.iter().any(|row| row.slot >= slots || row.length == 0 || row.length > positions) {
         bail!("a row leaves the cache of {slots} slots and {positions} positions")
     }

@@ -1,5 +1,9 @@
 //! Matrix products: plain on the CPU; on a GPU through cuBLAS, of any strided views, into any dtype, and added to what
 //! stands there if wanted.
+//!
+//! On a GPU the input of a matrix with adapters is allocated with more columns than are written: the `room` into which
+//! [`matmul_into`] puts its product with the A's, so that one more product, over the wider rows, has the adapters in it
+//! (`model::adapter`). The operations before it take that number; on the CPU it is 0.
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
 
@@ -21,6 +25,22 @@ pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
         return gpu::matmul(left, right, candle_core::DType::F32);
     }
     left.matmul(right)
+}
+
+/// `target = left x right`, in place, on a GPU. `target`: [m, n], rows contiguous.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if left.device().is_cuda() {
+        return gpu::matmul_into(target, left, right, 1.0, 0.0);
+    }
+    bail!("rows with room for adapters are for a GPU")
+}
+
+/// # Errors
+/// On the CPU no operation leaves room behind its rows.
+pub(super) fn no_room(room: usize) -> Result<()> {
+    if room > 0 { bail!("rows with room for {room} more columns are for a GPU") } else { Ok(()) }
 }
 
 /// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix),

@@ -1,10 +1,11 @@
 // y = x / sqrt(mean(x^2) + epsilon) * weight, one block a row. S: what the residual stream (x and sums of it) is kept in; T: everything else.
+// Rows of T that are written begin `stride` numbers apart: what stands behind them is not touched.
 #include "vectors.cuh"
 
 template <int N, typename S, typename T>
-__device__ void forward(const S *x, const T *weight, T *y, int width, float epsilon) {
+__device__ void forward(const S *x, const T *weight, T *y, int width, int stride, float epsilon) {
   x += (size_t)blockIdx.x * width;
-  y += (size_t)blockIdx.x * width;
+  y += (size_t)blockIdx.x * stride;
   float square = 0.0f;
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
     const Pack<S, N> values = load<N>(x + i);
@@ -22,37 +23,57 @@ __device__ void forward(const S *x, const T *weight, T *y, int width, float epsi
   }
 }
 
-// sum = x + addend, rounded as it is kept; y = norm of that. A thread reads again only what it wrote itself.
-template <int N, typename S, typename T>
-__device__ void add_forward(const S *x, const T *addend, const T *weight, S *sum, T *y, int width, float epsilon) {
+// sum = x + addend, rounded as it is kept; y = norm of that. A thread reads again only what it wrote itself. With A = float the addend is open: rows of
+// width, then numbers of adapters, `addend_stride` apart.
+template <int N, typename S, typename A, typename T>
+__device__ void add_forward(const S *x, const A *addend, int addend_stride, const LowRank<T> &adapters, const T *weight, S *sum, T *y, int width,
+                            int stride, float epsilon) {
   const size_t row = (size_t)blockIdx.x * width;
+  addend += (size_t)blockIdx.x * addend_stride;
+  if constexpr (sizeof(A) == sizeof(float)) {
+    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+      adapters.fetch(i);
+      prefetch(weight + i);
+    }
+    wait_for_predecessor();
+  }
+  y += (size_t)blockIdx.x * stride;
   float square = 0.0f;
+  Pack<S, N> newest = {};
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
     const Pack<S, N> a = load<N>(x + row + i);
-    const Pack<T, N> b = load<N>(addend + row + i);
+    const Pack<A, N> b = load<N>(addend + i);
+    float added[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) added[k] = to_float(b.at[k]);
+    if constexpr (sizeof(A) == sizeof(float)) adapters.add(added, addend + width, i);
     Pack<S, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      result.at[k] = from_float<S>(to_float(a.at[k]) + to_float(b.at[k]));
+      result.at[k] = from_float<S>(to_float(a.at[k]) + added[k]);
       square += to_float(result.at[k]) * to_float(result.at[k]);
     }
     store<N>(sum + row + i, result);
+    newest = result;
   }
   const float inverse = rsqrtf(block_sum(square) / width + epsilon);
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-    const Pack<S, N> values = load<N>(sum + row + i);
+    const Pack<S, N> values = i + blockDim.x * N >= width ? newest : load<N>(sum + row + i);
     const Pack<T, N> weights = load<N>(weight + i);
     Pack<T, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * to_float(weights.at[k]));
-    store<N>(y + row + i, result);
+    store<N>(y + i, result);
   }
 }
 
-// dx = r * (g - x * r^2 * mean(g * x)) with g = gradient * weight, r = 1 / rms.
+// dx = residual + r * (g - x * r^2 * mean(g * x)) with g = gradient * weight, r = 1 / rms; `residual` may be null.
 template <int N, typename S, typename T>
-__device__ void backward(const T *gradient, const S *x, const T *weight, T *dx, int width, float epsilon) {
+__device__ void backward(const T *gradient, const S *x, const T *weight, const T *residual, int residual_stride, T *dx, int width, int stride,
+                         float epsilon) {
   const size_t row = (size_t)blockIdx.x * width;
+  residual += residual ? (size_t)blockIdx.x * residual_stride : 0;
+  dx += (size_t)blockIdx.x * stride;
   float square = 0.0f, product = 0.0f;
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
     const Pack<T, N> g = load<N>(gradient + row + i), weights = load<N>(weight + i);
@@ -69,26 +90,15 @@ __device__ void backward(const T *gradient, const S *x, const T *weight, T *dx, 
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
     const Pack<T, N> g = load<N>(gradient + row + i), weights = load<N>(weight + i);
     const Pack<S, N> values = load<N>(x + row + i);
-    Pack<T, N> result;
+    Pack<T, N> added = {}, result;
+    if (residual) added = load<N>(residual + i);
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      const float product = to_float(g.at[k]) * to_float(weights.at[k]);
-      result.at[k] = from_float<T>(inverse * (product - to_float(values.at[k]) * shared));
+      const float product = to_float(g.at[k]) * to_float(weights.at[k]), through = inverse * (product - to_float(values.at[k]) * shared);
+      result.at[k] = from_float<T>(residual ? to_float(added.at[k]) + through : through);
     }
-    store<N>(dx + row + i, result);
+    store<N>(dx + i, result);
   }
-}
-
-// The stream alone: sum = x + addend.
-template <int N, typename S, typename T> __device__ void add(const S *x, const T *addend, S *sum, long long count) {
-  const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * N;
-  if (i >= count) return;
-  const Pack<S, N> a = load<N>(x + i);
-  const Pack<T, N> b = load<N>(addend + i);
-  Pack<S, N> result;
-#pragma unroll
-  for (int k = 0; k < N; k++) result.at[k] = from_float<S>(to_float(a.at[k]) + to_float(b.at[k]));
-  store<N>(sum + i, result);
 }
 
 // 1 / rms of each row, one warp a row.
@@ -120,30 +130,37 @@ __device__ void weight_parts(const T *gradient, const S *x, const float *inverse
 extern "C" __global__ void weight_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
 
 #define INSTANTIATE(S, T, suffix)                                                                                              \
-  extern "C" __global__ void rms_norm_##suffix(const S *x, const T *weight, T *y, int width, float epsilon) {                 \
+  extern "C" __global__ void rms_norm_##suffix(const S *x, const T *weight, T *y, int stride, int width, float epsilon) {     \
     constexpr int N = wide<T>();                                                                                               \
-    if (rows_aligned<N>(width, weight, y) && rows_aligned<N>(width, x)) forward<N>(x, weight, y, width, epsilon);              \
-    else forward<1>(x, weight, y, width, epsilon);                                                                             \
+    if (rows_aligned<N>(width, weight, y) && rows_aligned<N>(width, x) && stride % N == 0)                                     \
+      forward<N>(x, weight, y, width, stride, epsilon);                                                                        \
+    else forward<1>(x, weight, y, width, stride, epsilon);                                                                     \
   }                                                                                                                            \
-  extern "C" __global__ void add_rms_norm_##suffix(const S *x, const T *addend, const T *weight, S *sum, T *y, int width,      \
-                                                   float epsilon) {                                                            \
+  extern "C" __global__ void add_rms_norm_##suffix(const S *x, const T *addend, int addend_stride, const T *b, int outputs,    \
+                                             int rank, const T *weight, S *sum, T *y, int stride, int width, float epsilon) {  \
     constexpr int N = wide<T>();                                                                                               \
-    if (rows_aligned<N>(width, addend, weight, y) && rows_aligned<N>(width, x, sum))                                           \
-      add_forward<N>(x, addend, weight, sum, y, width, epsilon);                                                               \
-    else add_forward<1>(x, addend, weight, sum, y, width, epsilon);                                                            \
+    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
+    if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
+        addend_stride % N == 0 && stride % N == 0)                                                                             \
+      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
+    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                           \
   }                                                                                                                            \
-  extern "C" __global__ void add_to_stream_##suffix(const S *x, const T *addend, S *sum, long long count) {                    \
-    add<1>(x, addend, sum, count);                                                                                             \
-  }                                                                                                                            \
-  extern "C" __global__ void add_to_stream_wide_##suffix(const S *x, const T *addend, S *sum, long long count) {               \
-    add<wide<T>()>(x, addend, sum, count);                                                                                     \
-  }                                                                                                                            \
-  extern "C" __global__ void rms_norm_backward_##suffix(const T *gradient, const S *x, const T *weight, T *dx, int width,      \
-                                                        float epsilon) {                                                       \
+  extern "C" __global__ void add_open_rms_norm_##suffix(const S *x, const float *addend, int addend_stride, const T *b, int outputs,\
+                                             int rank, const T *weight, S *sum, T *y, int stride, int width, float epsilon) {  \
     constexpr int N = wide<T>();                                                                                               \
-    if (rows_aligned<N>(width, gradient, weight, dx) && rows_aligned<N>(width, x))                                             \
-      backward<N>(gradient, x, weight, dx, width, epsilon);                                                                    \
-    else backward<1>(gradient, x, weight, dx, width, epsilon);                                                                 \
+    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
+    if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
+        addend_stride % N == 0 && stride % N == 0)                                                                             \
+      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
+    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                           \
+  }                                                                                                                            \
+  extern "C" __global__ void rms_norm_backward_##suffix(const T *gradient, const S *x, const T *weight, const T *residual,     \
+                                                        int residual_stride, T *dx, int stride, int width, float epsilon) {    \
+    constexpr int N = wide<T>();                                                                                               \
+    if (rows_aligned<N>(width, gradient, weight, residual, dx) && rows_aligned<N>(width, x) && residual_stride % N == 0 &&     \
+        stride % N == 0)                                                                                                       \
+      backward<N>(gradient, x, weight, residual, residual_stride, dx, width, stride, epsilon);                                 \
+    else backward<1>(gradient, x, weight, residual, residual_stride, dx, width, stride, epsilon);                              \
   }                                                                                                                            \
   extern "C" __global__ void weight_parts_##suffix(const T *gradient, const S *x, const float *inverse, float *partial,        \
                                                    int rows, int width, int rows_a_part) {                                     \

@@ -5,46 +5,56 @@ use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::matmul::no_room;
+use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
 
-/// `x`: [rows, width], `weight`: `[width]` -> [rows, width]. On a GPU `x` may be f32 where the weight, and so the
-/// result, is bf16.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+/// `x`: [rows, width], `weight`: `[width]` -> [rows, width + room], the last `room` columns unwritten (see
+/// [`super::matmul`]). On a GPU `x` may be f32 where the weight, and so the result, is bf16.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64, room: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::forward(x, weight, epsilon);
+        return gpu::forward(x, weight, epsilon, room);
     }
+    no_room(room)?;
     by_number_type!(x, forward(x, weight, epsilon))
 }
 
-/// The residual stream moved on: `x + addend`, [rows, width] each, kept as `x` is.
-pub fn add_to_stream(x: &Tensor, addend: &Tensor) -> Result<Tensor> {
+/// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + room]; one pass on a GPU, where `x` and the
+/// sum may be f32 beside bf16.
+pub fn add_rms_norm(
+    x: &Tensor,
+    addend: &OpenRows,
+    weight: &Tensor,
+    epsilon: f64,
+    room: usize,
+) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::add(x, addend);
+        return gpu::add_forward(x, addend, weight, epsilon, room);
     }
-    x + addend
-}
-
-/// `sum = x + addend` and `rms_norm(sum)`, [rows, width] each; one pass on a GPU, where `x` and the sum may be f32
-/// beside bf16.
-pub fn add_rms_norm(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return gpu::add_forward(x, addend, weight, epsilon);
-    }
-    let sum = (x + addend)?;
-    let normed = rms_norm(&sum, weight, epsilon)?;
+    let sum = (x + &addend.rows)?;
+    let normed = rms_norm(&sum, weight, epsilon, room)?;
     Ok((sum, normed))
 }
 
-/// Gradient of the input. `gradient` and `x`: [rows, width] -> [rows, width].
-pub fn rms_norm_backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+/// Gradient of the input, added to `residual` if there is one. `gradient`, `x`, `residual`: [rows, width] -> [rows,
+/// width + room].
+pub fn rms_norm_backward(
+    gradient: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    epsilon: f64,
+    residual: Option<&Tensor>,
+    room: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::backward(gradient, x, weight, epsilon);
+        return gpu::backward(gradient, x, weight, epsilon, residual, room);
     }
-    by_number_type!(x, backward(gradient, x, weight, epsilon))
+    no_room(room)?;
+    let through = by_number_type!(x, backward(gradient, x, weight, epsilon))?;
+    residual.map_or(Ok(through.clone()), |residual| residual + through)
 }
 
 /// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, in f32 on a GPU.
@@ -132,7 +142,8 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+    use super::OpenRows;
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module, rows_at};
 
     static MODULE: Module = module!("rms_norm");
 
@@ -162,49 +173,57 @@ mod gpu {
         Ok((rows, width))
     }
 
-    pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64, room: usize) -> Result<Tensor> {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
-        let y = empty((rows, width), dtype, device)?;
-        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width), float(epsilon)];
+        let y = empty((rows, width + room), dtype, device)?;
+        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width + room), int(width), float(epsilon)];
         let name = variant!(x.dtype(), dtype, "rms_norm");
         launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok(y)
     }
 
-    pub(super) fn add_forward(x: &Tensor, addend: &Tensor, weight: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)> {
-        let (rows, width) = check(x, &[addend], weight)?;
+    pub(super) fn add_forward(
+        x: &Tensor,
+        addend: &OpenRows,
+        weight: &Tensor,
+        epsilon: f64,
+        room: usize,
+    ) -> Result<(Tensor, Tensor)> {
+        let (rows, width) = check(x, &[], weight)?;
+        let (added, is_open) = (addend.own()?, addend.adapters.is_some() || addend.rows.dtype() != weight.dtype());
+        if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
+            bail!("a stream of {:?} and {:?} {:?}", x.shape(), added.dtype(), added.shape())
+        }
         let (device, dtype) = (device(x)?, weight.dtype());
-        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width), dtype, device)?);
-        let arguments = [at(x)?, at(addend)?, at(weight)?, at(&sum)?, at(&y)?, int(width), float(epsilon)];
-        let name = variant!(x.dtype(), dtype, "add_rms_norm");
-        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
+        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width + room), dtype, device)?);
+        let mut arguments = vec![at(x)?];
+        arguments.extend(addend.arguments()?);
+        arguments.extend([at(weight)?, at(&sum)?, at(&y)?, int(width + room), int(width), float(epsilon)]);
+        let name = match is_open {
+            true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
+            false => variant!(x.dtype(), dtype, "add_rms_norm"),
+        };
+        let start = if is_open { launch_early } else { launch };
+        start(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok((sum, y))
     }
 
-    pub(super) fn add(x: &Tensor, addend: &Tensor) -> Result<Tensor> {
-        if x.dims() != addend.dims() {
-            bail!("a stream of {:?} and {:?}", x.shape(), addend.shape())
-        }
-        let (device, count) = (device(x)?, x.elem_count());
-        let sum = empty(x.shape(), x.dtype(), device)?;
-        let together = 16 / addend.dtype().size_in_bytes();
-        let aligned = (address(x)? | address(addend)?).is_multiple_of(32) && count.is_multiple_of(together);
-        let (name, threads) = if aligned {
-            (variant!(x.dtype(), addend.dtype(), "add_to_stream_wide"), count / together)
-        } else {
-            (variant!(x.dtype(), addend.dtype(), "add_to_stream"), count)
-        };
-        let arguments = [at(x)?, at(addend)?, at(&sum)?, Argument::Long(count as u64)];
-        launch(device, &MODULE, name, None, Grid::elements(threads), &arguments)?;
-        Ok(sum)
-    }
-
-    pub(super) fn backward(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-        let (rows, width) = check(x, &[gradient], weight)?;
+    pub(super) fn backward(
+        gradient: &Tensor,
+        x: &Tensor,
+        weight: &Tensor,
+        epsilon: f64,
+        residual: Option<&Tensor>,
+        room: usize,
+    ) -> Result<Tensor> {
+        let (rows, width) = check(x, &[gradient, residual.unwrap_or(gradient)], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
-        let dx = empty((rows, width), dtype, device)?;
-        let arguments = [at(gradient)?, at(x)?, at(weight)?, at(&dx)?, int(width), float(epsilon)];
+        let dx = empty((rows, width + room), dtype, device)?;
+        let [residual, residual_stride] = residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
+        let sizes = [int(width + room), int(width), float(epsilon)];
+        let mut arguments = vec![at(gradient)?, at(x)?, at(weight)?, residual, residual_stride, at(&dx)?];
+        arguments.extend(sizes);
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
         launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok(dx)

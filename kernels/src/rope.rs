@@ -5,6 +5,9 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::decode_attention::{DecodeRows, append_keys_values};
+use super::matmul::no_room;
+use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
 
@@ -92,12 +95,36 @@ pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<T
     by_number_type!(packed, forward(packed, context))
 }
 
-/// Gradient of `packed` from the gradient of the operation's result; both [rows, row_width].
-pub fn query_key_rope_backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+/// As [`query_key_rope`] while decoding: with what adapters add, and keys and values of the newest token of each row
+/// also go to their place in `cache`: [slots, positions, 2 * key_width].
+pub fn query_key_rope_open(
+    packed: &OpenRows,
+    context: QueryKeyContext<'_>,
+    cache: &Tensor,
+    rows: &DecodeRows,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cache.device().is_cuda() {
+        return gpu::decode(packed, context, cache, rows.table()?);
+    }
+    let rotated = query_key_rope(&packed.rows, context)?;
+    append_keys_values(cache, &rotated, context.heads, rows.listed()?)?;
+    Ok(rotated)
+}
+
+/// Gradient of `packed` from the gradient of the operation's result, both [rows, row_width] -> [rows, row_width +
+/// room], the last `room` columns unwritten (see [`super::matmul`]).
+pub fn query_key_rope_backward(
+    gradient: &Tensor,
+    packed: &Tensor,
+    context: QueryKeyContext<'_>,
+    room: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, context);
+        return gpu::backward(gradient, packed, context, room);
     }
+    no_room(room)?;
     Ok(by_number_type!(packed, backward(gradient, packed, context))?.0)
 }
 
@@ -244,8 +271,9 @@ fn backward<T: Real>(
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::{Heads, QueryKeyContext};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
+    use super::{Heads, OpenRows, QueryKeyContext};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module};
+    use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
 
@@ -275,49 +303,83 @@ mod gpu {
         Ok([at(positions)?, at(&table.cosines)?, at(&table.sines)?, int(query), int(key_value), int(dimension)])
     }
 
-    fn norms(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
+    fn norms(dtype: DType, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
         let Some((query, key)) = context.norms else { return Ok([Argument::Address(0); 2]) };
         for norm in [query, key] {
-            if norm.dtype() != packed.dtype() || norm.dims() != [context.heads.dimension] {
-                bail!(
-                    "a norm of {:?} {:?} for heads {:?} in {:?}",
-                    norm.dtype(),
-                    norm.shape(),
-                    context.heads,
-                    packed.dtype()
-                )
+            if norm.dtype() != dtype || norm.dims() != [context.heads.dimension] {
+                bail!("a norm of {:?} {:?} for heads {:?} in {:?}", norm.dtype(), norm.shape(), context.heads, dtype)
             }
         }
         Ok([at(query)?, at(key)?])
     }
 
-    /// One warp a head of each row, values included.
-    fn grid(packed: &Tensor, heads: Heads) -> (Grid, u64) {
-        let count = packed.elem_count() / heads.dimension;
-        (Grid::rows(count.div_ceil(WARPS), WARPS * 32), count as u64)
+    /// Heads of a warp; rope.cu has the same number.
+    const HEADS: usize = 4;
+
+    /// A warp for some heads of each row, values included.
+    fn grid(packed: &Tensor, heads: Heads) -> Result<(Grid, Argument)> {
+        if heads.dimension > 256 {
+            bail!("heads of {} numbers: a GPU turns up to 256", heads.dimension)
+        }
+        let count = packed.dims2()?.0 * (heads.query + 2 * heads.key_value).div_ceil(HEADS);
+        Ok((Grid::rows(count.div_ceil(WARPS), WARPS * 32), Argument::Unsigned(count as u32)))
     }
 
     pub(super) fn forward(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
         let (device, dtype) = (device(packed)?, packed.dtype());
         let output = empty(packed.shape(), dtype, device)?;
-        let (grid, count) = grid(packed, context.heads);
-        let [query_norm, key_norm] = norms(packed, context)?;
+        let (grid, count) = grid(packed, context.heads)?;
+        let [query_norm, key_norm] = norms(dtype, context)?;
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
-        arguments.extend([Argument::Long(count), float(context.epsilon)]);
+        arguments.extend([count, float(context.epsilon)]);
         launch(device, &MODULE, "query_key_rope", Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
-    pub(super) fn backward(gradient: &Tensor, packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
+    pub(super) fn decode(
+        packed: &OpenRows,
+        context: QueryKeyContext<'_>,
+        cache: &Tensor,
+        table: &Tensor,
+    ) -> Result<Tensor> {
+        let heads = context.heads;
+        if heads.dimension > 256 {
+            bail!("heads of {} numbers: a GPU turns up to 256", heads.dimension)
+        }
+        let own = packed.own()?;
+        let (rows, positions) = decode_attention::check(own.dims2()?, cache, heads, table)?;
+        let (device, dtype) = (device(cache)?, cache.dtype());
+        if own.dtype() != DType::F32 {
+            bail!("queries and keys in {:?}; while decoding they are f32", own.dtype())
+        }
+        let output = empty((rows, heads.row_width()), dtype, device)?;
+        let mut arguments = packed.arguments()?.to_vec();
+        arguments.extend(norms(dtype, context)?);
+        arguments.extend([at(&output)?, at(cache)?, at(table)?, int(positions)]);
+        arguments.extend(shared_arguments(&own, context)?);
+        arguments.extend([int(rows), float(context.epsilon)]);
+        let count = rows * (heads.query + 2 * heads.key_value);
+        let grid = Grid::rows(count.div_ceil(WARPS), WARPS * 32);
+        launch_early(device, &MODULE, "query_key_rope_decode", Some(dtype), grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(
+        gradient: &Tensor,
+        packed: &Tensor,
+        context: QueryKeyContext<'_>,
+        room: usize,
+    ) -> Result<Tensor> {
         let (device, dtype) = (device(packed)?, packed.dtype());
         check_gradient(gradient, packed)?;
-        let output = empty(packed.shape(), dtype, device)?;
-        let (grid, count) = grid(packed, context.heads);
-        let [query_norm, key_norm] = norms(packed, context)?;
-        let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?];
+        let (rows, width) = packed.dims2()?;
+        let output = empty((rows, width + room), dtype, device)?;
+        let (grid, count) = grid(packed, context.heads)?;
+        let [query_norm, key_norm] = norms(dtype, context)?;
+        let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?, int(width + room)];
         arguments.extend(shared_arguments(packed, context)?);
-        arguments.extend([Argument::Long(count), float(context.epsilon)]);
+        arguments.extend([count, float(context.epsilon)]);
         launch(device, &MODULE, "query_key_rope_backward", Some(dtype), grid, &arguments)?;
         Ok(output)
     }
@@ -327,7 +389,7 @@ mod gpu {
         packed: &Tensor,
         context: QueryKeyContext<'_>,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        let packed_gradient = backward(gradient, packed, context)?;
+        let packed_gradient = backward(gradient, packed, context, 0)?;
         let (device, dtype, dimension) = (device(packed)?, packed.dtype(), context.heads.dimension);
         let rows = packed.dims2()?.0;
         let heads = rows * context.heads.query.max(context.heads.key_value);

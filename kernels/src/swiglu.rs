@@ -1,26 +1,42 @@
 //! The gated activation of the MLP: `silu(gate) * up` (Shazeer 2020, arXiv 2002.05202).
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::matmul::no_room;
+use super::open_rows::OpenRows;
 use super::real::vectorised;
 
-/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width].
-pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + room], the last `room` columns unwritten
+/// (see [`super::matmul`]).
+pub fn swiglu(gate_up: &Tensor, room: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
-        return gpu::forward(gate_up);
+        return gpu::forward(gate_up, room);
     }
+    no_room(room)?;
     by_number_type!(gate_up, forward(gate_up))
 }
 
-/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`.
-pub fn swiglu_backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+/// As [`swiglu`] while decoding, with what adapters add. `gate_up`: 2 * width outputs, in f32 on a GPU -> [rows, width]
+/// in `dtype`.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has one dtype"))]
+pub fn swiglu_open(gate_up: &OpenRows, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gate_up.rows.device().is_cuda() {
+        return gpu::decode(gate_up, dtype);
+    }
+    swiglu(&gate_up.rows, 0)
+}
+
+/// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + room].
+pub fn swiglu_backward(gradient: &Tensor, gate_up: &Tensor, room: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
-        return gpu::backward(gradient, gate_up);
+        return gpu::backward(gradient, gate_up, room);
     }
+    no_room(room)?;
     by_number_type!(gate_up, backward(gradient, gate_up))
 }
 
@@ -72,7 +88,8 @@ fn sigmoid<T: Real>(x: T) -> T {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use super::OpenRows;
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
 
     static MODULE: Module = module!("swiglu");
 
@@ -86,23 +103,40 @@ mod gpu {
         }
     }
 
-    pub(super) fn forward(gate_up: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(gate_up: &Tensor, room: usize) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
-        let output = empty((rows, width), dtype, device)?;
-        let arguments = [at(gate_up)?, at(&output)?, int(width)];
+        let output = empty((rows, width + room), dtype, device)?;
+        let arguments = [at(gate_up)?, at(&output)?, int(width + room), int(width)];
         launch(device, &MODULE, "swiglu", Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 
-    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+    pub(super) fn decode(gate_up: &OpenRows, dtype: DType) -> Result<Tensor> {
+        let ((rows, double), device) = (gate_up.own()?.dims2()?, device(&gate_up.rows)?);
+        let width = double / 2;
+        if gate_up.rows.dtype() != DType::F32 {
+            bail!("gate and up in {:?}; while decoding they are f32", gate_up.rows.dtype())
+        }
+        let output = empty((rows, width), dtype, device)?;
+        let mut arguments = gate_up.arguments()?.to_vec();
+        arguments.extend([at(&output)?, int(rows), int(width)]);
+        // A thread has two columns of eight rows.
+        let rank = gate_up.adapters.as_ref().map_or(Ok(0), |adapters| adapters.b.dim(0))?;
+        let blocks = (width.div_ceil(if width.is_multiple_of(2) { 256 } else { 128 }), rows.div_ceil(8), 1);
+        let grid = Grid { blocks, threads: 128, shared_bytes: 8 * 2 * rank * size_of::<f32>() };
+        launch_early(device, &MODULE, "swiglu_decode", Some(dtype), grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor, room: usize) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
             bail!("a gradient of {:?} {:?} for {dtype:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
         }
-        let output = empty((rows, double), dtype, device)?;
-        let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(width)];
+        let output = empty((rows, double + room), dtype, device)?;
+        let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
         launch(device, &MODULE, "swiglu_backward", Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }

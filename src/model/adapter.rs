@@ -6,7 +6,9 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::Gradients;
-use crate::kernels::matmul::{matmul, matmul_add};
+use crate::kernels::adamw::MatrixCopy;
+use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
+use crate::kernels::open_rows::{OpenAdapters, OpenRows};
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,18 @@ pub(super) struct AdapterSet {
     pub(super) rank: usize,
     /// `lora_alpha / rank`.
     pub(super) scale: f64,
+    /// On a GPU one product with `[x, x A^T]` has the adapters in it, and is rounded once; likewise its backward. The
+    /// B's of several parts stand on a diagonal.
+    pub(super) joined: Option<Joined>,
+}
+
+/// An adapted matrix on a GPU.
+#[derive(Clone, Debug)]
+pub(super) struct Joined {
+    /// `[[W, scale * B], [A, 0]]`.
+    pub(super) matrix: Tensor,
+    /// `scale * B` transposed, the parts side by side: [joined rank, outputs]; what decoding reads.
+    pub(super) b: Tensor,
 }
 
 /// One part's B.
@@ -41,37 +55,117 @@ pub(super) struct AdapterPart {
     pub(super) b_range: Range<usize>,
 }
 
+/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is no multiple.
+pub(super) fn joined_rank(rank: usize) -> usize {
+    rank.next_multiple_of(8)
+}
+
+/// Rows that adapters add to a joined matrix, and columns: rows of whole 128 bytes in bf16 are read faster.
+pub(super) fn joined_room(parts: usize, rank: usize) -> (usize, usize) {
+    let used = parts * joined_rank(rank);
+    (used, used.next_multiple_of(64))
+}
+
 impl AdapterSet {
-    /// Adds to `y`, [rows, outputs], what the adapters make of `x`, [rows, inputs].
-    pub(super) fn add_forward(&self, y: &Tensor, x: &Tensor) -> Result<()> {
+    /// Columns that rows of `x` and of the gradient need behind them.
+    pub(super) fn room(&self) -> usize {
+        if self.joined.is_some() { joined_room(self.parts.len(), self.rank).1 } else { 0 }
+    }
+
+    /// Of these columns, those that hold numbers.
+    fn used(&self) -> usize {
+        joined_room(self.parts.len(), self.rank).0
+    }
+
+    /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
+    pub(super) fn open(&self, x: &Tensor, weight: &Tensor) -> Result<Option<OpenRows>> {
+        let (outputs, inputs) = weight.dims2()?;
+        let Some(Joined { matrix, b }) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
+            return Ok(None);
+        };
+        let rows = matmul_f32(x, &matrix.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?.t()?)?;
+        Ok(Some(OpenRows { rows, adapters: Some(OpenAdapters { b: b.clone(), parts: self.parts.len() }) }))
+    }
+
+    /// `x`: [rows, inputs + room], `weight`: [outputs, inputs] -> [rows, outputs], the matrix' and the adapters' part.
+    pub(super) fn forward(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let (outputs, inputs) = weight.dims2()?;
+        if let Some(Joined { matrix: joined, .. }) = &self.joined {
+            let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
+            matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)?;
+            let columns = inputs + self.used();
+            return matmul(&x.narrow(1, 0, columns)?, &joined.narrow(0, 0, outputs)?.narrow(1, 0, columns)?.t()?);
+        }
+        let y = matmul(x, &weight.t()?)?;
         let inner = matmul(x, &self.a.t()?)?;
         for (index, part) in self.parts.iter().enumerate() {
             let own = inner.narrow(1, index * self.rank, self.rank)?;
             matmul_add(&y.narrow(1, part.columns.start, part.columns.len())?, &own, &part.b.t()?, self.scale)?;
         }
-        Ok(())
+        Ok(y)
     }
 
-    /// `gradient`: [rows, outputs]. Adds the gradients of A and B, and to `x_gradient`, [rows, inputs], the input's.
+    /// `gradient`: [rows, outputs + room], `x` as the forward left it. Adds the gradients of A and B, returns the
+    /// input's, [rows, inputs].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
         x: &Tensor,
-        x_gradient: &Tensor,
+        weight: &Tensor,
         gradients: &mut Gradients,
-    ) -> Result<()> {
-        let inner = matmul(x, &self.a.t()?)?;
+    ) -> Result<Tensor> {
+        let (outputs, inputs) = weight.dims2()?;
+        let (inner, rank) = match &self.joined {
+            Some(_) => (x.narrow(1, inputs, self.used())?, joined_rank(self.rank)),
+            None => (matmul(x, &self.a.t()?)?, self.rank),
+        };
         let mut inner_gradients = Vec::with_capacity(self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
             let part_gradient = gradient.narrow(1, part.columns.start, part.columns.len())?;
-            let own = inner.narrow(1, index * self.rank, self.rank)?;
+            let own = inner.narrow(1, index * rank, self.rank)?;
             gradients.matmul_add(&part.b_range, &part_gradient.t()?, &own, self.scale)?;
-            inner_gradients.push(matmul(&part_gradient, &part.b)?);
+            if self.joined.is_none() {
+                inner_gradients.push(matmul(&part_gradient, &part.b)?);
+            }
         }
-        let inner_gradient =
-            if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
-        gradients.matmul_add(&self.a_range, &inner_gradient.t()?, x, self.scale)?;
-        matmul_add(x_gradient, &inner_gradient, &self.a, self.scale)
+        let Some(Joined { matrix: joined, .. }) = &self.joined else {
+            let x_gradient = matmul(gradient, weight)?;
+            let inner_gradient =
+                if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
+            gradients.matmul_add(&self.a_range, &inner_gradient.t()?, x, self.scale)?;
+            matmul_add(&x_gradient, &inner_gradient, &self.a, self.scale)?;
+            return Ok(x_gradient);
+        };
+        let (own, tail) = (gradient.narrow(1, 0, outputs)?, gradient.narrow(1, outputs, self.used())?);
+        matmul_into(&tail, &own, &joined.narrow(0, 0, outputs)?.narrow(1, inputs, self.used())?)?;
+        // The A's stand one below the other; apart in the tail where zeros are between them.
+        let together = if rank == self.rank { self.parts.len() } else { 1 };
+        for first in (0..self.parts.len()).step_by(together) {
+            let start = self.a_range.start + first * self.rank * inputs;
+            let range = start..start + together * self.rank * inputs;
+            let inner_gradient = tail.narrow(1, first * rank, together * self.rank)?;
+            gradients.matmul_add(&range, &inner_gradient.t()?, &x.narrow(1, 0, inputs)?, 1.0)?;
+        }
+        let columns = outputs + self.used();
+        matmul(&gradient.narrow(1, 0, columns)?, &joined.narrow(0, 0, columns)?.narrow(1, 0, inputs)?)
+    }
+
+    /// Where the adapters stand in the joined matrix.
+    pub(super) fn copies(&self, weight: &Tensor) -> Result<Vec<MatrixCopy>> {
+        let Some(Joined { matrix: joined, b }) = &self.joined else { return Ok(Vec::new()) };
+        let (outputs, inputs) = weight.dims2()?;
+        let mut copies = Vec::with_capacity(3 * self.parts.len());
+        for (index, part) in self.parts.iter().enumerate() {
+            let (offset, at) = (self.a_range.start + index * self.rank * inputs, index * joined_rank(self.rank));
+            let place = joined.narrow(0, outputs + at, self.rank)?.narrow(1, 0, inputs)?;
+            copies.push(MatrixCopy { offset, place, scale: 1.0 });
+            let rows = joined.narrow(0, part.columns.start, part.columns.len())?;
+            let place = rows.narrow(1, inputs + at, self.rank)?;
+            let beside = b.narrow(0, 0, self.rank)?.narrow(1, part.columns.start, part.columns.len())?.t()?;
+            let copy = |place| MatrixCopy { offset: part.b_range.start, place, scale: self.scale };
+            copies.extend([place, beside].map(copy));
+        }
+        Ok(copies)
     }
 
     /// `scale * B A` of every part, one below the other: [outputs, inputs].

@@ -3,16 +3,17 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::layer::{LayerActivations, NormWeight};
+use super::layer::{LayerActivations, NormWeight, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
 use super::packed_batch::DeviceBatch;
 use super::parameters::exact_type;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Trainable, Weights};
 use crate::hub::ModelConfig;
+use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::matmul::matmul_f32;
-use crate::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::rms_norm::{rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::RopeTable;
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
@@ -59,7 +60,7 @@ impl Decoder {
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
         let assembly = ModelLoader { config, weights, trainable, dtype, device };
-        let parameters = assembly.parameters(seed)?;
+        let mut parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
         let (embedding, embedding_range) =
             assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
@@ -68,10 +69,12 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| assembly.layer(index, &parameters))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        parameters.copy_into(layers.iter().map(Layer::copies).collect::<Result<Vec<_>>>()?.concat())?;
         Ok(Self {
-            layers: (0..config.num_hidden_layers)
-                .map(|index| assembly.layer(index, &parameters))
-                .collect::<std::result::Result<_, _>>()?,
+            layers,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
             table: RopeTable::of_frequencies(
@@ -97,14 +100,9 @@ impl Decoder {
         &self.parameters
     }
 
-    /// The layers, for a decode step.
-    pub(crate) fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
-    /// Cosines and sines of every position.
-    pub(crate) fn table(&self) -> &RopeTable {
-        &self.table
+    /// Numbers of one token's keys and values, by layer.
+    pub(crate) fn cache_widths(&self) -> impl Iterator<Item = usize> {
+        self.layers.iter().map(|layer| 2 * layer.heads().key_width())
     }
 
     /// What weights and activations are numbers of; what is trained is f32 beside bf16.
@@ -120,14 +118,14 @@ impl Decoder {
     /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
-    pub(crate) fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
+    fn embed(&self, token_ids: &Tensor) -> Result<Stream> {
         let rows = embedding(&self.embedding, token_ids)?;
-        rows.to_dtype(exact_type(rows.dtype()))
+        Ok(Stream::start(rows.to_dtype(exact_type(rows.dtype()))?))
     }
 
-    /// The final norm: [rows, hidden] -> [rows, hidden].
-    pub(crate) fn norm(&self, hidden: &Tensor) -> Result<Tensor> {
-        rms_norm(hidden, &self.final_norm.weight, self.config.rms_norm_eps)
+    /// The final norm: the whole stream and its norm, [rows, hidden] each.
+    fn norm(&self, stream: &Stream) -> Result<(Tensor, Tensor)> {
+        stream.norm(&self.final_norm.weight, self.config.rms_norm_eps, 0)
     }
 
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
@@ -143,25 +141,26 @@ impl Decoder {
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
     pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let mut hidden = self.embed(&batch.token_ids)?;
+        let mut stream = self.embed(&batch.token_ids)?;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, self.rows(&batch, adapters))?.0;
+            stream = layer.forward(stream, self.rows(&batch, adapters))?.0;
         }
-        self.norm(&hidden)
+        Ok(self.norm(&stream)?.1)
     }
 
     /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is
     /// kept.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let mut hidden = self.embed(&batch.token_ids)?;
+        let mut stream = self.embed(&batch.token_ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(&hidden, self.rows(&batch, Adapters::On))?;
-            layers.push(if recompute { Saved::Input(hidden) } else { Saved::All(Box::new(saved)) });
-            hidden = output;
+            let (output, saved) = layer.forward(stream, self.rows(&batch, Adapters::On))?;
+            layers.push(if recompute { Saved::Input(saved.into_input()) } else { Saved::All(Box::new(saved)) });
+            stream = output;
         }
-        Ok((self.norm(&hidden)?, Activations { batch, layers, last: hidden }))
+        let (last, normed) = self.norm(&stream)?;
+        Ok((normed, Activations { batch, layers, last }))
     }
 
     /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
@@ -177,11 +176,12 @@ impl Decoder {
         if let Some(range) = &self.final_norm.trained {
             gradients.add(range, &rms_norm_backward_weight(gradient, &last, self.config.rms_norm_eps)?)?;
         }
-        let mut gradient = rms_norm_backward(gradient, &last, &self.final_norm.weight, self.config.rms_norm_eps)?;
+        let (weight, room) = (&self.final_norm.weight, self.layers.last().map_or(0, Layer::gradient_room));
+        let mut gradient = rms_norm_backward(gradient, &last, weight, self.config.rms_norm_eps, None, room)?;
         let context = self.rows(&placed, Adapters::On);
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
             let saved = match saved {
-                Saved::Input(input) => layer.forward(&input, context)?.1,
+                Saved::Input(input) => layer.forward(Stream::start(input), context)?.1,
                 Saved::All(saved) => *saved,
             };
             gradient = layer.backward(&gradient, &saved, context, gradients)?;
@@ -196,14 +196,32 @@ impl Decoder {
     /// what decoding starts from.
     pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
         let batch = self.place(batch)?;
-        let mut hidden = self.embed(&batch.token_ids)?;
+        let mut stream = self.embed(&batch.token_ids)?;
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(&hidden, self.rows(&batch, adapters))?;
+            let (output, saved) = layer.forward(stream, self.rows(&batch, adapters))?;
             caches.push(saved.into_rotated());
-            hidden = output;
+            stream = output;
         }
-        Ok((caches, self.norm(&hidden)?))
+        Ok((caches, self.norm(&stream)?.1))
+    }
+
+    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer the prompts'
+    /// rows as [`Decoder::prefill`] returned them, and keys and values of what was decoded, [slots, positions, 2 *
+    /// key_width].
+    pub(crate) fn decode<'a>(
+        &self,
+        newest: &Tensor,
+        positions: &Tensor,
+        rows: &DecodeRows,
+        caches: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+        adapters: Adapters,
+    ) -> Result<Tensor> {
+        let mut stream = self.embed(newest)?;
+        for (layer, cache) in self.layers.iter().zip(caches) {
+            stream = layer.decode(&stream, (positions, &self.table), cache, rows, adapters)?;
+        }
+        self.logits(&self.norm(&stream)?.1)
     }
 
     /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`,

@@ -7,12 +7,16 @@ use candle_core::{Result, Tensor};
 use super::adapter::Adapters;
 use super::gradients::Gradients;
 use super::linear::Linear;
+use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
-use crate::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::decode_attention::{DecodeRows, decode_attention};
+use crate::kernels::open_rows::OpenRows;
+use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{
     Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+    query_key_rope_open,
 };
-use crate::kernels::swiglu::{swiglu, swiglu_backward};
+use crate::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};
 
 /// A norm's weight, and the range of its gradient when it is trained.
 #[derive(Clone, Debug)]
@@ -20,6 +24,28 @@ pub(super) struct NormWeight {
     /// [width].
     pub(super) weight: Tensor,
     pub(super) trained: Option<Range<usize>>,
+}
+
+/// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    sum: Tensor,
+    /// What the layer before has yet to add.
+    addend: Option<OpenRows>,
+}
+
+impl Stream {
+    pub(super) fn start(sum: Tensor) -> Self {
+        Self { sum, addend: None }
+    }
+
+    /// The whole sum, and its norm: [rows, hidden + room].
+    pub(super) fn norm(&self, weight: &Tensor, epsilon: f64, room: usize) -> Result<(Tensor, Tensor)> {
+        match &self.addend {
+            Some(addend) => add_rms_norm(&self.sum, addend, weight, epsilon, room),
+            None => Ok((self.sum.clone(), rms_norm(&self.sum, weight, epsilon, room)?)),
+        }
+    }
 }
 
 /// One layer's weights. Queries, keys and values are one packed matrix, gate and up another.
@@ -69,48 +95,60 @@ impl LayerActivations {
     pub(super) fn into_rotated(self) -> Tensor {
         self.rotated
     }
+
+    /// The layer's input, from which the rest can be computed again.
+    pub(super) fn into_input(self) -> Tensor {
+        self.input
+    }
 }
 
 impl Layer {
-    /// `input`: [rows, hidden] -> [rows, hidden], and what [`Layer::backward`] needs.
-    pub(super) fn forward(&self, input: &Tensor, context: RowContext<'_>) -> Result<(Tensor, LayerActivations)> {
-        let normed = rms_norm(input, &self.input_norm.weight, self.epsilon)?;
+    /// The stream after the layer, and what [`Layer::backward`] needs.
+    pub(super) fn forward(&self, stream: Stream, context: RowContext<'_>) -> Result<(Stream, LayerActivations)> {
+        let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, self.query_key_value.room())?;
+        drop(stream);
         let packed = self.query_key_value.forward(&normed, context.adapters)?;
         let rotated = query_key_rope(&packed, self.query_key(context.positions, context.table))?;
-        let attended = segment_attention(&rotated, self.heads, context.segments)?;
-        let (output, feed) = self.after_attention(input, &attended, context.adapters)?;
+        let attended = segment_attention(&rotated, self.heads, context.segments, self.attention_output.room())?;
+        let (output, feed) = self.after_attention(&input, &attended, context.adapters)?;
         let FeedForward { middle, middle_normed, gate_up, activated } = feed;
-        let activations = LayerActivations {
-            input: input.clone(),
-            normed,
-            packed,
-            rotated,
-            attended,
-            middle,
-            middle_normed,
-            gate_up,
-            activated,
-        };
+        let activations =
+            LayerActivations { input, normed, packed, rotated, attended, middle, middle_normed, gate_up, activated };
         Ok((output, activations))
     }
 
-    /// The rotated queries and keys, and the values, of rows at `positions`: [rows, row_width]. First half of a decode
-    /// step.
-    pub(crate) fn before_attention(
+    /// One new token a row, at `positions`: its keys and values go to `written`, [slots, positions, 2 * key_width], and
+    /// it attends to them and to its prompt's, `prompts`: [prompt rows, row_width].
+    pub(crate) fn decode(
         &self,
-        input: &Tensor,
-        positions: &Tensor,
-        table: &RopeTable,
+        stream: &Stream,
+        (positions, table): (&Tensor, &RopeTable),
+        (prompts, written): (&Tensor, &Tensor),
+        rows: &DecodeRows,
         adapters: Adapters,
-    ) -> Result<Tensor> {
-        let normed = rms_norm(input, &self.input_norm.weight, self.epsilon)?;
-        let packed = self.query_key_value.forward(&normed, adapters)?;
-        query_key_rope(&packed, self.query_key(positions, table))
+    ) -> Result<Stream> {
+        let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, 0)?;
+        let packed = self.query_key_value.open(&normed, adapters)?;
+        let rotated = query_key_rope_open(&packed, self.query_key(positions, table), written, rows)?;
+        let attended = decode_attention(&rotated, prompts, written, self.heads, rows)?;
+        let attention = self.attention_output.open(&attended, adapters)?;
+        let (sum, normed) = add_rms_norm(&input, &attention, &self.post_attention_norm.weight, self.epsilon, 0)?;
+        let activated = swiglu_open(&self.gate_up.open(&normed, adapters)?, normed.dtype())?;
+        Ok(Stream { sum, addend: Some(self.down.open(&activated, adapters)?) })
     }
 
-    /// The layer's result from its input and what attention returned. Second half of a decode step.
-    pub(crate) fn finish(&self, input: &Tensor, attended: &Tensor, adapters: Adapters) -> Result<Tensor> {
-        Ok(self.after_attention(input, attended, adapters)?.0)
+    /// Where the adapters stand a second time.
+    pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
+        let linears = [&self.query_key_value, &self.attention_output, &self.gate_up, &self.down];
+        let copies = linears
+            .iter()
+            .map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), |set| set.copies(&linear.weight)));
+        Ok(copies.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Columns that rows of the result's gradient need behind them.
+    pub(super) fn gradient_room(&self) -> usize {
+        self.down.room()
     }
 
     /// How the packed rows divide.
@@ -139,7 +177,8 @@ impl Layer {
         Ok(named)
     }
 
-    /// `gradient`: [rows, hidden] of the layer's result. Adds the gradients of what is trained, returns the input's.
+    /// `gradient`: [rows, hidden + room] of the layer's result. Adds the gradients of what is trained, returns the
+    /// input's, [rows, hidden + room].
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
@@ -148,27 +187,30 @@ impl Layer {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let activated_gradient = self.down.backward(gradient, &saved.activated, gradients)?;
-        let gate_up_gradient = swiglu_backward(&activated_gradient, &saved.gate_up)?;
+        let gate_up_gradient = swiglu_backward(&activated_gradient, &saved.gate_up, self.gate_up.room())?;
         let normed_gradient = self.gate_up.backward(&gate_up_gradient, &saved.middle_normed, gradients)?;
-        let through = self.norm_backward(&self.post_attention_norm, &normed_gradient, &saved.middle, gradients)?;
-        let middle_gradient = (gradient + through)?;
+        let norm = (&self.post_attention_norm, &saved.middle);
+        let middle_gradient =
+            self.norm_backward(norm, &normed_gradient, gradient, self.attention_output.room(), gradients)?;
 
         let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended, gradients)?;
         let rotated_gradient =
             segment_attention_backward(&attended_gradient, &saved.rotated, self.heads, context.segments)?;
         let packed_gradient = self.query_key_backward(&rotated_gradient, &saved.packed, context, gradients)?;
         let normed_gradient = self.query_key_value.backward(&packed_gradient, &saved.normed, gradients)?;
-        let through = self.norm_backward(&self.input_norm, &normed_gradient, &saved.input, gradients)?;
-        middle_gradient + through
+        let norm = (&self.input_norm, &saved.input);
+        self.norm_backward(norm, &normed_gradient, &middle_gradient, self.gradient_room(), gradients)
     }
 
-    fn after_attention(&self, input: &Tensor, attended: &Tensor, adapters: Adapters) -> Result<(Tensor, FeedForward)> {
-        let attention = self.attention_output.forward(attended, adapters)?;
-        let (middle, middle_normed) = add_rms_norm(input, &attention, &self.post_attention_norm.weight, self.epsilon)?;
+    fn after_attention(&self, input: &Tensor, attended: &Tensor, adapters: Adapters) -> Result<(Stream, FeedForward)> {
+        let attention = OpenRows::complete(self.attention_output.forward(attended, adapters)?);
+        let (weight, room) = (&self.post_attention_norm.weight, self.gate_up.room());
+        let (middle, middle_normed) = add_rms_norm(input, &attention, weight, self.epsilon, room)?;
         let gate_up = self.gate_up.forward(&middle_normed, adapters)?;
-        let activated = swiglu(&gate_up)?;
-        let output = add_to_stream(&middle, &self.down.forward(&activated, adapters)?)?;
-        Ok((output, FeedForward { middle, middle_normed, gate_up, activated }))
+        let activated = swiglu(&gate_up, self.down.room())?;
+        let addend = OpenRows::complete(self.down.forward(&activated, adapters)?);
+        let stream = Stream { sum: middle.clone(), addend: Some(addend) };
+        Ok((stream, FeedForward { middle, middle_normed, gate_up, activated }))
     }
 
     fn query_key<'a>(&'a self, positions: &'a Tensor, table: &'a RopeTable) -> QueryKeyContext<'a> {
@@ -187,7 +229,7 @@ impl Layer {
         let trained =
             self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
         let Some((query_range, key_range)) = trained else {
-            return query_key_rope_backward(gradient, packed, query_key);
+            return query_key_rope_backward(gradient, packed, query_key, self.query_key_value.room());
         };
         let (packed_gradient, query_gradient, key_gradient) = query_key_rope_backward_all(gradient, packed, query_key)?;
         gradients.add(query_range, &query_gradient)?;
@@ -195,17 +237,21 @@ impl Layer {
         Ok(packed_gradient)
     }
 
+    /// Through a norm of `input`, and around it: `gradient`: [rows, hidden], `around`: [rows, hidden + any room] ->
+    /// [rows, hidden + room].
     fn norm_backward(
         &self,
-        norm: &NormWeight,
+        (norm, input): (&NormWeight, &Tensor),
         gradient: &Tensor,
-        input: &Tensor,
+        around: &Tensor,
+        room: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         if let Some(range) = &norm.trained {
             gradients.add(range, &rms_norm_backward_weight(gradient, input, self.epsilon)?)?;
         }
-        rms_norm_backward(gradient, input, &norm.weight, self.epsilon)
+        let around = around.narrow(1, 0, input.dims2()?.1)?;
+        rms_norm_backward(gradient, input, &norm.weight, self.epsilon, Some(&around), room)
     }
 }
 

@@ -7,8 +7,10 @@ use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, Adapters};
 use super::gradients::Gradients;
+use super::parameters::exact_type;
 use crate::kernels::bias::add_bias;
-use crate::kernels::matmul::matmul;
+use crate::kernels::matmul::{matmul, matmul_f32};
+use crate::kernels::open_rows::OpenRows;
 
 /// What is added to every row of a result.
 #[derive(Clone, Debug)]
@@ -22,7 +24,7 @@ pub(super) struct Bias {
 /// One matrix, or several that read the same input, packed one below the other.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    /// [outputs, inputs].
+    /// [outputs, inputs]; beside adapters on a GPU a part of [`AdapterSet::joined`].
     pub(super) weight: Tensor,
     /// Place of the weight's gradient; None when frozen.
     pub(super) trained: Option<Range<usize>>,
@@ -31,16 +33,36 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// `x`: [rows, inputs] -> [rows, outputs].
+    /// Columns that rows of its input, and of its result's gradient, need behind them (`kernels::matmul`).
+    pub(super) fn room(&self) -> usize {
+        self.adapters.as_ref().map_or(0, AdapterSet::room)
+    }
+
+    /// `x`: [rows, inputs + room] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
-        let mut y = matmul(x, &self.weight.t()?)?;
-        if let Some(bias) = &self.bias {
-            y = add_bias(y, &bias.vector)?;
+        let y = match self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
+            Some(set) => set.forward(x, &self.weight)?,
+            None => matmul(&x.narrow(1, 0, self.weight.dims2()?.1)?, &self.weight.t()?)?,
+        };
+        self.bias.as_ref().map_or(Ok(y.clone()), |bias| add_bias(y, &bias.vector))
+    }
+
+    /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
+    /// do.
+    pub(super) fn open(&self, x: &Tensor, adapters: Adapters) -> Result<OpenRows> {
+        let set = self.adapters.as_ref().filter(|_| adapters == Adapters::On && self.bias.is_none());
+        if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight))? {
+            return Ok(open);
         }
-        if let Some(set) = self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
-            set.add_forward(&y, x)?;
+        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters == Adapters::Off);
+        if is_plain && x.device().is_cuda() {
+            return Ok(OpenRows::complete(matmul_f32(x, &self.weight.t()?)?));
         }
-        Ok(y)
+        let x = match self.room() {
+            0 => x.clone(),
+            room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
+        };
+        Ok(OpenRows::complete(self.forward(&x, adapters)?.to_dtype(exact_type(x.dtype()))?))
     }
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
@@ -60,13 +82,13 @@ impl Linear {
 
     fn merged(&self) -> Result<Tensor> {
         match &self.adapters {
-            Some(set) => &self.weight + set.delta()?,
+            Some(set) => &self.weight + set.delta()?.to_dtype(self.weight.dtype())?,
             None => Ok(self.weight.clone()),
         }
     }
 
-    /// `gradient`: [rows, outputs], `x`: [rows, inputs] as in the forward. Adds the gradients of what is trained here,
-    /// returns the input's.
+    /// `gradient`: [rows, outputs + room], `x`: [rows, inputs + room] as in the forward. Adds the gradients of what is
+    /// trained here, returns the input's, [rows, inputs].
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {
             gradients.matmul_add(range, &gradient.t()?, x, 1.0)?;
@@ -74,10 +96,9 @@ impl Linear {
         if let Some(range) = self.bias.as_ref().and_then(|bias| bias.trained.as_ref()) {
             gradients.add(range, &gradient.sum(0)?)?;
         }
-        let x_gradient = matmul(gradient, &self.weight)?;
-        if let Some(set) = &self.adapters {
-            set.backward(gradient, x, &x_gradient, gradients)?;
+        match &self.adapters {
+            Some(set) => set.backward(gradient, x, &self.weight, gradients),
+            None => matmul(gradient, &self.weight),
         }
-        Ok(x_gradient)
     }
 }

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::adapter::{AdapterPart, AdapterSet};
+use super::adapter::{AdapterPart, AdapterSet, Joined, joined_rank, joined_room};
 use super::layer::{Layer, NormWeight};
 use super::linear::{Bias, Linear};
+use super::parameters::exact_type;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Trainable, Weights};
 use crate::hub::{Architecture, ModelConfig};
@@ -100,7 +101,9 @@ impl ModelLoader<'_> {
                 .collect::<Result<_, ModelError>>()?,
             Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
         };
-        Ok(Parameters::new(tensors, self.dtype, self.device)?)
+        // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
+        let dtype = if self.joins_adapters() { exact_type(self.dtype) } else { self.dtype };
+        Ok(Parameters::new(tensors, dtype, self.device)?)
     }
 
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {
@@ -154,13 +157,30 @@ impl ModelLoader<'_> {
     fn linear(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Linear, ModelError> {
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
         let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
+        let bias = self.bias(layer, parts, parameters)?;
+        let mut adapters = self.adapters(layer, parts, parameters)?;
+        if let Some(set) = adapters.as_mut().filter(|_| self.joins_adapters()) {
+            let (outputs, inputs) = (shapes.iter().map(|shape| shape[0]).sum::<usize>(), shapes[0][1]);
+            let (rows, columns) = joined_room(parts.len(), set.rank);
+            let joined = Tensor::zeros((outputs + rows, inputs + columns), self.dtype, self.device)?;
+            let mut row = 0;
+            for (name, shape) in names.iter().zip(&shapes) {
+                let part = self.weights.get(name, shape, self.dtype, self.device)?;
+                joined.narrow(0, row, shape[0])?.slice_set(&part, 1, 0)?;
+                row += shape[0];
+            }
+            let weight = joined.narrow(0, 0, outputs)?.narrow(1, 0, inputs)?;
+            let b = Tensor::zeros((joined_rank(set.rank), outputs), self.dtype, self.device)?;
+            set.joined = Some(Joined { matrix: joined, b });
+            return Ok(Linear { weight, trained: None, bias, adapters });
+        }
         let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Linear {
-            weight,
-            trained,
-            bias: self.bias(layer, parts, parameters)?,
-            adapters: self.adapters(layer, parts, parameters)?,
-        })
+        Ok(Linear { weight, trained, bias, adapters })
+    }
+
+    /// Whether adapters stand in one matrix with the weights that they are beside.
+    fn joins_adapters(&self) -> bool {
+        self.device.is_cuda() && matches!(self.trainable, Trainable::Lora { .. })
     }
 
     /// The parts' biases, end to end; all of a packed matrix have one, or none.
@@ -194,7 +214,7 @@ impl ModelLoader<'_> {
             Ok(AdapterPart { columns, b, b_range })
         };
         let parts = parts.iter().map(part).collect::<Result<Vec<_>, ModelError>>()?;
-        Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64 }))
+        Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None }))
     }
 
     /// [outputs, inputs] of a layer's matrix.

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::config::TrainConfig;
-use crate::kernels::adamw::cast_into;
+use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
 
 /// What an optimizer may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +61,8 @@ pub struct Parameters {
     flat: Tensor,
     /// The same numbers in bf16, where the model computes in bf16: what the layers read.
     working: Option<Tensor>,
+    /// Where the numbers stand inside matrices, too.
+    copies: Option<MatrixCopies>,
     slots: Vec<ParameterSlot>,
 }
 
@@ -79,7 +81,7 @@ impl Parameters {
         }
         let flat = if pieces.is_empty() { Tensor::zeros(0, exact, device)? } else { Tensor::cat(&pieces, 0)? };
         let working = if exact == dtype || slots.is_empty() { None } else { Some(flat.to_dtype(dtype)?) };
-        Ok(Self { flat, working, slots })
+        Ok(Self { flat, working, copies: None, slots })
     }
 
     /// All numbers: `[n]`.
@@ -93,8 +95,20 @@ impl Parameters {
         self.refresh_working()
     }
 
+    /// Keeps the numbers also inside matrices from now on.
+    pub(super) fn copy_into(&mut self, copies: Vec<MatrixCopy>) -> Result<()> {
+        self.copies = MatrixCopies::new(copies)?;
+        self.refresh_copies()
+    }
+
+    /// After an optimizer has changed [`Parameters::flat`].
+    pub fn refresh_copies(&self) -> Result<()> {
+        self.copies.as_ref().map_or(Ok(()), |copies| copies.write(&self.flat))
+    }
+
     fn refresh_working(&self) -> Result<()> {
-        self.working.as_ref().map_or(Ok(()), |working| cast_into(&self.flat, working))
+        self.working.as_ref().map_or(Ok(()), |working| cast_into(&self.flat, working))?;
+        self.refresh_copies()
     }
 
     /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all

@@ -187,11 +187,25 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
         ("weights", Phase::Always, if is_full { copy } else { number } * parameters),
         ("trained parameters (f32)", Phase::Always, 4 * trainable),
-        ("adapters as used", Phase::Always, if is_full { 0 } else { copy * trainable }),
+        ("adapters as used", Phase::Always, number * joined_adapters(model, config.lora_rank)),
         ("AdamW moments (f32)", Phase::Always, 8 * trainable),
         ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
         ("rotary tables", Phase::Always, if has_reference { 2 } else { 1 } * table),
     ]
+}
+
+/// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
+fn joined_adapters(model: &ModelConfig, rank: usize) -> usize {
+    let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
+    let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
+    let rank = rank.next_multiple_of(8);
+    // Outputs, inputs and adapters of what a layer packs together.
+    let packed = [(query + 2 * key, hidden, 3), (hidden, query, 1), (2 * inner, hidden, 2), (hidden, inner, 1)];
+    let added = packed.map(|(outputs, inputs, parts)| {
+        let used = parts * rank;
+        (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs + rank * outputs
+    });
+    if rank == 0 { 0 } else { model.num_hidden_layers * added.iter().sum::<usize>() }
 }
 
 /// The largest shard of a rollout or an eval.
@@ -324,7 +338,7 @@ mod tests {
         check("weights", 16.4);
         check("trained parameters (f32)", 0.35);
         check("AdamW moments (f32)", 0.70);
-        check("adapters as used", 0.17);
+        check("adapters as used", 0.38);
         check("gradients (f32)", 0.35);
         // 16,000 tokens x (37 x 4,096 x 4 + 4,096 x 2) bytes.
         check("layer inputs", 9.83);

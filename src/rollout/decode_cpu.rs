@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::{Completion, Request, Sampling, StopReason, ThreadPool};
-use crate::kernels::decode_attention::{DecodeRow, DecodeRows, append_keys_values, decode_attention};
+use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
@@ -29,11 +29,15 @@ pub(super) struct KvCache {
 impl KvCache {
     /// `prompts` as returned by [`Decoder::prefill`], with room for `slots` completions.
     pub(super) fn new(model: &Decoder, prompts: Vec<Tensor>, slots: usize, sampling: &Sampling) -> Result<Self> {
-        let room = model.layers().iter().zip(&prompts).map(|(layer, prompt)| {
-            let shape = (slots, sampling.max_completion_tokens, 2 * layer.heads().key_width());
-            Tensor::zeros(shape, prompt.dtype(), model.device())
-        });
-        Ok(Self { written: room.collect::<Result<_>>()?, prompts })
+        let written = model
+            .cache_widths()
+            .map(|width| Tensor::zeros((slots, sampling.max_completion_tokens, width), model.dtype(), model.device()));
+        Ok(Self { written: written.collect::<Result<_>>()?, prompts })
+    }
+
+    /// Prompts and what was written, by layer.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
+        self.prompts.iter().zip(&self.written)
     }
 }
 
@@ -156,24 +160,5 @@ fn feed_newest(model: &Decoder, adapters: Adapters, rows: &[Row], caches: &KvCac
     let positions: Vec<u32> = places.iter().map(|place| (place.prefix.1 + place.length - 1) as u32).collect();
     let positions = Tensor::from_vec(positions, rows.len(), model.device())?;
     let newest = Tensor::from_vec(newest, rows.len(), model.device())?;
-    step(model, adapters, &newest, &positions, &DecodeRows::Listed(places), caches)
-}
-
-/// One token per row: `newest` and `positions` [rows], u32 -> [rows, vocabulary].
-pub(super) fn step(
-    model: &Decoder,
-    adapters: Adapters,
-    newest: &Tensor,
-    positions: &Tensor,
-    places: &DecodeRows,
-    caches: &KvCache,
-) -> Result<Tensor> {
-    let mut hidden = model.embed(newest)?;
-    for (layer, (prompts, written)) in model.layers().iter().zip(caches.prompts.iter().zip(&caches.written)) {
-        let packed = layer.before_attention(&hidden, positions, model.table(), adapters)?;
-        append_keys_values(written, &packed, layer.heads(), places)?;
-        let attended = decode_attention(&packed, prompts, written, layer.heads(), places)?;
-        hidden = layer.finish(&hidden, &attended, adapters)?;
-    }
-    model.logits(&model.norm(&hidden)?)
+    model.decode(&newest, &positions, &DecodeRows::Listed(places), caches.layers(), adapters)
 }

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::decode_cpu::{KvCache, check, prefill_batch, step};
+use super::decode_cpu::{KvCache, check, prefill_batch};
 use super::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
@@ -134,8 +134,8 @@ impl DecodeBatch<'_> {
     /// One more token per row, without the host.
     fn step(&self) -> Result<()> {
         let SampleState { newest, positions, rows, .. } = &self.state;
-        let logits =
-            step(self.model, self.adapters, newest, positions, &DecodeRows::Table(rows.clone()), &self.caches)?;
+        let rows = DecodeRows::Table(rows.clone());
+        let logits = self.model.decode(newest, positions, &rows, self.caches.layers(), self.adapters)?;
         sample_step(&logits, &self.settings, &self.state)
     }
 

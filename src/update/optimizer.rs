@@ -110,6 +110,7 @@ impl Optimizer {
             step.weight_decay = weight_decay;
             adamw(parameters.flat(), &self.moments, gradients.flat(), step, parameters.working(), range)?;
         }
+        parameters.refresh_copies()?;
         Ok(Applied::Moved { grad_norm, learning_rate })
     }
 

@@ -2,16 +2,19 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::accumulate::accumulate;
-use grpo_tui::kernels::adamw::{AdamWStep, adamw, cast_into, norm};
+use grpo_tui::kernels::adamw::{AdamWStep, MatrixCopies, MatrixCopy, adamw, cast_into, norm};
+use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
+use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::rms_norm::{add_rms_norm, add_to_stream, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{
     Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+    query_key_rope_open,
 };
 use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
-use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
+use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};
 
 use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
 
@@ -45,19 +48,28 @@ fn rms_norm_agrees() {
             let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] =
                 [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
             let (weight_cpu, weight) = pair(2, &[width], dtype);
-            poison(rows * width);
-            let y = rms_norm(&x, &weight, 1e-6).unwrap();
-            assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(), tolerance(dtype));
-            poison(rows * width);
-            let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
-            let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
-            assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
-            assert_close("norm of the sum", &normed, &expected, tolerance(dtype));
-            assert_close("norm of the sum as it is kept", &normed, &rms_norm(&sum, &weight, 1e-6).unwrap(), 1e-4);
-            poison(rows * width);
-            let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
-            let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap();
-            assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
+            let (expected_sum, expected_norm) =
+                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), &weight_cpu, 1e-6, 0).unwrap();
+            let residuals = [(None, None), (Some(&addend_cpu), Some(&addend))];
+            for room in [0, 5, 16] {
+                let own = |wide: Tensor| wide.narrow(1, 0, width).unwrap().contiguous().unwrap();
+                poison(rows * (width + room));
+                let y = own(rms_norm(&x, &weight, 1e-6, room).unwrap());
+                assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6, 0).unwrap(), tolerance(dtype));
+                poison(rows * (width + room));
+                let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), &weight, 1e-6, room).unwrap();
+                let normed = own(normed);
+                assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
+                assert_close("norm of the sum", &normed, &expected_norm, tolerance(dtype));
+                let again = rms_norm(&sum, &weight, 1e-6, 0).unwrap();
+                assert_close("norm of the sum as it is kept", &normed, &again, 1e-4);
+                for (residual_cpu, residual) in residuals {
+                    poison(rows * (width + room));
+                    let dx = own(rms_norm_backward(&seed, &x, &weight, 1e-6, residual, room).unwrap());
+                    let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6, residual_cpu, 0).unwrap();
+                    assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
+                }
+            }
             let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
             assert_eq!(dw.dtype(), DType::F32);
             assert_close("rms_norm weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
@@ -76,20 +88,21 @@ fn a_stream_in_f32_agrees() {
         let half = tolerance(DType::BF16);
         assert_close(
             "norm",
-            &rms_norm(&x, &weight, 1e-6).unwrap(),
-            &rms_norm(&x_cpu, &weight_cpu, 1e-6).unwrap(),
+            &rms_norm(&x, &weight, 1e-6, 0).unwrap(),
+            &rms_norm(&x_cpu, &weight_cpu, 1e-6, 0).unwrap(),
             half,
         );
         poison(rows * width);
-        let (sum, normed) = add_rms_norm(&x, &addend, &weight, 1e-6).unwrap();
-        let (expected_sum, expected) = add_rms_norm(&x_cpu, &addend_cpu, &weight_cpu, 1e-6).unwrap();
+        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), &weight, 1e-6, 0).unwrap();
+        let (expected_sum, expected) =
+            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), &weight_cpu, 1e-6, 0).unwrap();
         assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
         assert_close("sum", &sum, &expected_sum, 1e-7);
         assert_close("norm of the sum", &normed, &expected, half);
         poison(rows * width);
-        assert_close("sum alone", &add_to_stream(&x, &addend).unwrap(), &expected_sum, 1e-7);
-        let dx = rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap();
-        assert_close("backward", &dx, &rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6).unwrap(), half);
+        let dx = rms_norm_backward(&seed, &x, &weight, 1e-6, Some(&addend), 0).unwrap();
+        let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6, Some(&addend_cpu), 0).unwrap();
+        assert_close("backward", &dx, &expected, half);
         let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
         assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
     }
@@ -123,21 +136,94 @@ fn rotary_positions_agree() {
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
                 assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
+                let (cache_cpu, cache) = pair(7, &[rows + 1, 2, 2 * heads.key_width()], dtype);
+                let places: Vec<DecodeRow> =
+                    (0..rows).map(|row| DecodeRow { slot: rows - row, prefix: (0, 1), length: 1 + row % 2 }).collect();
+                let numbers: Vec<u32> =
+                    places.iter().flat_map(|row| [row.slot as u32, 0, 1, row.length as u32]).collect();
+                let on_device = DecodeRows::Table(Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap());
+                let again = query_key_rope_open(
+                    &OpenRows::complete(packed.to_dtype(DType::F32).unwrap()),
+                    context,
+                    &cache,
+                    &on_device,
+                )
+                .unwrap();
+                assert_close("rope with a cache", &again, &rotated, tolerance(dtype));
+                let complete = OpenRows::complete(packed_cpu.clone());
+                query_key_rope_open(&complete, context_cpu, &cache_cpu, &DecodeRows::Listed(places)).unwrap();
+                assert_close("cache", &cache, &cache_cpu, tolerance(dtype));
                 poison(packed.elem_count());
                 let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
                 let (dx_cpu, dq_cpu, dk_cpu) =
                     query_key_rope_backward_all(&seed_cpu, &packed_cpu, context_cpu).unwrap();
                 assert_close("rope backward", &dx, &dx_cpu, tolerance(dtype));
-                assert_close(
-                    "rope backward alone",
-                    &query_key_rope_backward(&seed, &packed, context).unwrap(),
-                    &dx,
-                    0.0,
-                );
+                for room in [0, 5, 8] {
+                    poison(rows * (heads.row_width() + room));
+                    let wide = query_key_rope_backward(&seed, &packed, context, room).unwrap();
+                    let own = wide.narrow(1, 0, heads.row_width()).unwrap().contiguous().unwrap();
+                    // Rows that are not aligned are read one by one, and so summed in another order.
+                    assert_close("rope backward alone", &own, &dx, if room == 5 { tolerance(dtype) } else { 0.0 });
+                }
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
                 assert_close("key norm", &dk, &dk_cpu, 1e-5);
             }
         }
+    }
+}
+
+/// What adapters add while decoding, in the kernels that read the rows: as if it had been added before.
+#[test]
+#[ignore = "needs a GPU"]
+fn open_rows_agree() {
+    let heads = Heads { query: 4, key_value: 2, dimension: 64 };
+    for (dtype, rank, rows) in [(DType::F32, 8, 3), (DType::F32, 16, 70), (DType::BF16, 16, 9), (DType::BF16, 24, 64)] {
+        // Rows of `width` numbers, then those of each part's A; and the same with everything added.
+        let open = |widths: &[usize]| {
+            let (width, columns) = (widths.iter().sum::<usize>(), widths.len() * rank);
+            let (wide_cpu, wide) = pair(1, &[rows, width + columns], DType::F32);
+            let (b_cpu, b) = pair(2, &[rank, width], dtype);
+            let mut added = Vec::new();
+            let mut first = 0;
+            for (part, &outputs) in widths.iter().enumerate() {
+                let inner = wide_cpu.narrow(1, width + part * rank, rank).unwrap().contiguous().unwrap();
+                let own = b_cpu.narrow(1, first, outputs).unwrap().contiguous().unwrap();
+                added.push(rounded(&inner, dtype).matmul(&own).unwrap());
+                first += outputs;
+            }
+            let added = Tensor::cat(&added, 1).unwrap();
+            let complete = rounded(&(wide_cpu.narrow(1, 0, width).unwrap() + added).unwrap(), dtype);
+            (complete, OpenRows { rows: wide, adapters: Some(OpenAdapters { b, parts: widths.len() }) })
+        };
+        let allowed = tolerance(dtype);
+        let (complete, found) = open(&[48, 48]);
+        assert_close("swiglu", &swiglu_open(&found, dtype).unwrap(), &swiglu(&complete, 0).unwrap(), allowed);
+
+        let (complete, found) = open(&[160]);
+        let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, 160], dtype), pair(4, &[160], dtype)];
+        let (sum, normed) = add_rms_norm(&x, &found, &weight, 1e-6, 0).unwrap();
+        let expected = add_rms_norm(&x_cpu, &OpenRows::complete(complete), &weight_cpu, 1e-6, 0).unwrap();
+        assert_close("sum", &sum, &expected.0, allowed);
+        assert_close("norm", &normed, &expected.1, allowed);
+
+        let (complete, found) = open(&[heads.query_width(), heads.key_width(), heads.key_width()]);
+        let [query_norm, key_norm] = [5, 6].map(|n| pair(n, &[heads.dimension], dtype));
+        let positions_cpu = Tensor::new(ids(rows, 90, 6), &Device::Cpu).unwrap();
+        let positions = positions_cpu.to_device(&gpu()).unwrap();
+        let table_cpu = RopeTable::new(90, heads.dimension, 1e4, DType::F32, &Device::Cpu).unwrap();
+        let table = RopeTable::new(90, heads.dimension, 1e4, DType::F32, &gpu()).unwrap();
+        let norms = Some((&query_norm.0, &key_norm.0));
+        let context = QueryKeyContext { heads, norms, epsilon: 1e-6, positions: &positions_cpu, table: &table_cpu };
+        let expected = query_key_rope(&complete, context).unwrap();
+        let norms = Some((&query_norm.1, &key_norm.1));
+        let context = QueryKeyContext { heads, norms, epsilon: 1e-6, positions: &positions, table: &table };
+        let cache = Tensor::zeros((rows, 1, 2 * heads.key_width()), dtype, &gpu()).unwrap();
+        let numbers: Vec<u32> = (0..rows as u32).flat_map(|row| [row, 0, 1, 1]).collect();
+        let places = DecodeRows::Table(Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap());
+        let rotated = query_key_rope_open(&found, context, &cache, &places).unwrap();
+        assert_close("rope", &rotated, &expected, allowed);
+        let keys_values = expected.narrow(1, heads.query_width(), 2 * heads.key_width()).unwrap().contiguous().unwrap();
+        assert_close("cache", &cache.squeeze(1).unwrap(), &keys_values, allowed);
     }
 }
 
@@ -149,11 +235,16 @@ fn the_gated_activation_agrees() {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
             let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
             let (seed_cpu, seed) = pair(2, &[rows, width], dtype);
-            poison(rows * width);
-            assert_close("swiglu", &swiglu(&gate_up).unwrap(), &swiglu(&gate_up_cpu).unwrap(), tolerance(dtype));
-            poison(2 * rows * width);
-            let expected = swiglu_backward(&seed_cpu, &gate_up_cpu).unwrap();
-            assert_close("swiglu backward", &swiglu_backward(&seed, &gate_up).unwrap(), &expected, tolerance(dtype));
+            for room in [0, 5, 16] {
+                poison(rows * (width + room));
+                let own = swiglu(&gate_up, room).unwrap().narrow(1, 0, width).unwrap().contiguous().unwrap();
+                assert_close("swiglu", &own, &swiglu(&gate_up_cpu, 0).unwrap(), tolerance(dtype));
+                poison(rows * (2 * width + room));
+                let wide = swiglu_backward(&seed, &gate_up, room).unwrap();
+                let own = wide.narrow(1, 0, 2 * width).unwrap().contiguous().unwrap();
+                let expected = swiglu_backward(&seed_cpu, &gate_up_cpu, 0).unwrap();
+                assert_close("swiglu backward", &own, &expected, tolerance(dtype));
+            }
         }
     }
 }
@@ -202,6 +293,31 @@ fn gradients_add_up_at_their_place() {
         }
     }
     assert!(accumulate(&on_gpu(&random(1, &[4]), DType::BF16), &on_gpu(&random(1, &[4]), DType::F32)).is_err());
+}
+
+/// Parts of a flat buffer inside a matrix, and nothing beside them.
+#[test]
+#[ignore = "needs a GPU"]
+fn copies_in_matrices_agree() {
+    for dtype in NUMBER_TYPES {
+        let (flat_cpu, flat) = pair(1, &[2000], DType::F32);
+        let matrix = Tensor::full(7.0_f32, (40, 70), &gpu()).unwrap().to_dtype(dtype).unwrap();
+        let place =
+            |row, rows, column, columns| matrix.narrow(0, row, rows).unwrap().narrow(1, column, columns).unwrap();
+        let copies = vec![
+            MatrixCopy { offset: 3, place: place(0, 30, 61, 8), scale: 2.0 },
+            MatrixCopy { offset: 243, place: place(32, 7, 0, 60), scale: 1.0 },
+            MatrixCopy { offset: 800, place: place(0, 20, 0, 30).t().unwrap(), scale: 1.0 },
+        ];
+        MatrixCopies::new(copies).unwrap().unwrap().write(&flat).unwrap();
+        let mut expected = vec![vec![7.0_f32; 70]; 40];
+        let numbers = flat_cpu.to_vec1::<f32>().unwrap();
+        (0..240).for_each(|n| expected[n / 8][61 + n % 8] = 2.0 * numbers[3 + n]);
+        (0..600).for_each(|n| expected[n % 20][n / 20] = numbers[800 + n]);
+        (0..420).for_each(|n| expected[32 + n / 60][n % 60] = numbers[243 + n]);
+        let expected = rounded(&Tensor::new(expected, &Device::Cpu).unwrap(), dtype);
+        assert_close("copies", &matrix, &expected, 0.0);
+    }
 }
 
 #[test]

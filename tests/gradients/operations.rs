@@ -22,13 +22,13 @@ fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
 #[test]
 fn rms_norm_matches() {
     let (x, weight, seed) = (random(1, &[3, 7]), random(2, &[7]), random(3, &[3, 7]));
-    let y = rms_norm(&x, &weight, 1e-6).unwrap();
+    let y = rms_norm(&x, &weight, 1e-6, 0).unwrap();
     close("rms_norm", &y, &plain::rms_norm(&x, &weight, 1e-6), 1e-12);
-    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6).unwrap(), |x| {
-        seeded(&rms_norm(x, &weight, 1e-6).unwrap(), &seed)
+    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6, None, 0).unwrap(), |x| {
+        seeded(&rms_norm(x, &weight, 1e-6, 0).unwrap(), &seed)
     });
     check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| {
-        seeded(&rms_norm(&x, w, 1e-6).unwrap(), &seed)
+        seeded(&rms_norm(&x, w, 1e-6, 0).unwrap(), &seed)
     });
 }
 
@@ -36,8 +36,8 @@ fn rms_norm_matches() {
 fn swiglu_matches() {
     let (x, seed) = (random(1, &[3, 10]).affine(3.0, 0.0).unwrap(), random(2, &[3, 5]));
     let expected = (x.narrow(1, 0, 5).unwrap().silu().unwrap() * x.narrow(1, 5, 5).unwrap()).unwrap();
-    close("swiglu", &swiglu(&x).unwrap(), &expected, 1e-12);
-    check("gate_up", &x, &swiglu_backward(&seed, &x).unwrap(), |x| seeded(&swiglu(x).unwrap(), &seed));
+    close("swiglu", &swiglu(&x, 0).unwrap(), &expected, 1e-12);
+    check("gate_up", &x, &swiglu_backward(&seed, &x, 0).unwrap(), |x| seeded(&swiglu(x, 0).unwrap(), &seed));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn segment_attention_matches() {
     ];
     let (packed, seed) = (random(1, &[11, HEADS.row_width()]), random(2, &[11, HEADS.query_width()]));
     let segments_of_batch = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
-    let y = segment_attention(&packed, HEADS, &segments_of_batch).unwrap();
+    let y = segment_attention(&packed, HEADS, &segments_of_batch, 0).unwrap();
     for (start, rows) in
         [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])]
     {
@@ -96,7 +96,9 @@ fn segment_attention_matches() {
         close("attention", &y.narrow(0, start, length).unwrap(), &expected, 1e-12);
     }
     let gradient = segment_attention_backward(&seed, &packed, HEADS, &segments_of_batch).unwrap();
-    check("packed", &packed, &gradient, |x| seeded(&segment_attention(x, HEADS, &segments_of_batch).unwrap(), &seed));
+    check("packed", &packed, &gradient, |x| {
+        seeded(&segment_attention(x, HEADS, &segments_of_batch, 0).unwrap(), &seed)
+    });
 }
 
 #[test]

@@ -121,12 +121,13 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
     Ok(rows)
 }
 
-pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Tensor> {
     let rows = check(packed, heads)?;
     let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[packed])?);
-    let output = empty((rows, heads.query_width()), dtype, device)?;
+    let stride = heads.query_width() + room;
+    let output = empty((rows, stride), dtype, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
-    arguments.extend([at(packed)?, at(&output)?]);
+    arguments.extend([at(packed)?, at(&output)?, int(stride)]);
     let blocks = (tiles, heads.query, TILE / kernels.tile);
     let grid = Grid { blocks, threads: kernels.threads, shared_bytes: kernels.shared_bytes[0] };
     launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;

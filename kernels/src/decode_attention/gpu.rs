@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module};
 use crate::rope::Heads;
 
 static MODULE: Module = module!("decode_attention");
@@ -14,38 +14,24 @@ const BLOCKS_WANTED: usize = 264;
 const KEYS_A_BLOCK: usize = 512;
 const MOST_SPLITS: usize = 16;
 
-fn check(packed: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<(usize, usize)> {
-    let (count, width) = packed.dims2()?;
+/// New rows of so many numbers, their cache and table fit -> rows, and positions of a slot.
+pub(crate) fn check(
+    (count, width): (usize, usize),
+    cache: &Tensor,
+    heads: Heads,
+    rows: &Tensor,
+) -> Result<(usize, usize)> {
     let (_, positions, cached) = cache.dims3()?;
-    let same_type = packed.dtype() == cache.dtype();
     if width != heads.row_width()
         || cached != 2 * heads.key_width()
-        || !same_type
         || !heads.query.is_multiple_of(heads.key_value.max(1))
     {
-        let (packed_type, cache_type) = (packed.dtype(), cache.dtype());
-        bail!("new rows of {width} {packed_type:?} and a cache of {cached} {cache_type:?} a position for {heads:?}")
+        bail!("new rows of {width} numbers and a cache of {cached} a position for {heads:?}")
     }
     if rows.dims2()? != (count, 4) || rows.dtype() != DType::U32 {
         bail!("a table of {:?} {:?} for {count} rows; it is [rows, 4] of u32", rows.shape(), rows.dtype())
     }
     Ok((count, positions))
-}
-
-pub(super) fn append(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
-    let (count, positions) = check(packed, cache, heads, rows)?;
-    let size = packed.dtype().size_in_bytes();
-    let (stride, start, length) = (heads.row_width() * size, heads.query_width() * size, 2 * heads.key_width() * size);
-    let together = stride as u64 | start as u64 | length as u64 | address(packed)? | address(cache)?;
-    let (name, unit) = match together {
-        bytes if bytes.is_multiple_of(16) => ("append_keys_values_16", 16),
-        bytes if bytes.is_multiple_of(4) => ("append_keys_values_4", 4),
-        _ => ("append_keys_values_2", 2),
-    };
-    let arguments =
-        [at(rows)?, at(packed)?, at(cache)?, int(positions), int(stride / unit), int(start / unit), int(length / unit)];
-    let threads = (length / unit).next_multiple_of(32).clamp(32, 256);
-    launch(device(cache)?, &MODULE, name, None, Grid::rows(count, threads), &arguments)
 }
 
 /// The fastest variant of the kernel, and the query heads of a block.
@@ -62,10 +48,11 @@ fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Re
 }
 
 pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<Tensor> {
-    let (count, positions) = check(packed, cache, heads, rows)?;
+    let (count, positions) = check(packed.dims2()?, cache, heads, rows)?;
     let (prefix_rows, prefix_width) = prefix.dims2()?;
-    if prefix_width != heads.row_width() || prefix.dtype() != packed.dtype() {
-        bail!("prompts of {prefix_width} {:?} a row, new rows of {:?}, for {heads:?}", prefix.dtype(), packed.dtype())
+    let types = [packed.dtype(), prefix.dtype(), cache.dtype()];
+    if prefix_width != heads.row_width() || types != [types[0]; 3] {
+        bail!("prompts of {prefix_width} a row for {heads:?}; new rows, prompts and cache in {types:?}")
     }
     let (device, dtype) = (device(packed)?, packed.dtype());
     let (name, heads_a_block) = variant(packed, prefix, cache, heads)?;
@@ -90,11 +77,11 @@ pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: He
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
     let grid = Grid { blocks: (across, count, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };
-    launch(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+    launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
         let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
-        launch(device, &MODULE, "decode_attention_merge", Some(dtype), grid, &arguments)?;
+        launch_early(device, &MODULE, "decode_attention_merge", Some(dtype), grid, &arguments)?;
     }
     Ok(output)
 }

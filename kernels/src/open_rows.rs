@@ -1,0 +1,58 @@
+//! Rows to which adapters have yet to add their part: while decoding, the operation that reads them does it, which saves
+//! a matrix product of a few columns for each.
+
+use candle_core::Tensor;
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Result, bail};
+
+#[cfg(feature = "cuda")]
+use super::cuda::{Argument, at, int, rows_at};
+
+/// What a matrix made of rows, and with it what its adapters' A's made of them.
+#[derive(Clone, Debug)]
+pub struct OpenRows {
+    /// [rows, outputs], then the numbers of A for each of the parts; beside adapters in f32, so that the sum is rounded
+    /// once, as in training.
+    pub rows: Tensor,
+    /// What the adapters add, on a GPU.
+    pub adapters: Option<OpenAdapters>,
+}
+
+/// The B's of a packed matrix, times the adapters' scale.
+#[derive(Clone, Debug)]
+pub struct OpenAdapters {
+    /// [rank, outputs], the rank a multiple of 8.
+    pub b: Tensor,
+    pub parts: usize,
+}
+
+impl OpenRows {
+    /// Rows that are complete: [rows, outputs].
+    pub fn complete(rows: Tensor) -> Self {
+        Self { rows, adapters: None }
+    }
+
+    /// The rows without the numbers of A: [rows, outputs].
+    #[cfg(feature = "cuda")]
+    pub(super) fn own(&self) -> Result<Tensor> {
+        match &self.adapters {
+            Some(adapters) => self.rows.narrow(1, 0, adapters.b.dims2()?.1),
+            None => Ok(self.rows.clone()),
+        }
+    }
+
+    /// The rows, in f32, and their stride; B, its outputs, and the rank.
+    #[cfg(feature = "cuda")]
+    pub(super) fn arguments(&self) -> Result<[Argument; 5]> {
+        let [rows, stride] = rows_at(&self.rows)?;
+        let Some(OpenAdapters { b, parts }) = &self.adapters else {
+            return Ok([rows, stride, Argument::Address(0), int(0), int(0)]);
+        };
+        let (rank, outputs) = b.dims2()?;
+        if !rank.is_multiple_of(8) || self.rows.dims2()?.1 != outputs + parts * rank || self.rows.dtype() != DType::F32
+        {
+            bail!("rows of {:?} {:?} with {parts} times B {:?}", self.rows.dtype(), self.rows.shape(), b.shape())
+        }
+        Ok([rows, stride, at(b)?, int(outputs), int(rank)])
+    }
+}
