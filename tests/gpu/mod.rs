@@ -4,14 +4,26 @@
 mod attention;
 mod model;
 mod operations;
+mod sampling;
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::kernels::philox::uniform_weights;
 
+const NUMBER_TYPES: [DType; 2] = [DType::F32, DType::BF16];
+
 /// The first GPU.
 fn gpu() -> Device {
     Engine::gpu(0).unwrap().device
+}
+
+/// Fills and frees memory of about the size that a kernel's result takes next, so that what a kernel leaves out shows
+/// as NaN.
+fn poison(count: usize) {
+    for dtype in NUMBER_TYPES {
+        let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(dtype).unwrap();
+        drop(spoiled);
+    }
 }
 
 /// Numbers in [-1, 1) on the CPU, in f32.

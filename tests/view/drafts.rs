@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use grpo_tui::view::Message;
 use grpo_tui::view::drafts::store_now;
 use grpo_tui::view::messages::Level;
 
@@ -37,8 +36,7 @@ fn selected_id(stage: &Stage) -> String {
 }
 
 fn second(stage: &mut Stage) {
-    stage.now_ms += 1000;
-    stage.send(Message::Tick);
+    stage.tick_after(1000);
 }
 
 /// Another session on the same files.

@@ -40,8 +40,7 @@ fn wait(stage: &mut Stage, expected: &str) {
     until(expected, || {
         let is_shown = stage.shows(expected);
         if !is_shown {
-            stage.now_ms += 1_000;
-            stage.send(Message::Tick);
+            stage.tick_after(1_000);
         }
         is_shown
     });

@@ -56,6 +56,12 @@ impl Stage {
         self.carry_out(commands);
     }
 
+    /// Lets time pass, then ticks.
+    pub(super) fn tick_after(&mut self, milliseconds: u64) {
+        self.now_ms += milliseconds;
+        self.send(Message::Tick);
+    }
+
     /// Keys by their names, such as `ctrl-p s t o enter`.
     pub(super) fn keys(&mut self, keys: &str) -> &mut Self {
         for key in keys.split_whitespace() {

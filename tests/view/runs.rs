@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use grpo_tui::report::Listing;
 use grpo_tui::run::{RunDirectory, RunFolders, Status, Verb, Worker, read_tags};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::{Command, Message, Screen};
+use grpo_tui::view::{Command, Screen};
 
 use super::harness::{Stage, finished_run};
 use super::synthetic_run::serve;
@@ -141,8 +141,7 @@ fn filters_find_by_words_and_conditions() {
     // Half a condition leaves the list as it was and says what is missing.
     check(stage, "status=failed and valid>", "expected a value", &["aaaaaa"], &["bbbbbb"]);
     std::fs::remove_dir_all(stage.folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     assert!(stage.shows("Runs 1 of 4") && order_of(stage) == ["aaaaaa"], "{}", stage.screen());
     stage.keys("enter j");
     assert!(stage.shows("expected a value"), "the filter stays when the list has the keys");
@@ -196,8 +195,7 @@ fn the_cursor_stays_on_its_run_when_the_list_changes() {
     stage.keys("j j");
     assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
     copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-eeeeee", "", "finished");
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     assert!(stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"), "{}", stage.screen());
     stage.keys("R");
     assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
@@ -353,8 +351,7 @@ fn a_run_that_has_ended_takes_a_note() {
     let state = grpo_tui::run::RunState::read(&run).unwrap();
     assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
     assert_eq!(state.end.unwrap().status, "finished");
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     assert!(stage.shows("quit; delete") && stage.shows("✓ finished"), "{}", stage.screen());
     // Where it cannot be written, the error repeats what was typed.
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();

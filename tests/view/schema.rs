@@ -25,8 +25,7 @@ fn in_folder(columns: u16, rows: u16) -> (Stage, PathBuf) {
 }
 
 fn second(stage: &mut Stage) {
-    stage.now_ms += 1000;
-    stage.send(Message::Tick);
+    stage.tick_after(1000);
 }
 
 fn schema_of(folder: &std::path::Path) -> String {

@@ -1,7 +1,6 @@
 //! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows
 //! with the events.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,8 +130,7 @@ impl Written {
             ("time/update", 4.0),
             ("step_time", 12.4),
         ];
-        let metrics: BTreeMap<String, f64> =
-            metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.append(Step { step, seconds: 12.4, metrics });
         self.worker.state().status(Status::Running, step, None).unwrap();
     }
@@ -185,15 +183,13 @@ fn the_view_opens_on_the_run_that_is_live() {
     stage.keys("f6");
     assert!(stage.shows("No run is open"), "{}", stage.screen());
     let written = Written::begin(stage.folder.path());
-    stage.now_ms += 3_000;
-    stage.send(Message::Tick);
+    stage.tick_after(3_000);
     assert!(stage.shows("● running"), "{}", stage.screen());
     drop(written);
     let mut stage = Stage::new(120, 36);
     stage.keys("f5 f1");
     let written = Written::begin(stage.folder.path());
-    stage.now_ms += 3_000;
-    stage.send(Message::Tick);
+    stage.tick_after(3_000);
     assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Runs, Some(written.path())));
 }
 
@@ -483,8 +479,7 @@ fn texts_that_could_not_be_read_come_once_they_can() {
     written.send(&mut stage);
     assert!(stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"), "{}", stage.screen());
     std::fs::write(&file, &whole).unwrap();
-    stage.now_ms += 1_000;
-    stage.send(Message::Tick);
+    stage.tick_after(1_000);
     assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.screen());
 }
 

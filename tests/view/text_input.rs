@@ -100,8 +100,7 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     assert!(stage.shows("This cannot be undone."), "{}", stage.screen());
     stage.keys("n");
     copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "finished");
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     stage.keys("g space space");
     let work = deferred(&mut stage, "c");
     stage.keys("/").types("q");

@@ -57,8 +57,7 @@ fn an_eval_of_an_earlier_session_is_found_and_watched() {
         Some(grpo_tui::run::RunLock::acquire(&going).unwrap())
     });
     let second = |stage: &mut Stage| {
-        stage.now_ms += 1_000;
-        stage.send(Message::Tick);
+        stage.tick_after(1_000);
     };
     second(&mut stage.0);
     assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.screen());

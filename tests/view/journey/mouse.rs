@@ -16,6 +16,6 @@ fn a_run_is_opened_started_and_compared_by_clicks() {
     user.clicks("5 Launch").double_clicks("START 2 steps");
     user.sees(["[6 Live]"]);
     user.sees_in_time(["step 2 of 2", "result: finished"]).clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
-    user.clicks("proof-003").sees(["▸x proof-003"]).clicks("1 Runs").sees(["Runs 3"]);
+    user.clicks("eval-003").sees(["▸x eval-003"]).clicks("1 Runs").sees(["Runs 3"]);
     user.quits();
 }

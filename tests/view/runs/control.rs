@@ -35,8 +35,7 @@ fn a_live_run_is_asked() {
     let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let serving = serve(&worker);
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.screen());
     stage.keys("d");
     assert!(stage.shows("stop it first"), "{}", stage.screen());
@@ -61,8 +60,7 @@ fn a_stop_is_for_the_run_of_the_question() {
     let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let look = |stage: &mut Stage| {
-        stage.now_ms += 2_000;
-        stage.send(Message::Tick);
+        stage.tick_after(2_000);
     };
     look(&mut stage);
     stage.keys("/").types("status=starting").keys("enter x");

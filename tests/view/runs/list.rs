@@ -125,8 +125,7 @@ fn a_run_is_renamed_and_its_id_stays() {
     stage.keys("n ctrl-u enter");
     assert_eq!(RunDirectory::open(&path).unwrap().name(), "small adapters");
     rename_run(&path, "again").unwrap();
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     stage.keys("esc");
     assert!(list(&stage).contains("again"), "a name given elsewhere appears: {}", stage.screen());
 }
@@ -190,8 +189,7 @@ fn marked_runs_are_exported_and_deleted_together() {
     let worker =
         Worker::begin(&RunDirectory::open(&runs.join("20261110-090000-invoice-aaaaaa")).unwrap(), Default::default())
             .unwrap();
-    stage.now_ms += 2_000;
-    stage.send(Message::Tick);
+    stage.tick_after(2_000);
     stage.keys("A d");
     assert!(stage.shows("aaaaaa is starting: stop it first"), "{}", stage.screen());
     drop(worker);
@@ -204,7 +202,7 @@ fn the_mouse_marks() {
     let mut stage = stage_with(120, 36, seeds);
     let press = |stage: &mut Stage, column, row, modifiers| {
         stage.now_ms += 1_000;
-        stage.send(Message::Mouse(MouseEvent {
+        stage.send(grpo_tui::view::Message::Mouse(MouseEvent {
             kind: MouseEventKind::Down(MouseButton::Left),
             column,
             row,
