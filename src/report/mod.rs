@@ -42,7 +42,7 @@ pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, n
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, table, tag_rows, value_drift};
 pub use tables::{csv, csv_line, json_lines, text_table};
-pub use tensorboard::tensorboard;
+pub use tensorboard::{event_file, tensorboard};
 pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;

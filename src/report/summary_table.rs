@@ -85,7 +85,7 @@ pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
 pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {
         Some(exact) if trained.valid - exact > 0.05 => format!(
-            "note: {} of the answers are valid but only {} are exact: the reward checks form only (value drift). Lower learning_rate, raise kl_beta, or give the `fields` part a weight.\n",
+            "note: {} of the completions are valid but only {} exact: the reward checks form only (value drift). Lower learning_rate, raise kl_beta, or give the `fields` part a weight.\n",
             percent(trained.valid),
             percent(exact)
         ),

@@ -2,11 +2,12 @@
 //! length and checksums (TFRecord).
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::Report;
 use super::tables::steps;
 use crate::run::events::Eval;
-use crate::run::{EventBody, EventReader, LogItem, RunError};
+use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError};
 use crate::secrets::redact;
 
 /// Milliseconds since 1970: of steps, and of evals by step, set and target.
@@ -14,6 +15,11 @@ use crate::secrets::redact;
 struct Times {
     steps: BTreeMap<u64, u64>,
     evals: BTreeMap<(u64, String, String), u64>,
+}
+
+/// The event file of a run below a folder: TensorBoard names a run by its folder, and the same run has the same file.
+pub fn event_file(folder: &Path, run: &RunDirectory) -> PathBuf {
+    folder.join(run.id()).join(format!("events.out.tfevents.{}.grpo-tui", run.file().created_ms / 1000))
 }
 
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:

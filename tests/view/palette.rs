@@ -102,7 +102,8 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["promote"], "Export checkpoint");
     check(&every, &["diagnostics"], "List problems");
     check(&every, &["symbols", "outline"], "Outline");
-    check(&every[..6], &["export csv", "tensorboard"], "Export CSV");
+    check(&every[..6], &["export csv"], "Export CSV");
+    check(&every[..6], &["tensorboard", "tfevents"], "Export TensorBoard");
     check(&every[..6], &["export html", "report"], "Export HTML");
     check(&["f7"], &["export", "export csv", "export html", "report"], "Export comparison");
     check(&others, &["undo"], "Undo");

@@ -9,7 +9,7 @@ use super::{
     Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_masked,
     write_page,
 };
-use crate::report::{Page, Report, csv, html, json_lines, markdown, tensorboard};
+use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, tensorboard};
 use crate::run::{RunDirectory, RunFolders};
 
 #[derive(Debug, clap::Args)]
@@ -120,10 +120,8 @@ fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
     if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) }
 }
 
-/// TensorBoard names a run by its folder; the same run has the same file.
 fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> Outcome {
-    let name = |run: &RunDirectory| format!("events.out.tfevents.{}.grpo-tui", run.file().created_ms / 1000);
-    let file = |run: &RunDirectory| folder.join(run.id()).join(name(run));
+    let file = |run: &RunDirectory| event_file(folder, run);
     runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
     let mut documents = Vec::new();
     for run in runs {

@@ -175,6 +175,14 @@ fn marked_runs_are_exported_and_deleted_together() {
             && table.contains(",0.99,"),
         "{table}"
     );
+    // A log folder is renewed.
+    for _ in 0..2 {
+        stage.keys("ctrl-p").types("tensorboard\n").keys("ctrl-u").types("board\n");
+        assert!(stage.shows("wrote 2 runs to "), "{}", stage.screen());
+    }
+    let events = stage.folder.path().join("board/20261120-143041-invoice-6sx3dn");
+    let name = std::fs::read_dir(events).unwrap().next().unwrap().unwrap().file_name();
+    assert!(name.to_string_lossy().starts_with("events.out.tfevents."), "{name:?}");
     stage.keys("d");
     assert!(
         stage.shows("Delete 2 runs?") && stage.shows("6 checkpoints") && stage.shows("6sx3dn bbbbbb"),

@@ -158,8 +158,9 @@ const ACTIONS: &[Action] = &[
         .also(&["export", "report"])
         .asking()
         .unless(none_chosen),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv)
-        .also(&["export", "tensorboard"])
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
+    Action::new("runs.tensorboard", "Export TensorBoard", "", &[], HERE, export::event_files)
+        .also(&["export", "tfevents"])
         .asking()
         .unless(none_chosen),
     Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Row, Runs, columns};
+use crate::format::counted;
 use crate::report::{self, Page, Report, ReportError, RunRow};
-use crate::run::{RunDirectory, RunReference, change_tags, check_tag};
+use crate::run::{RunDirectory, RunReference, change_tags, check_tag, write_export};
 use crate::view::command_log::CommandLine;
 use crate::view::export::{self, report, typed_path};
 use crate::view::message::{Command, Work};
@@ -41,9 +42,7 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
             },
             |_: &mut Runs, shared, outcome| {
                 match outcome {
-                    Ok(count) => {
-                        shared.say(format!("tags of {count} {} saved", if count == 1 { "run" } else { "runs" }))
-                    }
+                    Ok(count) => shared.say(format!("tags of {} saved", counted(count, "run"))),
                     Err(error) => shared.complain(error),
                 }
                 shared.look_for_runs()
@@ -113,6 +112,38 @@ fn export(
             }))
         }
     });
+    Vec::new()
+}
+
+/// Exports the chosen runs as TensorBoard event files. One that is there is this run's, and is renewed.
+pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let (chosen, here) = (runs.chosen(shared), shared.options.here.clone());
+    let proposed = here.join("tensorboard").display().to_string();
+    shared.popup =
+        Some(Popup::Ask(Ask::new("Export", "Log folder of TensorBoard:", &proposed, move |_: &mut (), _, text| {
+            let folder = typed_path(&text, &here);
+            let line =
+                CommandLine::of_runs("export", &chosen, &["--force", "--tensorboard", &folder.display().to_string()]);
+            let write = move || {
+                let mut masked = 0;
+                for run in &chosen {
+                    let run = RunDirectory::open(run).map_err(|error| error.to_string())?;
+                    let file = report::event_file(&folder, &run);
+                    let report = Report::read(run).map_err(|error| error.to_string())?;
+                    let (bytes, secrets) = report::tensorboard(&report).map_err(|error| error.to_string())?;
+                    let of_run = file.parent().unwrap_or(&folder);
+                    std::fs::create_dir_all(of_run).map_err(|error| format!("{}: {error}", of_run.display()))?;
+                    write_export(&file, &bytes, true).map_err(|error| error.to_string())?;
+                    masked += secrets;
+                }
+                let runs = counted(chosen.len(), "run");
+                Ok(format!(
+                    "wrote {runs} to {}, {masked} secrets masked; tensorboard --logdir shows it",
+                    folder.display()
+                ))
+            };
+            vec![Work::once("runs.export", write, report).like(line)]
+        })));
     Vec::new()
 }
 

@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::Group;
-use crate::format::short_id;
+use crate::format::{counted, short_id};
 use crate::report::{MeanStd, RunGroup, number_text};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -28,7 +28,7 @@ pub(super) fn lines(group: &Group, shared: &Shared, smoothed: bool, width: usize
     let ids: Vec<&str> = runs.runs.iter().map(|run| short_id(run.directory.id())).collect();
     let count = group.entries.len();
     let mut lines = vec![
-        Line::from(format!("{count} {}: {}", if count == 1 { "run" } else { "runs" }, ids.join(" "))),
+        Line::from(format!("{}: {}", counted(count, "run"), ids.join(" "))),
         differing(&runs, shared),
         row("over runs; std: sample, n - 1", ["mean", "std", "min", "max", "n"].map(str::to_owned), Role::Title),
     ];
