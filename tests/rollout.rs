@@ -5,7 +5,7 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::sample_tokens;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, Sampling, StopReason, ThreadPool, generate};
+use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::update::{log_probs, pack};
 
 fn model(trainable: Trainable) -> Decoder {
@@ -25,15 +25,16 @@ fn model(trainable: Trainable) -> Decoder {
 
 fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 97).collect();
-    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 8 }).collect()
+    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 8, lengths: Vec::new() }).collect()
 }
 
 fn sampling(temperature: f64) -> Sampling {
-    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11 }
+    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11, draft_tokens: 0 }
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {
-    generate(model, Adapters::On, requests, sampling, &ThreadPool::new(threads).unwrap()).unwrap()
+    let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(threads).unwrap());
+    generate(model, Adapters::On, requests, sampling, &memory, &threads).unwrap().completions
 }
 
 #[test]

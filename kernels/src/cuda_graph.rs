@@ -7,10 +7,19 @@ use candle_core::{Device, Result, bail};
 use super::cuda::failed;
 
 /// Recorded work of one GPU.
-#[expect(missing_debug_implementations, reason = "cudarc's graph has none")]
 pub struct Graph {
     graph: CudaGraph,
 }
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Graph").finish_non_exhaustive()
+    }
+}
+
+// SAFETY: a graph belongs to no thread; `start` takes it into the thread's context, and nothing starts it twice at once,
+// since it is not `Sync`.
+unsafe impl Send for Graph {}
 
 impl Graph {
     /// Records what `work` would start; nothing runs yet. `work` must not wait for the GPU nor copy to or from it, and

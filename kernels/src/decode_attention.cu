@@ -23,7 +23,7 @@ template <typename T, int HEADS> struct Work {
   int first_head, heads;  // query heads
   int row, begin, end;    // the row, and its keys begin .. end
   int prefix_length;
-  size_t width, key_width;
+  size_t key_width;
   const T *query, *prefix_keys, *own_keys;
 
   __device__ __forceinline__ Work(const Step<T> &step) {
@@ -33,12 +33,12 @@ template <typename T, int HEADS> struct Work {
     first_head = key_head * sharing + blockIdx.x % chunks * HEADS;
     heads = min(HEADS, (key_head + 1) * sharing - first_head);
     row = blockIdx.y;
-    width = (size_t)(step.query_heads + 2 * step.key_heads) * step.dimension;
+    const size_t width = (size_t)(step.query_heads + 2 * step.key_heads) * step.dimension;
     key_width = (size_t)step.key_heads * step.dimension;
     const Row place(step.rows, row);
     prefix_length = place.prefix_length;
     query = step.packed + row * width + (size_t)first_head * step.dimension;
-    prefix_keys = step.prefix + place.prefix_start * width + (size_t)(step.query_heads + key_head) * step.dimension;
+    prefix_keys = step.prefix + place.prefix_start * 2 * key_width + (size_t)key_head * step.dimension;
     own_keys = step.cache + (size_t)place.slot * step.positions * 2 * key_width + (size_t)key_head * step.dimension;
     const int context = prefix_length + place.length, share = (context + step.splits - 1) / step.splits;
     begin = blockIdx.z * share;
@@ -47,7 +47,7 @@ template <typename T, int HEADS> struct Work {
 
   // Key n; its value stands key_width further on.
   __device__ __forceinline__ const T *key(int n) const {
-    return n < prefix_length ? prefix_keys + n * width : own_keys + (size_t)(n - prefix_length) * 2 * key_width;
+    return n < prefix_length ? prefix_keys + n * 2 * key_width : own_keys + (n - prefix_length) * 2 * key_width;
   }
 };
 

@@ -29,23 +29,28 @@ pub struct DecodeRow {
 pub enum DecodeRows {
     /// The rows, in order.
     Listed(Vec<DecodeRow>),
-    /// [rows, 4] of u32 on a GPU: each slot, prefix start, prefix length, length.
-    Table(Tensor),
+    /// On a GPU.
+    Table {
+        /// [rows, 4] of u32: each slot, prefix start, prefix length, length.
+        rows: Tensor,
+        /// The most tokens of a prompt and its completion together.
+        longest: usize,
+    },
 }
 
 impl DecodeRows {
     pub(super) fn listed(&self) -> Result<&[DecodeRow]> {
         match self {
             Self::Listed(rows) => Ok(rows),
-            Self::Table(_) => bail!("rows on a GPU for tensors on the CPU"),
+            Self::Table { .. } => bail!("rows on a GPU for tensors on the CPU"),
         }
     }
 
     #[cfg(feature = "cuda")]
-    pub(super) fn table(&self) -> Result<&Tensor> {
+    pub(super) fn table(&self) -> Result<(&Tensor, usize)> {
         match self {
             Self::Listed(_) => bail!("listed rows for tensors on a GPU"),
-            Self::Table(table) => Ok(table),
+            Self::Table { rows, longest } => Ok((rows, *longest)),
         }
     }
 }
@@ -60,9 +65,9 @@ pub(super) fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, 
     cache.inplace_op2(packed, &Append { heads, positions, rows })
 }
 
-/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, row_width], the rotated rows of the prefill, of which
-/// keys and values are read; `cache`: [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that
-/// stand side by side share the reading of its keys.
+/// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width], the prompts' keys and values; `cache`:
+/// [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the
+/// reading of its keys.
 pub fn decode_attention(
     packed: &Tensor,
     prefix: &Tensor,
@@ -173,17 +178,21 @@ impl GroupHead<'_> {
         self.group[0].prefix.1 + self.group.iter().map(|row| row.length).max().unwrap_or(0)
     }
 
+    /// Where this head's keys (`part` 0) or values (1) begin in a token's.
+    fn column(&self, part: usize) -> usize {
+        part * self.heads.key_width() + self.key_head * self.heads.dimension
+    }
+
     /// The group's prompt keys (`part` 0) or values (1) of this head.
     fn prompt(&self, part: usize) -> View {
-        let column = self.heads.query_width() + part * self.heads.key_width() + self.key_head * self.heads.dimension;
+        let (column, width) = (self.column(part), 2 * self.heads.key_width());
         let (start, length) = self.group[0].prefix;
-        View::rows(start * self.heads.row_width() + column, length, self.heads.dimension, self.heads.row_width())
+        View::rows(start * width + column, length, self.heads.dimension, width)
     }
 
     /// A cached key (`part` 0) or value (1) of this head.
     fn cached<'c, T>(&self, cached: &'c [T], row: &DecodeRow, token: usize, part: usize) -> &'c [T] {
-        let column = part * self.heads.key_width() + self.key_head * self.heads.dimension;
-        let at = (row.slot * self.positions + token) * 2 * self.heads.key_width() + column;
+        let at = (row.slot * self.positions + token) * 2 * self.heads.key_width() + self.column(part);
         &cached[at..at + self.heads.dimension]
     }
 

@@ -1,6 +1,28 @@
-// Fresh weights: uniform in [-bound, bound), number `index` of stream `stream` of the seed.
+// Philox 4x32-10, as philox.rs has it: random numbers as a function of what they are for. Fresh weights: uniform in [-bound, bound), number `index` of
+// stream `stream` of the seed.
 #include "numbers.cuh"
-#include "philox.cuh"
+
+struct Counter {
+  uint32_t a, b, c, d;
+};
+
+__device__ __forceinline__ Counter philox(uint64_t seed, Counter counter) {
+  uint32_t low = (uint32_t)seed, high = (uint32_t)(seed >> 32);
+#pragma unroll
+  for (int round = 0; round < 10; round++) {
+    const uint64_t first = (uint64_t)counter.a * 0xD2511F53u, second = (uint64_t)counter.c * 0xCD9E8D57u;
+    counter = {(uint32_t)(second >> 32) ^ counter.b ^ low, (uint32_t)second, (uint32_t)(first >> 32) ^ counter.d ^ high, (uint32_t)first};
+    low += 0x9E3779B9u;
+    high += 0xBB67AE85u;
+  }
+  return counter;
+}
+
+// A number in [0, 1) with 53 random bits.
+__device__ __forceinline__ double uniform(uint64_t seed, Counter place) {
+  const Counter bits = philox(seed, place);
+  return (double)(((uint64_t)bits.a << 21) | (bits.b >> 11)) * (1.0 / 9007199254740992.0);
+}
 
 template <typename T> __device__ void fill(T *output, unsigned long long seed, uint32_t stream, double bound, unsigned long long count) {
   const unsigned long long index = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;

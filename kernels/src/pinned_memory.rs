@@ -70,6 +70,17 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     }
 }
 
+/// Starts a copy of `bytes` (little-endian) to a contiguous tensor on a GPU, which may be a view. What is started next
+/// there comes after it; `bytes` must stay as they are until something was waited for, such as [`copy_to_host`].
+#[cfg(feature = "cuda")]
+pub fn copy_to_device(bytes: &[u8], tensor: &Tensor) -> Result<()> {
+    let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
+    if bytes.len() != size || !tensor.is_contiguous() {
+        bail!("{} bytes are copied to a tensor of {size}, strides {:?}", bytes.len(), tensor.stride())
+    }
+    gpu::copy_there(bytes, tensor)
+}
+
 fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let reading = read(tensor)?;
     for (place, number) in bytes.chunks_exact_mut(size_of::<T>()).zip(reading.numbers::<T>()?) {
@@ -153,6 +164,16 @@ mod gpu {
                 let _ = unsafe { sys::cuMemFreeHost(self.start.as_ptr().cast()) }.result();
             }
         }
+    }
+
+    pub(super) fn copy_there(bytes: &[u8], tensor: &Tensor) -> Result<()> {
+        let (stream, target) = (device(tensor)?.cuda_stream(), address(tensor)?);
+        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        // SAFETY: the tensor has as many bytes from `target` on (checked by the caller); where `bytes` are not
+        // page-locked, the call returns only when they were read.
+        unsafe { sys::cuMemcpyHtoDAsync_v2(target, bytes.as_ptr().cast(), bytes.len(), stream.cu_stream()) }
+            .result()
+            .map_err(|error| failed("a copy to the device", error))
     }
 
     /// Waits for what was started before, and for the copy.

@@ -105,7 +105,7 @@ pub fn query_key_rope_open(
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if cache.device().is_cuda() {
-        return gpu::decode(packed, context, cache, rows.table()?);
+        return gpu::decode(packed, context, cache, rows.table()?.0);
     }
     let rotated = query_key_rope(&packed.rows, context)?;
     append_keys_values(cache, &rotated, context.heads, rows.listed()?)?;

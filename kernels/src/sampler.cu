@@ -1,5 +1,4 @@
 // Drawing a token a row: the inverse of the cumulative distribution in the order of the ids. One block a row.
-#include "philox.cuh"
 #include "vectors.cuh"
 
 // Probabilities are summed in tiles of this many, so that finding the drawn token reads few of them: 32 for each lane of a warp.
@@ -141,48 +140,7 @@ __device__ SampledToken draw(const float *row, int vocabulary, double temperatur
   return {token, (float)((double)weigher.shifted(row[token]) - log(total))};
 }
 
-extern "C" __global__ void sample(const float *logits, const double *uniforms, uint32_t *token_ids, float *log_probs, int vocabulary,
-                                  double temperature) {
-  const SampledToken drawn = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
-  if (threadIdx.x > 0) return;
-  token_ids[blockIdx.x] = drawn.token;
-  log_probs[blockIdx.x] = drawn.log_prob;
-}
-
-// Why a row draws no more.
-constexpr uint32_t STOPPED = 1, FULL = 2, FAILED = 3;
-
-// Draws the next token of each row that is not done, and moves the row on to feed it. rows: [rows, 4] of slot, prefix start, prefix length, length;
-// places: [rows, 3]; token_ids and log_probs: [slots, most].
-extern "C" __global__ void sample_step(const float *logits, int vocabulary, double temperature, unsigned long long seed,
-                                       const uint32_t *stop_ids, int stops, int most, uint32_t *rows, const uint32_t *places,
-                                       uint32_t *newest, uint32_t *positions, uint32_t *done, uint32_t *token_ids, float *log_probs,
-                                       uint32_t *lengths) {
-  const size_t index = blockIdx.x;
-  if (done[index]) return;
-  uint32_t *row = rows + index * 4;
-  const uint32_t slot = row[0], position = lengths[slot];
-  const uint32_t *place = places + index * 3;
-  const SampledToken drawn =
-      draw(logits + index * vocabulary, vocabulary, temperature, uniform(seed, {place[0], place[1], place[2], position}));
-  if (threadIdx.x > 0) return;
-  if (position >= (uint32_t)most) {
-    done[index] = FULL;
-    return;
-  }
-  token_ids[(size_t)slot * most + position] = drawn.token;
-  log_probs[(size_t)slot * most + position] = drawn.log_prob;
-  const uint32_t count = position + 1;
-  lengths[slot] = count;
-  row[3] = count;
-  positions[index] = row[2] + count - 1;
-  if (drawn.token == NOT_FINITE) {
-    done[index] = FAILED;
-    return;
-  }
-  newest[index] = drawn.token;
-  bool stopped = false;
-  for (int i = 0; i < stops; i++) stopped |= stop_ids[i] == drawn.token;
-  if (stopped) done[index] = STOPPED;
-  else if (count >= (uint32_t)most) done[index] = FULL;
+extern "C" __global__ void sample(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
+  const SampledToken token = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
+  if (threadIdx.x == 0) drawn[blockIdx.x] = token;
 }

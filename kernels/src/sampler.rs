@@ -29,80 +29,32 @@ pub fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Res
     by_number_type!(logits, draw(logits, temperature, uniforms))
 }
 
-/// What stays the same over the steps of a decode on a GPU.
-#[derive(Clone, Debug)]
-pub struct SampleSettings {
-    /// Divides the logits; 0 takes the likeliest token, of several the one with the lowest id.
-    pub temperature: f64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Tokens that end a completion: u32, at least one, since a tensor on a GPU cannot be empty; `u32::MAX` stands for
-    /// none.
-    pub stop_ids: Tensor,
-    /// Tokens a completion may have, the stop token included.
-    pub max_completion_tokens: usize,
-}
-
-/// Why a row draws no more, as [`SampleState::done`] says it; 0 while it still does.
-pub mod done {
-    /// It drew a stop token.
-    pub const STOPPED: u32 = 1;
-    /// It has `max_completion_tokens`.
-    pub const FULL: u32 = 2;
-    /// Its logits were not finite.
-    pub const NOT_FINITE: u32 = 3;
-}
-
-/// A decode that moves on by itself, all on a GPU: u32 but for the log-probs, each contiguous. A row's `slot` is its
-/// own.
-#[derive(Clone, Debug)]
-pub struct SampleState {
-    /// [rows, 4]: slot, prefix start, prefix length, length; the table of `DecodeRows::Table`. `length` counts the
-    /// row's own tokens, the one that is about to be fed included: 0 before the first token.
-    pub rows: Tensor,
-    /// [rows, 3]: optimizer step, prompt, sample: with the count of tokens sampled so far, the counter of a random
-    /// number.
-    pub places: Tensor,
-    /// `[rows]`: the token to feed next.
-    pub newest: Tensor,
-    /// `[rows]`: its position.
-    pub positions: Tensor,
-    /// `[rows]`: 0, or one of [`done`]. Rows that are not to sample at all start with another number than 0, and with a
-    /// length of at least 1.
-    pub done: Tensor,
-    /// [slots, max_completion_tokens]: the sampled tokens; `u32::MAX` where the logits were not finite.
-    pub token_ids: Tensor,
-    /// [slots, max_completion_tokens], f32, nats: NaN where the logits were not finite.
-    pub log_probs: Tensor,
-    /// `[slots]`: how many were sampled.
-    pub lengths: Tensor,
-}
-
-/// Draws the next token of each row that is not done from `logits` [rows, vocabulary], f32, notes it, and moves the row
-/// on. Only on a GPU; nothing comes back to the host and nothing of the call depends on the step, so that a graph can
-/// repeat it.
-///
-/// The first call reads the prefill's logits, with `length` 0 and `lengths` 0. After each call a row that drew has
-/// `length = lengths[slot]`, the token in `newest` and `positions = prefix length + length - 1`: 1 and the prefix
-/// length after the first, so that the decode step that follows puts the token's keys and values at index 0. The token
-/// that ends a row moves it on as well. What the row then feeds changes nothing, and its `length` is between 1 and
-/// `max_completion_tokens` from the first token on: every index stays inside the cache. Rows that are done stand still,
-/// and feed the same token to the same place again. A row whose logits are not finite keeps its older `newest`, which
-/// the caller sets to any token at the start.
+/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `uniforms` [rows, 2], u32,
+/// the halves of f64 numbers, the low one first -> `drawn` [rows, 2], u32, read by [`sampled`].
 ///
 /// # Errors
-/// On the CPU, and when shapes do not fit.
-pub fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleState) -> Result<()> {
+/// On the CPU, and when shapes or number types do not fit.
+pub fn sample_into(logits: &Tensor, temperature: f64, uniforms: &Tensor, drawn: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_step(logits, settings, state);
+        return gpu::sample_into(logits, temperature, uniforms, drawn);
     }
-    let SampleSettings { stop_ids, .. } = settings;
-    bail!(
-        "a decode step on the device needs a GPU: logits {:?}, rows {:?}, stop ids {stop_ids:?}",
-        logits.device(),
-        state.rows
-    )
+    bail!("a recorded draw needs a GPU: {temperature} {:?}", [logits, uniforms, drawn].map(Tensor::device))
+}
+
+/// Tokens as [`sample_into`] left them: id and the bits of the log-prob, of each row. Where logits are not finite the id
+/// is `u32::MAX`.
+///
+/// # Errors
+/// When a row's logits were not finite.
+pub fn sampled(drawn: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
+    let token = |&[token_id, bits]: &[u32; 2]| {
+        if token_id == u32::MAX {
+            bail!("the model's logits are not finite")
+        }
+        Ok(SampledToken { token_id, log_prob: f32::from_bits(bits) })
+    };
+    drawn.iter().map(token).collect()
 }
 
 /// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
@@ -175,7 +127,7 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::{SampleSettings, SampleState, SampledToken};
+    use super::SampledToken;
     use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
@@ -183,12 +135,20 @@ mod gpu {
     /// As the kernels have it.
     const TILE: usize = 1024;
 
-    fn grid(rows: usize, vocabulary: usize) -> Grid {
-        let threads = vocabulary.next_multiple_of(32).min(1024);
-        Grid { blocks: (rows, 1, 1), threads, shared_bytes: vocabulary.div_ceil(TILE) * size_of::<f64>() }
+    pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
+        let (rows, device) = (uniforms.len(), device(logits)?);
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let halves: Vec<u32> =
+            uniforms.iter().flat_map(|uniform| [uniform.to_bits() as u32, (uniform.to_bits() >> 32) as u32]).collect();
+        let uniforms = Tensor::from_vec(halves, (rows, 2), logits.device())?;
+        let drawn = empty((rows, 2), DType::U32, device)?;
+        sample_into(logits, temperature, &uniforms, &drawn)?;
+        super::sampled(drawn.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
     }
 
-    fn dimensions(logits: &Tensor) -> Result<(usize, usize)> {
+    pub(super) fn sample_into(logits: &Tensor, temperature: f64, uniforms: &Tensor, drawn: &Tensor) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
             bail!(
@@ -197,77 +157,14 @@ mod gpu {
                 logits.shape()
             )
         }
-        Ok((rows, vocabulary))
-    }
-
-    pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
-        let (rows, vocabulary) = dimensions(logits)?;
-        if rows != uniforms.len() {
-            bail!("{} random numbers for {rows} rows", uniforms.len())
-        }
-        if rows == 0 {
-            return Ok(Vec::new());
-        }
-        let device = device(logits)?;
-        let uniforms = Tensor::from_slice(uniforms, rows, logits.device())?;
-        let (token_ids, log_probs) = (empty(rows, DType::U32, device)?, empty(rows, DType::F32, device)?);
-        let arguments = [
-            at(logits)?,
-            at(&uniforms)?,
-            at(&token_ids)?,
-            at(&log_probs)?,
-            int(vocabulary),
-            Argument::Double(temperature),
-        ];
-        launch(device, &MODULE, "sample", None, grid(rows, vocabulary), &arguments)?;
-        let (token_ids, log_probs) = (token_ids.to_vec1::<u32>()?, log_probs.to_vec1::<f32>()?);
-        if token_ids.contains(&u32::MAX) {
-            bail!("the model's logits are not finite")
-        }
-        Ok(token_ids
-            .into_iter()
-            .zip(log_probs)
-            .map(|(token_id, log_prob)| SampledToken { token_id, log_prob })
-            .collect())
-    }
-
-    pub(super) fn sample_step(logits: &Tensor, settings: &SampleSettings, state: &SampleState) -> Result<()> {
-        let (rows, vocabulary) = dimensions(logits)?;
-        let most = settings.max_completion_tokens;
-        let slots = state.lengths.dims1()?;
-        let expected: [(&str, &Tensor, DType, &[usize]); 9] = [
-            ("rows", &state.rows, DType::U32, &[rows, 4]),
-            ("places", &state.places, DType::U32, &[rows, 3]),
-            ("newest", &state.newest, DType::U32, &[rows]),
-            ("positions", &state.positions, DType::U32, &[rows]),
-            ("done", &state.done, DType::U32, &[rows]),
-            ("token_ids", &state.token_ids, DType::U32, &[slots, most]),
-            ("log_probs", &state.log_probs, DType::F32, &[slots, most]),
-            ("lengths", &state.lengths, DType::U32, &[slots]),
-            ("stop_ids", &settings.stop_ids, DType::U32, &[settings.stop_ids.elem_count()]),
-        ];
-        for (name, tensor, dtype, dims) in expected {
-            if tensor.dtype() != dtype || tensor.dims() != dims {
-                bail!("{name} is {:?} {:?}, not {dtype:?} {dims:?}", tensor.dtype(), tensor.shape())
+        for tensor in [uniforms, drawn] {
+            if tensor.dtype() != DType::U32 || tensor.dims() != [rows, 2] {
+                bail!("{:?} {:?}, not [{rows}, 2] of u32", tensor.dtype(), tensor.shape())
             }
         }
-        let arguments = [
-            at(logits)?,
-            int(vocabulary),
-            Argument::Double(settings.temperature),
-            Argument::Long(settings.seed),
-            at(&settings.stop_ids)?,
-            int(settings.stop_ids.elem_count()),
-            int(most),
-            at(&state.rows)?,
-            at(&state.places)?,
-            at(&state.newest)?,
-            at(&state.positions)?,
-            at(&state.done)?,
-            at(&state.token_ids)?,
-            at(&state.log_probs)?,
-            at(&state.lengths)?,
-        ];
-        launch(device(logits)?, &MODULE, "sample_step", None, grid(rows, vocabulary), &arguments)
+        let arguments = [at(logits)?, at(uniforms)?, at(drawn)?, int(vocabulary), Argument::Double(temperature)];
+        let threads = vocabulary.next_multiple_of(32).min(1024);
+        let grid = Grid { blocks: (rows, 1, 1), threads, shared_bytes: vocabulary.div_ceil(TILE) * size_of::<f64>() };
+        launch(device(logits)?, &MODULE, "sample", None, grid, &arguments)
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::{Measurement, policy_group, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::rollout::{Completion, Request, StopReason, ThreadPool, generate};
+use crate::rollout::{Completion, Request, RolloutMemory, StopReason, ThreadPool, generate};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 const PROMPT_TOKENS: usize = 90;
@@ -90,8 +90,10 @@ fn prefill(model: &Decoder, prompts: &[Request], threads: &ThreadPool) -> Result
 /// New tokens a second, the prefill taken off.
 fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
     let requests = requests(batch.div_ceil(8), batch.min(8), PROMPT_TOKENS, model.config().vocab_size);
-    let whole = seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), threads).map(drop))?;
-    let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), threads).map(drop))?;
+    let memory = RolloutMemory::default();
+    let whole =
+        seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), &memory, threads).map(drop))?;
+    let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), &memory, threads).map(drop))?;
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
 }
 

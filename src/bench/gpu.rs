@@ -15,9 +15,10 @@ use crate::hub::ModelConfig;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::kernels::matmul::matmul;
+use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit};
-use crate::rollout::{Request, ThreadPool, generate};
+use crate::rollout::{DecodeCounts, Request, RolloutMemory, ThreadPool, generate};
 use crate::train::TrainError;
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
 
@@ -34,6 +35,8 @@ pub struct GpuBench {
     pub steps: Vec<(usize, usize)>,
     /// Tokens forwarded at once in training.
     pub tokens_per_micro_batch: usize,
+    /// Lengths of completions that rollouts of the steps' shapes are measured with, in any order; empty: none.
+    pub lengths: Vec<usize>,
     /// Steps are measured with activations kept (false) or computed again (true).
     pub recompute: Vec<bool>,
 }
@@ -48,6 +51,7 @@ impl Default for GpuBench {
             decode_batches: vec![1, 4, 16, 64, 256],
             steps: vec![(1, 4), (8, 8), (32, 8)],
             tokens_per_micro_batch: 8192,
+            lengths: Vec::new(),
             recompute: vec![false, true],
         }
     }
@@ -97,6 +101,13 @@ pub fn measure_gpu(
             let shape = format!("{} + {} tokens", bench.prompt_tokens, bench.new_tokens);
             work.within((decode_name(adapters), &shape, batch), &mut note, |note| work.decode(batch, adapters, note))?;
         }
+    }
+    if !bench.lengths.is_empty() {
+        for &(prompts, completions) in &bench.steps {
+            let batch = prompts * completions;
+            work.within(("rollout of lengths", "", batch), &mut note, |note| work.replay(prompts, completions, note))?;
+        }
+        return Ok(found);
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
@@ -297,9 +308,10 @@ impl Bench<'_> {
     /// New tokens a second, what comes before the second token taken off.
     fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
+        let memory = RolloutMemory::default();
         let draw = |new_tokens| {
             seconds(self.engine, 3, || {
-                generate(self.model, adapters, &requests, &sampling(new_tokens), self.threads).map(drop)
+                generate(self.model, adapters, &requests, &sampling(new_tokens), &memory, self.threads).map(drop)
             })
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
@@ -321,6 +333,35 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Rollouts whose completions have the lengths of the bench, one after the other in a random order.
+    fn replay(&self, prompts: usize, completions: usize, note: &mut impl FnMut(Measurement)) -> Result<()> {
+        let (known, batch) = (&self.bench.lengths, prompts * completions);
+        let lengths: Vec<usize> =
+            (0..batch as u32).map(|row| known[philox(2, [row, 0, 0, 0])[0] as usize % known.len()].max(1)).collect();
+        let mut requests = self.requests(prompts, completions);
+        for (request, lengths) in requests.iter_mut().zip(lengths.chunks(completions)) {
+            request.lengths = lengths.to_vec();
+        }
+        let longest = lengths.iter().copied().max().unwrap_or(1);
+        let (sampling, memory) = (sampling(longest), RolloutMemory::default());
+        let mut counts = DecodeCounts::default();
+        let seconds = seconds(self.engine, 3, || {
+            counts = generate(self.model, Adapters::On, &requests, &sampling, &memory, self.threads)?.counts;
+            Ok(())
+        })?;
+        let tokens = lengths.iter().sum::<usize>() as f64;
+        let shape = format!(
+            "{prompts} x {completions}, {} + {:.0} tokens on average, at most {longest}",
+            self.bench.prompt_tokens,
+            tokens / batch as f64
+        );
+        let mut figure = |name, value, unit, share| note(Measurement::new(name, &shape, batch, value, unit, share));
+        figure("rollout of lengths", seconds, "s", None);
+        figure("rollout of lengths: speed", tokens / seconds, "tokens/s", None);
+        figure("rollout of lengths: rows live", 100.0 * counts.rows as f64 / counts.computed.max(1) as f64, "%", None);
+        Ok(())
+    }
+
     /// Whole steps: rollout, random rewards, gradient, optimizer.
     fn step(
         &self,
@@ -335,11 +376,11 @@ impl Bench<'_> {
         let mut optimizer = Optimizer::new(small_steps, self.model.parameters(), &self.engine.device)?;
         self.engine.trim_memory()?;
         let requests = self.requests(prompts, completions);
-        let sampling = sampling(self.bench.new_tokens);
+        let (sampling, memory) = (sampling(self.bench.new_tokens), RolloutMemory::default());
         let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
         let whole = median(REPEATS, || {
             let start = Instant::now();
-            let sampled = generate(self.model, Adapters::On, &requests, &sampling, self.threads)?;
+            let sampled = generate(self.model, Adapters::On, &requests, &sampling, &memory, self.threads)?.completions;
             let rollout = start.elapsed().as_secs_f64();
             let start = Instant::now();
             let totals =

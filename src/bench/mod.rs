@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::config::{KlEstimator, PolicyLoss};
 use crate::kernels::philox::philox;
-use crate::rollout::{Completion, Request, Sampling};
+use crate::rollout::{Completion, DRAFT_TOKENS, Request, Sampling};
 use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,13 +61,20 @@ fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
 fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: usize) -> Vec<Request> {
     let prompt = |number| random_tokens(number, prompt_tokens, vocabulary);
     (0..prompts)
-        .map(|number| Request { prompt: prompt(number), prompt_number: number as u32, step: 0, samples })
+        .map(|number| Request {
+            prompt: prompt(number),
+            prompt_number: number as u32,
+            step: 0,
+            samples,
+            lengths: Vec::new(),
+        })
         .collect()
 }
 
 /// Every completion is `new_tokens` long.
 fn sampling(new_tokens: usize) -> Sampling {
-    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids: Vec::new(), seed: 1 }
+    let (stop_ids, draft_tokens) = (Vec::new(), DRAFT_TOKENS);
+    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids, seed: 1, draft_tokens }
 }
 
 /// A prompt's completions with advantages none of which is 0, so that nothing is left out.

@@ -12,7 +12,7 @@ use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
-use crate::run::RunFolders;
+use crate::run::{EventBody, EventReader, LogItem, RunFolders};
 use crate::task::Task;
 use crate::train::{Ended, Report};
 
@@ -61,6 +61,10 @@ struct GpuArguments {
     /// New tokens per completion
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..))]
     new_tokens: u32,
+    /// Measure rollouts of completions of different lengths instead of steps: token counts at evenly spaced quantiles,
+    /// such as 8,30,60,150,512, or a run, whose lengths are replayed
+    #[arg(long, value_name = "LENGTHS|RUN")]
+    lengths: Option<String>,
     /// LoRA rank
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
@@ -81,6 +85,40 @@ fn step_shape(text: &str) -> Result<(usize, usize), String> {
     parts
         .filter(|&(prompts, completions)| prompts > 0 && completions > 0)
         .ok_or_else(|| format!("`{text}`: write prompts x completions, such as 8x8"))
+}
+
+/// A thousand lengths between the given quantiles, or those of all completions of a run.
+fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
+    const COUNT: usize = 1000;
+    let quantiles: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    if let Some(quantiles) = quantiles {
+        let rises = quantiles.windows(2).all(|pair| pair[0] <= pair[1]);
+        if !rises || quantiles.len() < 2 || !(1.0..1e6).contains(&quantiles[0]) {
+            return Err(Failure::usage(format!(
+                "`{text}`: write two or more rising token counts, such as 8,30,60,150,512"
+            )));
+        }
+        let at = |index: usize| {
+            let place = index as f64 / (COUNT - 1) as f64 * (quantiles.len() - 1) as f64;
+            let (low, share) = ((place as usize).min(quantiles.len() - 2), place);
+            let share = share - low as f64;
+            (quantiles[low] * (1.0 - share) + quantiles[low + 1] * share).round() as usize
+        };
+        return Ok((0..COUNT).map(at).collect());
+    }
+    let run = RunFolders::discover(None, &std::env::current_dir()?).find(text)?;
+    let mut lengths = Vec::new();
+    EventReader::new(&run.events_path()).each(|item| {
+        if let LogItem::Event(event) = item
+            && let EventBody::Group(group) = event.body
+        {
+            lengths.extend(group.token_counts);
+        }
+    })?;
+    if lengths.is_empty() {
+        return Err(Failure::usage(format!("run {} has no rollouts yet", run.id())));
+    }
+    Ok(lengths)
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
@@ -125,6 +163,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         },
         steps: if arguments.steps.is_empty() { default.steps } else { arguments.steps.clone() },
         tokens_per_micro_batch: arguments.tokens_per_micro_batch.max(1),
+        lengths: arguments.lengths.as_deref().map_or_else(|| Ok(Vec::new()), lengths)?,
         recompute: default.recompute,
     };
     let engine = arguments.device.gpu_or_asked()?;

@@ -15,7 +15,7 @@ use crate::eval::{evaluate, prepare_rows};
 use crate::format::{duration, percent, percent_interval};
 use crate::model::Adapters;
 use crate::report::{self, EvalId, Versus, versus_html};
-use crate::rollout::{RolloutContext, Sampling, ThreadPool};
+use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
@@ -106,6 +106,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             adapters: Adapters::On,
             tokenizer: &tokenizer,
             threads: &threads,
+            memory: &RolloutMemory::default(),
         };
         let records = evaluate(context, &scorer, &prompts, &sampling, arguments.samples as usize)?;
         if let Some(folder) = &folder {

@@ -11,7 +11,7 @@ use super::targets::{Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::model::Adapters;
-use crate::rollout::{RolloutContext, Sampling, ScoredCompletion, StopReason, ThreadPool};
+use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::Scorer;
 use crate::secrets::visible;
@@ -83,9 +83,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         adapters: Adapters::On,
         tokenizer: &tokenizer,
         threads: &threads,
+        memory: &RolloutMemory::default(),
     };
     let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
-    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?;
+    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?.completions;
     let mut output = String::new();
     for (prompt, completions) in
         prompts.iter().zip(context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?)

@@ -218,6 +218,13 @@ pub static KEYS: &[Key] = &[
         "",
         "Recompute activations in the backward pass; auto: on a GPU where they do not fit.",
     ),
+    key(
+        "draft_tokens",
+        whole(0, 64),
+        "8",
+        "tokens",
+        "Tokens drafted per completion and decode step from the prompt and earlier completions, where it pays; changes speed, not what is sampled; 0: none.",
+    ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
     // The data.
     key(

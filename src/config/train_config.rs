@@ -56,6 +56,7 @@ pub struct TrainConfig {
     pub keep_rollouts: u64,
     pub tokens_per_micro_batch: usize,
     pub recompute_activations: Recompute,
+    pub draft_tokens: usize,
     pub threads: usize,
     pub max_invalid_expected: f64,
 }

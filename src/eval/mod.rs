@@ -36,6 +36,7 @@ pub const SAMPLE_STEP: u32 = 0;
 /// Requests for `samples` completions of each prompt, numbered in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     let request = |(prompt_number, prompt): (u32, &Prompt)| Request {
+        lengths: Vec::new(),
         prompt: prompt.token_ids.clone(),
         prompt_number,
         step,
@@ -53,7 +54,7 @@ pub fn evaluate(
     samples: usize,
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let start = Instant::now();
-    let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?;
+    let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?.completions;
     let seconds = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
     let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
     let mut records = Vec::with_capacity(prompts.len() * samples);

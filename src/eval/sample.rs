@@ -69,7 +69,7 @@ pub fn sample_row(
     let scorer = Scorer::new(task)?;
     let prompts = prepare_rows(task, &label, vec![row], tokenizer, lengths)?;
     let sampling = Sampling::new(tokenizer, request.temperature, limit, request.seed);
-    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, request.n), &sampling)?;
+    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, request.n), &sampling)?.completions;
     let groups = source.context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
     let mut found = Vec::with_capacity(request.n);
     for (prompt, scored) in prompts.iter().zip(groups) {

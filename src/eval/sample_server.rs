@@ -6,7 +6,7 @@ use super::sample::{SampleError, SampleSource, resolve_task, sample_row, task_li
 use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{RolloutContext, ThreadPool};
+use crate::rollout::{RolloutContext, RolloutMemory, ThreadPool};
 use crate::run::sampler::{NextAction, SampleWorker, SamplerFile};
 use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
 use crate::task::Task;
@@ -96,6 +96,7 @@ fn sample(server: &SampleServer, request: &Sample) -> Result<Vec<crate::run::Sam
             adapters: if request.base { Adapters::Off } else { Adapters::On },
             tokenizer: &server.tokenizer,
             threads: &server.threads,
+            memory: &RolloutMemory::default(),
         };
         let source =
             SampleSource { context, step: None, max_completion_tokens: server.limit(&task)?, max_seq_len: None };

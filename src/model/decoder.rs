@@ -192,23 +192,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// The rotated queries, keys and values of every layer, [rows, row_width] each, and the rows after the final norm:
-    /// what decoding starts from.
+    /// The keys and values of every layer, [rows, 2 * key_width] each, and the rows after the final norm: what decoding
+    /// starts from.
     pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let (output, saved) = layer.forward(stream, self.rows(&batch, adapters))?;
-            caches.push(saved.into_rotated());
+            caches.push(saved.into_keys_values(layer.heads())?);
             stream = output;
         }
         Ok((caches, self.norm(&stream)?.1))
     }
 
-    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer the prompts'
-    /// rows as [`Decoder::prefill`] returned them, and keys and values of what was decoded, [slots, positions, 2 *
-    /// key_width].
+    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer keys and
+    /// values of the prompts, [rows, 2 * key_width], and of what was decoded, [slots, positions, 2 * key_width].
     pub(crate) fn decode<'a>(
         &self,
         newest: &Tensor,
@@ -237,6 +236,12 @@ impl Decoder {
             named.push(("lm_head.weight".to_owned(), self.head.weight.clone()));
         }
         Ok(named)
+    }
+
+    /// Tells models apart.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn id(&self) -> candle_core::TensorId {
+        self.embedding.id()
     }
 
     fn place(&self, batch: &PackedBatch) -> Result<DeviceBatch> {

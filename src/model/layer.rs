@@ -91,9 +91,9 @@ pub(super) struct LayerActivations {
 }
 
 impl LayerActivations {
-    /// The rotated queries and keys, and the values: [rows, row_width].
-    pub(super) fn into_rotated(self) -> Tensor {
-        self.rotated
+    /// The rotated keys, and the values: [rows, 2 * key_width].
+    pub(super) fn into_keys_values(self, heads: Heads) -> Result<Tensor> {
+        self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())?.contiguous()
     }
 
     /// The layer's input, from which the rest can be computed again.

@@ -137,7 +137,7 @@ fn parts(
         (
             "KV cache, prompts",
             Phase::Rollout,
-            prompts * data.longest_prompt_tokens * shape.packed_per_token * NUMBER_BYTES,
+            prompts * data.longest_prompt_tokens * shape.key_values_per_token * NUMBER_BYTES,
         ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),

@@ -15,8 +15,6 @@ pub struct ModelShape {
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
-    /// Queries, keys and values per token, over all layers.
-    pub packed_per_token: usize,
     /// Numbers per token that a layer's backward reads; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
     pub hidden: usize,
@@ -56,7 +54,6 @@ impl ModelShape {
             head: table,
             lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),
             key_values_per_token: layers * 2 * key,
-            packed_per_token: layers * (query + 2 * key),
             // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result;
             // gate, up and their product.
             layer_activations_per_token: 4 * hidden + 2 * (query + 2 * key) + query + 3 * inner,

@@ -1,185 +1,201 @@
-//! Decoding on a GPU: the step is recorded once as a CUDA graph and launched for every token; the host checks only now
-//! and then which rows have ended.
+//! A step of decoding on a GPU: recorded as a CUDA graph for each number of rows, started for every token.
 
-use candle_core::{DType, Result, Tensor, bail};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-use super::decode_cpu::{KvCache, check, prefill_batch};
-use super::{Completion, Request, Sampling, StopReason, ThreadPool};
+use candle_core::{DType, Device, Result, Tensor, TensorId};
+
+use super::Sampling;
+use super::kv_cache::{Feed, KvCache, Room};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::sampler::{SampleSettings, SampleState, done, sample_step};
+use crate::kernels::pinned_memory::{HostBuffer, copy_to_device, copy_to_host};
+use crate::kernels::sampler::{SampledToken, sample_into, sampled};
 use crate::model::{Adapters, Decoder};
-use crate::plan::gpu_decode_rows;
+use crate::plan::{GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_decode_rows, gpu_prompt_rows};
 
-/// Steps between two checks. A row that ended meanwhile runs along without effect.
-const STEPS_BETWEEN_LOOKS: usize = 8;
-/// Below this many rows a step is bound by reading weights, so ended rows cost nothing.
-const FEWEST_ROWS_TO_SHRINK: usize = 32;
+/// An H200 multiplies 16-bit matrices 190 times as fast as it reads their numbers; the rest are the keys and values,
+/// and the sampler.
+const BALANCED_ROWS: usize = 256;
 
-pub(super) fn rows_per_shard(model: &Decoder, sampling: &Sampling) -> usize {
-    gpu_decode_rows(model.config(), sampling.max_completion_tokens, model.dtype().size_in_bytes())
+pub(super) fn room(model: &Decoder, sampling: &Sampling) -> Room {
+    let number = model.dtype().size_in_bytes();
+    Room {
+        slots: gpu_decode_rows(model.config(), sampling.max_completion_tokens, number),
+        prompt_rows: gpu_prompt_rows(model.config(), number),
+        prefill_rows: GPU_PREFILL_ROWS,
+        drafted_rows: GPU_DRAFTED_ROWS,
+        balanced_rows: BALANCED_ROWS,
+        padded: |rows| padded(rows, 8),
+        padded_drafted: |rows| padded(rows, 4),
+    }
 }
 
-/// Returns the completions of each request, in order. `threads` may cancel the work at each check.
-pub(super) fn decode(
-    model: &Decoder,
+/// Caches and recorded passes of the last rollout, for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Option<(TensorId, KvCache, Steps)>>);
+
+impl Kept {
+    /// The last rollout's buffers if they are of this model and have room, else new ones. Recorded passes read the caches
+    /// where they were.
+    pub(super) fn take(
+        &self,
+        model: &Decoder,
+        needed @ (slots, prompt_rows, tokens): (usize, usize, usize),
+        most_rows: usize,
+        longest: usize,
+    ) -> Result<(KvCache, Steps)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
+            let room = caches.room();
+            *id == model.id()
+                && (room.0 >= slots && room.1 >= prompt_rows && room.2 == tokens)
+                && steps.most_rows() >= most_rows
+        };
+        let (caches, steps) = match kept.filter(serves) {
+            Some((_, caches, steps)) => (caches, steps),
+            None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
+        };
+        // Few numbers are recorded.
+        Ok((caches, Steps { longest: longest.next_multiple_of(512), ..steps }))
+    }
+
+    /// Keeps buffers, if they are not large.
+    pub(super) fn keep(&self, model: &Decoder, caches: KvCache, steps: Steps) {
+        if caches.bytes() <= GPU_KEPT_CACHE_BYTES {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((model.id(), caches, steps));
+        }
+    }
+}
+
+/// What passes read and write, always at the same place, and the recorded ones.
+#[derive(Debug)]
+pub(super) struct Steps {
+    /// [most rows, 8], u32: for n rows the random numbers, [n, 2], the table of `DecodeRows::Table`, [n, 4], tokens and
+    /// positions.
+    inputs: Tensor,
+    /// [most rows, 2], u32, as [`sample_into`] leaves them.
+    drawn: Tensor,
+    host: HostBuffer,
+    /// The most tokens of a prompt and its completion together.
+    longest: usize,
+    /// `None` after the first pass of so many rows, which loads and selects its kernels.
+    graphs: HashMap<Recorded, Option<Graph>>,
+}
+
+/// What the passes of a graph have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Recorded {
+    rows: usize,
+    longest: usize,
     adapters: Adapters,
-    requests: &[Request],
-    sampling: &Sampling,
-    threads: &ThreadPool,
-) -> Result<Vec<Vec<Completion>>> {
-    check(model, requests, sampling)?;
-    let rows: Vec<[u32; 3]> = requests
-        .iter()
-        .flat_map(|request| (0..request.samples as u32).map(|sample| [request.step, request.prompt_number, sample]))
-        .collect();
-    if rows.is_empty() {
-        return Ok(requests.iter().map(|_| Vec::new()).collect());
-    }
-    let (batch, prefixes, last_rows) = prefill_batch(requests);
-    let (prompts, normed) = model.prefill(&batch, adapters)?;
-    let caches = KvCache::new(model, prompts, rows.len(), sampling)?;
-    let logits = {
-        let last = normed.index_select(&Tensor::from_slice(&last_rows, last_rows.len(), model.device())?, 0)?;
-        model.logits(&last)?
-    };
-    // A tensor on a GPU cannot be empty.
-    let stop_ids = if sampling.stop_ids.is_empty() { &[u32::MAX][..] } else { &sampling.stop_ids };
-    let settings = SampleSettings {
-        temperature: sampling.temperature,
-        seed: sampling.seed,
-        stop_ids: Tensor::from_slice(stop_ids, stop_ids.len(), model.device())?,
-        max_completion_tokens: sampling.max_completion_tokens,
-    };
-    let state = first_state(model, &rows, &prefixes, sampling)?;
-    let mut work = DecodeBatch { model, adapters, caches, settings, state, ended: vec![0; rows.len()] };
-    sample_step(&logits, &work.settings, &work.state)?;
-    drop(logits);
-    work.run(sampling.max_completion_tokens - 1, threads)?;
-    work.completions(requests)
+    /// The bits of the temperature.
+    temperature: u64,
 }
 
-/// The buffers of a decode step.
-struct DecodeBatch<'a> {
-    model: &'a Decoder,
-    adapters: Adapters,
-    caches: KvCache,
-    settings: SampleSettings,
-    state: SampleState,
-    /// By slot, for rows that have left the batch.
-    ended: Vec<u32>,
-}
+/// Of a row's inputs.
+const WORDS: usize = 8;
 
-fn first_state(
-    model: &Decoder,
-    places: &[[u32; 3]],
-    prefixes: &[(usize, usize)],
-    sampling: &Sampling,
-) -> Result<SampleState> {
-    let (rows, device) = (places.len(), model.device());
-    let table = prefixes
-        .iter()
-        .enumerate()
-        .flat_map(|(slot, prefix)| [slot as u32, prefix.0 as u32, prefix.1 as u32, 0])
-        .collect::<Vec<u32>>();
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::U32, device);
-    Ok(SampleState {
-        rows: Tensor::from_vec(table, (rows, 4), device)?,
-        places: Tensor::from_vec(places.concat(), (rows, 3), device)?,
-        newest: zeros(&[rows])?,
-        positions: zeros(&[rows])?,
-        done: zeros(&[rows])?,
-        token_ids: zeros(&[rows, sampling.max_completion_tokens])?,
-        log_probs: Tensor::zeros((rows, sampling.max_completion_tokens), DType::F32, device)?,
-        lengths: zeros(&[rows])?,
-    })
-}
-
-impl DecodeBatch<'_> {
-    /// Decodes at most `steps` more tokens per row.
-    fn run(&mut self, steps: usize, threads: &ThreadPool) -> Result<()> {
-        let mut left = steps;
-        while left > 0 {
-            let done = self.state.done.to_vec1::<u32>()?;
-            let live = done.iter().filter(|&&done| done == 0).count();
-            if live == 0 {
-                break;
-            }
-            if done.len() >= FEWEST_ROWS_TO_SHRINK && live <= done.len() / 2 {
-                self.note_ended(&done)?;
-                self.state = shrunk(&self.state, &done)?;
-            }
-            // The first step runs unrecorded, which loads and selects its kernels.
-            self.step()?;
-            left -= 1;
-            if left == 0 {
-                break;
-            }
-            let graph = Graph::record(self.model.device(), || self.step())?;
-            let rows = self.state.done.dim(0)?;
-            loop {
-                threads.check()?;
-                let steps = left.min(STEPS_BETWEEN_LOOKS);
-                (0..steps).try_for_each(|_| graph.start())?;
-                left -= steps;
-                let live = self.state.done.to_vec1::<u32>()?.iter().filter(|&&done| done == 0).count();
-                if left == 0 || live == 0 || (rows >= FEWEST_ROWS_TO_SHRINK && live <= rows / 2) {
-                    break;
-                }
-            }
-        }
-        Ok(())
+impl Steps {
+    pub(super) fn new(most_rows: usize, device: &Device) -> Result<Self> {
+        let most_rows = padded(most_rows, 4);
+        Ok(Self {
+            inputs: Tensor::zeros(WORDS * most_rows, DType::U32, device)?,
+            drawn: Tensor::zeros((most_rows, 2), DType::U32, device)?,
+            host: HostBuffer::new(most_rows * WORDS * size_of::<u32>(), device),
+            longest: 0,
+            graphs: HashMap::new(),
+        })
     }
 
-    /// One more token per row, without the host.
-    fn step(&self) -> Result<()> {
-        let SampleState { newest, positions, rows, .. } = &self.state;
-        let rows = DecodeRows::Table(rows.clone());
-        let logits = self.model.decode(newest, positions, &rows, self.caches.layers(), self.adapters)?;
-        sample_step(&logits, &self.settings, &self.state)
+    /// The number of rows that there is room for.
+    pub(super) fn most_rows(&self) -> usize {
+        self.drawn.dims()[0]
     }
 
-    /// Records why rows of the batch ended, before they leave.
-    fn note_ended(&mut self, done: &[u32]) -> Result<()> {
-        for (row, &done) in self.state.rows.to_vec2::<u32>()?.iter().zip(done) {
-            self.ended[row[0] as usize] = done;
+    /// The draws after each fed token, in a pass of `rows` rows.
+    pub(super) fn draw(
+        &mut self,
+        model: &Decoder,
+        adapters: Adapters,
+        caches: &KvCache,
+        feeds: &[Feed],
+        rows: usize,
+        temperature: f64,
+    ) -> Result<Vec<SampledToken>> {
+        self.upload(feeds, rows)?;
+        let step = |steps: &Self| steps.step(model, adapters, caches, rows, temperature);
+        let key = Recorded { rows, longest: self.longest, adapters, temperature: temperature.to_bits() };
+        match self.graphs.get(&key) {
+            None => {
+                step(self)?;
+                self.graphs.insert(key, None);
+            }
+            Some(None) => {
+                let graph = Graph::record(model.device(), || step(self))?;
+                graph.start()?;
+                self.graphs.insert(key, Some(graph));
+            }
+            Some(Some(graph)) => graph.start()?,
         }
-        Ok(())
+        let pair = 2 * size_of::<u32>();
+        let bytes = &mut self.host.bytes_mut()[..pair * feeds.len()];
+        copy_to_host(&self.drawn.narrow(0, 0, feeds.len())?, bytes)?;
+        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let pairs: Vec<[u32; 2]> = bytes.chunks_exact(pair).map(|pair| [word(pair), word(&pair[4..])]).collect();
+        sampled(&pairs)
     }
 
-    fn completions(&mut self, requests: &[Request]) -> Result<Vec<Vec<Completion>>> {
-        self.note_ended(&self.state.done.to_vec1::<u32>()?)?;
-        if self.ended.contains(&done::NOT_FINITE) {
-            bail!("the model's logits are not finite")
-        }
-        let SampleState { token_ids, log_probs, lengths, .. } = &self.state;
-        let numbers = token_ids.to_vec2::<u32>()?.into_iter().zip(log_probs.to_vec2::<f32>()?);
-        let ends = lengths.to_vec1::<u32>()?.into_iter().zip(self.ended.iter().copied());
-        let mut slots = numbers.zip(ends).map(|((mut ids, mut log_probs), (length, ended))| {
-            ids.truncate(length as usize);
-            log_probs.truncate(length as usize);
-            let stop = if ended == done::STOPPED { StopReason::Stop } else { StopReason::Length };
-            Completion { token_ids: ids, log_probs, stop }
+    /// The feeds, the last again and again up to `rows`: it writes the same to the same place.
+    fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
+        let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
+        let uniforms = (0..rows).flat_map(|index| {
+            let bits = feed(index).uniform.to_bits();
+            [bits as u32, (bits >> 32) as u32]
         });
-        Ok(requests.iter().map(|request| slots.by_ref().take(request.samples).collect()).collect())
+        let table = (0..rows).flat_map(|index| {
+            let row = feed(index).row;
+            [row.slot, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
+        });
+        let tokens = (0..rows).map(|index| feed(index).token);
+        let positions = (0..rows).map(|index| feed(index).position() as u32);
+        let words = uniforms.chain(table).chain(tokens).chain(positions);
+        let bytes = &mut self.host.bytes_mut()[..rows * WORDS * size_of::<u32>()];
+        for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        copy_to_device(bytes, &self.inputs.narrow(0, 0, WORDS * rows)?)
+    }
+
+    /// One pass, without the host.
+    fn step(&self, model: &Decoder, adapters: Adapters, caches: &KvCache, rows: usize, temperature: f64) -> Result<()> {
+        let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
+        let table = DecodeRows::Table { rows: part(2, 4)?.reshape((rows, 4))?, longest: self.longest };
+        let logits = model.decode(&part(6, 1)?, &part(7, 1)?, &table, caches.layers(), adapters)?;
+        sample_into(&logits, temperature, &part(0, 2)?.reshape((rows, 2))?, &self.drawn.narrow(0, 0, rows)?)
     }
 }
 
-/// The state of the live rows alone, with enough ended ones to fill a batch size that suits matmuls.
-fn shrunk(state: &SampleState, done: &[u32]) -> Result<SampleState> {
-    let (live, mut ended): (Vec<u32>, Vec<u32>) = (0..done.len() as u32).partition(|&row| done[row as usize] == 0);
-    ended.truncate(live.len().next_multiple_of(8).min(done.len()) - live.len());
-    let rows = [live, ended].concat();
-    let rows = Tensor::from_slice(&rows, rows.len(), state.rows.device())?;
-    let select = |tensor: &Tensor| tensor.index_select(&rows, 0);
-    Ok(SampleState {
-        rows: select(&state.rows)?,
-        places: select(&state.places)?,
-        newest: select(&state.newest)?,
-        positions: select(&state.positions)?,
-        done: select(&state.done)?,
-        token_ids: state.token_ids.clone(),
-        log_probs: state.log_probs.clone(),
-        lengths: state.lengths.clone(),
-    })
+/// The next multiple of a part of the power of two above: between a power of two and the next `parts / 2` numbers have
+/// to be recorded.
+fn padded(rows: usize, parts: usize) -> usize {
+    rows.next_multiple_of((rows.next_power_of_two() / parts).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::padded;
+
+    #[test]
+    fn few_numbers_of_rows_are_recorded() {
+        let check = |rows: usize, expected: usize| assert_eq!(padded(rows, 8), expected, "{rows}");
+        check(1, 1);
+        check(7, 7);
+        check(9, 10);
+        check(33, 40);
+        check(64, 64);
+        check(65, 80);
+        check(500, 512);
+        assert_eq!([50, 65, 130, 193].map(|rows| padded(rows, 4)), [64, 96, 192, 256]);
+    }
 }

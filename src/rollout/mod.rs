@@ -1,8 +1,10 @@
-//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones leave the batch.
+//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones make room.
 
-mod decode_cpu; // some prompts decoded together
+mod decode; // prompts and their rows decoded together, from a queue
 #[cfg(feature = "cuda")]
-mod decode_gpu; // a rollout's rows decoded together on a GPU
+mod decode_gpu; // a step of decoding recorded as a CUDA graph
+mod draft; // the tokens that may come next, by n-grams of prompt and history
+mod kv_cache; // room, caches, and the rows of a pass
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
@@ -11,7 +13,9 @@ use candle_core::Result;
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 use crate::text::Tokenizer;
+use kv_cache::Room;
 
+pub use draft::{DraftHistory, HISTORY_TOKENS};
 pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
 
@@ -25,6 +29,9 @@ pub struct Request {
     /// The optimizer step or another count; also part of the random numbers' counter.
     pub step: u32,
     pub samples: usize,
+    /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
+    /// benchmark. Empty: no other limit.
+    pub lengths: Vec<usize>,
 }
 
 /// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution.
@@ -38,14 +45,20 @@ pub struct Sampling {
     /// Determines every random number, together with a request's step and prompt number, the sample's number and the
     /// position.
     pub seed: u64,
+    /// Tokens that are drafted for a row at most; 0: none. Drafts change how long a rollout takes, not what it is.
+    pub draft_tokens: usize,
 }
 
 impl Sampling {
-    /// With the tokenizer's stop tokens.
+    /// With the tokenizer's stop tokens and drafts as long as by default.
     pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
-        Self { temperature, max_completion_tokens, stop_ids: tokenizer.stop_ids().to_vec(), seed }
+        let stop_ids = tokenizer.stop_ids().to_vec();
+        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens: DRAFT_TOKENS }
     }
 }
+
+/// Tokens that are drafted for a row at most, by default.
+pub const DRAFT_TOKENS: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,7 +88,59 @@ pub struct Completion {
     pub stop: StopReason,
 }
 
-/// Samples the completions of each request, in order.
+/// What was sampled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generated {
+    /// Of each request, in order.
+    pub completions: Vec<Vec<Completion>>,
+    pub counts: DecodeCounts,
+}
+
+/// How a rollout was decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeCounts {
+    /// Passes through the model after the prefills.
+    pub steps: usize,
+    /// Completions that they went on with, summed over the steps.
+    pub rows: usize,
+    /// Rows that they computed, with drafted tokens and what a recorded step is filled up with.
+    pub computed: usize,
+    pub drafted: usize,
+    /// Tokens that were gained: drawn in the same pass as the one before them.
+    pub accepted: usize,
+}
+
+impl std::ops::AddAssign for DecodeCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.rows += other.rows;
+        self.computed += other.computed;
+        self.drafted += other.drafted;
+        self.accepted += other.accepted;
+    }
+}
+
+/// What the rollouts of one model keep from one to the next.
+#[derive(Debug, Default)]
+pub struct RolloutMemory {
+    /// Completions to draft from.
+    pub history: DraftHistory,
+    #[cfg(feature = "cuda")]
+    buffers: decode_gpu::Kept,
+}
+
+impl RolloutMemory {
+    /// With completions of earlier rollouts.
+    pub fn drafting_from(history: DraftHistory) -> Self {
+        Self {
+            history,
+            #[cfg(feature = "cuda")]
+            buffers: decode_gpu::Kept::default(),
+        }
+    }
+}
+
+/// Samples the completions of each request. `memory` is of this model.
 ///
 /// # Errors
 /// If a prompt and its completion do not fit the model's positions, a tensor operation fails, or the work is cancelled.
@@ -84,35 +149,45 @@ pub fn generate(
     adapters: Adapters,
     requests: &[Request],
     sampling: &Sampling,
+    memory: &RolloutMemory,
     threads: &ThreadPool,
-) -> Result<Vec<Vec<Completion>>> {
+) -> Result<Generated> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let shards = shards(requests, decode_gpu::rows_per_shard(model, sampling), crate::plan::GPU_PREFILL_ROWS);
-        let results = shards
-            .into_iter()
-            .map(|shard| decode_gpu::decode(model, adapters, shard, sampling, threads))
-            .collect::<Result<Vec<_>>>()?;
-        return Ok(results.into_iter().flatten().collect());
+        let room = decode_gpu::room(model, sampling);
+        return decode::decode(model, adapters, requests, sampling, memory, room, threads);
     }
-    let results = threads.map(&shards(requests, CPU_DECODE_ROWS, usize::MAX), |shard| {
-        decode_cpu::decode(model, adapters, shard, sampling, threads)
+    let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
+        decode::decode(model, adapters, shard, sampling, memory, CPU_ROOM, threads)
     })?;
-    Ok(results.into_iter().flatten().collect())
+    let mut generated = Generated::default();
+    for Generated { completions, counts } in results {
+        generated.completions.extend(completions);
+        generated.counts += counts;
+    }
+    Ok(generated)
 }
 
-/// Splits requests, in order, into shards of at most `most_rows` completions and `most_prompt_rows` prompt tokens; a
-/// larger request is alone.
-fn shards(requests: &[Request], most_rows: usize, most_prompt_rows: usize) -> Vec<&[Request]> {
-    let mut shards = Vec::new();
-    let (mut start, mut rows, mut prompt_rows) = (0, 0, 0);
+/// A shard is decoded at once.
+const CPU_ROOM: Room = Room {
+    slots: usize::MAX,
+    prompt_rows: usize::MAX,
+    prefill_rows: usize::MAX,
+    drafted_rows: 2 * CPU_DECODE_ROWS,
+    balanced_rows: 2,
+    padded: |rows| rows,
+    padded_drafted: |rows| rows,
+};
+
+/// Splits requests, in order, into shards of at most `most_rows` completions; a larger request is alone.
+fn shards(requests: &[Request], most_rows: usize) -> Vec<&[Request]> {
+    let (mut shards, mut start, mut rows) = (Vec::new(), 0, 0);
     for (index, request) in requests.iter().enumerate() {
-        if rows > 0 && (rows + request.samples > most_rows || prompt_rows + request.prompt.len() > most_prompt_rows) {
+        if rows > 0 && rows + request.samples > most_rows {
             shards.push(&requests[start..index]);
-            (start, rows, prompt_rows) = (index, 0, 0);
+            (start, rows) = (index, 0);
         }
         rows += request.samples;
-        prompt_rows += request.prompt.len();
     }
     shards.push(&requests[start..]);
     shards
@@ -123,23 +198,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_are_bounded_by_completions_and_by_prompts() {
-        let check = |requests: &[(usize, usize)], most_rows, most_prompt_rows, expected: &[usize]| {
-            let request = |&(prompt, samples): &(usize, usize)| Request {
-                prompt: vec![1; prompt],
+    fn shards_are_bounded_by_completions() {
+        let check = |samples: &[usize], most_rows, expected: &[usize]| {
+            let request = |&samples: &usize| Request {
+                prompt: vec![1; 10],
                 prompt_number: 0,
                 step: 0,
                 samples,
+                lengths: Vec::new(),
             };
-            let requests: Vec<Request> = requests.iter().map(request).collect();
-            let sizes: Vec<usize> =
-                shards(&requests, most_rows, most_prompt_rows).iter().map(|shard| shard.len()).collect();
+            let requests: Vec<Request> = samples.iter().map(request).collect();
+            let sizes: Vec<usize> = shards(&requests, most_rows).iter().map(|shard| shard.len()).collect();
             assert_eq!(sizes, expected);
         };
-        check(&[(10, 8); 5], 16, usize::MAX, &[2, 2, 1]);
-        check(&[(10, 8); 5], 64, 30, &[3, 2]);
-        check(&[(10, 8), (50, 8), (10, 8)], 64, 30, &[1, 1, 1]);
-        check(&[(10, 40), (10, 1)], 32, usize::MAX, &[1, 1]);
-        check(&[], 32, 100, &[0]);
+        check(&[8; 5], 16, &[2, 2, 1]);
+        check(&[40, 1], 32, &[1, 1]);
+        check(&[], 32, &[0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::{Completion, Request, Sampling, ThreadPool, generate};
+use super::{Completion, Generated, Request, RolloutMemory, Sampling, ThreadPool, generate};
 use crate::advantage::{GroupSignal, group_signal};
 use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
@@ -20,6 +20,7 @@ pub struct RolloutContext<'a> {
     pub adapters: Adapters,
     pub tokenizer: &'a Tokenizer,
     pub threads: &'a ThreadPool,
+    pub memory: &'a RolloutMemory,
 }
 
 #[derive(Clone, Debug)]
@@ -30,13 +31,13 @@ pub struct ScoredCompletion {
 }
 
 impl RolloutContext<'_> {
-    /// Samples the completions of each request, in order. Sampling is deterministic, so it is retried once when a GPU
+    /// Samples the completions of each request. Sampling is deterministic, so it is retried once when a GPU
     /// runs out of memory, after unused memory is released.
     ///
     /// # Errors
     /// As [`generate`].
-    pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<Vec<Vec<Completion>>> {
-        let sample = || generate(self.model, self.adapters, requests, sampling, self.threads);
+    pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
+        let sample = || generate(self.model, self.adapters, requests, sampling, self.memory, self.threads);
         retry_once(|| _ = self.engine.trim_memory(), sample)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::TrainError;
-use super::job::policy_settings;
+use super::job::{policy_settings, sampling};
 use super::setup::Setup;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
@@ -14,7 +14,7 @@ use crate::plan::{
     cpu_memory, gpu_decode_rows, memory_limit_bytes, training_operations,
 };
 use crate::rollout::{
-    Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason, generate, signal_of,
+    Completion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, generate, signal_of,
 };
 use crate::run::RunFolders;
 use crate::score::{FailureClass, Tier};
@@ -95,13 +95,15 @@ impl Candidate {
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
         let limit = self.setup.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
-        let sampling = Sampling { max_completion_tokens: limit, ..self.sampling() };
+        let (sampling, memory) =
+            (Sampling { max_completion_tokens: limit, ..self.sampling() }, RolloutMemory::default());
         if !self.engine.device.is_cpu() {
             // A GPU loads and selects kernels on first use.
-            generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
+            generate(&self.model, Adapters::On, &requests, &sampling, &memory, &self.setup.threads)?;
         }
         let start = Instant::now();
-        let sampled = generate(&self.model, Adapters::On, &requests, &sampling, &self.setup.threads)?;
+        let sampled =
+            generate(&self.model, Adapters::On, &requests, &sampling, &memory, &self.setup.threads)?.completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let tokens_of = |group: &Vec<Completion>| group.iter().map(|sample| sample.token_ids.len()).collect();
         let groups: Vec<Vec<usize>> = sampled.iter().map(tokens_of).collect();
@@ -144,11 +146,15 @@ impl Candidate {
             adapters: Adapters::Off,
             tokenizer: &self.setup.start.tokenizer,
             threads: &self.setup.threads,
+            memory: &RolloutMemory::default(),
         };
         let rows: Vec<_> =
             requests.iter().map(|request| &self.setup.prompts.train[request.prompt_number as usize].row).collect();
-        let groups =
-            context.score(&self.setup.scorer, context.rollout(&requests, &self.sampling())?, rows.iter().copied())?;
+        let groups = context.score(
+            &self.setup.scorer,
+            context.rollout(&requests, &self.sampling())?.completions,
+            rows.iter().copied(),
+        )?;
         let mut signal = Signal::default();
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {
@@ -168,12 +174,7 @@ impl Candidate {
     }
 
     fn sampling(&self) -> Sampling {
-        Sampling::new(
-            &self.setup.start.tokenizer,
-            self.setup.config.temperature,
-            self.setup.config.max_completion_tokens,
-            self.setup.config.seed,
-        )
+        sampling(&self.setup.start.tokenizer, &self.setup.config)
     }
 
     /// Two shards on a CPU; on a GPU as many completions as the run would sample together.
@@ -205,6 +206,7 @@ impl Candidate {
             prompt_number: row as u32,
             step: SIGNAL_STEP,
             samples,
+            lengths: Vec::new(),
         };
         order.into_iter().take(count).map(request).collect()
     }

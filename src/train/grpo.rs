@@ -9,7 +9,7 @@ use super::job::Job;
 use super::metrics::StepUpdate;
 use super::oom_retry::{Extent, shrunk};
 use super::recorder::Recorder;
-use super::rollout_groups::{PolicyBatch, StepRollout, next_prompts, policy_batch, sample_steps};
+use super::rollout_groups::{PolicyBatch, StepRollout, next_prompts, policy_batch, remember, sample_steps};
 use crate::eval::Prompt;
 use crate::model::{Adapters, Gradients};
 use crate::plan::StepShape;
@@ -38,6 +38,7 @@ fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -
         // A non-finite loss has a non-finite gradient, which the optimizer skips.
         step.applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
     }
+    remember(job, job.state.step + 1, &rollout);
     recorder.step(job, rollout, step)
 }
 

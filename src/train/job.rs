@@ -11,8 +11,8 @@ use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::rollout::{RolloutContext, Sampling, ThreadPool};
-use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints};
+use crate::rollout::{DraftHistory, HISTORY_TOKENS, RolloutContext, RolloutMemory, Sampling, ThreadPool};
+use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
 use crate::text::Tokenizer;
@@ -39,6 +39,7 @@ pub(super) struct Job {
     /// The user resumed the run although its rest does not fit the disk.
     pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
+    pub(super) rollouts: RolloutMemory,
     pub(super) resumed_from: Option<u64>,
 }
 
@@ -66,6 +67,7 @@ impl Job {
         let frozen =
             if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
         let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
+        let rollouts = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
             total_steps,
@@ -85,11 +87,12 @@ impl Job {
             optimizer,
             state,
             resumed_from,
+            rollouts,
         })
     }
 
     pub(super) fn sampling(&self) -> Sampling {
-        Sampling::new(&self.tokenizer, self.config.temperature, self.config.max_completion_tokens, self.config.seed)
+        sampling(&self.tokenizer, &self.config)
     }
 
     pub(super) fn rollout_context(&self) -> RolloutContext<'_> {
@@ -99,6 +102,7 @@ impl Job {
             adapters: Adapters::On,
             tokenizer: &self.tokenizer,
             threads: &self.threads,
+            memory: &self.rollouts,
         }
     }
 
@@ -170,6 +174,33 @@ impl Job {
     pub(super) fn reference(&self) -> (&Decoder, Adapters) {
         (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
     }
+}
+
+/// How a configuration samples.
+pub(super) fn sampling(tokenizer: &Tokenizer, config: &TrainConfig) -> Sampling {
+    let TrainConfig { temperature, max_completion_tokens, seed, draft_tokens, .. } = *config;
+    Sampling { draft_tokens, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) }
+}
+
+/// The completions up to `step` that the run had when it took that step.
+fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> Result<DraftHistory, TrainError> {
+    let mut history = DraftHistory::default();
+    if config.draft_tokens == 0 {
+        return Ok(history);
+    }
+    let (mut steps, mut tokens) = (Vec::new(), 0);
+    for step in (1..=step).rev() {
+        let groups = read_step(run.path(), step)?;
+        let completions = groups.into_iter().flat_map(|group| group.completions).map(|found| (step, found.token_ids));
+        let completions: Vec<(u64, Vec<u32>)> = completions.collect();
+        tokens += completions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+        steps.push(completions);
+        if tokens > HISTORY_TOKENS {
+            break;
+        }
+    }
+    history.add(steps.into_iter().rev().flatten(), config.keep_rollouts);
+    Ok(history)
 }
 
 pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicySettings {

@@ -44,6 +44,15 @@ pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
     let sampled: usize = all.map(|scored| scored.completion.token_ids.len()).sum();
     found.add("time/rollout", rollout.rollout_seconds);
     found.add("time/score", rollout.score_seconds);
+    let counts = rollout.counts;
+    if counts.steps > 0 {
+        // The first token of a completion comes from its prompt's prefill.
+        found.add("decode/tokens_per_row", (counts.rows + counts.accepted) as f64 / counts.rows as f64);
+        found.add("decode/mean_rows", counts.rows as f64 / counts.steps as f64);
+    }
+    if counts.drafted > 0 {
+        found.add("decode/draft_acceptance", counts.accepted as f64 / counts.drafted as f64);
+    }
     found.add("tokens_per_second/rollout", sampled as f64 / rollout.rollout_seconds.max(1e-9));
     found.0
 }

@@ -9,7 +9,7 @@ use crate::advantage::{GroupSignal, group_advantages};
 use crate::config::TrainConfig;
 use crate::dataset::order::epoch_order;
 use crate::eval::Prompt;
-use crate::rollout::{Request, ScoredCompletion, StopReason, signal_of};
+use crate::rollout::{DecodeCounts, Generated, Request, ScoredCompletion, StopReason, signal_of};
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 /// The completions of one prompt.
@@ -30,6 +30,8 @@ pub(super) struct StepRollout {
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<ScoredGroup>,
     pub(super) rollout_seconds: f64,
+    /// Of all steps that were sampled together.
+    pub(super) counts: DecodeCounts,
     pub(super) score_seconds: f64,
     /// By completion of the policy batch, if older weights sampled it than those that the step updates.
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
@@ -89,9 +91,19 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
             rollout.groups.extend(more.groups);
             rollout.rollout_seconds += more.rollout_seconds;
             rollout.score_seconds += more.score_seconds;
+            rollout.counts += more.counts;
         }
     }
     Ok(())
+}
+
+/// Adds a step's completions to those that are drafted from, in the order in which they are recorded.
+pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) {
+    if job.config.draft_tokens > 0 {
+        let completions = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
+        let tokens = completions.map(|scored| (step, scored.completion.token_ids.clone()));
+        job.rollouts.history.add(tokens, job.config.keep_rollouts);
+    }
 }
 
 /// The groups of each step at its positions, all sampled together.
@@ -109,10 +121,11 @@ fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRoll
             prompt_number: place as u32,
             step: step as u32,
             samples: job.config.completions_per_prompt,
+            lengths: Vec::new(),
         });
     }
     let context = job.rollout_context();
-    let completions = context.rollout(&requests, &job.sampling())?;
+    let Generated { completions, counts } = context.rollout(&requests, &job.sampling())?;
     let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
     let start = Instant::now();
     let scored =
@@ -124,6 +137,7 @@ fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRoll
         rollouts.push(StepRollout {
             groups: groups.by_ref().take(places.len()).collect(),
             rollout_seconds,
+            counts,
             ..StepRollout::default()
         });
     }

@@ -111,11 +111,14 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
         .collect();
     let numbers: Vec<u32> =
         rows.iter().flat_map(|row| [row.slot, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
-    let table = DecodeRows::Table(Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap());
+    let table = DecodeRows::Table {
+        rows: Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap(),
+        longest: prompts.iter().max().unwrap() + positions,
+    };
     let listed = DecodeRows::Listed(rows.clone());
     let tensors = [
         random(3, &[rows.len(), heads.row_width()]),
-        random(4, &[prompt_rows, heads.row_width()]),
+        random(4, &[prompt_rows, 2 * heads.key_width()]),
         random(5, &[slots, positions, 2 * heads.key_width()]),
     ];
     for dtype in [DType::F32, DType::BF16] {

@@ -129,7 +129,8 @@ fn rotary_positions_agree() {
                     (0..rows).map(|row| DecodeRow { slot: rows - row, prefix: (0, 1), length: 1 + row % 2 }).collect();
                 let numbers: Vec<u32> =
                     places.iter().flat_map(|row| [row.slot as u32, 0, 1, row.length as u32]).collect();
-                let on_device = DecodeRows::Table(Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap());
+                let on_device =
+                    DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
                 let again = query_key_rope_open(
                     &OpenRows::complete(packed.to_dtype(DType::F32).unwrap()),
                     context,
@@ -207,7 +208,7 @@ fn open_rows_agree() {
         let context = QueryKeyContext { heads, norms, epsilon: 1e-6, positions: &positions, table: &table };
         let cache = Tensor::zeros((rows, 1, 2 * heads.key_width()), dtype, &gpu()).unwrap();
         let numbers: Vec<u32> = (0..rows as u32).flat_map(|row| [row, 0, 1, 1]).collect();
-        let places = DecodeRows::Table(Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap());
+        let places = DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
         let rotated = query_key_rope_open(&found, context, &cache, &places).unwrap();
         assert_close("rope", &rotated, &expected, allowed);
         let keys_values = expected.narrow(1, heads.query_width(), 2 * heads.key_width()).unwrap().contiguous().unwrap();

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::sampler::{SampleSettings, SampleState, done, sample_step, sample_tokens};
+use grpo_tui::kernels::sampler::{sample_into, sample_tokens, sampled};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
@@ -65,84 +65,28 @@ fn the_gpu_sampler_follows_its_distribution() {
     assert!(cells > 150 && statistic < limit, "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}");
 }
 
-/// Three rows in slots 3, 0 and 4: one fills up, one meets logits that are not finite, one draws a stop token.
+/// Into memory that is there, as a recorded step does; rows without finite logits are marked and the others drawn.
 #[test]
 #[ignore = "needs a GPU"]
-fn a_sampling_step_moves_its_rows_on() {
-    let (vocabulary, most, slots) = (1500_usize, 4_usize, [3_u32, 0, 4]);
-    let on_device = |numbers: &[u32], shape: &[usize]| Tensor::from_slice(numbers, shape, &gpu()).unwrap();
-    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &gpu()).unwrap();
-    let settings = SampleSettings {
-        temperature: 0.8,
-        seed: 0x1234_5678_9abc,
-        stop_ids: on_device(&[u32::MAX, 7], &[2]),
-        max_completion_tokens: most,
-    };
-    let state = SampleState {
-        rows: on_device(&[3, 0, 5, 0, 0, 10, 6, 0, 4, 20, 7, 0], &[3, 4]),
-        places: on_device(&[2, 0, 1, 2, 1, 2, 2, 2, 3], &[3, 3]),
-        newest: zeros(&[3], DType::U32),
-        positions: zeros(&[3], DType::U32),
-        done: zeros(&[3], DType::U32),
-        token_ids: zeros(&[5, most], DType::U32),
-        log_probs: zeros(&[5, most], DType::F32),
-        lengths: zeros(&[5], DType::U32),
-    };
-    let mut drawn: [Vec<(u32, f32)>; 3] = Default::default();
-    let mut ended = [0_u32; 3];
-    for step in 0..5 {
-        let mut logits = random(20 + step, &[3, vocabulary]).affine(5.0, 0.0).unwrap().to_vec2::<f32>().unwrap();
-        if step == 1 {
-            logits[2][7] = 60.0;
-        }
-        if step == 2 {
-            logits[1][3] = f32::NAN;
-        }
-        for row in 0..3 {
-            if ended[row] != 0 {
-                continue;
-            }
-            let position = drawn[row].len() as u32;
-            let place = SampleKey { step: 2, prompt: row as u32, sample: row as u32 + 1, position };
-            let own = Tensor::from_slice(&logits[row], (1, vocabulary), &Device::Cpu).unwrap();
-            match sample_tokens(&own, settings.temperature, &[uniform(settings.seed, place)]) {
-                Ok(token) => drawn[row].push((token[0].token_id, token[0].log_prob)),
-                Err(_) => drawn[row].push((u32::MAX, f32::NAN)),
-            }
-            ended[row] = match drawn[row].last() {
-                Some((u32::MAX, _)) => done::NOT_FINITE,
-                Some((7, _)) => done::STOPPED,
-                _ if drawn[row].len() == most => done::FULL,
-                _ => 0,
-            };
-        }
-        let logits = Tensor::from_vec(logits.concat(), (3, vocabulary), &gpu()).unwrap();
-        sample_step(&logits, &settings, &state).unwrap();
-        assert_eq!(state.done.to_vec1::<u32>().unwrap(), ended, "step {step}");
-        let (table, lengths) = (state.rows.to_vec2::<u32>().unwrap(), state.lengths.to_vec1::<u32>().unwrap());
-        let (newest, positions) = (state.newest.to_vec1::<u32>().unwrap(), state.positions.to_vec1::<u32>().unwrap());
-        let (token_ids, log_probs) =
-            (state.token_ids.to_vec2::<u32>().unwrap(), state.log_probs.to_vec2::<f32>().unwrap());
-        for (row, drawn) in drawn.iter().enumerate() {
-            let (slot, count) = (slots[row] as usize, drawn.len());
-            assert_eq!((lengths[slot], table[row][3]), (count as u32, count as u32));
-            assert_eq!(positions[row], table[row][2] + count as u32 - 1);
-            let last_good = drawn.iter().rev().find(|(token_id, _)| *token_id != u32::MAX);
-            assert_eq!(Some(newest[row]), last_good.map(|&(token_id, _)| token_id));
-            for (place, &(token_id, log_prob)) in drawn.iter().enumerate() {
-                assert_eq!(token_ids[slot][place], token_id, "step {step}, row {row}, token {place}");
-                let found = log_probs[slot][place];
-                assert!(
-                    (found - log_prob).abs() < 2e-6 || found.is_nan() && log_prob.is_nan(),
-                    "{found}, not {log_prob}"
-                );
-            }
-        }
-    }
-    assert!(
-        ended.contains(&done::NOT_FINITE) && ended.contains(&done::STOPPED) && ended.contains(&done::FULL),
-        "{ended:?}"
-    );
+fn tokens_are_drawn_into_their_places() {
+    let (rows, vocabulary) = (3, 5003);
+    let logits = on_gpu(&random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap(), DType::F32);
+    let uniforms = [0.1, 0.5, 0.9_f64];
+    let expected = sample_tokens(&logits, 0.7, &uniforms).unwrap();
+    let spoiled = Tensor::full(f32::NAN, (1, vocabulary), &gpu()).unwrap();
+    let logits = Tensor::cat(&[logits.narrow(0, 0, 2).unwrap(), spoiled], 0).unwrap();
+    let all = Tensor::zeros((5, 2), DType::U32, &gpu()).unwrap();
+    let drawn = all.narrow(0, 1, rows).unwrap();
+    let halves: Vec<u32> =
+        uniforms.iter().flat_map(|uniform| [uniform.to_bits() as u32, (uniform.to_bits() >> 32) as u32]).collect();
+    let uniforms = Tensor::from_vec(halves, (rows, 2), &gpu()).unwrap();
+    sample_into(&logits, 0.7, &uniforms, &drawn).unwrap();
+    let found = all.to_vec2::<u32>().unwrap();
+    assert_eq!((&found[0], &found[4], found[3][0]), (&vec![0, 0], &vec![0, 0], u32::MAX), "and nothing beside them");
+    let pairs: Vec<[u32; 2]> = found[1..3].iter().map(|pair| [pair[0], pair[1]]).collect();
+    assert_eq!(sampled(&pairs).unwrap(), expected[..2]);
+    assert!(sampled(&[[1, 0], [u32::MAX, 0]]).unwrap_err().to_string().contains("not finite"));
+    assert!(sample_into(&logits, 0.7, &uniforms.narrow(0, 0, 2).unwrap(), &drawn).is_err());
 }
 
 #[test]

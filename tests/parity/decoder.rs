@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
 use grpo_tui::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, Sampling, ThreadPool, generate};
+use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, ThreadPool, generate};
 use serde_json::Value;
 
 use super::golden_folder;
@@ -134,9 +134,11 @@ fn a_completion_that_shares_its_prompt_sees_it_whole() {
 }
 
 fn decode(model: &Decoder, prompt: &[u32], temperature: f64, tokens: usize, samples: usize) -> Vec<Completion> {
-    let sampling = Sampling { temperature, max_completion_tokens: tokens, stop_ids: Vec::new(), seed: 7 };
-    let request = Request { prompt: prompt.to_vec(), prompt_number: 0, step: 0, samples };
-    generate(model, Adapters::On, &[request], &sampling, &ThreadPool::new(1).unwrap()).unwrap().remove(0)
+    let (stop_ids, draft_tokens) = (Vec::new(), 8);
+    let sampling = Sampling { temperature, max_completion_tokens: tokens, stop_ids, seed: 7, draft_tokens };
+    let request = Request { prompt: prompt.to_vec(), prompt_number: 0, step: 0, samples, lengths: Vec::new() };
+    let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(1).unwrap());
+    generate(model, Adapters::On, &[request], &sampling, &memory, &threads).unwrap().completions.remove(0)
 }
 
 #[test]

@@ -47,17 +47,22 @@ fn variant(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads) -> Re
     })
 }
 
-pub(super) fn attend(packed: &Tensor, prefix: &Tensor, cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<Tensor> {
+pub(super) fn attend(
+    packed: &Tensor,
+    prefix: &Tensor,
+    cache: &Tensor,
+    heads: Heads,
+    (rows, longest): (&Tensor, usize),
+) -> Result<Tensor> {
     let (count, positions) = check(packed.dims2()?, cache, heads, rows)?;
-    let (prefix_rows, prefix_width) = prefix.dims2()?;
+    let (_, prefix_width) = prefix.dims2()?;
     let types = [packed.dtype(), prefix.dtype(), cache.dtype()];
-    if prefix_width != heads.row_width() || types != [types[0]; 3] {
+    if prefix_width != 2 * heads.key_width() || types != [types[0]; 3] {
         bail!("prompts of {prefix_width} a row for {heads:?}; new rows, prompts and cache in {types:?}")
     }
     let (device, dtype) = (device(packed)?, packed.dtype());
     let (name, heads_a_block) = variant(packed, prefix, cache, heads)?;
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
-    let longest = prefix_rows + positions;
     let splits =
         BLOCKS_WANTED.div_ceil((across * count).max(1)).min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
     // Eight warps where few blocks leave room for them, unless what they merge would not fit into 48 KiB.

@@ -159,7 +159,7 @@ const ACTIONS: &[Action] = &[
         .asking()
         .unless(none_chosen),
     Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
-    Action::new("runs.tensorboard", "Export TensorBoard", "", &[], HERE, export::event_files)
+    Action::new("runs.tensorboard", "Export TensorBoard", "", &["alt-w"], HERE, export::event_files)
         .also(&["export", "tfevents"])
         .asking()
         .unless(none_chosen),

@@ -1,0 +1,270 @@
+//! Drafts of the next tokens of a completion, from what followed the same tokens before: in its prompt, or in earlier
+//! completions of the run. Prompt lookup and n-gram speculation (vLLM's `ngram` method), made free of any effect on what
+//! is sampled: a draw is a function of its place alone, so a draft is kept as far as it is what was drawn anyway.
+
+use std::collections::VecDeque;
+
+/// Tokens of the newest completions that are searched.
+pub const HISTORY_TOKENS: usize = 1 << 18;
+/// Stands before each completion; no token has this id.
+const START: u32 = u32::MAX;
+/// The tokens before a drafted one, its start included, by which it is found in earlier completions and in the prompt.
+const CONTEXTS: [(Source, usize); 6] = [
+    (Source::History, 4),
+    (Source::History, 3),
+    (Source::History, 2),
+    (Source::Prompt, 3),
+    (Source::Prompt, 2),
+    (Source::Prompt, 1),
+];
+const LONGEST: usize = 4;
+/// How often in a row the same token followed a context, in four levels: from 0, 1, 3 and 12 times on.
+const LEVELS: [u8; 4] = [0, 1, 3, 12];
+/// The share of drafted tokens that is assumed to hold before any was seen, by level, and the number of tokens that it
+/// counts as.
+const ASSUMED: [f64; 4] = [0.3, 0.4, 0.4, 0.9];
+const ASSUMED_TOKENS: f64 = 8.0;
+/// A streak is counted up to here, and halved by another token.
+const LONGEST_STREAK: u8 = 15;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    History,
+    Prompt,
+}
+
+/// The newest completions of a run. It follows from the rollouts alone, so that a resumed run drafts as before.
+#[derive(Clone, Debug, Default)]
+pub struct DraftHistory {
+    completions: VecDeque<(u64, Vec<u32>)>,
+    ngrams: Ngrams,
+}
+
+impl DraftHistory {
+    /// Adds completions, each with its step, and forgets the oldest: those before the last `steps` steps (0: none) and
+    /// those beyond [`HISTORY_TOKENS`].
+    pub fn add(&mut self, completions: impl IntoIterator<Item = (u64, Vec<u32>)>, steps: u64) {
+        self.completions.extend(completions);
+        let last = self.completions.back().map_or(0, |(step, _)| *step);
+        let mut tokens: usize = self.completions.iter().map(|(_, tokens)| tokens.len()).sum();
+        while let Some((step, oldest)) = self.completions.front()
+            && (tokens > HISTORY_TOKENS || (steps > 0 && step + steps <= last))
+        {
+            tokens -= oldest.len();
+            self.completions.pop_front();
+        }
+        self.ngrams = Ngrams::new(self.completions.iter().map(|(_, tokens)| tokens.as_slice()));
+    }
+}
+
+/// What follows n-grams.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ngrams {
+    /// Texts, each after a [`START`].
+    tokens: Vec<u32>,
+    /// By hash of an n-gram: the index of the token that follows it, 0 for none, and how often in a row it was that.
+    places: Vec<(u32, u8)>,
+}
+
+impl Ngrams {
+    pub(super) fn new<'t>(texts: impl Iterator<Item = &'t [u32]>) -> Self {
+        let mut tokens = Vec::new();
+        for text in texts {
+            tokens.push(START);
+            tokens.extend_from_slice(text);
+        }
+        let mut found = Self { places: vec![(0, 0); (4 * LONGEST * tokens.len()).next_power_of_two()], tokens };
+        for end in 1..found.tokens.len() {
+            if found.tokens[end] == START {
+                continue;
+            }
+            for length in 1..=LONGEST.min(end) {
+                found.learn(end, length);
+                if found.tokens[end - length] == START {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// That the token at `end` follows the `length` before it.
+    fn learn(&mut self, end: usize, length: usize) {
+        let context = &self.tokens[end - length..end];
+        let place = self.place(context);
+        let (known, streak) = self.places[place];
+        self.places[place] = match self.follows(known, context) {
+            Some(token) if token == self.tokens[end] => (end as u32, (streak + 1).min(LONGEST_STREAK)),
+            Some(_) if streak > 1 => (known, streak / 2),
+            _ => (end as u32, 0),
+        };
+    }
+
+    fn place(&self, context: &[u32]) -> usize {
+        let hash = context.iter().fold(0xCBF2_9CE4_8422_2325 + context.len() as u64, |hash, &token| {
+            let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed ^ (mixed >> 32)
+        });
+        hash as usize & (self.places.len().max(1) - 1)
+    }
+
+    /// The token at `end` if `context` stands before it: another may have the same hash.
+    fn follows(&self, end: u32, context: &[u32]) -> Option<u32> {
+        let end = end as usize;
+        (end >= context.len() && end > 0 && self.tokens[end - context.len()..end] == *context).then(|| self.tokens[end])
+    }
+
+    /// What follows `context`, and the level of how often it did.
+    fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
+        let &(end, streak) = self.places.get(self.place(context))?;
+        let level = LEVELS.iter().rposition(|least| streak >= *least).unwrap_or(0);
+        Some((self.follows(end, context)?, level))
+    }
+}
+
+/// Tokens that may come next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Draft {
+    pub(super) tokens: Vec<u32>,
+    /// Of each token: the estimated probability that it and those before it are drawn.
+    pub(super) probabilities: Vec<f64>,
+    /// Of each token: index of its context in [`CONTEXTS`], level.
+    kinds: Vec<(usize, usize)>,
+}
+
+impl Draft {
+    pub(super) fn truncate(&mut self, tokens: usize) {
+        self.tokens.truncate(tokens);
+        self.probabilities.truncate(tokens);
+        self.kinds.truncate(tokens);
+    }
+}
+
+/// Drafts for the rows of one rollout. Which context is believed follows from how often its tokens held.
+pub(super) struct Drafter {
+    /// Of a draft.
+    most_tokens: usize,
+    /// By context and level: tokens that held, and tokens that were compared.
+    seen: [[(f64, f64); LEVELS.len()]; CONTEXTS.len()],
+}
+
+impl Drafter {
+    pub(super) fn new(most_tokens: usize) -> Self {
+        let seen = ASSUMED.map(|share| (share * ASSUMED_TOKENS, ASSUMED_TOKENS));
+        Self { most_tokens, seen: [seen; CONTEXTS.len()] }
+    }
+
+    /// At most `most` tokens that may follow `tokens`, as long as all of them hold with an estimated probability of at
+    /// least `least`.
+    pub(super) fn draft(
+        &self,
+        (history, prompt): (&DraftHistory, &Ngrams),
+        tokens: &[u32],
+        most: usize,
+        least: f64,
+    ) -> Draft {
+        let mut draft = Draft::default();
+        // The end of the completion and its draft, after the start if it is near.
+        let mut end: Vec<u32> = if tokens.len() < LONGEST { vec![START] } else { Vec::new() };
+        end.extend_from_slice(&tokens[tokens.len().saturating_sub(LONGEST)..]);
+        let mut probability = 1.0;
+        while draft.tokens.len() < most.min(self.most_tokens) {
+            let Some((share, token, kind)) = self.next(history, prompt, &end) else { break };
+            probability *= share;
+            if probability < least {
+                break;
+            }
+            draft.tokens.push(token);
+            draft.probabilities.push(probability);
+            draft.kinds.push(kind);
+            end.push(token);
+        }
+        draft
+    }
+
+    /// The likeliest token after `end`: the share of such tokens that held, the token, context and level.
+    fn next(&self, history: &DraftHistory, prompt: &Ngrams, end: &[u32]) -> Option<(f64, u32, (usize, usize))> {
+        let found = CONTEXTS.iter().enumerate().filter_map(|(context, &(source, length))| {
+            let ngrams = if source == Source::History { &history.ngrams } else { prompt };
+            let (token, level) = ngrams.after(&end[end.len().checked_sub(length)?..])?;
+            let (held, compared) = self.seen[context][level];
+            Some((held / compared, token, (context, level)))
+        });
+        // Of equals the first, which has the longest context.
+        found.reduce(|best, other| if other.0 > best.0 { other } else { best })
+    }
+
+    /// Learns from a draft whose first `held` tokens were drawn.
+    pub(super) fn observe(&mut self, draft: &Draft, held: usize) {
+        for (index, &(context, level)) in draft.kinds.iter().take(held + 1).enumerate() {
+            let (all_held, compared) = &mut self.seen[context][level];
+            *all_held += f64::from(u8::from(index < held));
+            *compared += 1.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drafted(history: &DraftHistory, prompt: &[u32], tokens: &[u32], most: usize) -> Vec<u32> {
+        Drafter::new(8).draft((history, &Ngrams::new([prompt].into_iter())), tokens, most, 0.05).tokens
+    }
+
+    #[test]
+    fn what_followed_is_drafted() {
+        let mut history = DraftHistory::default();
+        assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 8), [7, 8]);
+        assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 1), [7]);
+        assert!(drafted(&history, &[5, 6, 7, 8], &[8], 8).is_empty() && drafted(&history, &[], &[8], 8).is_empty());
+        history.add([(1, vec![1, 2, 3, 4]), (1, vec![1, 2, 9, 4])], 0);
+        // The start of a completion is a context; a text ends where the next begins.
+        assert_eq!(drafted(&history, &[], &[1], 8), [2, 9]);
+        assert_eq!(drafted(&history, &[], &[2, 3], 8), [4]);
+        assert!(drafted(&history, &[], &[3, 4], 8).is_empty());
+    }
+
+    #[test]
+    fn contexts_are_believed_by_what_held() {
+        let mut history = DraftHistory::default();
+        history.add([(1, vec![1, 2, 3])], 0);
+        let prompt = Ngrams::new([[2, 7].as_slice()].into_iter());
+        let mut drafter = Drafter::new(8);
+        assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [3], "of equals the longest context");
+        for _ in 0..60 {
+            let draft = drafter.draft((&history, &prompt), &[1, 2], 8, 0.05);
+            drafter.observe(&draft, usize::from(draft.tokens == [7]));
+        }
+        assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [7]);
+        // Where none is likely enough to pay there is no draft.
+        assert!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.99).tokens.is_empty());
+    }
+
+    #[test]
+    fn what_always_followed_is_more_likely() {
+        let mut history = DraftHistory::default();
+        history.add((0..20).map(|value| (1, vec![1, 2, 100 + value, 3, 4, 5])), 0);
+        let drafter = Drafter::new(8);
+        let draft = |tokens: &[u32], least: f64| drafter.draft((&history, &Ngrams::default()), tokens, 8, least).tokens;
+        assert_eq!(draft(&[1], 0.8), [2], "not the value");
+        assert_eq!(draft(&[1, 2], 0.2), [119], "the newest value");
+        assert!(draft(&[1, 2, 119, 3], 0.8).is_empty(), "seen with one value only");
+        assert_eq!(draft(&[9, 9, 3, 4], 0.8), [5]);
+    }
+
+    #[test]
+    fn the_oldest_completions_are_forgotten() {
+        let (mut all, mut tail) = (DraftHistory::default(), DraftHistory::default());
+        let long = vec![4; HISTORY_TOKENS / 2];
+        for step in 1..6 {
+            all.add([(step, vec![step as u32]), (step, long.clone())], 0);
+        }
+        for step in 4..6 {
+            tail.add([(step, vec![step as u32]), (step, long.clone())], 0);
+        }
+        assert_eq!(all.completions, tail.completions, "what is kept follows from the newest alone");
+        all.add([(6, vec![1, 2])], 1);
+        assert_eq!(all.completions.len(), 1, "only the last step");
+    }
+}

@@ -1,0 +1,158 @@
+//! What is decoded together: how much there is room for, the caches, the rows of a pass.
+
+use candle_core::{Result, Tensor};
+
+use crate::kernels::decode_attention::DecodeRow;
+use crate::model::Decoder;
+
+/// What is decoded together at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Completions.
+    pub(super) slots: usize,
+    /// Tokens of their prompts.
+    pub(super) prompt_rows: usize,
+    /// Tokens of prompts that are prefilled at once; a longer prompt is alone.
+    pub(super) prefill_rows: usize,
+    /// Rows of a step with drafts; more completions than that are decoded without.
+    pub(super) drafted_rows: usize,
+    /// Rows that take as long to compute as the weights to read.
+    pub(super) balanced_rows: usize,
+    /// The rows that are computed for so many, without drafts and with: a GPU records a pass for few numbers of rows.
+    pub(super) padded: fn(usize) -> usize,
+    pub(super) padded_drafted: fn(usize) -> usize,
+}
+
+/// One row of a step: a token that is fed, and the draw that follows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Feed {
+    pub(super) row: DecodeRow,
+    pub(super) token: u32,
+    pub(super) uniform: f64,
+}
+
+impl Feed {
+    /// Its place in the sequence.
+    pub(super) fn position(&self) -> usize {
+        self.row.prefix.1 + self.row.length - 1
+    }
+}
+
+/// Keys and values of the prompts and of the generated tokens.
+#[derive(Debug)]
+pub(super) struct KvCache {
+    /// Per layer: [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
+    prompts: Vec<Tensor>,
+    prompt_rows: usize,
+    /// Per layer: [slots, max_completion_tokens, 2 * key_width].
+    written: Vec<Tensor>,
+}
+
+impl KvCache {
+    /// With so many slots, prompt rows, and tokens of a completion.
+    pub(super) fn new(model: &Decoder, (slots, prompt_rows, tokens): (usize, usize, usize)) -> Result<Self> {
+        let (dtype, device) = (model.dtype(), model.device());
+        let written = model.cache_widths().map(|width| Tensor::zeros((slots, tokens, width), dtype, device));
+        let prompts = model.cache_widths().map(|width| Tensor::zeros((prompt_rows, width), dtype, device));
+        Ok(Self {
+            written: written.collect::<Result<_>>()?,
+            // Recorded passes read them always at the same place.
+            prompts: if device.is_cpu() { Vec::new() } else { prompts.collect::<Result<_>>()? },
+            prompt_rows,
+        })
+    }
+
+    /// Takes the keys and values of prompts, by layer: `places` are the first row and the number of rows of each, in
+    /// order, here.
+    pub(super) fn store(&mut self, prefilled: Vec<Tensor>, places: &[(usize, usize)]) -> Result<()> {
+        let rows: usize = places.iter().map(|(_, rows)| rows).sum();
+        if self.prompts.is_empty() && rows == self.prompt_rows {
+            self.prompts = prefilled;
+            return Ok(());
+        }
+        if self.prompts.is_empty() {
+            let room = |layer: &Tensor| Tensor::zeros((self.prompt_rows, layer.dim(1)?), layer.dtype(), layer.device());
+            self.prompts = prefilled.iter().map(room).collect::<Result<_>>()?;
+        }
+        // Prompts side by side are copied together.
+        let mut ranges: Vec<(usize, usize)> = Vec::new();
+        for &(start, rows) in places {
+            match ranges.last_mut() {
+                Some((first, length)) if *first + *length == start => *length += rows,
+                _ => ranges.push((start, rows)),
+            }
+        }
+        for (cache, layer) in self.prompts.iter().zip(prefilled) {
+            let mut first = 0;
+            for &(start, rows) in &ranges {
+                cache.slice_set(&layer.narrow(0, first, rows)?, 0, start)?;
+                first += rows;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`KvCache::new`] takes it.
+    #[cfg(feature = "cuda")]
+    pub(super) fn room(&self) -> (usize, usize, usize) {
+        let dims = self.written.first().map_or(&[0, 0][..], Tensor::dims);
+        (dims[0], self.prompt_rows, dims[1])
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn bytes(&self) -> usize {
+        let tensors = self.prompts.iter().chain(&self.written);
+        tensors.map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
+    }
+
+    /// Prompts and what was written, by layer.
+    pub(super) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
+        self.prompts.iter().zip(&self.written)
+    }
+}
+
+/// Rows of the prompts' cache that no prompt has, by their start.
+#[derive(Debug)]
+pub(super) struct FreeRows(Vec<(usize, usize)>);
+
+impl FreeRows {
+    pub(super) fn all(rows: usize) -> Self {
+        Self(vec![(0, rows)])
+    }
+
+    pub(super) fn take(&mut self, rows: usize) -> Option<usize> {
+        let index = self.0.iter().position(|(_, free)| *free >= rows)?;
+        let (start, free) = self.0.remove(index);
+        if free > rows {
+            self.0.insert(index, (start + rows, free - rows));
+        }
+        Some(start)
+    }
+
+    pub(super) fn give_back(&mut self, start: usize, rows: usize) {
+        let at = self.0.partition_point(|(other, _)| *other < start);
+        self.0.insert(at, (start, rows));
+        self.0.dedup_by(|next, previous| {
+            let joins = previous.0 + previous.1 == next.0;
+            previous.1 += if joins { next.1 } else { 0 };
+            joins
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_prompts_are_reused() {
+        let mut free = FreeRows::all(10);
+        assert_eq!([free.take(4), free.take(5), free.take(2)], [Some(0), Some(4), None]);
+        free.give_back(0, 4);
+        assert_eq!(free.take(5), None, "not in one piece");
+        assert_eq!(free.take(4), Some(0));
+        free.give_back(4, 5);
+        free.give_back(0, 4);
+        assert_eq!(free.take(10), Some(0));
+    }
+}
