@@ -57,6 +57,9 @@ def draw(x, y, text, style):
         yield f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{HEIGHT}" fill="{ground}"/>'
     if not text.strip():
         return
+    # Blanks at the ends would be dropped, and the rest stretched over their place.
+    x, text = x + (len(text) - len(text.lstrip())) * WIDTH, text.strip()
+    wide = columns(text) * WIDTH
     extra = ' font-weight="bold"' if style.get("bold") else ""
     extra += ' opacity="0.6"' if style.get("faint") else ""
     extra += ' font-style="italic"' if style.get("italic") else ""
