@@ -396,7 +396,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
             }
         };
         PolicyGroup {
-            prompt: vec![3, place as u32, 4].into(),
+            prompt: vec![3, place as u32 % 19, 4].into(),
             samples: advantages.into_iter().enumerate().map(sample).collect(),
         }
     };
@@ -463,5 +463,18 @@ fn the_split_into_micro_batches_leaves_the_gradient() {
                 );
             }
         }
+    }
+}
+
+/// The head takes some 2,000 rows at once, whole completions of them: how many there are changes nothing.
+#[test]
+fn a_micro_batch_of_many_completions_has_the_gradient_of_small_ones() {
+    let rewards: [&[f64]; 200] = std::array::from_fn(|n| MIXED_AND_EQUAL[n % 2 * 2]);
+    let all = groups(&rewards);
+    let totals = totals(&all);
+    assert!(totals.tokens > 2048);
+    for loss in [PolicyLoss::Grpo, PolicyLoss::Gspo] {
+        let [many, few] = [100_000, 300].map(|tokens| gradient(&all, totals, loss, true, tokens));
+        assert_close(&many, &few, loss.name());
     }
 }

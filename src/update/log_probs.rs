@@ -1,12 +1,14 @@
-//! Log-probs of completions and their gradient: only completion rows reach the head, a chunk at a time, so no [tokens,
-//! vocabulary] tensor of the whole batch exists.
+//! Log-probs of completions and their gradient: only completion rows reach the head, some sequences at a time, so no
+//! [tokens, vocabulary] tensor of the whole batch exists.
+
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
 use super::MicroBatch;
 use crate::kernels::embedding::scatter_rows;
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
-use crate::model::{Activations, Adapters, Decoder, Gradients};
+use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::HEAD_ROWS;
 
 /// The log-probs of each sequence's tokens, without a gradient.
@@ -17,101 +19,141 @@ pub fn log_probs(
     temperature: f64,
 ) -> Result<Vec<Vec<TokenLogProb>>> {
     let normed = model.forward(&micro_batch.batch, adapters)?;
-    let (flat, _) = forward_rows(model, &normed, micro_batch, temperature)?;
-    Ok(by_sequence(micro_batch, flat))
-}
-
-/// The forward half of a micro-batch's gradient, with what its backward half reads.
-pub(super) struct ForwardPass<'a> {
-    /// Of each sequence's tokens.
-    pub(super) log_probs: Vec<Vec<TokenLogProb>>,
-    model: &'a Decoder,
-    micro_batch: &'a MicroBatch,
-    temperature: f64,
-    normed: Tensor,
-    activations: Activations,
-    /// Where one chunk held them all.
-    logits: Option<Tensor>,
-}
-
-impl<'a> ForwardPass<'a> {
-    pub(super) fn new(
-        model: &'a Decoder,
-        micro_batch: &'a MicroBatch,
-        temperature: f64,
-        recompute: bool,
-    ) -> Result<Self> {
-        let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
-        let (flat, logits) = forward_rows(model, &normed, micro_batch, temperature)?;
-        Ok(Self {
-            log_probs: by_sequence(micro_batch, flat),
-            model,
-            micro_batch,
-            temperature,
-            normed,
-            activations,
-            logits,
-        })
+    let mut found = Vec::with_capacity(micro_batch.sequences.len());
+    for part in HeadPart::all(model, &normed, micro_batch, temperature) {
+        found.extend(part.log_probs()?.0);
     }
+    Ok(found)
+}
 
-    /// Adds the gradient of a loss; `weights`: its derivative by each log-prob.
-    pub(super) fn backward(self, weights: &[Vec<f64>], gradients: &mut Gradients) -> Result<()> {
-        let Self { model, micro_batch, temperature, normed, activations, logits: last_logits, .. } = self;
-        let weights = weights.concat();
-        let (rows, targets) = rows_and_targets(micro_batch);
-        let mut normed_gradient: Option<Tensor> = None;
-        for (index, chunk) in rows.chunks(HEAD_ROWS).enumerate() {
-            let range = index * HEAD_ROWS..index * HEAD_ROWS + chunk.len();
-            let hidden = select(&normed, chunk)?;
-            let logits = match &last_logits {
-                Some(logits) => logits.clone(),
-                None => model.logits(&hidden)?,
-            };
-            let (targets, weights) = (&targets[range.clone()], &weights[range]);
-            let logits_gradient = token_log_probs_backward_as(&logits, targets, weights, temperature, hidden.dtype())?;
-            let chunk_gradient = model.logits_backward(&logits_gradient, &hidden, gradients)?;
-            let scattered = scatter_rows(&chunk_gradient, chunk, micro_batch.batch.rows())?;
-            normed_gradient = Some(match normed_gradient {
+/// Adds the gradient of a loss over a micro-batch. `weigh`: the loss's derivative by each log-prob of a sequence, given
+/// its index and log-probs. A sequence is weighed as soon as its log-probs are known, so its logits are computed once
+/// (twice where it alone has more rows than the head takes at once).
+pub(super) fn add_gradient(
+    model: &Decoder,
+    micro_batch: &MicroBatch,
+    temperature: f64,
+    recompute: bool,
+    gradients: &mut Gradients,
+    mut weigh: impl FnMut(usize, &[TokenLogProb]) -> Vec<f64>,
+) -> Result<()> {
+    let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
+    let mut sum: Option<Tensor> = None;
+    for part in HeadPart::all(model, &normed, micro_batch, temperature) {
+        let (log_probs, logits) = part.log_probs()?;
+        let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| weigh(index, tokens));
+        for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<f64>>(), gradients)? {
+            let scattered = scatter_rows(&gradient, &rows, micro_batch.batch.rows())?;
+            sum = Some(match sum {
                 Some(sum) => (sum + scattered)?,
                 None => scattered,
             });
         }
-        match normed_gradient {
-            Some(gradient) => model.backward(&micro_batch.batch, activations, &gradient, gradients),
-            None => Ok(()),
+    }
+    match sum {
+        Some(gradient) => model.backward(&micro_batch.batch, activations, &gradient, gradients),
+        None => Ok(()),
+    }
+}
+
+/// Sequences that pass the head together.
+struct HeadPart<'a> {
+    model: &'a Decoder,
+    normed: &'a Tensor,
+    micro_batch: &'a MicroBatch,
+    temperature: f64,
+    sequences: Range<usize>,
+    /// In the batch, of each of their tokens.
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl<'a> HeadPart<'a> {
+    /// All sequences in order, in parts of at most [`HEAD_ROWS`] rows, unless one alone has more.
+    fn all(
+        model: &'a Decoder,
+        normed: &'a Tensor,
+        micro_batch: &'a MicroBatch,
+        temperature: f64,
+    ) -> impl Iterator<Item = Self> {
+        let lengths = micro_batch.sequences.iter().map(|sequence| sequence.rows.len());
+        split(lengths, HEAD_ROWS).into_iter().map(move |range| {
+            let sequences = &micro_batch.sequences[range.clone()];
+            Self {
+                model,
+                normed,
+                micro_batch,
+                temperature,
+                rows: sequences.iter().flat_map(|sequence| sequence.rows.iter().copied()).collect(),
+                targets: sequences.iter().flat_map(|sequence| sequence.targets.iter().copied()).collect(),
+                sequences: range,
+            }
+        })
+    }
+
+    /// By sequence, and the logits if there is one chunk of rows.
+    fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
+        let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
+        for (rows, targets) in self.rows.chunks(HEAD_ROWS).zip(self.targets.chunks(HEAD_ROWS)) {
+            let logits = self.model.logits(&self.select(rows)?)?;
+            flat.extend(token_log_probs(&logits, targets, self.temperature)?);
+            kept = (self.rows.len() <= HEAD_ROWS).then_some(logits);
+        }
+        let mut flat = flat.into_iter();
+        let sequences = &self.micro_batch.sequences[self.sequences.clone()];
+        Ok((sequences.iter().map(|sequence| flat.by_ref().take(sequence.rows.len()).collect()).collect(), kept))
+    }
+
+    /// Adds the head's gradient where it is trained; returns those of chunks of rows, after the final norm.
+    fn backward(
+        &self,
+        mut logits: Option<Tensor>,
+        weights: &[f64],
+        gradients: &mut Gradients,
+    ) -> Result<Vec<(Vec<u32>, Tensor)>> {
+        let chunks = self.rows.chunks(HEAD_ROWS).zip(self.targets.chunks(HEAD_ROWS)).zip(weights.chunks(HEAD_ROWS));
+        let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[f64])| {
+            let hidden = self.select(rows)?;
+            let logits = logits.take().map_or_else(|| self.model.logits(&hidden), Ok)?;
+            let gradient = token_log_probs_backward_as(&logits, targets, weights, self.temperature, hidden.dtype())?;
+            Ok((rows.to_vec(), self.model.logits_backward(&gradient, &hidden, gradients)?))
+        };
+        chunks.map(backward).collect()
+    }
+
+    fn select(&self, rows: &[u32]) -> Result<Tensor> {
+        self.normed.index_select(&Tensor::from_slice(rows, rows.len(), self.normed.device())?, 0)
+    }
+}
+
+/// Ranges of neighbours whose lengths add up to at most `most`; a longer one is alone.
+fn split(lengths: impl Iterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut sum = 0;
+    for (index, length) in lengths.enumerate() {
+        match ranges.last_mut().filter(|_| sum + length <= most) {
+            Some(range) => (range.end, sum) = (index + 1, sum + length),
+            None => {
+                ranges.push(index..index + 1);
+                sum = length;
+            }
         }
     }
+    ranges
 }
 
-/// Every row's log-prob in the order of the sequences, and the logits where one chunk held them all.
-fn forward_rows(
-    model: &Decoder,
-    normed: &Tensor,
-    micro_batch: &MicroBatch,
-    temperature: f64,
-) -> Result<(Vec<TokenLogProb>, Option<Tensor>)> {
-    let (rows, targets) = rows_and_targets(micro_batch);
-    let mut flat = Vec::with_capacity(rows.len());
-    let mut last_logits = None;
-    for (chunk, targets) in rows.chunks(HEAD_ROWS).zip(targets.chunks(HEAD_ROWS)) {
-        let logits = model.logits(&select(normed, chunk)?)?;
-        flat.extend(token_log_probs(&logits, targets, temperature)?);
-        last_logits = (rows.len() <= HEAD_ROWS).then_some(logits);
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn sequences_stay_whole() {
+        let check = |lengths: &[usize], expected: &[std::ops::Range<usize>]| {
+            assert_eq!(split(lengths.iter().copied(), 10), expected, "{lengths:?}");
+        };
+        check(&[4, 6, 1], &[0..2, 2..3]);
+        check(&[30, 3, 3], &[0..1, 1..3]);
+        check(&[3, 30, 3], &[0..1, 1..2, 2..3]);
+        check(&[], &[]);
     }
-    Ok((flat, last_logits))
-}
-
-fn select(normed: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    normed.index_select(&Tensor::from_slice(rows, rows.len(), normed.device())?, 0)
-}
-
-fn rows_and_targets(micro_batch: &MicroBatch) -> (Vec<u32>, Vec<u32>) {
-    let rows = micro_batch.sequences.iter().flat_map(|sequence| sequence.rows.iter().copied()).collect();
-    let targets = micro_batch.sequences.iter().flat_map(|sequence| sequence.targets.iter().copied()).collect();
-    (rows, targets)
-}
-
-fn by_sequence(micro_batch: &MicroBatch, flat: Vec<TokenLogProb>) -> Vec<Vec<TokenLogProb>> {
-    let mut rest = flat.into_iter();
-    micro_batch.sequences.iter().map(|sequence| rest.by_ref().take(sequence.targets.len()).collect()).collect()
 }

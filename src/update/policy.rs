@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Result;
 
-use super::log_probs::{ForwardPass, log_probs};
+use super::log_probs::{add_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
 use super::micro_batch::{MicroBatch, pack, sum_gradients};
 use crate::kernels::log_probs::TokenLogProb;
@@ -86,9 +86,12 @@ pub fn policy_gradient(
 ) -> Result<(Gradients, PolicyStatistics)> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        let forward = ForwardPass::new(model, micro_batch, settings.temperature, settings.recompute)?;
-        let (weights, statistics) = loss_weights(groups, micro_batch, &forward.log_probs, totals, settings);
-        forward.backward(&weights, gradients)?;
+        let mut statistics = PolicyStatistics { rows: micro_batch.batch.rows(), ..PolicyStatistics::default() };
+        let weigh = |sequence: usize, tokens: &[TokenLogProb]| {
+            let (group, sample) = micro_batch.owners[sequence];
+            statistics.weigh(&groups[group].samples[sample], tokens, totals, &settings.loss)
+        };
+        add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, weigh)?;
         Ok(statistics)
     })?;
     let mut statistics = PolicyStatistics::default();
@@ -126,16 +129,15 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
     pack(groups, tokens_per_micro_batch)
 }
 
-fn loss_weights(
-    groups: &[PolicyGroup<'_>],
-    micro_batch: &MicroBatch,
-    log_probs: &[Vec<TokenLogProb>],
-    totals: StepTotals,
-    settings: &PolicySettings,
-) -> (Vec<Vec<f64>>, PolicyStatistics) {
-    let mut statistics = PolicyStatistics { rows: micro_batch.batch.rows(), ..PolicyStatistics::default() };
-    let weights = log_probs.iter().zip(&micro_batch.owners).map(|(tokens, &(group, sample))| {
-        let sample = &groups[group].samples[sample];
+impl PolicyStatistics {
+    /// The derivative of the loss by each log-prob of a completion, which is counted.
+    fn weigh(
+        &mut self,
+        sample: &PolicySample<'_>,
+        tokens: &[TokenLogProb],
+        totals: StepTotals,
+        settings: &LossSettings,
+    ) -> Vec<f64> {
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
         let terms = SequenceTerms {
             log_probs: &current,
@@ -143,29 +145,25 @@ fn loss_weights(
             reference: sample.reference_log_probs.as_deref(),
             advantage: sample.advantage,
         };
-        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } =
-            sequence_loss(&settings.loss, terms, totals);
-        statistics.loss += loss;
+        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
+        self.loss += loss;
         if terms.reference.is_some() {
-            statistics.kl = Some(statistics.kl.unwrap_or(0.0) + kl);
+            self.kl = Some(self.kl.unwrap_or(0.0) + kl);
         }
-        statistics.clipped_low += clipped_low;
-        statistics.clipped_high += clipped_high;
-        statistics.tokens += tokens.len();
-        statistics.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+        self.clipped_low += clipped_low;
+        self.clipped_high += clipped_high;
+        self.tokens += tokens.len();
+        self.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
         for (&trained, &sampled) in
             sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs)
         {
             let difference = f64::from((trained - sampled).abs());
-            statistics.sampling_difference += difference;
-            statistics.sampling_difference_max = statistics.sampling_difference_max.max(difference);
+            self.sampling_difference += difference;
+            self.sampling_difference_max = self.sampling_difference_max.max(difference);
         }
         weights
-    });
-    (weights.collect(), statistics)
-}
+    }
 
-impl PolicyStatistics {
     fn add(&mut self, other: Self) {
         self.loss += other.loss;
         self.tokens += other.tokens;

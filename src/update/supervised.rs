@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::log_probs::ForwardPass;
+use super::log_probs::add_gradient;
 use super::micro_batch::{pack, sum_gradients};
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
@@ -29,10 +29,11 @@ pub fn supervised_gradient(
     let tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     let share = 1.0 / tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        let forward = ForwardPass::new(model, micro_batch, 1.0, recompute)?;
-        let loss: f64 = forward.log_probs.iter().flatten().map(|token| -f64::from(token.log_prob)).sum();
-        let weights: Vec<Vec<f64>> = forward.log_probs.iter().map(|tokens| vec![-share; tokens.len()]).collect();
-        forward.backward(&weights, gradients)?;
+        let mut loss = 0.0;
+        add_gradient(model, micro_batch, 1.0, recompute, gradients, |_, tokens| {
+            loss -= tokens.iter().map(|token| f64::from(token.log_prob)).sum::<f64>();
+            vec![-share; tokens.len()]
+        })?;
         Ok(loss * share)
     })?;
     Ok((sum, losses.into_iter().fold(0.0, |sum, loss| sum + loss)))
