@@ -115,6 +115,19 @@ pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Co
     if depends { arrange(prompts, shared) } else { Vec::new() }
 }
 
+/// The rows that pass a test, in order.
+fn of_rows(rows: &[u32], test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
+    on_every_core(|| rows.par_iter().with_min_len(2_000).copied().filter(|index| test(*index)).collect())
+}
+
+/// Whether a text begins with another, which is in lower case.
+fn begins_with(text: &str, lower: &str) -> bool {
+    match text.get(..lower.len()).filter(|start| start.is_ascii()) {
+        Some(start) => start.eq_ignore_ascii_case(lower),
+        None => text.to_lowercase().starts_with(lower),
+    }
+}
+
 /// What the table shows, and in which order.
 struct Query {
     open: Arc<OpenTask>,
@@ -138,7 +151,7 @@ impl Query {
         let state = || self.expected.get(index as usize).copied().unwrap_or_default();
         match key {
             "set" => Some(self.entries.get(index as usize).is_some_and(|entry| entry.set.name().starts_with(value))),
-            "tag" => of_row(&|row| row.tags.iter().any(|tag| tag.to_lowercase().starts_with(value))),
+            "tag" => of_row(&|row| row.tags.iter().any(|tag| begins_with(tag, value))),
             "id" => of_row(&|row| row.id.to_lowercase().contains(value)),
             "expected" if value.starts_with('v') => Some(state() == Expected::Valid),
             "expected" if value.starts_with('i') => Some(matches!(state(), Expected::Invalid(_))),
@@ -157,7 +170,7 @@ impl Query {
         let mut words = Vec::new();
         for word in lower.split_whitespace() {
             match word.split_once(':').filter(|(key, _)| COLUMNS_OF_FILTER.contains(key)) {
-                Some((key, value)) => shown.retain(|index| self.matches(key, value, *index) == Some(true)),
+                Some((key, value)) => shown = of_rows(&shown, |index| self.matches(key, value, index) == Some(true)),
                 None => words.push(word),
             }
         }
@@ -165,12 +178,11 @@ impl Query {
         if !words.is_empty() {
             let texts = self.searched.get_or_init(|| searched_texts(&self.open, &self.entries));
             let finders: Vec<Finder> = words.iter().map(Finder::new).collect();
-            let text = |index: &u32| texts.get(*index as usize).map_or("", String::as_str);
-            let holds = |index: &&u32| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
-            let mut found: Vec<u32> =
-                on_every_core(|| shown.par_iter().with_min_len(2_000).filter(holds).copied().collect());
+            let text = |index: u32| texts.get(index as usize).map_or("", String::as_str);
+            let holds = |index| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
+            let mut found = of_rows(&shown, holds);
             if found.is_empty() {
-                found = fuzzy::rank(&words.join(" "), &shown, |index| text(index).to_owned());
+                found = fuzzy::rank(&words.join(" "), &shown, |index| text(*index).to_owned());
             }
             if column == Column::File && !backwards {
                 // Best match first, unless a sort column was chosen.
