@@ -12,7 +12,14 @@ use crate::view::pty_session::{Session, Start};
 /// A workspace with a task and a run, and a model in the cache.
 fn workspace(folder: &Path) -> RunDirectory {
     sample_task(&folder.join("tasks/my-task"), [2, 2, 2]);
-    let run = made(&folder.join("runs"), &Made { name: "given at the start", ..Made::default() });
+    // The random end of its id must not begin as the models that the tests complete.
+    let run = loop {
+        let run = made(&folder.join("runs"), &Made { name: "given at the start", ..Made::default() });
+        if !run.id().rsplit('-').next().unwrap().starts_with(['b', 't']) {
+            break run;
+        }
+        std::fs::remove_dir_all(run.path()).unwrap();
+    };
     for file in ["config.json", "model.safetensors"] {
         let path = folder.join("hub/models--org--cached/snapshots/x").join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -102,8 +109,8 @@ fn names_of_others_are_one_visible_line() {
     );
 }
 
-/// What stands on a shell's command line after a tab.
-fn completed(folder: &Path, shell: &str, setup: &str, typed: &str) -> String {
+/// What stands on a shell's command line after a tab: `expected`, perhaps with a space behind it.
+fn completed(folder: &Path, shell: &str, setup: &str, typed: &str, expected: &str) -> String {
     let start = format!("PATH=$(dirname \"$1\"):$PATH; export PATH; exec {shell}");
     let cache = folder.join("hub").display().to_string();
     let variables = [("HF_HUB_CACHE", cache.as_str())];
@@ -111,8 +118,11 @@ fn completed(folder: &Path, shell: &str, setup: &str, typed: &str) -> String {
         Session::start(folder, &Start { columns: 200, shell: Some(&start), variables: &variables, ..Start::PLAIN });
     session.send(&format!("{setup}\recho ready 4''2\r"));
     session.wait_text("ready 42");
+    // A shell that has more to read may not ask the program.
+    session.send(&format!("{typed}\t"));
+    session.wait_text(expected.trim_end());
     // To the beginning, to the end.
-    session.send(&format!("{typed}\t\u{1}echo '<\u{5}>'\r"));
+    session.send("\u{1}echo '<\u{5}>'\r");
     let line = |session: &Session| {
         session.screen().lines().find_map(|line| Some(line.strip_prefix('<')?.strip_suffix('>')?.to_owned()))
     };
@@ -137,7 +147,7 @@ fn check_shell(shell: &str, setup: &str) {
         ("grpo-tui train x --model org", "grpo-tui train x --model org/cached "),
         ("grpo-tui runs show 2", &show),
     ] {
-        let found = completed(folder.path(), shell, setup, typed);
+        let found = completed(folder.path(), shell, setup, typed, expected);
         assert_eq!(found.trim_end(), expected.trim_end(), "{shell}: {typed}");
         assert!(found == expected || expected.ends_with(' '), "{shell}: no space after {expected}");
     }
