@@ -11,7 +11,7 @@ use crate::dataset::PromptRow;
 use crate::score::on_every_core;
 use crate::task::PromptSet;
 use crate::view::fuzzy;
-use crate::view::message::{Command, Work};
+use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::{OpenTask, Shared};
 
 /// The searched text of every entry, lower-case: id and prompt.
@@ -89,7 +89,7 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
     let count = query.entries.len();
     vec![Work::latest(
         "prompts.rows",
-        move |_| query.arranged(),
+        move |sender| query.arranged(sender),
         move |prompts: &mut Prompts, shared, shown| {
             if prompts.entries.len() != count {
                 return Vec::new();
@@ -116,8 +116,10 @@ pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Co
 }
 
 /// The rows that pass a test, in order.
-fn of_rows(rows: &[u32], test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
-    on_every_core(|| rows.par_iter().with_min_len(2_000).copied().filter(|index| test(*index)).collect())
+fn of_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
+    let passing = |some: &[u32]| some.iter().copied().filter(|index| test(*index)).collect::<Vec<u32>>();
+    let wanted = rows.par_chunks(2_000).filter(|_| sender.is_wanted());
+    on_every_core(|| wanted.flat_map_iter(passing).collect())
 }
 
 /// Whether a text begins with another, which is in lower case.
@@ -163,14 +165,17 @@ impl Query {
         }
     }
 
-    /// Indices of the entries that match the filter, sorted.
-    fn arranged(&self) -> Vec<u32> {
+    /// Indices of the entries that match the filter, sorted; some of them once nobody wants them any more, since a key
+    /// has followed.
+    fn arranged(&self, sender: &Sender) -> Vec<u32> {
         let mut shown: Vec<u32> = (0..self.entries.len() as u32).collect();
         let lower = self.filter.to_lowercase();
         let mut words = Vec::new();
         for word in lower.split_whitespace() {
             match word.split_once(':').filter(|(key, _)| COLUMNS_OF_FILTER.contains(key)) {
-                Some((key, value)) => shown = of_rows(&shown, |index| self.matches(key, value, index) == Some(true)),
+                Some((key, value)) => {
+                    shown = of_rows(&shown, sender, |index| self.matches(key, value, index) == Some(true))
+                }
                 None => words.push(word),
             }
         }
@@ -180,8 +185,8 @@ impl Query {
             let finders: Vec<Finder> = words.iter().map(Finder::new).collect();
             let text = |index: u32| texts.get(index as usize).map_or("", String::as_str);
             let holds = |index| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
-            let mut found = of_rows(&shown, holds);
-            if found.is_empty() {
+            let mut found = of_rows(&shown, sender, holds);
+            if found.is_empty() && sender.is_wanted() {
                 found = fuzzy::rank(&words.join(" "), &shown, |index| text(*index).to_owned());
             }
             if column == Column::File && !backwards {
