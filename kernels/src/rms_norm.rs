@@ -54,7 +54,10 @@ pub fn rms_norm_backward(
     }
     no_room(room)?;
     let through = by_number_type!(x, backward(gradient, x, weight, epsilon))?;
-    residual.map_or(Ok(through.clone()), |residual| residual + through)
+    match residual {
+        Some(residual) => residual + through,
+        None => Ok(through),
+    }
 }
 
 /// Gradient of the weight. `gradient` and `x`: [rows, width] -> `[width]`, in f32 on a GPU.

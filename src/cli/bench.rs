@@ -93,15 +93,16 @@ fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
     let quantiles: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
     if let Some(quantiles) = quantiles {
         let rises = quantiles.windows(2).all(|pair| pair[0] <= pair[1]);
-        if !rises || quantiles.len() < 2 || !(1.0..1e6).contains(&quantiles[0]) {
+        let bounded = quantiles.iter().all(|quantile| (1.0..1e6).contains(quantile));
+        if !rises || !bounded || quantiles.len() < 2 {
             return Err(Failure::usage(format!(
                 "`{text}`: write two or more rising token counts, such as 8,30,60,150,512"
             )));
         }
         let at = |index: usize| {
             let place = index as f64 / (COUNT - 1) as f64 * (quantiles.len() - 1) as f64;
-            let (low, share) = ((place as usize).min(quantiles.len() - 2), place);
-            let share = share - low as f64;
+            let low = (place as usize).min(quantiles.len() - 2);
+            let share = place - low as f64;
             (quantiles[low] * (1.0 - share) + quantiles[low + 1] * share).round() as usize
         };
         return Ok((0..COUNT).map(at).collect());

@@ -36,11 +36,11 @@ pub const SAMPLE_STEP: u32 = 0;
 /// Requests for `samples` completions of each prompt, numbered in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
     let request = |(prompt_number, prompt): (u32, &Prompt)| Request {
-        lengths: Vec::new(),
         prompt: prompt.token_ids.clone(),
         prompt_number,
         step,
         samples,
+        lengths: Vec::new(),
     };
     (0..).zip(prompts).map(request).collect()
 }

@@ -118,7 +118,7 @@ impl Layer {
     }
 
     /// One new token a row, at `positions`: its keys and values go to `written`, [slots, positions, 2 * key_width], and
-    /// it attends to them and to its prompt's, `prompts`: [prompt rows, row_width].
+    /// it attends to them and to its prompt's, `prompts`: [prompt rows, 2 * key_width].
     pub(crate) fn decode(
         &self,
         stream: &Stream,

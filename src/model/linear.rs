@@ -44,7 +44,10 @@ impl Linear {
             Some(set) => set.forward(x, &self.weight)?,
             None => matmul(&x.narrow(1, 0, self.weight.dims2()?.1)?, &self.weight.t()?)?,
         };
-        self.bias.as_ref().map_or(Ok(y.clone()), |bias| add_bias(y, &bias.vector))
+        match &self.bias {
+            Some(bias) => add_bias(y, &bias.vector),
+            None => Ok(y),
+        }
     }
 
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters

@@ -9,7 +9,7 @@ use super::event_text::rates;
 use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
 use crate::format::{amount, or_na};
 use crate::run::events::Eval;
-use crate::run::{Comparison, RunFile, eval_path, read_evals};
+use crate::run::{Comparison, HELD_OUT_SETS, RunFile, eval_path, read_evals};
 use crate::secrets::visible;
 
 /// Step, set and target.
@@ -139,7 +139,7 @@ pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
 
 /// Compares the results of two runs that were evaluated on the same set.
 fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
-    ["test", "eval"].into_iter().find_map(|set| {
+    HELD_OUT_SETS.into_iter().find_map(|set| {
         let records = |run: &Report| {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
             read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()

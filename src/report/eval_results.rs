@@ -9,7 +9,8 @@ use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals, sha256,
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals,
+    sha256,
 };
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task, current_set_name};
@@ -113,7 +114,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
-    base_and_trained_on(run, &["test", "eval"])
+    base_and_trained_on(run, &HELD_OUT_SETS)
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.

@@ -42,12 +42,13 @@ pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, n
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, table, tag_rows, value_drift};
 pub use tables::{csv, csv_line, json_lines, text_table};
-pub use tensorboard::{event_file, tensorboard};
+pub use tensorboard::{event_file, write_event_file};
 pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;
 use crate::run::{
-    RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_display_name, read_tags,
+    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_display_name,
+    read_tags,
 };
 use crate::statistics::Smoothing;
 
@@ -120,7 +121,7 @@ impl Report {
     /// [`RunState::result`].
     pub fn result(&self) -> Option<&Eval> {
         let best = self.best();
-        ["test", "eval"].into_iter().find_map(|set| self.history.result(set, best))
+        HELD_OUT_SETS.into_iter().find_map(|set| self.history.result(set, best))
     }
 
     pub fn outcome(&self) -> RunOutcome {

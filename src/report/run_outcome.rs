@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::event_text::Level;
 use super::significance::{Judged, Verdict};
 use crate::format::{or_na, percent};
-use crate::run::RunState;
 use crate::run::events::Eval;
+use crate::run::{HELD_OUT_SETS, RunState};
 
 /// Valid answers without exact ones are no success: both are judged wherever a run is shown.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -67,7 +67,7 @@ impl JudgedEval {
 impl RunOutcome {
     /// `best`: the best checkpoint.
     pub fn of(history: &RunState, best: Option<u64>) -> Self {
-        let result = ["test", "eval"].into_iter().find_map(|set| history.result(set, best));
+        let result = HELD_OUT_SETS.into_iter().find_map(|set| history.result(set, best));
         let latest = history.latest_eval("eval", "trained");
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {

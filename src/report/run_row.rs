@@ -8,7 +8,7 @@ use super::{Report, RunOutcome, alert_name, shown, spread};
 use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
-use crate::run::{EvalSummary, Field, RunDirectory, RunFile, Status, Waiting, sha256};
+use crate::run::{EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, Status, Waiting, sha256};
 use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
@@ -124,7 +124,7 @@ impl RunRow {
             last_step: history.last_step,
             total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
             seconds: report.computed_seconds(),
-            held_out: ["test", "eval"].into_iter().filter_map(|set| held_out(report, set)).collect(),
+            held_out: HELD_OUT_SETS.into_iter().filter_map(|set| held_out(report, set)).collect(),
             metrics: metrics.collect(),
             valid_rates: if evals.len() > 1 { spread(&evals, CURVE) } else { series("tiers/valid") },
             rewards: series("reward"),

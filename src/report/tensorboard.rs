@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Report;
 use super::tables::steps;
 use crate::run::events::Eval;
-use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError};
+use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError, write_export};
 use crate::secrets::redact;
 
 /// Milliseconds since 1970: of steps, and of evals by step, set and target.
@@ -22,12 +22,25 @@ pub fn event_file(folder: &Path, run: &RunDirectory) -> PathBuf {
     folder.join(run.id()).join(format!("events.out.tfevents.{}.grpo-tui", run.file().created_ms / 1000))
 }
 
+/// Writes the event file of a run below a folder; returns it, its bytes, and the number of masked secrets.
+///
+/// # Errors
+/// [`RunError`] naming the log, or the file: one that exists is replaced with `force` only.
+pub fn write_event_file(folder: &Path, run: &RunDirectory, force: bool) -> Result<(PathBuf, usize, usize), RunError> {
+    let file = event_file(folder, run);
+    let (bytes, masked) = tensorboard(&Report::read(run.clone())?)?;
+    let of_run = folder.join(run.id());
+    std::fs::create_dir_all(&of_run).map_err(RunError::io("create", &of_run))?;
+    write_export(&file, &bytes, force)?;
+    Ok((file, bytes.len(), masked))
+}
+
 /// The bytes of an event file, and the number of masked secrets. Tags are those of the Hugging Face trainers:
 /// `train/reward`, `eval/valid`, `test/exact`.
 ///
 /// # Errors
 /// [`RunError`] naming the log.
-pub fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
+fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
     let history = &report.history;
     let times = Times::read(report)?;
     let (mut masked, start) = (0, history.first_ms.unwrap_or(report.directory.file().created_ms));

@@ -75,7 +75,39 @@ pub(super) fn decode(
     if requests.iter().all(|request| request.samples == 0) {
         return Ok(Generated { completions: vec![Vec::new(); requests.len()], ..Generated::default() });
     }
-    let mut batch = DecodeBatch::new(model, adapters, requests, sampling, memory, room)?;
+    let most = |size: fn(&Request) -> usize| requests.iter().map(size).max().unwrap_or(0);
+    let (samples, longest) = (most(|request| request.samples), most(|request| request.prompt.len()));
+    let slots = room.slots.max(samples).min(requests.iter().map(|request| request.samples).sum());
+    let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
+    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(slots * longest);
+    let needed = (slots, prompt_rows, sampling.max_completion_tokens);
+    let (caches, computing) = match model.device() {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(_) => {
+            let drafted_rows = if sampling.draft_tokens > 0 { room.drafted_rows } else { 0 };
+            let (caches, steps) = memory.buffers.take(model, needed, slots.max(drafted_rows), longest + needed.2)?;
+            (caches, Computing::Recorded(steps))
+        }
+        _ => (KvCache::new(model, needed)?, Computing::Listed),
+    };
+    let mut batch = DecodeBatch {
+        room: Room { slots, ..room },
+        drafter: Drafter::new(sampling.draft_tokens),
+        free_slots: (0..slots).rev().collect(),
+        free_rows: FreeRows::all(prompt_rows),
+        model,
+        adapters,
+        requests,
+        sampling,
+        memory,
+        computing,
+        caches,
+        waiting: 0,
+        prompts: BTreeMap::new(),
+        rows: Vec::new(),
+        ended: Vec::new(),
+        counts: DecodeCounts::default(),
+    };
     loop {
         threads.check()?;
         batch.admit()?;
@@ -101,51 +133,7 @@ fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<(
     Ok(())
 }
 
-impl<'a> DecodeBatch<'a> {
-    fn new(
-        model: &'a Decoder,
-        adapters: Adapters,
-        requests: &'a [Request],
-        sampling: &'a Sampling,
-        memory: &'a RolloutMemory,
-        room: Room,
-    ) -> Result<Self> {
-        let most = |size: fn(&Request) -> usize| requests.iter().map(size).max().unwrap_or(0);
-        let (samples, longest) = (most(|request| request.samples), most(|request| request.prompt.len()));
-        let slots = room.slots.max(samples).min(requests.iter().map(|request| request.samples).sum());
-        let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-        let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(slots * longest);
-        let needed = (slots, prompt_rows, sampling.max_completion_tokens);
-        let (caches, computing) = match model.device() {
-            #[cfg(feature = "cuda")]
-            candle_core::Device::Cuda(_) => {
-                let drafted_rows = if sampling.draft_tokens > 0 { room.drafted_rows } else { 0 };
-                let (caches, steps) =
-                    memory.buffers.take(model, needed, slots.max(drafted_rows), longest + needed.2)?;
-                (caches, Computing::Recorded(steps))
-            }
-            _ => (KvCache::new(model, needed)?, Computing::Listed),
-        };
-        Ok(Self {
-            room: Room { slots, ..room },
-            drafter: Drafter::new(sampling.draft_tokens),
-            free_slots: (0..slots).rev().collect(),
-            free_rows: FreeRows::all(prompt_rows),
-            model,
-            adapters,
-            requests,
-            sampling,
-            memory,
-            computing,
-            caches,
-            waiting: 0,
-            prompts: BTreeMap::new(),
-            rows: Vec::new(),
-            ended: Vec::new(),
-            counts: DecodeCounts::default(),
-        })
-    }
-
+impl DecodeBatch<'_> {
     /// Prefills the prompts for which there is room, and draws the first token of their completions.
     fn admit(&mut self) -> Result<()> {
         // A prefill reads all weights once more: it waits for several rows.
@@ -194,8 +182,9 @@ impl<'a> DecodeBatch<'a> {
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
         for (index, &(request, place)) in taken.iter().enumerate() {
-            let searched = (self.sampling.draft_tokens > 0).then_some(self.requests[request].prompt.as_slice());
-            self.prompts.insert(request, Prompt { place, ngrams: Ngrams::new(searched.into_iter()) });
+            let searched = self.sampling.draft_tokens > 0;
+            let ngrams = if searched { Ngrams::of(&self.requests[request].prompt) } else { Ngrams::default() };
+            self.prompts.insert(request, Prompt { place, ngrams });
             for sample in 0..self.requests[request].samples as u32 {
                 let Some(slot) = self.free_slots.pop() else { bail!("a prompt was taken without free slots") };
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
@@ -278,16 +267,16 @@ impl<'a> DecodeBatch<'a> {
         let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
         gains.sort_by(|a, b| b.total_cmp(a));
         gains.truncate(self.room.drafted_rows.saturating_sub(rows));
-        let speed = |tokens: f64, count: usize| {
+        let rate = |tokens: f64, count: usize| {
             let padded = if count == 0 { self.room.padded } else { self.room.padded_drafted };
             tokens / (balanced + padded(rows + count)) as f64
         };
-        let (mut tokens, mut best) = (rows as f64, (speed(rows as f64, 0), 0));
+        let (mut tokens, mut best) = (rows as f64, (rate(rows as f64, 0), 0));
         for (index, gain) in gains.iter().enumerate() {
             tokens += gain;
-            let speed = speed(tokens, index + 1);
-            if speed > best.0 {
-                best = (speed, index + 1);
+            let with_it = rate(tokens, index + 1);
+            if with_it > best.0 {
+                best = (with_it, index + 1);
             }
         }
         let mut left = best.1;
@@ -431,7 +420,7 @@ mod tests {
             assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
             let mut memory = RolloutMemory::default();
             let own = sampled(ROOM, temperature, 8, &memory);
-            memory.history.add(plain.completions.iter().flatten().map(|found| (1, found.token_ids.clone())), 0);
+            memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
             let known = sampled(ROOM, temperature, 8, &memory);
             for drafted in [&own, &known] {
                 assert_eq!(tokens(drafted), tokens(&plain), "temperature {temperature}");

@@ -14,9 +14,9 @@ use crate::kernels::sampler::{SampledToken, sample_into, sampled};
 use crate::model::{Adapters, Decoder};
 use crate::plan::{GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_decode_rows, gpu_prompt_rows};
 
-/// An H200 multiplies 16-bit matrices 190 times as fast as it reads their numbers; the rest are the keys and values,
-/// and the sampler.
-const BALANCED_ROWS: usize = 256;
+/// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
+/// again for 187 rows.
+const BALANCED_ROWS: usize = 187;
 
 pub(super) fn room(model: &Decoder, sampling: &Sampling) -> Room {
     let number = model.dtype().size_in_bytes();

@@ -2,10 +2,10 @@
 //! completions of the run. Prompt lookup and n-gram speculation (vLLM's `ngram` method), made free of any effect on what
 //! is sampled: a draw is a function of its place alone, so a draft is kept as far as it is what was drawn anyway.
 
-use std::collections::VecDeque;
-
-/// Tokens of the newest completions that are searched.
-pub const HISTORY_TOKENS: usize = 1 << 18;
+/// Tokens of completions that are learnt together; those of the last one or two generations are searched.
+const GENERATION_TOKENS: usize = 1 << 16;
+/// A generation ends after so many steps at the latest.
+const GENERATION_STEPS: u64 = 16;
 /// Stands before each completion; no token has this id.
 const START: u32 = u32::MAX;
 /// The tokens before a drafted one, its start included, by which it is found in earlier completions and in the prompt.
@@ -33,32 +33,55 @@ enum Source {
     Prompt,
 }
 
-/// The newest completions of a run. It follows from the rollouts alone, so that a resumed run drafts as before.
-#[derive(Clone, Debug, Default)]
+/// The newest completions of a run, learnt as they come. It follows from the rollouts of the last steps alone, so that a
+/// resumed run drafts as before.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DraftHistory {
-    completions: VecDeque<(u64, Vec<u32>)>,
-    ngrams: Ngrams,
+    older: Ngrams,
+    newer: Ngrams,
+    /// Of the newer ones, by steps; `None` before the first.
+    generation: Option<u64>,
 }
 
 impl DraftHistory {
-    /// Adds completions, each with its step, and forgets the oldest: those before the last `steps` steps (0: none) and
-    /// those beyond [`HISTORY_TOKENS`].
-    pub fn add(&mut self, completions: impl IntoIterator<Item = (u64, Vec<u32>)>, steps: u64) {
-        self.completions.extend(completions);
-        let last = self.completions.back().map_or(0, |(step, _)| *step);
-        let mut tokens: usize = self.completions.iter().map(|(_, tokens)| tokens.len()).sum();
-        while let Some((step, oldest)) = self.completions.front()
-            && (tokens > HISTORY_TOKENS || (steps > 0 && step + steps <= last))
-        {
-            tokens -= oldest.len();
-            self.completions.pop_front();
+    /// Adds completions of a step, from 1 on. `kept`: the steps whose rollouts a resumed run finds, besides the last
+    /// checkpoint's; 0: all.
+    pub fn add<'c>(&mut self, step: u64, completions: impl IntoIterator<Item = &'c [u32]>, kept: u64) {
+        let Some(generation) = (step - 1).checked_div(generation_steps(kept)) else { return };
+        if self.generation.replace(generation) != Some(generation) {
+            self.turn();
         }
-        self.ngrams = Ngrams::new(self.completions.iter().map(|(_, tokens)| tokens.as_slice()));
+        for completion in completions {
+            if self.newer.tokens.len() + completion.len() > GENERATION_TOKENS {
+                self.turn();
+            }
+            self.newer.learn(completion);
+        }
+    }
+
+    /// The first step of which the history after `step` knows anything.
+    pub fn first_step(step: u64, kept: u64) -> u64 {
+        let steps = generation_steps(kept).max(1);
+        (step.saturating_sub(1) / steps).saturating_sub(1) * steps + 1
+    }
+
+    fn turn(&mut self) {
+        let next = Ngrams::with_room(GENERATION_TOKENS);
+        self.older = std::mem::replace(&mut self.newer, next);
+    }
+
+    fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
+        self.newer.after(context).or_else(|| self.older.after(context))
     }
 }
 
+/// Two generations are never more steps than are kept; 0: none is.
+fn generation_steps(kept: u64) -> u64 {
+    if kept == 0 { GENERATION_STEPS } else { GENERATION_STEPS.min(kept / 2) }
+}
+
 /// What follows n-grams.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ngrams {
     /// Texts, each after a [`START`].
     tokens: Vec<u32>,
@@ -67,29 +90,28 @@ pub(super) struct Ngrams {
 }
 
 impl Ngrams {
-    pub(super) fn new<'t>(texts: impl Iterator<Item = &'t [u32]>) -> Self {
-        let mut tokens = Vec::new();
-        for text in texts {
-            tokens.push(START);
-            tokens.extend_from_slice(text);
-        }
-        let mut found = Self { places: vec![(0, 0); (4 * LONGEST * tokens.len()).next_power_of_two()], tokens };
-        for end in 1..found.tokens.len() {
-            if found.tokens[end] == START {
-                continue;
-            }
-            for length in 1..=LONGEST.min(end) {
-                found.learn(end, length);
-                if found.tokens[end - length] == START {
-                    break;
-                }
-            }
-        }
+    pub(super) fn of(text: &[u32]) -> Self {
+        let mut found = Self::with_room(text.len());
+        found.learn(text);
         found
     }
 
+    /// For about so many tokens; of more, more n-grams are lost.
+    fn with_room(tokens: usize) -> Self {
+        Self { tokens: Vec::new(), places: vec![(0, 0); (2 * LONGEST * tokens).next_power_of_two()] }
+    }
+
+    fn learn(&mut self, text: &[u32]) {
+        let start = self.tokens.len();
+        self.tokens.push(START);
+        self.tokens.extend_from_slice(text);
+        for end in start + 1..self.tokens.len() {
+            (1..=LONGEST.min(end - start)).for_each(|length| self.learn_one(end, length));
+        }
+    }
+
     /// That the token at `end` follows the `length` before it.
-    fn learn(&mut self, end: usize, length: usize) {
+    fn learn_one(&mut self, end: usize, length: usize) {
         let context = &self.tokens[end - length..end];
         let place = self.place(context);
         let (known, streak) = self.places[place];
@@ -185,8 +207,11 @@ impl Drafter {
     /// The likeliest token after `end`: the share of such tokens that held, the token, context and level.
     fn next(&self, history: &DraftHistory, prompt: &Ngrams, end: &[u32]) -> Option<(f64, u32, (usize, usize))> {
         let found = CONTEXTS.iter().enumerate().filter_map(|(context, &(source, length))| {
-            let ngrams = if source == Source::History { &history.ngrams } else { prompt };
-            let (token, level) = ngrams.after(&end[end.len().checked_sub(length)?..])?;
+            let last = &end[end.len().checked_sub(length)?..];
+            let (token, level) = match source {
+                Source::History => history.after(last)?,
+                Source::Prompt => prompt.after(last)?,
+            };
             let (held, compared) = self.seen[context][level];
             Some((held / compared, token, (context, level)))
         });
@@ -209,7 +234,7 @@ mod tests {
     use super::*;
 
     fn drafted(history: &DraftHistory, prompt: &[u32], tokens: &[u32], most: usize) -> Vec<u32> {
-        Drafter::new(8).draft((history, &Ngrams::new([prompt].into_iter())), tokens, most, 0.05).tokens
+        Drafter::new(8).draft((history, &Ngrams::of(prompt)), tokens, most, 0.05).tokens
     }
 
     #[test]
@@ -218,7 +243,7 @@ mod tests {
         assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 8), [7, 8]);
         assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 1), [7]);
         assert!(drafted(&history, &[5, 6, 7, 8], &[8], 8).is_empty() && drafted(&history, &[], &[8], 8).is_empty());
-        history.add([(1, vec![1, 2, 3, 4]), (1, vec![1, 2, 9, 4])], 0);
+        history.add(1, [[1, 2, 3, 4].as_slice(), &[1, 2, 9, 4]], 0);
         // The start of a completion is a context; a text ends where the next begins.
         assert_eq!(drafted(&history, &[], &[1], 8), [2, 9]);
         assert_eq!(drafted(&history, &[], &[2, 3], 8), [4]);
@@ -228,8 +253,8 @@ mod tests {
     #[test]
     fn contexts_are_believed_by_what_held() {
         let mut history = DraftHistory::default();
-        history.add([(1, vec![1, 2, 3])], 0);
-        let prompt = Ngrams::new([[2, 7].as_slice()].into_iter());
+        history.add(1, [[1, 2, 3].as_slice()], 0);
+        let prompt = Ngrams::of(&[2, 7]);
         let mut drafter = Drafter::new(8);
         assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [3], "of equals the longest context");
         for _ in 0..60 {
@@ -244,7 +269,9 @@ mod tests {
     #[test]
     fn what_always_followed_is_more_likely() {
         let mut history = DraftHistory::default();
-        history.add((0..20).map(|value| (1, vec![1, 2, 100 + value, 3, 4, 5])), 0);
+        for value in 0..20 {
+            history.add(1, [[1, 2, 100 + value, 3, 4, 5].as_slice()], 0);
+        }
         let drafter = Drafter::new(8);
         let draft = |tokens: &[u32], least: f64| drafter.draft((&history, &Ngrams::default()), tokens, 8, least).tokens;
         assert_eq!(draft(&[1], 0.8), [2], "not the value");
@@ -254,17 +281,40 @@ mod tests {
     }
 
     #[test]
+    fn a_resumed_run_has_the_history_of_one_that_was_not_interrupted() {
+        // Generations end after steps, and with the last size in the middle of one.
+        for (kept, length) in [(0, 3), (10, 3), (3, 3), (0, 7000)] {
+            let completions = |step: u64| [[step as u32, 2, 3].repeat(length / 3), vec![4, step as u32 % 7]];
+            let mut history = DraftHistory::default();
+            for step in 1..60 {
+                history.add(step, completions(step).iter().map(Vec::as_slice), kept);
+                let first = DraftHistory::first_step(step, kept);
+                assert!(kept == 0 || first + kept > step, "step {step} of {kept} kept");
+                let mut resumed = DraftHistory::default();
+                (first..=step).for_each(|step| resumed.add(step, completions(step).iter().map(Vec::as_slice), kept));
+                let next = |history: &DraftHistory| [4, 5, 6].map(|token| history.after(&[START, token]));
+                assert_eq!((next(&resumed), &resumed.newer), (next(&history), &history.newer), "step {step}");
+                let turned = step > 2 * generation_steps(kept);
+                assert!(!turned || resumed.older == history.older, "step {step}");
+            }
+        }
+    }
+
+    #[test]
     fn the_oldest_completions_are_forgotten() {
-        let (mut all, mut tail) = (DraftHistory::default(), DraftHistory::default());
-        let long = vec![4; HISTORY_TOKENS / 2];
-        for step in 1..6 {
-            all.add([(step, vec![step as u32]), (step, long.clone())], 0);
-        }
-        for step in 4..6 {
-            tail.add([(step, vec![step as u32]), (step, long.clone())], 0);
-        }
-        assert_eq!(all.completions, tail.completions, "what is kept follows from the newest alone");
-        all.add([(6, vec![1, 2])], 1);
-        assert_eq!(all.completions.len(), 1, "only the last step");
+        let mut history = DraftHistory::default();
+        history.add(1, [[1, 2].as_slice()], 0);
+        history.add(17, [[3, 4].as_slice()], 0);
+        assert_eq!(history.after(&[START, 1]), Some((2, 0)));
+        history.add(33, [[5, 6].as_slice()], 0);
+        assert_eq!((history.after(&[START, 1]), history.after(&[START, 3])), (None, Some((4, 0))));
+        // Where rollouts of one step are kept a resumed run could not know.
+        let mut none = DraftHistory::default();
+        none.add(1, [[1, 2].as_slice()], 1);
+        assert_eq!(none.after(&[START, 1]), None);
+        // Many completions in one step are no more memory.
+        let long = vec![7; GENERATION_TOKENS - 1];
+        history.add(34, [long.as_slice(), &long, &long], 0);
+        assert!(history.newer.tokens.len() <= 2 * GENERATION_TOKENS);
     }
 }

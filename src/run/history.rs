@@ -13,6 +13,9 @@ use crate::config::BestBy;
 /// Steps whose groups are held; of earlier ones only counts.
 pub const GROUP_STEPS_KEPT: usize = 64;
 
+/// The held-out sets, in the order in which a run is judged by them.
+pub const HELD_OUT_SETS: [&str; 2] = ["test", "eval"];
+
 /// Metrics whose absence at a step means 0: the shares of failure kinds, of which the log has those that occurred.
 pub const SPARSE: &str = "failures/";
 

@@ -65,7 +65,7 @@ pub use events::{Event, EventBody};
 pub use folder::FileSystem;
 pub use follow::Follower;
 pub use gpu::{Gpu, GpuProcess};
-pub use history::{GROUP_STEPS_KEPT, RunState, SPARSE};
+pub use history::{GROUP_STEPS_KEPT, HELD_OUT_SETS, RunState, SPARSE};
 pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
 pub use live_state::LiveState;
 pub use liveness::{Liveness, WorkerSignal, signal_worker};

@@ -11,7 +11,7 @@ use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::rollout::{DraftHistory, HISTORY_TOKENS, RolloutContext, RolloutMemory, Sampling, ThreadPool};
+use crate::rollout::{DraftHistory, RolloutContext, RolloutMemory, Sampling, ThreadPool};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
@@ -182,24 +182,16 @@ pub(super) fn sampling(tokenizer: &Tokenizer, config: &TrainConfig) -> Sampling 
     Sampling { draft_tokens, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) }
 }
 
-/// The completions up to `step` that the run had when it took that step.
+/// The history that the run had after `step`.
 fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> Result<DraftHistory, TrainError> {
-    let mut history = DraftHistory::default();
-    if config.draft_tokens == 0 {
-        return Ok(history);
-    }
-    let (mut steps, mut tokens) = (Vec::new(), 0);
-    for step in (1..=step).rev() {
-        let groups = read_step(run.path(), step)?;
-        let completions = groups.into_iter().flat_map(|group| group.completions).map(|found| (step, found.token_ids));
-        let completions: Vec<(u64, Vec<u32>)> = completions.collect();
-        tokens += completions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
-        steps.push(completions);
-        if tokens > HISTORY_TOKENS {
-            break;
+    let (mut history, kept) = (DraftHistory::default(), config.keep_rollouts);
+    if config.draft_tokens > 0 {
+        for step in DraftHistory::first_step(step, kept)..=step {
+            let groups = read_step(run.path(), step)?;
+            let completions = groups.iter().flat_map(|group| &group.completions);
+            history.add(step, completions.map(|completion| completion.token_ids.as_slice()), kept);
         }
     }
-    history.add(steps.into_iter().rev().flatten(), config.keep_rollouts);
     Ok(history)
 }
 

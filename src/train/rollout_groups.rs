@@ -101,8 +101,8 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
 pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) {
     if job.config.draft_tokens > 0 {
         let completions = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
-        let tokens = completions.map(|scored| (step, scored.completion.token_ids.clone()));
-        job.rollouts.history.add(tokens, job.config.keep_rollouts);
+        let tokens = completions.map(|scored| scored.completion.token_ids.as_slice());
+        job.rollouts.history.add(step, tokens, job.config.keep_rollouts);
     }
 }
 

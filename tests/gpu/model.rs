@@ -162,7 +162,7 @@ fn drafted_rollouts_agree() {
             for temperature in [1.0, 0.0] {
                 let plain = drafted(&model, &engine, temperature, 0, &RolloutMemory::default());
                 let mut memory = RolloutMemory::default();
-                memory.history.add(plain.completions.iter().flatten().map(|found| (1, found.token_ids.clone())), 0);
+                memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
                 let found = drafted(&model, &engine, temperature, 8, &memory);
                 assert_eq!(found, drafted(&model, &engine, temperature, 8, &memory), "a rollout repeats itself");
                 let pairs = || found.completions.iter().flatten().zip(plain.completions.iter().flatten());

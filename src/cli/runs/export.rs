@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, show, write_masked,
+    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, report_written, show,
     write_page,
 };
-use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, tensorboard};
+use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, write_event_file};
 use crate::run::{RunDirectory, RunFolders};
 
 #[derive(Debug, clap::Args)]
@@ -121,14 +121,12 @@ fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
 }
 
 fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> Outcome {
-    let file = |run: &RunDirectory| event_file(folder, run);
-    runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
+    runs.iter().try_for_each(|run| check_page(Some(&event_file(folder, run)), arguments.force))?;
     let mut documents = Vec::new();
     for run in runs {
-        let (file, (bytes, masked)) = (file(run), tensorboard(&Report::read(run.clone())?)?);
-        std::fs::create_dir_all(folder.join(run.id()))?;
-        write_masked(&file, &bytes, masked, arguments.force)?;
-        documents.push(written(run, &file, bytes.len(), masked));
+        let (file, bytes, masked) = write_event_file(folder, run, arguments.force)?;
+        report_written(&file, bytes, masked);
+        documents.push(written(run, &file, bytes, masked));
     }
     if arguments.json { print_json_lines(documents) } else { Ok(ExitCode::SUCCESS) }
 }

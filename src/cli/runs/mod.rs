@@ -147,14 +147,13 @@ pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure
 }
 
 pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
-    write_masked(file, page.text.as_bytes(), page.masked, force)
+    write_export(file, page.text.as_bytes(), force)?;
+    report_written(file, page.text.len(), page.masked);
+    Ok(())
 }
 
-/// Writes a file without its secrets, and reports how many these were.
-fn write_masked(file: &Path, content: &[u8], secrets: usize, force: bool) -> Result<(), Failure> {
-    write_export(file, content, force)?;
-    output::eprint_line(&format!("wrote {} ({}); {}", file.display(), bytes(content.len() as u64), masked(secrets)));
-    Ok(())
+fn report_written(file: &Path, size: usize, secrets: usize) {
+    output::eprint_line(&format!("wrote {} ({}); {}", file.display(), bytes(size as u64), masked(secrets)));
 }
 
 fn masked(count: usize) -> String {

@@ -10,7 +10,7 @@ use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, w
 use crate::report::{
     EvalId, ReportError, Versus, base_and_trained_on, list_evals, result_on, versus_csv, versus_html, versus_markdown,
 };
-use crate::run::{RESULT_FILE, RunFolders};
+use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
 use crate::score::Scorer;
 use crate::task::{Task, current_set_name};
 
@@ -81,7 +81,7 @@ fn evals_of(run: &str, arguments: &Arguments, places: &RunFolders) -> Result<Vec
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = places.find(run)?;
-    let sets = arguments.on.as_deref().map_or(vec!["test", "eval"], |set| vec![set]);
+    let sets = arguments.on.as_deref().map_or(HELD_OUT_SETS.to_vec(), |set| vec![set]);
     let found = match arguments.these.len() {
         1 => base_and_trained_on(directory.path(), &sets),
         // Of several runs only the results are compared.

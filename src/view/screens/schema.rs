@@ -60,8 +60,6 @@ pub struct Schema {
     /// The text last loaded into the editor or read from it.
     shown: Option<String>,
     described: u64,
-    /// Whether samples and degenerate answers are to be scored once the screen is visible.
-    is_waiting: bool,
 }
 
 impl Default for Schema {
@@ -81,7 +79,6 @@ impl Default for Schema {
             tops: [Cursor::default(); 4],
             shown: None,
             described: 0,
-            is_waiting: false,
         }
     }
 }

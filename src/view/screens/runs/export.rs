@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Row, Runs, columns};
 use crate::format::counted;
 use crate::report::{self, Page, Report, ReportError, RunRow};
-use crate::run::{RunDirectory, RunReference, change_tags, check_tag, write_export};
+use crate::run::{RunDirectory, RunError, RunReference, change_tags, check_tag};
 use crate::view::command_log::CommandLine;
 use crate::view::export::{self, report, typed_path};
 use crate::view::message::{Command, Work};
@@ -125,17 +125,10 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
             let line =
                 CommandLine::of_runs("export", &chosen, &["--force", "--tensorboard", &folder.display().to_string()]);
             let write = move || {
-                let mut masked = 0;
-                for run in &chosen {
-                    let run = RunDirectory::open(run).map_err(|error| error.to_string())?;
-                    let file = report::event_file(&folder, &run);
-                    let report = Report::read(run).map_err(|error| error.to_string())?;
-                    let (bytes, secrets) = report::tensorboard(&report).map_err(|error| error.to_string())?;
-                    let of_run = file.parent().unwrap_or(&folder);
-                    std::fs::create_dir_all(of_run).map_err(|error| format!("{}: {error}", of_run.display()))?;
-                    write_export(&file, &bytes, true).map_err(|error| error.to_string())?;
-                    masked += secrets;
-                }
+                let write_one = |masked: usize, run: &PathBuf| -> Result<usize, RunError> {
+                    Ok(masked + report::write_event_file(&folder, &RunDirectory::open(run)?, true)?.2)
+                };
+                let masked = chosen.iter().try_fold(0, write_one).map_err(|error| error.to_string())?;
                 let runs = counted(chosen.len(), "run");
                 Ok(format!(
                     "wrote {runs} to {}, {masked} secrets masked; tensorboard --logdir shows it",

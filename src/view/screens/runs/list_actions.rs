@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::format::short_id;
 use crate::report::{Report, RunsCompared, base_and_trained, result_on, unknown_field, wrong_grouping};
-use crate::run::{RunDirectory, check_name, rename_run};
+use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run};
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
@@ -175,7 +175,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
             let evals = match &runs[..] {
                 [run] => base_and_trained(run),
                 // Of several runs only the results count.
-                runs => runs.iter().map(|run| result_on(run, &["test", "eval"])).collect(),
+                runs => runs.iter().map(|run| result_on(run, &HELD_OUT_SETS)).collect(),
             };
             evals.map_err(|error| error.to_string())
         },

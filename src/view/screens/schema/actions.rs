@@ -240,11 +240,7 @@ fn focus(schema: &mut Schema, _: &mut Shared, pane: &'static str) {
 }
 
 fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let mut commands = file::second(schema, shared);
-    if std::mem::take(&mut schema.is_waiting) {
-        commands.extend(evaluate(schema, shared));
-    }
-    commands
+    file::second(schema, shared)
 }
 
 /// Scores samples, expected and degenerate answers in the background.
@@ -265,7 +261,6 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         }
         Change::Schema => {
             describe(schema, shared);
-            schema.is_waiting = shared.screen != Screen::Schema;
             // The stages of the runs screen show the state of samples and expected answers: what an older schema says
             // of them is not shown as this one's.
             if shared.screen != Screen::Schema {
