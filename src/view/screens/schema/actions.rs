@@ -240,12 +240,8 @@ fn focus(schema: &mut Schema, _: &mut Shared, pane: &'static str) {
 }
 
 fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    file::second(schema, shared)
-}
-
-/// Scores samples, expected and degenerate answers in the background.
-fn evaluate(schema: &Schema, shared: &Shared) -> Vec<Command> {
-    score_preview::compute(shared).into_iter().chain(score_preview::check_expected(schema, shared)).collect()
+    let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
+    file::second(schema, shared).into_iter().chain(degenerate).collect()
 }
 
 fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -253,7 +249,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Task => {
             let mut commands = file::open(schema, shared);
             show_text(schema, shared);
-            (schema.rejections, schema.baseline) = (None, None);
+            (schema.rejections, schema.baseline, schema.degenerate) = (None, None, None);
             (shared.draft.expected, shared.last_scores) = (None, None);
             schema.described = 0;
             commands.extend(drafts::look::<Schema>(shared));
@@ -261,12 +257,14 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         }
         Change::Schema => {
             describe(schema, shared);
-            // The stages of the runs screen show the state of samples and expected answers: what an older schema says
-            // of them is not shown as this one's.
-            if shared.screen != Screen::Schema {
-                shared.draft.expected = None;
+            let is_shown = shared.screen == Screen::Schema;
+            if !is_shown {
+                // What an older schema says is not shown as this one's: by the stages of the runs screen, or here later.
+                (shared.draft.expected, schema.degenerate) = (None, None);
             }
-            evaluate(schema, shared)
+            let degenerate = if is_shown { score_preview::score_degenerate(shared) } else { None };
+            let commands = [score_preview::compute(shared), degenerate, score_preview::check_expected(schema, shared)];
+            commands.into_iter().flatten().collect()
         }
         Change::Second => file::second(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),

@@ -12,20 +12,17 @@ use crate::score::{Scorer, Tier};
 use crate::task::PromptSet;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::schema_draft::ExpectedAnswers;
-use crate::view::screens::Screen;
 use crate::view::shared::{LastScores, OpenTask, Shared};
 
-/// Scores the samples, then, if they are shown, the degenerate answers, in the background.
-pub(super) fn compute(shared: &Shared) -> Vec<Command> {
-    let with_audit = shared.screen == Screen::Schema;
+/// Scores the samples in the background.
+pub(super) fn compute(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (Some(open), Some(scorer), Some(task)) = (&shared.task, &draft.scorer, &draft.task) else { return Vec::new() };
-    let (open, scorer, task) = (Arc::clone(open), Arc::clone(scorer), Arc::clone(task));
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
     let saved = draft.saved_scorer.clone();
-    let work = Work::stream("schema.effects", move |sender| {
+    Some(Work::stream("schema.effects", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
-        let is_wanted = sender.send(move |schema: &mut Schema, shared| {
+        sender.send(move |schema: &mut Schema, shared| {
             let (total, valid) = (effects.total(), effects.now[Tier::Valid as usize]);
             let exact = Some(effects.exact).filter(|(_, of)| *of > 0);
             let scores = LastScores { of: "task samples", total, valid, exact };
@@ -33,27 +30,36 @@ pub(super) fn compute(shared: &Shared) -> Vec<Command> {
             schema.effects = Some(effects);
             Vec::new()
         });
-        if !is_wanted || !with_audit {
-            return;
-        }
+    }))
+}
+
+/// Scores degenerate answers in the background.
+pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
+    let draft = &shared.draft;
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let (task, version) = (Arc::clone(draft.task.as_ref()?), draft.version);
+    Some(Work::stream("schema.degenerate", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
         let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
         let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
-        sender.send(move |schema: &mut Schema, _| {
-            schema.degenerate = Some(findings);
+        sender.send(move |schema: &mut Schema, shared| {
+            // The schema may have changed while another screen was shown.
+            if shared.draft.version == version {
+                schema.degenerate = Some(findings);
+            }
             Vec::new()
         });
-    });
-    vec![work]
+    }))
 }
 
 /// Checks the expected answers of all rows in the background.
-pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Vec<Command> {
+pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (Some(open), Some(scorer)) = (&shared.task, &draft.scorer) else { return Vec::new() };
-    let (open, scorer, saved) = (Arc::clone(open), Arc::clone(scorer), draft.saved_scorer.clone());
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let saved = draft.saved_scorer.clone();
     let known = schema.baseline.clone().filter(|baseline| baseline.saved == draft.saved);
     let (saved_text, is_saved) = (draft.saved.clone(), !draft.is_changed() && draft.stale.is_none());
-    let work = Work::stream("schema.expected", move |sender| {
+    Some(Work::stream("schema.expected", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         let rows = expected::answered(&open);
         let baseline = match (known, saved) {
@@ -73,8 +79,7 @@ pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Vec<Command> {
                 Vec::new()
             })
         });
-    });
-    vec![work]
+    }))
 }
 
 /// `None` if superseded.
