@@ -87,12 +87,19 @@ impl AdapterSet {
         Ok(Some(OpenRows { rows, adapters: Some(OpenAdapters { b: b.clone(), parts: self.parts.len() }) }))
     }
 
+    /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
+    pub(super) fn write_inner(&self, x: &Tensor, weight: &Tensor) -> Result<()> {
+        let Some(Joined { matrix: joined, .. }) = &self.joined else { return Ok(()) };
+        let (outputs, inputs) = weight.dims2()?;
+        let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
+        matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)
+    }
+
     /// `x`: [rows, inputs + room], `weight`: [outputs, inputs] -> [rows, outputs], the matrix' and the adapters' part.
     pub(super) fn forward(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
         if let Some(Joined { matrix: joined, .. }) = &self.joined {
-            let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
-            matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)?;
+            self.write_inner(x, weight)?;
             let columns = inputs + self.used();
             return matmul(&x.narrow(1, 0, columns)?, &joined.narrow(0, 0, outputs)?.narrow(1, 0, columns)?.t()?);
         }

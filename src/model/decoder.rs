@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::layer::{LayerActivations, NormWeight, Stream};
+use super::layer::{Derived, LayerActivations, NormWeight, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
 use super::packed_batch::DeviceBatch;
@@ -39,11 +39,13 @@ pub struct Activations {
     last: Tensor,
 }
 
-/// One layer's part: its input alone, from which the rest is computed again, or everything.
+/// What is kept of a layer; the rest is computed again.
 #[derive(Debug)]
 enum Saved {
     Input(Tensor),
-    All(Box<LayerActivations>),
+    /// What its matrices gave, and the stream.
+    Products(Box<LayerActivations>),
+    All(Box<(LayerActivations, Derived)>),
 }
 
 impl Decoder {
@@ -148,15 +150,19 @@ impl Decoder {
         Ok(self.norm(&stream)?.1)
     }
 
-    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is
-    /// kept.
+    /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept,
+    /// otherwise on a GPU all but what follows without its matrices: there norms take little time and memory is short.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(stream, self.rows(&batch, Adapters::On))?;
-            layers.push(if recompute { Saved::Input(saved.into_input()) } else { Saved::All(Box::new(saved)) });
+            let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On))?;
+            layers.push(match (recompute, self.device.is_cpu()) {
+                (true, _) => Saved::Input(saved.into_input()),
+                (false, true) => Saved::All(Box::new((saved, derived))),
+                (false, false) => Saved::Products(Box::new(saved)),
+            });
             stream = output;
         }
         let (last, normed) = self.norm(&stream)?;
@@ -180,11 +186,18 @@ impl Decoder {
         let mut gradient = rms_norm_backward(gradient, &last, weight, self.config.rms_norm_eps, None, room)?;
         let context = self.rows(&placed, Adapters::On);
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
-            let saved = match saved {
-                Saved::Input(input) => layer.forward(Stream::start(input), context)?.1,
-                Saved::All(saved) => *saved,
+            let (saved, derived) = match saved {
+                Saved::Input(input) => {
+                    let (_, saved, derived) = layer.forward(Stream::start(input), context)?;
+                    (saved, derived)
+                }
+                Saved::Products(saved) => {
+                    let derived = layer.derive(&saved, context)?;
+                    (*saved, derived)
+                }
+                Saved::All(both) => *both,
             };
-            gradient = layer.backward(&gradient, &saved, context, gradients)?;
+            gradient = layer.backward(&gradient, &saved, &derived, context, gradients)?;
         }
         if let Some(range) = &self.embedding_range {
             gradients.add(range, &embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?)?;
@@ -199,8 +212,8 @@ impl Decoder {
         let mut stream = self.embed(&batch.token_ids)?;
         let mut caches = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved) = layer.forward(stream, self.rows(&batch, adapters))?;
-            caches.push(saved.into_keys_values(layer.heads())?);
+            let (output, _, derived) = layer.forward(stream, self.rows(&batch, adapters))?;
+            caches.push(derived.into_keys_values(layer.heads())?);
             stream = output;
         }
         Ok((caches, self.norm(&stream)?.1))
@@ -250,5 +263,39 @@ impl Decoder {
 
     fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: Adapters) -> RowContext<'a> {
         RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_is_the_same_whatever_is_kept_of_a_layer() {
+        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":19,"hidden_size":16,"intermediate_size":24,
+            "num_hidden_layers":3,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":8,"rms_norm_eps":1e-6,
+            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu"}"#;
+        let config = ModelConfig::parse(json, "config.json").unwrap();
+        for trainable in [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }] {
+            let weights = Weights::fresh(&config, 3);
+            let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
+            let mut batch = PackedBatch::default();
+            batch.push_prompt(&[1, 5, 2, 17, 4]);
+            let gradient = |recompute: bool, keep: fn(Saved) -> Saved| {
+                let (normed, mut saved) = model.forward_saving(&batch, recompute).unwrap();
+                saved.layers = saved.layers.into_iter().map(keep).collect();
+                let mut gradients = Gradients::zeros(model.parameters()).unwrap();
+                model.backward(&batch, saved, &normed, &mut gradients).unwrap();
+                gradients.flat().to_vec1::<f32>().unwrap()
+            };
+            let all = gradient(false, |saved| saved);
+            let products = gradient(false, |saved| match saved {
+                Saved::All(both) => Saved::Products(Box::new(both.0)),
+                other => other,
+            });
+            assert!(all.iter().any(|number| *number != 0.0) && products == all, "{trainable:?}");
+            assert_eq!(gradient(true, |saved| saved), all, "{trainable:?}, recomputed");
+        }
     }
 }

@@ -76,45 +76,74 @@ pub struct RowContext<'a> {
     pub adapters: Adapters,
 }
 
-/// What a layer's backward reads: enough that no matrix product of the forward is repeated.
+/// What a layer's backward reads, with [`Derived`]: no product with the layer's matrices is repeated.
 #[derive(Debug)]
 pub(super) struct LayerActivations {
     input: Tensor,
-    normed: Tensor,
     packed: Tensor,
-    rotated: Tensor,
     attended: Tensor,
     middle: Tensor,
-    middle_normed: Tensor,
     gate_up: Tensor,
+}
+
+/// What follows from a layer's activations by its norms, its rotation and its activation function: a third of the bytes
+/// beside bf16.
+#[derive(Debug)]
+pub(super) struct Derived {
+    normed: Tensor,
+    rotated: Tensor,
+    middle_normed: Tensor,
     activated: Tensor,
 }
 
 impl LayerActivations {
-    /// The rotated keys, and the values: [rows, 2 * key_width].
-    pub(super) fn into_keys_values(self, heads: Heads) -> Result<Tensor> {
-        self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())?.contiguous()
-    }
-
     /// The layer's input, from which the rest can be computed again.
     pub(super) fn into_input(self) -> Tensor {
         self.input
     }
 }
 
+impl Derived {
+    /// The rotated keys, and the values: [rows, 2 * key_width].
+    pub(super) fn into_keys_values(self, heads: Heads) -> Result<Tensor> {
+        self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())?.contiguous()
+    }
+}
+
 impl Layer {
     /// The stream after the layer, and what [`Layer::backward`] needs.
-    pub(super) fn forward(&self, stream: Stream, context: RowContext<'_>) -> Result<(Stream, LayerActivations)> {
+    pub(super) fn forward(
+        &self,
+        stream: Stream,
+        context: RowContext<'_>,
+    ) -> Result<(Stream, LayerActivations, Derived)> {
         let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, self.query_key_value.room())?;
         drop(stream);
         let packed = self.query_key_value.forward(&normed, context.adapters)?;
         let rotated = query_key_rope(&packed, self.query_key(context.positions, context.table))?;
         let attended = segment_attention(&rotated, self.heads, context.segments, self.attention_output.room())?;
-        let (output, feed) = self.after_attention(&input, &attended, context.adapters)?;
-        let FeedForward { middle, middle_normed, gate_up, activated } = feed;
-        let activations =
-            LayerActivations { input, normed, packed, rotated, attended, middle, middle_normed, gate_up, activated };
-        Ok((output, activations))
+        let attention = OpenRows::complete(self.attention_output.forward(&attended, context.adapters)?);
+        let (weight, room) = (&self.post_attention_norm.weight, self.gate_up.room());
+        let (middle, middle_normed) = add_rms_norm(&input, &attention, weight, self.epsilon, room)?;
+        let gate_up = self.gate_up.forward(&middle_normed, context.adapters)?;
+        let activated = swiglu(&gate_up, self.down.room())?;
+        let addend = OpenRows::complete(self.down.forward(&activated, context.adapters)?);
+        let stream = Stream { sum: middle.clone(), addend: Some(addend) };
+        let saved = LayerActivations { input, packed, attended, middle, gate_up };
+        Ok((stream, saved, Derived { normed, rotated, middle_normed, activated }))
+    }
+
+    /// As [`Layer::forward`] left it.
+    pub(super) fn derive(&self, saved: &LayerActivations, context: RowContext<'_>) -> Result<Derived> {
+        let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
+            linear.with_inner(rms_norm(input, &norm.weight, self.epsilon, linear.room())?, context.adapters)
+        };
+        Ok(Derived {
+            normed: norm(&saved.input, &self.input_norm, &self.query_key_value)?,
+            rotated: query_key_rope(&saved.packed, self.query_key(context.positions, context.table))?,
+            middle_normed: norm(&saved.middle, &self.post_attention_norm, &self.gate_up)?,
+            activated: self.down.with_inner(swiglu(&saved.gate_up, self.down.room())?, context.adapters)?,
+        })
     }
 
     /// One new token a row, at `positions`: its keys and values go to `written`, [slots, positions, 2 * key_width], and
@@ -183,34 +212,24 @@ impl Layer {
         &self,
         gradient: &Tensor,
         saved: &LayerActivations,
+        derived: &Derived,
         context: RowContext<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let activated_gradient = self.down.backward(gradient, &saved.activated, gradients)?;
+        let activated_gradient = self.down.backward(gradient, &derived.activated, gradients)?;
         let gate_up_gradient = swiglu_backward(&activated_gradient, &saved.gate_up, self.gate_up.room())?;
-        let normed_gradient = self.gate_up.backward(&gate_up_gradient, &saved.middle_normed, gradients)?;
+        let normed_gradient = self.gate_up.backward(&gate_up_gradient, &derived.middle_normed, gradients)?;
         let norm = (&self.post_attention_norm, &saved.middle);
         let middle_gradient =
             self.norm_backward(norm, &normed_gradient, gradient, self.attention_output.room(), gradients)?;
 
         let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended, gradients)?;
         let rotated_gradient =
-            segment_attention_backward(&attended_gradient, &saved.rotated, self.heads, context.segments)?;
+            segment_attention_backward(&attended_gradient, &derived.rotated, self.heads, context.segments)?;
         let packed_gradient = self.query_key_backward(&rotated_gradient, &saved.packed, context, gradients)?;
-        let normed_gradient = self.query_key_value.backward(&packed_gradient, &saved.normed, gradients)?;
+        let normed_gradient = self.query_key_value.backward(&packed_gradient, &derived.normed, gradients)?;
         let norm = (&self.input_norm, &saved.input);
         self.norm_backward(norm, &normed_gradient, &middle_gradient, self.gradient_room(), gradients)
-    }
-
-    fn after_attention(&self, input: &Tensor, attended: &Tensor, adapters: Adapters) -> Result<(Stream, FeedForward)> {
-        let attention = OpenRows::complete(self.attention_output.forward(attended, adapters)?);
-        let (weight, room) = (&self.post_attention_norm.weight, self.gate_up.room());
-        let (middle, middle_normed) = add_rms_norm(input, &attention, weight, self.epsilon, room)?;
-        let gate_up = self.gate_up.forward(&middle_normed, adapters)?;
-        let activated = swiglu(&gate_up, self.down.room())?;
-        let addend = OpenRows::complete(self.down.forward(&activated, adapters)?);
-        let stream = Stream { sum: middle.clone(), addend: Some(addend) };
-        Ok((stream, FeedForward { middle, middle_normed, gate_up, activated }))
     }
 
     fn query_key<'a>(&'a self, positions: &'a Tensor, table: &'a RopeTable) -> QueryKeyContext<'a> {
@@ -253,11 +272,4 @@ impl Layer {
         let around = around.narrow(1, 0, input.dims2()?.1)?;
         rms_norm_backward(gradient, input, &norm.weight, self.epsilon, Some(&around), room)
     }
-}
-
-struct FeedForward {
-    middle: Tensor,
-    middle_normed: Tensor,
-    gate_up: Tensor,
-    activated: Tensor,
 }

@@ -50,6 +50,14 @@ impl Linear {
         }
     }
 
+    /// `x`: [rows, inputs + room] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
+    pub(super) fn with_inner(&self, x: Tensor, adapters: Adapters) -> Result<Tensor> {
+        if let Some(set) = self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
+            set.write_inner(&x, &self.weight)?;
+        }
+        Ok(x)
+    }
+
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
     /// do.
     pub(super) fn open(&self, x: &Tensor, adapters: Adapters) -> Result<OpenRows> {

@@ -17,6 +17,8 @@ pub struct ModelShape {
     pub key_values_per_token: usize,
     /// Numbers per token that a layer's backward reads; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
+    /// Of these, the ones that follow from the others without a matrix: a GPU keeps them of one layer at a time.
+    pub derived_activations_per_token: usize,
     pub hidden: usize,
     pub layers: usize,
     pub vocabulary: usize,
@@ -57,6 +59,8 @@ impl ModelShape {
             // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result;
             // gate, up and their product.
             layer_activations_per_token: 4 * hidden + 2 * (query + 2 * key) + query + 3 * inner,
+            // Two norms, what is rotated, the product of gate and up.
+            derived_activations_per_token: 2 * hidden + query + 2 * key + inner,
             hidden,
             layers,
             vocabulary: config.vocab_size,
