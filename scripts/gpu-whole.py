@@ -47,8 +47,11 @@ marks.append((None, wall))
 parts = {}
 for (name, begin), (_, end) in itertools.pairwise(marks):
     parts[name] = parts.get(name, 0.0) + end - begin
-rest = parts["rollout"] + parts["update"] - total("time/rollout") - total("time/score") - total("time/update")
-parts |= {"rollout": total("time/rollout"), "update": total("time/update"), "score": total("time/score"), "rest": rest}
+# An eval between two steps is decoded with the next rollout; its event says what of that time was its own.
+evals = sum(event["seconds"] for event in events if event["kind"] == "eval" and event["set"] == "eval")
+steps_and_evals = parts["rollout"] + parts["update"] + parts["eval"]
+rest = steps_and_evals - evals - total("time/rollout") - total("time/score") - total("time/update")
+parts |= {"eval": evals, "rollout": total("time/rollout"), "update": total("time/update"), "score": total("time/score"), "rest": rest}
 first_step = next(at(event) for event in events if event["kind"] == "phase" and event["phase"] == "rollout")
 checkpoints = [{key: event.get(key) for key in ("step", "why", "bytes", "seconds", "blocked_seconds")} for event in events if event["kind"] == "checkpoint"]
 report = {

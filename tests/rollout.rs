@@ -25,7 +25,16 @@ fn model(trainable: Trainable) -> Decoder {
 
 fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 97).collect();
-    (0..9).map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 8, lengths: Vec::new() }).collect()
+    (0..9)
+        .map(|n| Request {
+            prompt: prompt(n),
+            prompt_number: n,
+            step: 4,
+            samples: 8,
+            greedy: false,
+            lengths: Vec::new(),
+        })
+        .collect()
 }
 
 fn sampling(temperature: f64) -> Sampling {
@@ -99,6 +108,18 @@ fn greedy_takes_the_likeliest_token_and_ends_rightly() {
             assert_eq!(completion.stop == StopReason::Stop, [3, 50].contains(last));
             assert!(completion.token_ids.iter().rev().skip(1).all(|id| ![3, 50].contains(id)));
         }
+    }
+}
+
+#[test]
+fn greedy_requests_beside_others_are_as_greedy_sampling() {
+    let model = model(Trainable::Frozen);
+    let mixed: Vec<Request> =
+        requests().into_iter().map(|request| Request { greedy: request.prompt_number % 2 == 0, ..request }).collect();
+    let found = run(&model, &mixed, &sampling(0.7), 1);
+    let (greedy, drawn) = (run(&model, &requests(), &sampling(0.0), 1), run(&model, &requests(), &sampling(0.7), 1));
+    for (index, request) in mixed.iter().enumerate() {
+        assert_eq!(found[index], if request.greedy { greedy[index].clone() } else { drawn[index].clone() });
     }
 }
 

@@ -107,7 +107,7 @@ __device__ uint32_t invert(const Weigher &weigher, const double *sums, int tiles
 __device__ SampledToken draw(const float *row, int vocabulary, double temperature, double uniform) {
   extern __shared__ double sums[];
   __shared__ uint32_t likeliest;
-  const bool greedy = temperature == 0.0, wide = rows_aligned<4>(vocabulary, row);
+  const bool greedy = temperature == 0.0 || uniform < 0.0, wide = rows_aligned<4>(vocabulary, row);
   const float inverse = greedy ? 1.0f : (float)(1.0 / temperature);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (vocabulary + TILE - 1) / TILE;
   if (threadIdx.x == 0) likeliest = NOT_FINITE;

@@ -7,6 +7,9 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
+/// In place of a row's random number: its likeliest token at any temperature, as at temperature 0.
+pub const LIKELIEST: f64 = -1.0;
+
 /// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at
 /// temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +19,7 @@ pub struct SampledToken {
     pub log_prob: f32,
 }
 
-/// `logits`: [rows, vocabulary]; `uniforms`: one number in [0, 1) a row. Inverts the cumulative distribution in the
+/// `logits`: [rows, vocabulary]; `uniforms`: one number in [0, 1) a row, or [`LIKELIEST`]. Inverts the cumulative distribution in the
 /// order of the ids: no truncation of any kind.
 ///
 /// # Errors
@@ -65,14 +68,14 @@ fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<
     if rows != uniforms.len() {
         bail!("{} random numbers for {rows} rows", uniforms.len())
     }
-    let greedy = temperature == 0.0;
-    let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
     let logits_read = read(logits)?;
     let mut scaled = vec![T::of(0.0); vocabulary];
     let mut weights = vec![T::of(0.0); vocabulary];
     let mut blocks = vec![0.0_f64; vocabulary.div_ceil(BLOCK)];
     let mut drawn = Vec::with_capacity(rows);
     for (row, &uniform) in logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(uniforms) {
+        let greedy = temperature == 0.0 || uniform < 0.0;
+        let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
         let largest = vectorised(|| {
             let largest = scale_row(row, inverse, &mut scaled);
             for (w, &s) in weights.iter_mut().zip(&scaled) {

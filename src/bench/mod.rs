@@ -66,6 +66,7 @@ fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: us
             prompt_number: number as u32,
             step: 0,
             samples,
+            greedy: false,
             lengths: Vec::new(),
         })
         .collect()

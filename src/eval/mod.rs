@@ -8,7 +8,7 @@ mod sample_server; // a model that stays loaded to be sampled from
 
 use std::time::Instant;
 
-use crate::rollout::{Request, RolloutContext, Sampling, StopReason};
+use crate::rollout::{Completion, Request, RolloutContext, Sampling, StopReason};
 use crate::run::EvalRecord;
 use crate::score::Scorer;
 
@@ -40,9 +40,15 @@ pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
         prompt_number,
         step,
         samples,
+        greedy: false,
         lengths: Vec::new(),
     };
     (0..).zip(prompts).map(request).collect()
+}
+
+/// Requests for the likeliest completion of each prompt.
+pub fn greedy_requests(prompts: &[Prompt]) -> impl Iterator<Item = Request> {
+    requests(prompts, EVAL_STEP, 1).into_iter().map(|request| Request { greedy: true, ..request })
 }
 
 /// Samples and scores `samples` completions of every prompt; records are in prompt order.
@@ -55,9 +61,21 @@ pub fn evaluate(
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let start = Instant::now();
     let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?.completions;
-    let seconds = start.elapsed().as_secs_f64() / (prompts.len() * samples).max(1) as f64;
+    records(context, scorer, prompts, completions, start.elapsed().as_secs_f64())
+}
+
+/// Scores the completions of every prompt, which took `seconds`; records are in prompt order.
+pub fn records(
+    context: RolloutContext<'_>,
+    scorer: &Scorer,
+    prompts: &[Prompt],
+    completions: Vec<Vec<Completion>>,
+    seconds: f64,
+) -> Result<Vec<EvalRecord>, EvalError> {
+    let count = completions.iter().map(Vec::len).sum::<usize>();
+    let seconds = seconds / count.max(1) as f64;
     let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
-    let mut records = Vec::with_capacity(prompts.len() * samples);
+    let mut records = Vec::with_capacity(count);
     for (prompt, completions) in prompts.iter().zip(scored) {
         for (sample, scored) in completions.into_iter().enumerate() {
             let score = scored.score;

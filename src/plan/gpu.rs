@@ -225,16 +225,17 @@ fn joined_adapters(model: &ModelConfig, rank: usize) -> usize {
     if rank == 0 { 0 } else { model.num_hidden_layers * added.iter().sum::<usize>() }
 }
 
-/// The largest rollout or eval. Completions that find no room wait.
+/// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
 fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
     let most_rows = gpu_decode_rows(model, completion, number);
     let layer = layer_bytes(&shape, number);
-    let draw = |prompts: usize, samples: usize| {
-        let together = (most_rows / samples).max(1).min(prompts);
-        let (rows, prompt_rows) =
-            (together * samples, (together * longest).min(gpu_prompt_rows(model, number).max(longest)));
+    // `beside`: prompts of an eval, with a completion each.
+    let draw = |prompts: usize, samples: usize, beside: usize| {
+        let rows = (prompts * samples + beside).min(most_rows.max(samples));
+        let together = (prompts + beside).min(if beside > 0 { rows } else { rows / samples });
+        let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS));
         let step = step_rows * (4 * shape.vocabulary + 2 * layer);
@@ -253,8 +254,8 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
     };
     let steps_together = config.weight_sync_interval as usize;
     let draws = [
-        draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt),
-        draw(data.eval_rows.max(data.test_rows), 1),
+        draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt, data.eval_rows),
+        draw(data.eval_rows.max(data.test_rows), 1, 0),
     ];
     let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
     draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()

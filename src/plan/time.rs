@@ -137,10 +137,14 @@ pub fn time(
     let decode = decode_seconds(&shape, data, completions, speed);
     let training = training_operations(model, config, data, recompute) / speed.training_per_second;
     let evals = evals(config, steps);
-    let greedy = |rows: usize| {
-        prefill_seconds(&shape, data, rows as f64, speed) + decode_seconds(&shape, data, rows as f64, speed)
+    // Greedy completions, decoded beside so many others.
+    let greedy = |rows: usize, beside: f64| {
+        let decoded = |completions: f64| decode_seconds(&shape, data, completions, speed);
+        prefill_seconds(&shape, data, rows as f64, speed) + decoded(beside + rows as f64) - decoded(beside)
     };
-    let eval_seconds = evals as f64 * greedy(data.eval_rows) + 2.0 * greedy(data.test_rows);
+    let rollout = completions * config.weight_sync_interval as f64;
+    let eval_seconds = 2.0 * (greedy(data.eval_rows, 0.0) + greedy(data.test_rows, 0.0))
+        + (evals - 2) as f64 * greedy(data.eval_rows, rollout);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
     // Of one length only, which ends the recursion.

@@ -10,7 +10,7 @@ use super::kv_cache::{Feed, FreeRows, KvCache, Room};
 use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{SampledToken, sample_tokens};
+use crate::kernels::sampler::{LIKELIEST, SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
 /// A completion that is being decoded.
@@ -75,11 +75,12 @@ pub(super) fn decode(
     if requests.iter().all(|request| request.samples == 0) {
         return Ok(Generated { completions: vec![Vec::new(); requests.len()], ..Generated::default() });
     }
-    let most = |size: fn(&Request) -> usize| requests.iter().map(size).max().unwrap_or(0);
-    let (samples, longest) = (most(|request| request.samples), most(|request| request.prompt.len()));
-    let slots = room.slots.max(samples).min(requests.iter().map(|request| request.samples).sum());
+    let samples = || requests.iter().map(|request| request.samples).filter(|samples| *samples > 0);
+    let (most, least) = (samples().max().unwrap_or(1), samples().min().unwrap_or(1));
+    let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+    let slots = room.slots.max(most).min(samples().sum());
     let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(slots * longest);
+    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(slots / least * longest);
     let needed = (slots, prompt_rows, sampling.max_completion_tokens);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
@@ -207,6 +208,9 @@ impl DecodeBatch<'_> {
     /// The random number of a row's draw, `ahead` draws after the next.
     fn uniform(&self, row: &Row, ahead: usize) -> f64 {
         let request = &self.requests[row.request];
+        if request.greedy {
+            return LIKELIEST;
+        }
         let position = (row.completion.token_ids.len() + ahead) as u32;
         uniform(
             self.sampling.seed,
@@ -398,7 +402,14 @@ mod tests {
     fn requests() -> Vec<Request> {
         let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 61).collect();
         (0..9)
-            .map(|n| Request { prompt: prompt(n), prompt_number: n, step: 4, samples: 4, lengths: Vec::new() })
+            .map(|n| Request {
+                prompt: prompt(n),
+                prompt_number: n,
+                step: 4,
+                samples: 4,
+                greedy: n % 3 == 2,
+                lengths: Vec::new(),
+            })
             .collect()
     }
 

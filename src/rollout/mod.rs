@@ -29,6 +29,8 @@ pub struct Request {
     /// The optimizer step or another count; also part of the random numbers' counter.
     pub step: u32,
     pub samples: usize,
+    /// The likeliest tokens, at any temperature: an eval beside a rollout.
+    pub greedy: bool,
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
@@ -205,6 +207,7 @@ mod tests {
                 prompt_number: 0,
                 step: 0,
                 samples,
+                greedy: false,
                 lengths: Vec::new(),
             };
             let requests: Vec<Request> = samples.iter().map(request).collect();

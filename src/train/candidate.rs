@@ -206,6 +206,7 @@ impl Candidate {
             prompt_number: row as u32,
             step: SIGNAL_STEP,
             samples,
+            greedy: false,
             lengths: Vec::new(),
         };
         order.into_iter().take(count).map(request).collect()

@@ -5,12 +5,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::eval_beside::{is_beside, sample_alone, sample_eval};
 use super::job::Job;
 use super::recorder::Recorder;
 use crate::checkpoint;
-use crate::eval::evaluate;
+use crate::eval::{greedy_requests, records};
 use crate::model::Adapters;
-use crate::rollout::{RolloutContext, Sampling};
 use crate::run::events::Eval;
 use crate::run::{
     AgainstBase, At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path,
@@ -66,26 +66,30 @@ pub(super) fn run_eval(
 
 fn sample_and_record(
     run: &RunDirectory,
-    job: &Job,
+    job: &mut Job,
     recorder: &mut Recorder<'_>,
     set: &str,
     target: &str,
     step: u64,
 ) -> Result<Eval, TrainError> {
-    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
     recorder.phase(step, "eval")?;
-    let start = Instant::now();
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
-    let context = RolloutContext { adapters, ..job.rollout_context() };
-    let sampling = Sampling { temperature: 0.0, ..job.sampling() };
-    let records = evaluate(context, &job.scorer, prompts, &sampling, 1)?;
+    let sampled = if set == "eval" && target == "trained" && is_beside(job) {
+        sample_eval(job)?
+    } else {
+        let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
+        sample_alone(job, adapters, &greedy_requests(prompts).collect::<Vec<_>>())?
+    };
+    let start = Instant::now();
     // An eval decodes more rows than a step; its memory is released for the gradient.
     job.engine.trim_memory()?;
+    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
+    let records = records(job.rollout_context(), &job.scorer, prompts, sampled.completions, sampled.seconds)?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
     recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;
     let summary = EvalSummary::from_records(&records);
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = sampled.seconds + start.elapsed().as_secs_f64();
     let base = if target == "base" { None } else { read_evals(&eval_path(run.path(), 0, set, "base")).ok() };
     let against_base = base.and_then(|base| AgainstBase::of(&base, &records)).map(Box::new);
     let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds, against_base };

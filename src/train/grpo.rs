@@ -9,19 +9,20 @@ use super::job::Job;
 use super::metrics::StepUpdate;
 use super::oom_retry::{Extent, shrunk};
 use super::recorder::Recorder;
-use super::rollout_groups::{PolicyBatch, StepRollout, next_prompts, policy_batch, remember, sample_steps};
+use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
+use super::rollout_plan::next_prompts;
 use crate::eval::Prompt;
 use crate::model::{Adapters, Gradients};
 use crate::plan::StepShape;
 use crate::text::json_line;
 use crate::update::{self, Applied, Example, PolicyStatistics, completion_log_probs, supervised_gradient};
 
-/// Computes `steps` steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
+/// Computes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
 /// log-probs of the others are computed by a training forward before any update.
-pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>, steps: u64) -> Result<(), TrainError> {
+pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     let first = job.state.step + 1;
     recorder.phase(first, "rollout")?;
-    let mut rollouts = sample_steps(job, first, steps)?;
+    let mut rollouts = sample_steps(job)?;
     let shape = job.shape.get();
     rollouts.iter_mut().skip(1).try_for_each(|rollout| add_old_log_probs(job, rollout))?;
     shrunk(first, shape, job.shape.get()).into_iter().try_for_each(|alert| recorder.event(alert))?;

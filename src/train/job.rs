@@ -11,7 +11,9 @@ use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::rollout::{DraftHistory, RolloutContext, RolloutMemory, Sampling, ThreadPool};
+use crate::rollout::{
+    Completion, DecodeCounts, DraftHistory, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
+};
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
@@ -40,7 +42,26 @@ pub(super) struct Job {
     pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
+    pub(super) ahead: Option<Ahead>,
     pub(super) resumed_from: Option<u64>,
+}
+
+/// Completions by request.
+#[derive(Debug)]
+pub(super) struct Sampled {
+    pub(super) completions: Vec<Vec<Completion>>,
+    /// Of all that was decoded together.
+    pub(super) counts: DecodeCounts,
+    /// Of what was decoded together, this part by its tokens.
+    pub(super) seconds: f64,
+}
+
+/// The rollout that was sampled with the last eval.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub(super) requests: Vec<Request>,
+    pub(super) sampling: Sampling,
+    pub(super) sampled: Sampled,
 }
 
 /// Consecutive steps without a finite gradient that end a run.
@@ -88,6 +109,7 @@ impl Job {
             state,
             resumed_from,
             rollouts,
+            ahead: None,
         })
     }
 
@@ -104,6 +126,11 @@ impl Job {
             threads: &self.threads,
             memory: &self.rollouts,
         }
+    }
+
+    /// The steps that are sampled together next.
+    pub(super) fn next_steps(&self) -> u64 {
+        self.config.weight_sync_interval.min(self.total_steps - self.state.step)
     }
 
     pub(super) fn policy_settings(&self) -> PolicySettings {

@@ -7,6 +7,8 @@ mod memory_probe; // the longest gradient, tried before the first step
 mod oom_retry; // the same gradient in less memory
 mod run_loop; // a run from its start to its report
 mod grpo; // the loop, and the same on the rows' own answers
+mod rollout_plan; // the next steps' prompts
+mod eval_beside; // an eval decoded with the next rollout
 mod rollout_groups; // one step's groups
 mod evaluation; // base against trained
 mod early_stop; // when a run ends before its last step

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use super::TrainError;
-use super::job::Job;
+use super::eval_beside::{sample, sample_alone};
+use super::job::{Job, Sampled};
+use super::rollout_plan::{Plan, next_plan, requests, take};
 use crate::advantage::{GroupSignal, group_advantages};
 use crate::config::TrainConfig;
-use crate::dataset::order::epoch_order;
 use crate::eval::Prompt;
-use crate::rollout::{DecodeCounts, Generated, Request, ScoredCompletion, StopReason, signal_of};
+use crate::model::Adapters;
+use crate::rollout::{DecodeCounts, ScoredCompletion, StopReason, signal_of};
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 /// The completions of one prompt.
@@ -30,7 +32,7 @@ pub(super) struct StepRollout {
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<ScoredGroup>,
     pub(super) rollout_seconds: f64,
-    /// Of all steps that were sampled together.
+    /// Of all that was decoded together.
     pub(super) counts: DecodeCounts,
     pub(super) score_seconds: f64,
     /// By completion of the policy batch, if older weights sampled it than those that the step updates.
@@ -49,31 +51,20 @@ pub(super) struct PolicyBatch<'a> {
 /// After this many rounds a step continues with fewer groups.
 const REFILL_ROUNDS: usize = 3;
 
-/// Samples the groups of `steps` steps from `first_step` on with the current weights, and advances the data cursor.
-pub(super) fn sample_steps(job: &mut Job, first_step: u64, steps: u64) -> Result<Vec<StepRollout>, TrainError> {
-    let group_count = job.config.prompt_groups_per_step;
-    let plan: Vec<(u64, Vec<u64>)> =
-        (first_step..first_step + steps).map(|step| (step, take(job, group_count))).collect();
-    let mut rollouts = rollout_and_score(job, &plan)?;
+/// Samples the groups of the next steps with the current weights, and advances the data cursor.
+pub(super) fn sample_steps(job: &mut Job) -> Result<Vec<StepRollout>, TrainError> {
+    let (first_step, group_count) = (job.state.step + 1, job.config.prompt_groups_per_step);
+    let plan = next_plan(job);
+    let (prompts, requests) = requests(job, &plan);
+    let sampled = sample(job, &requests)?;
+    take(job, group_count * plan.len());
+    let mut rollouts = score(job, &plan, prompts, sampled)?;
     if job.config.dynamic_sampling {
         for (step, rollout) in (first_step..).zip(&mut rollouts) {
             refill(job, step, rollout, group_count)?;
         }
     }
     Ok(rollouts)
-}
-
-/// The next `count` positions in the endless order of prompts.
-fn take(job: &mut Job, count: usize) -> Vec<u64> {
-    let start = job.state.prompts_taken;
-    job.state.prompts_taken += count as u64;
-    (start..job.state.prompts_taken).collect()
-}
-
-pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
-    let places = take(job, count);
-    let mut order = Order::new(job);
-    places.into_iter().map(|place| order.prompt(place)).collect()
 }
 
 fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usize) -> Result<(), TrainError> {
@@ -86,8 +77,10 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
         }
         rollout.replaced.extend(zero_variance);
         let missing = group_count - rollout.groups.len();
-        let places = take(job, missing);
-        for more in rollout_and_score(job, &[(step, places)])? {
+        let plan = vec![(step, take(job, missing))];
+        let (prompts, requests) = requests(job, &plan);
+        let sampled = sample_alone(job, Adapters::On, &requests)?;
+        for more in score(job, &plan, prompts, sampled)? {
             rollout.groups.extend(more.groups);
             rollout.rollout_seconds += more.rollout_seconds;
             rollout.score_seconds += more.score_seconds;
@@ -106,36 +99,19 @@ pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) {
     }
 }
 
-/// The groups of each step at its positions, all sampled together.
-fn rollout_and_score(job: &Job, plan: &[(u64, Vec<u64>)]) -> Result<Vec<StepRollout>, TrainError> {
+/// The groups of each step, all sampled together.
+fn score(job: &Job, plan: &Plan, prompts: Vec<usize>, sampled: Sampled) -> Result<Vec<StepRollout>, TrainError> {
+    let Sampled { completions, counts, seconds } = sampled;
+    let rollout_seconds = seconds / plan.len() as f64;
     let start = Instant::now();
-    let mut order = Order::new(job);
-    let (mut prompts, mut requests) = (Vec::new(), Vec::new());
-    for (step, place) in plan.iter().flat_map(|(step, places)| places.iter().map(move |place| (*step, *place))) {
-        let prompt = order.prompt(place);
-        prompts.push(prompt);
-        requests.push(Request {
-            prompt: job.prompts.train[prompt].token_ids.clone(),
-            // The position is unique within an epoch, so a prompt that occurs twice in a step is sampled with other
-            // random numbers.
-            prompt_number: place as u32,
-            step: step as u32,
-            samples: job.config.completions_per_prompt,
-            lengths: Vec::new(),
-        });
-    }
-    let context = job.rollout_context();
-    let Generated { completions, counts } = context.rollout(&requests, &job.sampling())?;
-    let rollout_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
-    let start = Instant::now();
-    let scored =
-        context.score(&job.scorer, completions, prompts.iter().map(|prompt| &job.prompts.train[*prompt].row))?;
+    let rows = prompts.iter().map(|prompt| &job.prompts.train[*prompt].row);
+    let scored = job.rollout_context().score(&job.scorer, completions, rows)?;
     let mut groups =
         prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
     let mut rollouts = Vec::with_capacity(plan.len());
     for (_, places) in plan {
         rollouts.push(StepRollout {
-            groups: groups.by_ref().take(places.len()).collect(),
+            groups: groups.by_ref().take((places.end - places.start) as usize).collect(),
             rollout_seconds,
             counts,
             ..StepRollout::default()
@@ -151,27 +127,6 @@ impl ScoredGroup {
         let rewards: Vec<f64> = completions.iter().map(|scored| scored.score.reward).collect();
         let advantages = group_advantages(&rewards, config.advantage);
         Self { prompt, signal: signal_of(&completions), advantages, completions }
-    }
-}
-
-/// The order of the prompts, one epoch at a time.
-struct Order {
-    rows: usize,
-    seed: u64,
-    epoch: Option<(u64, Vec<usize>)>,
-}
-
-impl Order {
-    fn new(job: &Job) -> Self {
-        Self { rows: job.prompts.train.len(), seed: job.config.seed, epoch: None }
-    }
-
-    fn prompt(&mut self, place: u64) -> usize {
-        let epoch = place / self.rows as u64;
-        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            self.epoch = Some((epoch, epoch_order(self.rows, epoch, self.seed)));
-        }
-        self.epoch.as_ref().map_or(0, |(_, order)| order[(place % self.rows as u64) as usize])
     }
 }
 

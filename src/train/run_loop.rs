@@ -141,12 +141,12 @@ fn run_job(
         if let Some(cause) = should_stop(recorder.history()?, &job.state, &job.config) {
             break cause;
         }
-        let steps = job.config.weight_sync_interval.min(job.total_steps - job.state.step);
+        let steps = job.next_steps();
         if !worker.controls().compute_until(job.state.step + steps) {
             continue;
         }
         match job.config.method {
-            Method::Grpo => grpo_interval(&mut job, recorder, steps)?,
+            Method::Grpo => grpo_interval(&mut job, recorder)?,
             Method::Sft => (0..steps).try_for_each(|_| sft_step(&mut job, recorder))?,
         }
         *reached = job.state.step;

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
-use grpo_tui::run::{EventBody, RunState, checkpoint_path};
+use grpo_tui::run::{EventBody, RunState, checkpoint_path, read_evals};
 use grpo_tui::train::Ended;
 use grpo_tui::update::{Applied, Optimizer, OptimizerSettings};
 
@@ -32,6 +32,35 @@ fn validity_rises() {
     assert!(
         state.metrics["sampling/sampling_logp_difference/max"].values().iter().all(|difference| *difference < 1e-3)
     );
+}
+
+/// An eval between two steps is decoded beside the next rollout: both are what they are alone.
+#[test]
+fn an_eval_changes_nothing_and_is_not_changed() {
+    let trained = |set: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &[&["weight_sync_interval=2", "checkpoint_every=2"], set].concat());
+        work(&run, |_| false).unwrap();
+        let state = RunState::read(run.path()).unwrap();
+        let evals: Vec<_> = state
+            .evals
+            .iter()
+            .map(|((step, set, _), eval)| {
+                let completions = read_evals(&run.path().join(&eval.file)).unwrap();
+                ((*step, set.clone()), completions.into_iter().map(|record| record.completion).collect::<Vec<_>>())
+            })
+            .collect();
+        let weights = std::fs::read(checkpoint_path(run.path(), state.last_step).join("model.safetensors")).unwrap();
+        (state.metrics["completions/mean_length"].values().to_vec(), weights, evals)
+    };
+    let beside = trained(&["max_steps=4", "eval_every=2"]);
+    let without = trained(&["max_steps=4", "eval_every=0"]);
+    assert!(beside.0 == without.0 && beside.1 == without.1, "{:?}, {:?}", beside.0, without.0);
+    let alone = trained(&["max_steps=2", "eval_every=0"]);
+    let after = |evals: &[((u64, String), Vec<String>)]| {
+        evals.iter().find(|(key, _)| *key == (2, "eval".to_owned())).map(|(_, completions)| completions.clone())
+    };
+    assert!(after(&beside.2).is_some() && after(&beside.2) == after(&alone.2), "{:?}", after(&beside.2));
 }
 
 /// Near temperature 0 all completions of a prompt are equal: every group has zero variance, and nothing moves.

@@ -1,0 +1,60 @@
+//! An eval between two steps and the rollout of the next ones are of the same weights, so they are decoded together: a
+//! pass over some rows more takes little longer.
+
+use std::time::Instant;
+
+use super::TrainError;
+use super::early_stop::is_due;
+use super::job::{Ahead, Job, Sampled};
+use super::rollout_plan::{next_plan, requests};
+use crate::config::Method;
+use crate::eval::greedy_requests;
+use crate::model::Adapters;
+use crate::rollout::{Completion, Generated, Request, RolloutContext};
+
+/// Whether the eval set is decoded beside the next rollout. This follows from configuration and step alone, so that a
+/// resumed run computes the same passes.
+pub(super) fn is_beside(job: &Job) -> bool {
+    let (config, step) = (&job.config, job.state.step);
+    config.method == Method::Grpo
+        && (1..job.total_steps).contains(&step)
+        && is_due(config.eval_every, step, config.weight_sync_interval)
+        && !job.prompts.eval.is_empty()
+}
+
+/// The eval set's completions; keeps those of the next steps for [`sample`].
+pub(super) fn sample_eval(job: &mut Job) -> Result<Sampled, TrainError> {
+    let (_, requests) = requests(job, &next_plan(job));
+    let (sampled, eval) = sample_both(job, &requests)?;
+    job.ahead = Some(Ahead { requests, sampling: job.sampling(), sampled });
+    Ok(eval)
+}
+
+/// The next rollout, as it was sampled with an eval unless something was set since.
+pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, TrainError> {
+    let sampling = job.sampling();
+    let serves = |ahead: &Ahead| ahead.requests == requests && ahead.sampling == sampling;
+    match job.ahead.take().filter(serves) {
+        Some(ahead) => Ok(ahead.sampled),
+        None if is_beside(job) => Ok(sample_both(job, requests)?.0),
+        None => sample_alone(job, Adapters::On, requests),
+    }
+}
+
+pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
+    let start = Instant::now();
+    let context = RolloutContext { adapters, ..job.rollout_context() };
+    let Generated { completions, counts } = context.rollout(requests, &job.sampling())?;
+    Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// What was requested, and the eval set.
+fn sample_both(job: &Job, requests: &[Request]) -> Result<(Sampled, Sampled), TrainError> {
+    let all: Vec<Request> = requests.iter().cloned().chain(greedy_requests(&job.prompts.eval)).collect();
+    let Sampled { mut completions, counts, seconds } = sample_alone(job, Adapters::On, &all)?;
+    let eval = completions.split_off(requests.len());
+    let tokens = |of: &[Vec<Completion>]| of.iter().flatten().map(|found| found.token_ids.len()).sum::<usize>() as f64;
+    let share = tokens(&eval) / (tokens(&completions) + tokens(&eval));
+    let eval = Sampled { completions: eval, counts, seconds: seconds * share };
+    Ok((Sampled { completions, counts, seconds: seconds * (1.0 - share) }, eval))
+}
