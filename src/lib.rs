@@ -23,6 +23,8 @@ pub use grpo_tui_kernels as kernels; // fused operations with their backward, on
 #[cfg(feature = "engine")]
 pub mod model; // tokens -> logits: the decoder, adapters, weights
 #[cfg(feature = "engine")]
+pub mod ranks; // processes that compute one run together
+#[cfg(feature = "engine")]
 pub mod rollout; // prompts -> groups of completions
 #[cfg(feature = "engine")]
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW

@@ -22,7 +22,7 @@ const FIRST_BLOCK: [&str; 14] = [
     "run",
     "report",
 ];
-const ENGINE: [&str; 8] = ["kernels", "model", "rollout", "update", "checkpoint", "eval", "train", "bench"];
+const ENGINE: [&str; 9] = ["kernels", "model", "ranks", "rollout", "update", "checkpoint", "eval", "train", "bench"];
 const FRONT: [&str; 2] = ["view", "cli"];
 
 /// Which rooms may name a crate; no rooms means all. Every dependency has its line.
@@ -57,7 +57,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("notify", &["run", "view"]),
     ("tokio", &["run", "view", "eval"]),
     ("directories", &["run", "view", "cli"]),
-    ("rustix", &["files", "plan", "run", "view"]),
+    ("postcard", &["ranks"]),
+    ("rustix", &["files", "plan", "ranks", "run", "view"]),
     // close_range for launched workers, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
     // libraries.
     ("libc", &["run", "view", "kernels"]),

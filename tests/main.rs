@@ -26,6 +26,8 @@ mod properties;
 #[cfg(feature = "download")]
 mod pull;
 #[cfg(feature = "engine")]
+mod ranks;
+#[cfg(feature = "engine")]
 mod rollout;
 mod run_directory;
 mod scoring;

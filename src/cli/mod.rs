@@ -26,6 +26,8 @@ mod preflight;
 mod progress;
 #[cfg(feature = "engine")]
 mod progress_bar;
+#[cfg(feature = "engine")]
+mod rank;
 mod runs;
 #[cfg(feature = "engine")]
 mod sample;
@@ -91,6 +93,10 @@ enum Command {
     /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
+    /// Compute a share of one run, started by its worker
+    #[cfg(feature = "engine")]
+    #[command(hide = true)]
+    Rank(rank::Arguments),
     /// Measure this machine
     #[cfg(feature = "engine")]
     Bench(bench::Arguments),
@@ -186,6 +192,8 @@ fn subcommand(command: Command) -> Outcome {
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man => man::run(),
         Command::Worker(arguments) => worker::run(arguments),
+        #[cfg(feature = "engine")]
+        Command::Rank(arguments) => rank::run(arguments),
         #[cfg(feature = "engine")]
         Command::Bench(arguments) => bench::run(arguments),
     }

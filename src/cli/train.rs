@@ -60,6 +60,9 @@ pub(super) struct Arguments {
     /// Run in the background, independent of this terminal
     #[arg(long, conflicts_with = "plan")]
     detach: bool,
+    /// Compute with this many processes (`ranks`); with --resume, other than configured
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: Option<u16>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print one JSON document at the end
@@ -85,6 +88,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     // Checked before a run is created.
     let compute = arguments.device.compute();
     let devices = super::device::devices(compute)?;
+    check_ranks(arguments.ranks.unwrap_or(1).into(), &devices)?;
     let run = match (&arguments.resume, &arguments.task) {
         (Some(run), _) => places.find(run)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, &devices)?,
@@ -101,7 +105,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.detach {
-        let how = Launch { compute, resume: arguments.resume.is_some(), ..Launch::default() };
+        let how = Launch { compute, resume: arguments.resume.is_some(), ranks: arguments.ranks, ..Launch::default() };
         return super::worker::detach(&run, &how, "train", arguments.json)
             .map_err(|failure| remove_unstarted(&run, &arguments, failure));
     }
@@ -112,7 +116,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
-    match train(&run, &places, &engine, &worker, &mut |event| progress.event(event)) {
+    match train(&run, &places, &engine, &worker, arguments.ranks, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
             Ok(ExitCode::SUCCESS)
@@ -164,6 +168,7 @@ pub(super) fn create(
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
+    check_ranks(config.ranks, devices)?;
     let checked = check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
     let data = read_data(task)?;
@@ -199,6 +204,14 @@ fn utf8_path(path: &Path) -> Result<String, Failure> {
     text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
+/// Before a run is created or its worker started.
+fn check_ranks(ranks: usize, devices: &[Device]) -> Result<(), Failure> {
+    match ranks > 1 && devices.iter().any(|device| *device != Device::Cpu) {
+        true => Err(Failure::usage(TrainError::RanksOnGpu { ranks }.to_string())),
+        false => Ok(()),
+    }
+}
+
 /// A goal on a set that the task lacks would never be reached.
 fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     let goal = match config {
@@ -229,6 +242,7 @@ fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Re
     let mut set = arguments.set.clone();
     set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));
+    set.extend(arguments.ranks.iter().map(|ranks| format!("ranks={ranks}")));
     let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text).map_err(usage)?);
     let mut layers = Layers { preset, task, file, set, origin: None };
     // A missing model is reported when it is loaded.

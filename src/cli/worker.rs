@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// Compute on the CPU
     #[arg(long)]
     cpu: bool,
+    /// Compute with this many processes, other than configured
+    #[arg(long, value_name = "N")]
+    ranks: Option<u16>,
 }
 
 #[cfg(feature = "engine")]
@@ -49,7 +52,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match begin(&arguments) {
         Ok((run, worker, devices)) => {
             handshake.ready();
-            compute(&run, worker, &devices, work)
+            compute(&run, worker, &devices, |run, worker, slot| work(run, worker, slot, arguments.ranks))
         }
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -109,7 +112,7 @@ fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Vec<Device>, Fai
 }
 
 #[cfg(not(feature = "engine"))]
-fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot) -> Ended {
+fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>) -> Ended {
     Err(Failure::failed("built without the engine"))
 }
 
@@ -129,12 +132,12 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
 }
 
 #[cfg(feature = "engine")]
-fn work(run: &RunDirectory, worker: &Worker, slot: &Slot) -> Ended {
+fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) -> Ended {
     use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::device::engine(slot)?;
     let mut progress = super::progress::Progress::new();
     Ok(
-        match crate::train::train(run, &super::device::places(run), &engine, worker, &mut |event| {
+        match crate::train::train(run, &super::device::places(run), &engine, worker, ranks, &mut |event| {
             progress.event(event)
         })? {
             Finished(report) => (Status::Finished, report.cause.clone()),

@@ -226,6 +226,13 @@ pub static KEYS: &[Key] = &[
         "Tokens drafted per completion and decode step from the prompt and earlier completions, where it pays; changes speed, not what is sampled; 0: none.",
     ),
     key("threads", whole(0, 4096), "0", "threads", "CPU threads; 0 uses all."),
+    key(
+        "ranks",
+        whole(1, 1024),
+        "1",
+        "ranks",
+        "Processes that compute the run together, each with a copy of the model; on the CPU they share its threads.",
+    ),
     // The data.
     key(
         "max_invalid_expected",

@@ -58,6 +58,7 @@ pub struct TrainConfig {
     pub recompute_activations: Recompute,
     pub draft_tokens: usize,
     pub threads: usize,
+    pub ranks: usize,
     pub max_invalid_expected: f64,
 }
 

@@ -11,7 +11,7 @@ use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
 use crate::kernels::open_rows::{OpenAdapters, OpenRows};
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Adapters {
     /// The model as trained.
     On,

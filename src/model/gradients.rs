@@ -37,6 +37,11 @@ impl Gradients {
         accumulate(&self.flat, &other.flat)
     }
 
+    /// Of all numbers, `[n]`, such as the sum over several ranks.
+    pub fn of(flat: Tensor) -> Self {
+        Self { flat }
+    }
+
     /// All numbers: `[n]`.
     pub fn flat(&self) -> &Tensor {
         &self.flat

@@ -127,13 +127,15 @@ fn parts(
     let prompts = decoding.div_ceil(config.completions_per_prompt);
     let predicted = tokens.min(HEAD_ROWS);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
+    // Each rank has the model, and a sum of gradients; all together they have these threads.
+    let ranks = config.ranks;
     let reference = if is_full && config.kl_beta > 0.0 { shape.parameters } else { 0 };
     let found = [
-        ("program, tokenizer, texts", Phase::Always, PROGRAM_BYTES),
-        ("weights", Phase::Always, NUMBER_BYTES * shape.parameters),
-        ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { 4 * trainable }),
-        ("AdamW moments (f32)", Phase::Always, 8 * trainable),
-        ("frozen reference", Phase::Always, NUMBER_BYTES * reference),
+        ("program, tokenizer, texts", Phase::Always, ranks * PROGRAM_BYTES),
+        ("weights", Phase::Always, ranks * NUMBER_BYTES * shape.parameters),
+        ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { ranks * 4 * trainable }),
+        ("AdamW moments (f32)", Phase::Always, ranks * 8 * trainable),
+        ("frozen reference", Phase::Always, ranks * NUMBER_BYTES * reference),
         (
             "KV cache, prompts",
             Phase::Rollout,
@@ -141,8 +143,8 @@ fn parts(
         ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
-        // The sum, and one buffer per micro-batch in progress.
-        ("gradients", Phase::Training, (1 + in_flight) * 4 * trainable),
+        // The sums, and one buffer per micro-batch in progress.
+        ("gradients", Phase::Training, (ranks + in_flight) * 4 * trainable),
         ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
         (
             "activations, one layer",

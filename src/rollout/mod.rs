@@ -20,7 +20,7 @@ pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
 
 /// A prompt, and the number of its completions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// At least one token.
     pub prompt: Vec<u32>,
@@ -37,7 +37,7 @@ pub struct Request {
 }
 
 /// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f64,
@@ -81,7 +81,7 @@ impl StopReason {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Completion {
     /// The stop token included.
     pub token_ids: Vec<u32>,
@@ -91,7 +91,7 @@ pub struct Completion {
 }
 
 /// What was sampled.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Generated {
     /// Of each request, in order.
     pub completions: Vec<Vec<Completion>>,
@@ -99,7 +99,7 @@ pub struct Generated {
 }
 
 /// How a rollout was decoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
     /// Passes through the model after the prefills.
     pub steps: usize,

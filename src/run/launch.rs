@@ -50,6 +50,8 @@ impl DeviceChoice {
 pub struct Launch {
     pub compute: DeviceChoice,
     pub resume: bool,
+    /// Processes that compute it; `None`: as configured.
+    pub ranks: Option<u16>,
     /// `None`: this one.
     pub program: Option<PathBuf>,
     /// How long to wait for the worker's report.
@@ -58,7 +60,13 @@ pub struct Launch {
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { compute: DeviceChoice::Any, resume: false, program: None, patience: Duration::from_secs(30) }
+        Self {
+            compute: DeviceChoice::Any,
+            resume: false,
+            ranks: None,
+            program: None,
+            patience: Duration::from_secs(30),
+        }
     }
 }
 
@@ -133,6 +141,7 @@ fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Comman
         DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
     };
     command.args(compute).args(how.resume.then_some("--resume"));
+    command.args(how.ranks.map(|ranks| format!("--ranks={ranks}")));
     command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
     // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.

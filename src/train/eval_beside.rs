@@ -6,11 +6,12 @@ use std::time::Instant;
 use super::TrainError;
 use super::early_stop::is_due;
 use super::job::{Ahead, Job, Sampled};
+use super::ranked;
 use super::rollout_plan::{next_plan, requests};
 use crate::config::Method;
 use crate::eval::greedy_requests;
 use crate::model::Adapters;
-use crate::rollout::{Completion, Generated, Request, RolloutContext};
+use crate::rollout::{Completion, Generated, Request};
 
 /// Whether the eval set is decoded beside the next rollout. This follows from configuration and step alone, so that a
 /// resumed run computes the same passes.
@@ -43,8 +44,7 @@ pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, Tra
 
 pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
     let start = Instant::now();
-    let context = RolloutContext { adapters, ..job.rollout_context() };
-    let Generated { completions, counts } = context.rollout(requests, &job.sampling())?;
+    let Generated { completions, counts } = ranked::sample(job, adapters, requests)?;
     Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64() })
 }
 

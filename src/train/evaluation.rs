@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use super::eval_beside::{is_beside, sample_alone, sample_eval};
 use super::job::Job;
+use super::ranked::Question;
 use super::recorder::Recorder;
 use crate::checkpoint;
 use crate::eval::{greedy_requests, records};
@@ -107,7 +108,9 @@ pub(super) fn report(
     let start = Instant::now();
     let best_step = resolve_checkpoint(run, At::Best)?;
     if best_step != job.state.step {
-        checkpoint::load_parameters(&checkpoint_path(run.path(), best_step), job.model.parameters())?;
+        let folder = checkpoint_path(run.path(), best_step);
+        job.ranks.ask(|_| Question::Load { folder: folder.clone() })?;
+        checkpoint::load_parameters(&folder, job.model.parameters())?;
     }
     let set = if job.prompts.test.is_empty() { "eval" } else { "test" };
     let trained = if set == "test" && best_step > 0 {

@@ -8,14 +8,14 @@ use super::TrainError;
 use super::job::Job;
 use super::metrics::StepUpdate;
 use super::oom_retry::{Extent, shrunk};
+use super::ranked::{self, SupervisedSettings};
 use super::recorder::Recorder;
 use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
 use super::rollout_plan::next_prompts;
 use crate::eval::Prompt;
-use crate::model::{Adapters, Gradients};
 use crate::plan::StepShape;
 use crate::text::json_line;
-use crate::update::{self, Applied, Example, PolicyStatistics, completion_log_probs, supervised_gradient};
+use crate::update::{Applied, Example};
 
 /// Computes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
 /// log-probs of the others are computed by a training forward before any update.
@@ -32,14 +32,14 @@ pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>) -> Resul
 fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -> Result<(), TrainError> {
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
-    let mut batch = policy_batch(&job.config, &job.prompts.train, &rollout);
-    if !batch.groups.is_empty() {
-        let (gradients, statistics) = policy_gradient(job, &mut batch)?;
+    let PolicyBatch { groups, totals } = policy_batch(&job.config, &job.prompts.train, &rollout);
+    if !groups.is_empty() {
+        let (gradients, statistics) = ranked::gradient(job, groups, totals)?;
         step.statistics = statistics;
         // A non-finite loss has a non-finite gradient, which the optimizer skips.
-        step.applied = Some(job.optimizer.apply(job.model.parameters(), &gradients)?);
+        step.applied = Some(ranked::update(job, gradients)?);
     }
-    remember(job, job.state.step + 1, &rollout);
+    remember(job, job.state.step + 1, &rollout)?;
     recorder.step(job, rollout, step)
 }
 
@@ -56,11 +56,13 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
     let longest_sequence = lengths().max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * examples.len() };
-    let (gradients, loss) = job.retry_smaller(extent, || {
+    let tokens = examples.iter().map(|example| example.completion.len()).sum();
+    let settings = || {
         let StepShape { tokens_per_micro_batch, recompute } = job.shape.get();
-        supervised_gradient(&job.model, &examples, tokens_per_micro_batch, recompute, &job.threads)
-    })?;
-    let applied = job.optimizer.apply(job.model.parameters(), &gradients)?;
+        SupervisedSettings { tokens, tokens_per_micro_batch, recompute }
+    };
+    let (gradients, loss) = ranked::supervised(job, &examples, settings, extent)?;
+    let applied = ranked::update(job, gradients)?;
     step.applied = Some(applied);
     let seconds = step.start.elapsed().as_secs_f64();
     let metrics = BTreeMap::from([
@@ -73,20 +75,6 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     recorder.finish_step(job, &step, metrics, seconds)
 }
 
-/// Computes the gradient of a batch, retrying in smaller shapes when memory runs out: nothing has changed until the
-/// optimizer's step.
-fn policy_gradient(job: &Job, batch: &mut PolicyBatch<'_>) -> Result<(Gradients, PolicyStatistics), TrainError> {
-    job.retry_smaller(job.extent(), || {
-        let settings = job.policy_settings();
-        if job.config.kl_beta > 0.0 {
-            let (reference, adapters) = job.reference();
-            let log_probs = completion_log_probs(reference, adapters, &batch.groups, &settings, &job.threads)?;
-            batch.set_reference_log_probs(log_probs);
-        }
-        update::policy_gradient(&job.model, &batch.groups, batch.totals, &settings, &job.threads)
-    })
-}
-
 /// Computes the log-probs of a step's completions under the current weights, in the gradient's micro-batches.
 fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainError> {
     let start = Instant::now();
@@ -94,10 +82,7 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     if batch.groups.is_empty() {
         return Ok(());
     }
-    let log_probs = job.retry_smaller(job.extent(), || {
-        completion_log_probs(&job.model, Adapters::On, &batch.groups, &job.policy_settings(), &job.threads)
-    })?;
-    rollout.old_log_probs = Some(log_probs.concat());
+    rollout.old_log_probs = Some(ranked::log_probs(job, batch.groups)?);
     rollout.forward_seconds = start.elapsed().as_secs_f64();
     Ok(())
 }

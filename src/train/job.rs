@@ -11,6 +11,7 @@ use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
+use crate::ranks::Ranks;
 use crate::rollout::{
     Completion, DecodeCounts, DraftHistory, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
 };
@@ -43,6 +44,7 @@ pub(super) struct Job {
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
     pub(super) ahead: Option<Ahead>,
+    pub(super) ranks: Ranks,
     pub(super) resumed_from: Option<u64>,
 }
 
@@ -110,6 +112,7 @@ impl Job {
             resumed_from,
             rollouts,
             ahead: None,
+            ranks: Ranks::alone(),
         })
     }
 

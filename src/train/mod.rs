@@ -7,6 +7,9 @@ mod memory_probe; // the longest gradient, tried before the first step
 mod oom_retry; // the same gradient in less memory
 mod run_loop; // a run from its start to its report
 mod grpo; // the loop, and the same on the rows' own answers
+mod shares; // a step's work in parts
+mod ranked; // what all ranks compute together
+mod follower; // a rank other than 0
 mod rollout_plan; // the next steps' prompts
 mod eval_beside; // an eval decoded with the next rollout
 mod rollout_groups; // one step's groups
@@ -23,6 +26,7 @@ mod pretrain; // a small model from a task's generator
 
 pub use candidate::Candidate;
 pub use evaluation::{Report, finished_report};
+pub use follower::follow;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
 pub use run_loop::{Ended, train};
@@ -82,6 +86,15 @@ pub enum TrainError {
     OtherModel { base_model: String },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    #[error("{0}; nothing before the last checkpoint is lost: resume the run")]
+    Rank(#[from] crate::ranks::RankError),
+    /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
+    #[error("step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run")]
+    RanksDiffer { rank: usize, step: u64 },
+    #[error("rank {rank} has loaded {what}, rank 0 has not")]
+    RankLoaded { rank: usize, what: String },
+    #[error("ranks = {ranks}: this version computes several ranks on the CPU alone; use --cpu, or ranks = 1")]
+    RanksOnGpu { ranks: usize },
     #[error("stopped now, as requested")]
     StoppedAtOnce,
     /// Stopped while the disk was full during a step.

@@ -67,8 +67,9 @@ pub fn pretrain(
             .map(|&number| example(task, &generator, &tokenizer, number))
             .collect::<Result<Vec<_>, _>>()?;
         tokens += examples.iter().map(|example| (example.prompt.len() + example.completion.len()) as u64).sum::<u64>();
+        let completion_tokens = examples.iter().map(|example| example.completion.len()).sum();
         let (gradients, loss) =
-            supervised_gradient(&model, &examples, settings.tokens_per_micro_batch, false, threads)?;
+            supervised_gradient(&model, &examples, completion_tokens, settings.tokens_per_micro_batch, false, threads)?;
         if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }

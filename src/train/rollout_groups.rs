@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::eval_beside::{sample, sample_alone};
 use super::job::{Job, Sampled};
+use super::ranked::Question;
 use super::rollout_plan::{Plan, next_plan, requests, take};
 use crate::advantage::{GroupSignal, group_advantages};
 use crate::config::TrainConfig;
@@ -91,12 +92,16 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
 }
 
 /// Adds a step's completions to those that are drafted from, in the order in which they are recorded.
-pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) {
+pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) -> Result<(), TrainError> {
     if job.config.draft_tokens > 0 {
-        let completions = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
-        let tokens = completions.map(|scored| scored.completion.token_ids.as_slice());
-        job.rollouts.history.add(step, tokens, job.config.keep_rollouts);
+        let completions = || {
+            let groups = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
+            groups.map(|scored| scored.completion.token_ids.as_slice())
+        };
+        job.ranks.ask(|_| Question::Remember { step, completions: completions().map(Cow::from).collect() })?;
+        job.rollouts.history.add(step, completions(), job.config.keep_rollouts);
     }
+    Ok(())
 }
 
 /// The groups of each step, all sampled together.
@@ -158,16 +163,6 @@ pub(super) fn policy_batch<'a>(
         }
     }
     PolicyBatch { groups, totals }
-}
-
-impl PolicyBatch<'_> {
-    /// As returned by [`crate::update::completion_log_probs`].
-    pub(super) fn set_reference_log_probs(&mut self, log_probs: Vec<Vec<Vec<f32>>>) {
-        let samples = self.groups.iter_mut().flat_map(|group| &mut group.samples);
-        samples
-            .zip(log_probs.into_iter().flatten())
-            .for_each(|(sample, log_probs)| sample.reference_log_probs = Some(log_probs));
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::TrainError;
 use super::checkpointing::{leave, save};
 use super::early_stop::{is_due, should_stop};
 use super::evaluation::{Report, report, run_eval};
+use super::follower::{Begin, Loaded};
 use super::grpo::{grpo_interval, sft_step};
 use super::job::Job;
 use super::memory_probe::probe_memory;
@@ -16,6 +17,7 @@ use super::setup::Setup;
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
+use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
@@ -39,7 +41,7 @@ pub enum Ended {
 
 /// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
 /// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
-/// run.
+/// run. `ranks`: processes that compute it, other than configured.
 ///
 /// # Errors
 /// [`TrainError`], which is also recorded in the run directory.
@@ -48,12 +50,13 @@ pub fn train(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
+    ranks: Option<u16>,
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = run_job(run, places, engine, worker, &mut recorder, &mut reached);
+    let result = run_job(run, places, engine, worker, ranks, &mut recorder, &mut reached);
     // Nothing may be written into a lost folder.
     worker.check()?;
     let unsaved = leave(&mut recorder);
@@ -99,14 +102,15 @@ fn run_job(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
+    ranks: Option<u16>,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
-    let start = Instant::now();
-    let mut setup = Setup::read(run, places, engine)?;
-    let controls = worker.controls().clone();
-    setup.threads = setup.threads.until(move || controls.stop_requested() == Some(Stop::Now));
-    let mut settings = settings(run.path(), recorder.history()?)?;
+    let mut setup = Setup::read(run, places, engine, ranks.map(usize::from))?;
+    let ranks = start_ranks(run, &setup)?;
+    let (controls, loss) = (worker.controls().clone(), ranks.loss());
+    setup.threads = setup.threads.until(move || controls.stop_requested() == Some(Stop::Now) || loss());
+    let settings = settings(run.path(), recorder.history()?)?;
     setup.set_goal(&settings);
     *reached = setup.resumed_from.unwrap_or(0);
     begin(run, &setup, recorder)?;
@@ -114,24 +118,63 @@ fn run_job(
         recorder.watch(gpu);
     }
     recorder.phase(*reached, "load")?;
-    let mut job = Job::load(run, setup, engine, recorder.history()?)?;
-    recorder.saver.prepare(&job);
+    let loaded = Loaded::of(&setup);
+    let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?)? };
+    check_loaded(&job.ranks, &loaded)?;
+    match run_steps(run, worker, &mut job, settings, recorder, reached) {
+        // Work is cancelled when a rank is lost, too.
+        Err(error) if error.interruption().is_some() => {
+            job.ranks.check().map_or_else(|lost| Err(lost.into()), |()| Err(error))
+        }
+        result => result,
+    }
+}
+
+/// The other ranks, which begin to load the model.
+fn start_ranks(run: &RunDirectory, setup: &Setup) -> Result<Ranks, TrainError> {
+    let ranks = Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?;
+    let begin = Begin { run: run.path().to_owned(), ranks: ranks.size(), resumed_from: setup.resumed_from };
+    ranks.ask(|_| &begin)?;
+    Ok(ranks)
+}
+
+/// # Errors
+/// [`TrainError::RankLoaded`] naming what a rank has that this one has not.
+fn check_loaded(ranks: &Ranks, own: &Loaded) -> Result<(), TrainError> {
+    for (rank, other) in (1..).zip(ranks.answers::<Loaded>()?) {
+        if other != *own {
+            return Err(TrainError::RankLoaded { rank, what: format!("{other:?}") });
+        }
+    }
+    Ok(())
+}
+
+fn run_steps(
+    run: &RunDirectory,
+    worker: &Worker,
+    job: &mut Job,
+    mut settings: Settings,
+    recorder: &mut Recorder<'_>,
+    reached: &mut u64,
+) -> Result<Ended, TrainError> {
+    let start = Instant::now();
+    recorder.saver.prepare(job);
     // After the checkpoint is known to be intact.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
-    apply_settings(&mut job, &mut settings);
+    apply_settings(job, &mut settings);
     recorder.status(Status::Running, job.state.step, None)?;
-    if !engine.device.is_cpu() {
-        probe_memory(&job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
+    if !job.engine.device.is_cpu() {
+        probe_memory(job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
-        run_eval(run, &mut job, recorder, "test", "base", 0)?;
-        run_eval(run, &mut job, recorder, "eval", "base", 0)?;
-        save(run, &mut job, recorder, "start")?;
+        run_eval(run, job, recorder, "test", "base", 0)?;
+        run_eval(run, job, recorder, "eval", "base", 0)?;
+        save(run, job, recorder, "start")?;
     }
     let cause = loop {
-        apply_settings(&mut job, &mut settings);
-        if handle_requests(run, &mut job, recorder, worker.controls())? {
-            save(run, &mut job, recorder, "interrupted")?;
+        apply_settings(job, &mut settings);
+        if handle_requests(run, job, recorder, worker.controls())? {
+            save(run, job, recorder, "interrupted")?;
             return Ok(Ended::Interrupted { step: job.state.step });
         }
         // Checked after requests, which may have moved the end.
@@ -146,17 +189,17 @@ fn run_job(
             continue;
         }
         match job.config.method {
-            Method::Grpo => grpo_interval(&mut job, recorder)?,
-            Method::Sft => (0..steps).try_for_each(|_| sft_step(&mut job, recorder))?,
+            Method::Grpo => grpo_interval(job, recorder)?,
+            Method::Sft => (0..steps).try_for_each(|_| sft_step(job, recorder))?,
         }
         *reached = job.state.step;
-        after_interval(run, &mut job, recorder, steps)?;
+        after_interval(run, job, recorder, steps)?;
     };
     let step = job.state.step;
-    run_eval(run, &mut job, recorder, "eval", "trained", step)?;
-    save(run, &mut job, recorder, "end")?;
+    run_eval(run, job, recorder, "eval", "trained", step)?;
+    save(run, job, recorder, "end")?;
     recorder.finish_rollouts()?;
-    let report = report(run, &mut job, recorder, start.elapsed().as_secs_f64())?;
+    let report = report(run, job, recorder, start.elapsed().as_secs_f64())?;
     Ok(Ended::Finished(Box::new(Report { cause, ..report })))
 }
 

@@ -4,6 +4,7 @@ use super::TrainError;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::eval::{Lengths, Prompt, prepare};
+use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
@@ -51,13 +52,19 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Reads the run's frozen task, its model's configuration, and its device.
+    /// Reads the run's frozen task, its model's configuration, and its device. `ranks`: other than configured.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] if the GPU is too small.
-    pub(super) fn read(run: &RunDirectory, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
+    pub(super) fn read(
+        run: &RunDirectory,
+        places: &RunFolders,
+        engine: &Engine,
+        ranks: Option<usize>,
+    ) -> Result<Self, TrainError> {
         let file = run.file();
-        let setup = Self::of(Task::load(&run.task_path())?, file.config.clone(), &file.model_digest, places, engine)?;
+        let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
+        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, places, engine)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
@@ -72,6 +79,9 @@ impl Setup {
         places: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
+        if config.ranks > 1 && !engine.device.is_cpu() {
+            return Err(TrainError::RanksOnGpu { ranks: config.ranks });
+        }
         let scorer = Scorer::new(&task)?;
         let start = StartModel::find(&config.base_model, places)?;
         if !digest.is_empty() && start.digest != digest {
@@ -79,10 +89,11 @@ impl Setup {
         }
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
-        let threads = ThreadPool::of_engine(engine, config.threads)?;
+        // Ranks of one machine share its cores.
+        let threads = ThreadPool::of_engine(engine, (ThreadPool::count_of(config.threads) / config.ranks).max(1))?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
         Ok(Self {
-            device: device_name(engine, &threads, gpu.as_ref()),
+            device: device_name(engine, &threads, gpu.as_ref(), config.ranks),
             total_steps: config.total_steps(prompts.train.len()),
             resumed_from: None,
             task,
@@ -136,8 +147,9 @@ fn fit_device(
 }
 
 /// A GPU with its driver, or a CPU with its threads.
-fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
+fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>, ranks: usize) -> String {
     match gpu {
+        _ if ranks > 1 => format!("{}, {ranks} ranks of {}", engine.name(), counted(threads.count(), "thread")),
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
         Some(gpu) => format!("{}, driver {}", engine.name(), gpu.driver),
         None => engine.name(),

@@ -14,7 +14,7 @@ const LOG_RATIO_LIMIT: f64 = 20.0;
 const RATIO_CAP: f64 = 2.0;
 
 /// Which loss, and its numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
@@ -35,7 +35,7 @@ pub struct LossSettings {
 
 /// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
 /// completions not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StepTotals {
     /// N.
     pub sequences: usize,

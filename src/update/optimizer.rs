@@ -45,7 +45,7 @@ impl OptimizerSettings {
 }
 
 /// What became of a gradient.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Applied {
     Moved {
         /// Norm before clipping.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use candle_core::Result;
+use serde::{Deserialize, Serialize};
 
 use super::log_probs::{add_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
@@ -12,7 +13,7 @@ use crate::model::{Adapters, Decoder, Gradients};
 use crate::rollout::{Completion, ThreadPool};
 
 /// One completion to learn from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySample<'a> {
     /// Its tokens as they were sampled, the stop token included.
     pub token_ids: Cow<'a, [u32]>,
@@ -36,14 +37,14 @@ impl<'a> PolicySample<'a> {
 }
 
 /// The completions of one prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyGroup<'a> {
     pub prompt: Cow<'a, [u32]>,
     pub samples: Vec<PolicySample<'a>>,
 }
 
 /// How a gradient is computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySettings {
     pub loss: LossSettings,
     /// As in the rollout.
@@ -54,7 +55,7 @@ pub struct PolicySettings {
 }
 
 /// What the forward passes of a step showed, summed over the tokens that were forwarded.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatistics {
     /// The loss. Near 0 on-policy by construction: advantages sum to 0.
     pub loss: f64,
@@ -164,7 +165,8 @@ impl PolicyStatistics {
         weights
     }
 
-    fn add(&mut self, other: Self) {
+    /// Those of more tokens of the same step.
+    pub fn add(&mut self, other: Self) {
         self.loss += other.loss;
         self.tokens += other.tokens;
         self.rows += other.rows;

@@ -8,7 +8,7 @@ use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
 /// A prompt and the completion to imitate, the stop token included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Example {
     /// Tokens without a loss.
     pub prompt: Vec<u32>,
@@ -16,17 +16,18 @@ pub struct Example {
     pub completion: Vec<u32>,
 }
 
-/// The gradient over `examples`, and the mean loss in nats a token.
+/// The gradient over `examples`, and their part of the mean loss, in nats a token, over all of the step, which have
+/// `tokens` in their completions.
 pub fn supervised_gradient(
     model: &Decoder,
     examples: &[Example],
+    tokens: usize,
     tokens_per_micro_batch: usize,
     recompute: bool,
     threads: &ThreadPool,
 ) -> Result<(Gradients, f64)> {
     let groups = examples.iter().map(|example| (example.prompt.as_slice(), vec![example.completion.as_slice()]));
     let micro_batches = pack(groups, tokens_per_micro_batch);
-    let tokens: usize = examples.iter().map(|example| example.completion.len()).sum();
     let share = 1.0 / tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
         let mut loss = 0.0;

@@ -61,7 +61,7 @@ pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
     let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| {
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, None, &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
 }
@@ -74,7 +74,7 @@ pub(super) fn work_asked(
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
     let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, &mut |event| on(event, &controls))
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, None, &mut |event| on(event, &controls))
 }
 
 /// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards,

@@ -1,0 +1,33 @@
+//! `grpo-tui rank`, which rank 0 of a run starts: computes what it is asked, writes nothing.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use super::{Failure, Outcome};
+use crate::kernels::device::Engine;
+use crate::ranks::Follower;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where rank 0 waits
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: String,
+    /// The number of this rank
+    #[arg(long, value_name = "N")]
+    number: usize,
+    /// Compute on the CPU
+    #[arg(long)]
+    cpu: bool,
+}
+
+/// Standard input has the secret by which rank 0 knows this process.
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    if !arguments.cpu {
+        return Err(Failure::usage("this version computes ranks on the CPU: add --cpu"));
+    }
+    let mut secret = String::new();
+    std::io::stdin().take(1024).read_to_string(&mut secret)?;
+    let follower = Follower::connect(&arguments.connect, arguments.number, secret)?;
+    crate::train::follow(&follower, &Engine::cpu())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,251 @@
+//! A connection between two ranks: whole messages in order, and signs of life both ways, by which a process that is gone
+//! or hangs is noticed while this one computes.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::RankError;
+
+/// What a message begins with: its kind, and the number of its bytes as u64, little-endian.
+const HEADER_BYTES: usize = 9;
+const ALIVE: u8 = 0;
+const MESSAGE: u8 = 1;
+const BYTES: u8 = 2;
+const FAILURE: u8 = 3;
+
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The other rank, for messages.
+    peer: String,
+    stream: Arc<Mutex<TcpStream>>,
+    received: Mutex<Receiver<(u8, Vec<u8>)>>,
+    lost: Arc<Lost>,
+}
+
+/// That the other rank is gone, and why.
+#[derive(Debug, Default)]
+pub(super) struct Lost(OnceLock<Cause>);
+
+#[derive(Debug)]
+enum Cause {
+    /// What it said itself.
+    Failed(String),
+    Lost(String),
+}
+
+impl Lost {
+    pub(super) fn is_known(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
+impl Link {
+    /// Over a connection to `peer`, which is lost after `patience` without a sign of life.
+    pub(super) fn over(stream: TcpStream, peer: String, patience: Duration) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let lost = Arc::<Lost>::default();
+        let (sender, received) = mpsc::channel();
+        let (reading, because) = (stream.try_clone()?, Arc::clone(&lost));
+        thread("rank-receive", move || {
+            let cause = read(reading, &sender, patience);
+            let _ = because.0.set(cause);
+        })?;
+        let stream = Arc::new(Mutex::new(stream));
+        let (writing, because) = (Arc::downgrade(&stream), Arc::clone(&lost));
+        thread("rank-alive", move || {
+            while let (Some(stream), false) = (writing.upgrade(), because.is_known()) {
+                if write(&mut locked(&stream), ALIVE, &[]).is_err() {
+                    break;
+                }
+                drop(stream);
+                std::thread::sleep(patience / 8);
+            }
+        })?;
+        Ok(Self { peer, stream, received: Mutex::new(received), lost })
+    }
+
+    pub(super) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Another name, once it is known.
+    pub(super) fn named(mut self, peer: String) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    pub(super) fn lost(&self) -> Arc<Lost> {
+        Arc::clone(&self.lost)
+    }
+
+    pub(super) fn check(&self) -> Result<(), RankError> {
+        self.lost.0.get().map_or(Ok(()), |cause| Err(self.error(cause)))
+    }
+
+    pub(super) fn send<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
+        self.write(MESSAGE, &postcard::to_stdvec(message)?)
+    }
+
+    pub(super) fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
+        self.write(BYTES, bytes)
+    }
+
+    pub(super) fn send_failure(&self, why: &str) -> Result<(), RankError> {
+        self.write(FAILURE, why.as_bytes())
+    }
+
+    pub(super) fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
+        Ok(postcard::from_bytes(&self.next(MESSAGE)?)?)
+    }
+
+    pub(super) fn receive_bytes(&self) -> Result<Vec<u8>, RankError> {
+        self.next(BYTES)
+    }
+
+    fn next(&self, expected: u8) -> Result<Vec<u8>, RankError> {
+        match locked(&self.received).recv() {
+            Ok((kind, bytes)) if kind == expected => Ok(bytes),
+            Ok(_) => Err(self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))),
+            // The reader is gone, and has said why.
+            Err(_) => {
+                self.check()?;
+                Err(self.error(&Cause::Lost("the connection was closed".to_owned())))
+            }
+        }
+    }
+
+    fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
+        write(&mut locked(&self.stream), kind, bytes).map_err(|error| {
+            // A rank that fails says so before it closes the connection.
+            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(error.to_string())))
+        })
+    }
+
+    fn error(&self, cause: &Cause) -> RankError {
+        let peer = self.peer.clone();
+        match cause {
+            Cause::Failed(message) => RankError::Failed { peer, message: message.clone() },
+            Cause::Lost(cause) => RankError::Lost { peer, cause: cause.clone() },
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Ends both threads, here and there.
+        let _ = locked(&self.stream).shutdown(Shutdown::Both);
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
+    let mut header = [0; HEADER_BYTES];
+    header[0] = kind;
+    header[1..].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    stream.write_all(&header)?;
+    stream.write_all(bytes)
+}
+
+/// Passes messages on until there are no more, and says why.
+fn read(mut stream: TcpStream, to: &Sender<(u8, Vec<u8>)>, patience: Duration) -> Cause {
+    loop {
+        match read_one(&mut stream) {
+            Ok((ALIVE, _)) => {}
+            Ok((FAILURE, text)) => return Cause::Failed(String::from_utf8_lossy(&text).into_owned()),
+            Ok(message) => {
+                if to.send(message).is_err() {
+                    return Cause::Lost("nobody listens any more".to_owned());
+                }
+            }
+            Err(error) => {
+                return Cause::Lost(match error.kind() {
+                    io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        format!("no sign of life for {} s", patience.as_secs())
+                    }
+                    _ => error.to_string(),
+                });
+            }
+        }
+    }
+}
+
+fn read_one(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header)?;
+    let length = header[1..].try_into().map_or(0, u64::from_le_bytes);
+    let mut bytes = Vec::new();
+    // Grows with what arrives: a length alone reserves nothing.
+    if stream.take(length).read_to_end(&mut bytes)? as u64 != length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((header[0], bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn pair(patience: Duration) -> (Link, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Link::over(listener.accept().unwrap().0, "rank 1".to_owned(), patience).unwrap(), there)
+    }
+
+    #[test]
+    fn messages_arrive_whole_and_in_order() {
+        let patience = Duration::from_secs(5);
+        let (here, there) = pair(patience);
+        let there = Link::over(there, "rank 0".to_owned(), patience).unwrap();
+        let numbers: Vec<f64> = vec![f64::NAN, -0.0, 1e300];
+        there.send(&(7_u32, &numbers)).unwrap();
+        there.send_bytes(&[9; 3_000_000]).unwrap();
+        let (count, found): (u32, Vec<f64>) = here.receive().unwrap();
+        assert_eq!((count, found.len(), found[0].to_bits()), (7, 3, f64::NAN.to_bits()));
+        assert_eq!(here.receive_bytes().unwrap(), vec![9; 3_000_000]);
+        there.send_failure("out of paper").unwrap();
+        let error = here.receive::<u32>().unwrap_err().to_string();
+        assert_eq!(error, "rank 1: out of paper");
+        drop(there);
+        assert_eq!(here.check().unwrap_err().to_string(), "rank 1: out of paper");
+    }
+
+    #[test]
+    fn who_is_gone_or_silent_is_noticed_without_asking() {
+        let until_lost = |link: &Link| {
+            let start = Instant::now();
+            while !link.lost().is_known() {
+                assert!(start.elapsed() < Duration::from_secs(10), "never noticed");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            link.check().unwrap_err().to_string()
+        };
+        let (here, there) = pair(Duration::from_secs(5));
+        drop(there);
+        assert_eq!(until_lost(&here), "rank 1 was lost: the connection was closed");
+        assert!(here.receive::<u32>().is_err());
+        // A process that is stopped keeps its connections open.
+        let (here, there) = pair(Duration::from_secs(1));
+        assert_eq!(until_lost(&here), "rank 1 was lost: no sign of life for 1 s");
+        drop(there);
+    }
+}

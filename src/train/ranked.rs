@@ -1,0 +1,214 @@
+//! What all ranks compute together. Rank 0 divides the work, asks, computes its own share as the others do theirs, and
+//! puts the answers together in the order of the ranks.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+use super::job::Job;
+use super::shares::{split, split_groups, split_requests};
+use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
+use crate::model::{Adapters, Gradients};
+use crate::rollout::{Generated, Request, RolloutContext, Sampling};
+use crate::update::{
+    Applied, Example, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient,
+    supervised_gradient,
+};
+
+/// What rank 0 asks. Answers in brackets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Question<'a> {
+    /// [`Generated`]
+    Sample { adapters: Adapters, requests: Cow<'a, [Request]>, sampling: Cow<'a, Sampling> },
+    /// [`Share`] of [`PolicyStatistics`]; the gradient is kept for `Update`.
+    Gradient { groups: Vec<PolicyGroup<'a>>, totals: StepTotals, settings: PolicySettings },
+    /// [`Share`] of the mean loss; likewise.
+    Supervised { examples: Cow<'a, [Example]>, settings: SupervisedSettings },
+    /// [`Share`] of log-probs by completion.
+    LogProbs { groups: Vec<PolicyGroup<'a>>, settings: PolicySettings },
+    /// Its part of the sum of gradients, then [`Applied`].
+    Update { learning_rate: f64 },
+    /// Completions to draft from; none.
+    Remember { step: u64, completions: Vec<Cow<'a, [u32]>> },
+    /// Parameters of a checkpoint; none.
+    Load { folder: PathBuf },
+}
+
+/// What a rank found, unless its memory ran out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Share<T> {
+    Done(T),
+    OutOfMemory,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SupervisedSettings {
+    /// Completion tokens of all examples.
+    pub(super) tokens: usize,
+    pub(super) tokens_per_micro_batch: usize,
+    pub(super) recompute: bool,
+}
+
+/// Samples requests with the current weights, or with those of the start.
+pub(super) fn sample(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Generated, TrainError> {
+    let parts = split_requests(requests, job.ranks.size());
+    let sampling = job.sampling();
+    let sampling = &sampling;
+    job.ranks.ask(|rank| Question::Sample {
+        adapters,
+        requests: Cow::from(parts[rank]),
+        sampling: Cow::Borrowed(sampling),
+    })?;
+    let mut generated = own_sample(job, adapters, parts[0], sampling)?;
+    for Generated { completions, counts } in job.ranks.answers()? {
+        generated.completions.extend(completions);
+        generated.counts += counts;
+    }
+    Ok(generated)
+}
+
+pub(super) fn own_sample(
+    job: &Job,
+    adapters: Adapters,
+    requests: &[Request],
+    sampling: &Sampling,
+) -> candle_core::Result<Generated> {
+    RolloutContext { adapters, ..job.rollout_context() }.rollout(requests, sampling)
+}
+
+/// This rank's part of the gradient of a batch, and the statistics of all; in smaller shapes when memory runs out on any
+/// rank. Nothing has changed until [`update`].
+pub(super) fn gradient(
+    job: &Job,
+    groups: Vec<PolicyGroup<'_>>,
+    totals: StepTotals,
+) -> Result<(Gradients, PolicyStatistics), TrainError> {
+    let mut parts = split_groups(groups, job.ranks.size());
+    job.retry_smaller(job.extent(), || {
+        let settings = job.policy_settings();
+        ask(job, |rank| Question::Gradient { groups: parts[rank].clone(), totals, settings })?;
+        let own = own_gradient(job, &mut parts[0], totals, &settings);
+        let ((gradients, mut statistics), others) = together(job, own)?;
+        others.into_iter().for_each(|other| statistics.add(other));
+        Ok((gradients, statistics))
+    })
+}
+
+/// The gradient of some groups, with the reference's log-probs where there is a KL.
+pub(super) fn own_gradient(
+    job: &Job,
+    groups: &mut [PolicyGroup<'_>],
+    totals: StepTotals,
+    settings: &PolicySettings,
+) -> candle_core::Result<(Gradients, PolicyStatistics)> {
+    if settings.loss.kl_beta > 0.0 {
+        let (reference, adapters) = job.reference();
+        let log_probs = completion_log_probs(reference, adapters, groups, settings, &job.threads)?;
+        let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
+        samples
+            .zip(log_probs.into_iter().flatten())
+            .for_each(|(sample, log_probs)| sample.reference_log_probs = Some(log_probs));
+    }
+    policy_gradient(&job.model, groups, totals, settings, &job.threads)
+}
+
+/// The log-probs of each completion under the current weights, in order.
+pub(super) fn log_probs(job: &Job, groups: Vec<PolicyGroup<'_>>) -> Result<Vec<Vec<f32>>, TrainError> {
+    let parts = split_groups(groups, job.ranks.size());
+    job.retry_smaller(job.extent(), || {
+        let settings = job.policy_settings();
+        ask(job, |rank| Question::LogProbs { groups: parts[rank].clone(), settings })?;
+        let own = own_log_probs(job, &parts[0], &settings);
+        let (mut found, others): (_, Vec<Vec<Vec<f32>>>) = together(job, own)?;
+        found.extend(others.into_iter().flatten());
+        Ok(found)
+    })
+}
+
+pub(super) fn own_log_probs(
+    job: &Job,
+    groups: &[PolicyGroup<'_>],
+    settings: &PolicySettings,
+) -> candle_core::Result<Vec<Vec<f32>>> {
+    Ok(completion_log_probs(&job.model, Adapters::On, groups, settings, &job.threads)?.concat())
+}
+
+/// This rank's part of the gradient on examples, and the mean loss over all.
+pub(super) fn supervised(
+    job: &Job,
+    examples: &[Example],
+    settings: impl Fn() -> SupervisedSettings,
+    extent: super::oom_retry::Extent,
+) -> Result<(Gradients, f64), TrainError> {
+    let weight = |example: &Example| example.prompt.len() + example.completion.len();
+    let parts = split(examples, weight, job.ranks.size());
+    job.retry_smaller(extent, || {
+        let settings = settings();
+        ask(job, |rank| Question::Supervised { examples: Cow::from(&parts[rank]), settings })?;
+        let ((gradients, loss), others) = together(job, own_supervised(job, &parts[0], settings))?;
+        Ok((gradients, others.into_iter().fold(loss, |sum, loss: f64| sum + loss)))
+    })
+}
+
+pub(super) fn own_supervised(
+    job: &Job,
+    examples: &[Example],
+    settings: SupervisedSettings,
+) -> candle_core::Result<(Gradients, f64)> {
+    let SupervisedSettings { tokens, tokens_per_micro_batch, recompute } = settings;
+    supervised_gradient(&job.model, examples, tokens, tokens_per_micro_batch, recompute, &job.threads)
+}
+
+/// Sums the gradient over all ranks and takes the optimizer's step on each.
+pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
+    let learning_rate = job.config.learning_rate;
+    job.ranks.ask(|_| Question::Update { learning_rate })?;
+    let gradients = Gradients::of(job.ranks.sum(gradients.flat())?);
+    let applied = job.optimizer.apply(job.model.parameters(), &gradients)?;
+    match job.ranks.answers::<Applied>()?.into_iter().position(|other| !is_same(&other, &applied)) {
+        Some(index) => Err(TrainError::RanksDiffer { rank: index + 1, step: job.state.step + 1 }),
+        None => Ok(applied),
+    }
+}
+
+/// Bit for bit.
+fn is_same(one: &Applied, other: &Applied) -> bool {
+    let bits = |applied: &Applied| match applied {
+        Applied::Moved { grad_norm, learning_rate } => Some([grad_norm.to_bits(), learning_rate.to_bits()]),
+        Applied::NotFinite => None,
+    };
+    bits(one) == bits(other)
+}
+
+fn ask<'q>(job: &Job, question: impl FnMut(usize) -> Question<'q>) -> candle_core::Result<()> {
+    job.ranks.ask(question).map_err(candle_core::Error::wrap)
+}
+
+/// What this rank found, and the others once they have; an error if memory ran out on any.
+fn together<T, A: serde::de::DeserializeOwned>(
+    job: &Job,
+    own: candle_core::Result<T>,
+) -> candle_core::Result<(T, Vec<A>)> {
+    if own.as_ref().is_err_and(|error| !is_out_of_memory(error)) {
+        return own.map(|own| (own, Vec::new()));
+    }
+    // Answers are taken in any case: the next question has others.
+    let mut found = Vec::with_capacity(job.ranks.size() - 1);
+    let mut failed = Ok(());
+    for (index, share) in job.ranks.answers::<Share<A>>().map_err(candle_core::Error::wrap)?.into_iter().enumerate() {
+        match share {
+            Share::Done(answer) => found.push(answer),
+            Share::OutOfMemory => {
+                failed = Err(candle_core::Error::Cuda(Box::new(GpuFailure {
+                    operation: format!("the share of rank {}", index + 1),
+                    cause: "its memory ran out".to_owned(),
+                    is_out_of_memory: true,
+                })))
+            }
+        }
+    }
+    let own = own?;
+    failed.map(|()| (own, found))
+}

@@ -1,0 +1,202 @@
+//! Several ranks compute the run that one computes: the same number the same bytes, another number the same run within
+//! rounding. A rank that dies ends the run, which says so and goes on from its checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use grpo_tui::run::{RunState, checkpoint_path, list_checkpoints, read_evals};
+
+use crate::program::{call, program, small_task, stderr, until};
+
+const SMALL: [&str; 5] =
+    ["max_steps=4", "eval_every=2", "completions_per_prompt=4", "prompt_groups_per_step=3", "seed=5"];
+
+/// Of a training of the small task, with its runs in `home`.
+fn arguments(home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
+    let (task, runs) = (small_task(home).display().to_string(), home.join("runs").display().to_string());
+    let plain = ["train", &task, "--runs", &runs, "--cpu", "--ranks", &ranks.to_string()].map(str::to_owned);
+    let set = SMALL.iter().chain(set).flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
+    plain.into_iter().chain(set).collect()
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// A run of the small task in a folder of its own, to its end.
+fn trained(folder: &Path, ranks: usize, set: &[&str]) -> PathBuf {
+    let home = folder.join(format!("{ranks}-{}", set.concat().replace('=', "-")));
+    std::fs::create_dir_all(&home).unwrap();
+    let output = call(&home, &words(&arguments(&home, ranks, set)));
+    assert!(output.status.success(), "{ranks} ranks, {set:?}: {}", stderr(&output));
+    run_in(&home)
+}
+
+fn run_in(home: &Path) -> PathBuf {
+    let mut found =
+        std::fs::read_dir(home.join("runs")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    found.next().unwrap()
+}
+
+/// Weights and moments of the last checkpoint.
+fn checkpoint(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let folder = checkpoint_path(run, *list_checkpoints(run).unwrap().last().unwrap());
+    let names = ["model.safetensors", "adapter_model.safetensors", "optimizer.safetensors"];
+    let bytes = names.iter().filter_map(|name| Some(((*name).to_owned(), std::fs::read(folder.join(name)).ok()?)));
+    bytes.collect()
+}
+
+/// What was sampled, by step and prompt; what the evals said.
+fn sampled(run: &Path) -> Vec<String> {
+    let state = RunState::read(run).unwrap();
+    let groups = state.groups.iter().flat_map(|(step, groups)| {
+        groups
+            .values()
+            .map(move |group| format!("{step} {} {:?} {:?}", group.prompt_id, group.rewards, group.token_counts))
+    });
+    let evals = state.evals.iter().map(|(key, eval)| {
+        let records = read_evals(&run.join(&eval.file)).unwrap();
+        format!("{key:?} {:?}", records.into_iter().map(|record| record.completion).collect::<Vec<_>>())
+    });
+    groups.chain(evals).collect()
+}
+
+#[test]
+fn another_number_of_ranks_trains_the_same_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinds: [&[&str]; 4] = [
+        &[],
+        &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
+        &["weight_sync_interval=2", "policy_loss=gspo", "dynamic_sampling=true"],
+        &["method=sft"],
+    ];
+    for set in kinds {
+        let runs = [1, 2, 3].map(|ranks| trained(folder.path(), ranks, set));
+        let [alone, two, three] = runs.each_ref().map(|run| (sampled(run), RunState::read(run).unwrap()));
+        let norms = |state: &RunState| state.metrics["grad_norm"].values().to_vec();
+        for (ranks, (found, state)) in [(2, &two), (3, &three)] {
+            assert_eq!(*found, alone.0, "{ranks} ranks, {set:?}");
+            let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * a.abs();
+            assert!(norms(state).iter().zip(&norms(&alone.1)).all(close), "{set:?}: {:?}", norms(state));
+        }
+        let device = |state: &RunState| state.run.as_ref().unwrap().device.clone();
+        assert!(device(&three.1).starts_with("cpu, 3 ranks of "), "{}", device(&three.1));
+    }
+}
+
+#[test]
+fn the_same_number_of_ranks_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["threads=0", "threads=1"].map(|threads| trained(folder.path(), 2, &[threads]));
+    assert!(checkpoint(&one).len() == 2 && checkpoint(&one) == checkpoint(&other));
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = trained(folder.path(), 3, &[]);
+    let mut worker =
+        program(folder.path(), &words(&arguments(folder.path(), 3, &[]))).stderr(Stdio::piped()).spawn().unwrap();
+    let ranks = after_step(&mut worker, folder.path(), 2);
+    assert_eq!(ranks.len(), 2, "{ranks:?}");
+    let start = Instant::now();
+    kill(ranks[1], rustix::process::Signal::KILL);
+    let output = worker.wait_with_output().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let message = stderr(&output);
+    assert!(
+        output.status.code() == Some(1)
+            && message.contains(&format!("rank 2 (pid {} on ", ranks[1].as_raw_nonzero()))
+            && message.contains("was lost: the connection was closed"),
+        "{message}"
+    );
+    until("the other rank has ended", || !is_alive(ranks[0]));
+    let run = run_in(folder.path());
+    let end = RunState::read(&run).unwrap().end.unwrap();
+    assert!(end.status == "failed" && end.cause.contains("rank 2"), "{end:?}");
+    let resumed = resume(folder.path(), &run, &[]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected));
+}
+
+/// A process that is stopped keeps its connection open.
+#[test]
+fn a_rank_that_hangs_ends_the_run_within_20_seconds_and_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = program(folder.path(), &words(&arguments(folder.path(), 2, &["max_steps=500"])))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ranks = after_step(&mut worker, folder.path(), 1);
+    let start = Instant::now();
+    kill(ranks[0], rustix::process::Signal::STOP);
+    let output = worker.wait_with_output().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(stderr(&output).contains("was lost: no sign of life for 15 s"), "{}", stderr(&output));
+    assert!(!is_alive(ranks[0]));
+}
+
+#[test]
+fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = trained(folder.path(), 2, &[]);
+    let mut worker =
+        program(folder.path(), &words(&arguments(folder.path(), 2, &[]))).stderr(Stdio::null()).spawn().unwrap();
+    let ranks = after_step(&mut worker, folder.path(), 2);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    until("the rank has ended", || !is_alive(ranks[0]));
+    let run = run_in(folder.path());
+    let resumed = resume(folder.path(), &run, &["--ranks", "3"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert_eq!(sampled(&run), sampled(&expected));
+    let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    assert!(log.contains("cpu, 2 ranks of") && log.contains("cpu, 3 ranks of"), "{log}");
+}
+
+#[test]
+fn a_signal_stops_after_the_step_with_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = program(folder.path(), &words(&arguments(folder.path(), 2, &["max_steps=50"])))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ranks = after_step(&mut worker, folder.path(), 1);
+    kill(rustix::process::Pid::from_child(&worker), rustix::process::Signal::INT);
+    assert_eq!(worker.wait().unwrap().code(), Some(130));
+    until("the rank has ended", || !is_alive(ranks[0]));
+    let state = RunState::read(&run_in(folder.path())).unwrap();
+    assert_eq!(list_checkpoints(&run_in(folder.path())).unwrap().last(), Some(&state.last_step));
+}
+
+fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {
+    call(folder, &[&["train", "--resume", &run.display().to_string(), "--cpu"], more].concat())
+}
+
+/// The other ranks of a worker that has finished a step.
+fn after_step(worker: &mut Child, folder: &Path, step: u64) -> Vec<rustix::process::Pid> {
+    until("the step", || {
+        assert!(worker.try_wait().unwrap().is_none(), "the worker has ended");
+        let runs = folder.join("runs");
+        runs.is_dir()
+            && std::fs::read_dir(runs)
+                .unwrap()
+                .any(|run| RunState::read(&run.unwrap().path()).is_ok_and(|state| state.last_step >= step))
+    });
+    let children = format!("/proc/{0}/task/{0}/children", worker.id());
+    let text = std::fs::read_to_string(children).unwrap();
+    let pid = |text: &str| rustix::process::Pid::from_raw(text.parse().unwrap()).unwrap();
+    text.split_whitespace().map(pid).collect()
+}
+
+fn kill(pid: rustix::process::Pid, signal: rustix::process::Signal) {
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn is_alive(pid: rustix::process::Pid) -> bool {
+    // A zombie has ended.
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
