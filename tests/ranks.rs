@@ -171,6 +171,80 @@ fn a_signal_stops_after_the_step_with_a_checkpoint() {
     assert_eq!(list_checkpoints(&run_in(folder.path())).unwrap().last(), Some(&state.last_step));
 }
 
+/// As srun, torchrun and mpirun start them: the same command line for all, and variables that differ.
+#[test]
+fn ranks_that_a_launcher_starts_are_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = trained(folder.path(), 2, &[]);
+    let launchers: [&[(&str, &str)]; 3] = [
+        &[
+            ("RANK", "N"),
+            ("LOCAL_RANK", "N"),
+            ("WORLD_SIZE", "2"),
+            ("LOCAL_WORLD_SIZE", "2"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", "29500"),
+        ],
+        &[
+            ("SLURM_PROCID", "N"),
+            ("SLURM_NTASKS", "2"),
+            ("SLURM_STEP_NODELIST", "here"),
+            ("SLURM_STEP_TASKS_PER_NODE", "2"),
+            ("SLURM_JOB_ID", "7"),
+            ("SLURM_STEP_ID", "0"),
+        ],
+        &[("OMPI_COMM_WORLD_RANK", "N"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "2")],
+    ];
+    for (index, launcher) in launchers.into_iter().enumerate() {
+        let home = folder.path().join(format!("launcher-{index}"));
+        std::fs::create_dir_all(&home).unwrap();
+        let mut arguments = arguments(&home, 2, &[]);
+        arguments.retain(|word| word != "--ranks" && word != "2");
+        let start = |rank: &str| {
+            let variables = launcher.iter().map(|(name, value)| (*name, value.replace('N', rank)));
+            program(&home, &words(&arguments)).envs(variables).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        // Whoever comes first waits.
+        let other = start("1");
+        let output = start("0").wait_with_output().unwrap();
+        let other = other.wait_with_output().unwrap();
+        assert!(output.status.success() && other.status.success(), "{}{}", stderr(&output), stderr(&other));
+        let run = run_in(&home);
+        assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected), "{launcher:?}");
+        let left: Vec<_> =
+            std::fs::read_dir(home.join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".ranks")), "{left:?}");
+    }
+}
+
+#[test]
+fn a_launcher_that_does_not_start_all_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = |rank: &str, size: &str, more: &[&str]| {
+        let variables =
+            [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", size), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
+        let arguments = arguments(folder.path(), 2, &[]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = program(folder.path(), &arguments).envs(variables).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let check = |(code, message): (Option<i32>, String), expected_code: i32, expected: &str| {
+        assert!(code == Some(expected_code) && message.contains(expected), "{code:?} {message}");
+    };
+    check(alone("0", "2", &["--detach"]), 2, "--detach: a launcher has started this process");
+    check(alone("0", "3", &[]), 2, "--ranks: the launcher has started 3");
+    check(alone("4", "2", &[]), 1, "mpirun: rank 4 of 2");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| alone("0", "2", &[]));
+        // Of another job: they do not find each other.
+        check(first.join().unwrap(), 1, "rank 1 did not start: no connection within 30 s");
+    });
+    check(alone("1", "2", &[]), 1, "rank 0 was not found within 30 s");
+    assert!(
+        !folder.path().join("runs").exists() || std::fs::read_dir(folder.path().join("runs")).unwrap().count() == 0
+    );
+}
+
 fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {
     call(folder, &[&["train", "--resume", &run.display().to_string(), "--cpu"], more].concat())
 }

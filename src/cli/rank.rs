@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{Failure, Outcome};
 use crate::kernels::device::Engine;
@@ -27,7 +28,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     let mut secret = String::new();
     std::io::stdin().take(1024).read_to_string(&mut secret)?;
-    let follower = Follower::connect(&arguments.connect, arguments.number, secret)?;
-    crate::train::follow(&follower, &Engine::cpu())?;
+    follow(&Follower::connect(&arguments.connect, arguments.number, secret)?)
+}
+
+/// Computes what rank 0 asks.
+pub(super) fn follow(follower: &Follower) -> Outcome {
+    // Launchers and terminals signal all ranks; rank 0 decides, and this one ends with its connection.
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
+    crate::train::follow(follower, &Engine::cpu())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,12 +11,13 @@ use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
 use crate::format::counted;
 use crate::plan::preflight::{Facts, Preflight, read_data};
+use crate::ranks::Placement;
 use crate::report::MetricComparison;
 use crate::run::{Device, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
 use crate::score::{load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
-use crate::train::{Ended, Report, TrainError, check, finished_report, train};
+use crate::train::{Computing, Ended, Report, TrainError, check, finished_report, train};
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
@@ -70,7 +71,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
+pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &here);
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
@@ -85,6 +86,24 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             arguments.json,
         );
     }
+    // As one of the ranks of a launcher, if it is one.
+    let placement = Placement::found()?;
+    if let Some(placement) = placement.as_ref().filter(|placement| placement.rank > 0) {
+        return super::rank::follow(&placement.follow(places.for_new_runs())?);
+    }
+    let started = match &placement {
+        None => None,
+        Some(_) if arguments.detach => {
+            return Err(Failure::usage("--detach: a launcher has started this process and waits for it"));
+        }
+        Some(Placement { size, .. }) if arguments.ranks.is_some_and(|ranks| usize::from(ranks) != *size) => {
+            return Err(Failure::usage(format!("--ranks: the launcher has started {size}")));
+        }
+        Some(placement) => {
+            arguments.ranks = Some(u16::try_from(placement.size)?);
+            Some((placement.meet(places.for_new_runs())?, placement.count()))
+        }
+    };
     // Checked before a run is created.
     let compute = arguments.device.compute();
     let devices = super::device::devices(compute)?;
@@ -116,7 +135,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
-    match train(&run, &places, &engine, &worker, arguments.ranks, &mut |event| progress.event(event)) {
+    let computing = match (started, arguments.ranks) {
+        (Some((ranks, count)), _) => Computing::Started(ranks, count),
+        (None, Some(ranks)) => Computing::Here(ranks),
+        (None, None) => Computing::Configured,
+    };
+    match train(&run, &places, &engine, &worker, computing, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
             Ok(ExitCode::SUCCESS)

@@ -106,6 +106,12 @@ impl Link {
         Ok(postcard::from_bytes(&self.next(MESSAGE)?)?)
     }
 
+    /// Only before anything else is expected.
+    pub(super) fn receive_within<M: DeserializeOwned>(&self, patience: Duration) -> Result<M, RankError> {
+        let late = |_| self.error(&Cause::Lost("it said nothing".to_owned()));
+        Ok(postcard::from_bytes(&locked(&self.received).recv_timeout(patience).map_err(late)?.1)?)
+    }
+
     pub(super) fn receive_bytes(&self) -> Result<Vec<u8>, RankError> {
         self.next(BYTES)
     }

@@ -1,7 +1,9 @@
 //! Processes that compute one run together, each with a copy of the model. Rank 0 decides everything: it asks, the others
 //! compute their shares and answer. A run that is alone sends nothing and waits for nothing.
 
+mod launcher; // ranks that torchrun, mpirun or srun started
 mod link; // messages between two ranks, and signs of life
+mod meeting; // how they come to rank 0
 mod processes; // the other ranks as processes of this machine
 
 use std::net::{TcpStream, ToSocketAddrs};
@@ -16,6 +18,8 @@ use crate::kernels::pinned_memory::copy_to_host;
 use link::{Link, Lost};
 use processes::Processes;
 
+pub use launcher::Placement;
+
 /// How long a rank that gives no sign of life is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a rank that was started has to connect, before it loads anything.
@@ -27,12 +31,29 @@ pub enum RankError {
     Lost { peer: String, cause: String },
     #[error("{peer}: {message}")]
     Failed { peer: String, message: String },
+    /// What a launcher says of this process makes no sense.
+    #[error("{0}; run without the launcher, or unset its variables")]
+    Launcher(String),
     #[error("rank {rank} did not start: {cause}")]
     Start { rank: usize, cause: String },
     #[error("a message to another rank could not be written or read: {0}")]
     Message(#[from] postcard::Error),
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// How many ranks compute a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankCount {
+    pub all: usize,
+    /// On the host of rank 0, whose cores they share.
+    pub here: usize,
+}
+
+impl RankCount {
+    pub fn on_one_host(all: usize) -> Self {
+        Self { all, here: all }
+    }
 }
 
 /// The other ranks, as rank 0 sees them.
@@ -150,8 +171,7 @@ impl Follower {
         }
         let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        link.send(&Hello { rank, secret, version, host, pid: std::process::id() })?;
+        link.send(&Hello { rank, secret, version, host: host_name(), pid: std::process::id() })?;
         Ok(Self { link })
     }
 
@@ -193,6 +213,10 @@ impl Follower {
         self.link.send_bytes(&bytes_of(own)?)?;
         Ok(Tensor::from_raw_buffer(&self.link.receive_bytes()?, DType::F32, own.dims(), own.device())?)
     }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {

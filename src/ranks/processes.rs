@@ -1,15 +1,15 @@
 //! The other ranks as processes of this machine, over its loopback. They end with their connection; a rank that does not
 //! is killed.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::RankError;
 use super::link::Link;
-use super::{Hello, PATIENCE, RankError, TO_CONNECT};
-use crate::format::hex;
+use super::meeting::{gather, secret};
 use crate::score::given_threads;
 
 #[derive(Debug, Default)]
@@ -22,7 +22,6 @@ impl Processes {
     pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<Link>, Self), RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
-        listener.set_nonblocking(true).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
         // Others of this machine can connect, too.
         let secret = secret().map_err(here)?;
@@ -32,34 +31,20 @@ impl Processes {
                 .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
             processes.0.push(child);
         }
-        let mut links: Vec<Option<Link>> = (1..size).map(|_| None).collect();
-        let start = Instant::now();
-        while let Some(missing) = links.iter().position(Option::is_none) {
-            let failed = |rank, cause| Err(RankError::Start { rank, cause });
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    if let Some((rank, link)) = greet(stream, &secret).filter(|(rank, _)| (1..size).contains(rank)) {
-                        links[rank - 1] = Some(link);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    for (rank, child) in (1..).zip(&mut processes.0) {
-                        if let Ok(Some(status)) = child.try_wait() {
-                            return failed(
-                                rank,
-                                format!("it ended ({status}); its message stands above or in worker.log"),
-                            );
-                        }
-                    }
-                    if start.elapsed() > TO_CONNECT {
-                        return failed(missing + 1, format!("no connection within {} s", TO_CONNECT.as_secs()));
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(here(error)),
+        let links = gather(&listener, size, &secret, || processes.check())?;
+        Ok((links, processes))
+    }
+
+    /// # Errors
+    /// [`RankError::Start`] of one that has ended.
+    fn check(&mut self) -> Result<(), RankError> {
+        for (rank, child) in (1..).zip(&mut self.0) {
+            if let Ok(Some(status)) = child.try_wait() {
+                let cause = format!("it ended ({status}); its message stands above or in worker.log");
+                return Err(RankError::Start { rank, cause });
             }
         }
-        Ok((links.into_iter().flatten().collect(), processes))
+        Ok(())
     }
 }
 
@@ -92,20 +77,4 @@ fn spawn(rank: usize, address: &str, secret: &str, arguments: &[String]) -> io::
         stdin.write_all(secret.as_bytes())?;
     }
     Ok(child)
-}
-
-fn secret() -> io::Result<String> {
-    let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(hex(&bytes))
-}
-
-/// The rank that connected; `None` for anybody else.
-fn greet(stream: TcpStream, secret: &str) -> Option<(usize, Link)> {
-    stream.set_nonblocking(false).ok()?;
-    let link = Link::over(stream, "a connection".to_owned(), PATIENCE).ok()?;
-    let hello: Hello = link.receive().ok()?;
-    let Hello { rank, pid, host, .. } = &hello;
-    (hello.secret == secret && hello.version == env!("CARGO_PKG_VERSION"))
-        .then(|| (*rank, link.named(format!("rank {rank} (pid {pid} on {host})"))))
 }

@@ -13,14 +13,14 @@ use crate::checkpoint::load_parameters;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::Gradients;
-use crate::ranks::{Follower, RankError};
+use crate::ranks::{Follower, RankCount, RankError};
 use crate::run::{RunDirectory, RunFolders, RunState};
 
 /// What rank 0 says first.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Begin {
     pub(super) run: PathBuf,
-    pub(super) ranks: usize,
+    pub(super) ranks: RankCount,
     /// Of the checkpoint that the run goes on from.
     pub(super) resumed_from: Option<u64>,
 }

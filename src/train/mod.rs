@@ -29,7 +29,7 @@ pub use evaluation::{Report, finished_report};
 pub use follower::follow;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
-pub use run_loop::{Ended, train};
+pub use run_loop::{Computing, Ended, train};
 pub use setup::{Checked, check};
 
 use crate::checkpoint::CheckpointError;

@@ -17,12 +17,24 @@ use super::setup::Setup;
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
-use crate::ranks::Ranks;
+use crate::ranks::{RankCount, Ranks};
 use crate::run::events::{Checkpoint, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
     list_checkpoints, settings,
 };
+
+/// The processes that compute a run.
+#[derive(Debug, Default)]
+pub enum Computing {
+    /// As many as the run is configured for, started here.
+    #[default]
+    Configured,
+    /// As many, started here.
+    Here(u16),
+    /// Those that a launcher started.
+    Started(Ranks, RankCount),
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
@@ -41,7 +53,7 @@ pub enum Ended {
 
 /// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
 /// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
-/// run. `ranks`: processes that compute it, other than configured.
+/// run.
 ///
 /// # Errors
 /// [`TrainError`], which is also recorded in the run directory.
@@ -50,13 +62,13 @@ pub fn train(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
-    ranks: Option<u16>,
+    computing: Computing,
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = run_job(run, places, engine, worker, ranks, &mut recorder, &mut reached);
+    let result = run_job(run, places, engine, worker, computing, &mut recorder, &mut reached);
     // Nothing may be written into a lost folder.
     worker.check()?;
     let unsaved = leave(&mut recorder);
@@ -102,12 +114,23 @@ fn run_job(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
-    ranks: Option<u16>,
+    computing: Computing,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
-    let mut setup = Setup::read(run, places, engine, ranks.map(usize::from))?;
-    let ranks = start_ranks(run, &setup)?;
+    let (started, count) = match computing {
+        Computing::Configured => (None, None),
+        Computing::Here(count) => (None, Some(RankCount::on_one_host(count.into()))),
+        Computing::Started(ranks, count) => (Some(ranks), Some(count)),
+    };
+    let mut setup = Setup::read(run, places, engine, count)?;
+    let ranks = match started {
+        Some(ranks) => ranks,
+        None => Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?,
+    };
+    let count = count.unwrap_or_else(|| RankCount::on_one_host(setup.config.ranks));
+    // They begin to load the model.
+    ranks.ask(|_| Begin { run: run.path().to_owned(), ranks: count, resumed_from: setup.resumed_from })?;
     let (controls, loss) = (worker.controls().clone(), ranks.loss());
     setup.threads = setup.threads.until(move || controls.stop_requested() == Some(Stop::Now) || loss());
     let settings = settings(run.path(), recorder.history()?)?;
@@ -128,14 +151,6 @@ fn run_job(
         }
         result => result,
     }
-}
-
-/// The other ranks, which begin to load the model.
-fn start_ranks(run: &RunDirectory, setup: &Setup) -> Result<Ranks, TrainError> {
-    let ranks = Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?;
-    let begin = Begin { run: run.path().to_owned(), ranks: ranks.size(), resumed_from: setup.resumed_from };
-    ranks.ask(|_| &begin)?;
-    Ok(ranks)
 }
 
 /// # Errors

@@ -12,6 +12,7 @@ use crate::plan::{
     CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
+use crate::ranks::RankCount;
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
@@ -60,15 +61,18 @@ impl Setup {
         run: &RunDirectory,
         places: &RunFolders,
         engine: &Engine,
-        ranks: Option<usize>,
+        ranks: Option<RankCount>,
     ) -> Result<Self, TrainError> {
         let file = run.file();
-        let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
-        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, places, engine)?;
+        let ranks = ranks.unwrap_or_else(|| RankCount::on_one_host(file.config.ranks));
+        let config = TrainConfig { ranks: ranks.all, ..file.config.clone() };
+        let task = Task::load(&run.task_path())?;
+        let setup = Self::of(task, config, &file.model_digest, places, engine, ranks.here)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
-    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
+    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any. `here`: the
+    /// ranks that share this host.
     ///
     /// # Errors
     /// As [`Setup::read`].
@@ -78,6 +82,7 @@ impl Setup {
         digest: &str,
         places: &RunFolders,
         engine: &Engine,
+        here: usize,
     ) -> Result<Self, TrainError> {
         if config.ranks > 1 && !engine.device.is_cpu() {
             return Err(TrainError::RanksOnGpu { ranks: config.ranks });
@@ -89,8 +94,7 @@ impl Setup {
         }
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
-        // Ranks of one machine share its cores.
-        let threads = ThreadPool::of_engine(engine, (ThreadPool::count_of(config.threads) / config.ranks).max(1))?;
+        let threads = ThreadPool::of_engine(engine, (ThreadPool::count_of(config.threads) / here).max(1))?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
         Ok(Self {
             device: device_name(engine, &threads, gpu.as_ref(), config.ranks),

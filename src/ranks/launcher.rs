@@ -1,0 +1,224 @@
+//! Ranks that a launcher started: torchrun, mpirun or srun. What it says is in the environment; where rank 0 waits stands
+//! in a file in the runs folder, which all hosts share.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::meeting::{gather, secret};
+use super::{Follower, RankCount, RankError, Ranks, TO_CONNECT, host_name};
+use crate::files::{self, Access};
+
+/// This process among those of its launcher; never alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub rank: usize,
+    pub size: usize,
+    /// Ranks on this host.
+    pub here: usize,
+    launcher: &'static str,
+    /// Tells this start from others of the same user, for file names.
+    job: String,
+}
+
+/// Where rank 0 waits; only its user can read it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Meeting {
+    address: String,
+    secret: String,
+}
+
+/// Removed once all have met.
+struct MeetingFile(PathBuf);
+
+impl Placement {
+    /// What the environment says; `None` without a launcher, or for a single rank.
+    ///
+    /// # Errors
+    /// [`RankError::Launcher`] naming a variable that is missing or no number.
+    pub fn found() -> Result<Option<Self>, RankError> {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    fn of(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
+        let number = |name: &str| {
+            let text = get(name).ok_or_else(|| RankError::Launcher(format!("{name} is missing")))?;
+            text.parse().map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
+        };
+        let all = |names: &[&str]| names.iter().all(|name| get(name).is_some());
+        let job = |names: &[&str]| {
+            let parts: Vec<String> = names.iter().filter_map(|name| get(name)).collect();
+            parts.join(".").chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter)).collect()
+        };
+        // The innermost first: mpirun and torchrun may be started by srun.
+        let placement = if all(&["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"]) {
+            Self {
+                rank: number("RANK")?,
+                size: number("WORLD_SIZE")?,
+                here: number("LOCAL_WORLD_SIZE")?,
+                launcher: "torchrun",
+                job: job(&["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"]),
+            }
+        } else if all(&["OMPI_COMM_WORLD_RANK"]) {
+            Self {
+                rank: number("OMPI_COMM_WORLD_RANK")?,
+                size: number("OMPI_COMM_WORLD_SIZE")?,
+                here: number("OMPI_COMM_WORLD_LOCAL_SIZE")?,
+                launcher: "mpirun",
+                job: job(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"]),
+            }
+        } else if all(&["SLURM_PROCID", "SLURM_STEP_NODELIST"]) {
+            // Of the first host, such as 4 of `4(x2),3`; a batch script without srun has no list of the step's hosts.
+            let tasks = get("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default();
+            let here = tasks.split(['(', ',']).next().and_then(|text| text.parse().ok());
+            let size = number("SLURM_STEP_NUM_TASKS").or_else(|_| number("SLURM_NTASKS"))?;
+            Self {
+                rank: number("SLURM_PROCID")?,
+                size,
+                here: here.unwrap_or(size),
+                launcher: "srun",
+                job: job(&["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]),
+            }
+        } else {
+            return Ok(None);
+        };
+        let Self { rank, size, here, launcher, .. } = placement;
+        if rank >= size || !(1..=size).contains(&here) {
+            return Err(RankError::Launcher(format!("{launcher}: rank {rank} of {size}, {here} of them on this host")));
+        }
+        Ok(Some(placement).filter(|placement| placement.size > 1))
+    }
+
+    pub fn count(&self) -> RankCount {
+        RankCount { all: self.size, here: self.here }
+    }
+
+    /// Waits for all others, as rank 0.
+    ///
+    /// # Errors
+    /// [`RankError::Start`] naming a rank that does not come within 30 s.
+    pub fn meet(&self, runs: &Path) -> Result<Ranks, RankError> {
+        let failed = |cause: std::io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
+        // Other hosts reach rank 0 by its name.
+        let (interface, host) = match self.here == self.size {
+            true => (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.to_string()),
+            false => (Ipv4Addr::UNSPECIFIED, host_name()),
+        };
+        let listener = TcpListener::bind((interface, 0)).map_err(failed)?;
+        let address = format!("{host}:{}", listener.local_addr().map_err(failed)?.port());
+        let meeting = Meeting { address, secret: secret().map_err(failed)? };
+        files::ensure_folder(runs, Access::Private).map_err(failed)?;
+        let file = MeetingFile(self.file(runs));
+        let text = serde_json::to_vec(&meeting).map_err(|error| failed(error.into()))?;
+        files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
+        let links = gather(&listener, self.size, &meeting.secret, || Ok(()))?;
+        Ok(Ranks { links, ..Ranks::default() })
+    }
+
+    /// Meets rank 0, as another rank.
+    ///
+    /// # Errors
+    /// [`RankError::Start`] if rank 0 cannot be found within 30 s.
+    pub fn follow(&self, runs: &Path) -> Result<Follower, RankError> {
+        let (start, path) = (Instant::now(), self.file(runs));
+        let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
+        loop {
+            // A file of an earlier start may stand there until rank 0 writes its own.
+            if let Ok(meeting) = files::read_text(&path).map(|text| serde_json::from_str::<Meeting>(&text)) {
+                match meeting.map_err(|error| error.to_string()) {
+                    Ok(Meeting { address, secret }) => match Follower::connect(&address, self.rank, secret) {
+                        Ok(follower) => return Ok(follower),
+                        Err(error) => last = error.to_string(),
+                    },
+                    Err(error) => last = format!("{}: {error}", path.display()),
+                }
+            }
+            if start.elapsed() > TO_CONNECT {
+                let cause = format!("rank 0 was not found within {} s; {last}", TO_CONNECT.as_secs());
+                return Err(RankError::Start { rank: self.rank, cause });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    fn file(&self, runs: &Path) -> PathBuf {
+        runs.join(format!(".ranks-{}-{}.json", self.launcher, self.job))
+    }
+}
+
+impl Drop for MeetingFile {
+    fn drop(&mut self) {
+        // Where it stays it is replaced by the next start of this name, and its secret is of no more use.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn found(variables: &[(&str, &str)]) -> Result<Option<(usize, usize, usize, String)>, String> {
+        let get = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+        let placement = Placement::of(get).map_err(|error| error.to_string())?;
+        Ok(placement.map(|found| (found.rank, found.size, found.here, format!("{} {}", found.launcher, found.job))))
+    }
+
+    #[test]
+    fn launchers_are_recognised() {
+        let check = |variables: &[(&str, &str)], expected: Option<(usize, usize, usize, &str)>| {
+            let expected = expected.map(|(rank, size, here, job)| (rank, size, here, job.to_owned()));
+            assert_eq!(found(variables), Ok(expected), "{variables:?}");
+        };
+        let torchrun = [
+            ("RANK", "3"),
+            ("WORLD_SIZE", "8"),
+            ("LOCAL_RANK", "3"),
+            ("LOCAL_WORLD_SIZE", "4"),
+            ("MASTER_ADDR", "node1"),
+            ("MASTER_PORT", "29500"),
+            ("TORCHELASTIC_RUN_ID", "a/b"),
+        ];
+        check(&torchrun, Some((3, 8, 4, "torchrun ab.29500")));
+        let slurm = [
+            ("SLURM_PROCID", "5"),
+            ("SLURM_NTASKS", "16"),
+            ("SLURM_STEP_NUM_TASKS", "8"),
+            ("SLURM_STEP_TASKS_PER_NODE", "4(x2)"),
+            ("SLURM_STEP_NODELIST", "n[1-2]"),
+            ("SLURM_JOB_ID", "77"),
+            ("SLURM_STEP_ID", "0"),
+        ];
+        check(&slurm, Some((5, 8, 4, "srun 77.0")));
+        let mpirun = [
+            ("OMPI_COMM_WORLD_RANK", "0"),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+            ("PMIX_NAMESPACE", "prterun-h-12@1"),
+        ];
+        check(&mpirun, Some((0, 2, 2, "mpirun prterun-h-121")));
+        check(&[&mpirun[..], &slurm].concat(), Some((0, 2, 2, "mpirun prterun-h-121")));
+        // A batch script without srun, one rank, a shell in which somebody set RANK.
+        check(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], None);
+        check(
+            &[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")],
+            None,
+        );
+        check(&[("RANK", "1")], None);
+    }
+
+    #[test]
+    fn what_a_launcher_says_wrongly_is_named() {
+        let check = |rank: &str, size: &str, expected: &str| {
+            let variables =
+                [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", size), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
+            let message = found(&variables).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        };
+        check("two", "2", "OMPI_COMM_WORLD_RANK = \"two\" is no number");
+        check("2", "2", "mpirun: rank 2 of 2");
+        check("0", "0", "mpirun: rank 0 of 0");
+    }
+}

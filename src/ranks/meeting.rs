@@ -1,0 +1,72 @@
+//! How the other ranks come to rank 0: each says who it is, and proves that rank 0's user sent it.
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::{Hello, PATIENCE, RankError, TO_CONNECT};
+use crate::format::hex;
+
+/// A connection that does not say who it is holds up the others for so long.
+const TO_GREET: Duration = Duration::from_secs(2);
+
+/// The links to ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come.
+pub(super) fn gather(
+    listener: &TcpListener,
+    size: usize,
+    secret: &str,
+    mut check: impl FnMut() -> Result<(), RankError>,
+) -> Result<Vec<Link>, RankError> {
+    let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
+    listener.set_nonblocking(true).map_err(here)?;
+    let mut links: Vec<Option<Link>> = (1..size).map(|_| None).collect();
+    let start = Instant::now();
+    while let Some(missing) = links.iter().position(Option::is_none) {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Some((rank, link)) = greet(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
+                    links[rank - 1] = Some(link);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                check()?;
+                if start.elapsed() > TO_CONNECT {
+                    let cause = format!("no connection within {} s", TO_CONNECT.as_secs());
+                    return Err(RankError::Start { rank: missing + 1, cause });
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(here(error)),
+        }
+    }
+    Ok(links.into_iter().flatten().collect())
+}
+
+/// What proves that a process was sent by this user.
+pub(super) fn secret() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+/// The rank that connected; `None` for anybody else.
+fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Link)>, RankError> {
+    let linked = || {
+        stream.set_nonblocking(false)?;
+        Link::over(stream, "a connection".to_owned(), PATIENCE)
+    };
+    let Ok(link) = linked() else { return Ok(None) };
+    let Ok(Hello { rank, secret: theirs, version, host, pid }) = link.receive_within(TO_GREET) else { return Ok(None) };
+    if theirs != secret {
+        return Ok(None);
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    if version != own {
+        let cause = format!("it is version {version} of the program on {host}, rank 0 is {own}");
+        // It ends in any case.
+        let _ = link.send_failure(&cause);
+        return Err(RankError::Start { rank, cause });
+    }
+    Ok(Some((rank, link.named(format!("rank {rank} (pid {pid} on {host})")))))
+}
