@@ -6,9 +6,9 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
+use super::heads::Heads;
 use super::matmul::no_room;
 use super::real::vectorised;
-use super::rope::Heads;
 
 #[cfg(feature = "cuda")]
 mod gpu;

@@ -7,8 +7,8 @@ use super::Real;
 use super::attention::softmax;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
+use super::heads::Heads;
 use super::real::{add_scaled, dot, vectorised};
-use super::rope::Heads;
 
 #[cfg(feature = "cuda")]
 pub(super) mod gpu;

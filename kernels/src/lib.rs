@@ -13,9 +13,10 @@ pub mod cuda_libraries; // NVIDIA's libraries, looked up at run time
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table, and the scatter of their gradient
+pub mod heads; // how rows of queries, keys and values divide
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
-pub mod matmul;
-pub mod open_rows; // rows to which adapters have yet to add // matrix products
+pub mod matmul; // matrix products
+pub mod open_rows; // rows to which adapters have yet to add
 pub mod philox; // random numbers as a function of what they are for
 pub mod pinned_memory; // a tensor's numbers in this machine's memory
 pub mod rms_norm; // root-mean-square norm

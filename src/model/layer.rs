@@ -10,10 +10,11 @@ use super::linear::Linear;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
+use crate::kernels::heads::Heads;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::{
-    Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
     query_key_rope_open,
 };
 use crate::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};

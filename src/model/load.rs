@@ -12,8 +12,8 @@ use super::parameters::exact_type;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Trainable, Weights};
 use crate::hub::{Architecture, ModelConfig};
+use crate::kernels::heads::Heads;
 use crate::kernels::philox::uniform_weights;
-use crate::kernels::rope::Heads;
 
 /// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
 pub(super) struct ModelLoader<'a> {

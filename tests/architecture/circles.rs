@@ -79,12 +79,12 @@ fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'
     found.into_iter().collect()
 }
 
-/// All modules of the library, by their paths.
-fn modules() -> BTreeMap<Vec<String>, String> {
-    let (mut files, source) = (Vec::new(), package().join("src"));
-    rust_files(&source, &mut files);
+/// All modules of a library, by their paths.
+fn modules(source: &Path) -> BTreeMap<Vec<String>, String> {
+    let mut files = Vec::new();
+    rust_files(source, &mut files);
     let module = |file: &PathBuf| {
-        let path = file.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+        let path = file.strip_prefix(source).unwrap().to_str().unwrap().replace('\\', "/");
         let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
         let parts = if name == "lib" { Vec::new() } else { name.split('/').map(str::to_owned).collect() };
         (parts, path)
@@ -94,35 +94,40 @@ fn modules() -> BTreeMap<Vec<String>, String> {
 
 #[test]
 fn files_name_each_other_in_no_circle() {
-    let modules = modules();
     // What a room's own list hands on is asked of the view alone.
-    let is_read = |path: &&str| {
+    let is_read = |path: &str| {
         let room = path.split('/').next().unwrap_or_default();
         room == "view"
             || (["dataset", "run", "report", "rollout", "update", "checkpoint", "eval", "train", "bench"]
                 .contains(&room)
                 && !path.ends_with("/mod.rs"))
     };
-    let mut arrows = BTreeMap::new();
-    for (module, path) in modules.iter().filter(|(_, path)| is_read(&path.as_str())) {
+    let examples = [("view/update.rs", "view/app.rs"), ("train/grpo.rs", "train/recorder.rs")];
+    no_circles(&package().join("src"), is_read, &examples);
+    // The files in a kernel's own folder belong to it.
+    let is_kernel = |path: &str| path != "lib.rs" && !path.contains('/');
+    no_circles(&package().join("kernels/src"), is_kernel, &[("rope.rs", "heads.rs")]);
+}
+
+/// `examples`: arrows that are there.
+fn no_circles(source: &Path, is_read: impl Fn(&str) -> bool, examples: &[(&str, &str)]) {
+    let (modules, mut arrows) = (modules(source), BTreeMap::new());
+    for (module, path) in modules.iter().filter(|(_, path)| is_read(path)) {
         let module: Vec<&str> = module.iter().map(String::as_str).collect();
-        let text = std::fs::read_to_string(package().join("src").join(path)).unwrap();
-        let named: BTreeSet<&str> =
-            files_named(&module, &text, &modules).into_iter().filter(is_read).filter(|other| other != path).collect();
-        arrows.insert(path.as_str(), named);
+        let text = std::fs::read_to_string(source.join(path)).unwrap();
+        let named = files_named(&module, &text, &modules).into_iter();
+        arrows.insert(path.as_str(), named.filter(|other| is_read(other) && other != path).collect());
     }
-    let is_found = |from, to| arrows.get(from).is_some_and(|named: &BTreeSet<&str>| named.contains(to));
-    assert!(
-        is_found("view/update.rs", "view/app.rs") && is_found("train/grpo.rs", "train/recorder.rs"),
-        "the arrows are not read: {arrows:?}"
-    );
+    let is_found =
+        |(from, to): &(&str, &str)| arrows.get(from).is_some_and(|named: &BTreeSet<&str>| named.contains(to));
+    assert!(examples.iter().all(is_found), "the arrows are not read: {arrows:?}");
     let found = circles(&arrows);
     assert!(found.is_empty(), "files that name each other in a circle: {found:#?}");
 }
 
 #[test]
 fn no_screen_names_another() {
-    let modules = modules();
+    let modules = modules(&package().join("src"));
     let screen = |path: &str| {
         path.strip_prefix("view/screens/").map(|rest| rest.split(['/', '.']).next().unwrap_or_default().to_owned())
     };

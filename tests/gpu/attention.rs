@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows, decode_attention};
-use grpo_tui::kernels::rope::Heads;
+use grpo_tui::kernels::heads::Heads;
 
 use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
 

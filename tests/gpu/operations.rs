@@ -5,12 +5,13 @@ use grpo_tui::kernels::accumulate::accumulate;
 use grpo_tui::kernels::adamw::{AdamWStep, MatrixCopies, MatrixCopy, adamw, cast_into, norm};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
+use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
 use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{
-    Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
+    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
     query_key_rope_open,
 };
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};

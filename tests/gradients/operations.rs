@@ -3,9 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::embedding::{embedding, embedding_backward};
+use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
-use grpo_tui::kernels::rope::{Heads, QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
+use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
 
 use super::finite_differences::{check, random, seeded};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use grpo_tui::hub::{ModelConfig, RopeScaling};
-use grpo_tui::kernels::rope::Heads;
+use grpo_tui::kernels::heads::Heads;
 
 /// Over the last dimension, as are the two below.
 pub(super) fn log_softmax(x: &Tensor) -> Tensor {

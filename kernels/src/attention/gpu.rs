@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::tiles::{TILE, Tiles};
 use super::{Segment, Segments};
 use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
-use crate::rope::Heads;
+use crate::heads::Heads;
 
 static PLAIN: Module = module!("attention");
 static TENSOR_CORES: Module = module!("attention_tensor_cores");

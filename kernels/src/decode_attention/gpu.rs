@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module};
-use crate::rope::Heads;
+use crate::heads::Heads;
 
 static MODULE: Module = module!("decode_attention");
 
