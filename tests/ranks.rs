@@ -220,29 +220,29 @@ fn ranks_that_a_launcher_starts_are_one_run() {
 #[test]
 fn a_launcher_that_does_not_start_all_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let alone = |rank: &str, size: &str, more: &[&str]| {
+    let alone = |name: &str, rank: &str, size: &str, more: &[&str]| {
         let variables =
             [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", size), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
-        let arguments = arguments(folder.path(), 2, &[]);
+        let home = folder.path().join(name);
+        std::fs::create_dir_all(&home).unwrap();
+        let arguments = arguments(&home, 2, &[]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        let output = program(folder.path(), &arguments).envs(variables).stderr(Stdio::piped()).output().unwrap();
-        (output.status.code(), stderr(&output))
+        let output = program(&home, &arguments).envs(variables).stderr(Stdio::piped()).output().unwrap();
+        let runs = std::fs::read_dir(home.join("runs")).map_or(0, Iterator::count);
+        (output.status.code(), runs, stderr(&output))
     };
-    let check = |(code, message): (Option<i32>, String), expected_code: i32, expected: &str| {
-        assert!(code == Some(expected_code) && message.contains(expected), "{code:?} {message}");
+    let check = |(code, runs, message): (Option<i32>, usize, String), expected_code: i32, expected: &str| {
+        assert!(code == Some(expected_code) && runs == 0 && message.contains(expected), "{code:?} {runs} {message}");
     };
-    check(alone("0", "2", &["--detach"]), 2, "--detach: a launcher has started this process");
-    check(alone("0", "3", &[]), 2, "--ranks: the launcher has started 3");
-    check(alone("4", "2", &[]), 1, "mpirun: rank 4 of 2");
+    check(alone("a", "0", "2", &["--detach"]), 2, "--detach: a launcher has started this process");
+    check(alone("b", "0", "3", &[]), 2, "--ranks: the launcher has started 3");
+    check(alone("c", "4", "2", &[]), 1, "mpirun: rank 4 of 2");
+    // Each waits for the other elsewhere.
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| alone("0", "2", &[]));
-        // Of another job: they do not find each other.
-        check(first.join().unwrap(), 1, "rank 1 did not start: no connection within 30 s");
+        let first = scope.spawn(|| alone("d", "0", "2", &[]));
+        check(alone("e", "1", "2", &[]), 1, "rank 0 was not found within 60 s");
+        check(first.join().unwrap(), 1, "rank 1 did not start: no connection within 60 s");
     });
-    check(alone("1", "2", &[]), 1, "rank 0 was not found within 30 s");
-    assert!(
-        !folder.path().join("runs").exists() || std::fs::read_dir(folder.path().join("runs")).unwrap().count() == 0
-    );
 }
 
 fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {

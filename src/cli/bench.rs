@@ -219,7 +219,8 @@ fn one_run(places: &RunFolders, threads: usize) -> Result<Report, Failure> {
     arguments.set.push(format!("threads={threads}"));
     let run = train::create(&arguments, &Task::embedded("invoice")?, places, &[crate::run::Device::Cpu])?;
     let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
-    match crate::train::train(&run, places, &Engine::cpu(), &worker, crate::train::Computing::default(), &mut |_| ())? {
+    match crate::train::train(&run, places, &Engine::cpu(), &worker, crate::train::RankSource::default(), &mut |_| ())?
+    {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
         Ended::CutShort { cause, .. } => Err(Failure::failed(cause)),

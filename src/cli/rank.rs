@@ -26,17 +26,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if !arguments.cpu {
         return Err(Failure::usage("this version computes ranks on the CPU: add --cpu"));
     }
+    ignore_stop_signals()?;
     let mut secret = String::new();
     std::io::stdin().take(1024).read_to_string(&mut secret)?;
     follow(&Follower::connect(&arguments.connect, arguments.number, secret)?)
 }
 
-/// Computes what rank 0 asks.
+/// Carries out what rank 0 commands.
 pub(super) fn follow(follower: &Follower) -> Outcome {
-    // Launchers and terminals signal all ranks; rank 0 decides, and this one ends with its connection.
+    crate::train::follow(follower, &Engine::cpu())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Launchers and terminals signal all ranks; rank 0 decides, and this one ends with its connection.
+pub(super) fn ignore_stop_signals() -> Result<(), Failure> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::default())?;
     }
-    crate::train::follow(follower, &Engine::cpu())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -17,7 +17,7 @@ use crate::run::{Device, Launch, NewRun, RunDirectory, RunError, RunFolders, Run
 use crate::score::{load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
-use crate::train::{Computing, Ended, Report, TrainError, check, finished_report, train};
+use crate::train::{Ended, RankSource, Report, TrainError, check, finished_report, train};
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
@@ -64,6 +64,9 @@ pub(super) struct Arguments {
     /// Compute with this many processes (`ranks`); with --resume, other than configured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
+    /// Of the ranks, those that a launcher has started on this host
+    #[arg(skip)]
+    local_ranks: Option<usize>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print one JSON document at the end
@@ -89,6 +92,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     // As one of the ranks of a launcher, if it is one.
     let placement = Placement::found()?;
     if let Some(placement) = placement.as_ref().filter(|placement| placement.rank > 0) {
+        super::rank::ignore_stop_signals()?;
         return super::rank::follow(&placement.follow(places.for_new_runs())?);
     }
     let started = match &placement {
@@ -101,7 +105,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         }
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);
-            Some((placement.meet(places.for_new_runs())?, placement.count()))
+            arguments.local_ranks = Some(placement.here);
+            Some(placement.meet(places.for_new_runs())?)
         }
     };
     // Checked before a run is created.
@@ -135,12 +140,12 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.device.warn_if_in_use();
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
-    let computing = match (started, arguments.ranks) {
-        (Some((ranks, count)), _) => Computing::Started(ranks, count),
-        (None, Some(ranks)) => Computing::Here(ranks),
-        (None, None) => Computing::Configured,
+    let source = match (started, arguments.ranks) {
+        (Some(ranks), _) => RankSource::Launched(ranks),
+        (None, Some(ranks)) => RankSource::Here(ranks),
+        (None, None) => RankSource::Configured,
     };
-    match train(&run, &places, &engine, &worker, computing, &mut |event| progress.event(event)) {
+    match train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
             Ok(ExitCode::SUCCESS)
@@ -199,7 +204,8 @@ pub(super) fn create(
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
     let is_forecast = config.method == Method::Grpo;
     let on_cpu = devices.iter().all(|device| *device == Device::Cpu);
-    let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&config));
+    let here = TrainConfig { ranks: arguments.local_ranks.unwrap_or(config.ranks), ..config.clone() };
+    let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
     let disk = is_forecast.then(|| checked.disk(&config, places));
     let facts = Facts {
         data: Some(Ok(&data)),

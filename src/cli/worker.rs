@@ -135,10 +135,10 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
 fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) -> Ended {
     use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::device::engine(slot)?;
-    let computing = ranks.map_or_else(Default::default, crate::train::Computing::Here);
+    let source = ranks.map_or_else(Default::default, crate::train::RankSource::Here);
     let mut progress = super::progress::Progress::new();
     Ok(
-        match crate::train::train(run, &super::device::places(run), &engine, worker, computing, &mut |event| {
+        match crate::train::train(run, &super::device::places(run), &engine, worker, source, &mut |event| {
             progress.event(event)
         })? {
             Finished(report) => (Status::Finished, report.cause.clone()),

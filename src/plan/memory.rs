@@ -123,11 +123,11 @@ fn parts(
     let in_flight = threads.min(step.div_ceil(tokens.max(1))).max(1);
     let completions =
         config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
-    let decoding = completions.min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
+    let decoding = (completions + data.eval_rows).min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     let prompts = decoding.div_ceil(config.completions_per_prompt);
     let predicted = tokens.min(HEAD_ROWS);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
-    // Each rank has the model, and a sum of gradients; all together they have these threads.
+    // Each rank of this host has the model, and a sum of gradients; all together they have these threads.
     let ranks = config.ranks;
     let reference = if is_full && config.kl_beta > 0.0 { shape.parameters } else { 0 };
     let found = [

@@ -2,13 +2,14 @@
 //! in a file in the runs folder, which all hosts share.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::meeting::{gather, secret};
-use super::{Follower, RankCount, RankError, Ranks, TO_CONNECT, host_name};
+use super::{Follower, RankError, Ranks, TO_MEET, host_name};
 use crate::files::{self, Access};
 
 /// This process among those of its launcher; never alone.
@@ -91,14 +92,10 @@ impl Placement {
         Ok(Some(placement).filter(|placement| placement.size > 1))
     }
 
-    pub fn count(&self) -> RankCount {
-        RankCount { all: self.size, here: self.here }
-    }
-
     /// Waits for all others, as rank 0.
     ///
     /// # Errors
-    /// [`RankError::Start`] naming a rank that does not come within 30 s.
+    /// [`RankError::Start`] naming a rank that does not come within 60 s.
     pub fn meet(&self, runs: &Path) -> Result<Ranks, RankError> {
         let failed = |cause: std::io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
         // Other hosts reach rank 0 by its name.
@@ -113,30 +110,28 @@ impl Placement {
         let file = MeetingFile(self.file(runs));
         let text = serde_json::to_vec(&meeting).map_err(|error| failed(error.into()))?;
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
-        let links = gather(&listener, self.size, &meeting.secret, || Ok(()))?;
-        Ok(Ranks { links, ..Ranks::default() })
+        Ok(Ranks::of(gather(&listener, self.size, &meeting.secret, TO_MEET, || Ok(()))?))
     }
 
     /// Meets rank 0, as another rank.
     ///
     /// # Errors
-    /// [`RankError::Start`] if rank 0 cannot be found within 30 s.
+    /// [`RankError::Start`] if rank 0 cannot be found within 60 s.
     pub fn follow(&self, runs: &Path) -> Result<Follower, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
         let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
         loop {
             // A file of an earlier start may stand there until rank 0 writes its own.
-            if let Ok(meeting) = files::read_text(&path).map(|text| serde_json::from_str::<Meeting>(&text)) {
-                match meeting.map_err(|error| error.to_string()) {
-                    Ok(Meeting { address, secret }) => match Follower::connect(&address, self.rank, secret) {
-                        Ok(follower) => return Ok(follower),
-                        Err(error) => last = error.to_string(),
-                    },
-                    Err(error) => last = format!("{}: {error}", path.display()),
-                }
+            match read(&path) {
+                Ok(Some(Meeting { address, secret })) => match Follower::connect(&address, self.rank, secret) {
+                    Ok(follower) => return Ok(follower),
+                    Err(error) => last = error.to_string(),
+                },
+                Ok(None) => {}
+                Err(cause) => return Err(RankError::Start { rank: self.rank, cause }),
             }
-            if start.elapsed() > TO_CONNECT {
-                let cause = format!("rank 0 was not found within {} s; {last}", TO_CONNECT.as_secs());
+            if start.elapsed() > TO_MEET {
+                let cause = format!("rank 0 was not found within {} s; {last}", TO_MEET.as_secs());
                 return Err(RankError::Start { rank: self.rank, cause });
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -144,8 +139,21 @@ impl Placement {
     }
 
     fn file(&self, runs: &Path) -> PathBuf {
-        runs.join(format!(".ranks-{}-{}.json", self.launcher, self.job))
+        // Launchers on several hosts may have named their jobs alike.
+        let host = if self.here == self.size { format!("-{}", host_name()) } else { String::new() };
+        runs.join(format!(".ranks-{}-{}{host}.json", self.launcher, self.job))
     }
+}
+
+/// `None` where there is no file yet.
+fn read(path: &Path) -> Result<Option<Meeting>, String> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(None) };
+    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(format!("{} is not of this user alone: remove it", path.display()));
+    }
+    // It may have been removed or replaced since.
+    let Ok(text) = files::read_text(path) else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 impl Drop for MeetingFile {

@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,11 @@ const MESSAGE: u8 = 1;
 const BYTES: u8 = 2;
 const FAILURE: u8 = 3;
 
+/// Of a message from somebody who has not said who it is.
+const LONGEST_FROM_STRANGERS: u64 = 4096;
+/// How often somebody who waits for a message looks whether to go on waiting.
+const ROUND: Duration = Duration::from_millis(50);
+
 #[derive(Debug)]
 pub(super) struct Link {
     /// The other rank, for messages.
@@ -26,6 +33,7 @@ pub(super) struct Link {
     stream: Arc<Mutex<TcpStream>>,
     received: Mutex<Receiver<(u8, Vec<u8>)>>,
     lost: Arc<Lost>,
+    is_known: Arc<AtomicBool>,
 }
 
 /// That the other rank is gone, and why.
@@ -49,13 +57,15 @@ impl Link {
     /// Over a connection to `peer`, which is lost after `patience` without a sign of life.
     pub(super) fn over(stream: TcpStream, peer: String, patience: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patience))?;
+        // Twice until it is lost: a process that was stopped with its peers sees time pass at once.
+        stream.set_read_timeout(Some(patience / 2))?;
         stream.set_write_timeout(Some(patience))?;
         let lost = Arc::<Lost>::default();
         let (sender, received) = mpsc::channel();
-        let (reading, because) = (stream.try_clone()?, Arc::clone(&lost));
+        let is_known = Arc::<AtomicBool>::default();
+        let (reading, because, known) = (Patient(stream.try_clone()?), Arc::clone(&lost), Arc::clone(&is_known));
         thread("rank-receive", move || {
-            let cause = read(reading, &sender, patience);
+            let cause = read(reading, &sender, &known, patience);
             let _ = because.0.set(cause);
         })?;
         let stream = Arc::new(Mutex::new(stream));
@@ -69,15 +79,16 @@ impl Link {
                 std::thread::sleep(patience / 8);
             }
         })?;
-        Ok(Self { peer, stream, received: Mutex::new(received), lost })
+        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known })
     }
 
     pub(super) fn peer(&self) -> &str {
         &self.peer
     }
 
-    /// Another name, once it is known.
+    /// Once it is known who the other is, messages may be of any length.
     pub(super) fn named(mut self, peer: String) -> Self {
+        self.is_known.store(true, Ordering::Relaxed);
         self.peer = peer;
         self
     }
@@ -102,8 +113,12 @@ impl Link {
         self.write(FAILURE, why.as_bytes())
     }
 
-    pub(super) fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
-        Ok(postcard::from_bytes(&self.next(MESSAGE)?)?)
+    /// Waits for a message as long as `check` has no reason to stop waiting.
+    pub(super) fn receive<M: DeserializeOwned>(
+        &self,
+        check: impl Fn() -> Result<(), RankError>,
+    ) -> Result<M, RankError> {
+        Ok(postcard::from_bytes(&self.next(MESSAGE, check)?)?)
     }
 
     /// Only before anything else is expected.
@@ -112,18 +127,21 @@ impl Link {
         Ok(postcard::from_bytes(&locked(&self.received).recv_timeout(patience).map_err(late)?.1)?)
     }
 
-    pub(super) fn receive_bytes(&self) -> Result<Vec<u8>, RankError> {
-        self.next(BYTES)
+    pub(super) fn receive_bytes(&self, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
+        self.next(BYTES, check)
     }
 
-    fn next(&self, expected: u8) -> Result<Vec<u8>, RankError> {
-        match locked(&self.received).recv() {
-            Ok((kind, bytes)) if kind == expected => Ok(bytes),
-            Ok(_) => Err(self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))),
-            // The reader is gone, and has said why.
-            Err(_) => {
-                self.check()?;
-                Err(self.error(&Cause::Lost("the connection was closed".to_owned())))
+    fn next(&self, expected: u8, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
+        loop {
+            match locked(&self.received).recv_timeout(ROUND) {
+                Ok((kind, bytes)) if kind == expected => return Ok(bytes),
+                Ok(_) => return Err(self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))),
+                Err(RecvTimeoutError::Timeout) => check()?,
+                // The reader is gone, and has said why.
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.check()?;
+                    return Err(self.error(&Cause::Lost("the connection was closed".to_owned())));
+                }
             }
         }
     }
@@ -140,6 +158,19 @@ impl Link {
         match cause {
             Cause::Failed(message) => RankError::Failed { peer, message: message.clone() },
             Cause::Lost(cause) => RankError::Lost { peer, cause: cause.clone() },
+        }
+    }
+}
+
+/// A connection whose silence ends it only the second time.
+struct Patient(TcpStream);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let is_late = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        match self.0.read(buffer) {
+            Err(error) if is_late(&error) => self.0.read(buffer),
+            result => result,
         }
     }
 }
@@ -168,9 +199,9 @@ fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Passes messages on until there are no more, and says why.
-fn read(mut stream: TcpStream, to: &Sender<(u8, Vec<u8>)>, patience: Duration) -> Cause {
+fn read(mut stream: Patient, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, patience: Duration) -> Cause {
     loop {
-        match read_one(&mut stream) {
+        match read_one(&mut stream, is_known) {
             Ok((ALIVE, _)) => {}
             Ok((FAILURE, text)) => return Cause::Failed(String::from_utf8_lossy(&text).into_owned()),
             Ok(message) => {
@@ -191,10 +222,13 @@ fn read(mut stream: TcpStream, to: &Sender<(u8, Vec<u8>)>, patience: Duration) -
     }
 }
 
-fn read_one(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+fn read_one(stream: &mut Patient, is_known: &AtomicBool) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let length = header[1..].try_into().map_or(0, u64::from_le_bytes);
+    if length > LONGEST_FROM_STRANGERS && !is_known.load(Ordering::Relaxed) {
+        return Err(io::Error::other("it sent a long message without saying who it is"));
+    }
     let mut bytes = Vec::new();
     // Grows with what arrives: a length alone reserves nothing.
     if stream.take(length).read_to_end(&mut bytes)? as u64 != length {
@@ -221,18 +255,30 @@ mod tests {
     fn messages_arrive_whole_and_in_order() {
         let patience = Duration::from_secs(5);
         let (here, there) = pair(patience);
+        let here = here.named("rank 1".to_owned());
         let there = Link::over(there, "rank 0".to_owned(), patience).unwrap();
         let numbers: Vec<f64> = vec![f64::NAN, -0.0, 1e300];
         there.send(&(7_u32, &numbers)).unwrap();
         there.send_bytes(&[9; 3_000_000]).unwrap();
-        let (count, found): (u32, Vec<f64>) = here.receive().unwrap();
+        let (count, found): (u32, Vec<f64>) = here.receive(|| Ok(())).unwrap();
         assert_eq!((count, found.len(), found[0].to_bits()), (7, 3, f64::NAN.to_bits()));
-        assert_eq!(here.receive_bytes().unwrap(), vec![9; 3_000_000]);
+        assert_eq!(here.receive_bytes(|| Ok(())).unwrap(), vec![9; 3_000_000]);
         there.send_failure("out of paper").unwrap();
-        let error = here.receive::<u32>().unwrap_err().to_string();
+        let error = here.receive::<u32>(|| Ok(())).unwrap_err().to_string();
         assert_eq!(error, "rank 1: out of paper");
         drop(there);
         assert_eq!(here.check().unwrap_err().to_string(), "rank 1: out of paper");
+    }
+
+    #[test]
+    fn waiting_ends_when_there_is_a_reason_and_strangers_say_little() {
+        let (here, there) = pair(Duration::from_secs(5));
+        let error = here.receive::<u32>(|| Err(RankError::Cancelled)).unwrap_err();
+        assert!(matches!(error, RankError::Cancelled));
+        let there = Link::over(there, "rank 0".to_owned(), Duration::from_secs(5)).unwrap();
+        there.send_bytes(&[0; 5000]).unwrap();
+        let error = here.receive_bytes(|| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("a long message without saying who it is"), "{error}");
     }
 
     #[test]
@@ -248,7 +294,7 @@ mod tests {
         let (here, there) = pair(Duration::from_secs(5));
         drop(there);
         assert_eq!(until_lost(&here), "rank 1 was lost: the connection was closed");
-        assert!(here.receive::<u32>().is_err());
+        assert!(here.receive::<u32>(|| Ok(())).is_err());
         // A process that is stopped keeps its connections open.
         let (here, there) = pair(Duration::from_secs(1));
         assert_eq!(until_lost(&here), "rank 1 was lost: no sign of life for 1 s");

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::{Hello, PATIENCE, RankError, TO_CONNECT};
+use super::{Hello, PATIENCE, Processors, RankError};
 use crate::format::hex;
 
 /// A connection that does not say who it is holds up the others for so long.
@@ -16,27 +16,26 @@ pub(super) fn gather(
     listener: &TcpListener,
     size: usize,
     secret: &str,
+    patience: Duration,
     mut check: impl FnMut() -> Result<(), RankError>,
-) -> Result<Vec<Link>, RankError> {
+) -> Result<Vec<(Link, Processors)>, RankError> {
     let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
     listener.set_nonblocking(true).map_err(here)?;
-    let mut links: Vec<Option<Link>> = (1..size).map(|_| None).collect();
+    let mut links: Vec<Option<(Link, Processors)>> = (1..size).map(|_| None).collect();
     let start = Instant::now();
     while let Some(missing) = links.iter().position(Option::is_none) {
+        check()?;
+        if start.elapsed() > patience {
+            let cause = format!("no connection within {} s", patience.as_secs());
+            return Err(RankError::Start { rank: missing + 1, cause });
+        }
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Some((rank, link)) = greet(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
-                    links[rank - 1] = Some(link);
+                if let Some((rank, found)) = greet(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
+                    links[rank - 1] = Some(found);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                check()?;
-                if start.elapsed() > TO_CONNECT {
-                    let cause = format!("no connection within {} s", TO_CONNECT.as_secs());
-                    return Err(RankError::Start { rank: missing + 1, cause });
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(here(error)),
         }
     }
@@ -51,22 +50,25 @@ pub(super) fn secret() -> io::Result<String> {
 }
 
 /// The rank that connected; `None` for anybody else.
-fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Link)>, RankError> {
+fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, (Link, Processors))>, RankError> {
     let linked = || {
         stream.set_nonblocking(false)?;
         Link::over(stream, "a connection".to_owned(), PATIENCE)
     };
     let Ok(link) = linked() else { return Ok(None) };
-    let Ok(Hello { rank, secret: theirs, version, host, pid }) = link.receive_within(TO_GREET) else { return Ok(None) };
+    let Ok(Hello { rank, secret: theirs, version, pid, processors }) = link.receive_within(TO_GREET) else {
+        return Ok(None);
+    };
     if theirs != secret {
         return Ok(None);
     }
-    let own = env!("CARGO_PKG_VERSION");
+    let (own, host) = (env!("CARGO_PKG_VERSION"), &processors.host);
     if version != own {
         let cause = format!("it is version {version} of the program on {host}, rank 0 is {own}");
         // It ends in any case.
         let _ = link.send_failure(&cause);
         return Err(RankError::Start { rank, cause });
     }
-    Ok(Some((rank, link.named(format!("rank {rank} (pid {pid} on {host})")))))
+    let link = link.named(format!("rank {rank} (pid {pid} on {host})"));
+    Ok(Some((rank, (link, processors))))
 }

@@ -1,5 +1,5 @@
-//! Processes that compute one run together, each with a copy of the model. Rank 0 decides everything: it asks, the others
-//! compute their shares and answer. A run that is alone sends nothing and waits for nothing.
+//! Processes that compute one run together, each with a copy of the model. Rank 0 decides everything: it sends
+//! commands, the others compute their shares and reply. A run that is alone sends nothing and waits for nothing.
 
 mod launcher; // ranks that torchrun, mpirun or srun started
 mod link; // messages between two ranks, and signs of life
@@ -22,13 +22,17 @@ pub use launcher::Placement;
 
 /// How long a rank that gives no sign of life is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a rank that was started has to connect, before it loads anything.
+/// How long a process that was started here has to connect, before it loads anything.
 const TO_CONNECT: Duration = Duration::from_secs(30);
+/// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
+const TO_MEET: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
     #[error("{peer} was lost: {cause}")]
     Lost { peer: String, cause: String },
+    #[error("the work of the ranks was cancelled")]
+    Cancelled,
     #[error("{peer}: {message}")]
     Failed { peer: String, message: String },
     /// What a launcher says of this process makes no sense.
@@ -42,25 +46,14 @@ pub enum RankError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// How many ranks compute a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RankCount {
-    pub all: usize,
-    /// On the host of rank 0, whose cores they share.
-    pub here: usize,
-}
-
-impl RankCount {
-    pub fn on_one_host(all: usize) -> Self {
-        Self { all, here: all }
-    }
-}
-
 /// The other ranks, as rank 0 sees them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Ranks {
     /// To rank 1 and so on. Dropped first: a rank ends when its connection does.
     links: Vec<Link>,
+    /// Of all ranks.
+    processors: Vec<Processors>,
+    is_cancelled: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     _processes: Processes,
 }
 
@@ -76,8 +69,36 @@ struct Hello {
     rank: usize,
     secret: String,
     version: String,
-    host: String,
     pid: u32,
+    processors: Processors,
+}
+
+/// Where a rank's threads run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Processors {
+    host: String,
+    numbers: Vec<u32>,
+}
+
+impl Processors {
+    /// Those that this process may use.
+    fn own() -> Self {
+        let numbers = rustix::thread::sched_getaffinity(None).map_or_else(
+            |_| Vec::new(),
+            |set| {
+                (0..rustix::thread::CpuSet::MAX_CPU)
+                    .filter(|number| set.is_set(*number))
+                    .map(|number| number as u32)
+                    .collect()
+            },
+        );
+        Self { host: host_name(), numbers }
+    }
+
+    /// Whether threads of both may run on the same processor.
+    fn overlap(&self, other: &Self) -> bool {
+        self.host == other.host && self.numbers.iter().any(|number| other.numbers.contains(number))
+    }
 }
 
 impl Ranks {
@@ -95,12 +116,29 @@ impl Ranks {
             return Ok(Self::alone());
         }
         let (links, processes) = Processes::start(size, arguments)?;
-        Ok(Self { links, _processes: processes })
+        Ok(Self { _processes: processes, ..Self::of(links) })
+    }
+
+    fn of(links: Vec<(Link, Processors)>) -> Self {
+        let (links, others): (Vec<Link>, Vec<Processors>) = links.into_iter().unzip();
+        Self { links, processors: std::iter::once(Processors::own()).chain(others).collect(), ..Self::default() }
+    }
+
+    /// Waiting for others ends soon after `is_cancelled` returns true.
+    #[must_use]
+    pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
     }
 
     /// All ranks, this one included.
     pub fn size(&self) -> usize {
         1 + self.links.len()
+    }
+
+    /// The ranks, `rank` included, that share its processors.
+    pub fn sharing(&self, rank: usize) -> usize {
+        let overlaps = |own: &Processors| self.processors.iter().filter(|other| own.overlap(other)).count();
+        self.processors.get(rank).map_or(1, overlaps).max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
@@ -109,41 +147,43 @@ impl Ranks {
         move || lost.iter().any(|lost| lost.is_known())
     }
 
-    /// Why, once [`Ranks::loss`] says so.
-    ///
     /// # Errors
-    /// [`RankError::Lost`] and [`RankError::Failed`], of the first rank that is gone.
+    /// [`RankError::Lost`] and [`RankError::Failed`], of the first rank that is gone; [`RankError::Cancelled`].
     pub fn check(&self) -> Result<(), RankError> {
-        self.links.iter().try_for_each(Link::check)
+        self.links.iter().try_for_each(Link::check)?;
+        match self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
+            true => Err(RankError::Cancelled),
+            false => Ok(()),
+        }
     }
 
-    /// Sends each other rank its question; `question` is given the number of the rank.
+    /// Sends each other rank its message; `message` is given the number of the rank.
     ///
     /// # Errors
     /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
-    pub fn ask<Q: Serialize>(&self, mut question: impl FnMut(usize) -> Q) -> Result<(), RankError> {
-        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send(&question(rank)))
+    pub fn send<M: Serialize>(&self, mut message: impl FnMut(usize) -> M) -> Result<(), RankError> {
+        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send(&message(rank)))
     }
 
-    /// Waits for an answer of each other rank, in their order.
+    /// Waits for a message of each other rank, in their order.
     ///
     /// # Errors
-    /// As [`Ranks::ask`].
-    pub fn answers<A: DeserializeOwned>(&self) -> Result<Vec<A>, RankError> {
-        self.links.iter().map(Link::receive).collect()
+    /// As [`Ranks::send`].
+    pub fn gather<M: DeserializeOwned>(&self) -> Result<Vec<M>, RankError> {
+        self.links.iter().map(|link| link.receive(|| self.check())).collect()
     }
 
     /// The sum of a tensor of f32 over all ranks, added in their order, for all of them.
     ///
     /// # Errors
-    /// As [`Ranks::ask`], and when a rank's tensor has another size.
-    pub fn sum(&self, own: &Tensor) -> Result<Tensor, RankError> {
+    /// As [`Ranks::send`], and when a rank's tensor has another size.
+    pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
         if self.links.is_empty() {
             return Ok(own.clone());
         }
         let mut sum = bytes_of(own)?;
         for link in &self.links {
-            let more = link.receive_bytes()?;
+            let more = link.receive_bytes(|| self.check())?;
             if more.len() != sum.len() {
                 let message = format!("it sums {} bytes, rank 0 {}", more.len(), sum.len());
                 return Err(RankError::Failed { peer: link.peer().to_owned(), message });
@@ -171,8 +211,9 @@ impl Follower {
         }
         let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        link.send(&Hello { rank, secret, version, host: host_name(), pid: std::process::id() })?;
-        Ok(Self { link })
+        let (pid, processors) = (std::process::id(), Processors::own());
+        link.send(&Hello { rank, secret, version, pid, processors })?;
+        Ok(Self { link: link.named("rank 0".to_owned()) })
     }
 
     /// Whether rank 0 is gone, for work that should end then.
@@ -181,13 +222,13 @@ impl Follower {
         move || lost.is_known()
     }
 
-    /// Waits for the next question; `None` once rank 0 has ended.
+    /// Waits for the next message of rank 0; `None` once it has ended.
     ///
     /// # Errors
     /// [`RankError::Message`].
-    pub fn question<Q: DeserializeOwned>(&self) -> Result<Option<Q>, RankError> {
-        match self.link.receive() {
-            Ok(question) => Ok(Some(question)),
+    pub fn receive<M: DeserializeOwned>(&self) -> Result<Option<M>, RankError> {
+        match self.link.receive(|| Ok(())) {
+            Ok(message) => Ok(Some(message)),
             Err(RankError::Lost { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -195,8 +236,8 @@ impl Follower {
 
     /// # Errors
     /// [`RankError::Lost`].
-    pub fn answer<A: Serialize>(&self, answer: &A) -> Result<(), RankError> {
-        self.link.send(answer)
+    pub fn reply<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
+        self.link.send(message)
     }
 
     /// Tells rank 0 why this rank cannot go on.
@@ -205,13 +246,19 @@ impl Follower {
         let _ = self.link.send_failure(why);
     }
 
-    /// This rank's part of [`Ranks::sum`].
+    /// This rank's part of [`Ranks::all_reduce`].
     ///
     /// # Errors
     /// [`RankError::Lost`].
-    pub fn sum(&self, own: &Tensor) -> Result<Tensor, RankError> {
+    pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
         self.link.send_bytes(&bytes_of(own)?)?;
-        Ok(Tensor::from_raw_buffer(&self.link.receive_bytes()?, DType::F32, own.dims(), own.device())?)
+        Ok(Tensor::from_raw_buffer(&self.link.receive_bytes(|| Ok(()))?, DType::F32, own.dims(), own.device())?)
+    }
+}
+
+impl std::fmt::Debug for Ranks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Ranks").field("links", &self.links).finish_non_exhaustive()
     }
 }
 

@@ -7,9 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::RankError;
 use super::link::Link;
 use super::meeting::{gather, secret};
+use super::{Processors, RankError, TO_CONNECT};
 use crate::score::given_threads;
 
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Processes(Vec<Child>);
 const TO_END: Duration = Duration::from_secs(3);
 
 impl Processes {
-    pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<Link>, Self), RankError> {
+    pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<(Link, Processors)>, Self), RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
@@ -31,7 +31,7 @@ impl Processes {
                 .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
             processes.0.push(child);
         }
-        let links = gather(&listener, size, &secret, || processes.check())?;
+        let links = gather(&listener, size, &secret, TO_CONNECT, || processes.check())?;
         Ok((links, processes))
     }
 
@@ -69,8 +69,8 @@ fn spawn(rank: usize, address: &str, secret: &str, arguments: &[String]) -> io::
     // The running program, even if its file was replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("grpo-tui").args(["rank", "--connect", address, "--number", &rank.to_string()]).args(arguments);
-    // Signals of the terminal are for rank 0, which tells the others.
-    command.envs(given_threads()).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+    // In this process group, so that all are stopped and continued together; it ignores the signals that end a run.
+    command.envs(given_threads()).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // By a pipe: arguments and environments can be read by others.

@@ -44,7 +44,7 @@ impl Candidate {
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong, as the run itself would.
     pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
-        let setup = Setup::of(task.clone(), config.clone(), "", places, engine, config.ranks)?;
+        let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
         let (base, trainable) = (&setup.start, Trainable::of(config));
         let model = Decoder::new(&base.config, &base.weights()?, trainable, config.seed, engine.dtype, &engine.device)?;
         Ok(Self { setup, model, engine: engine.clone() })

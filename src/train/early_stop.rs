@@ -10,9 +10,14 @@ pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
     every > 0 && step / every > step.saturating_sub(steps) / every
 }
 
+/// Whether `max_minutes` have passed.
+pub(super) fn is_out_of_time(state: &TrainerState, config: &TrainConfig) -> bool {
+    config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes
+}
+
 /// Why the run stops after `state.step`, if it does. Requested evals do not count: a resumed run may not have them.
 pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
-    if config.max_minutes > 0.0 && state.seconds >= 60.0 * config.max_minutes {
+    if is_out_of_time(state, config) {
         return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
     }
     let on_eval_set = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= state.step);

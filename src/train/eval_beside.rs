@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::TrainError;
-use super::early_stop::is_due;
+use super::early_stop::{is_due, is_out_of_time};
 use super::job::{Ahead, Job, Sampled};
 use super::ranked;
 use super::rollout_plan::{next_plan, requests};
@@ -21,6 +21,11 @@ pub(super) fn is_beside(job: &Job) -> bool {
         && (1..job.total_steps).contains(&step)
         && is_due(config.eval_every, step, config.weight_sync_interval)
         && !job.prompts.eval.is_empty()
+}
+
+/// Whether the next rollout is not going to be needed, as far as that is known before the eval.
+pub(super) fn is_last(job: &Job) -> bool {
+    job.is_stopping || is_out_of_time(&job.state, &job.config)
 }
 
 /// The eval set's completions; keeps those of the next steps for [`sample`].

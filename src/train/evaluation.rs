@@ -5,9 +5,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::eval_beside::{is_beside, sample_alone, sample_eval};
+use super::eval_beside::{is_beside, is_last, sample_alone, sample_eval};
 use super::job::Job;
-use super::ranked::Question;
+use super::ranked::Command;
 use super::recorder::Recorder;
 use crate::checkpoint;
 use crate::eval::{greedy_requests, records};
@@ -75,7 +75,7 @@ fn sample_and_record(
 ) -> Result<Eval, TrainError> {
     recorder.phase(step, "eval")?;
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
-    let sampled = if set == "eval" && target == "trained" && is_beside(job) {
+    let sampled = if set == "eval" && target == "trained" && is_beside(job) && !is_last(job) {
         sample_eval(job)?
     } else {
         let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
@@ -109,7 +109,7 @@ pub(super) fn report(
     let best_step = resolve_checkpoint(run, At::Best)?;
     if best_step != job.state.step {
         let folder = checkpoint_path(run.path(), best_step);
-        job.ranks.ask(|_| Question::Load { folder: folder.clone() })?;
+        job.ranks.send(|_| Command::Load { folder: folder.clone() })?;
         checkpoint::load_parameters(&folder, job.model.parameters())?;
     }
     let set = if job.prompts.test.is_empty() { "eval" } else { "test" };

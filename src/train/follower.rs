@@ -1,4 +1,4 @@
-//! A rank other than 0: it loads the run as rank 0 does, then computes what it is asked until nobody asks any more. It
+//! A rank other than 0: it loads the run as rank 0 does, then carries out commands until rank 0 has ended. It
 //! writes nothing.
 
 use std::path::PathBuf;
@@ -7,21 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::job::Job;
-use super::ranked::{Question, Share, own_gradient, own_log_probs, own_sample, own_supervised};
+use super::ranked::{Command, Share, own_gradient, own_log_probs, own_sample, own_supervised, own_update};
 use super::setup::Setup;
 use crate::checkpoint::load_parameters;
+use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
-use crate::model::Gradients;
-use crate::ranks::{Follower, RankCount, RankError};
+use crate::ranks::{Follower, RankError};
 use crate::run::{RunDirectory, RunFolders, RunState};
 
 /// What rank 0 says first.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Begin {
     pub(super) run: PathBuf,
-    pub(super) ranks: RankCount,
-    /// Of the checkpoint that the run goes on from.
+    pub(super) ranks: usize,
+    /// Those that share this one's processors.
+    pub(super) sharing: usize,
+    /// The step of the checkpoint that the run resumes from.
     pub(super) resumed_from: Option<u64>,
 }
 
@@ -30,17 +32,19 @@ pub(super) struct Begin {
 pub(super) struct Loaded {
     pub(super) config_digest: String,
     pub(super) model_digest: String,
-    pub(super) step: Option<u64>,
+    pub(super) step: u64,
+    /// The bits of the norms of weights and moments.
+    norms: [u64; 2],
 }
 
 impl Loaded {
-    pub(super) fn of(setup: &Setup) -> Self {
-        let (config_digest, model_digest) = (setup.config.digest(), setup.start.digest.clone());
-        Self { config_digest, model_digest, step: setup.resumed_from }
+    pub(super) fn of(job: &Job, model_digest: String) -> Result<Self, TrainError> {
+        let norms = [norm(job.model.parameters().flat())?, norm(job.optimizer.moments())?].map(f64::to_bits);
+        Ok(Self { config_digest: job.config.digest(), model_digest, step: job.state.step, norms })
     }
 }
 
-/// Computes what rank 0 asks. Returns when rank 0 has ended.
+/// Carries out what rank 0 commands. Returns when rank 0 has ended.
 ///
 /// # Errors
 /// [`TrainError`]; rank 0 has been told.
@@ -59,53 +63,54 @@ pub fn follow(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
 }
 
 fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
-    let Some(begin) = follower.question::<Begin>()? else { return Ok(()) };
+    let Some(begin) = follower.receive::<Begin>()? else { return Ok(()) };
     let run = RunDirectory::open(&begin.run)?;
+    run.check_private()?;
     let places = RunFolders::discover(None, run.path());
     let mut setup = Setup::read(&run, &places, engine, Some(begin.ranks))?;
-    setup.resumed_from = begin.resumed_from;
+    if setup.resumed_from != begin.resumed_from {
+        let (own, expected) = (setup.resumed_from, begin.resumed_from);
+        return Err(TrainError::OtherCheckpoint { own, expected });
+    }
+    setup.share_processors(begin.sharing)?;
     setup.threads = setup.threads.until(follower.loss());
-    let loaded = Loaded::of(&setup);
+    let model_digest = setup.start.digest.clone();
     let mut job = Job::load(&run, setup, engine, &RunState::read(run.path())?)?;
-    follower.answer(&loaded)?;
+    follower.reply(&Loaded::of(&job, model_digest)?)?;
     let mut gradients = None;
-    while let Some(question) = follower.question::<Question<'_>>()? {
-        match question {
-            Question::Sample { adapters, requests, sampling } => {
-                follower.answer(&own_sample(&job, adapters, &requests, &sampling)?)?
+    while let Some(command) = follower.receive::<Command<'_>>()? {
+        match command {
+            Command::Sample { adapters, requests, sampling } => {
+                follower.reply(&own_sample(&job, adapters, &requests, &sampling)?)?
             }
-            Question::Gradient { mut groups, totals, settings } => {
-                let found = kept(&mut gradients, own_gradient(&job, &mut groups, totals, &settings));
-                follower.answer(&share(found)?)?
+            Command::Gradient { mut groups, totals, settings } => {
+                let found = store(&mut gradients, own_gradient(&job, &mut groups, totals, &settings));
+                follower.reply(&share(found)?)?
             }
-            Question::Supervised { examples, settings } => {
-                let found = kept(&mut gradients, own_supervised(&job, &examples, settings));
-                follower.answer(&share(found)?)?
+            Command::Supervised { examples, settings } => {
+                let found = store(&mut gradients, own_supervised(&job, &examples, settings));
+                follower.reply(&share(found)?)?
             }
-            Question::LogProbs { groups, settings } => {
-                follower.answer(&share(own_log_probs(&job, &groups, &settings))?)?
+            Command::LogProbs { groups, settings } => {
+                follower.reply(&share(own_log_probs(&job, &groups, &settings))?)?
             }
-            Question::Update { learning_rate } => {
-                let own = match gradients.take() {
-                    Some(own) => own,
-                    None => Gradients::zeros(job.model.parameters())?,
-                };
-                let summed = Gradients::of(follower.sum(own.flat())?);
+            Command::Update { learning_rate } => {
+                let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
                 job.optimizer.set_learning_rate(learning_rate);
-                follower.answer(&job.optimizer.apply(job.model.parameters(), &summed)?)?
+                follower.reply(&own_update(&mut job, &follower.all_reduce(own.flat())?)?.1)?
             }
-            Question::Remember { step, completions } => {
+            Command::Remember { step, completions } => {
                 let kept = job.config.keep_rollouts;
                 job.rollouts.history.add(step, completions.iter().map(|completion| &**completion), kept);
             }
-            Question::Load { folder } => load_parameters(&folder, job.model.parameters())?,
+            Command::Load { folder } => load_parameters(&folder, job.model.parameters())?,
         }
     }
     Ok(())
 }
 
-/// Keeps a gradient, and passes on what was found with it.
-fn kept<G, T>(gradients: &mut Option<G>, found: candle_core::Result<(G, T)>) -> candle_core::Result<T> {
+/// Stores a gradient, and returns what was found with it.
+fn store<G, T>(gradients: &mut Option<G>, found: candle_core::Result<(G, T)>) -> candle_core::Result<T> {
     let (own, found) = found?;
     *gradients = Some(own);
     Ok(found)

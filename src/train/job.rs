@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
     pub(super) ahead: Option<Ahead>,
+    /// The user has asked for an end after this step.
+    pub(super) is_stopping: bool,
     pub(super) ranks: Ranks,
     pub(super) resumed_from: Option<u64>,
 }
@@ -112,6 +114,7 @@ impl Job {
             resumed_from,
             rollouts,
             ahead: None,
+            is_stopping: false,
             ranks: Ranks::alone(),
         })
     }

@@ -29,12 +29,13 @@ pub use evaluation::{Report, finished_report};
 pub use follower::follow;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
-pub use run_loop::{Computing, Ended, train};
+pub use run_loop::{Ended, RankSource, train};
 pub use setup::{Checked, check};
 
 use crate::checkpoint::CheckpointError;
 use crate::eval::EvalError;
 use crate::kernels::cuda_errors::explained;
+use crate::ranks::RankError;
 use crate::rollout::ThreadPool;
 use crate::run::is_full_disk;
 
@@ -86,13 +87,19 @@ pub enum TrainError {
     OtherModel { base_model: String },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
-    #[error("{0}; nothing before the last checkpoint is lost: resume the run")]
-    Rank(#[from] crate::ranks::RankError),
+    #[error("{0}")]
+    Rank(#[from] RankError),
     /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
     #[error("step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run")]
     RanksDiffer { rank: usize, step: u64 },
-    #[error("rank {rank} has loaded {what}, rank 0 has not")]
-    RankLoaded { rank: usize, what: String },
+    #[error("rank {rank} has loaded {other}, rank 0 {own}: check that all hosts see the same files")]
+    RankLoaded { rank: usize, other: String, own: String },
+    #[error(
+        "the last checkpoint here is {own:?}, for rank 0 it is {expected:?}: check that all hosts see the same files"
+    )]
+    OtherCheckpoint { own: Option<u64>, expected: Option<u64> },
+    #[error("an update was commanded without a gradient")]
+    NoGradient,
     #[error("ranks = {ranks}: this version computes several ranks on the CPU alone; use --cpu, or ranks = 1")]
     RanksOnGpu { ranks: usize },
     #[error("stopped now, as requested")]
@@ -118,6 +125,7 @@ impl TrainError {
     fn interruption(&self) -> Option<String> {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
+            Self::Rank(RankError::Cancelled) => Some(Self::StoppedAtOnce.to_string()),
             Self::Tensor(error) | Self::Eval(EvalError::Tensor(error)) if ThreadPool::is_cancellation(error) => {
                 Some(Self::StoppedAtOnce.to_string())
             }

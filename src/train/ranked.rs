@@ -1,14 +1,16 @@
-//! What all ranks compute together. Rank 0 divides the work, asks, computes its own share as the others do theirs, and
-//! puts the answers together in the order of the ranks.
+//! What all ranks compute together. Rank 0 divides the work, commands, computes its own share as the others do theirs,
+//! and puts the replies together in the order of the ranks.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::job::Job;
 use super::shares::{split, split_groups, split_requests};
+use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Gradients};
 use crate::rollout::{Generated, Request, RolloutContext, Sampling};
@@ -17,9 +19,9 @@ use crate::update::{
     supervised_gradient,
 };
 
-/// What rank 0 asks. Answers in brackets.
+/// What rank 0 commands. Replies in brackets.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Question<'a> {
+pub(super) enum Command<'a> {
     /// [`Generated`]
     Sample { adapters: Adapters, requests: Cow<'a, [Request]>, sampling: Cow<'a, Sampling> },
     /// [`Share`] of [`PolicyStatistics`]; the gradient is kept for `Update`.
@@ -28,7 +30,7 @@ pub(super) enum Question<'a> {
     Supervised { examples: Cow<'a, [Example]>, settings: SupervisedSettings },
     /// [`Share`] of log-probs by completion.
     LogProbs { groups: Vec<PolicyGroup<'a>>, settings: PolicySettings },
-    /// Its part of the sum of gradients, then [`Applied`].
+    /// Its part of the sum of gradients, then the bits of a norm.
     Update { learning_rate: f64 },
     /// Completions to draft from; none.
     Remember { step: u64, completions: Vec<Cow<'a, [u32]>> },
@@ -56,13 +58,13 @@ pub(super) fn sample(job: &Job, adapters: Adapters, requests: &[Request]) -> Res
     let parts = split_requests(requests, job.ranks.size());
     let sampling = job.sampling();
     let sampling = &sampling;
-    job.ranks.ask(|rank| Question::Sample {
+    job.ranks.send(|rank| Command::Sample {
         adapters,
         requests: Cow::from(parts[rank]),
         sampling: Cow::Borrowed(sampling),
     })?;
     let mut generated = own_sample(job, adapters, parts[0], sampling)?;
-    for Generated { completions, counts } in job.ranks.answers()? {
+    for Generated { completions, counts } in job.ranks.gather()? {
         generated.completions.extend(completions);
         generated.counts += counts;
     }
@@ -88,7 +90,7 @@ pub(super) fn gradient(
     let mut parts = split_groups(groups, job.ranks.size());
     job.retry_smaller(job.extent(), || {
         let settings = job.policy_settings();
-        ask(job, |rank| Question::Gradient { groups: parts[rank].clone(), totals, settings })?;
+        send(job, |rank| Command::Gradient { groups: parts[rank].clone(), totals, settings })?;
         let own = own_gradient(job, &mut parts[0], totals, &settings);
         let ((gradients, mut statistics), others) = together(job, own)?;
         others.into_iter().for_each(|other| statistics.add(other));
@@ -119,7 +121,7 @@ pub(super) fn log_probs(job: &Job, groups: Vec<PolicyGroup<'_>>) -> Result<Vec<V
     let parts = split_groups(groups, job.ranks.size());
     job.retry_smaller(job.extent(), || {
         let settings = job.policy_settings();
-        ask(job, |rank| Question::LogProbs { groups: parts[rank].clone(), settings })?;
+        send(job, |rank| Command::LogProbs { groups: parts[rank].clone(), settings })?;
         let own = own_log_probs(job, &parts[0], &settings);
         let (mut found, others): (_, Vec<Vec<Vec<f32>>>) = together(job, own)?;
         found.extend(others.into_iter().flatten());
@@ -146,7 +148,7 @@ pub(super) fn supervised(
     let parts = split(examples, weight, job.ranks.size());
     job.retry_smaller(extent, || {
         let settings = settings();
-        ask(job, |rank| Question::Supervised { examples: Cow::from(&parts[rank]), settings })?;
+        send(job, |rank| Command::Supervised { examples: Cow::from(&parts[rank]), settings })?;
         let ((gradients, loss), others) = together(job, own_supervised(job, &parts[0], settings))?;
         Ok((gradients, others.into_iter().fold(loss, |sum, loss: f64| sum + loss)))
     })
@@ -164,26 +166,25 @@ pub(super) fn own_supervised(
 /// Sums the gradient over all ranks and takes the optimizer's step on each.
 pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
     let learning_rate = job.config.learning_rate;
-    job.ranks.ask(|_| Question::Update { learning_rate })?;
-    let gradients = Gradients::of(job.ranks.sum(gradients.flat())?);
-    let applied = job.optimizer.apply(job.model.parameters(), &gradients)?;
-    match job.ranks.answers::<Applied>()?.into_iter().position(|other| !is_same(&other, &applied)) {
+    job.ranks.send(|_| Command::Update { learning_rate })?;
+    let sum = job.ranks.all_reduce(gradients.flat())?;
+    let (applied, weights) = own_update(job, &sum)?;
+    match job.ranks.gather::<u64>()?.into_iter().position(|other| other != weights) {
         Some(index) => Err(TrainError::RanksDiffer { rank: index + 1, step: job.state.step + 1 }),
         None => Ok(applied),
     }
 }
 
-/// Bit for bit.
-fn is_same(one: &Applied, other: &Applied) -> bool {
-    let bits = |applied: &Applied| match applied {
-        Applied::Moved { grad_norm, learning_rate } => Some([grad_norm.to_bits(), learning_rate.to_bits()]),
-        Applied::NotFinite => None,
-    };
-    bits(one) == bits(other)
+/// The optimizer's step; with several ranks the bits of the norm of the weights after it, by which they are compared.
+pub(super) fn own_update(job: &mut Job, sum: &Tensor) -> candle_core::Result<(Applied, u64)> {
+    let parameters = job.model.parameters();
+    let applied = job.optimizer.apply(parameters, &Gradients::of(sum.clone()))?;
+    let weights = if job.config.ranks > 1 { norm(parameters.flat())?.to_bits() } else { 0 };
+    Ok((applied, weights))
 }
 
-fn ask<'q>(job: &Job, question: impl FnMut(usize) -> Question<'q>) -> candle_core::Result<()> {
-    job.ranks.ask(question).map_err(candle_core::Error::wrap)
+fn send<'q>(job: &Job, command: impl FnMut(usize) -> Command<'q>) -> candle_core::Result<()> {
+    job.ranks.send(command).map_err(candle_core::Error::wrap)
 }
 
 /// What this rank found, and the others once they have; an error if memory ran out on any.
@@ -194,10 +195,10 @@ fn together<T, A: serde::de::DeserializeOwned>(
     if own.as_ref().is_err_and(|error| !is_out_of_memory(error)) {
         return own.map(|own| (own, Vec::new()));
     }
-    // Answers are taken in any case: the next question has others.
+    // Replies are taken in any case: the next command has others.
     let mut found = Vec::with_capacity(job.ranks.size() - 1);
     let mut failed = Ok(());
-    for (index, share) in job.ranks.answers::<Share<A>>().map_err(candle_core::Error::wrap)?.into_iter().enumerate() {
+    for (index, share) in job.ranks.gather::<Share<A>>().map_err(candle_core::Error::wrap)?.into_iter().enumerate() {
         match share {
             Share::Done(answer) => found.push(answer),
             Share::OutOfMemory => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::eval_beside::{sample, sample_alone};
 use super::job::{Job, Sampled};
-use super::ranked::Question;
+use super::ranked::Command;
 use super::rollout_plan::{Plan, next_plan, requests, take};
 use crate::advantage::{GroupSignal, group_advantages};
 use crate::config::TrainConfig;
@@ -98,7 +98,7 @@ pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) -> Resul
             let groups = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
             groups.map(|scored| scored.completion.token_ids.as_slice())
         };
-        job.ranks.ask(|_| Question::Remember { step, completions: completions().map(Cow::from).collect() })?;
+        job.ranks.send(|_| Command::Remember { step, completions: completions().map(Cow::from).collect() })?;
         job.rollouts.history.add(step, completions(), job.config.keep_rollouts);
     }
     Ok(())

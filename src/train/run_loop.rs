@@ -17,7 +17,7 @@ use super::setup::Setup;
 use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
-use crate::ranks::{RankCount, Ranks};
+use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
@@ -26,14 +26,14 @@ use crate::run::{
 
 /// The processes that compute a run.
 #[derive(Debug, Default)]
-pub enum Computing {
+pub enum RankSource {
     /// As many as the run is configured for, started here.
     #[default]
     Configured,
     /// As many, started here.
     Here(u16),
     /// Those that a launcher started.
-    Started(Ranks, RankCount),
+    Launched(Ranks),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -62,13 +62,13 @@ pub fn train(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
-    computing: Computing,
+    source: RankSource,
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = run_job(run, places, engine, worker, computing, &mut recorder, &mut reached);
+    let result = run_job(run, places, engine, worker, source, &mut recorder, &mut reached);
     // Nothing may be written into a lost folder.
     worker.check()?;
     let unsaved = leave(&mut recorder);
@@ -114,25 +114,32 @@ fn run_job(
     places: &RunFolders,
     engine: &Engine,
     worker: &Worker,
-    computing: Computing,
+    source: RankSource,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
-    let (started, count) = match computing {
-        Computing::Configured => (None, None),
-        Computing::Here(count) => (None, Some(RankCount::on_one_host(count.into()))),
-        Computing::Started(ranks, count) => (Some(ranks), Some(count)),
+    let count = match &source {
+        RankSource::Configured => None,
+        RankSource::Here(count) => Some(usize::from(*count)),
+        RankSource::Launched(ranks) => Some(ranks.size()),
     };
     let mut setup = Setup::read(run, places, engine, count)?;
-    let ranks = match started {
-        Some(ranks) => ranks,
-        None => Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?,
+    let ranks = match source {
+        RankSource::Launched(ranks) => ranks,
+        _ => Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?,
     };
-    let count = count.unwrap_or_else(|| RankCount::on_one_host(setup.config.ranks));
+    setup.share_processors(ranks.sharing(0))?;
     // They begin to load the model.
-    ranks.ask(|_| Begin { run: run.path().to_owned(), ranks: count, resumed_from: setup.resumed_from })?;
+    ranks.send(|rank| Begin {
+        run: run.path().to_owned(),
+        ranks: ranks.size(),
+        sharing: ranks.sharing(rank),
+        resumed_from: setup.resumed_from,
+    })?;
     let (controls, loss) = (worker.controls().clone(), ranks.loss());
-    setup.threads = setup.threads.until(move || controls.stop_requested() == Some(Stop::Now) || loss());
+    let is_stopped = move || controls.stop_requested() == Some(Stop::Now);
+    let ranks = ranks.until(is_stopped.clone());
+    setup.threads = setup.threads.until(move || is_stopped() || loss());
     let settings = settings(run.path(), recorder.history()?)?;
     setup.set_goal(&settings);
     *reached = setup.resumed_from.unwrap_or(0);
@@ -141,27 +148,27 @@ fn run_job(
         recorder.watch(gpu);
     }
     recorder.phase(*reached, "load")?;
-    let loaded = Loaded::of(&setup);
+    let model_digest = setup.start.digest.clone();
     let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?)? };
-    check_loaded(&job.ranks, &loaded)?;
-    match run_steps(run, worker, &mut job, settings, recorder, reached) {
-        // Work is cancelled when a rank is lost, too.
-        Err(error) if error.interruption().is_some() => {
-            job.ranks.check().map_or_else(|lost| Err(lost.into()), |()| Err(error))
-        }
-        result => result,
-    }
+    let result =
+        check_loaded(&job, model_digest).and_then(|()| run_steps(run, worker, &mut job, settings, recorder, reached));
+    // Wherever it was noticed: work is cancelled when a rank is lost, too.
+    result.map_err(|error| job.ranks.check().map_or_else(TrainError::Rank, |()| error))
 }
 
 /// # Errors
 /// [`TrainError::RankLoaded`] naming what a rank has that this one has not.
-fn check_loaded(ranks: &Ranks, own: &Loaded) -> Result<(), TrainError> {
-    for (rank, other) in (1..).zip(ranks.answers::<Loaded>()?) {
-        if other != *own {
-            return Err(TrainError::RankLoaded { rank, what: format!("{other:?}") });
-        }
+fn check_loaded(job: &Job, model_digest: String) -> Result<(), TrainError> {
+    if job.ranks.size() == 1 {
+        return Ok(());
     }
-    Ok(())
+    let own = Loaded::of(job, model_digest)?;
+    match (1..).zip(job.ranks.gather::<Loaded>()?).find(|(_, other)| *other != own) {
+        Some((rank, other)) => {
+            Err(TrainError::RankLoaded { rank, other: format!("{other:?}"), own: format!("{own:?}") })
+        }
+        None => Ok(()),
+    }
 }
 
 fn run_steps(
@@ -208,6 +215,7 @@ fn run_steps(
             Method::Sft => (0..steps).try_for_each(|_| sft_step(job, recorder))?,
         }
         *reached = job.state.step;
+        job.is_stopping = worker.controls().stop_requested().is_some();
         after_interval(run, job, recorder, steps)?;
     };
     let step = job.state.step;

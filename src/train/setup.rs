@@ -12,7 +12,6 @@ use crate::plan::{
     CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
-use crate::ranks::RankCount;
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
@@ -61,18 +60,15 @@ impl Setup {
         run: &RunDirectory,
         places: &RunFolders,
         engine: &Engine,
-        ranks: Option<RankCount>,
+        ranks: Option<usize>,
     ) -> Result<Self, TrainError> {
         let file = run.file();
-        let ranks = ranks.unwrap_or_else(|| RankCount::on_one_host(file.config.ranks));
-        let config = TrainConfig { ranks: ranks.all, ..file.config.clone() };
-        let task = Task::load(&run.task_path())?;
-        let setup = Self::of(task, config, &file.model_digest, places, engine, ranks.here)?;
+        let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
+        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, places, engine)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
-    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any. `here`: the
-    /// ranks that share this host.
+    /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
     ///
     /// # Errors
     /// As [`Setup::read`].
@@ -82,7 +78,6 @@ impl Setup {
         digest: &str,
         places: &RunFolders,
         engine: &Engine,
-        here: usize,
     ) -> Result<Self, TrainError> {
         if config.ranks > 1 && !engine.device.is_cpu() {
             return Err(TrainError::RanksOnGpu { ranks: config.ranks });
@@ -94,10 +89,10 @@ impl Setup {
         }
         let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
-        let threads = ThreadPool::of_engine(engine, (ThreadPool::count_of(config.threads) / here).max(1))?;
+        let threads = ThreadPool::of_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
         Ok(Self {
-            device: device_name(engine, &threads, gpu.as_ref(), config.ranks),
+            device: device_name(engine, &threads, gpu.as_ref()),
             total_steps: config.total_steps(prompts.train.len()),
             resumed_from: None,
             task,
@@ -109,6 +104,16 @@ impl Setup {
             gpu,
             fit,
         })
+    }
+
+    /// For one of several ranks, `sharing` of which share the processors of this one.
+    pub(super) fn share_processors(&mut self, sharing: usize) -> Result<(), TrainError> {
+        if self.config.ranks > 1 {
+            let count = (ThreadPool::count_of(self.config.threads) / sharing).max(1);
+            self.threads = ThreadPool::new(count)?;
+            self.device = format!("cpu, {} ranks of {}", self.config.ranks, counted(count, "thread"));
+        }
+        Ok(())
     }
 
     /// Sets the planned steps, by each `set` up to the resumed step.
@@ -151,9 +156,8 @@ fn fit_device(
 }
 
 /// A GPU with its driver, or a CPU with its threads.
-fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>, ranks: usize) -> String {
+fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> String {
     match gpu {
-        _ if ranks > 1 => format!("{}, {ranks} ranks of {}", engine.name(), counted(threads.count(), "thread")),
         _ if engine.device.is_cpu() => format!("{}, {} threads", engine.name(), threads.count()),
         Some(gpu) => format!("{}, driver {}", engine.name(), gpu.driver),
         None => engine.name(),

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::sampler::{sample_into, sample_tokens, sampled};
+use grpo_tui::kernels::sampler::{LIKELIEST, sample_into, sample_tokens, sampled};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
@@ -14,9 +14,9 @@ fn both_devices_draw_the_same_tokens() {
             let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
             // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
-            let uniforms: Vec<f64> = (0..rows as u32)
-                .map(|sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 }))
-                .collect();
+            let drawn = |sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 });
+            let uniforms: Vec<f64> =
+                (0..rows as u32).map(|sample| if sample % 3 == 2 { LIKELIEST } else { drawn(sample) }).collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();
             for (found, expected) in found.iter().zip(sample_tokens(&logits, temperature, &uniforms).unwrap()) {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");

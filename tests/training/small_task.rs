@@ -9,7 +9,7 @@ use grpo_tui::run::{
     EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
 };
 use grpo_tui::task::Task;
-use grpo_tui::train::{Computing, Ended, TrainError, train};
+use grpo_tui::train::{Ended, RankSource, TrainError, train};
 
 use crate::program::sample_task;
 
@@ -61,7 +61,7 @@ pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
     let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, Computing::default(), &mut |event| {
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
 }
@@ -74,7 +74,7 @@ pub(super) fn work_asked(
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
     let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, Computing::default(), &mut |event| {
+    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         on(event, &controls)
     })
 }

@@ -32,6 +32,8 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             commands = drafts::park(schema, shared);
             shared.draft.file = drafts::begin::<Schema>(shared, task);
             shared.draft.scorer = None;
+            // What is known of the other task's schema says nothing of this one.
+            shared.draft.version += 1;
         }
         shared.draft.text.clone_from(&task.schema_text);
         shared.draft.theirs = None;
