@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::{Hello, PATIENCE, Processors, RankError};
+use super::{Hello, PATIENCE, Peer, RankError};
 use crate::format::hex;
 
 /// A connection that does not say who it is holds up the others for so long.
@@ -18,10 +18,10 @@ pub(super) fn gather(
     secret: &str,
     patience: Duration,
     mut check: impl FnMut() -> Result<(), RankError>,
-) -> Result<Vec<(Link, Processors)>, RankError> {
+) -> Result<Vec<Peer>, RankError> {
     let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
     listener.set_nonblocking(true).map_err(here)?;
-    let mut links: Vec<Option<(Link, Processors)>> = (1..size).map(|_| None).collect();
+    let mut links: Vec<Option<Peer>> = (1..size).map(|_| None).collect();
     let start = Instant::now();
     while let Some(missing) = links.iter().position(Option::is_none) {
         check()?;
@@ -50,7 +50,7 @@ pub(super) fn secret() -> io::Result<String> {
 }
 
 /// The rank that connected; `None` for anybody else.
-fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, (Link, Processors))>, RankError> {
+fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankError> {
     let linked = || {
         stream.set_nonblocking(false)?;
         Link::over(stream, "a connection".to_owned(), PATIENCE)

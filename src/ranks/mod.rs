@@ -73,6 +73,9 @@ struct Hello {
     processors: Processors,
 }
 
+/// A rank that has come to rank 0.
+type Peer = (Link, Processors);
+
 /// Where a rank's threads run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Processors {
@@ -119,7 +122,7 @@ impl Ranks {
         Ok(Self { _processes: processes, ..Self::of(links) })
     }
 
-    fn of(links: Vec<(Link, Processors)>) -> Self {
+    fn of(links: Vec<Peer>) -> Self {
         let (links, others): (Vec<Link>, Vec<Processors>) = links.into_iter().unzip();
         Self { links, processors: std::iter::once(Processors::own()).chain(others).collect(), ..Self::default() }
     }

@@ -7,9 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::link::Link;
 use super::meeting::{gather, secret};
-use super::{Processors, RankError, TO_CONNECT};
+use super::{Peer, RankError, TO_CONNECT};
 use crate::score::given_threads;
 
 #[derive(Debug, Default)]
@@ -19,7 +18,7 @@ pub(super) struct Processes(Vec<Child>);
 const TO_END: Duration = Duration::from_secs(3);
 
 impl Processes {
-    pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<(Link, Processors)>, Self), RankError> {
+    pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<Peer>, Self), RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
