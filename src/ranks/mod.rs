@@ -21,7 +21,7 @@ use processes::Processes;
 pub use launcher::Placement;
 
 /// How long a rank that gives no sign of life is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a process that was started here has to connect, before it loads anything.
 const TO_CONNECT: Duration = Duration::from_secs(30);
 /// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
