@@ -34,6 +34,7 @@ pub(super) struct Link {
     received: Mutex<Receiver<(u8, Vec<u8>)>>,
     lost: Arc<Lost>,
     is_known: Arc<AtomicBool>,
+    patience: Duration,
 }
 
 /// That the other rank is gone, and why.
@@ -79,7 +80,7 @@ impl Link {
                 std::thread::sleep(patience / 8);
             }
         })?;
-        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known })
+        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known, patience })
     }
 
     pub(super) fn peer(&self) -> &str {
@@ -149,7 +150,7 @@ impl Link {
     fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
         write(&mut locked(&self.stream), kind, bytes).map_err(|error| {
             // A rank that fails says so before it closes the connection.
-            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(error.to_string())))
+            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(why(&error, self.patience))))
         })
     }
 
@@ -210,15 +211,23 @@ fn read(mut stream: Patient, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, 
                 }
             }
             Err(error) => {
-                return Cause::Lost(match error.kind() {
-                    io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        format!("no sign of life for {} s", patience.as_secs())
-                    }
-                    _ => error.to_string(),
-                });
+                return Cause::Lost(why(&error, patience));
             }
         }
+    }
+}
+
+/// Why a connection ended.
+fn why(error: &io::Error, patience: Duration) -> String {
+    match error.kind() {
+        // Reset: it ended before it had read everything.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the connection was closed".to_owned()
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no sign of life for {} s", patience.as_secs())
+        }
+        _ => error.to_string(),
     }
 }
 

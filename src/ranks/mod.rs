@@ -8,7 +8,7 @@ mod processes; // the other ranks as processes of this machine
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,8 @@ pub use launcher::Placement;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a process that was started here has to connect, before it loads anything.
 const TO_CONNECT: Duration = Duration::from_secs(30);
+/// How long rank 0 has to hear why a rank ends.
+const TO_HEAR: Duration = Duration::from_secs(2);
 /// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
 const TO_MEET: Duration = Duration::from_secs(60);
 
@@ -245,8 +247,12 @@ impl Follower {
 
     /// Tells rank 0 why this rank cannot go on.
     pub fn fail(&self, why: &str) {
-        // Whoever is gone needs no reason.
-        let _ = self.link.send_failure(why);
+        // Whoever is gone needs no reason. A connection that is closed at once may take it along.
+        let told = self.link.send_failure(why).is_ok();
+        let start = Instant::now();
+        while told && !self.link.lost().is_known() && start.elapsed() < TO_HEAR {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// This rank's part of [`Ranks::all_reduce`].
