@@ -4,8 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -122,12 +121,6 @@ impl Link {
         Ok(postcard::from_bytes(&self.next(MESSAGE, check)?)?)
     }
 
-    /// Only before anything else is expected.
-    pub(super) fn receive_within<M: DeserializeOwned>(&self, patience: Duration) -> Result<M, RankError> {
-        let late = |_| self.error(&Cause::Lost("it said nothing".to_owned()));
-        Ok(postcard::from_bytes(&locked(&self.received).recv_timeout(patience).map_err(late)?.1)?)
-    }
-
     pub(super) fn receive_bytes(&self, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
         self.next(BYTES, check)
     }
@@ -210,9 +203,7 @@ fn read(mut stream: Patient, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, 
                     return Cause::Lost("nobody listens any more".to_owned());
                 }
             }
-            Err(error) => {
-                return Cause::Lost(why(&error, patience));
-            }
+            Err(error) => return Cause::Lost(why(&error, patience)),
         }
     }
 }

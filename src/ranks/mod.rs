@@ -153,9 +153,14 @@ impl Ranks {
     }
 
     /// # Errors
-    /// [`RankError::Lost`] and [`RankError::Failed`], of the first rank that is gone; [`RankError::Cancelled`].
+    /// [`RankError::Lost`] and [`RankError::Failed`], of the first rank that is gone.
     pub fn check(&self) -> Result<(), RankError> {
-        self.links.iter().try_for_each(Link::check)?;
+        self.links.iter().try_for_each(Link::check)
+    }
+
+    /// While waiting.
+    fn keep_waiting(&self) -> Result<(), RankError> {
+        self.check()?;
         match self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
             true => Err(RankError::Cancelled),
             false => Ok(()),
@@ -173,9 +178,9 @@ impl Ranks {
     /// Waits for a message of each other rank, in their order.
     ///
     /// # Errors
-    /// As [`Ranks::send`].
+    /// As [`Ranks::send`]; [`RankError::Cancelled`].
     pub fn gather<M: DeserializeOwned>(&self) -> Result<Vec<M>, RankError> {
-        self.links.iter().map(|link| link.receive(|| self.check())).collect()
+        self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect()
     }
 
     /// The sum of a tensor of f32 over all ranks, added in their order, for all of them.
@@ -188,7 +193,7 @@ impl Ranks {
         }
         let mut sum = bytes_of(own)?;
         for link in &self.links {
-            let more = link.receive_bytes(|| self.check())?;
+            let more = link.receive_bytes(|| self.keep_waiting())?;
             if more.len() != sum.len() {
                 let message = format!("it sums {} bytes, rank 0 {}", more.len(), sum.len());
                 return Err(RankError::Failed { peer: link.peer().to_owned(), message });

@@ -64,10 +64,15 @@ impl ThreadPool {
     /// An error once the work is cancelled, to be checked between its parts.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
-            // Of candle's errors this one carries a typed cause.
-            return Err(Error::Io(std::io::Error::other(Cancelled)));
+            return Err(Self::cancelled());
         }
         Ok(())
+    }
+
+    /// The error of cancelled work.
+    pub(crate) fn cancelled() -> Error {
+        // Of candle's errors this one carries a typed cause.
+        Error::Io(std::io::Error::other(Cancelled))
     }
 
     pub fn count(&self) -> usize {

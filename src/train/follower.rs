@@ -13,6 +13,7 @@ use crate::checkpoint::load_parameters;
 use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
+use crate::model::Gradients;
 use crate::ranks::{Follower, RankError};
 use crate::run::{RunDirectory, RunFolders, RunState};
 
@@ -97,7 +98,8 @@ fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
             Command::Update { learning_rate } => {
                 let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
                 job.optimizer.set_learning_rate(learning_rate);
-                follower.reply(&own_update(&mut job, &follower.all_reduce(own.flat())?)?.1)?
+                let sum = Gradients::of(follower.all_reduce(own.flat())?);
+                follower.reply(&own_update(&mut job, sum)?.1)?
             }
             Command::Remember { step, completions } => {
                 let kept = job.config.keep_rollouts;

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -13,7 +12,8 @@ use super::shares::{split, split_groups, split_requests};
 use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Gradients};
-use crate::rollout::{Generated, Request, RolloutContext, Sampling};
+use crate::ranks::RankError;
+use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool};
 use crate::update::{
     Applied, Example, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient,
     supervised_gradient,
@@ -167,8 +167,8 @@ pub(super) fn own_supervised(
 pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
     let learning_rate = job.config.learning_rate;
     job.ranks.send(|_| Command::Update { learning_rate })?;
-    let sum = job.ranks.all_reduce(gradients.flat())?;
-    let (applied, weights) = own_update(job, &sum)?;
+    let sum = Gradients::of(job.ranks.all_reduce(gradients.flat())?);
+    let (applied, weights) = own_update(job, sum)?;
     match job.ranks.gather::<u64>()?.into_iter().position(|other| other != weights) {
         Some(index) => Err(TrainError::RanksDiffer { rank: index + 1, step: job.state.step + 1 }),
         None => Ok(applied),
@@ -176,15 +176,23 @@ pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, Tra
 }
 
 /// The optimizer's step; with several ranks the bits of the norm of the weights after it, by which they are compared.
-pub(super) fn own_update(job: &mut Job, sum: &Tensor) -> candle_core::Result<(Applied, u64)> {
+pub(super) fn own_update(job: &mut Job, sum: Gradients) -> candle_core::Result<(Applied, u64)> {
     let parameters = job.model.parameters();
-    let applied = job.optimizer.apply(parameters, &Gradients::of(sum.clone()))?;
+    let applied = job.optimizer.apply(parameters, &sum)?;
     let weights = if job.config.ranks > 1 { norm(parameters.flat())?.to_bits() } else { 0 };
     Ok((applied, weights))
 }
 
 fn send<'q>(job: &Job, command: impl FnMut(usize) -> Command<'q>) -> candle_core::Result<()> {
-    job.ranks.send(command).map_err(candle_core::Error::wrap)
+    job.ranks.send(command).map_err(tensor_error)
+}
+
+/// For attempts that may be repeated in a smaller shape.
+fn tensor_error(error: RankError) -> candle_core::Error {
+    match error {
+        RankError::Cancelled => ThreadPool::cancelled(),
+        error => candle_core::Error::wrap(error),
+    }
 }
 
 /// What this rank found, and the others once they have; an error if memory ran out on any.
@@ -198,7 +206,7 @@ fn together<T, A: serde::de::DeserializeOwned>(
     // Replies are taken in any case: the next command has others.
     let mut found = Vec::with_capacity(job.ranks.size() - 1);
     let mut failed = Ok(());
-    for (index, share) in job.ranks.gather::<Share<A>>().map_err(candle_core::Error::wrap)?.into_iter().enumerate() {
+    for (index, share) in job.ranks.gather::<Share<A>>().map_err(tensor_error)?.into_iter().enumerate() {
         match share {
             Share::Done(answer) => found.push(answer),
             Share::OutOfMemory => {

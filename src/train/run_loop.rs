@@ -118,6 +118,7 @@ fn run_job(
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
+    let start = Instant::now();
     let count = match &source {
         RankSource::Configured => None,
         RankSource::Here(count) => Some(usize::from(*count)),
@@ -150,8 +151,8 @@ fn run_job(
     recorder.phase(*reached, "load")?;
     let model_digest = setup.start.digest.clone();
     let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?)? };
-    let result =
-        check_loaded(&job, model_digest).and_then(|()| run_steps(run, worker, &mut job, settings, recorder, reached));
+    let result = check_loaded(&job, model_digest)
+        .and_then(|()| run_steps(run, worker, &mut job, settings, start, recorder, reached));
     // Wherever it was noticed: work is cancelled when a rank is lost, too.
     result.map_err(|error| job.ranks.check().map_or_else(TrainError::Rank, |()| error))
 }
@@ -171,15 +172,16 @@ fn check_loaded(job: &Job, model_digest: String) -> Result<(), TrainError> {
     }
 }
 
+/// `start`: before anything was loaded.
 fn run_steps(
     run: &RunDirectory,
     worker: &Worker,
     job: &mut Job,
     mut settings: Settings,
+    start: Instant,
     recorder: &mut Recorder<'_>,
     reached: &mut u64,
 ) -> Result<Ended, TrainError> {
-    let start = Instant::now();
     recorder.saver.prepare(job);
     // After the checkpoint is known to be intact.
     recorder.rewind(worker.lock(), job.state.step, job.config.keep_rollouts)?;
