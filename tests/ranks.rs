@@ -97,9 +97,7 @@ fn the_same_number_of_ranks_gives_the_same_bytes() {
 fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
     let expected = trained(folder.path(), 3, &[]);
-    let mut worker =
-        program(folder.path(), &words(&arguments(folder.path(), 3, &[]))).stderr(Stdio::piped()).spawn().unwrap();
-    let ranks = after_step(&mut worker, folder.path(), 2);
+    let (worker, ranks) = started(folder.path(), 3, &[], 2);
     assert_eq!(ranks.len(), 2, "{ranks:?}");
     let start = Instant::now();
     kill(ranks[1], rustix::process::Signal::KILL);
@@ -125,11 +123,7 @@ fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
 #[test]
 fn a_rank_that_hangs_ends_the_run_within_20_seconds_and_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut worker = program(folder.path(), &words(&arguments(folder.path(), 2, &["max_steps=500"])))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let ranks = after_step(&mut worker, folder.path(), 1);
+    let (worker, ranks) = started(folder.path(), 2, &["max_steps=500"], 1);
     let start = Instant::now();
     kill(ranks[0], rustix::process::Signal::STOP);
     let output = worker.wait_with_output().unwrap();
@@ -142,9 +136,7 @@ fn a_rank_that_hangs_ends_the_run_within_20_seconds_and_is_killed() {
 fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     let expected = trained(folder.path(), 2, &[]);
-    let mut worker =
-        program(folder.path(), &words(&arguments(folder.path(), 2, &[]))).stderr(Stdio::null()).spawn().unwrap();
-    let ranks = after_step(&mut worker, folder.path(), 2);
+    let (mut worker, ranks) = started(folder.path(), 2, &[], 2);
     worker.kill().unwrap();
     worker.wait().unwrap();
     until("the rank has ended", || !is_alive(ranks[0]));
@@ -159,11 +151,7 @@ fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
 #[test]
 fn a_signal_stops_after_the_step_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let mut worker = program(folder.path(), &words(&arguments(folder.path(), 2, &["max_steps=50"])))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let ranks = after_step(&mut worker, folder.path(), 1);
+    let (mut worker, ranks) = started(folder.path(), 2, &["max_steps=50"], 1);
     kill(rustix::process::Pid::from_child(&worker), rustix::process::Signal::INT);
     assert_eq!(worker.wait().unwrap().code(), Some(130));
     until("the rank has ended", || !is_alive(ranks[0]));
@@ -247,6 +235,14 @@ fn a_launcher_that_does_not_start_all_is_named() {
 
 fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {
     call(folder, &[&["train", "--resume", &run.display().to_string(), "--cpu"], more].concat())
+}
+
+/// A training with so many ranks, and the others of these, once it has finished a step.
+fn started(folder: &Path, ranks: usize, set: &[&str], step: u64) -> (Child, Vec<rustix::process::Pid>) {
+    let arguments = arguments(folder, ranks, set);
+    let mut worker = program(folder, &words(&arguments)).stderr(Stdio::piped()).spawn().unwrap();
+    let ranks = after_step(&mut worker, folder, step);
+    (worker, ranks)
 }
 
 /// The other ranks of a worker that has finished a step.

@@ -25,16 +25,7 @@ fn model(trainable: Trainable) -> Decoder {
 
 fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 97).collect();
-    (0..9)
-        .map(|n| Request {
-            prompt: prompt(n),
-            prompt_number: n,
-            step: 4,
-            samples: 8,
-            greedy: false,
-            lengths: Vec::new(),
-        })
-        .collect()
+    (0..9).map(|n| Request::new(prompt(n), n, 4, 8)).collect()
 }
 
 fn sampling(temperature: f64) -> Sampling {

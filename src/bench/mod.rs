@@ -60,16 +60,7 @@ fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
 /// `prompts` prompts of `prompt_tokens` tokens, `samples` completions of each.
 fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: usize) -> Vec<Request> {
     let prompt = |number| random_tokens(number, prompt_tokens, vocabulary);
-    (0..prompts)
-        .map(|number| Request {
-            prompt: prompt(number),
-            prompt_number: number as u32,
-            step: 0,
-            samples,
-            greedy: false,
-            lengths: Vec::new(),
-        })
-        .collect()
+    (0..prompts).map(|number| Request::new(prompt(number), number as u32, 0, samples)).collect()
 }
 
 /// Every completion is `new_tokens` long.

@@ -35,14 +35,8 @@ pub const SAMPLE_STEP: u32 = 0;
 
 /// Requests for `samples` completions of each prompt, numbered in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
-    let request = |(prompt_number, prompt): (u32, &Prompt)| Request {
-        prompt: prompt.token_ids.clone(),
-        prompt_number,
-        step,
-        samples,
-        greedy: false,
-        lengths: Vec::new(),
-    };
+    let request =
+        |(prompt_number, prompt): (u32, &Prompt)| Request::new(prompt.token_ids.clone(), prompt_number, step, samples);
     (0..).zip(prompts).map(request).collect()
 }
 

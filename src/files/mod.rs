@@ -34,6 +34,16 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Numbers that nobody can guess.
+///
+/// # Errors
+/// What the system says.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The bytes of a regular file.
 ///
 /// # Errors

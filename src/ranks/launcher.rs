@@ -9,8 +9,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::meeting::{gather, secret};
-use super::{Follower, RankError, Ranks, TO_MEET, host_name};
+use super::{Follower, RankError, Ranks, TO_MEET};
 use crate::files::{self, Access};
+use crate::run::host_name;
 
 /// This process among those of its launcher; never alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! How the other ranks come to rank 0: each says who it is, and proves that rank 0's user sent it.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::{Hello, PATIENCE, Peer, RankError};
+use crate::files::random_bytes;
 use crate::format::hex;
 
 /// A connection that does not say who it is holds up the others for so long.
@@ -44,9 +45,7 @@ pub(super) fn gather(
 
 /// What proves that a process was sent by this user.
 pub(super) fn secret() -> io::Result<String> {
-    let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(hex(&bytes))
+    Ok(hex(&random_bytes::<32>()?))
 }
 
 /// The rank that connected; `None` for anybody else.

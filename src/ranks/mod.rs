@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::pinned_memory::copy_to_host;
+use crate::run::host_name;
 use link::{Link, Lost};
 use processes::Processes;
 
@@ -274,10 +275,6 @@ impl std::fmt::Debug for Ranks {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Ranks").field("links", &self.links).finish_non_exhaustive()
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {

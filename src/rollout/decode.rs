@@ -401,16 +401,7 @@ mod tests {
 
     fn requests() -> Vec<Request> {
         let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 61).collect();
-        (0..9)
-            .map(|n| Request {
-                prompt: prompt(n),
-                prompt_number: n,
-                step: 4,
-                samples: 4,
-                greedy: n % 3 == 2,
-                lengths: Vec::new(),
-            })
-            .collect()
+        (0..9).map(|n| Request { greedy: n % 3 == 2, ..Request::new(prompt(n), n, 4, 4) }).collect()
     }
 
     fn sampled(room: Room, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> Generated {

@@ -36,6 +36,13 @@ pub struct Request {
     pub lengths: Vec<usize>,
 }
 
+impl Request {
+    /// Sampled at the temperature of the rollout, to any length.
+    pub fn new(prompt: Vec<u32>, prompt_number: u32, step: u32, samples: usize) -> Self {
+        Self { prompt, prompt_number, step, samples, greedy: false, lengths: Vec::new() }
+    }
+}
+
 /// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sampling {
@@ -202,14 +209,7 @@ mod tests {
     #[test]
     fn shards_are_bounded_by_completions() {
         let check = |samples: &[usize], most_rows, expected: &[usize]| {
-            let request = |&samples: &usize| Request {
-                prompt: vec![1; 10],
-                prompt_number: 0,
-                step: 0,
-                samples,
-                greedy: false,
-                lengths: Vec::new(),
-            };
+            let request = |&samples: &usize| Request::new(vec![1; 10], 0, 0, samples);
             let requests: Vec<Request> = samples.iter().map(request).collect();
             let sizes: Vec<usize> = shards(&requests, most_rows).iter().map(|shard| shard.len()).collect();
             assert_eq!(sizes, expected);

@@ -294,7 +294,7 @@ fn features() -> Vec<String> {
         .collect()
 }
 
-pub(super) fn host_name() -> String {
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -338,10 +338,7 @@ fn slug(name: &str) -> String {
 /// Distinguishes runs of the same second.
 fn random_suffix() -> Result<String, RunError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut bytes = [0u8; 6];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(RunError::io("read", Path::new("/dev/urandom")))?;
+    let bytes = files::random_bytes::<6>().map_err(RunError::io("read", Path::new("/dev/urandom")))?;
     Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
 }
 

@@ -53,7 +53,7 @@ pub use control::{
     stop_worker,
 };
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
-pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, sha256, sha256_file};
+pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
 pub use display_name::{check_name, name_path, read_display_name, rename_run};

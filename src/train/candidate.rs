@@ -201,13 +201,8 @@ impl Candidate {
     /// The first prompts in the order of the first epoch, numbered by row.
     fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
         let order = crate::dataset::order::epoch_order(self.setup.prompts.train.len(), 0, self.setup.config.seed);
-        let request = |row: usize| Request {
-            prompt: self.setup.prompts.train[row].token_ids.clone(),
-            prompt_number: row as u32,
-            step: SIGNAL_STEP,
-            samples,
-            greedy: false,
-            lengths: Vec::new(),
+        let request = |row: usize| {
+            Request::new(self.setup.prompts.train[row].token_ids.clone(), row as u32, SIGNAL_STEP, samples)
         };
         order.into_iter().take(count).map(request).collect()
     }

@@ -52,7 +52,7 @@ pub(super) fn run_eval(
     target: &str,
     step: u64,
 ) -> Result<Option<Eval>, TrainError> {
-    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
+    let prompts = job.prompts.held_out(set);
     if prompts.is_empty() {
         return Ok(None);
     }
@@ -78,13 +78,13 @@ fn sample_and_record(
     let sampled = if set == "eval" && target == "trained" && is_beside(job) && !is_last(job) {
         sample_eval(job)?
     } else {
-        let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
+        let prompts = job.prompts.held_out(set);
         sample_alone(job, adapters, &greedy_requests(prompts).collect::<Vec<_>>())?
     };
     let start = Instant::now();
     // An eval decodes more rows than a step; its memory is released for the gradient.
     job.engine.trim_memory()?;
-    let prompts = if set == "test" { &job.prompts.test } else { &job.prompts.eval };
+    let prompts = job.prompts.held_out(set);
     let records = records(job.rollout_context(), &job.scorer, prompts, sampled.completions, sampled.seconds)?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);

@@ -37,16 +37,10 @@ pub(super) fn requests(job: &Job, plan: &Plan) -> (Vec<usize>, Vec<Request>) {
     for (step, place) in plan.iter().flat_map(|(step, places)| places.clone().map(move |place| (*step, place))) {
         let prompt = order.prompt(place);
         prompts.push(prompt);
-        requests.push(Request {
-            prompt: job.prompts.train[prompt].token_ids.clone(),
-            // The position is unique within an epoch, so a prompt that occurs twice in a step is sampled with other
-            // random numbers.
-            prompt_number: place as u32,
-            step: step as u32,
-            samples: job.config.completions_per_prompt,
-            greedy: false,
-            lengths: Vec::new(),
-        });
+        let tokens = job.prompts.train[prompt].token_ids.clone();
+        // The position is unique within an epoch, so a prompt that occurs twice in a step is sampled with other random
+        // numbers.
+        requests.push(Request::new(tokens, place as u32, step as u32, job.config.completions_per_prompt));
     }
     (prompts, requests)
 }

@@ -165,6 +165,11 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
 }
 
 impl PromptSets {
+    /// The test set by its name, else the eval set.
+    pub(super) fn held_out(&self, set: &str) -> &[Prompt] {
+        if set == "test" { &self.test } else { &self.eval }
+    }
+
     /// Completions are counted at the limit.
     pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
         let lengths = || self.train.iter().map(|prompt| prompt.token_ids.len());

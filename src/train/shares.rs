@@ -102,14 +102,7 @@ mod tests {
 
     #[test]
     fn requests_stay_in_order() {
-        let request = |samples| Request {
-            prompt: vec![1],
-            prompt_number: 0,
-            step: 0,
-            samples,
-            greedy: false,
-            lengths: Vec::new(),
-        };
+        let request = |samples| Request::new(vec![1], 0, 0, samples);
         let check = |samples: &[usize], parts, expected: &[usize]| {
             let requests: Vec<Request> = samples.iter().copied().map(request).collect();
             let lengths: Vec<usize> = split_requests(&requests, parts).iter().map(|part| part.len()).collect();

@@ -52,16 +52,7 @@ fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder
 
 fn requests() -> Vec<Request> {
     let prompt = |n: u32| (0..3 + n * 9).map(|i| (i * 7 + n) % 211).collect();
-    (0..6)
-        .map(|n| Request {
-            prompt: prompt(n),
-            prompt_number: n,
-            step: 4,
-            samples: 8,
-            greedy: false,
-            lengths: Vec::new(),
-        })
-        .collect()
+    (0..6).map(|n| Request::new(prompt(n), n, 4, 8)).collect()
 }
 
 fn sampled(model: &Decoder, engine: &Engine, temperature: f64) -> Vec<Vec<Completion>> {

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
-use grpo_tui::run::{EventBody, RunState, checkpoint_path, read_evals};
+use grpo_tui::run::{EventBody, EventReader, RunState, checkpoint_path, read_evals};
 use grpo_tui::train::Ended;
 use grpo_tui::update::{Applied, Optimizer, OptimizerSettings};
 
@@ -61,6 +61,20 @@ fn an_eval_changes_nothing_and_is_not_changed() {
         evals.iter().find(|(key, _)| *key == (2, "eval".to_owned())).map(|(_, completions)| completions.clone())
     };
     assert!(after(&beside.2).is_some() && after(&beside.2) == after(&alone.2), "{:?}", after(&beside.2));
+}
+
+/// From before the model is loaded to the last eval.
+#[test]
+fn the_time_of_a_run_includes_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=1", "eval_every=0"]);
+    let Ended::Finished(report) = work(&run, |_| false).unwrap() else { panic!("it did not finish") };
+    let events = EventReader::new(&run.events_path()).read().unwrap().events;
+    let time = |is: fn(&EventBody) -> bool| events.iter().rfind(|event| is(&event.body)).unwrap().time_ms;
+    let (begun, evaluated) =
+        (time(|body| matches!(body, EventBody::Run(_))), time(|body| matches!(body, EventBody::Eval(_))));
+    let least = (evaluated - begun) as f64 / 1000.0;
+    assert!(report.seconds + 0.002 >= least, "{} s, {least} s between its events", report.seconds);
 }
 
 /// Near temperature 0 all completions of a prompt are equal: every group has zero variance, and nothing moves.
