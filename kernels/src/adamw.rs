@@ -78,7 +78,7 @@ pub struct MatrixCopies {
 pub struct MatrixCopy {
     /// Its first number in the buffer.
     pub offset: usize,
-    /// Part of a matrix, or of a transposed one: [rows, columns].
+    /// Part of a matrix: [rows, columns].
     pub place: Tensor,
     pub scale: f64,
 }

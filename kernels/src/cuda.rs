@@ -217,7 +217,7 @@ fn start(
         sharedMemBytes: grid.shared_bytes as u32,
         hStream: stream.cu_stream(),
         attrs: &raw mut attribute,
-        numAttrs: u32::from(is_early && starts_early(device)?),
+        numAttrs: u32::from(is_early && capability(device)? >= 9),
     };
     stream.context().bind_to_thread().map_err(|error| failed(name, error))?;
     // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
@@ -228,15 +228,17 @@ fn start(
     result.result().map_err(|error| failed(name, error))
 }
 
-/// Whether the GPU has programmatic dependent launch: from compute capability 9.0 on.
-fn starts_early(device: &CudaDevice) -> Result<bool> {
+/// The major number of the compute capability, of the GPU or of the build if that is lower; 9 is the first with clusters of
+/// blocks and dependent launches.
+pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
     static MAJOR: OnceLock<i32> = OnceLock::new();
     if let Some(major) = MAJOR.get() {
-        return Ok(*major >= 9);
+        return Ok(*major);
     }
     let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
     let major = device.cuda_stream().context().attribute(attribute).map_err(|error| failed("capability", error))?;
-    Ok(*MAJOR.get_or_init(|| major) >= 9)
+    let built = env!("GRPO_TUI_COMPUTE_CAPABILITY").split('.').next().and_then(|text| text.parse().ok());
+    Ok(*MAJOR.get_or_init(|| built.map_or(major, |built: i32| built.min(major))))
 }
 
 type Key = (usize, &'static str, &'static str, Option<DType>);

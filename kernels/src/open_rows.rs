@@ -21,7 +21,7 @@ pub struct OpenRows {
 /// The B's of a packed matrix, times the adapters' scale.
 #[derive(Clone, Debug)]
 pub struct OpenAdapters {
-    /// [rank, outputs], the rank a multiple of 8.
+    /// [outputs, rank], the rank a multiple of 8.
     pub b: Tensor,
     pub parts: usize,
 }
@@ -36,23 +36,23 @@ impl OpenRows {
     #[cfg(feature = "cuda")]
     pub(super) fn own(&self) -> Result<Tensor> {
         match &self.adapters {
-            Some(adapters) => self.rows.narrow(1, 0, adapters.b.dims2()?.1),
+            Some(adapters) => self.rows.narrow(1, 0, adapters.b.dims2()?.0),
             None => Ok(self.rows.clone()),
         }
     }
 
-    /// The rows, in f32, and their stride; B, its outputs, and the rank.
+    /// The rows, in f32, and their stride; B, and the rank.
     #[cfg(feature = "cuda")]
-    pub(super) fn arguments(&self) -> Result<[Argument; 5]> {
+    pub(super) fn arguments(&self) -> Result<[Argument; 4]> {
         let [rows, stride] = rows_at(&self.rows)?;
         let Some(OpenAdapters { b, parts }) = &self.adapters else {
-            return Ok([rows, stride, Argument::Address(0), int(0), int(0)]);
+            return Ok([rows, stride, Argument::Address(0), int(0)]);
         };
-        let (rank, outputs) = b.dims2()?;
+        let (outputs, rank) = b.dims2()?;
         if !rank.is_multiple_of(8) || self.rows.dims2()?.1 != outputs + parts * rank || self.rows.dtype() != DType::F32
         {
             bail!("rows of {:?} {:?} with {parts} times B {:?}", self.rows.dtype(), self.rows.shape(), b.shape())
         }
-        Ok([rows, stride, at(b)?, int(outputs), int(rank)])
+        Ok([rows, stride, at(b)?, int(rank)])
     }
 }

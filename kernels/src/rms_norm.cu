@@ -1,6 +1,6 @@
 // y = x / sqrt(mean(x^2) + epsilon) * weight, one block a row. S: what the residual stream (x and sums of it) is kept in; T: everything else.
 // Rows of T that are written begin `stride` numbers apart: what stands behind them is not touched.
-#include "vectors.cuh"
+#include "low_rank.cuh"
 
 template <int N, typename S, typename T>
 __device__ void forward(const S *x, const T *weight, T *y, int width, int stride, float epsilon) {
@@ -31,10 +31,7 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
   const size_t row = (size_t)blockIdx.x * width;
   addend += (size_t)blockIdx.x * addend_stride;
   if constexpr (sizeof(A) == sizeof(float)) {
-    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-      adapters.fetch(i);
-      prefetch(weight + i);
-    }
+    for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) prefetch(weight + i);
     wait_for_predecessor();
   }
   y += (size_t)blockIdx.x * stride;
@@ -45,8 +42,10 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
     const Pack<A, N> b = load<N>(addend + i);
     float added[N];
 #pragma unroll
-    for (int k = 0; k < N; k++) added[k] = to_float(b.at[k]);
-    if constexpr (sizeof(A) == sizeof(float)) adapters.add(added, addend + width, i);
+    for (int k = 0; k < N; k++) {
+      added[k] = to_float(b.at[k]);
+      if constexpr (sizeof(A) == sizeof(float)) added[k] = adapters.add(added[k], addend + width, i + k);
+    }
     Pack<S, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) {
@@ -66,6 +65,89 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
     store<N>(y + i, result);
   }
 }
+
+#if __CUDA_ARCH__ >= 900
+// While decoding, with what adapters add: eight blocks have sixteen rows together (a cluster of compute capability 9.0), a warp 64 columns of them. The width is a
+// multiple of 64, and the blocks' warps are as many as it needs.
+__device__ void add_on_tensor_cores(const float *x, const float *addend, int addend_stride, const bf16 *b, int rank, const bf16 *weight, float *sum, bf16 *y,
+                                    int rows, int width, float epsilon) {
+  constexpr int TILES = 4, BLOCKS = 8;
+  __shared__ float warp_sums[16][16], block_sums[BLOCKS][16]; // of sixteen rows
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int column = (blockIdx.x * warps + warp) * 16 * TILES;
+  const bool inside = column < width;
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+  const TensorLowRank<TILES> adapters(inside ? b : nullptr, column, rank);
+  Pack<bf16, 4> weights[TILES];
+#pragma unroll
+  for (int i = 0; i < TILES; i++) weights[i] = inside ? load<4>(weight + column + 16 * i + 4 * t) : Pack<bf16, 4>{};
+  const TwoRows row(rows);
+  wait_for_predecessor();
+  Tile tiles[TILES] = {};
+  float squares[2] = {};
+  if (inside) {
+    const float *low = addend + (size_t)row.low * addend_stride, *high = addend + (size_t)row.high * addend_stride;
+    const size_t low_at = (size_t)row.low * width + column, high_at = (size_t)row.high * width + column;
+    Tile before[TILES];
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+      tiles[i].read(low + column + 16 * i, high + column + 16 * i, t);
+      before[i].read(x + low_at + 16 * i, x + high_at + 16 * i, t);
+    }
+    adapters.add(tiles, low + width, high + width);
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+      Pack<float, 4> low_sum, high_sum;
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        low_sum.at[k] = tiles[i].low[k] += before[i].low[k];
+        high_sum.at[k] = tiles[i].high[k] += before[i].high[k];
+        squares[0] += low_sum.at[k] * low_sum.at[k];
+        squares[1] += high_sum.at[k] * high_sum.at[k];
+      }
+      store(sum + low_at + 16 * i + 4 * t, low_sum);
+      store(sum + high_at + 16 * i + 4 * t, high_sum);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    const float square = lanes_sum<2, 1>(squares[n]);
+    if (t == 0) warp_sums[warp][g + 8 * n] = square;
+  }
+  __syncthreads();
+  // Every block of the cluster runs by now: what this one found goes to each of them.
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  for (int i = threadIdx.x; i < 16 * BLOCKS; i += blockDim.x) {
+    float found = 0.0f;
+    for (int w = 0; w < warps; w++) found += warp_sums[w][i % 16];
+    uint32_t there;
+    const uint32_t here = (uint32_t)__cvta_generic_to_shared(&block_sums[blockIdx.x][i % 16]);
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(i / 16));
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(found) : "memory");
+  }
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  float inverses[2];
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    float square = 0.0f;
+#pragma unroll
+    for (int block = 0; block < BLOCKS; block++) square += block_sums[block][g + 8 * n];
+    inverses[n] = rsqrtf(square / width + epsilon);
+  }
+  if (!inside) return;
+#pragma unroll
+  for (int i = 0; i < TILES; i++) {
+    Pack<bf16, 4> low_result, high_result;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      low_result.at[k] = from_float<bf16>(tiles[i].low[k] * inverses[0] * to_float(weights[i].at[k]));
+      high_result.at[k] = from_float<bf16>(tiles[i].high[k] * inverses[1] * to_float(weights[i].at[k]));
+    }
+    store(y + (size_t)row.low * width + column + 16 * i + 4 * t, low_result);
+    store(y + (size_t)row.high * width + column + 16 * i + 4 * t, high_result);
+  }
+}
+#endif
 
 // dx = residual + r * (g - x * r^2 * mean(g * x)) with g = gradient * weight, r = 1 / rms; `residual` may be null.
 template <int N, typename S, typename T>
@@ -136,19 +218,19 @@ extern "C" __global__ void weight_sums(const float *partial, float *sums, int pa
       forward<N>(x, weight, y, width, stride, epsilon);                                                                        \
     else forward<1>(x, weight, y, width, stride, epsilon);                                                                     \
   }                                                                                                                            \
-  extern "C" __global__ void add_rms_norm_##suffix(const S *x, const T *addend, int addend_stride, const T *b, int outputs,    \
-                                             int rank, const T *weight, S *sum, T *y, int stride, int width, float epsilon) {  \
+  extern "C" __global__ void add_rms_norm_##suffix(const S *x, const T *addend, int addend_stride, const T *b, int rank,       \
+                                             const T *weight, S *sum, T *y, int stride, int width, float epsilon) {            \
     constexpr int N = wide<T>();                                                                                               \
-    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
+    const LowRank<T> adapters = {b, rank};                                                                                     \
     if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
         addend_stride % N == 0 && stride % N == 0)                                                                             \
       add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
     else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                           \
   }                                                                                                                            \
-  extern "C" __global__ void add_open_rms_norm_##suffix(const S *x, const float *addend, int addend_stride, const T *b, int outputs,\
-                                             int rank, const T *weight, S *sum, T *y, int stride, int width, float epsilon) {  \
+  extern "C" __global__ void add_open_rms_norm_##suffix(const S *x, const float *addend, int addend_stride, const T *b, int rank,\
+                                             const T *weight, S *sum, T *y, int stride, int width, float epsilon) {            \
     constexpr int N = wide<T>();                                                                                               \
-    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
+    const LowRank<T> adapters = {b, rank};                                                                                     \
     if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
         addend_stride % N == 0 && stride % N == 0)                                                                             \
       add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
@@ -172,3 +254,11 @@ INSTANTIATE(float, bf16, mixed)
 
 extern "C" __global__ void inverse_rms_f32(const float *x, float *inverse, int rows, int width, float epsilon) { inverses(x, inverse, rows, width, epsilon); }
 extern "C" __global__ void inverse_rms_bf16(const bf16 *x, float *inverse, int rows, int width, float epsilon) { inverses(x, inverse, rows, width, epsilon); }
+
+#if __CUDA_ARCH__ >= 900
+extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512)
+    add_rms_norm_tensor_mixed(const float *x, const float *addend, int addend_stride, const bf16 *b, int rank, const bf16 *weight, float *sum, bf16 *y,
+                              int rows, int width, float epsilon) {
+  add_on_tensor_cores(x, addend, addend_stride, b, rank, weight, sum, y, rows, width, epsilon);
+}
+#endif

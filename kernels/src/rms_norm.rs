@@ -146,7 +146,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::OpenRows;
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module, rows_at};
+    use crate::cuda::{
+        Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early, module, rows_at,
+    };
 
     static MODULE: Module = module!("rms_norm");
 
@@ -202,7 +204,18 @@ mod gpu {
         let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width + room), dtype, device)?);
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
-        arguments.extend([at(weight)?, at(&sum)?, at(&y)?, int(width + room), int(width), float(epsilon)]);
+        arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
+        // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
+        let warps = width.div_ceil(8 * 64);
+        let serves =
+            (x.dtype(), dtype, room) == (DType::F32, DType::BF16, 0) && width.is_multiple_of(64) && warps <= 16;
+        if addend.adapters.is_some() && serves && capability(device)? >= 9 {
+            arguments.extend([int(rows), int(width), float(epsilon)]);
+            let grid = Grid { blocks: (8, rows.div_ceil(16), 1), threads: 32 * warps, shared_bytes: 0 };
+            launch_early(device, &MODULE, "add_rms_norm_tensor_mixed", None, grid, &arguments)?;
+            return Ok((sum, y));
+        }
+        arguments.extend([int(width + room), int(width), float(epsilon)]);
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),

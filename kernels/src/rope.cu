@@ -1,5 +1,5 @@
 // Norm of each query and key head, then rotation by its row's position; values copied.
-#include "vectors.cuh"
+#include "low_rank.cuh"
 
 // How packed rows divide, and where a row's angles are.
 struct Rows {
@@ -111,65 +111,116 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
   }
 }
 
-// While decoding, heads of up to 256 numbers: adds what adapters add, norms and turns; keys and values also go to the newest place of their row in
-// `cache`, [slots, positions, keys and values]. `table`: that of decode_attention.cu. Warps side by side have one head of several rows, which share B.
-template <int N, typename T>
+// Where keys and values of a row's newest token stand in `cache`, [slots, positions, keys and values]. `table`: that of decode_attention.cu.
+__device__ __forceinline__ size_t newest(const uint32_t *table, int slot_positions, int row) {
+  return (size_t)table[4 * row] * slot_positions + table[4 * row + 3] - 1;
+}
+
+// What a head is a part of: queries, keys or values.
+__device__ __forceinline__ int part_of(int head, const Rows &rows) { return head < rows.query ? 0 : head < rows.query + rows.key_value ? 1 : 2; }
+
+// While decoding, heads of up to 256 numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
+template <typename T>
 __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, const T *query_norm, const T *key_norm, T *y, T *cache,
-                       const uint32_t *table, int slot_positions, const Rows &rows, int row_count, int index, float epsilon) {
-  constexpr int PIECES = 4 / N;
-  const int lane = threadIdx.x % 32, half = rows.dimension / 2, heads = rows.query + 2 * rows.key_value;
-  const int number = index / row_count, row = index % row_count, first = number * rows.dimension;
-  const int part = number < rows.query ? 0 : number < rows.query + rows.key_value ? 1 : 2;
+                       const uint32_t *table, int slot_positions, const Rows &rows, int row, int head, float epsilon) {
+  constexpr int PIECES = 4;
+  const int lane = threadIdx.x % 32, half = rows.dimension / 2, heads = rows.query + 2 * rows.key_value, first = head * rows.dimension;
+  const int part = part_of(head, rows);
   const T *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
-  for (int i = lane * N; i < half; i += 32 * N) {
-    adapters.fetch(first + i);
-    adapters.fetch(first + half + i);
-    if (weight) {
-      prefetch(weight + i);
-      prefetch(weight + half + i);
-    }
-  }
   wait_for_predecessor();
-  const size_t angles = (size_t)rows.positions[row] * half, token = (size_t)table[4 * row] * slot_positions + table[4 * row + 3] - 1;
   x += (size_t)row * stride;
   const float *inner = x + heads * rows.dimension + part * adapters.rank;
-  float low[PIECES][N] = {}, high[PIECES][N] = {}, square = 0.0f;
+  float low[PIECES] = {}, high[PIECES] = {}, square = 0.0f;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) {
-    const int i = (p * 32 + lane) * N;
+    const int i = p * 32 + lane;
     if (i >= half) continue;
-    const Pack<float, N> a = load<N>(x + first + i), b = load<N>(x + first + half + i);
-#pragma unroll
-    for (int k = 0; k < N; k++) low[p][k] = a.at[k], high[p][k] = b.at[k];
-    adapters.add(low[p], inner, first + i);
-    adapters.add(high[p], inner, first + half + i);
-#pragma unroll
-    for (int k = 0; k < N; k++) square += low[p][k] * low[p][k] + high[p][k] * high[p][k];
+    low[p] = adapters.add(x[first + i], inner, first + i);
+    high[p] = adapters.add(x[first + half + i], inner, first + half + i);
+    square += low[p] * low[p] + high[p] * high[p];
   }
   const float inverse = weight ? rsqrtf(warp_sum(square) / rows.dimension + epsilon) : 1.0f;
-  y += ((size_t)row * heads + number) * rows.dimension;
-  T *cached = part > 0 ? cache + (token * 2 * rows.key_value + number - rows.query) * rows.dimension : nullptr;
+  const size_t angles = (size_t)rows.positions[row] * half;
+  y += ((size_t)row * heads + head) * rows.dimension;
+  T *cached = part > 0 ? cache + (newest(table, slot_positions, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) {
-    const int i = (p * 32 + lane) * N;
+    const int i = p * 32 + lane;
     if (i >= half) continue;
-    Pack<T, N> low_result, high_result;
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-      float a = low[p][k], b = high[p][k];
-      if (weight) {
-        a *= inverse * to_float(weight[i + k]);
-        b *= inverse * to_float(weight[half + i + k]);
-      }
-      const float cosine = part < 2 ? rows.cosines[angles + i + k] : 1.0f, sine = part < 2 ? rows.sines[angles + i + k] : 0.0f;
-      low_result.at[k] = from_float<T>(a * cosine - b * sine);
-      high_result.at[k] = from_float<T>(b * cosine + a * sine);
-    }
-    store<N>(y + i, low_result);
-    store<N>(y + half + i, high_result);
+    const float a = weight ? low[p] * inverse * to_float(weight[i]) : low[p], b = weight ? high[p] * inverse * to_float(weight[half + i]) : high[p];
+    const float cosine = part < 2 ? rows.cosines[angles + i] : 1.0f, sine = part < 2 ? rows.sines[angles + i] : 0.0f;
+    y[i] = from_float<T>(a * cosine - b * sine);
+    y[half + i] = from_float<T>(b * cosine + a * sine);
     if (!cached) continue;
-    store<N>(cached + i, low_result);
-    store<N>(cached + half + i, high_result);
+    cached[i] = y[i];
+    cached[half + i] = y[half + i];
+  }
+}
+
+// The same on tensor cores, heads of D numbers: a warp has a head of sixteen rows.
+template <int D>
+__device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b, int rank, const bf16 *query_norm, const bf16 *key_norm, bf16 *y, bf16 *cache,
+                                       const uint32_t *table, int slot_positions, const Rows &rows, int row_count, float epsilon) {
+  constexpr int HALF = D / 2, PIECES = D / 32; // of a half
+  const int head = blockIdx.x, t = threadIdx.x % 4, heads = rows.query + 2 * rows.key_value, part = part_of(head, rows);
+  const bf16 *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
+  const TensorLowRank<2 * PIECES> adapters(b, head * D, rank);
+  const TwoRows two(row_count);
+  const int row[2] = {two.low, two.high};
+  // What does not depend on the kernels before.
+  size_t places[2];
+  Pack<float, 4> cosines[2][PIECES], sines[2][PIECES];
+  Pack<bf16, 4> weights[2 * PIECES];
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    places[n] = newest(table, slot_positions, row[n]);
+    const size_t angles = (size_t)rows.positions[row[n]] * HALF + 4 * t;
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+      if (part == 2) continue;
+      cosines[n][p] = load<4>(rows.cosines + angles + 16 * p);
+      sines[n][p] = load<4>(rows.sines + angles + 16 * p);
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < 2 * PIECES; p++)
+    if (weight) weights[p] = load<4>(weight + 16 * p + 4 * t);
+  wait_for_predecessor();
+  const float *low = x + (size_t)row[0] * stride, *high = x + (size_t)row[1] * stride;
+  Tile tiles[2 * PIECES];
+#pragma unroll
+  for (int p = 0; p < 2 * PIECES; p++) tiles[p].read(low + head * D + 16 * p, high + head * D + 16 * p, t);
+  adapters.add(tiles, low + heads * D + part * rank, high + heads * D + part * rank);
+#pragma unroll
+  for (int n = 0; n < 2; n++) {
+    float square = 0.0f;
+#pragma unroll
+    for (int p = 0; p < 2 * PIECES; p++)
+#pragma unroll
+      for (int k = 0; k < 4; k++) square += n ? tiles[p].high[k] * tiles[p].high[k] : tiles[p].low[k] * tiles[p].low[k];
+    const float inverse = weight ? rsqrtf(lanes_sum<2, 1>(square) / D + epsilon) : 1.0f;
+    bf16 *to = y + ((size_t)row[n] * heads + head) * D + 4 * t;
+    bf16 *cached = part > 0 ? cache + (places[n] * 2 * rows.key_value + head - rows.query) * D + 4 * t : nullptr;
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+      Pack<bf16, 4> low_result, high_result;
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        float a = n ? tiles[p].high[k] : tiles[p].low[k], c = n ? tiles[p + PIECES].high[k] : tiles[p + PIECES].low[k];
+        if (weight) {
+          a *= inverse * to_float(weights[p].at[k]);
+          c *= inverse * to_float(weights[p + PIECES].at[k]);
+        }
+        const float cosine = part < 2 ? cosines[n][p].at[k] : 1.0f, sine = part < 2 ? sines[n][p].at[k] : 0.0f;
+        low_result.at[k] = from_float<bf16>(a * cosine - c * sine);
+        high_result.at[k] = from_float<bf16>(c * cosine + a * sine);
+      }
+      store(to + 16 * p, low_result);
+      store(to + HALF + 16 * p, high_result);
+      if (!cached) continue;
+      store(cached + 16 * p, low_result);
+      store(cached + HALF + 16 * p, high_result);
+    }
   }
 }
 
@@ -281,6 +332,11 @@ __device__ void norm_parts(const T *gradient, const T *x, float *partial, const 
 
 extern "C" __global__ void norm_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
 
+#define DECODE_PARAMETERS(T)                                                                                                   \
+  const float *packed, int stride, const T *b, int rank, const T *query_norm, const T *key_norm, T *output, T *cache,          \
+      const uint32_t *table, int slot_positions, const uint32_t *positions, const float *cosines, const float *sines,          \
+      int query, int key_value, int dimension, int row_count, float epsilon
+
 // A head's halves start at even numbers where a quarter of it is whole.
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void query_key_rope_##suffix(const T *packed, const T *query_norm, const T *key_norm, T *output,      \
@@ -295,20 +351,12 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
     if (pairs) forward<2>(packed, query_norm, key_norm, output, rows, index, epsilon);                                         \
     else forward<1>(packed, query_norm, key_norm, output, rows, index, epsilon);                                               \
   }                                                                                                                            \
-  extern "C" __global__ void query_key_rope_decode_##suffix(                                                                   \
-      const float *packed, int stride, const T *b, int outputs, int rank, const T *query_norm, const T *key_norm, T *output,   \
-      T *cache, const uint32_t *table, int slot_positions, const uint32_t *positions, const float *cosines,                    \
-      const float *sines, int query, int key_value, int dimension, int row_count, float epsilon) {                             \
+  extern "C" __global__ void query_key_rope_decode_##suffix(DECODE_PARAMETERS(T)) {                                            \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
-    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
-    const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                                       \
-    if (index >= row_count * (query + 2 * key_value)) return;                                                                  \
-    if (rows_aligned<2>(dimension / 2, packed) && rows_aligned<2>(dimension / 2, b, output, cache) && stride % 2 == 0)         \
-      decode<2>(packed, stride, adapters, query_norm, key_norm, output, cache, table, slot_positions, rows, row_count, index,  \
-                epsilon);                                                                                                      \
-    else                                                                                                                       \
-      decode<1>(packed, stride, adapters, query_norm, key_norm, output, cache, table, slot_positions, rows, row_count, index,  \
-                epsilon);                                                                                                      \
+    const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = query + 2 * key_value;                        \
+    if (index >= row_count * heads) return;                                                                                    \
+    decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, slot_positions, rows, index / heads,      \
+              index % heads, epsilon);                                                                                         \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_backward_##suffix(                                                                 \
       const T *gradient, const T *packed, const T *query_norm, const T *key_norm, T *output, int stride,                       \
@@ -331,3 +379,12 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)
+
+#define INSTANTIATE_DECODE(D)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(32) query_key_rope_decode_tensor_##D##_bf16(DECODE_PARAMETERS(bf16)) {          \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    decode_on_tensor_cores<D>(packed, stride, b, rank, query_norm, key_norm, output, cache, table, slot_positions, rows,       \
+                              row_count, epsilon);                                                                             \
+  }
+INSTANTIATE_DECODE(64)
+INSTANTIATE_DECODE(128)

@@ -332,9 +332,15 @@ mod gpu {
         arguments.extend([at(&output)?, at(cache)?, at(table)?, int(positions)]);
         arguments.extend(shared_arguments(&own, context)?);
         arguments.extend([int(rows), float(context.epsilon)]);
-        let count = rows * (heads.query + 2 * heads.key_value);
-        let grid = Grid::rows(count.div_ceil(WARPS), WARPS * 32);
-        launch_early(device, &MODULE, "query_key_rope_decode", Some(dtype), grid, &arguments)?;
+        let count = heads.query + 2 * heads.key_value;
+        // A warp has a head of sixteen rows.
+        let of_sixteen = Grid { blocks: (count, rows.div_ceil(16), 1), threads: 32, shared_bytes: 0 };
+        let (name, grid) = match heads.dimension {
+            64 if dtype == DType::BF16 => ("query_key_rope_decode_tensor_64", of_sixteen),
+            128 if dtype == DType::BF16 => ("query_key_rope_decode_tensor_128", of_sixteen),
+            _ => ("query_key_rope_decode", Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32)),
+        };
+        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 

@@ -1,5 +1,5 @@
 // silu(gate) * up and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
-#include "vectors.cuh"
+#include "low_rank.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -36,55 +36,39 @@ template <int N, typename T> __device__ void backward(const T *gradient, const T
   }
 }
 
-// While decoding, with what adapters add; rows of `gate_up` begin `stride` numbers apart. A thread has N columns of ROWS rows, which share what it reads of
-// B; blockIdx.x is a share of the columns, blockIdx.y of the rows. Shared memory: [ROWS, 2, rank], rounded.
-template <int N, typename T>
+// While decoding, with what adapters add; rows of `gate_up` begin `stride` numbers apart. A thread a number.
+template <typename T>
 __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapters, T *output, int rows, int width) {
-  constexpr int ROWS = 8;
-  extern __shared__ __align__(16) float inner[];
-  const int rank = adapters.b ? adapters.rank : 0, first = blockIdx.y * ROWS, count = min(ROWS, rows - first);
-  const int column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
-  if (column < width) {
-    adapters.fetch(column);
-    adapters.fetch(width + column);
-  }
   wait_for_predecessor();
-  gate_up += (size_t)first * stride;
-  for (int i = threadIdx.x; i < count * 2 * rank; i += blockDim.x)
-    inner[i] = to_float(from_float<T>(gate_up[(size_t)(i / (2 * rank)) * stride + 2 * width + i % (2 * rank)]));
-  __syncthreads();
+  const int row = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
-  float gates[ROWS][N] = {}, ups[ROWS][N] = {};
+  gate_up += (size_t)row * stride;
+  const float *inner = gate_up + 2 * width;
+  const float gate = adapters.add(gate_up[column], inner, column), up = adapters.add(gate_up[width + column], inner + adapters.rank, width + column);
+  output[(size_t)row * width + column] = from_float<T>(gate * sigmoid(gate) * up);
+}
+
+// The same on tensor cores: a warp has sixteen rows and sixteen columns. The width is a multiple of 16.
+__device__ void decode_on_tensor_cores(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
+  const int column = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * 16, t = threadIdx.x % 4;
+  if (column >= width) return;
+  const TensorLowRank<1> gate_adapters(b, column, rank), up_adapters(b, width + column, rank);
+  const TwoRows row(rows);
+  const float *low = gate_up + (size_t)row.low * stride, *high = gate_up + (size_t)row.high * stride;
+  wait_for_predecessor();
+  Tile gates[1], ups[1];
+  gates[0].read(low + column, high + column, t);
+  ups[0].read(low + width + column, high + width + column, t);
+  gate_adapters.add(gates, low + 2 * width, high + 2 * width);
+  up_adapters.add(ups, low + 2 * width + rank, high + 2 * width + rank);
+  Pack<bf16, 4> low_result, high_result;
 #pragma unroll
-  for (int n = 0; n < ROWS; n++) {
-    if (n >= count) break;
-    const Pack<float, N> gate = load<N>(gate_up + (size_t)n * stride + column), up = load<N>(gate_up + (size_t)n * stride + width + column);
-#pragma unroll
-    for (int k = 0; k < N; k++) gates[n][k] = gate.at[k], ups[n][k] = up.at[k];
+  for (int k = 0; k < 4; k++) {
+    low_result.at[k] = from_float<bf16>(gates[0].low[k] * sigmoid(gates[0].low[k]) * ups[0].low[k]);
+    high_result.at[k] = from_float<bf16>(gates[0].high[k] * sigmoid(gates[0].high[k]) * ups[0].high[k]);
   }
-#pragma unroll 8
-  for (int r = 0; r < rank; r++) {
-    const T *row = adapters.b + (size_t)r * adapters.outputs + column;
-    const Pack<T, N> gate_weights = load<N>(row), up_weights = load<N>(row + width);
-#pragma unroll
-    for (int n = 0; n < ROWS; n++)
-#pragma unroll
-      for (int k = 0; k < N; k++) {
-        gates[n][k] += inner[2 * n * rank + r] * to_float(gate_weights.at[k]);
-        ups[n][k] += inner[(2 * n + 1) * rank + r] * to_float(up_weights.at[k]);
-      }
-  }
-#pragma unroll
-  for (int n = 0; n < ROWS; n++) {
-    if (n >= count) break;
-    Pack<T, N> result;
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-      const float gate = to_float(from_float<T>(gates[n][k])), up = to_float(from_float<T>(ups[n][k]));
-      result.at[k] = from_float<T>(gate * sigmoid(gate) * up);
-    }
-    store<N>(output + (size_t)(first + n) * width + column, result);
-  }
+  store(output + (size_t)row.low * width + column + 4 * t, low_result);
+  store(output + (size_t)row.high * width + column + 4 * t, high_result);
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
@@ -93,12 +77,9 @@ __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapt
     if (rows_aligned<N>(width, gate_up, output) && stride % N == 0) forward<N>(gate_up, output, stride, width);                \
     else forward<1>(gate_up, output, stride, width);                                                                           \
   }                                                                                                                            \
-  extern "C" __global__ void swiglu_decode_##suffix(const float *gate_up, int stride, const T *b, int outputs, int rank,       \
-                                                    T *output, int rows, int width) {                                          \
-    const LowRank<T> adapters = {b, outputs, rank};                                                                            \
-    if (rows_aligned<2>(width, gate_up) && rows_aligned<2>(width, b, output) && stride % 2 == 0)                               \
-      decode<2>(gate_up, stride, adapters, output, rows, width);                                                               \
-    else decode<1>(gate_up, stride, adapters, output, rows, width);                                                            \
+  extern "C" __global__ void swiglu_decode_##suffix(const float *gate_up, int stride, const T *b, int rank, T *output,         \
+                                                    int rows, int width) {                                                     \
+    decode<T>(gate_up, stride, {b, rank}, output, rows, width);                                                                \
   }                                                                                                                            \
   extern "C" __global__ void swiglu_backward_##suffix(const T *gradient, const T *gate_up, T *output, int stride, int width) { \
     constexpr int N = wide<T>();                                                                                               \
@@ -108,3 +89,8 @@ __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapt
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)
+
+extern "C" __global__ void __launch_bounds__(128)
+    swiglu_decode_tensor_bf16(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
+  decode_on_tensor_cores(gate_up, stride, b, rank, output, rows, width);
+}

@@ -121,11 +121,13 @@ mod gpu {
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
         arguments.extend([at(&output)?, int(rows), int(width)]);
-        // A thread has two columns of eight rows.
-        let rank = gate_up.adapters.as_ref().map_or(Ok(0), |adapters| adapters.b.dim(0))?;
-        let blocks = (width.div_ceil(if width.is_multiple_of(2) { 256 } else { 128 }), rows.div_ceil(8), 1);
-        let grid = Grid { blocks, threads: 128, shared_bytes: 8 * 2 * rank * size_of::<f32>() };
-        launch_early(device, &MODULE, "swiglu_decode", Some(dtype), grid, &arguments)?;
+        // A warp has sixteen rows and columns.
+        let (name, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
+            true => ("swiglu_decode_tensor", (width.div_ceil(64), rows.div_ceil(16), 1), 128),
+            false => ("swiglu_decode", (width.div_ceil(256), rows, 1), 256),
+        };
+        let grid = Grid { blocks, threads, shared_bytes: 0 };
+        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 

@@ -37,36 +37,8 @@ __device__ __forceinline__ void wait_for_predecessor() {
 #endif
 }
 
+// Brings what is read later nearer.
 __device__ __forceinline__ void prefetch(const void *address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
-
-// What adapters add to a row of a matrix' product: `rank` numbers behind it (of each part), times B, [rank, outputs]. `b` null: nothing.
-// The rank is a multiple of 8.
-template <typename T> struct LowRank {
-  const T *b;
-  int outputs, rank;
-
-  // Brings what `add` reads nearer.
-  __device__ __forceinline__ void fetch(int column) const {
-    const int last = b ? rank : 0;
-    for (int r = 0; r < last; r++) prefetch(b + (size_t)r * outputs + column);
-  }
-
-  // The sums that training computes in one product, rounded as there. `values`: of the columns from `column` on; `inner`: the part's numbers.
-  template <int N> __device__ __forceinline__ void add(float (&values)[N], const float *inner, int column) const {
-    const int last = b ? rank : 0;
-    for (int first = 0; first < last; first += 8) {
-#pragma unroll
-      for (int r = first; r < first + 8; r++) {
-        const Pack<T, N> weights = load<N>(b + (size_t)r * outputs + column);
-        const float x = to_float(from_float<T>(inner[r]));
-#pragma unroll
-        for (int k = 0; k < N; k++) values[k] += x * to_float(weights.at[k]);
-      }
-    }
-#pragma unroll
-    for (int k = 0; k < N; k++) values[k] = to_float(from_float<T>(values[k]));
-  }
-};
 
 // partial: [parts, width] -> sums: [width], in a fixed order. Blocks of 256 threads, one for 32 columns.
 __device__ __forceinline__ void sum_parts(const float *partial, float *sums, int parts, int width) {

@@ -41,7 +41,7 @@ pub(super) struct AdapterSet {
 pub(super) struct Joined {
     /// `[[W, scale * B], [A, 0]]`.
     pub(super) matrix: Tensor,
-    /// `scale * B` transposed, the parts side by side: [joined rank, outputs]; what decoding reads.
+    /// `scale * B`, the parts one below the other: [outputs, joined rank]; what decoding reads.
     pub(super) b: Tensor,
 }
 
@@ -168,7 +168,7 @@ impl AdapterSet {
             copies.push(MatrixCopy { offset, place, scale: 1.0 });
             let rows = joined.narrow(0, part.columns.start, part.columns.len())?;
             let place = rows.narrow(1, inputs + at, self.rank)?;
-            let beside = b.narrow(0, 0, self.rank)?.narrow(1, part.columns.start, part.columns.len())?.t()?;
+            let beside = b.narrow(0, part.columns.start, part.columns.len())?.narrow(1, 0, self.rank)?;
             let copy = |place| MatrixCopy { offset: part.b_range.start, place, scale: self.scale };
             copies.extend([place, beside].map(copy));
         }

@@ -170,7 +170,7 @@ impl ModelLoader<'_> {
                 row += shape[0];
             }
             let weight = joined.narrow(0, 0, outputs)?.narrow(1, 0, inputs)?;
-            let b = Tensor::zeros((joined_rank(set.rank), outputs), self.dtype, self.device)?;
+            let b = Tensor::zeros((outputs, joined_rank(set.rank)), self.dtype, self.device)?;
             set.joined = Some(Joined { matrix: joined, b });
             return Ok(Linear { weight, trained: None, bias, adapters });
         }

@@ -166,18 +166,26 @@ fn rotary_positions_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn open_rows_agree() {
-    let heads = Heads { query: 4, key_value: 2, dimension: 64 };
-    for (dtype, rank, rows) in [(DType::F32, 8, 3), (DType::F32, 16, 70), (DType::BF16, 16, 9), (DType::BF16, 24, 64)] {
+    let shapes = [
+        (DType::F32, 8, 3, 64),
+        (DType::F32, 16, 70, 64),
+        (DType::BF16, 8, 1, 128),
+        (DType::BF16, 16, 9, 80),
+        (DType::BF16, 24, 64, 64),
+        (DType::BF16, 32, 37, 128),
+    ];
+    for (dtype, rank, rows, dimension) in shapes {
+        let heads = Heads { query: 4, key_value: 2, dimension };
         // Rows of `width` numbers, then those of each part's A; and the same with everything added.
         let open = |widths: &[usize]| {
             let (width, columns) = (widths.iter().sum::<usize>(), widths.len() * rank);
             let (wide_cpu, wide) = pair(1, &[rows, width + columns], DType::F32);
-            let (b_cpu, b) = pair(2, &[rank, width], dtype);
+            let (b_cpu, b) = pair(2, &[width, rank], dtype);
             let mut added = Vec::new();
             let mut first = 0;
             for (part, &outputs) in widths.iter().enumerate() {
                 let inner = wide_cpu.narrow(1, width + part * rank, rank).unwrap().contiguous().unwrap();
-                let own = b_cpu.narrow(1, first, outputs).unwrap().contiguous().unwrap();
+                let own = b_cpu.narrow(0, first, outputs).unwrap().t().unwrap().contiguous().unwrap();
                 added.push(rounded(&inner, dtype).matmul(&own).unwrap());
                 first += outputs;
             }
@@ -189,12 +197,15 @@ fn open_rows_agree() {
         let (complete, found) = open(&[48, 48]);
         assert_close("swiglu", &swiglu_open(&found, dtype).unwrap(), &swiglu(&complete, 0).unwrap(), allowed);
 
-        let (complete, found) = open(&[160]);
-        let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, 160], dtype), pair(4, &[160], dtype)];
-        let (sum, normed) = add_rms_norm(&x, &found, &weight, 1e-6, 0).unwrap();
-        let expected = add_rms_norm(&x_cpu, &OpenRows::complete(complete), &weight_cpu, 1e-6, 0).unwrap();
-        assert_close("sum", &sum, &expected.0, allowed);
-        assert_close("norm", &normed, &expected.1, allowed);
+        // The second as in a model, where tensor cores serve: a stream in f32, rows of whole 64 numbers.
+        for (width, stream) in [(160, dtype), (1088, DType::F32)] {
+            let (complete, found) = open(&[width]);
+            let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, width], stream), pair(4, &[width], dtype)];
+            let (sum, normed) = add_rms_norm(&x, &found, &weight, 1e-6, 0).unwrap();
+            let expected = add_rms_norm(&x_cpu, &OpenRows::complete(complete), &weight_cpu, 1e-6, 0).unwrap();
+            assert_close("sum", &sum, &expected.0, allowed);
+            assert_close("norm", &normed, &expected.1, allowed);
+        }
 
         let (complete, found) = open(&[heads.query_width(), heads.key_width(), heads.key_width()]);
         let [query_norm, key_norm] = [5, 6].map(|n| pair(n, &[heads.dimension], dtype));
