@@ -6,6 +6,8 @@ fn main() -> std::process::ExitCode {
     unsafe {
         grpo_tui::score::take_threads_from_environment();
         grpo_tui::kernels::threads::configure_candle();
+        #[cfg(feature = "cuda")]
+        grpo_tui::kernels::nccl::leave_multicast_off();
     }
     grpo_tui::cli::main()
 }

@@ -59,6 +59,9 @@ pub fn version(number: u32) -> String {
 }
 
 #[cfg(feature = "cuda")]
+pub(crate) use load::{file_of, open_library};
+
+#[cfg(feature = "cuda")]
 mod load {
     use std::ffi::{CStr, CString, c_int, c_void};
     use std::path::PathBuf;
@@ -96,22 +99,33 @@ mod load {
         CudaLibraries { built_with, driver, files: files.collect() }
     }
 
-    /// Opens a library where the system's loader finds it, else in the usual folders, and takes its functions; returns
-    /// its file, or the name of the library that is missing: this one, or one that it depends on.
+    /// Opens a library and takes its functions; returns its file, or the name of the library that is missing.
     fn load(number: c_int, name: &str, symbol: &CStr) -> Result<String, String> {
+        let handle = open_library(name)?;
+        // SAFETY: the handle is open and never closed.
+        unsafe { grpo_tui_cuda_bind(number, handle) };
+        Ok(file_of(handle, symbol).unwrap_or_else(|| name.to_owned()))
+    }
+
+    /// Opens a library where the system's loader finds it, else in the usual folders; it stays open. Or the name of the
+    /// library that is missing: this one, or one that it depends on.
+    pub(crate) fn open_library(name: &str) -> Result<*mut c_void, String> {
         let mut missing = name.to_owned();
-        let handle = std::iter::once(PathBuf::from(name))
+        std::iter::once(PathBuf::from(name))
             .chain(folders().into_iter().map(|folder| folder.join(name)))
             .find_map(|path| open(path, &mut missing))
-            .ok_or(missing)?;
-        // SAFETY: the handle is open and never closed; dladdr writes the structure that it is given, and the name in it
+            .ok_or(missing)
+    }
+
+    /// The file of an open library that has `symbol`; `None` if the loader does not say.
+    pub(crate) fn file_of(library: *mut c_void, symbol: &CStr) -> Option<String> {
+        // SAFETY: the library is open and never closed; dladdr writes the structure that it is given, and the name in it
         // lives as long as the library.
         unsafe {
-            grpo_tui_cuda_bind(number, handle);
             let mut place: libc::Dl_info = std::mem::zeroed();
-            let is_known =
-                libc::dladdr(libc::dlsym(handle, symbol.as_ptr()), &raw mut place) != 0 && !place.dli_fname.is_null();
-            Ok(if is_known { CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned() } else { name.to_owned() })
+            let is_known = libc::dladdr(libc::dlsym(library, symbol.as_ptr()), &raw mut place) != 0;
+            (is_known && !place.dli_fname.is_null())
+                .then(|| CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned())
         }
     }
 

@@ -16,6 +16,7 @@ pub mod embedding; // rows of a table, and the scatter of their gradient
 pub mod heads; // how rows of queries, keys and values divide
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod matmul; // matrix products
+pub mod nccl; // sums over the GPUs of several processes
 pub mod open_rows; // rows to which adapters have yet to add
 pub mod philox; // random numbers as a function of what they are for
 pub mod pinned_memory; // a tensor's numbers in this machine's memory

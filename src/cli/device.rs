@@ -1,9 +1,12 @@
-//! Device options: `--gpu N`, `--cpu`, and the devices that a worker may take.
+//! Device options: `--gpu N`, `--gpus`, `--cpu`, and the devices that a worker may take.
+
+use std::str::FromStr;
 
 use super::Failure;
 use super::output::eprint_line;
 use crate::kernels::device::Engine;
 use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
+use crate::train::RankSource;
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(super) struct DeviceArguments {
@@ -23,32 +26,72 @@ impl DeviceArguments {
 
     /// The requested engine; by default the first GPU, else the CPU.
     pub(super) fn engine(self) -> Result<Engine, Failure> {
-        match self.gpu {
-            Some(ordinal) => Ok(Engine::gpu(ordinal)?),
-            None if self.cpu => Ok(Engine::cpu()),
-            None if Engine::gpus() == 0 => {
-                if let Some(why) = Engine::why_no_gpu() {
-                    eprint_line(&format!("using the CPU, no usable GPU: {why}"));
-                }
-                Ok(Engine::cpu())
-            }
-            None => Ok(Engine::gpu(0)?),
-        }
-    }
-
-    /// Warns if others use the GPU that [`DeviceArguments::engine`] will open; called before it, so that this process
-    /// is not counted.
-    pub(super) fn warn_if_in_use(self) {
-        let is_gpu = self.gpu.is_some() || (!self.cpu && Engine::gpus() > 0);
-        let in_use = if is_gpu { Gpu::of_ordinal(self.gpu.unwrap_or(0)).and_then(|gpu| gpu.in_use()) } else { None };
-        if let Some(text) = in_use {
-            eprint_line(&format!("{text}; both will be slower"));
-        }
+        engine_of(&self.compute())
     }
 
     /// As [`DeviceArguments::engine`], but uses the CPU only on request.
     pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
         if self.cpu { Ok(Engine::cpu()) } else { Ok(Engine::gpu(self.gpu.unwrap_or(0))?) }
+    }
+}
+
+/// `--gpus`: a rank on each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Gpus {
+    All,
+    Count(usize),
+    List(Vec<usize>),
+}
+
+impl FromStr for Gpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.trim().parse::<usize>().ok();
+        let expected = || "name how many, `all`, or the numbers of several, such as 0,2,3".to_owned();
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        if let Some(count) = number(text) {
+            return if count > 0 { Ok(Self::Count(count)) } else { Err(expected()) };
+        }
+        let list = text.split(',').map(number).collect::<Option<Vec<usize>>>().ok_or_else(expected)?;
+        match list.iter().enumerate().find(|(index, gpu)| list[..*index].contains(gpu)) {
+            Some((_, gpu)) => Err(format!("GPU {gpu} is named twice")),
+            None => Ok(Self::List(list)),
+        }
+    }
+}
+
+impl Gpus {
+    /// The GPUs of which a run takes as many as the number beside them.
+    pub(super) fn choose(&self) -> Result<(DeviceChoice, usize), Failure> {
+        let shown = Engine::usable_gpus().and_then(|count| match count {
+            0 => Err("CUDA shows this process no GPU".to_owned()),
+            count => Ok(count),
+        });
+        let shown = shown.map_err(|why| Failure::failed(format!("--gpus: {why}, or compute with --cpu")))?;
+        let (gpus, count) = match self {
+            Self::All => ((0..shown).collect(), shown),
+            Self::Count(count) => ((0..shown).collect(), *count),
+            Self::List(list) => (list.clone(), list.len()),
+        };
+        Ok((DeviceChoice::Gpus(gpus), count))
+    }
+}
+
+/// The engine of a device that is not waited for: the first of those that may be used.
+pub(super) fn engine_of(compute: &DeviceChoice) -> Result<Engine, Failure> {
+    match compute {
+        DeviceChoice::Cpu => Ok(Engine::cpu()),
+        DeviceChoice::Any if Engine::gpus() == 0 => {
+            if let Some(why) = Engine::why_no_gpu() {
+                eprint_line(&format!("using the CPU, no usable GPU: {why}"));
+            }
+            Ok(Engine::cpu())
+        }
+        DeviceChoice::Any => Ok(Engine::gpu(0)?),
+        DeviceChoice::Gpus(gpus) => Ok(Engine::gpu(gpus.first().copied().unwrap_or(0))?),
     }
 }
 
@@ -58,27 +101,77 @@ pub(super) fn places(run: &RunDirectory) -> RunFolders {
 }
 
 /// The devices that the run may use. They are not opened, since other runs may hold them.
-pub(super) fn devices(compute: DeviceChoice) -> Result<Vec<Device>, Failure> {
-    let gpus = Engine::gpus();
+pub(super) fn devices(compute: &DeviceChoice) -> Result<Vec<Device>, Failure> {
+    let shown = Engine::gpus();
     match compute {
         DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
-        DeviceChoice::Any if gpus == 0 => {
+        DeviceChoice::Any if shown == 0 => {
             if let Some(why) = Engine::why_no_gpu() {
                 eprint_line(&format!("using the CPU, no usable GPU: {why}"));
             }
             Ok(vec![Device::Cpu])
         }
-        DeviceChoice::Any => Ok((0..gpus).map(gpu).collect()),
-        DeviceChoice::Gpu(ordinal) if ordinal < gpus => Ok(vec![gpu(ordinal)]),
-        // The engine's error explains why there is no such GPU.
-        DeviceChoice::Gpu(ordinal) => Engine::gpu(ordinal).map(|_| vec![gpu(ordinal)]).map_err(Failure::from),
+        DeviceChoice::Any => Ok((0..shown).map(gpu).collect()),
+        DeviceChoice::Gpus(gpus) => {
+            if let Some(missing) = gpus.iter().find(|ordinal| **ordinal >= shown) {
+                // The engine's error explains why there is no such GPU.
+                Engine::gpu(*missing)?;
+            }
+            Ok(gpus.iter().copied().map(gpu).collect())
+        }
     }
 }
 
+/// How many of `devices` so many ranks of one host take: a GPU each, or the CPU together.
+pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failure> {
+    match devices.len() {
+        _ if devices.contains(&Device::Cpu) => Ok(1),
+        gpus if ranks <= gpus => Ok(ranks),
+        gpus => {
+            let gpus = crate::format::counted(gpus, "GPU");
+            Err(Failure::usage(format!(
+                "{ranks} ranks need {ranks} GPUs, and {gpus} may be used: add --gpus all, or compute with --cpu"
+            )))
+        }
+    }
+}
+
+/// On the first device of a slot.
 pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
-    match slot.device() {
-        Device::Cpu => Ok(Engine::cpu()),
-        Device::Gpu { ordinal, .. } => Ok(Engine::gpu(*ordinal)?),
+    match slot.devices() {
+        [Device::Gpu { ordinal, .. }, ..] => Ok(Engine::gpu(*ordinal)?),
+        _ => Ok(Engine::cpu()),
+    }
+}
+
+/// The ranks of a run that is to start them: one on each GPU of its slot, else as configured or `ranks`.
+pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
+    let ordinal = |device: &Device| match device {
+        Device::Gpu { ordinal, .. } => Some(*ordinal),
+        Device::Cpu => None,
+    };
+    match (slot.devices().iter().map(ordinal).collect::<Option<Vec<usize>>>(), ranks) {
+        (Some(gpus), _) => RankSource::OnGpus(gpus),
+        (None, Some(ranks)) => RankSource::Here(ranks),
+        (None, None) => RankSource::Configured,
+    }
+}
+
+/// Warns if others use the GPUs of a slot; called before they are opened, so that this process is not counted.
+pub(super) fn warn_if_in_use(slot: &Slot) {
+    for device in slot.devices() {
+        let Device::Gpu { ordinal, .. } = device else { continue };
+        if let Some(text) = Gpu::of_ordinal(*ordinal).and_then(|gpu| gpu.in_use()) {
+            eprint_line(&format!("{text}; both will be slower"));
+        }
+    }
+}
+
+/// Empty for the CPU, and where the driver does not say.
+pub(super) fn uuid(device: &Device) -> &str {
+    match device {
+        Device::Cpu => "",
+        Device::Gpu { uuid, .. } => uuid,
     }
 }
 
@@ -86,4 +179,37 @@ fn gpu(ordinal: usize) -> Device {
     // Without the driver's library the ordinal identifies the GPU: all users of the host must then see its GPUs in the
     // same order.
     Device::Gpu { ordinal, uuid: Gpu::of_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_a_number_all_or_a_list() {
+        let check = |text: &str, expected: Result<Gpus, &str>| {
+            let found = text.parse::<Gpus>();
+            match expected {
+                Ok(gpus) => assert_eq!(found, Ok(gpus), "{text}"),
+                Err(part) => assert!(found.clone().unwrap_err().contains(part), "{text}: {found:?}"),
+            }
+        };
+        check("4", Ok(Gpus::Count(4)));
+        check("all", Ok(Gpus::All));
+        check("0,2,3", Ok(Gpus::List(vec![0, 2, 3])));
+        check("0", Err("name how many"));
+        check("0,", Err("name how many"));
+        check("GPU-1,GPU-2", Err("name how many"));
+        check("1,0,1", Err("GPU 1 is named twice"));
+    }
+
+    #[test]
+    fn ranks_take_a_gpu_each_or_one_cpu_together() {
+        let gpus: Vec<Device> = (0..2).map(|ordinal| Device::Gpu { ordinal, uuid: String::new() }).collect();
+        let slots = |ranks, devices: &[Device]| slots_of(ranks, devices).map_err(|failure| failure.message);
+        assert_eq!((slots(1, &gpus), slots(2, &gpus), slots(8, &[Device::Cpu])), (Ok(1), Ok(2), Ok(1)));
+        let message = slots(4, &gpus).unwrap_err();
+        assert!(message.contains("4 ranks need 4 GPUs, and 2 GPUs may be used: add --gpus all"), "{message}");
+    }
 }

@@ -42,6 +42,9 @@ struct EngineFound {
     why: String,
     /// Files of the loaded NVIDIA libraries.
     libraries: Vec<String>,
+    /// For several GPUs: its file, or what is missing. Absent where no GPU can be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nccl: Option<String>,
 }
 
 /// How the workbench would look here, and from which of the user's files.
@@ -155,12 +158,15 @@ fn engine() -> EngineFound {
             ("gpu", format!("{count} usable; built with CUDA {}, the driver supports {}", versions[0], versions[1]))
         }
     };
-    EngineFound { uses, why, libraries: found.files.iter().filter_map(|(_, file)| file.clone()).collect() }
+    let libraries = found.files.iter().filter_map(|(_, file)| file.clone()).collect();
+    let nccl = crate::kernels::nccl::file().map(|file| file.unwrap_or_else(|missing| missing));
+    EngineFound { uses, why, libraries, nccl }
 }
 
 #[cfg(not(feature = "engine"))]
 fn engine() -> EngineFound {
-    EngineFound { uses: "none", why: "built without the feature `engine`".to_owned(), libraries: Vec::new() }
+    let why = "built without the feature `engine`".to_owned();
+    EngineFound { uses: "none", why, libraries: Vec::new(), nccl: None }
 }
 
 fn gpus() -> impl Iterator<Item = Gpu> {
@@ -252,9 +258,9 @@ fn view_page(found: &ViewFound) -> String {
 }
 
 fn page(findings: &Findings) -> String {
-    let EngineFound { uses, why, libraries } = &findings.engine;
+    let EngineFound { uses, why, libraries, nccl } = &findings.engine;
     let mut text = format!("{}\n\nengine    {}: {why}\n", findings.logout_in_words, uses.to_uppercase());
-    for file in libraries {
+    for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }
     text.push('\n');

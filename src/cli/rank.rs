@@ -1,12 +1,18 @@
-//! `grpo-tui rank`, which rank 0 of a run starts: computes what it is asked, writes nothing.
+//! `grpo-tui rank`, which rank 0 of a run starts, and the ranks of a launcher: compute what they are asked, write
+//! nothing.
 
 use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::device::{DeviceArguments, uuid};
+use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::kernels::device::Engine;
-use crate::ranks::Follower;
+use crate::ranks::{Follower, Placement};
+use crate::run::{Device, DeviceChoice, Slot};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,30 +22,60 @@ pub(super) struct Arguments {
     /// The number of this rank
     #[arg(long, value_name = "N")]
     number: usize,
-    /// Compute on the CPU
-    #[arg(long)]
-    cpu: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
-/// Standard input has the secret by which rank 0 knows this process.
+/// Standard input has the secret by which rank 0 knows this process. The slot of its device is rank 0's.
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    if !arguments.cpu {
-        return Err(Failure::usage("this version computes ranks on the CPU: add --cpu"));
-    }
     ignore_stop_signals()?;
     let mut secret = String::new();
     std::io::stdin().take(1024).read_to_string(&mut secret)?;
-    follow(&Follower::connect(&arguments.connect, arguments.number, secret)?)
+    let follower = Follower::connect(&arguments.connect, arguments.number, secret, "")?;
+    follow(follower, || arguments.device.engine())
+}
+
+/// Another rank than 0 of a launcher, on a device of its own.
+pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> Outcome {
+    ignore_stop_signals()?;
+    let follower = placement.follow(runs, uuid(device))?;
+    let Device::Gpu { ordinal, .. } = device else { return follow(follower, || Ok(Engine::cpu())) };
+    let (is_lost, mut last) = (follower.loss(), String::new());
+    let slot = Slot::wait(std::slice::from_ref(device), 1, |waiting| {
+        let sentence = waiting.described();
+        if sentence != last {
+            eprint_line(&sentence);
+            last = sentence;
+        }
+        if is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    match slot {
+        Some(_slot) => follow(follower, || Ok(Engine::gpu(*ordinal)?)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The device of a launcher's rank: with several GPUs a host the one of its local number.
+pub(super) fn device_of(placement: &Placement, asked: &DeviceChoice) -> Result<DeviceChoice, Failure> {
+    match (asked, Engine::gpus()) {
+        (DeviceChoice::Any, shown @ 1..) => Ok(DeviceChoice::Gpus(vec![placement.gpu(shown)?])),
+        (DeviceChoice::Gpus(_), _) if placement.here > 1 => {
+            Err(Failure::usage("--gpu: the ranks of a launcher take a GPU each by themselves: leave it out"))
+        }
+        _ => Ok(asked.clone()),
+    }
 }
 
 /// Carries out what rank 0 commands.
-pub(super) fn follow(follower: &Follower) -> Outcome {
-    crate::train::follow(follower, &Engine::cpu())?;
+fn follow(mut follower: Follower, engine: impl FnOnce() -> Result<Engine, Failure>) -> Outcome {
+    follower.end_with_rank_0()?;
+    let engine = engine().inspect_err(|failure| follower.fail(&failure.message))?;
+    crate::train::follow(&mut follower, &engine)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Launchers and terminals signal all ranks; rank 0 decides, and this one ends with its connection.
-pub(super) fn ignore_stop_signals() -> Result<(), Failure> {
+fn ignore_stop_signals() -> Result<(), Failure> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::default())?;
     }

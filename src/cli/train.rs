@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::device::DeviceArguments;
+use super::device::{DeviceArguments, Gpus};
 use super::output::eprint_line;
 use super::progress::Progress;
 use super::{Failure, Outcome, preflight, preset, print_json};
@@ -13,7 +13,7 @@ use crate::format::counted;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::report::MetricComparison;
-use crate::run::{Device, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
+use crate::run::{Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
 use crate::score::{load_sets, repeated_prompts};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
@@ -67,6 +67,9 @@ pub(super) struct Arguments {
     /// Of the ranks, those that a launcher has started on this host
     #[arg(skip)]
     local_ranks: Option<usize>,
+    /// Compute on several GPUs, a rank on each: how many, `all`, or their numbers (0,2,3); sets `ranks`
+    #[arg(long, value_name = "GPUS", conflicts_with_all = ["gpu", "cpu"])]
+    gpus: Option<Gpus>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print one JSON document at the end
@@ -77,6 +80,7 @@ pub(super) struct Arguments {
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &here);
+    let compute = choose_devices(&mut arguments)?;
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
         let resolved = resolve(&arguments, &task, &places)?;
@@ -84,16 +88,17 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             &task,
             &resolved,
             &places,
-            &arguments.device.engine()?,
+            &super::device::engine_of(&compute)?,
             arguments.sample,
             arguments.json,
         );
     }
     // As one of the ranks of a launcher, if it is one.
     let placement = Placement::found()?;
+    let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| super::rank::device_of(own, &compute))?;
+    let devices = super::device::devices(&compute)?;
     if let Some(placement) = placement.as_ref().filter(|placement| placement.rank > 0) {
-        super::rank::ignore_stop_signals()?;
-        return super::rank::follow(&placement.follow(places.for_new_runs())?);
+        return super::rank::launched(placement, places.for_new_runs(), &devices[0]);
     }
     let started = match &placement {
         None => None,
@@ -106,13 +111,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);
             arguments.local_ranks = Some(placement.here);
-            Some(placement.meet(places.for_new_runs())?)
+            Some(placement.meet(places.for_new_runs(), super::device::uuid(&devices[0]))?)
         }
     };
-    // Checked before a run is created.
-    let compute = arguments.device.compute();
-    let devices = super::device::devices(compute)?;
-    check_ranks(arguments.ranks.unwrap_or(1).into(), &devices)?;
     let run = match (&arguments.resume, &arguments.task) {
         (Some(run), _) => places.find(run)?,
         (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, &devices)?,
@@ -128,6 +129,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         );
         return Ok(ExitCode::SUCCESS);
     }
+    let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
+    let count = slots(&arguments, ranks, &devices)?;
     if arguments.detach {
         let how = Launch { compute, resume: arguments.resume.is_some(), ranks: arguments.ranks, ..Launch::default() };
         return super::worker::detach(&run, &how, "train", arguments.json)
@@ -136,15 +139,12 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let flags = super::worker::install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
-    let Some(slot) = worker.wait_for(&devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
-    arguments.device.warn_if_in_use();
+    let Some(slot) = worker.wait_for(&devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
+    super::device::warn_if_in_use(&slot);
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
-    let source = match (started, arguments.ranks) {
-        (Some(ranks), _) => RankSource::Launched(ranks),
-        (None, Some(ranks)) => RankSource::Here(ranks),
-        (None, None) => RankSource::Configured,
-    };
+    let source =
+        started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
     match train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
@@ -197,7 +197,7 @@ pub(super) fn create(
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
-    check_ranks(config.ranks, devices)?;
+    slots(arguments, config.ranks, devices)?;
     let checked = check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
     let data = read_data(task)?;
@@ -234,12 +234,21 @@ fn utf8_path(path: &Path) -> Result<String, Failure> {
     text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
-/// Before a run is created or its worker started.
-fn check_ranks(ranks: usize, devices: &[Device]) -> Result<(), Failure> {
-    match ranks > 1 && devices.iter().any(|device| *device != Device::Cpu) {
-        true => Err(Failure::usage(TrainError::RanksOnGpu { ranks }.to_string())),
-        false => Ok(()),
+/// The devices that the options name; `--gpus` sets the number of ranks.
+fn choose_devices(arguments: &mut Arguments) -> Result<DeviceChoice, Failure> {
+    let Some(gpus) = &arguments.gpus else { return Ok(arguments.device.compute()) };
+    let (compute, count) = gpus.choose()?;
+    match arguments.ranks.replace(u16::try_from(count)?) {
+        Some(ranks) if usize::from(ranks) != count => {
+            Err(Failure::usage(format!("--gpus: {count}, a rank on each, but --ranks {ranks}: leave one of them out")))
+        }
+        _ => Ok(compute),
     }
+}
+
+/// How many of `devices` this process takes, with ranks that a launcher starts on their own.
+fn slots(arguments: &Arguments, ranks: usize, devices: &[Device]) -> Result<usize, Failure> {
+    super::device::slots_of(if arguments.local_ranks.is_some() { 1 } else { ranks }, devices)
 }
 
 /// A goal on a set that the task lacks would never be reached.
@@ -371,7 +380,6 @@ mod tests {
 
     use super::*;
     use crate::config::{KEYS, Key, Kind, Preset};
-    use crate::run::DeviceChoice;
     use crate::view::screens::launch::form::Form;
     use crate::view::screens::launch::{self, context};
     use crate::view::shared::OpenTask;
@@ -437,7 +445,7 @@ mod tests {
         };
         let mut forms: Vec<Form> = vec![
             Form { name: "it's -- \"mine\"".to_owned(), compute: DeviceChoice::Cpu, ..Form::default() },
-            Form { compute: DeviceChoice::Gpu(3), preset: Some(Preset::Seed), ..set(&[("policy_loss", "dapo")]) },
+            Form { compute: DeviceChoice::Gpus(vec![3]), preset: Some(Preset::Seed), ..set(&[("policy_loss", "dapo")]) },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),

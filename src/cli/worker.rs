@@ -23,9 +23,9 @@ pub(super) struct Arguments {
     /// Resume a run that has started
     #[arg(long)]
     resume: bool,
-    /// Compute on this GPU, of those that CUDA shows this process
-    #[arg(long, value_name = "N", conflicts_with = "cpu")]
-    gpu: Option<usize>,
+    /// Compute on this GPU, or as many of these as there are ranks, of those that CUDA shows this process
+    #[arg(long, value_name = "N,...", value_delimiter = ',', conflicts_with = "cpu")]
+    gpu: Vec<usize>,
     /// Compute on the CPU
     #[arg(long)]
     cpu: bool,
@@ -37,12 +37,15 @@ pub(super) struct Arguments {
 #[cfg(feature = "engine")]
 impl Arguments {
     fn compute(&self) -> crate::run::DeviceChoice {
-        crate::run::DeviceChoice::from_flags(self.gpu, self.cpu)
+        crate::run::DeviceChoice::from_flags(self.gpu.iter().copied(), self.cpu)
     }
 }
 
 /// The final status, and the cause for `state.json`.
 type Ended = Result<(Status, String), Failure>;
+
+/// The devices that a run may use, and how many of them it takes.
+type Usable = (Vec<Device>, usize);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let handshake = ReadyPipe::from_environment();
@@ -50,9 +53,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         return sampler(folder, &arguments, handshake);
     }
     match begin(&arguments) {
-        Ok((run, worker, devices)) => {
+        Ok((run, worker, (devices, count))) => {
             handshake.ready();
-            compute(&run, worker, &devices, |run, worker, slot| work(run, worker, slot, arguments.ranks))
+            compute(&run, worker, (&devices, count), |run, worker, slot| work(run, worker, slot, arguments.ranks))
         }
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -62,7 +65,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// Fast checks, so that the launcher can report their failure.
-fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Vec<Device>), Failure> {
+fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Usable), Failure> {
     let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
@@ -84,14 +87,14 @@ fn is_finished(history: &RunState) -> bool {
     history.end.as_ref().is_some_and(|end| end.status == Status::Finished.name())
 }
 
-/// Waits for a device, does the work on it, and records its end in any case.
+/// Waits for so many of some devices, does the work on them, and records its end in any case.
 fn compute(
     run: &RunDirectory,
     worker: Worker,
-    devices: &[Device],
+    (devices, count): (&[Device], usize),
     work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
 ) -> Outcome {
-    let Some(slot) = worker.wait_for(devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
@@ -107,7 +110,7 @@ fn compute(
 }
 
 #[cfg(not(feature = "engine"))]
-fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Vec<Device>, Failure> {
+fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Usable, Failure> {
     Err(Failure::failed("built without the engine: can follow runs, not compute them"))
 }
 
@@ -116,9 +119,9 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>
     Err(Failure::failed("built without the engine"))
 }
 
-/// The devices that the run may use, after checking its task and model.
+/// Checks the run's task and model as well.
 #[cfg(feature = "engine")]
-fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failure> {
+fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Usable, Failure> {
     let history = RunState::read(run.path())?;
     if is_finished(&history) {
         return Err(Failure::failed("run is finished: to train further, start a run with --model RUN"));
@@ -128,14 +131,17 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Vec<Device>, Failu
     }
     crate::task::Task::load(&run.task_path())?;
     crate::checkpoint::Located::find(&run.file().config.base_model, &super::device::places(run))?;
-    super::device::devices(arguments.compute())
+    let devices = super::device::devices(&arguments.compute())?;
+    let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
+    let count = super::device::slots_of(ranks, &devices)?;
+    Ok((devices, count))
 }
 
 #[cfg(feature = "engine")]
 fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) -> Ended {
     use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::device::engine(slot)?;
-    let source = ranks.map_or_else(Default::default, crate::train::RankSource::Here);
+    let source = super::device::ranks_on(slot, ranks);
     let mut progress = super::progress::Progress::new();
     Ok(
         match crate::train::train(run, &super::device::places(run), &engine, worker, source, &mut |event| {
@@ -174,7 +180,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         // Resolved from the worker's own folder: a run's model is named by its path.
         let places = RunFolders::discover(None, folder);
         let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
-        let ready = found.and_then(|_| super::device::devices(arguments.compute()));
+        let ready = found.and_then(|_| super::device::devices(&arguments.compute()));
         if let Err(failure) = &ready {
             sampler.end(Status::Failed, &failure.message)?;
         }

@@ -20,6 +20,8 @@ pub struct Placement {
     pub size: usize,
     /// Ranks on this host.
     pub here: usize,
+    /// This one among them.
+    local: usize,
     launcher: &'static str,
     /// Tells this start from others of the same user, for file names.
     job: String,
@@ -60,6 +62,7 @@ impl Placement {
                 rank: number("RANK")?,
                 size: number("WORLD_SIZE")?,
                 here: number("LOCAL_WORLD_SIZE")?,
+                local: number("LOCAL_RANK")?,
                 launcher: "torchrun",
                 job: job(&["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"]),
             }
@@ -68,6 +71,7 @@ impl Placement {
                 rank: number("OMPI_COMM_WORLD_RANK")?,
                 size: number("OMPI_COMM_WORLD_SIZE")?,
                 here: number("OMPI_COMM_WORLD_LOCAL_SIZE")?,
+                local: number("OMPI_COMM_WORLD_LOCAL_RANK")?,
                 launcher: "mpirun",
                 job: job(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"]),
             }
@@ -80,6 +84,7 @@ impl Placement {
                 rank: number("SLURM_PROCID")?,
                 size,
                 here: here.unwrap_or(size),
+                local: number("SLURM_LOCALID")?,
                 launcher: "srun",
                 job: job(&["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]),
             }
@@ -93,11 +98,23 @@ impl Placement {
         Ok(Some(placement).filter(|placement| placement.size > 1))
     }
 
-    /// Waits for all others, as rank 0.
+    /// The number of this rank's GPU, of `shown` to this process: a launcher may show each its own.
     ///
     /// # Errors
-    /// [`RankError::Start`] naming a rank that does not come within 60 s.
-    pub fn meet(&self, runs: &Path) -> Result<Ranks, RankError> {
+    /// [`RankError::NoGpu`] where this host has more ranks than GPUs.
+    pub fn gpu(&self, shown: usize) -> Result<usize, RankError> {
+        match self.local {
+            _ if shown == 1 => Ok(0),
+            local if local < shown => Ok(local),
+            local => Err(RankError::NoGpu { local, shown }),
+        }
+    }
+
+    /// Waits for all others, as rank 0. `gpu`: the UUID of its own.
+    ///
+    /// # Errors
+    /// [`RankError::Start`] naming a rank that does not come within 60 s, or that has the GPU of another.
+    pub fn meet(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
         let failed = |cause: std::io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
         // Other hosts reach rank 0 by its name.
         let (interface, host) = match self.here == self.size {
@@ -111,20 +128,20 @@ impl Placement {
         let file = MeetingFile(self.file(runs));
         let text = serde_json::to_vec(&meeting).map_err(|error| failed(error.into()))?;
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
-        Ok(Ranks::of(gather(&listener, self.size, &meeting.secret, TO_MEET, || Ok(()))?))
+        Ranks::of(gather(&listener, self.size, &meeting.secret, TO_MEET, || Ok(()))?, gpu)
     }
 
-    /// Meets rank 0, as another rank.
+    /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
     ///
     /// # Errors
     /// [`RankError::Start`] if rank 0 cannot be found within 60 s.
-    pub fn follow(&self, runs: &Path) -> Result<Follower, RankError> {
+    pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Follower, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
         let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
         loop {
             // A file of an earlier start may stand there until rank 0 writes its own.
             match read(&path) {
-                Ok(Some(Meeting { address, secret })) => match Follower::connect(&address, self.rank, secret) {
+                Ok(Some(Meeting { address, secret })) => match Follower::connect(&address, self.rank, secret, gpu) {
                     Ok(follower) => return Ok(follower),
                     Err(error) => last = error.to_string(),
                 },
@@ -169,30 +186,35 @@ impl Drop for MeetingFile {
 mod tests {
     use super::*;
 
-    fn found(variables: &[(&str, &str)]) -> Result<Option<(usize, usize, usize, String)>, String> {
+    /// Rank, size, local rank, ranks here, and what names the meeting.
+    fn found(variables: &[(&str, &str)]) -> Result<Option<(usize, usize, usize, usize, String)>, String> {
         let get = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
         let placement = Placement::of(get).map_err(|error| error.to_string())?;
-        Ok(placement.map(|found| (found.rank, found.size, found.here, format!("{} {}", found.launcher, found.job))))
+        Ok(placement.map(|found| {
+            let Placement { rank, size, here, local, launcher, job } = found;
+            (rank, size, local, here, format!("{launcher} {job}"))
+        }))
     }
 
     #[test]
     fn launchers_are_recognised() {
-        let check = |variables: &[(&str, &str)], expected: Option<(usize, usize, usize, &str)>| {
-            let expected = expected.map(|(rank, size, here, job)| (rank, size, here, job.to_owned()));
+        let check = |variables: &[(&str, &str)], expected: Option<(usize, usize, usize, usize, &str)>| {
+            let expected = expected.map(|(rank, size, local, here, job)| (rank, size, local, here, job.to_owned()));
             assert_eq!(found(variables), Ok(expected), "{variables:?}");
         };
         let torchrun = [
-            ("RANK", "3"),
+            ("RANK", "6"),
             ("WORLD_SIZE", "8"),
-            ("LOCAL_RANK", "3"),
+            ("LOCAL_RANK", "2"),
             ("LOCAL_WORLD_SIZE", "4"),
             ("MASTER_ADDR", "node1"),
             ("MASTER_PORT", "29500"),
             ("TORCHELASTIC_RUN_ID", "a/b"),
         ];
-        check(&torchrun, Some((3, 8, 4, "torchrun ab.29500")));
+        check(&torchrun, Some((6, 8, 2, 4, "torchrun ab.29500")));
         let slurm = [
             ("SLURM_PROCID", "5"),
+            ("SLURM_LOCALID", "1"),
             ("SLURM_NTASKS", "16"),
             ("SLURM_STEP_NUM_TASKS", "8"),
             ("SLURM_STEP_TASKS_PER_NODE", "4(x2)"),
@@ -200,34 +222,48 @@ mod tests {
             ("SLURM_JOB_ID", "77"),
             ("SLURM_STEP_ID", "0"),
         ];
-        check(&slurm, Some((5, 8, 4, "srun 77.0")));
+        check(&slurm, Some((5, 8, 1, 4, "srun 77.0")));
         let mpirun = [
             ("OMPI_COMM_WORLD_RANK", "0"),
             ("OMPI_COMM_WORLD_SIZE", "2"),
             ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
             ("PMIX_NAMESPACE", "prterun-h-12@1"),
         ];
-        check(&mpirun, Some((0, 2, 2, "mpirun prterun-h-121")));
-        check(&[&mpirun[..], &slurm].concat(), Some((0, 2, 2, "mpirun prterun-h-121")));
+        check(&mpirun, Some((0, 2, 0, 2, "mpirun prterun-h-121")));
+        check(&[&mpirun[..], &slurm].concat(), Some((0, 2, 0, 2, "mpirun prterun-h-121")));
         // A batch script without srun, one rank, a shell in which somebody set RANK.
         check(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], None);
-        check(
-            &[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")],
-            None,
-        );
+        let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
+        check(&alone.each_ref().map(|name| (name.as_str(), if name.ends_with("RANK") { "0" } else { "1" })), None);
         check(&[("RANK", "1")], None);
     }
 
     #[test]
     fn what_a_launcher_says_wrongly_is_named() {
         let check = |rank: &str, size: &str, expected: &str| {
-            let variables =
-                [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", size), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
+            let variables = [
+                ("OMPI_COMM_WORLD_RANK", rank),
+                ("OMPI_COMM_WORLD_SIZE", size),
+                ("OMPI_COMM_WORLD_LOCAL_SIZE", "1"),
+                ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+            ];
             let message = found(&variables).unwrap_err();
             assert!(message.contains(expected), "{message}");
         };
         check("two", "2", "OMPI_COMM_WORLD_RANK = \"two\" is no number");
         check("2", "2", "mpirun: rank 2 of 2");
         check("0", "0", "mpirun: rank 0 of 0");
+    }
+
+    #[test]
+    fn each_rank_of_a_host_has_the_gpu_of_its_local_number() {
+        let gpu = |local, shown| {
+            let placement = Placement { rank: 6, size: 8, here: 4, local, launcher: "srun", job: String::new() };
+            placement.gpu(shown).map_err(|error| error.to_string())
+        };
+        assert_eq!((gpu(0, 4), gpu(3, 4), gpu(3, 1)), (Ok(0), Ok(3), Ok(0)));
+        let message = gpu(2, 2).unwrap_err();
+        assert!(message.starts_with("local rank 2 has no GPU, of 2 here: start"), "{message}");
     }
 }

@@ -57,13 +57,13 @@ fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankE
     let Ok(link) = linked() else { return Ok(None) };
     let start = Instant::now();
     let in_time = || if start.elapsed() < TO_GREET { Ok(()) } else { Err(RankError::Cancelled) };
-    let Ok(Hello { rank, secret: theirs, version, pid, processors }) = link.receive(in_time) else {
+    let Ok(Hello { rank, secret: theirs, version, pid, location }) = link.receive(in_time) else {
         return Ok(None);
     };
     if theirs != secret {
         return Ok(None);
     }
-    let (own, host) = (env!("CARGO_PKG_VERSION"), &processors.host);
+    let (own, host) = (env!("CARGO_PKG_VERSION"), &location.host);
     if version != own {
         let cause = format!("it is version {version} of the program on {host}, rank 0 is {own}");
         // It ends in any case.
@@ -71,5 +71,5 @@ fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankE
         return Err(RankError::Start { rank, cause });
     }
     let link = link.named(format!("rank {rank} (pid {pid} on {host})"));
-    Ok(Some((rank, (link, processors))))
+    Ok(Some((rank, (link, location))))
 }

@@ -10,10 +10,11 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::nccl::Communicator;
 use crate::kernels::pinned_memory::copy_to_host;
 use crate::run::host_name;
 use link::{Link, Lost};
@@ -25,8 +26,10 @@ pub use launcher::Placement;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a process that was started here has to connect, before it loads anything.
 const TO_CONNECT: Duration = Duration::from_secs(30);
-/// How long rank 0 has to hear why a rank ends.
+/// How long rank 0 has to hear why a rank ends, and a rank that it has ended.
 const TO_HEAR: Duration = Duration::from_secs(2);
+/// How long a rank has to end once rank 0 is gone.
+const TO_END: Duration = Duration::from_secs(5);
 /// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
 const TO_MEET: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,8 @@ pub enum RankError {
     /// What a launcher says of this process makes no sense.
     #[error("{0}; run without the launcher, or unset its variables")]
     Launcher(String),
+    #[error("local rank {local} has no GPU, of {shown} here: start at most {shown} ranks a host, or compute with --cpu")]
+    NoGpu { local: usize, shown: usize },
     #[error("rank {rank} did not start: {cause}")]
     Start { rank: usize, cause: String },
     #[error("a message to another rank could not be written or read: {0}")]
@@ -55,7 +60,9 @@ pub struct Ranks {
     /// To rank 1 and so on. Dropped first: a rank ends when its connection does.
     links: Vec<Link>,
     /// Of all ranks.
-    processors: Vec<Processors>,
+    locations: Vec<Location>,
+    /// Where the ranks compute on GPUs.
+    communicator: Option<Communicator>,
     is_cancelled: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     _processes: Processes,
 }
@@ -63,7 +70,9 @@ pub struct Ranks {
 /// Rank 0, as another rank sees it.
 #[derive(Debug)]
 pub struct Follower {
+    rank: usize,
     link: Link,
+    communicator: Option<Communicator>,
 }
 
 /// The first message of a rank to rank 0.
@@ -73,23 +82,26 @@ struct Hello {
     secret: String,
     version: String,
     pid: u32,
-    processors: Processors,
+    location: Location,
 }
 
 /// A rank that has come to rank 0.
-type Peer = (Link, Processors);
+type Peer = (Link, Location);
 
-/// Where a rank's threads run.
+/// Where a rank computes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Processors {
+struct Location {
     host: String,
-    numbers: Vec<u32>,
+    /// The processors that its threads may run on.
+    processors: Vec<u32>,
+    /// The UUID of its GPU; empty for none, or where the driver does not say.
+    gpu: String,
 }
 
-impl Processors {
-    /// Those that this process may use.
-    fn own() -> Self {
-        let numbers = rustix::thread::sched_getaffinity(None).map_or_else(
+impl Location {
+    /// Of this process.
+    fn own(gpu: &str) -> Self {
+        let processors = rustix::thread::sched_getaffinity(None).map_or_else(
             |_| Vec::new(),
             |set| {
                 (0..rustix::thread::CpuSet::MAX_CPU)
@@ -98,13 +110,28 @@ impl Processors {
                     .collect()
             },
         );
-        Self { host: host_name(), numbers }
+        Self { host: host_name(), processors, gpu: gpu.to_owned() }
     }
 
     /// Whether threads of both may run on the same processor.
-    fn overlap(&self, other: &Self) -> bool {
-        self.host == other.host && self.numbers.iter().any(|number| other.numbers.contains(number))
+    fn shares_processors(&self, other: &Self) -> bool {
+        self.host == other.host && self.processors.iter().any(|number| other.processors.contains(number))
     }
+}
+
+/// # Errors
+/// [`RankError::Start`] of a rank that has the GPU of another: it would wait for it for ever.
+fn check_gpus(locations: &[Location]) -> Result<(), RankError> {
+    for (rank, own) in locations.iter().enumerate().filter(|(_, own)| !own.gpu.is_empty()) {
+        if let Some(other) = locations[..rank].iter().position(|other| other.gpu == own.gpu) {
+            let cause = format!(
+                "it has the same GPU as rank {other} ({}): start one rank a GPU, or compute with --cpu",
+                own.gpu
+            );
+            return Err(RankError::Start { rank, cause });
+        }
+    }
+    Ok(())
 }
 
 impl Ranks {
@@ -113,21 +140,25 @@ impl Ranks {
         Self::default()
     }
 
-    /// This process and `size - 1` more of the same program here; `arguments` follow those that say where to connect.
+    /// This process and `size - 1` more of the same program here; `arguments` of a rank follow those that say where to
+    /// connect.
     ///
     /// # Errors
     /// [`RankError::Start`] with the reason of a rank that cannot be started, ends or does not connect in time.
-    pub fn start_here(size: usize, arguments: &[String]) -> Result<Self, RankError> {
+    pub fn start_here(size: usize, arguments: impl Fn(usize) -> Vec<String>) -> Result<Self, RankError> {
         if size <= 1 {
             return Ok(Self::alone());
         }
-        let (links, processes) = Processes::start(size, arguments)?;
-        Ok(Self { _processes: processes, ..Self::of(links) })
+        let (peers, processes) = Processes::start(size, arguments)?;
+        Ok(Self { _processes: processes, ..Self::of(peers, "")? })
     }
 
-    fn of(links: Vec<Peer>) -> Self {
-        let (links, others): (Vec<Link>, Vec<Processors>) = links.into_iter().unzip();
-        Self { links, processors: std::iter::once(Processors::own()).chain(others).collect(), ..Self::default() }
+    /// `gpu`: the UUID of this process's own.
+    fn of(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
+        let (links, others): (Vec<Link>, Vec<Location>) = peers.into_iter().unzip();
+        let locations: Vec<Location> = std::iter::once(Location::own(gpu)).chain(others).collect();
+        check_gpus(&locations)?;
+        Ok(Self { links, locations, ..Self::default() })
     }
 
     /// Waiting for others ends soon after `is_cancelled` returns true.
@@ -143,8 +174,8 @@ impl Ranks {
 
     /// The ranks, `rank` included, that share its processors.
     pub fn sharing(&self, rank: usize) -> usize {
-        let overlaps = |own: &Processors| self.processors.iter().filter(|other| own.overlap(other)).count();
-        self.processors.get(rank).map_or(1, overlaps).max(1)
+        let sharing = |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
+        self.locations.get(rank).map_or(1, sharing).max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
@@ -184,11 +215,37 @@ impl Ranks {
         self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect()
     }
 
-    /// The sum of a tensor of f32 over all ranks, added in their order, for all of them.
+    /// Has ranks whose `device` is a GPU sum by NCCL from now on, each on its own. To be called once all have loaded the
+    /// run: who cannot has said why by then.
     ///
     /// # Errors
-    /// As [`Ranks::send`], and when a rank's tensor has another size.
+    /// As [`Ranks::gather`]; without NCCL, or what it says.
+    pub fn join(&mut self, device: &Device) -> Result<(), RankError> {
+        if !self.links.is_empty() && !device.is_cpu() {
+            let id = Communicator::new_id()?;
+            self.links.iter().try_for_each(|link| link.send_bytes(&id))?;
+            let joined = Communicator::join(&id, (0, self.size()), device, &|| self.keep_waiting().is_ok());
+            self.communicator = Some(joined.map_err(|error| self.explained(error))?);
+        }
+        Ok(())
+    }
+
+    /// Why ranks could not communicate: the rank that is gone, which NCCL may notice first, else NCCL's own words.
+    fn explained(&self, error: candle_core::Error) -> RankError {
+        wait_until(|| self.keep_waiting().is_err());
+        self.keep_waiting().err().unwrap_or(RankError::Tensor(error))
+    }
+
+    /// The sum of a contiguous tensor of f32 over all ranks, for all of them; on a GPU in place, else added in their
+    /// order.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`], when a rank's tensor has another size, and what NCCL says.
     pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if let Some(communicator) = &self.communicator {
+            let summed = communicator.sum(own, &|| self.keep_waiting().is_ok());
+            return summed.map(|()| own.clone()).map_err(|error| self.explained(error));
+        }
         if self.links.is_empty() {
             return Ok(own.clone());
         }
@@ -209,11 +266,11 @@ impl Ranks {
 }
 
 impl Follower {
-    /// Connects to rank 0 at `address` as `rank`. `secret`: what rank 0 gave this process.
+    /// Connects to rank 0 at `address` as `rank`. `secret`: what rank 0 gave this process; `gpu`: the UUID of its own.
     ///
     /// # Errors
     /// [`RankError::Start`] if nobody answers there.
-    pub fn connect(address: &str, rank: usize, secret: String) -> Result<Self, RankError> {
+    pub fn connect(address: &str, rank: usize, secret: String, gpu: &str) -> Result<Self, RankError> {
         let failed = |cause: std::io::Error| RankError::Start { rank, cause: format!("{address}: {cause}") };
         let addresses = address.to_socket_addrs().map_err(failed)?;
         let mut found = Err(std::io::Error::other("no such address"));
@@ -222,9 +279,28 @@ impl Follower {
         }
         let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let (pid, processors) = (std::process::id(), Processors::own());
-        link.send(&Hello { rank, secret, version, pid, processors })?;
-        Ok(Self { link: link.named("rank 0".to_owned()) })
+        let (pid, location) = (std::process::id(), Location::own(gpu));
+        link.send(&Hello { rank, secret, version, pid, location })?;
+        Ok(Self { rank, link: link.named("rank 0".to_owned()), communicator: None })
+    }
+
+    /// Kills this process where it has not ended soon after rank 0 is gone: the driver may wait for ever for a GPU's
+    /// work that waits for another rank.
+    ///
+    /// # Errors
+    /// [`RankError::Start`] without a thread for it.
+    pub fn end_with_rank_0(&self) -> Result<(), RankError> {
+        let is_lost = self.loss();
+        let watch = move || {
+            while !is_lost() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            std::thread::sleep(TO_END);
+            // It writes nothing that could be left unfinished.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        };
+        let spawned = std::thread::Builder::new().name("rank-watch".to_owned()).spawn(watch);
+        spawned.map(drop).map_err(|cause| RankError::Start { rank: self.rank, cause: cause.to_string() })
     }
 
     /// Whether rank 0 is gone, for work that should end then.
@@ -254,18 +330,40 @@ impl Follower {
     /// Tells rank 0 why this rank cannot go on.
     pub fn fail(&self, why: &str) {
         // Whoever is gone needs no reason. A connection that is closed at once may take it along.
-        let told = self.link.send_failure(why).is_ok();
-        let start = Instant::now();
-        while told && !self.link.lost().is_known() && start.elapsed() < TO_HEAR {
-            std::thread::sleep(Duration::from_millis(10));
+        if self.link.send_failure(why).is_ok() {
+            wait_until(self.loss());
         }
+    }
+
+    /// This rank's part of [`Ranks::join`] among `size`.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`]; without NCCL, or what it says.
+    pub fn join(&mut self, device: &Device, size: usize) -> Result<(), RankError> {
+        if !device.is_cpu() {
+            let (id, is_lost) = (self.link.receive_bytes(|| Ok(()))?, self.loss());
+            let joined = Communicator::join(&id, (self.rank, size), device, &|| !is_lost());
+            self.communicator = Some(joined.map_err(|error| self.explained(error))?);
+        }
+        Ok(())
+    }
+
+    /// Rank 0 ends the others when it has lost one, which NCCL may notice first.
+    fn explained(&self, error: candle_core::Error) -> RankError {
+        wait_until(self.loss());
+        self.link.check().err().unwrap_or(RankError::Tensor(error))
     }
 
     /// This rank's part of [`Ranks::all_reduce`].
     ///
     /// # Errors
-    /// [`RankError::Lost`].
+    /// [`RankError::Lost`], and what NCCL says.
     pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if let Some(communicator) = &self.communicator {
+            let is_lost = self.loss();
+            let summed = communicator.sum(own, &|| !is_lost());
+            return summed.map(|()| own.clone()).map_err(|error| self.explained(error));
+        }
         self.link.send_bytes(&bytes_of(own)?)?;
         Ok(Tensor::from_raw_buffer(&self.link.receive_bytes(|| Ok(()))?, DType::F32, own.dims(), own.device())?)
     }
@@ -277,8 +375,37 @@ impl std::fmt::Debug for Ranks {
     }
 }
 
+/// Waits for what is likely soon, but no longer than [`TO_HEAR`].
+fn wait_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() && start.elapsed() < TO_HEAR {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
     let mut bytes = vec![0; tensor.elem_count() * DType::F32.size_in_bytes()];
     copy_to_host(tensor, &mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ranks_of_one_gpu_are_refused() {
+        let check = |gpus: &[&str], expected: Option<&str>| {
+            let locations: Vec<Location> = gpus.iter().map(|gpu| Location::own(gpu)).collect();
+            let error = check_gpus(&locations).map_err(|error| error.to_string());
+            match expected {
+                None => assert_eq!(error, Ok(()), "{gpus:?}"),
+                Some(start) => assert!(error.clone().unwrap_err().starts_with(start), "{gpus:?}: {error:?}"),
+            }
+        };
+        check(&["GPU-1", "GPU-2", "GPU-3"], None);
+        check(&["", "", "GPU-1"], None);
+        check(&["GPU-1", "GPU-2", "GPU-2"], Some("rank 2 did not start: it has the same GPU as rank 1 (GPU-2): start"));
+    }
 }

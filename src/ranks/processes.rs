@@ -18,7 +18,10 @@ pub(super) struct Processes(Vec<Child>);
 const TO_END: Duration = Duration::from_secs(3);
 
 impl Processes {
-    pub(super) fn start(size: usize, arguments: &[String]) -> Result<(Vec<Peer>, Self), RankError> {
+    pub(super) fn start(
+        size: usize,
+        arguments: impl Fn(usize) -> Vec<String>,
+    ) -> Result<(Vec<Peer>, Self), RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
@@ -26,7 +29,7 @@ impl Processes {
         let secret = secret().map_err(here)?;
         let mut processes = Self::default();
         for rank in 1..size {
-            let child = spawn(rank, &address, &secret, arguments)
+            let child = spawn(rank, &address, &secret, &arguments(rank))
                 .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
             processes.0.push(child);
         }

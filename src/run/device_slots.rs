@@ -1,5 +1,7 @@
-//! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served.
+//! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served. A run
+//! of several GPUs takes all of them at once or none, so that no two runs wait for each other.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -58,8 +60,10 @@ impl Device {
 /// A run's position in the queue of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Of several devices, the one with the shortest queue.
+    /// The one that is waited for: of several that would do, one with the shortest queue.
     pub device: Device,
+    /// All that the run needs.
+    pub count: usize,
     /// Runs before this one, besides the one that holds the device.
     pub ahead: usize,
     /// Who holds it, in words.
@@ -70,7 +74,11 @@ impl Waiting {
     /// As a sentence.
     pub fn described(&self) -> String {
         let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
-        format!("waiting for {}, in use by {holder}; position {} in the queue", self.device.described(), self.ahead + 1)
+        let device = match self.count {
+            0 | 1 => self.device.described(),
+            count => format!("{count} GPUs, {}", self.device.described()),
+        };
+        format!("waiting for {device}, in use by {holder}; position {} in the queue", self.ahead + 1)
     }
 
     /// The position in the queue, from 1, in a sentence of [`Self::described`].
@@ -84,26 +92,28 @@ impl Waiting {
     }
 }
 
-/// The right to compute on a device, released when dropped, and by the kernel when the process dies.
+/// The right to compute on devices, released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Slot {
-    device: Device,
+    /// At least one.
+    devices: Vec<Device>,
     folder: PathBuf,
-    _lock: File,
+    _locks: Vec<File>,
     _folder: Option<File>,
 }
 
 impl Slot {
-    /// Waits for the first of `devices` that is free. `on_wait` gets the position at every check and may give up, which
-    /// returns `None`.
+    /// Waits until `count` of `devices` are free at once. `on_wait` gets the position at every check and may give up,
+    /// which returns `None`.
     ///
     /// # Errors
     /// [`RunError`] naming the problem with the folder of locks.
     pub fn wait(
         devices: &[Device],
+        count: usize,
         on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
     ) -> Result<Option<Self>, RunError> {
-        Self::wait_in(&slots_folder()?, devices, on_wait)
+        Self::wait_in(&slots_folder()?, devices, count, on_wait)
     }
 
     /// As [`Self::wait`], with the folder of locks, which all runs of this host must share.
@@ -113,40 +123,62 @@ impl Slot {
     pub fn wait_in(
         folder: &Path,
         devices: &[Device],
+        count: usize,
         mut on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
     ) -> Result<Option<Self>, RunError> {
         check_shared(folder)?;
-        let mut tickets = devices.iter().map(|device| Ticket::draw(folder, device)).collect::<Result<Vec<_>, _>>()?;
+        let count = count.clamp(1, devices.len().max(1));
+        let mut tickets = draw_all(folder, devices)?;
         loop {
-            let mut best: Option<Waiting> = None;
-            for ticket in &mut tickets {
-                ticket.renew()?;
+            // A ticket whose file somebody removed is of no use.
+            if !tickets.iter().all(Ticket::stands) {
+                drop(tickets);
+                tickets = draw_all(folder, devices)?;
+            }
+            let (mut held, mut occupied) = (Vec::with_capacity(count), Vec::new());
+            for ticket in &tickets {
                 let ahead = ticket.ahead();
-                if ahead == 0
-                    && let Some(slot) = ticket.enter()?
-                {
-                    return Ok(Some(slot));
-                }
-                if best.as_ref().is_none_or(|best| ahead < best.ahead) {
-                    best =
-                        Some(Waiting { device: ticket.device.clone(), ahead, holder: holder(folder, &ticket.device) });
+                match if ahead == 0 { ticket.lock()? } else { None } {
+                    Some(lock) => held.push((ticket.device.clone(), lock)),
+                    None => occupied.push((ahead, &ticket.device)),
                 }
             }
-            let Some(best) = best else { return Ok(None) };
-            if on_wait(&best).is_break() {
+            if held.len() >= count {
+                held.truncate(count);
+                return Self::take(folder, held).map(Some);
+            }
+            occupied.sort_by_key(|(ahead, _)| *ahead);
+            let Some((ahead, device)) = occupied.get(count - held.len() - 1).copied() else { return Ok(None) };
+            drop(held);
+            let holder = holder(folder, device);
+            if on_wait(&Waiting { device: device.clone(), count, ahead, holder }).is_break() {
                 return Ok(None);
             }
             std::thread::sleep(ROUND);
         }
     }
 
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// Says in the locks who has them.
+    fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
+        let since = local_now().strftime("%H:%M:%S").to_string();
+        let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
+        let (devices, mut locks): (Vec<Device>, Vec<File>) = held.into_iter().unzip();
+        for lock in &mut locks {
+            lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", folder))?;
+        }
+        // A locked folder is spared by programs that clean /tmp.
+        let open = File::open(folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
+        Ok(Self { devices, folder: folder.to_owned(), _locks: locks, _folder: open })
     }
 
-    /// Whether another run waits for the device.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Whether another run waits for one of the devices.
     pub fn is_wanted(&self) -> bool {
-        tickets(&self.folder, &self.device).iter().any(|(_, path)| lives(path))
+        let waits = |device| tickets(&self.folder, device).iter().any(|(_, path)| lives(path));
+        self.devices.iter().any(waits)
     }
 }
 
@@ -193,14 +225,28 @@ struct Ticket {
     file: File,
 }
 
+/// The next number of each device. All queues are held meanwhile, in one order for everybody: who is before another in
+/// one queue is so in all.
+fn draw_all(folder: &Path, devices: &[Device]) -> Result<Vec<Ticket>, RunError> {
+    let mut queues: BTreeMap<String, Option<File>> = devices.iter().map(|device| (device.name(), None)).collect();
+    for (name, queue) in &mut queues {
+        let path = folder.join(format!("{name}.queue"));
+        let file = open_or_create(folder, &path)?;
+        lock_within(&file, &path, PATIENCE)?;
+        *queue = Some(file);
+    }
+    let draw = |device: &Device| {
+        let queue = queues.get(&device.name()).and_then(Option::as_ref);
+        queue.map(|queue| Ticket::draw(folder, device, queue))
+    };
+    devices.iter().filter_map(draw).collect()
+}
+
 impl Ticket {
-    /// Takes the next number.
-    fn draw(folder: &Path, device: &Device) -> Result<Self, RunError> {
-        let queue_path = folder.join(format!("{}.queue", device.name()));
-        let mut queue = open_or_create(folder, &queue_path)?;
-        lock_within(&queue, &queue_path, PATIENCE)?;
+    /// Takes the next number, from a locked queue.
+    fn draw(folder: &Path, device: &Device, mut queue: &File) -> Result<Self, RunError> {
         let mut text = String::new();
-        let _ = (&queue).take(32).read_to_string(&mut text);
+        let _ = queue.take(32).read_to_string(&mut text);
         let last = text.trim().parse().unwrap_or(0);
         let highest = tickets(folder, device).into_iter().map(|(number, _)| number).max().unwrap_or(0);
         // Numbers are never reused, so that removing a dead ticket cannot hit a live one.
@@ -209,22 +255,19 @@ impl Ticket {
             .set_len(0)
             .and_then(|()| queue.seek(SeekFrom::Start(0)))
             .and_then(|_| queue.write_all(format!("{number}\n").as_bytes()))
-            .map_err(RunError::io("write", &queue_path))?;
+            .map_err(RunError::io("write", &folder.join(format!("{}.queue", device.name()))))?;
         let path = folder.join(format!("{}.ticket-{number:020}", device.name()));
         let file = create_shared(folder, &path, true)?
             .ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
         Ok(Self { folder: folder.to_owned(), device: device.clone(), number, path, file })
     }
 
-    /// Queues again if the ticket's file was removed.
-    fn renew(&mut self) -> Result<(), RunError> {
-        let stands = |found: std::fs::Metadata| {
+    /// Whether its file is still there.
+    fn stands(&self) -> bool {
+        let is_own = |found: std::fs::Metadata| {
             self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
         };
-        if !std::fs::symlink_metadata(&self.path).is_ok_and(stands) {
-            *self = Self::draw(&self.folder, &self.device)?;
-        }
-        Ok(())
+        std::fs::symlink_metadata(&self.path).is_ok_and(is_own)
     }
 
     /// Counts live tickets with lower numbers and removes dead ones.
@@ -233,21 +276,15 @@ impl Ticket {
         before.filter(|(_, path)| lives(path)).count()
     }
 
-    /// Takes the device if it is free.
-    fn enter(&self) -> Result<Option<Slot>, RunError> {
+    /// The device's lock, if nobody has it.
+    fn lock(&self) -> Result<Option<File>, RunError> {
         let path = self.folder.join(format!("{}.lock", self.device.name()));
-        let mut lock = open_or_create(&self.folder, &path)?;
+        let lock = open_or_create(&self.folder, &path)?;
         match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
-            Ok(()) => {}
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(RunError::io("lock", &path)(error)),
         }
-        let since = local_now().strftime("%H:%M:%S").to_string();
-        let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
-        lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", &path))?;
-        // A locked folder is spared by programs that clean /tmp.
-        let folder = File::open(&self.folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
-        Ok(Some(Slot { device: self.device.clone(), folder: self.folder.clone(), _lock: lock, _folder: folder }))
     }
 }
 

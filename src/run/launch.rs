@@ -25,23 +25,35 @@ const READY: &str = "GRPO_TUI_READY_FD";
 /// The longest report of a worker.
 const LONGEST_WORD: usize = 16 * 1024;
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first free GPU, else the CPU.
+    /// The first free GPU, or as many as the run has ranks; else the CPU.
     #[default]
     Any,
     Cpu,
-    /// Among those that CUDA shows this process.
-    Gpu(usize),
+    /// A run has all its ranks on these, by their numbers among those that CUDA shows this process.
+    Gpus(Vec<usize>),
 }
 
 impl DeviceChoice {
-    /// From `--gpu N` and `--cpu`.
-    pub fn from_flags(gpu: Option<usize>, cpu: bool) -> Self {
-        match gpu {
-            Some(ordinal) => Self::Gpu(ordinal),
-            None if cpu => Self::Cpu,
-            None => Self::Any,
+    /// From `--gpu` and `--cpu`.
+    pub fn from_flags(gpus: impl IntoIterator<Item = usize>, cpu: bool) -> Self {
+        let gpus: Vec<usize> = gpus.into_iter().collect();
+        match gpus.is_empty() {
+            false => Self::Gpus(gpus),
+            true if cpu => Self::Cpu,
+            true => Self::Any,
+        }
+    }
+
+    /// The flags of which it is made. Of several GPUs, those of a worker.
+    pub fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::Any => Vec::new(),
+            Self::Cpu => vec!["--cpu".to_owned()],
+            Self::Gpus(gpus) => {
+                vec!["--gpu".to_owned(), gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")]
+            }
         }
     }
 }
@@ -135,12 +147,7 @@ fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Comman
     // The running program, even if its file was replaced.
     let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
     command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
-    let compute = match how.compute {
-        DeviceChoice::Any => Vec::new(),
-        DeviceChoice::Cpu => vec!["--cpu".to_owned()],
-        DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
-    };
-    command.args(compute).args(how.resume.then_some("--resume"));
+    command.args(how.compute.arguments()).args(how.resume.then_some("--resume"));
     command.args(how.ranks.map(|ranks| format!("--ranks={ranks}")));
     command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that

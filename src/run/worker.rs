@@ -67,13 +67,18 @@ impl Worker {
         self.listener.notes()
     }
 
-    /// Waits for a device, and shows this in the run's state; calls `on_wait` with a message whenever it changes.
-    /// `None`: the run was stopped meanwhile, and has ended.
+    /// Waits for `count` of `devices`, and shows this in the run's state; calls `on_wait` with a message whenever it
+    /// changes. `None`: the run was stopped meanwhile, and has ended.
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a full disk.
-    pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        self.wait_for_in(&slots_folder()?, devices, on_wait)
+    pub fn wait_for(
+        &self,
+        devices: &[Device],
+        count: usize,
+        on_wait: impl FnMut(&str),
+    ) -> Result<Option<Slot>, RunError> {
+        self.wait_for_in(&slots_folder()?, devices, count, on_wait)
     }
 
     /// As [`Self::wait_for`], with the folder of locks.
@@ -84,9 +89,10 @@ impl Worker {
         &self,
         slots: &Path,
         devices: &[Device],
+        count: usize,
         on_wait: impl FnMut(&str),
     ) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(slots, devices, &self.controls, &self.state, on_wait);
+        let slot = wait_for_slot(slots, (devices, count), &self.controls, &self.state, on_wait);
         match &slot {
             Ok(Some(_)) => {}
             Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
@@ -161,17 +167,17 @@ impl Worker {
     }
 }
 
-/// Waits for a device, and shows this in `state`; calls `on_wait` with a message whenever it changes. `None`: stopped
+/// Waits for so many of some devices, and shows this in `state`; calls `on_wait` with a message whenever it changes. `None`: stopped
 /// meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
-    devices: &[Device],
+    (devices, count): (&[Device], usize),
     controls: &RequestQueue,
     state: &StateWriter,
     mut on_wait: impl FnMut(&str),
 ) -> Result<Option<Slot>, RunError> {
     let mut last = String::new();
-    let slot = Slot::wait_in(slots, devices, |waiting| {
+    let slot = Slot::wait_in(slots, devices, count, |waiting| {
         if controls.stop_requested().is_some() {
             return ControlFlow::Break(());
         }

@@ -34,6 +34,7 @@ pub(super) struct Loaded {
     pub(super) config_digest: String,
     pub(super) model_digest: String,
     pub(super) step: u64,
+    on_gpu: bool,
     /// The bits of the norms of weights and moments.
     norms: [u64; 2],
 }
@@ -41,7 +42,8 @@ pub(super) struct Loaded {
 impl Loaded {
     pub(super) fn of(job: &Job, model_digest: String) -> Result<Self, TrainError> {
         let norms = [norm(job.model.parameters().flat())?, norm(job.optimizer.moments())?].map(f64::to_bits);
-        Ok(Self { config_digest: job.config.digest(), model_digest, step: job.state.step, norms })
+        let on_gpu = !job.engine.device.is_cpu();
+        Ok(Self { config_digest: job.config.digest(), model_digest, step: job.state.step, on_gpu, norms })
     }
 }
 
@@ -49,7 +51,7 @@ impl Loaded {
 ///
 /// # Errors
 /// [`TrainError`]; rank 0 has been told.
-pub fn follow(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
+pub fn follow(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError> {
     let followed = answer_all(follower, engine);
     match followed {
         // Rank 0 is gone, or has cancelled the work.
@@ -63,7 +65,7 @@ pub fn follow(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
     }
 }
 
-fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
+fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError> {
     let Some(begin) = follower.receive::<Begin>()? else { return Ok(()) };
     let run = RunDirectory::open(&begin.run)?;
     run.check_private()?;
@@ -73,11 +75,12 @@ fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
         let (own, expected) = (setup.resumed_from, begin.resumed_from);
         return Err(TrainError::OtherCheckpoint { own, expected });
     }
-    setup.share_processors(begin.sharing)?;
+    setup.divide(begin.sharing)?;
     setup.threads = setup.threads.until(follower.loss());
     let model_digest = setup.start.digest.clone();
     let mut job = Job::load(&run, setup, engine, &RunState::read(run.path())?)?;
     follower.reply(&Loaded::of(&job, model_digest)?)?;
+    follower.join(&engine.device, begin.ranks)?;
     let mut gradients = None;
     while let Some(command) = follower.receive::<Command<'_>>()? {
         match command {
@@ -85,15 +88,15 @@ fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
                 follower.reply(&own_sample(&job, adapters, &requests, &sampling)?)?
             }
             Command::Gradient { mut groups, totals, settings } => {
-                let found = store(&mut gradients, own_gradient(&job, &mut groups, totals, &settings));
-                follower.reply(&share(found)?)?
+                let found = store(&mut gradients, || own_gradient(&job, &mut groups, totals, &settings));
+                follower.reply(&share(&job, found)?)?
             }
             Command::Supervised { examples, settings } => {
-                let found = store(&mut gradients, own_supervised(&job, &examples, settings));
-                follower.reply(&share(found)?)?
+                let found = store(&mut gradients, || own_supervised(&job, &examples, settings));
+                follower.reply(&share(&job, found)?)?
             }
             Command::LogProbs { groups, settings } => {
-                follower.reply(&share(own_log_probs(&job, &groups, &settings))?)?
+                follower.reply(&share(&job, own_log_probs(&job, &groups, &settings))?)?
             }
             Command::Update { learning_rate } => {
                 let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
@@ -111,17 +114,25 @@ fn answer_all(follower: &Follower, engine: &Engine) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Stores a gradient, and returns what was found with it.
-fn store<G, T>(gradients: &mut Option<G>, found: candle_core::Result<(G, T)>) -> candle_core::Result<T> {
-    let (own, found) = found?;
+/// Stores the gradient of `compute` in place of one that was not used, and returns what was found with it.
+fn store<G, T>(
+    gradients: &mut Option<G>,
+    compute: impl FnOnce() -> candle_core::Result<(G, T)>,
+) -> candle_core::Result<T> {
+    *gradients = None;
+    let (own, found) = compute()?;
     *gradients = Some(own);
     Ok(found)
 }
 
-fn share<T>(found: candle_core::Result<T>) -> candle_core::Result<Share<T>> {
+fn share<T>(job: &Job, found: candle_core::Result<T>) -> candle_core::Result<Share<T>> {
     match found {
         Ok(found) => Ok(Share::Done(found)),
-        Err(error) if is_out_of_memory(&error) => Ok(Share::OutOfMemory),
+        Err(error) if is_out_of_memory(&error) => {
+            // For the next attempt; if it fails, that one does.
+            let _ = job.engine.trim_memory();
+            Ok(Share::OutOfMemory)
+        }
         Err(error) => Err(error),
     }
 }

@@ -100,8 +100,6 @@ pub enum TrainError {
     OtherCheckpoint { own: Option<u64>, expected: Option<u64> },
     #[error("an update was commanded without a gradient")]
     NoGradient,
-    #[error("ranks = {ranks}: this version computes several ranks on the CPU alone; use --cpu, or ranks = 1")]
-    RanksOnGpu { ranks: usize },
     #[error("stopped now, as requested")]
     StoppedAtOnce,
     /// Stopped while the disk was full during a step.

@@ -32,6 +32,8 @@ pub enum RankSource {
     Configured,
     /// As many, started here.
     Here(u16),
+    /// One on each of these GPUs, started here; this process computes on the first.
+    OnGpus(Vec<usize>),
     /// Those that a launcher started.
     Launched(Ranks),
 }
@@ -122,14 +124,20 @@ fn run_job(
     let count = match &source {
         RankSource::Configured => None,
         RankSource::Here(count) => Some(usize::from(*count)),
+        RankSource::OnGpus(ordinals) => Some(ordinals.len()),
         RankSource::Launched(ranks) => Some(ranks.size()),
     };
     let mut setup = Setup::read(run, places, engine, count)?;
     let ranks = match source {
         RankSource::Launched(ranks) => ranks,
-        _ => Ranks::start_here(setup.config.ranks, &["--cpu".to_owned()])?,
+        RankSource::OnGpus(ordinals) => {
+            Ranks::start_here(ordinals.len(), |rank| vec!["--gpu".to_owned(), ordinals[rank].to_string()])?
+        }
+        RankSource::Configured | RankSource::Here(_) => {
+            Ranks::start_here(setup.config.ranks, |_| vec!["--cpu".to_owned()])?
+        }
     };
-    setup.share_processors(ranks.sharing(0))?;
+    setup.divide(ranks.sharing(0))?;
     // They begin to load the model.
     ranks.send(|rank| Begin {
         run: run.path().to_owned(),
@@ -152,6 +160,7 @@ fn run_job(
     let model_digest = setup.start.digest.clone();
     let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?)? };
     let result = check_loaded(&job, model_digest)
+        .and_then(|()| Ok(job.ranks.join(&engine.device)?))
         .and_then(|()| run_steps(run, worker, &mut job, settings, start, recorder, reached));
     // Wherever it was noticed: work is cancelled when a rank is lost, too.
     result.map_err(|error| job.ranks.check().map_or_else(TrainError::Rank, |()| error))

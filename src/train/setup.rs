@@ -79,9 +79,6 @@ impl Setup {
         places: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
-        if config.ranks > 1 && !engine.device.is_cpu() {
-            return Err(TrainError::RanksOnGpu { ranks: config.ranks });
-        }
         let scorer = Scorer::new(&task)?;
         let start = StartModel::find(&config.base_model, places)?;
         if !digest.is_empty() && start.digest != digest {
@@ -106,12 +103,15 @@ impl Setup {
         })
     }
 
-    /// For one of several ranks, `sharing` of which share the processors of this one.
-    pub(super) fn share_processors(&mut self, sharing: usize) -> Result<(), TrainError> {
-        if self.config.ranks > 1 {
+    /// For one of several ranks, each on a GPU or as one of `sharing` that share its processors.
+    pub(super) fn divide(&mut self, sharing: usize) -> Result<(), TrainError> {
+        let ranks = self.config.ranks;
+        if ranks > 1 && self.fit.is_some() {
+            self.device = format!("{ranks} GPUs: {}", self.device);
+        } else if ranks > 1 {
             let count = (ThreadPool::count_of(self.config.threads) / sharing).max(1);
             self.threads = ThreadPool::new(count)?;
-            self.device = format!("cpu, {} ranks of {}", self.config.ranks, counted(count, "thread"));
+            self.device = format!("cpu, {ranks} ranks of {}", counted(count, "thread"));
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ impl SampleWorker {
     /// # Errors
     /// [`RunError`] of the slots, or of a full disk.
     pub fn wait_for(&self, devices: &[Device], on_wait: impl FnMut(&str)) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(&slots_folder()?, devices, &self.controls, &self.state, on_wait)?;
+        let slot = wait_for_slot(&slots_folder()?, (devices, 1), &self.controls, &self.state, on_wait)?;
         if slot.is_none() {
             self.end(Status::Interrupted, "stopped while waiting for a device")?;
         }
@@ -94,7 +94,8 @@ impl SampleWorker {
                 return NextAction::Request;
             }
             if slot.is_wanted() {
-                return NextAction::End(format!("released {} to a waiting run", slot.device().described()));
+                let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
+                return NextAction::End(format!("released {} to a waiting run", devices.join(", ")));
             }
             if has_request {
                 return NextAction::Request;

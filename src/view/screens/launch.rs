@@ -159,10 +159,10 @@ fn publish(launch: &Launch, shared: &mut Shared) {
     };
 }
 
-fn stepped<T: Copy + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
+fn stepped<T: Clone + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
     let place = all.iter().position(|one| one == now).unwrap_or(0);
     let next = (place as isize + by).rem_euclid(all.len().max(1) as isize) as usize;
-    all.get(next).copied().unwrap_or_default()
+    all.get(next).cloned().unwrap_or_default()
 }
 
 /// The visible rows: those that match the filter, or only changed keys, or all but the advanced keys of folded sections.
@@ -319,18 +319,18 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
 }
 
 fn chosen_device(launch: &Launch) -> String {
-    let compute = launch.form.compute;
-    if compute == DeviceChoice::Any {
+    let compute = &launch.form.compute;
+    if *compute == DeviceChoice::Any {
         return "any GPU, else CPU".to_owned();
     }
-    let known = launch.devices.iter().find(|choice| choice.compute == compute);
+    let known = launch.devices.iter().find(|choice| choice.compute == *compute);
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
 }
 
 /// Selects the next device; `by` is 1 or -1.
 fn next_device(launch: &Launch, by: isize) -> DeviceChoice {
     let all: Vec<DeviceChoice> =
-        std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute)).collect();
+        std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute.clone())).collect();
     stepped(&all, &launch.form.compute, by)
 }
 

@@ -40,7 +40,7 @@ pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
         let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
         found.push(choice(
             &folder,
-            DeviceChoice::Gpu(ordinal),
+            DeviceChoice::Gpus(vec![ordinal]),
             &device,
             format!("GPU {ordinal} {}", gpu.name),
             condition(&gpu),

@@ -105,11 +105,7 @@ impl Form {
 
     /// The device part of them.
     pub fn device_arguments(&self) -> Vec<String> {
-        match self.compute {
-            DeviceChoice::Any => Vec::new(),
-            DeviceChoice::Cpu => vec!["--cpu".to_owned()],
-            DeviceChoice::Gpu(ordinal) => vec!["--gpu".to_owned(), ordinal.to_string()],
-        }
+        self.compute.arguments()
     }
 
     /// Whether a forecast of one is valid for the other: the name changes nothing.
@@ -187,7 +183,7 @@ mod tests {
         let check = |form: Form, expected: &[&str]| assert_eq!(form.arguments(), expected);
         check(Form::default(), &[]);
         let changed = BTreeMap::from([("seed", "7".to_owned()), ("base_model", "a b".to_owned())]);
-        let form = Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpu(1), name: "x".to_owned() };
+        let form = Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpus(vec![1]), name: "x".to_owned() };
         check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
         check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
     }

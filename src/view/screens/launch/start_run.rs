@@ -152,10 +152,12 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
         1 => "1 step of ".to_owned(),
         steps => format!("{steps} steps of "),
     });
-    let device = match launch.form.compute {
+    let device = match &launch.form.compute {
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),
-        DeviceChoice::Gpu(ordinal) => format!(", GPU {ordinal}"),
+        DeviceChoice::Gpus(ordinals) => {
+            ordinals.iter().map(|ordinal| format!(", GPU {ordinal}")).collect()
+        }
     };
     let model_name = short_name(&config.base_model);
     let found = launch.preflight.summary();

@@ -1,0 +1,303 @@
+//! Sums over the GPUs of several processes by NVIDIA's NCCL, which is looked up where it is first needed. Nothing here
+//! waits for a process that is gone: whoever waits asks whether to go on.
+
+use candle_core::{Device, Result, Tensor};
+
+/// NVLink multicast is off unless the user asks for it: it needs more of a machine than the rest of NCCL.
+const MULTICAST: &str = "NCCL_NVLS_ENABLE";
+
+/// Turns multicast off for this process and those that it starts, unless the user has chosen.
+///
+/// # Safety
+/// No other thread of the process may read or write the environment meanwhile: to be called before there is one.
+pub unsafe fn leave_multicast_off() {
+    if std::env::var_os(MULTICAST).is_none() {
+        // SAFETY: the caller's promise.
+        unsafe { std::env::set_var(MULTICAST, "0") };
+    }
+}
+
+/// NCCL's file, or what is missing; `None` where no GPU can be used at all.
+pub fn file() -> Option<std::result::Result<String, String>> {
+    #[cfg(feature = "cuda")]
+    return crate::cuda_libraries::CudaLibraries::found().driver.map(|_| gpu::file());
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+/// Processes whose GPUs sum together, this one among them.
+#[derive(Debug)]
+pub struct Communicator {
+    #[cfg(feature = "cuda")]
+    handle: gpu::Handle,
+}
+
+impl Communicator {
+    /// By what the processes find each other: made by one, told to the others.
+    ///
+    /// # Errors
+    /// Without NCCL: what to install.
+    pub fn new_id() -> Result<Vec<u8>> {
+        #[cfg(feature = "cuda")]
+        return gpu::new_id();
+        #[cfg(not(feature = "cuda"))]
+        candle_core::bail!("this build has no CUDA")
+    }
+
+    /// Joins the others, as `rank` of `size`, each with a GPU of its own. `goes_on`: whether to wait for them.
+    ///
+    /// # Errors
+    /// Without NCCL, and what NCCL says.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
+    pub fn join(
+        id: &[u8],
+        (rank, size): (usize, usize),
+        device: &Device,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return Ok(Self { handle: gpu::Handle::join(id, (rank, size), device, goes_on)? });
+        #[cfg(not(feature = "cuda"))]
+        candle_core::bail!("this build has no CUDA")
+    }
+
+    /// The sum of a contiguous f32 tensor over all processes, in place; it is there when this returns. The same GPUs of
+    /// the same hosts give the same bits.
+    ///
+    /// # Errors
+    /// What NCCL says, and when `goes_on` says no; nothing can be summed with this after either.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
+    pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        return self.handle.sum(tensor, goes_on);
+        #[cfg(not(feature = "cuda"))]
+        candle_core::bail!("this build has no CUDA")
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+    use std::time::Duration;
+
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    use candle_core::{DType, Device, Result, Tensor, bail};
+
+    use crate::cuda::{address, device, failed};
+    use crate::cuda_libraries::{file_of, open_library};
+
+    const NAME: &str = "libnccl.so.2";
+    /// How often somebody who waits asks whether to.
+    const ROUND: Duration = Duration::from_micros(20);
+
+    type Comm = *mut c_void;
+    /// `ncclResult_t`.
+    type Status = c_int;
+    const SUCCESS: Status = 0;
+    const IN_PROGRESS: Status = 7;
+    /// `ncclFloat32`, `ncclSum`.
+    const FLOAT32: c_int = 7;
+    const SUM: c_int = 0;
+
+    /// `ncclUniqueId`.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct UniqueId([u8; 128]);
+
+    /// `ncclConfig_t` of NCCL 2.22, which later versions understand.
+    #[repr(C)]
+    struct Config {
+        size: usize,
+        magic: c_uint,
+        version: c_uint,
+        blocking: c_int,
+        cga_cluster_size: c_int,
+        min_ctas: c_int,
+        max_ctas: c_int,
+        net_name: *const c_char,
+        split_share: c_int,
+    }
+
+    /// NCCL's functions that are called here.
+    struct Functions {
+        get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
+        init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> Status,
+        async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
+        all_reduce:
+            unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> Status,
+        abort: unsafe extern "C" fn(Comm) -> Status,
+        error_string: unsafe extern "C" fn(Status) -> *const c_char,
+        last_error: unsafe extern "C" fn(Comm) -> *const c_char,
+        file: String,
+    }
+
+    static FUNCTIONS: LazyLock<std::result::Result<Functions, String>> = LazyLock::new(load);
+
+    fn load() -> std::result::Result<Functions, String> {
+        let library = open_library(NAME).map_err(|missing| {
+            format!("{missing} not found: several GPUs need NCCL 2.22 or later; install it, or name its folder in LD_LIBRARY_PATH")
+        })?;
+        macro_rules! function {
+            ($name:literal) => {{
+                // SAFETY: the library is open and never closed.
+                let found = unsafe { libc::dlsym(library, $name.as_ptr()) };
+                if found.is_null() {
+                    return Err(format!("{NAME} has no {}: several GPUs need NCCL 2.22 or later", $name.to_string_lossy()));
+                }
+                // SAFETY: the types above are those of nccl.h, which has kept them since 2.22.
+                unsafe { std::mem::transmute_copy(&found) }
+            }};
+        }
+        Ok(Functions {
+            get_unique_id: function!(c"ncclGetUniqueId"),
+            init: function!(c"ncclCommInitRankConfig"),
+            async_error: function!(c"ncclCommGetAsyncError"),
+            all_reduce: function!(c"ncclAllReduce"),
+            abort: function!(c"ncclCommAbort"),
+            error_string: function!(c"ncclGetErrorString"),
+            last_error: function!(c"ncclGetLastError"),
+            file: file_of(library, c"ncclAllReduce").unwrap_or_else(|| NAME.to_owned()),
+        })
+    }
+
+    fn functions() -> Result<&'static Functions> {
+        FUNCTIONS.as_ref().map_err(|missing| candle_core::Error::msg(missing.clone()))
+    }
+
+    pub(super) fn file() -> std::result::Result<String, String> {
+        FUNCTIONS.as_ref().map(|functions| functions.file.clone()).map_err(Clone::clone)
+    }
+
+    pub(super) fn new_id() -> Result<Vec<u8>> {
+        let mut id = UniqueId([0; 128]);
+        // SAFETY: it writes one id.
+        let status = unsafe { (functions()?.get_unique_id)(&raw mut id) };
+        if status == SUCCESS { Ok(id.0.to_vec()) } else { Err(error(std::ptr::null_mut(), status)) }
+    }
+
+    /// NCCL's words.
+    fn error(comm: Comm, status: Status) -> candle_core::Error {
+        let Ok(functions) = functions() else { return failed("NCCL", "it is gone") };
+        // SAFETY: both return texts that NCCL keeps.
+        let (kind, cause) = unsafe { ((functions.error_string)(status), (functions.last_error)(comm)) };
+        // SAFETY: NCCL's texts end with a zero.
+        let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy());
+        let words: Vec<_> = [text(kind), text(cause)].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        failed("NCCL", words.join(": "))
+    }
+
+    /// `ncclComm_t`, which does not block; null once it was given up.
+    #[derive(Debug)]
+    pub(super) struct Handle(AtomicPtr<c_void>);
+
+    impl Handle {
+        pub(super) fn join(
+            id: &[u8],
+            (rank, size): (usize, usize),
+            device: &Device,
+            goes_on: &dyn Fn() -> bool,
+        ) -> Result<Self> {
+            let Device::Cuda(cuda) = device else { bail!("NCCL sums on GPUs") };
+            let Ok(id) = <[u8; 128]>::try_from(id) else { bail!("an id of NCCL has 128 bytes, not {}", id.len()) };
+            // As in NCCL_CONFIG_INITIALIZER.
+            let undefined = c_int::MIN;
+            let mut config = Config {
+                size: size_of::<Config>(),
+                magic: 0xcafe_beef,
+                version: 22203,
+                blocking: 0,
+                cga_cluster_size: undefined,
+                min_ctas: undefined,
+                max_ctas: undefined,
+                net_name: std::ptr::null(),
+                split_share: undefined,
+            };
+            cuda.cuda_stream().context().bind_to_thread().map_err(|error| failed("the context", error))?;
+            let mut comm = std::ptr::null_mut();
+            // SAFETY: the context is bound; the configuration lives through the call.
+            let status = unsafe {
+                (functions()?.init)(&raw mut comm, size as c_int, UniqueId(id), rank as c_int, &raw mut config)
+            };
+            let handle = Self(AtomicPtr::new(comm));
+            handle.wait(status, goes_on)?;
+            Ok(handle)
+        }
+
+        pub(super) fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<()> {
+            if tensor.dtype() != DType::F32 || !tensor.is_contiguous() {
+                bail!("NCCL sums contiguous f32, not {:?} with strides {:?}", tensor.dtype(), tensor.stride())
+            }
+            if self.comm().is_null() {
+                return Err(self.give_up());
+            }
+            let (start, stream) = (address(tensor)?, device(tensor)?.cuda_stream());
+            stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+            let (functions, comm) = (functions()?, self.comm());
+            // SAFETY: the tensor has as many numbers from `start` on and outlives the wait below, unless that fails; then
+            // the communicator is aborted before this returns.
+            let status = unsafe {
+                (functions.all_reduce)(
+                    start as *const c_void,
+                    start as *mut c_void,
+                    tensor.elem_count(),
+                    FLOAT32,
+                    SUM,
+                    comm,
+                    stream.cu_stream(),
+                )
+            };
+            let summed = self.wait(status, goes_on).and_then(|()| loop {
+                // SAFETY: the stream lives as long as its device.
+                match unsafe { sys::cuStreamQuery(stream.cu_stream()) } {
+                    sys::CUresult::CUDA_SUCCESS => return Ok(()),
+                    // A connection that breaks leaves the kernel waiting.
+                    sys::CUresult::CUDA_ERROR_NOT_READY => self.wait(IN_PROGRESS, goes_on)?,
+                    other => return Err(failed("NCCL", other.result().err().map_or_else(String::new, |error| error.to_string()))),
+                }
+            });
+            if summed.is_err() {
+                self.give_up();
+            }
+            summed
+        }
+
+        /// Until a call of NCCL has been carried out by the host's side of it.
+        fn wait(&self, mut status: Status, goes_on: &dyn Fn() -> bool) -> Result<()> {
+            while status == IN_PROGRESS {
+                if !goes_on() {
+                    return Err(self.give_up());
+                }
+                std::thread::sleep(ROUND);
+                // SAFETY: the communicator is not destroyed before it is dropped; one status is written.
+                let asked = unsafe { (functions()?.async_error)(self.comm(), &raw mut status) };
+                if asked != SUCCESS && asked != IN_PROGRESS {
+                    status = asked;
+                }
+            }
+            if status == SUCCESS { Ok(()) } else { Err(error(self.comm(), status)) }
+        }
+
+        fn comm(&self) -> Comm {
+            self.0.load(Ordering::Acquire)
+        }
+
+        /// Ends what runs on this GPU.
+        fn give_up(&self) -> candle_core::Error {
+            let comm = self.0.swap(std::ptr::null_mut(), Ordering::AcqRel);
+            if let (Ok(functions), false) = (functions(), comm.is_null()) {
+                // Not `ncclCommDestroy`, which may wait for the others.
+                // SAFETY: nobody else has it any more. Nothing can be done about an error here.
+                let _ = unsafe { (functions.abort)(comm) };
+            }
+            failed("NCCL", "another rank is gone, or the run was stopped")
+        }
+    }
+
+    impl Drop for Handle {
+        fn drop(&mut self) {
+            self.give_up();
+        }
+    }
+}
