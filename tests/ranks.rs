@@ -175,13 +175,19 @@ fn ranks_that_a_launcher_starts_are_one_run() {
         ],
         &[
             ("SLURM_PROCID", "N"),
+            ("SLURM_LOCALID", "N"),
             ("SLURM_NTASKS", "2"),
             ("SLURM_STEP_NODELIST", "here"),
             ("SLURM_STEP_TASKS_PER_NODE", "2"),
             ("SLURM_JOB_ID", "7"),
             ("SLURM_STEP_ID", "0"),
         ],
-        &[("OMPI_COMM_WORLD_RANK", "N"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "2")],
+        &[
+            ("OMPI_COMM_WORLD_RANK", "N"),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "N"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+        ],
     ];
     for (index, launcher) in launchers.into_iter().enumerate() {
         let home = folder.path().join(format!("launcher-{index}"));
@@ -209,8 +215,12 @@ fn ranks_that_a_launcher_starts_are_one_run() {
 fn a_launcher_that_does_not_start_all_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let alone = |name: &str, rank: &str, size: &str, more: &[&str]| {
-        let variables =
-            [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", size), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")];
+        let variables = [
+            ("OMPI_COMM_WORLD_RANK", rank),
+            ("OMPI_COMM_WORLD_SIZE", size),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "1"),
+        ];
         let home = folder.path().join(name);
         std::fs::create_dir_all(&home).unwrap();
         let arguments = arguments(&home, 2, &[]);

@@ -49,12 +49,7 @@ impl Communicator {
     /// # Errors
     /// Without NCCL, and what NCCL says.
     #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
-    pub fn join(
-        id: &[u8],
-        (rank, size): (usize, usize),
-        device: &Device,
-        goes_on: &dyn Fn() -> bool,
-    ) -> Result<Self> {
+    pub fn join(id: &[u8], (rank, size): (usize, usize), device: &Device, goes_on: &dyn Fn() -> bool) -> Result<Self> {
         #[cfg(feature = "cuda")]
         return Ok(Self { handle: gpu::Handle::join(id, (rank, size), device, goes_on)? });
         #[cfg(not(feature = "cuda"))]
@@ -144,7 +139,10 @@ mod gpu {
                 // SAFETY: the library is open and never closed.
                 let found = unsafe { libc::dlsym(library, $name.as_ptr()) };
                 if found.is_null() {
-                    return Err(format!("{NAME} has no {}: several GPUs need NCCL 2.22 or later", $name.to_string_lossy()));
+                    return Err(format!(
+                        "{NAME} has no {}: several GPUs need NCCL 2.22 or later",
+                        $name.to_string_lossy()
+                    ));
                 }
                 // SAFETY: the types above are those of nccl.h, which has kept them since 2.22.
                 unsafe { std::mem::transmute_copy(&found) }
@@ -248,13 +246,20 @@ mod gpu {
                     stream.cu_stream(),
                 )
             };
-            let summed = self.wait(status, goes_on).and_then(|()| loop {
-                // SAFETY: the stream lives as long as its device.
-                match unsafe { sys::cuStreamQuery(stream.cu_stream()) } {
-                    sys::CUresult::CUDA_SUCCESS => return Ok(()),
-                    // A connection that breaks leaves the kernel waiting.
-                    sys::CUresult::CUDA_ERROR_NOT_READY => self.wait(IN_PROGRESS, goes_on)?,
-                    other => return Err(failed("NCCL", other.result().err().map_or_else(String::new, |error| error.to_string()))),
+            let summed = self.wait(status, goes_on).and_then(|()| {
+                loop {
+                    // SAFETY: the stream lives as long as its device.
+                    match unsafe { sys::cuStreamQuery(stream.cu_stream()) } {
+                        sys::CUresult::CUDA_SUCCESS => return Ok(()),
+                        // A connection that breaks leaves the kernel waiting.
+                        sys::CUresult::CUDA_ERROR_NOT_READY => self.wait(IN_PROGRESS, goes_on)?,
+                        other => {
+                            return Err(failed(
+                                "NCCL",
+                                other.result().err().map_or_else(String::new, |error| error.to_string()),
+                            ));
+                        }
+                    }
                 }
             });
             if summed.is_err() {

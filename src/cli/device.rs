@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::Failure;
 use super::output::eprint_line;
 use crate::kernels::device::Engine;
+use crate::kernels::nccl;
 use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
 use crate::train::RankSource;
 
@@ -126,7 +127,10 @@ pub(super) fn devices(compute: &DeviceChoice) -> Result<Vec<Device>, Failure> {
 pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failure> {
     match devices.len() {
         _ if devices.contains(&Device::Cpu) => Ok(1),
-        gpus if ranks <= gpus => Ok(ranks),
+        gpus if ranks <= gpus => match nccl::file() {
+            Some(Err(missing)) if ranks > 1 => Err(Failure::failed(missing)),
+            _ => Ok(ranks),
+        },
         gpus => {
             let gpus = crate::format::counted(gpus, "GPU");
             Err(Failure::usage(format!(

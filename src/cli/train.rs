@@ -143,8 +143,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     super::device::warn_if_in_use(&slot);
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
-    let source =
-        started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
+    let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
     match train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
             show(&run, &report, arguments.json)?;
@@ -445,7 +444,11 @@ mod tests {
         };
         let mut forms: Vec<Form> = vec![
             Form { name: "it's -- \"mine\"".to_owned(), compute: DeviceChoice::Cpu, ..Form::default() },
-            Form { compute: DeviceChoice::Gpus(vec![3]), preset: Some(Preset::Seed), ..set(&[("policy_loss", "dapo")]) },
+            Form {
+                compute: DeviceChoice::Gpus(vec![3]),
+                preset: Some(Preset::Seed),
+                ..set(&[("policy_loss", "dapo")])
+            },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),

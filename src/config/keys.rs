@@ -231,7 +231,7 @@ pub static KEYS: &[Key] = &[
         whole(1, 1024),
         "1",
         "ranks",
-        "Processes that compute the run together, each with a copy of the model; on the CPU they share its threads.",
+        "Processes that compute the run together, each with a copy of the model, on a GPU of its own; on the CPU they share its threads.",
     ),
     // The data.
     key(

@@ -44,7 +44,9 @@ pub enum RankError {
     /// What a launcher says of this process makes no sense.
     #[error("{0}; run without the launcher, or unset its variables")]
     Launcher(String),
-    #[error("local rank {local} has no GPU, of {shown} here: start at most {shown} ranks a host, or compute with --cpu")]
+    #[error(
+        "local rank {local} has no GPU, of {shown} here: start at most {shown} ranks a host, or compute with --cpu"
+    )]
     NoGpu { local: usize, shown: usize },
     #[error("rank {rank} did not start: {cause}")]
     Start { rank: usize, cause: String },

@@ -18,10 +18,7 @@ pub(super) struct Processes(Vec<Child>);
 const TO_END: Duration = Duration::from_secs(3);
 
 impl Processes {
-    pub(super) fn start(
-        size: usize,
-        arguments: impl Fn(usize) -> Vec<String>,
-    ) -> Result<(Vec<Peer>, Self), RankError> {
+    pub(super) fn start(size: usize, arguments: impl Fn(usize) -> Vec<String>) -> Result<(Vec<Peer>, Self), RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();

@@ -3,6 +3,7 @@
 
 mod attention;
 mod model;
+mod nccl;
 mod operations;
 mod sampling;
 

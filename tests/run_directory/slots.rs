@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
     Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder,
@@ -28,13 +29,21 @@ fn gpu(ordinal: usize) -> Device {
 }
 
 fn take(slots: &Path, devices: &[Device]) -> Slot {
-    Slot::wait_in(slots, devices, |_| ControlFlow::Continue(())).unwrap().unwrap()
+    take_many(slots, devices, 1)
+}
+
+fn take_many(slots: &Path, devices: &[Device], count: usize) -> Slot {
+    Slot::wait_in(slots, devices, count, |_| ControlFlow::Continue(())).unwrap().unwrap()
 }
 
 /// The place at the first look, without staying.
 fn place(slots: &Path, devices: &[Device]) -> Option<Waiting> {
+    place_for(slots, devices, 1)
+}
+
+fn place_for(slots: &Path, devices: &[Device], count: usize) -> Option<Waiting> {
     let mut place = None;
-    let slot = Slot::wait_in(slots, devices, |waiting| {
+    let slot = Slot::wait_in(slots, devices, count, |waiting| {
         place = Some(waiting.clone());
         ControlFlow::Break(())
     });
@@ -54,7 +63,7 @@ fn first_come_first_served() {
             let (slots, served, queued) = (&slots, served.clone(), queued.clone());
             scope.spawn(move || {
                 let mut is_queued = false;
-                let slot = Slot::wait_in(slots, &[Device::Cpu], |waiting| {
+                let slot = Slot::wait_in(slots, &[Device::Cpu], 1, |waiting| {
                     if !std::mem::replace(&mut is_queued, true) {
                         queued.send(waiting.ahead).unwrap();
                     }
@@ -87,10 +96,10 @@ fn several_devices_side_by_side() {
     let slots = shared(folder.path());
     let both = [gpu(0), gpu(1)];
     let (first, second, cpu) = (take(&slots, &both), take(&slots, &both), take(&slots, &[Device::Cpu]));
-    assert_eq!((first.device(), second.device(), cpu.device()), (&gpu(0), &gpu(1), &Device::Cpu));
+    assert_eq!((first.devices(), second.devices(), cpu.devices()), (&both[..1], &both[1..], &[Device::Cpu][..]));
     assert_eq!(place(&slots, &both).unwrap().ahead, 0);
     drop(second);
-    assert_eq!(take(&slots, &both).device(), &gpu(1));
+    assert_eq!(take(&slots, &both).devices(), &both[1..]);
     // Without a UUID the number stands for it; both names are fit for a file.
     let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
     let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
@@ -103,6 +112,77 @@ fn several_devices_side_by_side() {
     }
     assert!(!names.iter().any(|name| name.contains("ticket") || name.starts_with('.')), "{names:?}");
     drop(slots_taken);
+}
+
+/// Each alone would hold one and wait for the other's.
+#[test]
+fn runs_that_want_the_same_gpus_in_any_order_all_get_them() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let holders = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for devices in [[gpu(0), gpu(1)], [gpu(1), gpu(0)]] {
+            let (slots, holders) = (&slots, &holders);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let slot = take_many(slots, &devices, 2);
+                    assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "both at once");
+                    assert_eq!(slot.devices(), devices);
+                    holders.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it() {
+    let folder = memory_folder();
+    let slots = shared(folder.path());
+    let (both, served) = ([gpu(0), gpu(1)], std::sync::Mutex::new(Vec::new()));
+    let (start, mut first) = (Instant::now(), Some(take(&slots, &both[..1])));
+    let (queued, queue) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut seen = None;
+            let slot = Slot::wait_in(&slots, &both, 2, |waiting| {
+                if seen.is_none() {
+                    seen = Some(waiting.clone());
+                    queued.send(waiting.described()).unwrap();
+                }
+                if start.elapsed() < Duration::from_secs(60) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            served.lock().unwrap().push("both");
+            assert_eq!(slot.unwrap().unwrap().devices(), both);
+        });
+        let sentence = queue.recv().unwrap();
+        let expected = format!("waiting for 2 GPUs, GPU 0, in use by process {} of user", std::process::id());
+        assert!(sentence.starts_with(&expected), "{sentence}");
+        assert_eq!((Waiting::position(&sentence), Waiting::process(&sentence)), (Some(1), Some(std::process::id())));
+        // It holds nothing between two looks.
+        let lock = File::open(slots.join("GPU-10000000-aaaa.lock")).unwrap();
+        until("the other GPU is free", || lock.try_lock().is_ok());
+        lock.unlock().unwrap();
+        scope.spawn(|| {
+            let slot = Slot::wait_in(&slots, &both[1..], 1, |waiting| {
+                // The last look may come when the run before it has the GPU.
+                if waiting.ahead == 1 {
+                    first = None;
+                }
+                ControlFlow::Continue(())
+            });
+            served.lock().unwrap().push("one");
+            drop(slot.unwrap().unwrap());
+        });
+    });
+    assert_eq!(*served.lock().unwrap(), ["both", "one"]);
+    assert!(place_for(&slots, &both, 2).is_none());
+    // More than there are: all.
+    assert_eq!(take_many(&slots, &both, 3).devices(), both);
 }
 
 /// Another process that holds a file's lock until it is killed.
@@ -136,7 +216,7 @@ fn the_dead_neither_hold_nor_wait() {
     assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
     assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
     let mut killed = 0;
-    let slot = Slot::wait_in(&slots, &[Device::Cpu], |waiting| {
+    let slot = Slot::wait_in(&slots, &[Device::Cpu], 1, |waiting| {
         let victim = if waiting.ahead == 1 { &mut waiter } else { &mut holder };
         killed += usize::from(victim.take().is_some());
         ControlFlow::Continue(())
@@ -151,7 +231,7 @@ fn a_ticket_that_somebody_removes_is_drawn_again() {
     let slots = shared(folder.path());
     let mut first = Some(take(&slots, &[Device::Cpu]));
     let mut looks = 0;
-    let slot = Slot::wait_in(&slots, &[Device::Cpu], |_| {
+    let slot = Slot::wait_in(&slots, &[Device::Cpu], 1, |_| {
         looks += 1;
         for entry in std::fs::read_dir(&slots).unwrap().flatten() {
             if entry.file_name().to_string_lossy().contains("ticket") {
@@ -173,7 +253,7 @@ fn traps_are_refused() {
     let victim = folder.path().join("victim");
     std::fs::write(&victim, "mine").unwrap();
     let check = |slots: &Path, expected: &str| {
-        let error: RunError = Slot::wait_in(slots, &[Device::Cpu], |_| ControlFlow::Break(())).unwrap_err();
+        let error: RunError = Slot::wait_in(slots, &[Device::Cpu], 1, |_| ControlFlow::Break(())).unwrap_err();
         assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     };
@@ -219,7 +299,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let worker = Worker::begin(&run, Arc::new(AtomicBool::new(false))).unwrap();
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], |_| {}).unwrap().is_none());
+        let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], 1, |_| {}).unwrap().is_none());
         until("it waits", || State::observe(run.path()).unwrap().status == Status::Waiting);
         assert!(State::observe(run.path()).unwrap().cause.unwrap().starts_with("waiting for CPU, in use by process"));
         ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();

@@ -183,7 +183,8 @@ mod tests {
         let check = |form: Form, expected: &[&str]| assert_eq!(form.arguments(), expected);
         check(Form::default(), &[]);
         let changed = BTreeMap::from([("seed", "7".to_owned()), ("base_model", "a b".to_owned())]);
-        let form = Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpus(vec![1]), name: "x".to_owned() };
+        let form =
+            Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpus(vec![1]), name: "x".to_owned() };
         check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
         check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
     }

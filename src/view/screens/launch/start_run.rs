@@ -155,9 +155,7 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
     let device = match &launch.form.compute {
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),
-        DeviceChoice::Gpus(ordinals) => {
-            ordinals.iter().map(|ordinal| format!(", GPU {ordinal}")).collect()
-        }
+        DeviceChoice::Gpus(ordinals) => ordinals.iter().map(|ordinal| format!(", GPU {ordinal}")).collect(),
     };
     let model_name = short_name(&config.base_model);
     let found = launch.preflight.summary();

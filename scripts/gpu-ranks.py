@@ -1,0 +1,114 @@
+"""Runs of the embedded model on two GPUs of this machine, a rank on each: the same bytes twice, the gradient of one GPU, a rank that is killed ends the run with its
+name and leaves no process, the run resumes, and NCCL's sockets serve as well. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
+import hashlib, json, os, pathlib, re, signal, subprocess, sys, time
+
+binary, folder = sys.argv[1], pathlib.Path(sys.argv[2]).absolute()
+runs = folder / "runs-ranks"
+os.environ["GRPO_TUI_SLOTS"] = str(folder / "slots")
+SETTINGS = {"lora_rank": 8, "prompt_groups_per_step": 8, "completions_per_prompt": 8, "max_completion_tokens": 64, "eval_every": 0, "checkpoint_every": 2, "seed": 7}
+failures = 0
+
+
+def told(ok, text):
+    global failures
+    failures += not ok
+    print("ok  " if ok else "FAIL", text, flush=True)
+
+
+def arguments(name, steps, *extra):
+    settings = [part for key, value in {**SETTINGS, "max_steps": steps}.items() for part in ("--set", f"{key}={value}")]
+    return [binary, "train", "invoice", "--runs", str(runs / name), *settings, *extra]
+
+
+def run_of(name):
+    return next((path.parent for path in (runs / name).glob("*/run.toml")), None)
+
+
+def trained(name, *extra, steps=4, environment={}):
+    """The folder of a run that has ended, and what it printed."""
+    done = subprocess.run(arguments(name, steps, *extra), capture_output=True, text=True, env={**os.environ, **environment})
+    told(done.returncode == 0, f"{name}: exit code {done.returncode} {done.stderr[-600:] if done.returncode else ''}")
+    return run_of(name)
+
+
+def events(run, kind):
+    lines = (run / "events.jsonl").read_text().splitlines() if run else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def first_norm(run):
+    return next((event["metrics"]["grad_norm"] for event in events(run, "step") if "grad_norm" in event.get("metrics", {})), float("nan"))
+
+
+def adapter(run):
+    last = sorted((run / "checkpoints").iterdir())[-1]
+    return hashlib.sha256((last / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def until(what, seconds):
+    begin = time.time()
+    while time.time() - begin < seconds:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    return None
+
+
+def ranks_of(worker):
+    """The other ranks, as children of rank 0."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(worker)], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+try:
+    gpus = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines())
+except FileNotFoundError:
+    gpus = 0
+if gpus < 2:
+    print(f"skipped: {gpus} of 2 GPUs")
+    sys.exit(77)
+
+one, two, again = trained("one", "--gpu", "0"), trained("two", "--gpus", "2"), trained("again", "--gpus", "0,1")
+devices = [event["device"] for event in events(two, "run")]
+told(all(device.startswith("2 GPUs: cuda:0 ") for device in devices) and bool(devices), f"the run names its devices: {devices}")
+told(adapter(two) == adapter(again), f"two runs of one configuration end alike: {adapter(two)[:12]}")
+norms = first_norm(one), first_norm(two)
+told(abs(norms[0] - norms[1]) <= 0.02 * norms[0], f"the first gradient's norm on one GPU and on two: {norms}")
+rewards = [[event["rewards"] for event in events(run, "group") if event["step"] == 1] for run in (one, two)]
+means = [sum(map(sum, found)) / max(1, sum(map(len, found))) for found in rewards]
+told(len(rewards[0]) == len(rewards[1]) == 8 and abs(means[0] - means[1]) < 0.2, f"the first step's mean reward on one GPU and on two: {means}")
+
+sockets = trained("sockets", "--gpus", "2", environment={"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1"})
+told(abs(first_norm(sockets) - norms[1]) <= 0.02 * norms[1], f"over sockets the first gradient's norm is {first_norm(sockets)}")
+
+for victim in ("rank", "worker"):
+    name = f"killed-{victim}"
+    worker = subprocess.Popen(arguments(name, 5000, "--gpus", "all"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    stepped = until(lambda: run_of(name) and len(events(run_of(name), "step")) >= 3, 120)
+    ranks = ranks_of(worker.pid)
+    told(stepped is not None and len(ranks) == gpus - 1, f"{name}: {len(ranks)} other ranks on {gpus} GPUs")
+    begin = time.time()
+    os.kill(ranks[-1] if victim == "rank" else worker.pid, signal.SIGKILL)
+    message = worker.communicate(timeout=60)[1]
+    took = time.time() - begin
+    if victim == "rank":
+        told(took < 20 and f"rank {len(ranks)} (pid {ranks[-1]} on " in message, f"a killed rank ends the run after {took:.1f} s: {message.strip().splitlines()[-2:]}")
+    told(until(lambda: not any(map(alive, ranks)), 20) is not None, f"{name}: no rank stays, {time.time() - begin:.1f} s later")
+    resumed = subprocess.Popen([binary, "train", "--resume", str(run_of(name)), "--gpus", "all"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    steps = len(events(run_of(name), "step"))
+    told(until(lambda: len(events(run_of(name), "step")) > steps + 2, 120) is not None, f"{name}: it goes on when resumed")
+    resumed.send_signal(signal.SIGINT)
+    message = resumed.communicate(timeout=60)[1]
+    told(resumed.returncode == 130, f"{name}: and stops after the step when asked: {message.strip().splitlines()[-1:]}")
+
+few = subprocess.run(arguments("few", 1, "--gpus", str(gpus + 1)), capture_output=True, text=True)
+told(few.returncode == 2 and run_of("few") is None and re.search(r"add --gpus all", few.stderr) is not None, f"more GPUs than there are: {few.stderr.strip()}")
+print(f"{'passed' if not failures else 'FAILED'}: {failures} failures")
+sys.exit(failures > 0)
