@@ -186,20 +186,19 @@ impl Drop for MeetingFile {
 mod tests {
     use super::*;
 
-    /// Rank, size, local rank, ranks here, and what names the meeting.
-    fn found(variables: &[(&str, &str)]) -> Result<Option<(usize, usize, usize, usize, String)>, String> {
+    fn found(variables: &[(&str, &str)]) -> Result<Option<Placement>, String> {
         let get = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-        let placement = Placement::of(get).map_err(|error| error.to_string())?;
-        Ok(placement.map(|found| {
-            let Placement { rank, size, here, local, launcher, job } = found;
-            (rank, size, local, here, format!("{launcher} {job}"))
-        }))
+        Placement::of(get).map_err(|error| error.to_string())
+    }
+
+    /// Number `local` of `here` on its host.
+    fn placed(rank: usize, size: usize, (local, here): (usize, usize), launcher: &'static str, job: &str) -> Placement {
+        Placement { rank, size, here, local, launcher, job: job.to_owned() }
     }
 
     #[test]
     fn launchers_are_recognised() {
-        let check = |variables: &[(&str, &str)], expected: Option<(usize, usize, usize, usize, &str)>| {
-            let expected = expected.map(|(rank, size, local, here, job)| (rank, size, local, here, job.to_owned()));
+        let check = |variables: &[(&str, &str)], expected: Option<Placement>| {
             assert_eq!(found(variables), Ok(expected), "{variables:?}");
         };
         let torchrun = [
@@ -211,7 +210,7 @@ mod tests {
             ("MASTER_PORT", "29500"),
             ("TORCHELASTIC_RUN_ID", "a/b"),
         ];
-        check(&torchrun, Some((6, 8, 2, 4, "torchrun ab.29500")));
+        check(&torchrun, Some(placed(6, 8, (2, 4), "torchrun", "ab.29500")));
         let slurm = [
             ("SLURM_PROCID", "5"),
             ("SLURM_LOCALID", "1"),
@@ -222,7 +221,7 @@ mod tests {
             ("SLURM_JOB_ID", "77"),
             ("SLURM_STEP_ID", "0"),
         ];
-        check(&slurm, Some((5, 8, 1, 4, "srun 77.0")));
+        check(&slurm, Some(placed(5, 8, (1, 4), "srun", "77.0")));
         let mpirun = [
             ("OMPI_COMM_WORLD_RANK", "0"),
             ("OMPI_COMM_WORLD_SIZE", "2"),
@@ -230,8 +229,8 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
             ("PMIX_NAMESPACE", "prterun-h-12@1"),
         ];
-        check(&mpirun, Some((0, 2, 0, 2, "mpirun prterun-h-121")));
-        check(&[&mpirun[..], &slurm].concat(), Some((0, 2, 0, 2, "mpirun prterun-h-121")));
+        check(&mpirun, Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")));
+        check(&[&mpirun[..], &slurm].concat(), Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")));
         // A batch script without srun, one rank, a shell in which somebody set RANK.
         check(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], None);
         let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
@@ -258,10 +257,7 @@ mod tests {
 
     #[test]
     fn each_rank_of_a_host_has_the_gpu_of_its_local_number() {
-        let gpu = |local, shown| {
-            let placement = Placement { rank: 6, size: 8, here: 4, local, launcher: "srun", job: String::new() };
-            placement.gpu(shown).map_err(|error| error.to_string())
-        };
+        let gpu = |local, shown| placed(6, 8, (local, 4), "srun", "").gpu(shown).map_err(|error| error.to_string());
         assert_eq!((gpu(0, 4), gpu(3, 4), gpu(3, 1)), (Ok(0), Ok(3), Ok(0)));
         let message = gpu(2, 2).unwrap_err();
         assert!(message.starts_with("local rank 2 has no GPU, of 2 here: start"), "{message}");
