@@ -231,6 +231,8 @@ fn usage_errors_are_2() {
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
         (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
         (&["train", "task", "--preset", "quik"], "--preset quik: unknown preset, use quick, seed, recommended"),
+        (&["train", "task", "--gpus", "0,1,0"], "GPU 0 is named twice"),
+        (&["train", "task", "--gpus", "2", "--cpu"], "cannot be used with"),
         (&["train"], "<TASK>"),
         (&["nonesuch"], "nonesuch"),
     ] {

@@ -243,6 +243,16 @@ fn a_launcher_that_does_not_start_all_is_named() {
     });
 }
 
+#[test]
+fn more_gpus_than_there_are_are_refused_before_a_run_is_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path()).display().to_string();
+    let output = call(folder.path(), &["train", &task, "--runs", "runs", "--gpus", "1000"]);
+    let message = stderr(&output);
+    assert!(!output.status.success() && message.contains("compute with --cpu"), "{message}");
+    assert!(!folder.path().join("runs").exists());
+}
+
 fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {
     call(folder, &[&["train", "--resume", &run.display().to_string(), "--cpu"], more].concat())
 }

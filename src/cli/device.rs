@@ -54,7 +54,8 @@ impl FromStr for Gpus {
             return Ok(Self::All);
         }
         if let Some(count) = number(text) {
-            return if count > 0 { Ok(Self::Count(count)) } else { Err(expected()) };
+            // As many as there may be ranks.
+            return if (1..=1024).contains(&count) { Ok(Self::Count(count)) } else { Err(expected()) };
         }
         let list = text.split(',').map(number).collect::<Option<Vec<usize>>>().ok_or_else(expected)?;
         match list.iter().enumerate().find(|(index, gpu)| list[..*index].contains(gpu)) {
@@ -65,7 +66,7 @@ impl FromStr for Gpus {
 }
 
 impl Gpus {
-    /// The GPUs of which a run takes as many as the number beside them.
+    /// The GPUs of which a run takes as many as the number beside them; there are as many.
     pub(super) fn choose(&self) -> Result<(DeviceChoice, usize), Failure> {
         let shown = Engine::usable_gpus().and_then(|count| match count {
             0 => Err("CUDA shows this process no GPU".to_owned()),
@@ -77,7 +78,9 @@ impl Gpus {
             Self::Count(count) => ((0..shown).collect(), *count),
             Self::List(list) => (list.clone(), list.len()),
         };
-        Ok((DeviceChoice::Gpus(gpus), count))
+        let compute = DeviceChoice::Gpus(gpus);
+        slots_of(count, &devices(&compute)?)?;
+        Ok((compute, count))
     }
 }
 
@@ -203,6 +206,7 @@ mod tests {
         check("all", Ok(Gpus::All));
         check("0,2,3", Ok(Gpus::List(vec![0, 2, 3])));
         check("0", Err("name how many"));
+        check("70000", Err("name how many"));
         check("0,", Err("name how many"));
         check("GPU-1,GPU-2", Err("name how many"));
         check("1,0,1", Err("GPU 1 is named twice"));

@@ -61,7 +61,8 @@ pub(super) struct Arguments {
     /// Run in the background, independent of this terminal
     #[arg(long, conflicts_with = "plan")]
     detach: bool,
-    /// Compute with this many processes (`ranks`); with --resume, other than configured
+    /// Compute with this many processes (`ranks`), each on a GPU of its own where there are any; with --resume, other
+    /// than configured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
     /// Of the ranks, those that a launcher has started on this host

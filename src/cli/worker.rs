@@ -249,3 +249,23 @@ pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
     }
     Ok(flags)
 }
+
+#[cfg(all(test, feature = "engine"))]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use clap::Parser;
+
+    use crate::run::DeviceChoice;
+
+    #[test]
+    fn a_worker_takes_the_devices_that_its_launcher_chose() {
+        for choice in
+            [DeviceChoice::Any, DeviceChoice::Cpu, DeviceChoice::Gpus(vec![3]), DeviceChoice::Gpus(vec![2, 0, 11])]
+        {
+            let words = ["grpo-tui", "worker", "--run", "run"].map(str::to_owned);
+            let parsed = crate::cli::Arguments::try_parse_from(words.into_iter().chain(choice.arguments())).unwrap();
+            let Some(crate::cli::Command::Worker(arguments)) = parsed.command else { panic!("{choice:?}") };
+            assert_eq!(arguments.compute(), choice);
+        }
+    }
+}
