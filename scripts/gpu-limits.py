@@ -9,13 +9,13 @@ import json, sys
 # Largest difference of the log-probs that a training computes from those that the sampler recorded, nats, in the mean.
 GAP = 0.01
 # At Qwen3-8B's shape on one H200, adapters of rank 16 on all linear layers, 100 prompt and 64 new tokens: (figure, batch, at most or at least, limit, unit).
-# The gap of 1 x 4 is not judged: over 256 tokens it is noise (0.0104).
+# What was measured, and 5% for a slower card. The gap of 1 x 4 is not judged: over 256 tokens it is noise (0.0104).
 BENCH = [
-    ("step", 4, "<=", 1.0, "s"),
-    ("step", 64, "<=", 1.8, "s"),
-    ("step", 256, "<=", 6.0, "s"),
-    ("decode", 64, ">=", 6000, "tokens/s"),
-    ("step: memory held", 64, "<=", 56, "GiB"),
+    ("step", 4, "<=", 0.40, "s"),
+    ("step", 64, "<=", 0.70, "s"),
+    ("step", 256, "<=", 1.95, "s"),
+    ("decode", 64, ">=", 10_700, "tokens/s"),
+    ("step: memory held", 64, "<=", 38, "GiB"),
     ("step, activations recomputed: memory held", 64, "<=", 24, "GiB"),
     ("step: |trainer - sampler logprob|", 64, "<=", GAP, "nats"),
     ("step: |trainer - sampler logprob|", 256, "<=", GAP, "nats"),
@@ -53,7 +53,7 @@ def learn(report, events):
         ("valid before, as the embedded model", base["valid"], "<=", 0.66, ""),
         ("valid after", trained["valid"], ">=", 0.95, ""),
         ("exact match after, against before", trained["exact"], ">=", base["exact"], ""),
-        ("the run", report["seconds"], "<=", 600, "s"),
+        ("the run", report["seconds"], "<=", 8, "s"),
         ("|trainer - sampler logprob|, mean of the worst step", None if None in gaps else max(gaps, default=None), "<=", GAP, "nats"),
     ], note)
 

@@ -18,70 +18,62 @@ template <typename T> struct Step {
   float scale;  // 1 / sqrt(dimension), times log2(e): exponentials are of base 2
 };
 
-// What a block works on. Block (x, y, z): key head and its chunk of HEADS query heads, row, part of the row's keys.
-template <typename T, int HEADS> struct Work {
-  int first_head, heads;  // query heads
-  int row, begin, end;    // the row, and its keys begin .. end
-  int prefix_length;
-  size_t key_width;
-  const T *query, *prefix_keys, *own_keys;
+// The query heads of a block that share a key head: block x is a key head and its chunk of at most eight of them.
+template <typename T> struct QueryHeads {
+  int key_head, first, count;
 
-  __device__ __forceinline__ Work(const Step<T> &step) {
-    wait_for_predecessor();
-    const int sharing = step.query_heads / step.key_heads, chunks = (sharing + HEADS - 1) / HEADS;
-    const int key_head = blockIdx.x / chunks;
-    first_head = key_head * sharing + blockIdx.x % chunks * HEADS;
-    heads = min(HEADS, (key_head + 1) * sharing - first_head);
-    row = blockIdx.y;
-    const size_t width = (size_t)(step.query_heads + 2 * step.key_heads) * step.dimension;
-    key_width = (size_t)step.key_heads * step.dimension;
-    const Row place(step.rows, row);
-    prefix_length = place.prefix_length;
-    query = step.packed + row * width + (size_t)first_head * step.dimension;
-    prefix_keys = step.prefix + place.prefix_start * 2 * key_width + (size_t)key_head * step.dimension;
-    own_keys = step.cache + (size_t)place.slot * step.positions * 2 * key_width + (size_t)key_head * step.dimension;
-    const int context = prefix_length + place.length, share = (context + step.splits - 1) / step.splits;
-    begin = blockIdx.z * share;
-    end = min(context, begin + share);
+  __device__ __forceinline__ QueryHeads(const Step<T> &step, int heads_a_block) {
+    const int sharing = step.query_heads / step.key_heads, chunks = (sharing + heads_a_block - 1) / heads_a_block;
+    key_head = blockIdx.x / chunks;
+    first = key_head * sharing + blockIdx.x % chunks * heads_a_block;
+    count = min(heads_a_block, (key_head + 1) * sharing - first);
   }
+};
+
+// Keys and values of a row's tokens, of one key head.
+template <typename T> struct Context {
+  int prefix_length, length;  // length: of both
+  size_t key_width;
+  const T *prefix, *own;
+
+  __device__ __forceinline__ Context(const Step<T> &step, const Row &row, int key_head)
+      : prefix_length(row.prefix_length), length(row.prefix_length + row.length), key_width((size_t)step.key_heads * step.dimension),
+        prefix(step.prefix + row.prefix_start * 2 * key_width + (size_t)key_head * step.dimension),
+        own(step.cache + (size_t)row.slot * step.positions * 2 * key_width + (size_t)key_head * step.dimension) {}
 
   // Key n; its value stands key_width further on.
-  __device__ __forceinline__ const T *key(int n) const {
-    return n < prefix_length ? prefix_keys + n * 2 * key_width : own_keys + (n - prefix_length) * 2 * key_width;
-  }
+  __device__ __forceinline__ const T *key(int n) const { return n < prefix_length ? prefix + n * 2 * key_width : own + (n - prefix_length) * 2 * key_width; }
 };
 
-// Shared memory of a block: what each warp found for each head. Maxima are -inf where a warp had no key.
-template <int HEADS> struct Found {
-  float *maxima, *sums, *values;  // [warps, HEADS], [warps, HEADS], [warps, HEADS, dimension], not divided by the sums
+// Where block z of the parts of `count` keys begins.
+__device__ __forceinline__ int part_start(int count, int part, int parts) { return (int)((long long)count * part / parts); }
 
-  __device__ __forceinline__ Found(float *memory) : maxima(memory), sums(memory + blockDim.x / 32 * HEADS), values(sums + blockDim.x / 32 * HEADS) {}
-};
-
-// Merges what the warps found. With one part of keys a row the result goes to `output`; else to `partial`, for `merge`: [parts, rows, query heads,
-// dimension] of values that are not divided yet, then [parts, rows, query heads] maxima, then sums.
-template <typename T, int HEADS>
-__device__ void finish(const Step<T> &step, const Work<T, HEADS> &work, const Found<HEADS> &found, T *output, float *partial) {
+// Merges what the warps found for each of a block's columns, each a query head of a row. Shared memory: [warps, columns] maxima, -inf where a warp had no key,
+// then sums, then [warps, columns, dimension] values, not divided by the sums. `pair_of`: a column's row * query heads + head, or -1. With one part of keys a
+// row the result goes to `output`; else to `partial`, for `merge`: [parts, pairs, dimension] of values that are not divided yet, then [parts, pairs] maxima,
+// then sums.
+template <int COLUMNS, typename T, typename PairOf>
+__device__ void finish(const Step<T> &step, const float *found, size_t pairs, T *output, float *partial, PairOf pair_of) {
   const int warps = blockDim.x / 32, dimension = step.dimension;
-  const size_t pairs = (size_t)gridDim.y * step.query_heads;
+  const float *maxima = found, *sums = maxima + warps * COLUMNS, *values = sums + warps * COLUMNS;
   __syncthreads();
-  for (int i = threadIdx.x; i < work.heads * dimension; i += blockDim.x) {
-    const int h = i / dimension, column = i % dimension;
+  for (int i = threadIdx.x; i < COLUMNS * dimension; i += blockDim.x) {
+    const int c = i / dimension, number = i % dimension, pair = pair_of(c);
+    if (pair < 0) continue;
     float now = -INFINITY, sum = 0.0f, value = 0.0f;
-    for (int w = 0; w < warps; w++) now = fmaxf(now, found.maxima[w * HEADS + h]);
+    for (int w = 0; w < warps; w++) now = fmaxf(now, maxima[w * COLUMNS + c]);
     const float base = now == -INFINITY ? 0.0f : now;
     for (int w = 0; w < warps; w++) {
-      const float keep = exp2f(found.maxima[w * HEADS + h] - base);
-      sum += found.sums[w * HEADS + h] * keep;
-      value += found.values[(w * HEADS + h) * dimension + column] * keep;
+      const float keep = exp2f(maxima[w * COLUMNS + c] - base);
+      sum += sums[w * COLUMNS + c] * keep;
+      value += values[(w * COLUMNS + c) * dimension + number] * keep;
     }
-    const size_t pair = (size_t)work.row * step.query_heads + work.first_head + h;
     if (step.splits == 1) {
-      output[pair * dimension + column] = from_float<T>(value / sum);
+      output[(size_t)pair * dimension + number] = from_float<T>(value / sum);
     } else {
       const size_t at = blockIdx.z * pairs + pair;
-      partial[at * dimension + column] = value;
-      if (column == 0) {
+      partial[at * dimension + number] = value;
+      if (number == 0) {
         float *part_maxima = partial + step.splits * pairs * dimension;
         part_maxima[at] = now;
         part_maxima[step.splits * pairs + at] = sum;
@@ -90,18 +82,21 @@ __device__ void finish(const Step<T> &step, const Work<T, HEADS> &work, const Fo
   }
 }
 
-// Any dtype and head size up to 256: one query head a block, one key a warp at a time, a lane has every 32nd number.
+// Any dtype and head size up to 256: block (x, y, z) has a query head of row y, and a part of its keys; one key a warp at a time, a lane has every 32nd number.
 template <typename T> __device__ void attend(const Step<T> step, T *output, float *partial) {
   constexpr int PIECES = 8;
   extern __shared__ __align__(16) float memory[];
-  const Work<T, 1> work(step);
-  const Found<1> found(memory);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, row = blockIdx.y;
+  wait_for_predecessor();
+  const QueryHeads<T> heads(step, 1);
+  const Context<T> context(step, Row(step.rows, row), heads.key_head);
+  const int begin = part_start(context.length, blockIdx.z, step.splits), end = part_start(context.length, blockIdx.z + 1, step.splits);
+  const T *queries = step.packed + (size_t)row * (step.query_heads + 2 * step.key_heads) * step.dimension + heads.first * step.dimension;
   float query[PIECES], mixed[PIECES] = {}, largest = -INFINITY, total = 0.0f;
 #pragma unroll
-  for (int p = 0; p < PIECES; p++) query[p] = p * 32 + lane < step.dimension ? to_float(work.query[p * 32 + lane]) * step.scale : 0.0f;
-  for (int n = work.begin + warp; n < work.end; n += warps) {
-    const T *key = work.key(n), *value = key + work.key_width;
+  for (int p = 0; p < PIECES; p++) query[p] = p * 32 + lane < step.dimension ? to_float(queries[p * 32 + lane]) * step.scale : 0.0f;
+  for (int n = begin + warp; n < end; n += warps) {
+    const T *key = context.key(n), *value = key + context.key_width;
     float score = 0.0f;
 #pragma unroll
     for (int p = 0; p < PIECES; p++)
@@ -116,101 +111,125 @@ template <typename T> __device__ void attend(const Step<T> step, T *output, floa
   }
 #pragma unroll
   for (int p = 0; p < PIECES; p++)
-    if (p * 32 + lane < step.dimension) found.values[warp * step.dimension + p * 32 + lane] = mixed[p];
+    if (p * 32 + lane < step.dimension) memory[2 * warps + warp * step.dimension + p * 32 + lane] = mixed[p];
   if (lane == 0) {
-    found.maxima[warp] = largest;
-    found.sums[warp] = total;
+    memory[warp] = largest;
+    memory[warps + warp] = total;
   }
-  finish(step, work, found, output, partial);
+  finish<1>(step, memory, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
 }
 
-// bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight query heads a block, sixteen keys a warp at a time.
+// bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns a block, sixteen keys a warp at a time. A column is a query head of row y; GROUPED,
+// of `rows_a_block` rows from row y * rows_a_block on. Where these have one prompt, all warps go through it once, for all columns; then, and otherwise from the start,
+// the warps are divided among the rows. Part z has its share of either.
 //
-// Scores are computed as K x Q^T and the mix as V^T x P^T, so that keys and values are the 16-row operands and the eight heads the 8-column one. Operands
+// Scores are computed as K x Q^T and the mix as V^T x P^T, so that keys and values are the 16-row operands and the columns the 8-column one. Operands
 // come straight from global memory, 16 bytes at a time: which number of a head stands at which inner index of a product does not matter as long as both
 // operands agree, and the rows of V^T may stand in any order that the result is read back in. With g = lane / 4 and t = lane % 4:
-//   keys g, g + 8 and head g: numbers 8 (t + 4 c) to + 7 are indices {2 t, 2 t + 1, 2 t + 8, 2 t + 9} of steps 2 c and 2 c + 1;
+//   keys g, g + 8 and column g: numbers 8 (t + 4 c) to + 7 are indices {2 t, 2 t + 1, 2 t + 8, 2 t + 9} of steps 2 c and 2 c + 1;
 //   values of keys 2 t, 2 t + 1, 2 t + 8, 2 t + 9: numbers 8 (g + 8 c) + 2 j and + 1 are rows g and g + 8 of tile (c, j).
-template <int D> __device__ void attend_on_tensor_cores(const Step<bf16> step, bf16 *output, float *partial) {
-  constexpr int HEADS = 8, KEYS = 16;
+template <int D, bool GROUPED>
+__device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, int row_count, bf16 *output, float *partial) {
+  constexpr int COLUMNS = 8, KEYS = 16;
   extern __shared__ __align__(16) float memory[];
-  const Work<bf16, HEADS> work(step);
-  const Found<HEADS> found(memory);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, g = lane / 4, t = lane % 4;
+  const QueryHeads<bf16> heads(step, COLUMNS);
+  const int first_row = GROUPED ? blockIdx.y * rows_a_block : blockIdx.y, count = GROUPED ? min(rows_a_block, row_count - first_row) : 1;
+  // A column's row, counted from the block's first; `count` for none.
+  const auto row_of = [&](int column) { return GROUPED ? min(column / heads.count, count) : column < heads.count ? 0 : 1; };
+  const auto head_of = [&](int column) { return heads.first + (GROUPED ? column % heads.count : column); };
+  bool has_one_prompt = count > 1;
+  for (int r = 1; r < count; r++)
+    has_one_prompt = has_one_prompt && Row(step.rows, first_row + r).prefix_start == Row(step.rows, first_row).prefix_start;
+  // The warps of a row, of which there are no more than warps.
+  const int together = GROUPED ? warps / count : warps, own = GROUPED ? min(warp / together, count - 1) : 0, turn = GROUPED ? warp % together : warp;
+  const bool works = !GROUPED || warp < together * count;
+  const Context<bf16> context(step, Row(step.rows, first_row + own), heads.key_head);
+  bool is_own[2]; // whether columns 2 t and 2 t + 1 are of this warp's row
+#pragma unroll
+  for (int h = 0; h < 2; h++) is_own[h] = !GROUPED || row_of(2 * t + h) == own;
+  wait_for_predecessor();
   const auto read = [&](const bf16 *from, int column, bool inside) {
     return inside && column < step.dimension ? *reinterpret_cast<const uint4 *>(from + column) : make_uint4(0, 0, 0, 0);
   };
   uint4 query[D / 32];
+  const bf16 *queries = step.packed + ((size_t)(first_row + min(row_of(g), count - 1)) * (step.query_heads + 2 * step.key_heads) + head_of(g)) * step.dimension;
 #pragma unroll
-  for (int c = 0; c < D / 32; c++) query[c] = read(work.query + g * step.dimension, 8 * (t + 4 * c), g < work.heads);
-  // Of heads 2 t and 2 t + 1: maxima over the warp's keys, sums over this lane's.
+  for (int c = 0; c < D / 32; c++) query[c] = read(queries, 8 * (t + 4 * c), row_of(g) < count);
+  // Of columns 2 t and 2 t + 1: maxima over the warp's keys, sums over this lane's.
   float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[D / 64][4][4] = {};
-  for (int start = work.begin + warp * KEYS; start < work.end; start += warps * KEYS) {
-    uint4 keys[D / 32][2], values[D / 64][4];
+  // Keys `begin` to `end`, sixteen a turn; for every column, or for those of this warp's row alone.
+  const auto walk = [&](int begin, int end, int turn, int turns, bool all) {
+    for (int start = begin + turn * KEYS; start < end; start += turns * KEYS) {
+      uint4 keys[D / 32][2], values[D / 64][4];
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int n = start + g + 8 * i;
-      const bf16 *key = work.key(n);
+      for (int i = 0; i < 2; i++) {
+        const int n = start + g + 8 * i;
+        const bf16 *key = context.key(n);
 #pragma unroll
-      for (int c = 0; c < D / 32; c++) keys[c][i] = read(key, 8 * (t + 4 * c), n < work.end);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int n = start + 2 * t + i % 2 + i / 2 * 8;
-      const bf16 *value = work.key(n) + work.key_width;
-#pragma unroll
-      for (int c = 0; c < D / 64; c++) values[c][i] = read(value, 8 * (g + 8 * c), n < work.end);
-    }
-    float scores[4] = {};
-#pragma unroll
-    for (int c = 0; c < D / 32; c++) {
-      const uint4 low = keys[c][0], high = keys[c][1];
-      multiply(scores, {low.x, high.x, low.y, high.y}, query[c].x, query[c].y);
-      multiply(scores, {low.z, high.z, low.w, high.w}, query[c].z, query[c].w);
-    }
-    // Number i: key g + 8 (i / 2), head 2 t + i % 2.
-    float keep[2];
-#pragma unroll
-    for (int i = 0; i < 4; i++) scores[i] = start + g + i / 2 * 8 < work.end ? scores[i] * step.scale : -INFINITY;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      // The first of the sixteen keys is always inside, so the maximum is finite.
-      const float now = lanes_max<4, 16>(fmaxf(largest[h], fmaxf(scores[h], scores[2 + h])));
-      keep[h] = exp2f(largest[h] - now);
-      largest[h] = now;
-      scores[h] = exp2f(scores[h] - now);
-      scores[2 + h] = exp2f(scores[2 + h] - now);
-      total[h] = total[h] * keep[h] + scores[h] + scores[2 + h];
-    }
-    const uint32_t low_weights = transpose(pack(scores[0], scores[1])), high_weights = transpose(pack(scores[2], scores[3]));
-#pragma unroll
-    for (int c = 0; c < D / 64; c++) {
-      uint32_t numbers[4][4];
+        for (int c = 0; c < D / 32; c++) keys[c][i] = read(key, 8 * (t + 4 * c), n < end);
+      }
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        numbers[i][0] = values[c][i].x;
-        numbers[i][1] = values[c][i].y;
-        numbers[i][2] = values[c][i].z;
-        numbers[i][3] = values[c][i].w;
+        const int n = start + 2 * t + i % 2 + i / 2 * 8;
+        const bf16 *value = context.key(n) + context.key_width;
+#pragma unroll
+        for (int c = 0; c < D / 64; c++) values[c][i] = read(value, 8 * (g + 8 * c), n < end);
       }
+      float scores[4] = {};
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
+      for (int c = 0; c < D / 32; c++) {
+        const uint4 low = keys[c][0], high = keys[c][1];
+        multiply(scores, {low.x, high.x, low.y, high.y}, query[c].x, query[c].y);
+        multiply(scores, {low.z, high.z, low.w, high.w}, query[c].z, query[c].w);
+      }
+      // Number i: key g + 8 (i / 2), column 2 t + i % 2.
+      float keep[2];
 #pragma unroll
-        for (int i = 0; i < 4; i++) mixed[c][j][i] *= keep[i % 2];
-        multiply(mixed[c][j],
-                 {__byte_perm(numbers[0][j], numbers[1][j], 0x5410), __byte_perm(numbers[0][j], numbers[1][j], 0x7632),
-                  __byte_perm(numbers[2][j], numbers[3][j], 0x5410), __byte_perm(numbers[2][j], numbers[3][j], 0x7632)},
-                 low_weights, high_weights);
+      for (int i = 0; i < 4; i++) scores[i] = start + g + i / 2 * 8 < end && (all || is_own[i % 2]) ? scores[i] * step.scale : -INFINITY;
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const float now = lanes_max<4, 16>(fmaxf(largest[h], fmaxf(scores[h], scores[2 + h]))), base = now == -INFINITY ? 0.0f : now;
+        keep[h] = exp2f(largest[h] - base);
+        largest[h] = now;
+        scores[h] = exp2f(scores[h] - base);
+        scores[2 + h] = exp2f(scores[2 + h] - base);
+        total[h] = total[h] * keep[h] + scores[h] + scores[2 + h];
+      }
+      const uint32_t low_weights = transpose(pack(scores[0], scores[1])), high_weights = transpose(pack(scores[2], scores[3]));
+#pragma unroll
+      for (int c = 0; c < D / 64; c++) {
+        uint32_t numbers[4][4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          numbers[i][0] = values[c][i].x;
+          numbers[i][1] = values[c][i].y;
+          numbers[i][2] = values[c][i].z;
+          numbers[i][3] = values[c][i].w;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) mixed[c][j][i] *= keep[i % 2];
+          multiply(mixed[c][j],
+                   {__byte_perm(numbers[0][j], numbers[1][j], 0x5410), __byte_perm(numbers[0][j], numbers[1][j], 0x7632),
+                    __byte_perm(numbers[2][j], numbers[3][j], 0x5410), __byte_perm(numbers[2][j], numbers[3][j], 0x7632)},
+                   low_weights, high_weights);
+        }
       }
     }
-  }
+  };
+  const int part = blockIdx.z, parts = step.splits, prefix = has_one_prompt ? context.prefix_length : 0, rest = context.length - prefix;
+  if (GROUPED && has_one_prompt) walk(part_start(prefix, part, parts), part_start(prefix, part + 1, parts), warp, warps, true);
+  if (works) walk(prefix + part_start(rest, part, parts), prefix + part_start(rest, part + 1, parts), turn, together, !GROUPED);
+  float *maxima = memory, *sums = maxima + warps * COLUMNS, *found = sums + warps * COLUMNS;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    total[h] = lanes_sum<4, 16>(total[h]);
-    const int head = 2 * t + h;
+    const float sum = lanes_sum<4, 16>(total[h]);
+    const int at = warp * COLUMNS + 2 * t + h;
     if (g == 0) {
-      found.maxima[warp * HEADS + head] = largest[h];
-      found.sums[warp * HEADS + head] = total[h];
+      maxima[at] = largest[h];
+      sums[at] = sum;
     }
 #pragma unroll
     for (int c = 0; c < D / 64; c++)
@@ -218,11 +237,14 @@ template <int D> __device__ void attend_on_tensor_cores(const Step<bf16> step, b
       for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const int column = 8 * (g + 8 * c) + 2 * j + i;
-          if (column < step.dimension) found.values[(warp * HEADS + head) * step.dimension + column] = mixed[c][j][2 * i + h];
+          const int number = 8 * (g + 8 * c) + 2 * j + i;
+          if (number < step.dimension) found[at * step.dimension + number] = mixed[c][j][2 * i + h];
         }
   }
-  finish(step, work, found, output, partial);
+  finish<COLUMNS>(step, memory, (size_t)row_count * step.query_heads, output, partial, [&](int column) {
+    const int row = row_of(column);
+    return row < count ? (first_row + row) * step.query_heads + head_of(column) : -1;
+  });
 }
 
 // One block a (row, head): the parts of its keys become one result.
@@ -249,12 +271,17 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
 
 extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float)) { attend(STEP(float), output, partial); }
 extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PARAMETERS(bf16)) { attend(STEP(bf16), output, partial); }
-extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_64_bf16(STEP_PARAMETERS(bf16)) {
-  attend_on_tensor_cores<64>(STEP(bf16), output, partial);
-}
-extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_128_bf16(STEP_PARAMETERS(bf16)) {
-  attend_on_tensor_cores<128>(STEP(bf16), output, partial);
-}
+#define INSTANTIATE(D)                                                                                                         \
+  extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
+    attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \
+  }                                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(256, 2)                                                                         \
+      decode_attention_grouped_##D##_bf16(STEP_PARAMETERS(bf16), int rows_a_block, int row_count) {                            \
+    attend_on_tensor_cores<D, true>(STEP(bf16), rows_a_block, row_count, output, partial);                                     \
+  }
+INSTANTIATE(64)
+INSTANTIATE(128)
+
 extern "C" __global__ void decode_attention_merge_f32(const float *partial, float *output, int splits, int dimension) {
   merge(partial, output, splits, dimension);
 }

@@ -13,7 +13,7 @@ use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Trainable, Weights};
 use crate::hub::{Architecture, ModelConfig};
 use crate::kernels::heads::Heads;
-use crate::kernels::philox::uniform_weights;
+use crate::kernels::philox::uniform_weights_on;
 
 /// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
 pub(super) struct ModelLoader<'a> {
@@ -68,7 +68,7 @@ fn adapter_tensors(
     let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let tensor = if name.contains(".lora_A.") {
             let bound = 1.0 / (shape[1] as f64).sqrt();
-            Tensor::from_vec(uniform_weights(seed, stream as u32, shape.iter().product(), bound), shape, device)?
+            uniform_weights_on(device, seed, stream as u32, shape, bound, DType::F32)?
         } else {
             Tensor::zeros(shape, DType::F32, device)?
         };

@@ -146,6 +146,16 @@ fn decode_agrees() {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn decode_agrees_where_rows_share_long_prompts() {
+    for (query, key_value, dimension) in [(8, 2, 128), (4, 4, 64), (6, 2, 64), (4, 1, 40), (7, 1, 128)] {
+        check_decode(&[1500], &[5, 300, 1, 80, 9], 300, heads(query, key_value, dimension));
+        // Neighbours have different prompts.
+        check_decode(&[1100, 40], &[5, 1, 130, 7, 60, 2, 9, 100, 3], 130, heads(query, key_value, dimension));
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn decode_agrees_where_keys_are_divided_among_blocks() {
     check_decode(&[2000, 30], &[5, 700, 1], 700, heads(8, 2, 128));
     check_decode(&[300], &[9; 300], 16, heads(4, 4, 64));
