@@ -164,13 +164,25 @@ pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
     }
 }
 
-/// Warns if others use the GPUs of a slot; called before they are opened, so that this process is not counted.
+/// Warns if others use the GPUs of a slot, or if these are of different kinds; called before they are opened, so that
+/// this process is not counted.
 pub(super) fn warn_if_in_use(slot: &Slot) {
-    for device in slot.devices() {
-        let Device::Gpu { ordinal, .. } = device else { continue };
-        if let Some(text) = Gpu::of_ordinal(*ordinal).and_then(|gpu| gpu.in_use()) {
+    let ordinals = slot.devices().iter().filter_map(|device| match device {
+        Device::Gpu { ordinal, .. } => Some(*ordinal),
+        Device::Cpu => None,
+    });
+    let mut kinds = std::collections::BTreeSet::new();
+    for gpu in ordinals.filter_map(Gpu::of_ordinal) {
+        if let Some(text) = gpu.in_use() {
             eprint_line(&format!("{text}; both will be slower"));
         }
+        kinds.insert(gpu.name);
+    }
+    if kinds.len() > 1 {
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+        eprint_line(&format!(
+            "GPUs of different kinds ({kinds}): each step waits for the slowest; choose with --gpus 0,1"
+        ));
     }
 }
 

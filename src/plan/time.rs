@@ -77,6 +77,9 @@ pub struct Time {
     /// Of an earlier run with such steps on this device; the range includes it.
     #[serde(default)]
     pub recorded_seconds_per_step: Option<f64>,
+    /// Of the run; the speed is that of one of them.
+    #[serde(default)]
+    pub ranks: usize,
 }
 
 impl Time {
@@ -114,7 +117,8 @@ impl Time {
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
         let recorded = recorded.map_or_else(String::new, |pace| format!("; the last such run took {pace} per step"));
-        format!("at the speed measured now{recorded}")
+        let of_one = if self.ranks > 1 { format!(" of one of {} ranks", self.ranks) } else { String::new() };
+        format!("at the speed measured now{of_one}{recorded}")
     }
 
     fn range(&self, least: f64, most: f64) -> String {
@@ -180,6 +184,7 @@ pub fn time(
         most_seconds_per_step,
         most_total_seconds,
         recorded_seconds_per_step: None,
+        ranks: config.ranks,
     }
 }
 
@@ -320,6 +325,7 @@ mod tests {
         check(200.0, [least, 200.0], "at the speed measured now; the last such run took 3m 20s per step");
         check(0.001, [0.001, most], "at the speed measured now; the last such run took 1 ms per step");
         assert_eq!((measured.including(None, 10), measured.basis().as_str()), (measured, "at the speed measured now"));
+        assert_eq!(Time { ranks: 4, ..measured }.basis(), "at the speed measured now of one of 4 ranks");
     }
 
     #[test]
