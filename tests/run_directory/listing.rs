@@ -27,6 +27,8 @@ fn finished(root: &Path, seed: i64, learning_rate: f64, valid: f64, exact: Optio
     writer.append(step(1, 0.25)).unwrap();
     writer.append(step(2, learning_rate)).unwrap();
     state.status(Status::Finished, 2, Some("all steps done".into())).unwrap();
+    // Runs of one millisecond are listed in any order.
+    std::thread::sleep(std::time::Duration::from_millis(2));
     run
 }
 
