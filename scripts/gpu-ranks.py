@@ -1,6 +1,7 @@
 """Runs of the embedded model on two GPUs of this machine, a rank on each: the same bytes twice, the gradient of one GPU, a rank that is killed ends the run with its
 name and leaves no process, the run resumes, and NCCL's sockets serve as well. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
 import hashlib, json, os, pathlib, re, signal, subprocess, sys, time
+from gpus import at_least_two
 
 binary, folder = sys.argv[1], pathlib.Path(sys.argv[2]).absolute()
 runs = folder / "runs-ranks"
@@ -67,13 +68,7 @@ def alive(pid):
         return False
 
 
-try:
-    gpus = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines())
-except FileNotFoundError:
-    gpus = 0
-if gpus < 2:
-    print(f"skipped: {gpus} of 2 GPUs")
-    sys.exit(77)
+gpus = at_least_two()
 
 one, two, again = trained("one", "--gpu", "0"), trained("two", "--gpus", "2"), trained("again", "--gpus", "0,1")
 devices = [event["device"] for event in events(two, "run")]

@@ -1,6 +1,7 @@
 """Runs of the embedded model in the background on the GPUs of this machine: one a GPU side by side, one more waits, a killed holder frees its slot, requests reach
 a live run, and a run that was killed and resumed ends as one that was not, byte for byte. `gpu-workers.py BINARY FOLDER`; a line a check."""
 import hashlib, json, os, pathlib, signal, subprocess, sys, time
+from gpus import count
 
 binary, folder = sys.argv[1], pathlib.Path(sys.argv[2]).absolute()
 runs = folder / "runs-workers"
@@ -47,10 +48,7 @@ def event_devices(run):
     return [json.loads(line)["device"] for line in (run / "events.jsonl").read_text().splitlines() if '"kind":"run"' in line]
 
 
-try:
-    gpus = len(subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines())
-except FileNotFoundError:
-    gpus = 1  # The CPU has one slot too.
+gpus = count() or 1  # The CPU has one slot too.
 holders = [start(f"holder-{index}", 5000) for index in range(gpus)]
 took = until(lambda: all(state(run).get("status") == "running" and state(run)["step"] > 3 for run in holders))
 told(took is not None, f"{gpus} runs compute side by side, one a GPU, {took} s after the last launch: {[event_devices(run)[-1] for run in holders]}")

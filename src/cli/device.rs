@@ -84,18 +84,23 @@ impl Gpus {
     }
 }
 
+/// The GPUs that this process may use; says why where there is none.
+fn shown_gpus() -> usize {
+    let shown = Engine::gpus();
+    if shown == 0
+        && let Some(why) = Engine::why_no_gpu()
+    {
+        eprint_line(&format!("using the CPU, no usable GPU: {why}"));
+    }
+    shown
+}
+
 /// The engine of a device that is not waited for: the first of those that may be used.
 pub(super) fn engine_of(compute: &DeviceChoice) -> Result<Engine, Failure> {
     match compute {
-        DeviceChoice::Cpu => Ok(Engine::cpu()),
-        DeviceChoice::Any if Engine::gpus() == 0 => {
-            if let Some(why) = Engine::why_no_gpu() {
-                eprint_line(&format!("using the CPU, no usable GPU: {why}"));
-            }
-            Ok(Engine::cpu())
-        }
-        DeviceChoice::Any => Ok(Engine::gpu(0)?),
         DeviceChoice::Gpus(gpus) => Ok(Engine::gpu(gpus.first().copied().unwrap_or(0))?),
+        DeviceChoice::Any if shown_gpus() > 0 => Ok(Engine::gpu(0)?),
+        DeviceChoice::Any | DeviceChoice::Cpu => Ok(Engine::cpu()),
     }
 }
 
@@ -106,17 +111,14 @@ pub(super) fn places(run: &RunDirectory) -> RunFolders {
 
 /// The devices that the run may use. They are not opened, since other runs may hold them.
 pub(super) fn devices(compute: &DeviceChoice) -> Result<Vec<Device>, Failure> {
-    let shown = Engine::gpus();
     match compute {
         DeviceChoice::Cpu => Ok(vec![Device::Cpu]),
-        DeviceChoice::Any if shown == 0 => {
-            if let Some(why) = Engine::why_no_gpu() {
-                eprint_line(&format!("using the CPU, no usable GPU: {why}"));
-            }
-            Ok(vec![Device::Cpu])
-        }
-        DeviceChoice::Any => Ok((0..shown).map(gpu).collect()),
+        DeviceChoice::Any => match shown_gpus() {
+            0 => Ok(vec![Device::Cpu]),
+            shown => Ok((0..shown).map(gpu).collect()),
+        },
         DeviceChoice::Gpus(gpus) => {
+            let shown = Engine::gpus();
             if let Some(missing) = gpus.iter().find(|ordinal| **ordinal >= shown) {
                 // The engine's error explains why there is no such GPU.
                 Engine::gpu(*missing)?;
@@ -145,19 +147,15 @@ pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failur
 
 /// On the first device of a slot.
 pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
-    match slot.devices() {
-        [Device::Gpu { ordinal, .. }, ..] => Ok(Engine::gpu(*ordinal)?),
-        _ => Ok(Engine::cpu()),
+    match slot.devices().first().and_then(Device::ordinal) {
+        Some(ordinal) => Ok(Engine::gpu(ordinal)?),
+        None => Ok(Engine::cpu()),
     }
 }
 
 /// The ranks of a run that is to start them: one on each GPU of its slot, else as configured or `ranks`.
 pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
-    let ordinal = |device: &Device| match device {
-        Device::Gpu { ordinal, .. } => Some(*ordinal),
-        Device::Cpu => None,
-    };
-    match (slot.devices().iter().map(ordinal).collect::<Option<Vec<usize>>>(), ranks) {
+    match (slot.devices().iter().map(Device::ordinal).collect::<Option<Vec<usize>>>(), ranks) {
         (Some(gpus), _) => RankSource::OnGpus(gpus),
         (None, Some(ranks)) => RankSource::Here(ranks),
         (None, None) => RankSource::Configured,
@@ -167,12 +165,8 @@ pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
 /// Warns if others use the GPUs of a slot, or if these are of different kinds; called before they are opened, so that
 /// this process is not counted.
 pub(super) fn warn_if_in_use(slot: &Slot) {
-    let ordinals = slot.devices().iter().filter_map(|device| match device {
-        Device::Gpu { ordinal, .. } => Some(*ordinal),
-        Device::Cpu => None,
-    });
     let mut kinds = std::collections::BTreeSet::new();
-    for gpu in ordinals.filter_map(Gpu::of_ordinal) {
+    for gpu in slot.devices().iter().filter_map(Device::ordinal).filter_map(Gpu::of_ordinal) {
         if let Some(text) = gpu.in_use() {
             eprint_line(&format!("{text}; both will be slower"));
         }

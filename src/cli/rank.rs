@@ -39,7 +39,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> Outcome {
     ignore_stop_signals()?;
     let follower = placement.follow(runs, uuid(device))?;
-    let Device::Gpu { ordinal, .. } = device else { return follow(follower, || Ok(Engine::cpu())) };
+    let Some(ordinal) = device.ordinal() else { return follow(follower, || Ok(Engine::cpu())) };
     let (is_lost, mut last) = (follower.loss(), String::new());
     let slot = Slot::wait(std::slice::from_ref(device), 1, |waiting| {
         let sentence = waiting.described();
@@ -50,7 +50,7 @@ pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> O
         if is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match slot {
-        Some(_slot) => follow(follower, || Ok(Engine::gpu(*ordinal)?)),
+        Some(_slot) => follow(follower, || Ok(Engine::gpu(ordinal)?)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

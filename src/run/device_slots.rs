@@ -1,7 +1,7 @@
 //! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served. A run
 //! of several GPUs takes all of them at once or none, so that no two runs wait for each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -42,6 +42,14 @@ impl Device {
         match self {
             Self::Cpu => "CPU".to_owned(),
             Self::Gpu { ordinal, .. } => format!("GPU {ordinal}"),
+        }
+    }
+
+    /// Among those that CUDA shows this process; `None` for the CPU.
+    pub fn ordinal(&self) -> Option<usize> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu { ordinal, .. } => Some(*ordinal),
         }
     }
 
@@ -142,10 +150,9 @@ impl Slot {
                     Some(lock) => held.push((ticket.device.clone(), lock)),
                     None => occupied.push((ahead, &ticket.device)),
                 }
-            }
-            if held.len() >= count {
-                held.truncate(count);
-                return Self::take(folder, held).map(Some);
+                if held.len() == count {
+                    return Self::take(folder, held).map(Some);
+                }
             }
             occupied.sort_by_key(|(ahead, _)| *ahead);
             let Some((ahead, device)) = occupied.get(count - held.len() - 1).copied() else { return Ok(None) };
@@ -228,18 +235,15 @@ struct Ticket {
 /// The next number of each device. All queues are held meanwhile, in one order for everybody: who is before another in
 /// one queue is so in all.
 fn draw_all(folder: &Path, devices: &[Device]) -> Result<Vec<Ticket>, RunError> {
-    let mut queues: BTreeMap<String, Option<File>> = devices.iter().map(|device| (device.name(), None)).collect();
-    for (name, queue) in &mut queues {
+    let names: BTreeSet<String> = devices.iter().map(Device::name).collect();
+    let mut queues = BTreeMap::new();
+    for name in names {
         let path = folder.join(format!("{name}.queue"));
         let file = open_or_create(folder, &path)?;
         lock_within(&file, &path, PATIENCE)?;
-        *queue = Some(file);
+        queues.insert(name, file);
     }
-    let draw = |device: &Device| {
-        let queue = queues.get(&device.name()).and_then(Option::as_ref);
-        queue.map(|queue| Ticket::draw(folder, device, queue))
-    };
-    devices.iter().filter_map(draw).collect()
+    devices.iter().map(|device| Ticket::draw(folder, device, &queues[&device.name()])).collect()
 }
 
 impl Ticket {

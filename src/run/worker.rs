@@ -167,8 +167,8 @@ impl Worker {
     }
 }
 
-/// Waits for so many of some devices, and shows this in `state`; calls `on_wait` with a message whenever it changes. `None`: stopped
-/// meanwhile.
+/// Waits for so many of some devices, and shows this in `state`; calls `on_wait` with a message whenever it changes.
+/// `None`: stopped meanwhile.
 pub(super) fn wait_for_slot(
     slots: &Path,
     (devices, count): (&[Device], usize),
