@@ -1,5 +1,6 @@
 """Runs of the embedded model on two GPUs of this machine, a rank on each: the same bytes twice, the gradient of one GPU, a rank that is killed ends the run with its
-name and leaves no process, the run resumes, and NCCL's sockets serve as well. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
+name and leaves no process, the run resumes, and NCCL's sockets serve as well. A small random Qwen3, trained in full with weights and moments divided: the same bytes
+twice, the updates of one GPU, the same bytes after a death, and it goes on with another number of GPUs. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
 import hashlib, json, os, pathlib, re, signal, subprocess, sys, time
 from gpus import at_least_two
 
@@ -102,6 +103,61 @@ for victim in ("rank", "worker"):
     resumed.send_signal(signal.SIGINT)
     message = resumed.communicate(timeout=60)[1]
     told(resumed.returncode == 130, f"{name}: and stops after the step when asked: {message.strip().splitlines()[-1:]}")
+
+import random_qwen3
+import torch
+from safetensors.torch import load_file
+
+# Every weight, on answers: nothing is sampled, so that one GPU and two differ by rounding alone.
+small = folder / "models" / "random-small"
+random_qwen3.write(str(small), dict(hidden_size=256, intermediate_size=776, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=5001))
+FULL = [part for value in ("method=sft", "lora_rank=0", "learning_rate=2e-6", "weight_decay=0.1", "tokens_per_micro_batch=512", "checkpoint_every=20")
+        for part in ("--set", value)] + ["--model", str(small)]
+STEPS = 100
+
+
+def files(run):
+    """Weights and moments of the last checkpoint, as bytes."""
+    last = sorted((run / "checkpoints").iterdir())[-1]
+    return last.name, *((last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+
+
+def apart(run, other, name):
+    """Relative difference of two runs' last checkpoints, over all numbers."""
+    last = [load_file(sorted((run / "checkpoints").iterdir())[-1] / name) for run in (run, other)]
+    found, expected = (torch.cat([tensors[key].flatten().double() for key in sorted(tensors)]) for tensors in last)
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def norms(run):
+    return [event["metrics"]["grad_norm"] for event in events(run, "step")]
+
+
+one, two, again = (trained(name, *FULL, *gpus_of, steps=STEPS) for name, gpus_of in
+                   (("full-one", ["--gpus", "1"]), ("full-two", ["--gpus", "2"]), ("full-again", ["--gpus", "0,1"])))
+told(files(two) == files(again), f"full training: two runs on two GPUs end alike, at {files(two)[0]}")
+pairs = list(zip(norms(one), norms(two)))
+told(len(pairs) == STEPS and all(abs(a - b) <= 0.02 * a for a, b in pairs), f"full training: the gradient's norm on one GPU and on two: {pairs[0]}, ... {pairs[-1]}")
+weights, moments = (apart(two, one, name) for name in ("model.safetensors", "optimizer.safetensors"))
+told(weights < 1e-3 and moments < 0.1, f"full training: weights on two GPUs differ by {weights:.1e} from those on one, moments by {moments:.1e}")
+parts = [{name for name, _ in (event["parts"].items() if isinstance(event["parts"], dict) else event["parts"])} for event in events(two, "memory")]
+told(bool(parts) and "AdamW moments (f32, sharded)" in parts[0], f"full training: the plan has {sorted(parts[0]) if parts else None}")
+for count in ("2", "1"):
+    name = f"full-killed-{count}"
+    worker = subprocess.Popen(arguments(name, STEPS, *FULL, "--gpus", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    stepped = until(lambda: run_of(name) and len(events(run_of(name), "step")) >= 30, 120)
+    victims = ranks_of(worker.pid)
+    if stepped and victims:
+        os.kill(victims[-1], signal.SIGKILL)
+    message = worker.communicate(timeout=120)[1]
+    told(worker.returncode == 1 and "rank 1 (pid " in message, f"{name}: a killed rank ends the run: {message.strip().splitlines()[-1:]}")
+    resumed = subprocess.run([binary, "train", "--resume", str(run_of(name)), "--gpus", count], capture_output=True, text=True)
+    told(resumed.returncode == 0, f"{name}: resumed on {count}: exit code {resumed.returncode} {resumed.stderr[-600:] if resumed.returncode else ''}")
+    if count == "2":
+        told(files(run_of(name)) == files(two), f"{name}: it ends as uninterrupted")
+    else:
+        weights = apart(run_of(name), two, "model.safetensors")
+        told(weights < 1e-3, f"{name}: its weights differ by {weights:.1e}")
 
 few = subprocess.run(arguments("few", 1, "--gpus", str(gpus + 1)), capture_output=True, text=True)
 told(few.returncode == 2 and run_of("few") is None and re.search(r"add --gpus all", few.stderr) is not None, f"more GPUs than there are: {few.stderr.strip()}")

@@ -48,6 +48,27 @@ fn checkpoint(run: &Path) -> BTreeMap<String, Vec<u8>> {
     bytes.collect()
 }
 
+/// Of two checkpoints: relative differences of weights and of moments, in f64 norms over all numbers.
+#[track_caller]
+fn assert_close(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
+    let numbers = |file: &[u8]| -> Vec<f64> {
+        let found = safetensors::SafeTensors::deserialize(file).unwrap();
+        let mut tensors = found.tensors();
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let bytes = tensors.iter().flat_map(|(_, view)| view.data().as_chunks::<4>().0);
+        bytes.map(|number| f64::from(f32::from_le_bytes(*number))).collect()
+    };
+    for (file, tolerance) in [("model.safetensors", 1e-6), ("optimizer.safetensors", 1e-5)] {
+        let (found, expected) = (numbers(&found[file]), numbers(&expected[file]));
+        assert_eq!(found.len(), expected.len());
+        let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|number| number * number).sum::<f64>().sqrt();
+        let size = norm(&mut expected.iter().copied());
+        let relative = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b)) / size;
+        println!("{what}, {file}: {relative:.1e}");
+        assert!(size > 0.0 && relative < tolerance, "{what}, {file}: relative difference {relative:.1e}");
+    }
+}
+
 /// What was sampled, by step and prompt; what the evals said.
 fn sampled(run: &Path) -> Vec<String> {
     let state = RunState::read(run).unwrap();
@@ -89,8 +110,68 @@ fn another_number_of_ranks_trains_the_same_run() {
 #[test]
 fn the_same_number_of_ranks_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let [one, other] = ["threads=0", "threads=1"].map(|threads| trained(folder.path(), 2, &[threads]));
-    assert!(checkpoint(&one).len() == 2 && checkpoint(&one) == checkpoint(&other));
+    for ranks in [2, 3] {
+        let [one, other] = ["threads=0", "threads=1"].map(|threads| trained(folder.path(), ranks, &[threads]));
+        assert!(checkpoint(&one).len() == 2 && checkpoint(&one) == checkpoint(&other), "{ranks} ranks");
+    }
+}
+
+/// Every weight is trained: each rank moves its part. In several micro-batches, and with weight decay for some tensors.
+#[test]
+fn weights_and_moments_are_those_of_one_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    for method in [&["method=sft"][..], &["warmup_steps=2"]] {
+        let set = [method, &["lora_rank=0", "weight_decay=0.1", "tokens_per_micro_batch=128"]].concat();
+        let [alone, two, three] = [1, 2, 3].map(|ranks| checkpoint(&trained(folder.path(), ranks, &set)));
+        for (ranks, found) in [(2, two), (3, three)] {
+            assert_close(&found, &alone, &format!("{ranks} ranks, {method:?}"));
+        }
+    }
+}
+
+/// A checkpoint is the same whoever wrote it: any number of ranks goes on from it.
+#[test]
+fn a_checkpoint_resumes_with_any_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = trained(folder.path(), 3, &["method=sft", "max_steps=6"]);
+    for ranks in ["1", "2", "3"] {
+        let home = folder.path().join(format!("from-3-to-{ranks}"));
+        std::fs::create_dir_all(&home).unwrap();
+        let arguments = arguments(&home, 3, &["method=sft", "max_steps=6"]);
+        // Rank 0, in the fifth step.
+        let output = with_fault(&home, &words(&arguments), "update.scattered=0:5");
+        assert!(!output.status.success());
+        let run = run_in(&home);
+        assert_eq!(list_checkpoints(&run).unwrap().last(), Some(&4));
+        let resumed = resume(&home, &run, &["--ranks", ranks]);
+        assert!(resumed.status.success(), "{}", stderr(&resumed));
+        match ranks {
+            "3" => assert!(checkpoint(&run) == checkpoint(&expected)),
+            _ => assert_close(&checkpoint(&run), &checkpoint(&expected), &format!("from 3 to {ranks}")),
+        }
+    }
+}
+
+/// Between the sum of the gradients and the exchange of the weights, and while its numbers are asked for.
+#[test]
+fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = trained(folder.path(), 3, &[]);
+    for (index, (fault, kept)) in
+        [("update.scattered=2:3", Some(2)), ("checkpoint.numbers=2:2", None)].into_iter().enumerate()
+    {
+        let home = folder.path().join(index.to_string());
+        std::fs::create_dir_all(&home).unwrap();
+        let output = with_fault(&home, &words(&arguments(&home, 3, &[])), fault);
+        let message = stderr(&output);
+        assert!(output.status.code() == Some(1) && message.contains("rank 2 (pid "), "{fault}: {message}");
+        assert!(message.contains("was lost: the connection was closed"), "{fault}: {message}");
+        let run = run_in(&home);
+        assert_eq!(list_checkpoints(&run).unwrap().last().copied(), kept, "{fault}");
+        let resumed = resume(&home, &run, &[]);
+        assert!(resumed.status.success(), "{fault}: {}", stderr(&resumed));
+        assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected), "{fault}");
+    }
 }
 
 #[test]
@@ -251,6 +332,11 @@ fn more_gpus_than_there_are_are_refused_before_a_run_is_created() {
     let message = stderr(&output);
     assert!(!output.status.success() && message.contains("compute with --cpu"), "{message}");
     assert!(!folder.path().join("runs").exists());
+}
+
+/// A worker whose process, or that of the rank that is named, dies at this place.
+fn with_fault(home: &Path, arguments: &[&str], fault: &str) -> Output {
+    program(home, arguments).env("GRPO_TUI_FAULT", fault).stderr(Stdio::piped()).output().unwrap()
 }
 
 fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {

@@ -36,17 +36,20 @@ extern "C" __global__ void write_copies_f32(const float *flat, const long long *
 extern "C" __global__ void write_copies_bf16(const float *flat, const long long *table) { write_copies<bf16>(flat, table); }
 
 // The sum of squares that each block sees -> partial: [blocks].
-extern "C" __global__ void squares(const float *numbers, double *partial, unsigned long long count) {
+template <typename T> __device__ void squares(const T *numbers, double *partial, unsigned long long count) {
   double sum = 0.0;
   const size_t stride = (size_t)gridDim.x * blockDim.x;
 #pragma unroll 4
   for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
-    const double number = numbers[i];
+    const double number = to_float(numbers[i]);
     sum += number * number;
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
+
+extern "C" __global__ void squares_f32(const float *numbers, double *partial, unsigned long long count) { squares<float>(numbers, partial, count); }
+extern "C" __global__ void squares_bf16(const bf16 *numbers, double *partial, unsigned long long count) { squares<bf16>(numbers, partial, count); }
 
 // One block.
 extern "C" __global__ void total(const double *partial, double *sum, int parts) {

@@ -105,7 +105,7 @@ impl MatrixCopies {
     }
 }
 
-/// Euclidean norm of all numbers, `flat`: `[n]`, summed in f64. The one wait for a GPU in an update.
+/// Euclidean norm of all numbers, `flat`: `[n]`, f32 or on a GPU bf16, summed in f64. The one wait for a GPU in an update.
 pub fn norm(flat: &Tensor) -> Result<f64> {
     #[cfg(feature = "cuda")]
     if flat.device().is_cuda() {
@@ -299,12 +299,12 @@ mod gpu {
         if count == 0 {
             return Ok(0.0);
         }
-        check(flat, DType::F32, count)?;
+        check(flat, if flat.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 }, count)?;
         let device = device(flat)?;
         let parts = count.div_ceil(1024).min(1056); // eight blocks for each multiprocessor of the largest GPUs
         let (partial, sum) = (empty(parts, DType::F64, device)?, empty(1, DType::F64, device)?);
         let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
-        launch(device, &MODULE, "squares", None, Grid::rows(parts, 256), &arguments)?;
+        launch(device, &MODULE, "squares", Some(flat.dtype()), Grid::rows(parts, 256), &arguments)?;
         launch(device, &MODULE, "total", None, Grid::rows(1, 1024), &[at(&partial)?, at(&sum)?, int(parts)])?;
         Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
     }

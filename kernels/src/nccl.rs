@@ -61,13 +61,42 @@ impl Communicator {
     ///
     /// # Errors
     /// What NCCL says, and when `goes_on` says no; nothing can be summed with this after either.
+    pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
+        self.call(Collective::AllReduce, tensor, goes_on)
+    }
+
+    /// Of the sum of a contiguous f32 tensor, `[n]`, over all processes the part of this one, of as many equal ones as
+    /// there are processes. It is a view of the tensor, which holds nothing of use any more.
+    ///
+    /// # Errors
+    /// As [`Communicator::sum`].
+    pub fn reduce_scatter(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
+        self.call(Collective::ReduceScatter, tensor, goes_on)
+    }
+
+    /// Gives every process the parts of all others, in place. `tensor`: `[n]`, contiguous, of f32 or bf16, of which each
+    /// has its own part.
+    ///
+    /// # Errors
+    /// As [`Communicator::sum`].
+    pub fn all_gather(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
+        self.call(Collective::AllGather, tensor, goes_on)
+    }
+
     #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
-    pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<()> {
+    fn call(&self, collective: Collective, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        return self.handle.sum(tensor, goes_on);
+        return self.handle.call(collective, tensor, goes_on);
         #[cfg(not(feature = "cuda"))]
         candle_core::bail!("this build has no CUDA")
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Collective {
+    AllReduce,
+    ReduceScatter,
+    AllGather,
 }
 
 #[cfg(feature = "cuda")]
@@ -80,6 +109,7 @@ mod gpu {
     use candle_core::cuda_backend::cudarc::driver::sys;
     use candle_core::{DType, Device, Result, Tensor, bail};
 
+    use super::Collective;
     use crate::cuda::{address, device, failed};
     use crate::cuda_libraries::{file_of, open_library};
 
@@ -92,8 +122,9 @@ mod gpu {
     type Status = c_int;
     const SUCCESS: Status = 0;
     const IN_PROGRESS: Status = 7;
-    /// `ncclFloat32`, `ncclSum`.
+    /// `ncclFloat32`, `ncclBfloat16`, `ncclSum`.
     const FLOAT32: c_int = 7;
+    const BFLOAT16: c_int = 9;
     const SUM: c_int = 0;
 
     /// `ncclUniqueId`.
@@ -122,6 +153,9 @@ mod gpu {
         async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
         all_reduce:
             unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> Status,
+        reduce_scatter:
+            unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> Status,
+        all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Comm, sys::CUstream) -> Status,
         abort: unsafe extern "C" fn(Comm) -> Status,
         error_string: unsafe extern "C" fn(Status) -> *const c_char,
         last_error: unsafe extern "C" fn(Comm) -> *const c_char,
@@ -153,6 +187,8 @@ mod gpu {
             init: function!(c"ncclCommInitRankConfig"),
             async_error: function!(c"ncclCommGetAsyncError"),
             all_reduce: function!(c"ncclAllReduce"),
+            reduce_scatter: function!(c"ncclReduceScatter"),
+            all_gather: function!(c"ncclAllGather"),
             abort: function!(c"ncclCommAbort"),
             error_string: function!(c"ncclGetErrorString"),
             last_error: function!(c"ncclGetLastError"),
@@ -186,9 +222,13 @@ mod gpu {
         failed("NCCL", words.join(": "))
     }
 
-    /// `ncclComm_t`, which does not block; null once it was given up.
     #[derive(Debug)]
-    pub(super) struct Handle(AtomicPtr<c_void>);
+    pub(super) struct Handle {
+        /// `ncclComm_t`, which does not block; null once it was given up.
+        comm: AtomicPtr<c_void>,
+        rank: usize,
+        size: usize,
+    }
 
     impl Handle {
         pub(super) fn join(
@@ -218,14 +258,29 @@ mod gpu {
             let status = unsafe {
                 (functions()?.init)(&raw mut comm, size as c_int, UniqueId(id), rank as c_int, &raw mut config)
             };
-            let handle = Self(AtomicPtr::new(comm));
+            let handle = Self { comm: AtomicPtr::new(comm), rank, size };
             handle.wait(status, goes_on)?;
             Ok(handle)
         }
 
-        pub(super) fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<()> {
-            if tensor.dtype() != DType::F32 || !tensor.is_contiguous() {
-                bail!("NCCL sums contiguous f32, not {:?} with strides {:?}", tensor.dtype(), tensor.stride())
+        /// In place; returns what the tensor then has for this process.
+        pub(super) fn call(
+            &self,
+            collective: Collective,
+            tensor: &Tensor,
+            goes_on: &dyn Fn() -> bool,
+        ) -> Result<Tensor> {
+            let number = match (tensor.dtype(), collective) {
+                (DType::F32, _) => FLOAT32,
+                (DType::BF16, Collective::AllGather) => BFLOAT16,
+                (other, _) => bail!("NCCL sums f32, not {other:?}"),
+            };
+            if !tensor.is_contiguous() {
+                bail!("NCCL needs contiguous numbers, not strides {:?}", tensor.stride())
+            }
+            let count = tensor.elem_count();
+            if collective != Collective::AllReduce && !count.is_multiple_of(self.size) {
+                bail!("{count} numbers are not divided among {} processes", self.size)
             }
             if self.comm().is_null() {
                 return Err(self.give_up());
@@ -233,18 +288,20 @@ mod gpu {
             let (start, stream) = (address(tensor)?, device(tensor)?.cuda_stream());
             stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
             let (functions, comm) = (functions()?, self.comm());
-            // SAFETY: the tensor has as many numbers from `start` on and outlives the wait below, unless that fails; then
-            // the communicator is aborted before this returns.
+            let part = count / self.size;
+            let own = start + (self.rank * part * tensor.dtype().size_in_bytes()) as u64;
+            let (all, own, stream_handle) = (start as *mut c_void, own as *mut c_void, stream.cu_stream());
+            // SAFETY: the tensor has `count` numbers from `all` on and `part` of them from `own` on, as NCCL asks for
+            // where it works in place; it outlives the wait below, unless that fails; then the communicator is aborted
+            // before this returns.
             let status = unsafe {
-                (functions.all_reduce)(
-                    start as *const c_void,
-                    start as *mut c_void,
-                    tensor.elem_count(),
-                    FLOAT32,
-                    SUM,
-                    comm,
-                    stream.cu_stream(),
-                )
+                match collective {
+                    Collective::AllReduce => (functions.all_reduce)(all, all, count, number, SUM, comm, stream_handle),
+                    Collective::ReduceScatter => {
+                        (functions.reduce_scatter)(all, own, part, number, SUM, comm, stream_handle)
+                    }
+                    Collective::AllGather => (functions.all_gather)(own, all, part, number, comm, stream_handle),
+                }
             };
             let summed = self.wait(status, goes_on).and_then(|()| {
                 loop {
@@ -265,7 +322,11 @@ mod gpu {
             if summed.is_err() {
                 self.give_up();
             }
-            summed
+            summed?;
+            match collective {
+                Collective::ReduceScatter => tensor.narrow(0, self.rank * part, part),
+                Collective::AllReduce | Collective::AllGather => Ok(tensor.clone()),
+            }
         }
 
         /// Until a call of NCCL has been carried out by the host's side of it.
@@ -285,12 +346,12 @@ mod gpu {
         }
 
         fn comm(&self) -> Comm {
-            self.0.load(Ordering::Acquire)
+            self.comm.load(Ordering::Acquire)
         }
 
         /// Ends what runs on this GPU.
         fn give_up(&self) -> candle_core::Error {
-            let comm = self.0.swap(std::ptr::null_mut(), Ordering::AcqRel);
+            let comm = self.comm.swap(std::ptr::null_mut(), Ordering::AcqRel);
             if let (Ok(functions), false) = (functions(), comm.is_null()) {
                 // Not `ncclCommDestroy`, which may wait for the others.
                 // SAFETY: nobody else has it any more. Nothing can be done about an error here.

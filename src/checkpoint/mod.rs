@@ -12,9 +12,11 @@ mod trainer_state; // save and resume
 pub use export::{export_adapter, export_merged, write_model};
 pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
+pub use new_folder::WriteChunk;
 pub use open_model::OpenModel;
 pub use start_model::StartModel;
-pub use trainer_state::{Snapshot, TrainerState, load, load_parameters, remove, save, size};
+pub use tensor_file::{Numbers, STAGE_BYTES, StreamedTensor};
+pub use trainer_state::{Contents, Snapshot, TrainerState, load, load_parameters, remove, size};
 
 use std::path::PathBuf;
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::CheckpointError;
 use crate::files::{self, Access, torn_write};
 
-pub(super) type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
+/// Where pieces of a file go.
+pub type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// Creates and fills a private folder.
 pub(super) fn write_folder(

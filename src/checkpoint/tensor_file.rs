@@ -57,10 +57,26 @@ pub(super) fn write_tensors(
     })
 }
 
-/// Flat numbers in host or device memory.
-pub(super) trait Numbers {
+/// Flat numbers in host or device memory, or of several ranks.
+pub trait Numbers {
     /// Writes the bytes of a range of these numbers.
+    ///
+    /// # Errors
+    /// Those of `take`, and when the numbers cannot be read.
     fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
+
+    /// Copies the first `count` numbers into `bytes`, which has as many.
+    ///
+    /// # Errors
+    /// When the numbers cannot be read.
+    fn copy(&mut self, count: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        let mut at = 0;
+        self.give(0..count, &mut |piece| {
+            bytes[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+            Ok(())
+        })
+    }
 }
 
 /// Numbers in host memory.
@@ -76,18 +92,19 @@ impl Numbers for TensorBytes<'_> {
 }
 
 /// Numbers of a flat tensor on any device, copied [`STAGE_BYTES`] at a time.
-pub(super) struct StreamedTensor<'a> {
+#[derive(Debug)]
+pub struct StreamedTensor<'a> {
     flat: &'a Tensor,
-    stage: HostBuffer,
+    /// Once it is needed.
+    stage: Option<HostBuffer>,
 }
 
 /// Small in tests, so that there are many pieces.
-const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
+pub const STAGE_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 impl<'a> StreamedTensor<'a> {
-    pub(super) fn new(flat: &'a Tensor) -> Self {
-        let bytes = flat.elem_count() * flat.dtype().size_in_bytes();
-        Self { flat, stage: HostBuffer::new(bytes.min(STAGE_BYTES), flat.device()) }
+    pub fn new(flat: &'a Tensor) -> Self {
+        Self { flat, stage: None }
     }
 }
 
@@ -95,15 +112,21 @@ impl Numbers for StreamedTensor<'_> {
     fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
         let number_bytes = self.flat.dtype().size_in_bytes();
         let at_once = (STAGE_BYTES / number_bytes).max(1);
+        let most = (self.flat.elem_count() * number_bytes).min(STAGE_BYTES);
+        let stage = self.stage.get_or_insert_with(|| HostBuffer::new(most, self.flat.device()));
         let mut start = range.start;
         while start < range.end {
             let count = at_once.min(range.end - start);
-            let bytes = &mut self.stage.bytes_mut()[..count * number_bytes];
+            let bytes = &mut stage.bytes_mut()[..count * number_bytes];
             copy_to_host(&self.flat.narrow(0, start, count)?, bytes)?;
             take(bytes)?;
             start += count;
         }
         Ok(())
+    }
+
+    fn copy(&mut self, count: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
+        Ok(copy_to_host(&self.flat.narrow(0, 0, count)?, bytes)?)
     }
 }
 

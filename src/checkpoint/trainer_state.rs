@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use super::export::write_adapter;
 use super::new_folder::{failed, write_file, write_folder};
-use super::tensor_file::{Numbers, StreamedTensor, TensorBytes, write_slots};
+use super::tensor_file::{Numbers, STAGE_BYTES, TensorBytes, write_slots};
 use crate::files::{self, Access, failpoint};
-use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
+use crate::kernels::pinned_memory::HostBuffer;
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable};
-use crate::update::Optimizer;
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,7 +54,7 @@ impl TrainerState {
 
 /// The contents of a checkpoint besides its numbers.
 #[derive(Clone, Debug)]
-struct Contents {
+pub struct Contents {
     slots: Vec<ParameterSlot>,
     dtype: DType,
     state: TrainerState,
@@ -64,7 +63,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn of(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
+    pub fn of(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
         Self {
             slots: parameters.slots().to_vec(),
             dtype: parameters.flat().dtype(),
@@ -74,8 +73,17 @@ impl Contents {
         }
     }
 
-    /// Writes a checkpoint, replacing an older one of the same name; returns its size once it is durable.
-    fn write(
+    /// How many numbers are trained.
+    fn count(&self) -> usize {
+        self.slots.last().map_or(0, |slot| slot.range().end)
+    }
+
+    /// Writes a checkpoint piece by piece, replacing an older one of the same name; returns its size once it is durable.
+    /// `parameters`: all, in full precision; `moments`: all first ones, then the second.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Write`] naming the file that could not be written.
+    pub fn write(
         &self,
         folder: &Path,
         parameters: &mut dyn Numbers,
@@ -97,30 +105,13 @@ impl Contents {
                     write_slots(new, "model.safetensors", &self.slots, self.dtype, parameters)?
                 }
             }
-            let count = 2 * self.slots.last().map_or(0, |slot| slot.range().end);
-            let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![count] };
+            let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![2 * self.count()] };
             write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)?;
             let json = serde_json::to_string_pretty(&self.state).map_err(candle_core::Error::wrap)?;
             write_file(new, "trainer.json", format!("{json}\n").as_bytes())
         })?;
         size(folder)
     }
-}
-
-/// Writes a checkpoint from the device, piece by piece; returns its size once it is durable.
-///
-/// # Errors
-/// [`CheckpointError::Write`] naming the file that could not be written.
-pub fn save(
-    folder: &Path,
-    parameters: &Parameters,
-    optimizer: &Optimizer,
-    state: &TrainerState,
-    trainable: Trainable,
-    base_model: &str,
-) -> Result<u64, CheckpointError> {
-    let contents = Contents::of(parameters, state, trainable, base_model);
-    contents.write(folder, &mut StreamedTensor::new(parameters.flat()), &mut StreamedTensor::new(optimizer.moments()))
 }
 
 /// A copy of a checkpoint in host memory, which can be written while training continues.
@@ -143,16 +134,14 @@ impl Snapshot {
     /// If the copy fails.
     pub fn take(
         mut buffer: HostBuffer,
-        parameters: &Parameters,
-        optimizer: &Optimizer,
-        state: &TrainerState,
-        trainable: Trainable,
-        base_model: &str,
+        contents: Contents,
+        parameters: &mut dyn Numbers,
+        moments: &mut dyn Numbers,
     ) -> Result<Self, CheckpointError> {
-        let contents = Contents::of(parameters, state, trainable, base_model);
-        let (flat, moments) = buffer.bytes_mut().split_at_mut(parameters.count() * contents.dtype.size_in_bytes());
-        copy_to_host(parameters.flat(), flat)?;
-        copy_to_host(optimizer.moments(), moments)?;
+        let count = contents.count();
+        let (flat, moved) = buffer.bytes_mut().split_at_mut(count * contents.dtype.size_in_bytes());
+        parameters.copy(count, flat)?;
+        moments.copy(2 * count, moved)?;
         Ok(Self { contents, buffer })
     }
 
@@ -162,8 +151,7 @@ impl Snapshot {
     /// [`CheckpointError::Write`] naming the file that could not be written.
     pub fn write(&self, folder: &Path) -> Result<u64, CheckpointError> {
         let number_bytes = self.contents.dtype.size_in_bytes();
-        let count = self.contents.slots.last().map_or(0, |slot| slot.range().end);
-        let (flat, moments) = self.buffer.bytes().split_at(count * number_bytes);
+        let (flat, moments) = self.buffer.bytes().split_at(self.contents.count() * number_bytes);
         let in_memory = |bytes, number_bytes| TensorBytes { bytes, number_bytes };
         self.contents.write(
             folder,
@@ -211,8 +199,25 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
         let problem = format!("{count} moments ({:?}) for {} trained parameters", view.dtype(), parameters.count());
         return Err(unreadable(&path, problem));
     }
-    let moments = Uploader::default().tensor(view.data(), DType::F32, &[count], parameters.flat().device())?;
-    Ok((moments, state))
+    Ok((own_moments(view.data(), parameters)?, state))
+}
+
+/// First and second moments of the numbers that this rank moves, with padding, of those of all.
+fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, CheckpointError> {
+    let (count, size, flat) = (parameters.count(), parameters.flat().elem_count(), parameters.flat());
+    let (uploader, number_bytes) = (Uploader::default(), DType::F32.size_in_bytes());
+    let moments = Tensor::zeros(2 * size, DType::F32, flat.device())?;
+    let own = parameters.shard().range(count);
+    for half in 0..2 {
+        // A second copy of all of them may not fit.
+        for start in own.clone().step_by(STAGE_BYTES / number_bytes) {
+            let end = own.end.min(start + STAGE_BYTES / number_bytes);
+            let there = (half * count + start) * number_bytes..(half * count + end) * number_bytes;
+            let piece = uploader.tensor(&bytes[there], DType::F32, &[end - start], flat.device())?;
+            moments.slice_set(&piece, 0, half * size + start - own.start)?;
+        }
+    }
+    Ok(moments)
 }
 
 /// Loads the weights into `parameters`, which must have the same tensors, each directly from the file to the device. If
@@ -271,8 +276,9 @@ mod tests {
 
     use candle_core::Device;
 
+    use super::super::tensor_file::StreamedTensor;
     use super::*;
-    use crate::update::OptimizerSettings;
+    use crate::update::{Optimizer, OptimizerSettings};
 
     /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.
     fn trained() -> (Parameters, Optimizer) {
@@ -288,7 +294,13 @@ mod tests {
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
         let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
         let state = TrainerState { step: 3, ..TrainerState::start("digest".to_owned()) };
-        Snapshot::take(buffer, parameters, optimizer, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base").unwrap()
+        let contents = Contents::of(parameters, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base");
+        let (mut flat, mut moments) = numbers(parameters, optimizer);
+        Snapshot::take(buffer, contents, &mut flat, &mut moments).unwrap()
+    }
+
+    fn numbers<'a>(parameters: &'a Parameters, optimizer: &'a Optimizer) -> (StreamedTensor<'a>, StreamedTensor<'a>) {
+        (StreamedTensor::new(parameters.flat()), StreamedTensor::new(optimizer.moments()))
     }
 
     #[cfg(debug_assertions)]
@@ -311,8 +323,8 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         let (in_memory, streamed) = (work.path().join("held"), work.path().join("streamed"));
         snapshot.write(&in_memory).unwrap();
-        save(&streamed, &parameters, &optimizer, &snapshot.contents.state, snapshot.contents.trainable, "base")
-            .unwrap();
+        let (mut flat, mut moments) = numbers(&parameters, &optimizer);
+        snapshot.contents.write(&streamed, &mut flat, &mut moments).unwrap();
         let about = || Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
         let named = parameters.named().unwrap();
         let expected = [

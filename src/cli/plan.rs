@@ -29,6 +29,7 @@ pub(super) fn run(
 ) -> Outcome {
     let config = &resolved.config;
     let problems = read_data(task)?;
+    let gpus = if engine.device.is_cpu() { 0 } else { config.ranks };
     eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
     let candidate = match Candidate::load(task, config, places, engine) {
         Err(TrainError::DoesNotFit(error)) => {
@@ -38,7 +39,7 @@ pub(super) fn run(
                     serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()})
                 ))?;
             } else {
-                println!("{}", memory_lines(&error.memory).join("\n"));
+                println!("{}", memory_lines(&error.memory, gpus).join("\n"));
             }
             return Err(Failure::failed(error.to_string()));
         }
@@ -85,7 +86,7 @@ pub(super) fn run(
         }
         return print_json(&format!("{value}\n"));
     }
-    println!("{}", plan_text(&plan, resolved, candidate.shape()));
+    println!("{}", plan_text(&plan, resolved, candidate.shape(), gpus));
     if let Some(report) = &report {
         println!("\n{}", signal_text(report));
     }
@@ -106,10 +107,10 @@ fn settings(config: &TrainConfig) -> SignalSettings {
     }
 }
 
-fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape) -> String {
+fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape, gpus: usize) -> String {
     let mut lines = what_lines(plan, resolved);
     lines.push(String::new());
-    lines.extend(memory_lines(&plan.memory));
+    lines.extend(memory_lines(&plan.memory, gpus));
     if shape != StepShape::of(&resolved.config) {
         lines.push(format!("to fit: {shape}"));
     }
@@ -203,8 +204,9 @@ fn difference_lines(differences: &[Difference]) -> Vec<String> {
     lines
 }
 
-fn memory_lines(memory: &Memory) -> Vec<String> {
-    let mut lines = vec!["memory at the longest prompts and completions:".to_owned()];
+fn memory_lines(memory: &Memory, gpus: usize) -> Vec<String> {
+    let each = if gpus > 1 { format!(", on each of {gpus} GPUs") } else { String::new() };
+    let mut lines = vec![format!("memory at the longest prompts and completions{each}:")];
     lines.extend(memory.parts.iter().map(|part| {
         let line = format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), part.phase.label());
         line.trim_end().to_owned()

@@ -8,7 +8,7 @@ use super::linear::Linear;
 use super::load::ModelLoader;
 use super::packed_batch::DeviceBatch;
 use super::parameters::exact_type;
-use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Trainable, Weights};
+use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding, embedding_backward};
@@ -61,7 +61,22 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        let assembly = ModelLoader { config, weights, trainable, dtype, device };
+        Self::sharded(config, weights, (trainable, Shard::WHOLE), seed, dtype, device)
+    }
+
+    /// As [`Decoder::new`], of whose trained numbers this rank moves a part.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn sharded(
+        config: &ModelConfig,
+        weights: &Weights,
+        (trainable, shard): (Trainable, Shard),
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, ModelError> {
+        let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
         let mut parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
         let (embedding, embedding_range) =

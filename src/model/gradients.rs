@@ -16,9 +16,10 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Zeros, one for each trained number.
+    /// Zeros, one for each trained number, and for padding.
     pub fn zeros(parameters: &Parameters) -> Result<Self> {
-        Ok(Self { flat: parameters.flat().zeros_like()? })
+        let (flat, read) = (parameters.flat(), parameters.read());
+        Ok(Self { flat: Tensor::zeros(read.elem_count(), flat.dtype(), flat.device())? })
     }
 
     /// Adds a tensor's gradient to its range.

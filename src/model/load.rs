@@ -10,7 +10,7 @@ use super::layer::{Layer, NormWeight};
 use super::linear::{Bias, Linear};
 use super::parameters::exact_type;
 use super::weights::{has_bias, tensor_names};
-use super::{ModelError, Parameters, Trainable, Weights};
+use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::hub::{Architecture, ModelConfig};
 use crate::kernels::heads::Heads;
 use crate::kernels::philox::uniform_weights_on;
@@ -20,6 +20,7 @@ pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
     pub(super) trainable: Trainable,
+    pub(super) shard: Shard,
     pub(super) dtype: DType,
     pub(super) device: &'a Device,
 }
@@ -103,7 +104,7 @@ impl ModelLoader<'_> {
         };
         // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
         let dtype = if self.joins_adapters() { exact_type(self.dtype) } else { self.dtype };
-        Ok(Parameters::new(tensors, dtype, self.device)?)
+        Ok(Parameters::sharded(tensors, dtype, self.device, self.shard)?)
     }
 
     pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {

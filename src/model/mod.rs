@@ -8,6 +8,7 @@ mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
 mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
+mod shard; // what each rank moves of it
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::Adapters;
@@ -17,6 +18,7 @@ pub use layer::{Layer, RowContext};
 pub use load::{adapter_names, fresh_adapters};
 pub use packed_batch::{PackedBatch, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
+pub use shard::Shard;
 pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.

@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
 
@@ -55,12 +56,16 @@ impl ParameterSlot {
     }
 }
 
-/// The flat buffer and its slots, in the order of their offsets.
+/// The flat buffer and its slots, in the order of their offsets. Where ranks divide it, each has its own part in full
+/// precision and all of it as the layers read it.
 #[derive(Clone, Debug)]
 pub struct Parameters {
+    /// This rank's part in full precision, with padding.
     flat: Tensor,
-    /// The same numbers in bf16, where the model computes in bf16: what the layers read.
-    working: Option<Tensor>,
+    /// All numbers, with padding, as the layers read them: in bf16 where the model computes in bf16, else in the memory
+    /// of `flat`.
+    read: Tensor,
+    shard: Shard,
     /// Where the numbers stand inside matrices, too.
     copies: Option<MatrixCopies>,
     slots: Vec<ParameterSlot>,
@@ -70,29 +75,49 @@ impl Parameters {
     /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
     /// in bf16 stands beside the flat buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
-        let exact = exact_type(dtype);
-        let mut slots = Vec::with_capacity(tensors.len());
-        let mut pieces = Vec::with_capacity(tensors.len());
-        let mut offset = 0;
-        for (name, tensor) in tensors {
-            slots.push(ParameterSlot { name, offset, shape: tensor.dims().to_vec() });
-            offset += tensor.elem_count();
-            pieces.push(tensor.to_device(device)?.to_dtype(exact)?.flatten_all()?);
-        }
-        let flat = if pieces.is_empty() { Tensor::zeros(0, exact, device)? } else { Tensor::cat(&pieces, 0)? };
-        let working = if exact == dtype || slots.is_empty() { None } else { Some(flat.to_dtype(dtype)?) };
-        Ok(Self { flat, working, copies: None, slots })
+        Self::sharded(tensors, dtype, device, Shard::WHOLE)
     }
 
-    /// All numbers: `[n]`.
+    /// As [`Parameters::new`], of which this rank moves a part.
+    pub fn sharded(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device, shard: Shard) -> Result<Self> {
+        let mut slots = Vec::with_capacity(tensors.len());
+        let mut count = 0;
+        for (name, tensor) in &tensors {
+            slots.push(ParameterSlot { name: name.clone(), offset: count, shape: tensor.dims().to_vec() });
+            count += tensor.elem_count();
+        }
+        let exact = exact_type(dtype);
+        let read = Tensor::zeros(shard.padded(count), dtype, device)?;
+        let flat = match exact == dtype {
+            true => read.narrow(0, shard.start(count), shard.size(count))?,
+            false => Tensor::zeros(shard.size(count), exact, device)?,
+        };
+        let parameters = Self { flat, read, shard, copies: None, slots };
+        // Each is freed once it is there.
+        for (slot, (_, tensor)) in parameters.slots.iter().zip(tensors) {
+            parameters.write(slot, &tensor)?;
+        }
+        Ok(parameters)
+    }
+
+    /// The numbers that this rank moves, in full precision, with padding: all, `[n]`, unless ranks divide them.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
+    /// All numbers as the layers read them, with padding.
+    pub fn read(&self) -> &Tensor {
+        &self.read
+    }
+
+    /// What this rank moves.
+    pub fn shard(&self) -> Shard {
+        self.shard
+    }
+
     /// Overwrites all numbers, in place, so that every view sees them. `flat`: `[n]`.
     pub fn restore(&self, flat: &Tensor) -> Result<()> {
-        self.flat.slice_set(&flat.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?, 0, 0)?;
-        self.refresh_working()
+        self.restore_each(|slot| flat.narrow(0, slot.offset, slot.range().len()))
     }
 
     /// Keeps the numbers also inside matrices from now on.
@@ -106,24 +131,37 @@ impl Parameters {
         self.copies.as_ref().map_or(Ok(()), |copies| copies.write(&self.flat))
     }
 
-    fn refresh_working(&self) -> Result<()> {
-        self.working.as_ref().map_or(Ok(()), |working| cast_into(&self.flat, working))?;
-        self.refresh_copies()
-    }
-
     /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all
     /// numbers is in memory.
     pub fn restore_each(&self, tensor: impl Fn(&ParameterSlot) -> Result<Tensor>) -> Result<()> {
-        for slot in &self.slots {
-            let numbers = tensor(slot)?.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?.flatten_all()?;
-            self.flat.slice_set(&numbers, 0, slot.offset)?;
-        }
-        self.refresh_working()
+        self.slots.iter().try_for_each(|slot| self.write(slot, &tensor(slot)?))?;
+        self.refresh_copies()
     }
 
-    /// The copy that the layers read, where there is one: an optimizer writes it together with [`Parameters::flat`].
-    pub fn working(&self) -> Option<&Tensor> {
-        self.working.as_ref()
+    fn write(&self, slot: &ParameterSlot, tensor: &Tensor) -> Result<()> {
+        let numbers = tensor.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?.flatten_all()?;
+        if !self.is_copied() {
+            return self.read.slice_set(&numbers, 0, slot.offset);
+        }
+        let (all, own) = (slot.range(), self.shard.range(self.count()));
+        let (first, end) = (all.start.max(own.start), all.end.min(own.end));
+        if first < end {
+            let part = numbers.narrow(0, first - all.start, end - first)?;
+            self.flat.slice_set(&part, 0, first - own.start)?;
+        }
+        cast_into(&numbers, &self.read.narrow(0, all.start, all.len())?)
+    }
+
+    /// Whether the layers read a copy.
+    fn is_copied(&self) -> bool {
+        self.flat.dtype() != self.read.dtype()
+    }
+
+    /// Of the copy that the layers read, where there is one, the numbers of [`Parameters::flat`]: an optimizer writes
+    /// both together.
+    pub fn working(&self) -> Result<Option<Tensor>> {
+        let part = || self.read.narrow(0, self.shard.start(self.count()), self.flat.elem_count());
+        self.is_copied().then(part).transpose()
     }
 
     /// The slots, in order.
@@ -133,7 +171,7 @@ impl Parameters {
 
     /// How many numbers are trained.
     pub fn count(&self) -> usize {
-        self.flat.elem_count()
+        self.slots.last().map_or(0, |slot| slot.range().end)
     }
 
     /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows,
@@ -147,7 +185,7 @@ impl Parameters {
             candle_core::bail!("trained tensors {names:?} are not adjacent")
         }
         let range = slots[0].offset..slots[slots.len() - 1].range().end;
-        let flat = self.working.as_ref().unwrap_or(&self.flat).narrow(0, range.start, range.len())?;
+        let flat = self.read.narrow(0, range.start, range.len())?;
         let view = match slots[0].shape.as_slice() {
             [_, columns] => flat.reshape((range.len() / columns, *columns))?,
             _ => flat,
@@ -155,7 +193,7 @@ impl Parameters {
         Ok(Some((view, range)))
     }
 
-    /// The tensors under their names, as views of the flat buffer.
+    /// The tensors under their names, as views of the flat buffer, which is not divided.
     pub fn named(&self) -> Result<Vec<(String, Tensor)>> {
         self.slots
             .iter()

@@ -134,7 +134,8 @@ fn parts(
         ("program, tokenizer, texts", Phase::Always, ranks * PROGRAM_BYTES),
         ("weights", Phase::Always, ranks * NUMBER_BYTES * shape.parameters),
         ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { ranks * 4 * trainable }),
-        ("AdamW moments (f32)", Phase::Always, ranks * 8 * trainable),
+        // Those of every weight are divided among the ranks.
+        ("AdamW moments (f32)", Phase::Always, if is_full { 1 } else { ranks } * 8 * trainable),
         ("frozen reference", Phase::Always, ranks * NUMBER_BYTES * reference),
         (
             "KV cache, prompts",

@@ -1,6 +1,7 @@
 //! Processes that compute one run together, each with a copy of the model. Rank 0 decides everything: it sends
 //! commands, the others compute their shares and reply. A run that is alone sends nothing and waits for nothing.
 
+mod collectives; // tensors summed and gathered over all
 mod launcher; // ranks that torchrun, mpirun or srun started
 mod link; // messages between two ranks, and signs of life
 mod meeting; // how they come to rank 0
@@ -10,16 +11,16 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::nccl::Communicator;
-use crate::kernels::pinned_memory::copy_to_host;
 use crate::run::host_name;
 use link::{Link, Lost};
 use processes::Processes;
 
+pub use collectives::Collectives;
 pub use launcher::Placement;
 
 /// How long a rank that gives no sign of life is waited for.
@@ -73,6 +74,8 @@ pub struct Ranks {
 #[derive(Debug)]
 pub struct Follower {
     rank: usize,
+    /// All ranks, once this one has joined them.
+    size: usize,
     link: Link,
     communicator: Option<Communicator>,
 }
@@ -238,32 +241,20 @@ impl Ranks {
         self.keep_waiting().err().unwrap_or(RankError::Tensor(error))
     }
 
-    /// The sum of a contiguous tensor of f32 over all ranks, for all of them; on a GPU in place, else added in their
-    /// order.
+    /// Sends one other rank a message.
     ///
     /// # Errors
-    /// As [`Ranks::gather`], when a rank's tensor has another size, and what NCCL says.
-    pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if let Some(communicator) = &self.communicator {
-            let summed = communicator.sum(own, &|| self.keep_waiting().is_ok());
-            return summed.map(|()| own.clone()).map_err(|error| self.explained(error));
-        }
-        if self.links.is_empty() {
-            return Ok(own.clone());
-        }
-        let mut sum = bytes_of(own)?;
-        for link in &self.links {
-            let more = link.receive_bytes(|| self.keep_waiting())?;
-            if more.len() != sum.len() {
-                let message = format!("it sums {} bytes, rank 0 {}", more.len(), sum.len());
-                return Err(RankError::Failed { peer: link.peer().to_owned(), message });
-            }
-            for (sum, more) in sum.as_chunks_mut::<4>().0.iter_mut().zip(more.as_chunks::<4>().0) {
-                *sum = (f32::from_le_bytes(*sum) + f32::from_le_bytes(*more)).to_le_bytes();
-            }
-        }
-        self.links.iter().try_for_each(|link| link.send_bytes(&sum))?;
-        Ok(Tensor::from_raw_buffer(&sum, DType::F32, own.dims(), own.device())?)
+    /// As [`Ranks::send`].
+    pub fn send_to<M: Serialize>(&self, rank: usize, message: &M) -> Result<(), RankError> {
+        self.links[rank - 1].send(message)
+    }
+
+    /// Waits for bytes of one other rank.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub fn receive_bytes_of(&self, rank: usize) -> Result<Vec<u8>, RankError> {
+        self.links[rank - 1].receive_bytes(|| self.keep_waiting())
     }
 }
 
@@ -283,7 +274,7 @@ impl Follower {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (pid, location) = (std::process::id(), Location::own(gpu));
         link.send(&Hello { rank, secret, version, pid, location })?;
-        Ok(Self { rank, link: link.named("rank 0".to_owned()), communicator: None })
+        Ok(Self { rank, size: 1, link: link.named("rank 0".to_owned()), communicator: None })
     }
 
     /// Kills this process where it has not ended soon after rank 0 is gone: the driver may wait for ever for a GPU's
@@ -323,6 +314,17 @@ impl Follower {
         }
     }
 
+    /// The number of this rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// # Errors
+    /// [`RankError::Lost`].
+    pub fn reply_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
+        self.link.send_bytes(bytes)
+    }
+
     /// # Errors
     /// [`RankError::Lost`].
     pub fn reply<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
@@ -342,6 +344,7 @@ impl Follower {
     /// # Errors
     /// [`RankError::Lost`]; without NCCL, or what it says.
     pub fn join(&mut self, device: &Device, size: usize) -> Result<(), RankError> {
+        self.size = size;
         if !device.is_cpu() {
             let (id, is_lost) = (self.link.receive_bytes(|| Ok(()))?, self.loss());
             let joined = Communicator::join(&id, (self.rank, size), device, &|| !is_lost());
@@ -354,20 +357,6 @@ impl Follower {
     fn explained(&self, error: candle_core::Error) -> RankError {
         wait_until(self.loss());
         self.link.check().err().unwrap_or(RankError::Tensor(error))
-    }
-
-    /// This rank's part of [`Ranks::all_reduce`].
-    ///
-    /// # Errors
-    /// [`RankError::Lost`], and what NCCL says.
-    pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if let Some(communicator) = &self.communicator {
-            let is_lost = self.loss();
-            let summed = communicator.sum(own, &|| !is_lost());
-            return summed.map(|()| own.clone()).map_err(|error| self.explained(error));
-        }
-        self.link.send_bytes(&bytes_of(own)?)?;
-        Ok(Tensor::from_raw_buffer(&self.link.receive_bytes(|| Ok(()))?, DType::F32, own.dims(), own.device())?)
     }
 }
 
@@ -383,12 +372,6 @@ fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() && start.elapsed() < TO_HEAR {
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
-    let mut bytes = vec![0; tensor.elem_count() * DType::F32.size_in_bytes()];
-    copy_to_host(tensor, &mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

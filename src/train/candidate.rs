@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::TrainError;
-use super::job::{policy_settings, sampling};
+use super::job::{divided, policy_settings, sampling};
 use super::setup::Setup;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
@@ -46,7 +46,9 @@ impl Candidate {
     pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
         let (base, trainable) = (&setup.start, Trainable::of(config));
-        let model = Decoder::new(&base.config, &base.weights()?, trainable, config.seed, engine.dtype, &engine.device)?;
+        let trained = (trainable, divided(config, trainable, 0));
+        let model =
+            Decoder::sharded(&base.config, &base.weights()?, trained, config.seed, engine.dtype, &engine.device)?;
         Ok(Self { setup, model, engine: engine.clone() })
     }
 

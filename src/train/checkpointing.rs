@@ -7,7 +7,8 @@ use super::TrainError;
 use super::checkpoint_writer::{Completed, PendingCheckpoint};
 use super::job::Job;
 use super::recorder::Recorder;
-use crate::checkpoint::{self, Snapshot};
+use super::sharded::all_numbers;
+use crate::checkpoint::{Contents, Snapshot};
 use crate::run::events::Checkpoint;
 use crate::run::{
     RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
@@ -50,18 +51,17 @@ pub(super) fn save(
         needed_bytes,
     });
     wait_for_space(run, job, recorder, &pending)?;
-    let (folder, base) = (checkpoint_path(run.path(), step), &job.config.base_model);
-    let (parameters, optimizer, state) = (job.model.parameters(), &job.optimizer, &job.state);
+    let folder = checkpoint_path(run.path(), step);
+    let contents = Contents::of(job.model.parameters(), &job.state, job.trainable, &job.config.base_model);
+    let [mut parameters, mut moments] = all_numbers(job);
     match recorder.saver.take_buffer() {
-        Some(buffer) => {
-            pending.snapshot = Some(Snapshot::take(buffer, parameters, optimizer, state, job.trainable, base)?)
-        }
+        Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),
         None => {
-            let write =
-                |_: &mut Recorder<'_>| checkpoint::save(&folder, parameters, optimizer, state, job.trainable, base);
+            let write = |_: &mut Recorder<'_>| contents.write(&folder, &mut *parameters, &mut *moments);
             pending.event.bytes = recorder.write(&pending.label(), needed_bytes, write)?;
         }
     }
+    drop((parameters, moments));
     let mut steps = list_checkpoints(run.path())?;
     steps.push(step);
     let best = recorder.history()?.best_step_by(&steps, job.config.keep_best_by);

@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::job::Job;
-use super::ranked::{Command, Share, own_gradient, own_log_probs, own_sample, own_supervised, own_update};
+use super::ranked::{
+    Command, Share, own_gradient, own_log_probs, own_sample, own_supervised, own_update, weights_norm,
+};
 use super::setup::Setup;
+use super::sharded::own_bytes;
 use crate::checkpoint::load_parameters;
+use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
-use crate::model::Gradients;
 use crate::ranks::{Follower, RankError};
 use crate::run::{RunDirectory, RunFolders, RunState};
 
@@ -41,7 +44,10 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn of(job: &Job, model_digest: String) -> Result<Self, TrainError> {
-        let norms = [norm(job.model.parameters().flat())?, norm(job.optimizer.moments())?].map(f64::to_bits);
+        let parameters = job.model.parameters();
+        // Of moments that are divided, each rank has others.
+        let moments = if parameters.shard().is_whole() { norm(job.optimizer.moments())?.to_bits() } else { 0 };
+        let norms = [weights_norm(parameters)?, moments];
         let on_gpu = !job.engine.device.is_cpu();
         Ok(Self { config_digest: job.config.digest(), model_digest, step: job.state.step, on_gpu, norms })
     }
@@ -78,7 +84,7 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
     setup.divide(begin.sharing)?;
     setup.threads = setup.threads.until(follower.loss());
     let model_digest = setup.start.digest.clone();
-    let mut job = Job::load(&run, setup, engine, &RunState::read(run.path())?)?;
+    let mut job = Job::load(&run, setup, engine, &RunState::read(run.path())?, follower.rank())?;
     follower.reply(&Loaded::of(&job, model_digest)?)?;
     follower.join(&engine.device, begin.ranks)?;
     let mut gradients = None;
@@ -101,8 +107,11 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
             Command::Update { learning_rate } => {
                 let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
                 job.optimizer.set_learning_rate(learning_rate);
-                let sum = Gradients::of(follower.all_reduce(own.flat())?);
-                follower.reply(&own_update(&mut job, sum)?.1)?
+                follower.reply(&own_update(&job.model, &mut job.optimizer, follower, &own)?.1)?
+            }
+            Command::Numbers { which, range } => {
+                failpoint("checkpoint.numbers", &follower.rank().to_string());
+                follower.reply_bytes(&own_bytes(&job, which, range)?)?
             }
             Command::Remember { step, completions } => {
                 let kept = job.config.keep_rollouts;

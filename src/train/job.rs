@@ -9,7 +9,7 @@ use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder, Trainable};
+use crate::model::{Adapters, Decoder, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::ranks::Ranks;
 use crate::rollout::{
@@ -72,7 +72,8 @@ pub(super) struct Ahead {
 const MOST_SKIPPED: u64 = 3;
 
 impl Job {
-    /// Loads the model's weights and the last checkpoint. `history`: the run's state by its log.
+    /// Loads the model's weights and the last checkpoint, as `rank` of the configured ones. `history`: the run's state by
+    /// its log.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
@@ -81,13 +82,16 @@ impl Job {
         setup: Setup,
         engine: &Engine,
         history: &RunState,
+        rank: usize,
     ) -> Result<Self, TrainError> {
         let shape = setup.shape();
         let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
         let trainable = Trainable::of(&config);
-        let decoder =
-            |trainable| Decoder::new(&start.config, &weights, trainable, config.seed, engine.dtype, &engine.device);
+        let decoder = |trainable| {
+            let shard = divided(&config, trainable, rank);
+            Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
+        };
         let model = decoder(trainable)?;
         let frozen =
             if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
@@ -207,6 +211,11 @@ impl Job {
     pub(super) fn reference(&self) -> (&Decoder, Adapters) {
         (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
     }
+}
+
+/// What `rank` moves: its part where every weight is trained; of adapters, which are small, each rank moves all.
+pub(super) fn divided(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
+    if trainable == Trainable::Full { Shard { rank, ranks: config.ranks } } else { Shard::WHOLE }
 }
 
 /// How a configuration samples.

@@ -9,6 +9,7 @@ mod run_loop; // a run from its start to its report
 mod grpo; // the loop, and the same on the rows' own answers
 mod shares; // a step's work in parts
 mod ranked; // what all ranks compute together
+mod sharded; // numbers that they divide
 mod follower; // a rank other than 0
 mod rollout_plan; // the next steps' prompts
 mod eval_beside; // an eval decoded with the next rollout
@@ -124,7 +125,11 @@ impl TrainError {
         match self {
             Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
             Self::Rank(RankError::Cancelled) => Some(Self::StoppedAtOnce.to_string()),
-            Self::Tensor(error) | Self::Eval(EvalError::Tensor(error)) if ThreadPool::is_cancellation(error) => {
+            Self::Tensor(error)
+            | Self::Eval(EvalError::Tensor(error))
+            | Self::Checkpoint(CheckpointError::Tensor(error))
+                if ThreadPool::is_cancellation(error) =>
+            {
                 Some(Self::StoppedAtOnce.to_string())
             }
             _ => None,

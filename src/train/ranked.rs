@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use super::job::Job;
 use super::shares::{split, split_groups, split_requests};
+use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
-use crate::model::{Adapters, Gradients};
-use crate::ranks::RankError;
+use crate::model::{Adapters, Decoder, Gradients, Parameters};
+use crate::ranks::{Collectives, RankError};
 use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool};
 use crate::update::{
-    Applied, Example, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient,
-    supervised_gradient,
+    Applied, Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
+    policy_gradient, supervised_gradient,
 };
 
 /// What rank 0 commands. Replies in brackets.
@@ -30,12 +31,21 @@ pub(super) enum Command<'a> {
     Supervised { examples: Cow<'a, [Example]>, settings: SupervisedSettings },
     /// [`Share`] of log-probs by completion.
     LogProbs { groups: Vec<PolicyGroup<'a>>, settings: PolicySettings },
-    /// Its part of the sum of gradients, then the bits of a norm.
+    /// What [`own_update`] does with all ranks, then the bits of a norm.
     Update { learning_rate: f64 },
+    /// The bytes of some that it has.
+    Numbers { which: Divided, range: std::ops::Range<usize> },
     /// Completions to draft from; none.
     Remember { step: u64, completions: Vec<Cow<'a, [u32]>> },
     /// Parameters of a checkpoint; none.
     Load { folder: PathBuf },
+}
+
+/// What ranks may divide.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) enum Divided {
+    Parameters,
+    Moments,
 }
 
 /// What a rank found, unless its memory ran out.
@@ -167,20 +177,39 @@ pub(super) fn own_supervised(
 pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
     let learning_rate = job.config.learning_rate;
     job.ranks.send(|_| Command::Update { learning_rate })?;
-    let sum = Gradients::of(job.ranks.all_reduce(gradients.flat())?);
-    let (applied, weights) = own_update(job, sum)?;
+    let (applied, weights) = own_update(&job.model, &mut job.optimizer, &job.ranks, &gradients)?;
     match job.ranks.gather::<u64>()?.into_iter().position(|other| other != weights) {
         Some(index) => Err(TrainError::RanksDiffer { rank: index + 1, step: job.state.step + 1 }),
         None => Ok(applied),
     }
 }
 
-/// The optimizer's step; with several ranks the bits of the norm of the weights after it, by which they are compared.
-pub(super) fn own_update(job: &mut Job, sum: Gradients) -> candle_core::Result<(Applied, u64)> {
-    let parameters = job.model.parameters();
-    let applied = job.optimizer.apply(parameters, &sum)?;
-    let weights = if job.config.ranks > 1 { norm(parameters.flat())?.to_bits() } else { 0 };
-    Ok((applied, weights))
+/// The optimizer's step of this rank with the sum of all gradients, and the bits of a norm by which ranks are compared.
+/// Where the ranks divide what is trained, each sums and moves its part, and all have all weights afterwards.
+pub(super) fn own_update(
+    model: &Decoder,
+    optimizer: &mut Optimizer,
+    ranks: &impl Collectives,
+    gradients: &Gradients,
+) -> Result<(Applied, u64), RankError> {
+    let (parameters, (rank, size)) = (model.parameters(), ranks.place());
+    if parameters.shard().is_whole() {
+        let sum = Gradients::of(ranks.all_reduce(gradients.flat())?);
+        let applied = optimizer.apply(parameters, &sum)?;
+        return Ok((applied, if size > 1 { weights_norm(parameters)? } else { 0 }));
+    }
+    let own = ranks.reduce_scatter(gradients.flat())?;
+    let grad_norm = ranks.add(norm(&own)?.powi(2))?.sqrt();
+    failpoint("update.scattered", &rank.to_string());
+    let applied = optimizer.apply_shard(parameters, &own, grad_norm)?;
+    ranks.all_gather(parameters.read())?;
+    Ok((applied, weights_norm(parameters)?))
+}
+
+/// The bits of the norm of all weights that this rank has.
+pub(super) fn weights_norm(parameters: &Parameters) -> candle_core::Result<u64> {
+    let all = if parameters.shard().is_whole() { parameters.flat() } else { parameters.read() };
+    Ok(norm(all)?.to_bits())
 }
 
 fn send<'q>(job: &Job, command: impl FnMut(usize) -> Command<'q>) -> candle_core::Result<()> {
@@ -188,7 +217,7 @@ fn send<'q>(job: &Job, command: impl FnMut(usize) -> Command<'q>) -> candle_core
 }
 
 /// For attempts that may be repeated in a smaller shape.
-fn tensor_error(error: RankError) -> candle_core::Error {
+pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
     match error {
         RankError::Cancelled => ThreadPool::cancelled(),
         error => candle_core::Error::wrap(error),

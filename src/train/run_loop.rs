@@ -158,7 +158,7 @@ fn run_job(
     }
     recorder.phase(*reached, "load")?;
     let model_digest = setup.start.digest.clone();
-    let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?)? };
+    let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?, 0)? };
     let result = check_loaded(&job, model_digest)
         .and_then(|()| Ok(job.ranks.join(&engine.device)?))
         .and_then(|()| run_steps(run, worker, &mut job, settings, start, recorder, reached));

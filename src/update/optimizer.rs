@@ -61,7 +61,7 @@ pub enum Applied {
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    /// First moments, then second: [2 * n], f32.
+    /// First moments of the numbers that this rank moves, then second: [2 * n], f32.
     moments: Tensor,
     updates: u64,
 }
@@ -69,7 +69,11 @@ pub struct Optimizer {
 impl Optimizer {
     /// Before the first update.
     pub fn new(settings: OptimizerSettings, parameters: &Parameters, device: &Device) -> Result<Self> {
-        Ok(Self { settings, moments: Tensor::zeros(2 * parameters.count(), DType::F32, device)?, updates: 0 })
+        Ok(Self {
+            settings,
+            moments: Tensor::zeros(2 * parameters.flat().elem_count(), DType::F32, device)?,
+            updates: 0,
+        })
     }
 
     /// As it was when `moments` and `updates` were read from [`Optimizer::moments`] and [`Optimizer::updates`].
@@ -88,7 +92,11 @@ impl Optimizer {
 
     /// Clips the gradient, then moves the parameters against it.
     pub fn apply(&mut self, parameters: &Parameters, gradients: &Gradients) -> Result<Applied> {
-        let grad_norm = gradients.norm()?;
+        self.apply_shard(parameters, gradients.flat(), gradients.norm()?)
+    }
+
+    /// As [`Optimizer::apply`], for the numbers that this rank moves. `gradient`: theirs, of one with `grad_norm`.
+    pub fn apply_shard(&mut self, parameters: &Parameters, gradient: &Tensor, grad_norm: f64) -> Result<Applied> {
         if !grad_norm.is_finite() {
             return Ok(Applied::NotFinite);
         }
@@ -106,9 +114,14 @@ impl Optimizer {
             gradient_scale,
             update: self.updates,
         };
+        let (own, working) = (parameters.shard().range(parameters.count()), parameters.working()?);
         for (range, weight_decay) in decays(&settings, parameters) {
-            step.weight_decay = weight_decay;
-            adamw(parameters.flat(), &self.moments, gradients.flat(), step, parameters.working(), range)?;
+            let (first, end) = (range.start.max(own.start), range.end.min(own.end));
+            if first < end {
+                step.weight_decay = weight_decay;
+                let range = first - own.start..end - own.start;
+                adamw(parameters.flat(), &self.moments, gradient, step, working.as_ref(), range)?;
+            }
         }
         parameters.refresh_copies()?;
         Ok(Applied::Moved { grad_norm, learning_rate })
@@ -145,4 +158,63 @@ fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<u
     of_one_decay
         .filter_map(|slots| Some((slots.first()?.offset..slots.last()?.range().end, decay(slots.first()?))))
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::Shard;
+
+    /// In f32 and bf16, with weight decay for some: parts that ranks move are those that one rank moves.
+    #[test]
+    fn parts_move_as_the_whole_does() {
+        const RANKS: usize = 3;
+        let settings = OptimizerSettings { weight_decay: 0.1, grad_clip_norm: 0.5, ..OptimizerSettings::PLAIN };
+        let ramp = |count: usize, scale: f64| {
+            Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap().affine(scale, -0.7).unwrap()
+        };
+        let shapes: [(&str, &[usize]); 4] = [("a", &[5, 3]), ("norm", &[7]), ("b", &[2, 9]), ("bias", &[1])];
+        let tensors = || {
+            let tensor = |(name, shape): (&str, &[usize])| {
+                (name.to_owned(), ramp(shape.iter().product(), 0.13).reshape(shape).unwrap())
+            };
+            shapes.map(tensor).to_vec()
+        };
+        let numbers = |tensor: &Tensor, count| {
+            tensor.narrow(0, 0, count).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap()
+        };
+        for dtype in [DType::F32, DType::BF16] {
+            let whole = Parameters::new(tensors(), dtype, &Device::Cpu).unwrap();
+            let count = whole.count();
+            let mut alone = Optimizer::new(settings, &whole, &Device::Cpu).unwrap();
+            let mut ranks: Vec<(Parameters, Optimizer)> = (0..RANKS)
+                .map(|rank| {
+                    let shard = Shard { rank, ranks: RANKS };
+                    let parameters = Parameters::sharded(tensors(), dtype, &Device::Cpu, shard).unwrap();
+                    assert_eq!(numbers(parameters.read(), count), numbers(whole.read(), count));
+                    let optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
+                    (parameters, optimizer)
+                })
+                .collect();
+            for update in 1..=3 {
+                let mut gradients = Gradients::zeros(&whole).unwrap();
+                gradients.add(&(0..count), &ramp(count, 0.01 * f64::from(update))).unwrap();
+                let grad_norm = gradients.norm().unwrap();
+                let applied = alone.apply(&whole, &gradients).unwrap();
+                for (parameters, optimizer) in &mut ranks {
+                    let shard = parameters.shard();
+                    let padded = gradients.flat().pad_with_zeros(0, 0, shard.padded(count) - count).unwrap();
+                    let own = padded.narrow(0, shard.start(count), shard.size(count)).unwrap();
+                    assert_eq!(optimizer.apply_shard(parameters, &own, grad_norm).unwrap(), applied);
+                    let range = shard.range(count);
+                    let expected = numbers(whole.read(), count)[range.clone()].to_vec();
+                    let found = numbers(parameters.read(), count)[range.clone()].to_vec();
+                    assert_eq!(found, expected, "{dtype:?} {shard:?}");
+                    let exact = numbers(whole.flat(), count)[range.clone()].to_vec();
+                    assert_eq!(numbers(parameters.flat(), range.len()), exact, "{dtype:?} {shard:?}");
+                }
+            }
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! Sums over two GPUs by NCCL, as two ranks take them, here as two threads.
+//! Sums and exchanges over two GPUs by NCCL, as two ranks take them, here as two threads.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::kernels::nccl::{Communicator, leave_multicast_off};
 
@@ -33,6 +33,22 @@ fn two_gpus_sum_and_who_waits_for_one_that_gave_up_ends() {
                     joined.sum(&tensor, &|| true).unwrap();
                     assert!(tensor.to_vec1::<f32>().unwrap() == *expected, "rank {rank}");
                 }
+                // Each has its half of the sum, then both have both, in f32 and in bf16.
+                let half = expected.len() / 2;
+                for dtype in [DType::F32, DType::BF16] {
+                    let tensor = Tensor::from_vec(numbers(rank)[..2 * half].to_vec(), 2 * half, &device).unwrap();
+                    let part = joined.reduce_scatter(&tensor, &|| true).unwrap();
+                    let own = rank as usize * half;
+                    assert!(part.to_vec1::<f32>().unwrap() == expected[own..own + half], "rank {rank}");
+                    let all = Tensor::zeros(2 * half, dtype, &device).unwrap();
+                    all.slice_set(&part.to_dtype(dtype).unwrap().copy().unwrap(), 0, own).unwrap();
+                    joined.all_gather(&all, &|| true).unwrap();
+                    let whole = Tensor::from_vec(expected[..2 * half].to_vec(), 2 * half, &device).unwrap();
+                    let [all, whole] = [all, whole.to_dtype(dtype).unwrap()]
+                        .map(|tensor| tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap());
+                    assert!(all == whole, "rank {rank}, {dtype:?}");
+                }
+                assert!(joined.reduce_scatter(&Tensor::zeros(3, DType::F32, &device).unwrap(), &|| true).is_err());
                 summed.wait();
                 if rank == 1 {
                     // It never comes to the next sum.

@@ -355,6 +355,9 @@ fn adamw_agrees() {
         let (found, expected) = (norm(&gradient).unwrap(), norm(&gradient_cpu).unwrap());
         assert!((found - expected).abs() < 1e-12 * expected, "{found} instead of {expected}");
         assert_eq!(found, norm(&gradient).unwrap(), "the same order of additions");
+        let [found, expected] = [&gradient, &gradient_cpu].map(|flat| flat.to_dtype(DType::BF16).unwrap());
+        let (found, expected) = (norm(&found).unwrap(), norm(&expected.to_dtype(DType::F32).unwrap()).unwrap());
+        assert!((found - expected).abs() < 1e-12 * expected, "bf16: {found} instead of {expected}");
     }
 }
 

@@ -1,0 +1,78 @@
+"""Full training, every weight, of the Qwen3-8B shape with random weights on several GPUs of this machine: seconds of a step, and the peak memory of a GPU.
+
+    python3 scripts/gpu-full.py BINARY FOLDER RUNS [PROMPTS [GPUS]]
+
+FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm). RUNS: a folder with 100 GB of free space, for the checkpoint of step 0. PROMPTS: prompts a step,
+of 8 completions each (8,32). GPUS: on how many (those of 2, 4 and 8 that there are). 64 new tokens, and a small KL, so that groups of equal rewards stay in the gradient;
+it needs a frozen copy of the weights on each GPU. A step's time is the median from step 3 on. The worker is killed after the last step, since the checkpoint at the end
+would need as much space again. Exit code 77 with fewer than two GPUs.
+"""
+import json, pathlib, shutil, signal, statistics, subprocess, sys, tempfile, time
+from gpus import at_least_two
+
+gpus = at_least_two()
+import random_qwen3
+
+binary, folder, runs = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]).absolute()
+prompts = [int(number) for number in (sys.argv[4] if len(sys.argv) > 4 else "8,32").split(",")]
+counts = [int(number) for number in sys.argv[5].split(",")] if len(sys.argv) > 5 else [count for count in (2, 4, 8) if count <= gpus]
+STEPS, SECONDS = 6, 1200
+SETTINGS = dict(max_steps=1000, lora_rank=0, kl_beta=0.001, completions_per_prompt=8, max_completion_tokens=64, eval_every=0, checkpoint_every=0)
+random_qwen3.write(folder)
+runs.mkdir(parents=True, exist_ok=True)
+failures = 0
+
+
+def used():
+    """GiB of each GPU, as the driver sees them."""
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return [int(line) / 1024 for line in subprocess.run(query, capture_output=True, text=True).stdout.split()]
+
+
+def measured(count, prompts):
+    """Whether a run on so many GPUs made its steps; prints what it needed."""
+    work = pathlib.Path(tempfile.mkdtemp(dir=runs))
+    settings = [part for key, value in {**SETTINGS, "prompt_groups_per_step": prompts}.items() for part in ("--set", f"{key}={value}")]
+    arguments = [binary, "train", "invoice", "--model", folder, "--gpus", str(count), "--runs", str(work), "--ignore-preflight-errors", *settings]
+    log = open(work / "output.log", "w+")
+    worker = subprocess.Popen(arguments, stdout=log, stderr=log, text=True)
+    peak, events, resumed, start = [0.0] * gpus, [], 0, time.time()
+    try:
+        while worker.poll() is None and time.time() - start < SECONDS:
+            peak = [max(pair) for pair in zip(peak, used())]
+            if found := next(work.glob("*/events.jsonl"), None):
+                events = [json.loads(line) for line in found.read_text().split("\n")[:-1]]
+                # The checkpoint at the end has no room: it is never written.
+                pauses = sum(event["kind"] == "phase" and event["phase"] == "paused" for event in events)
+                if pauses > resumed:
+                    resumed = pauses
+                    subprocess.run([binary, "runs", "resume", str(found.parent)], capture_output=True)
+            if sum(event["kind"] == "step" for event in events) >= STEPS:
+                break
+            time.sleep(0.2)
+    finally:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        log.seek(0)
+        output = log.read()
+        log.close()
+        shutil.rmtree(work)
+    steps = [event["metrics"] for event in events if event["kind"] == "step"]
+    if len(steps) < STEPS:
+        print(f"FAIL {count} GPUs, {prompts} x 8: {len(steps)} steps in {time.time() - start:.0f} s: {output[-3000:]}", flush=True)
+        return False
+    median = lambda *names: statistics.median(sum(step.get(f"time/{name}", 0.0) for name in names) for step in steps[2:])
+    plan = next(event for event in events if event["kind"] == "memory")
+    saved = next((event["seconds"] for event in events if event["kind"] == "checkpoint"), float("nan"))
+    print(f"ok   {count} GPUs, {prompts} x 8: step {median('rollout', 'score', 'update'):.2f} s (rollout {median('rollout'):.2f}, update {median('update'):.2f}); peak memory of a GPU "
+          f"{max(peak):.1f} GiB, planned {plan['peak_bytes'] / 2**30:.1f} GiB, {plan['tokens_per_micro_batch']} tokens a micro-batch, activations "
+          f"{'recomputed' if plan['recompute_activations'] else 'kept'}; the checkpoint of step 0 took {saved:.0f} s; "
+          f"gradient norms {[round(step.get('grad_norm', float('nan')), 4) for step in steps]}", flush=True)
+    return True
+
+
+for count in counts:
+    for number in prompts:
+        failures += not measured(count, number)
+sys.exit(failures > 0)

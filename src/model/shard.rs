@@ -1,0 +1,97 @@
+//! Which numbers of a flat buffer each rank moves, where the ranks divide it.
+
+use std::ops::Range;
+
+/// One rank's part of a flat buffer. All parts have the same size, so the last ones may be padded with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    pub rank: usize,
+    pub ranks: usize,
+}
+
+/// Parts are multiples of so many numbers: 16 bytes in bf16, by which NCCL copies.
+const ALIGNMENT: usize = 8;
+
+impl Shard {
+    /// Of a buffer that is not divided.
+    pub const WHOLE: Self = Self { rank: 0, ranks: 1 };
+
+    pub fn is_whole(self) -> bool {
+        self.ranks <= 1
+    }
+
+    /// Numbers of each part, padding included.
+    pub fn size(self, count: usize) -> usize {
+        if self.is_whole() { count } else { count.div_ceil(self.ranks).next_multiple_of(ALIGNMENT) }
+    }
+
+    /// Numbers of the buffer, padding included.
+    pub fn padded(self, count: usize) -> usize {
+        self.size(count) * self.ranks.max(1)
+    }
+
+    /// The first number of this part, padding included.
+    pub fn start(self, count: usize) -> usize {
+        self.size(count) * self.rank
+    }
+
+    /// This part, without padding.
+    pub fn range(self, count: usize) -> Range<usize> {
+        let start = self.start(count);
+        start.min(count)..(start + self.size(count)).min(count)
+    }
+
+    /// Where `range` of one or more buffers of `count` numbers, end to end and without padding, is among the ranks, in
+    /// pieces of at most `most`: the rank, and the range of its parts of these buffers, end to end.
+    pub fn pieces(self, count: usize, range: Range<usize>, most: usize) -> Vec<(usize, Range<usize>)> {
+        let size = self.size(count);
+        let (mut pieces, mut at) = (Vec::new(), range.start);
+        while at < range.end {
+            let (buffer, inside) = (at / count, at % count);
+            let (rank, local) = (inside / size, inside % size);
+            let length = (size - local).min(count - inside).min(range.end - at).min(most.max(1));
+            pieces.push((rank, buffer * size + local..buffer * size + local + length));
+            at += length;
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_equal_disjoint_and_cover_all() {
+        let check = |count: usize, ranks: usize, expected: &[Range<usize>]| {
+            let shards = (0..ranks).map(|rank| Shard { rank, ranks });
+            let found: Vec<Range<usize>> = shards.clone().map(|shard| shard.range(count)).collect();
+            assert_eq!(found, expected, "{count} by {ranks}");
+            for shard in shards {
+                assert!(shard.padded(count) >= count && shard.padded(count) == ranks * shard.size(count));
+            }
+        };
+        assert_eq!((Shard::WHOLE.range(10), Shard::WHOLE.padded(10)), (0..10, 10));
+        check(16, 2, &[0..8, 8..16]);
+        check(17, 2, &[0..16, 16..17]);
+        check(40, 3, &[0..16, 16..32, 32..40]);
+        // More ranks than parts of the least size.
+        check(10, 4, &[0..8, 8..10, 10..10, 10..10]);
+        check(0, 2, &[0..0, 0..0]);
+    }
+
+    #[test]
+    fn pieces_name_the_rank_and_the_place_there() {
+        let shard = Shard { rank: 0, ranks: 3 };
+        let check = |range: Range<usize>, most: usize, expected: &[(usize, Range<usize>)]| {
+            assert_eq!(shard.pieces(20, range.clone(), most), expected, "{range:?}");
+        };
+        // Parts of 8 numbers, of which the last has 4; of two buffers each rank has 16.
+        check(0..20, 100, &[(0, 0..8), (1, 0..8), (2, 0..4)]);
+        check(7..17, 100, &[(0, 7..8), (1, 0..8), (2, 0..1)]);
+        check(18..30, 100, &[(2, 2..4), (0, 8..16), (1, 8..10)]);
+        check(0..8, 3, &[(0, 0..3), (0, 3..6), (0, 6..8)]);
+        check(5..5, 100, &[]);
+        assert_eq!(Shard::WHOLE.pieces(20, 3..40, 100), [(0, 3..20), (0, 20..40)]);
+    }
+}

@@ -1,0 +1,187 @@
+//! Tensors summed and gathered over all ranks: on GPUs by NCCL, else by rank 0, which adds in the order of the ranks.
+
+use candle_core::{DType, Tensor};
+
+use super::link::Link;
+use super::{Follower, RankError, Ranks};
+use crate::kernels::nccl::Communicator;
+use crate::kernels::pinned_memory::copy_to_host;
+
+/// What all ranks call together. The same number of ranks gives the same bits.
+pub trait Collectives {
+    /// The number of this rank, and how many there are.
+    fn place(&self) -> (usize, usize);
+
+    /// The sum of a contiguous tensor of f32 over all ranks, for all of them; on a GPU in place.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`]; when a rank's tensor has another size,
+    /// and what NCCL says.
+    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError>;
+
+    /// Of the same sum this rank's part, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
+    /// holds nothing of use any more.
+    ///
+    /// # Errors
+    /// As [`Collectives::all_reduce`].
+    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError>;
+
+    /// Gives every rank the parts of all others, in place. `all`: `[n]`, f32, or on a GPU bf16, of which each rank has
+    /// its own part.
+    ///
+    /// # Errors
+    /// As [`Collectives::all_reduce`].
+    fn all_gather(&self, all: &Tensor) -> Result<(), RankError>;
+
+    /// The sum of a number over all ranks, added in their order.
+    ///
+    /// # Errors
+    /// As [`Collectives::all_reduce`].
+    fn add(&self, own: f64) -> Result<f64, RankError>;
+}
+
+impl Ranks {
+    /// What NCCL does; `None` where the ranks are not on GPUs.
+    fn on_gpus(
+        &self,
+        call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
+    ) -> Option<Result<Tensor, RankError>> {
+        let found = call(self.communicator.as_ref()?, &|| self.keep_waiting().is_ok());
+        Some(found.map_err(|error| self.explained(error)))
+    }
+
+    /// As many bytes of another rank.
+    fn take(&self, link: &Link, expected: usize) -> Result<Vec<u8>, RankError> {
+        let found = link.receive_bytes(|| self.keep_waiting())?;
+        if found.len() == expected {
+            return Ok(found);
+        }
+        let message = format!("its part has {} bytes, that of rank 0 {expected}", found.len());
+        Err(RankError::Failed { peer: link.peer().to_owned(), message })
+    }
+
+    fn sum(&self, own: &Tensor) -> Result<Vec<u8>, RankError> {
+        let mut sum = bytes_of(own)?;
+        for link in &self.links {
+            let more = self.take(link, sum.len())?;
+            for (sum, more) in sum.as_chunks_mut::<4>().0.iter_mut().zip(more.as_chunks::<4>().0) {
+                *sum = (f32::from_le_bytes(*sum) + f32::from_le_bytes(*more)).to_le_bytes();
+            }
+        }
+        Ok(sum)
+    }
+}
+
+impl Collectives for Ranks {
+    fn place(&self) -> (usize, usize) {
+        (0, self.size())
+    }
+
+    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if self.links.is_empty() {
+            return Ok(own.clone());
+        }
+        if let Some(summed) = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on)) {
+            return summed;
+        }
+        let sum = self.sum(own)?;
+        self.links.iter().try_for_each(|link| link.send_bytes(&sum))?;
+        tensor_of(&sum, own)
+    }
+
+    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if self.links.is_empty() {
+            return Ok(own.clone());
+        }
+        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
+            return part;
+        }
+        let sum = self.sum(own)?;
+        let bytes = sum.len() / self.size();
+        let part = |rank: usize| &sum[rank * bytes..(rank + 1) * bytes];
+        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send_bytes(part(rank)))?;
+        tensor_of(part(0), own)
+    }
+
+    fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
+            return gathered.map(drop);
+        }
+        let mut whole = bytes_of(&all.narrow(0, 0, all.elem_count() / self.size())?)?;
+        let bytes = whole.len();
+        for link in &self.links {
+            whole.extend(self.take(link, bytes)?);
+        }
+        self.links.iter().try_for_each(|link| link.send_bytes(&whole))?;
+        Ok(all.slice_set(&tensor_of(&whole, all)?, 0, 0)?)
+    }
+
+    fn add(&self, own: f64) -> Result<f64, RankError> {
+        let sum = self.gather::<f64>()?.into_iter().fold(own, |sum, more| sum + more);
+        self.send(|_| sum)?;
+        Ok(sum)
+    }
+}
+
+impl Follower {
+    fn on_gpus(
+        &self,
+        call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
+    ) -> Option<Result<Tensor, RankError>> {
+        let is_lost = self.loss();
+        let found = call(self.communicator.as_ref()?, &|| !is_lost());
+        Some(found.map_err(|error| self.explained(error)))
+    }
+}
+
+impl Collectives for Follower {
+    fn place(&self) -> (usize, usize) {
+        (self.rank, self.size)
+    }
+
+    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if let Some(summed) = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on)) {
+            return summed;
+        }
+        self.link.send_bytes(&bytes_of(own)?)?;
+        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
+    }
+
+    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
+            return part;
+        }
+        self.link.send_bytes(&bytes_of(own)?)?;
+        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
+    }
+
+    fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
+        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
+            return gathered.map(drop);
+        }
+        let part = all.elem_count() / self.size;
+        self.link.send_bytes(&bytes_of(&all.narrow(0, self.rank * part, part)?)?)?;
+        Ok(all.slice_set(&tensor_of(&self.link.receive_bytes(|| Ok(()))?, all)?, 0, 0)?)
+    }
+
+    fn add(&self, own: f64) -> Result<f64, RankError> {
+        self.link.send(&own)?;
+        self.link.receive(|| Ok(()))
+    }
+}
+
+/// Of f32.
+fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
+    let mut bytes = vec![0; tensor.elem_count() * DType::F32.size_in_bytes()];
+    copy_to_host(tensor, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The numbers of `bytes`, where `beside` is.
+fn tensor_of(bytes: &[u8], beside: &Tensor) -> Result<Tensor, RankError> {
+    let count = bytes.len() / DType::F32.size_in_bytes();
+    Ok(Tensor::from_raw_buffer(bytes, DType::F32, &[count], beside.device())?)
+}
