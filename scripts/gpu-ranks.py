@@ -110,7 +110,7 @@ from safetensors.torch import load_file
 
 # Every weight, on answers: nothing is sampled, so that one GPU and two differ by rounding alone.
 small = folder / "models" / "random-small"
-random_qwen3.write(str(small), dict(hidden_size=256, intermediate_size=776, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=5001))
+random_qwen3.write(str(small), dict(hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=5120))
 FULL = [part for value in ("method=sft", "lora_rank=0", "learning_rate=2e-6", "weight_decay=0.1", "tokens_per_micro_batch=512", "checkpoint_every=20")
         for part in ("--set", value)] + ["--model", str(small)]
 STEPS = 100
