@@ -125,6 +125,13 @@ pub fn date_time(time_ms: u64) -> String {
     local(time_ms, "%Y-%m-%d %H:%M:%S")
 }
 
+/// A word for a shell.
+pub fn quoted(word: &str) -> String {
+    let is_plain =
+        !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 /// The last part of a generated id (date, time, task, letters), which tells runs apart; of a folder with another name,
 /// such as a recorded run, the whole name.
 pub fn short_id(id: &str) -> &str {
@@ -204,6 +211,15 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(show(*value), *expected, "{value:?}");
         }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
+        check("seed=7", "seed=7");
+        check("stop_when=valid>=0.99", "'stop_when=valid>=0.99'");
+        check("base_model=it's", "'base_model=it'\\''s'");
+        check("", "''");
     }
 
     #[test]

@@ -34,6 +34,8 @@ mod scoring;
 #[cfg(feature = "view")]
 mod shell_completion;
 #[cfg(feature = "engine")]
+mod slurm;
+#[cfg(feature = "engine")]
 mod small_disk;
 #[cfg(feature = "engine")]
 mod training;

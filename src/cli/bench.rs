@@ -217,7 +217,7 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
 fn one_run(places: &RunFolders, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
-    let run = train::create(&arguments, &Task::embedded("invoice")?, places, &[crate::run::Device::Cpu])?;
+    let run = train::create(&arguments, &Task::embedded("invoice")?, places, Some(&[crate::run::Device::Cpu]))?;
     let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
     match crate::train::train(&run, places, &Engine::cpu(), &worker, crate::train::RankSource::default(), &mut |_| ())?
     {

@@ -25,6 +25,10 @@ impl DeviceArguments {
         DeviceChoice::from_flags(self.gpu, self.cpu)
     }
 
+    pub(super) fn is_cpu(self) -> bool {
+        self.cpu
+    }
+
     /// The requested engine; by default the first GPU, else the CPU.
     pub(super) fn engine(self) -> Result<Engine, Failure> {
         engine_of(&self.compute())

@@ -32,6 +32,7 @@ mod runs;
 #[cfg(feature = "engine")]
 mod sample;
 mod score;
+mod slurm;
 #[cfg(feature = "engine")]
 mod targets;
 mod task;

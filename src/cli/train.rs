@@ -1,23 +1,27 @@
 //! `grpo-tui train`: starts or resumes a run.
 
+mod result;
+mod slurm;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::device::{DeviceArguments, Gpus};
 use super::output::eprint_line;
 use super::progress::Progress;
-use super::{Failure, Outcome, preflight, preset, print_json};
+use super::{Failure, Outcome, preflight, preset};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
-use crate::format::counted;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
-use crate::report::MetricComparison;
-use crate::run::{Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Worker};
-use crate::score::{load_sets, repeated_prompts};
+use crate::run::{
+    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, TO_BE_CONTINUED, Worker,
+    list_checkpoints,
+};
 use crate::secrets::is_control;
 use crate::task::{PromptSet, TASK_FILE, Task};
-use crate::train::{Ended, RankSource, Report, TrainError, check, finished_report, train};
+use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
+use result::show;
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
@@ -49,7 +53,7 @@ pub(super) struct Arguments {
     /// Run name
     #[arg(long)]
     name: Option<String>,
-    /// Forecast memory, time and disk, measured with this model; nothing is created
+    /// Forecast memory, time and disk, measured with this model; with --slurm, print the job script; nothing is created
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
     /// With --plan: sample groups from the base model and check learnability
@@ -73,6 +77,8 @@ pub(super) struct Arguments {
     gpus: Option<Gpus>,
     #[command(flatten)]
     device: DeviceArguments,
+    #[command(flatten)]
+    cluster: slurm::SlurmArguments,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
@@ -81,6 +87,9 @@ pub(super) struct Arguments {
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &here);
+    if arguments.cluster.is_given() {
+        return slurm::run(arguments, &places);
+    }
     let compute = choose_devices(&mut arguments)?;
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
@@ -117,17 +126,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     };
     let run = match (&arguments.resume, &arguments.task) {
         (Some(run), _) => places.find(run)?,
-        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, &devices)?,
+        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, Some(&devices))?,
         (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
-    if arguments.resume.is_some()
-        && let Some(report) = finished_report(&run)?
-    {
-        show(&run, &report, arguments.json)?;
-        eprintln!(
-            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
-            run_argument(&run, &places)
-        );
+    if is_finished(&run, &arguments, &places)? {
         return Ok(ExitCode::SUCCESS);
     }
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
@@ -144,6 +146,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     super::device::warn_if_in_use(&slot);
     let mut progress = Progress::new();
     let engine = super::device::engine(&slot)?;
+    let begun_at = list_checkpoints(run.path())?.last().copied();
     let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
     match train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event)) {
         Ok(Ended::Finished(report)) => {
@@ -155,7 +158,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
                 "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}",
                 run_argument(&run, &places)
             );
-            Ok(ExitCode::from(130))
+            // A job that ends before its first step would be queued again for ever.
+            let goes_on = worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
+            Ok(ExitCode::from(if goes_on { TO_BE_CONTINUED } else { 130 }))
         }
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from
@@ -167,6 +172,19 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     }
 }
 
+/// Whether a run to resume has nothing left to compute; shows its result then.
+fn is_finished(run: &RunDirectory, arguments: &Arguments, places: &RunFolders) -> Result<bool, Failure> {
+    let report = if arguments.resume.is_some() { finished_report(run)? } else { None };
+    if let Some(report) = &report {
+        show(run, report, arguments.json)?;
+        eprintln!(
+            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
+            run_argument(run, places)
+        );
+    }
+    Ok(report.is_some())
+}
+
 /// Removes a new run whose launch failed, since nothing was computed.
 fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure) -> Failure {
     if arguments.resume.is_none() {
@@ -176,12 +194,13 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
     failure
 }
 
-/// Creates the run directory with a resolved configuration, after the checks before a run.
+/// Creates the run directory with a resolved configuration, after the checks before a run. `devices`: of this machine,
+/// `None` if it computes elsewhere.
 pub(super) fn create(
     arguments: &Arguments,
     task: &Task,
     places: &RunFolders,
-    devices: &[Device],
+    devices: Option<&[Device]>,
 ) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
@@ -197,13 +216,13 @@ pub(super) fn create(
         }
         Located::Model(_) | Located::Adapter(_) => {}
     }
-    slots(arguments, config.ranks, devices)?;
+    devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
     let checked = check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
     let data = read_data(task)?;
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
     let is_forecast = config.method == Method::Grpo;
-    let on_cpu = devices.iter().all(|device| *device == Device::Cpu);
+    let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
     let here = TrainConfig { ranks: arguments.local_ranks.unwrap_or(config.ranks), ..config.clone() };
     let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
     let disk = is_forecast.then(|| checked.disk(&config, places));
@@ -315,61 +334,6 @@ fn training_failure(run: &RunDirectory, places: &RunFolders, resumed: bool, erro
     Failure::failed(format!("{error}{hint}"))
 }
 
-/// Notes on what is not measured, since the task lacks a set.
-fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
-    let task = Task::load(&run.task_path())?;
-    let has = |set| task.set_file(set).is_some();
-    let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
-        (true, true) => "",
-        _ if report.base.n == 0 => {
-            "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
-        }
-        (true, false) => {
-            "note: no test set: these prompts also chose the checkpoint, so the rates are optimistic; set [prompts] test\n"
-        }
-        _ => "note: no eval set to choose a checkpoint: this is the last one; set [prompts] eval\n",
-    };
-    let problems = repeated_prompts(&task, &load_sets(&task)?);
-    let known = problems
-        .iter()
-        .filter(|problem| problem.set == PromptSet::Test)
-        .map(|problem| format!("note: {}\n", problem.message));
-    Ok(missing.to_owned() + &known.collect::<String>())
-}
-
-fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
-    let table = if report.base.n == 0 {
-        String::new()
-    } else {
-        let valid = MetricComparison::of("valid", report.comparison);
-        let exact = report.exact_comparison.map(|comparison| MetricComparison::of("exact", comparison));
-        let trained = format!("step {}", report.best_step);
-        let rates = [("base", &report.base), (trained.as_str(), &report.trained)];
-        crate::report::table(&report.set, rates, &valid, exact.as_ref())
-    };
-    let outcome = crate::report::Report::read(run.clone())?.outcome();
-    // The table has the verdict on the result; what the run ended with may be worse.
-    let outcome = if outcome.base_is_best || outcome.fallen_eval().is_some() {
-        format!("note: {}\n", outcome.sentence())
-    } else {
-        String::new()
-    };
-    eprintln!(
-        "\n{table}{outcome}{}\n{} in {:.0} s; run folder {}",
-        unmeasured_notes(run, report)?,
-        counted(report.steps as usize, "step"),
-        report.seconds,
-        run.path().display()
-    );
-    if json {
-        let mut value = serde_json::to_value(report)?;
-        value["run"] = run.id().into();
-        value["path"] = run.path().display().to_string().into();
-        print_json(&format!("{value}\n"))?;
-    }
-    Ok(())
-}
-
 #[cfg(all(test, feature = "view"))]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -434,7 +398,7 @@ mod tests {
         }
         let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
         let base = Arguments { task: Some(task.display().to_string()), ..Arguments::default() };
-        let run = create(&base, &Task::load(&task).unwrap(), &places, &[Device::Cpu]).unwrap();
+        let run = create(&base, &Task::load(&task).unwrap(), &places, Some(&[Device::Cpu])).unwrap();
         let checkpoint = run.path().join("checkpoints/step-000000");
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Report, RunRow};
-use crate::run::{RunDirectory, RunError, RunFolders, State, Status, name_path, tags_path};
+use crate::run::{RunDirectory, RunError, RunFolders, SLURM_FILE, State, Status, ask_slurm, name_path, tags_path};
+
+/// Slurm is asked no more often.
+const SLURM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Oldest first.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,7 @@ struct Stamp {
     state: Option<(u64, SystemTime)>,
     tags: Option<(u64, SystemTime)>,
     name: Option<(u64, SystemTime)>,
+    slurm: Option<(u64, SystemTime)>,
     file: Option<(u64, SystemTime)>,
     checkpoints: Option<(u64, SystemTime)>,
 }
@@ -39,13 +43,15 @@ impl Listing {
         &self.entries
     }
 
-    /// Reads changed runs. `so_far` gets the list every few runs that were read; if it returns false, the rest is
+    /// Reads changed runs, and asks Slurm about those that wait for it. `so_far` gets the list every few runs that were read; if it returns false, the rest is
     /// omitted.
     #[must_use]
     pub fn refreshed(&self, places: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
         let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
         let mut found = Self::default();
         let mut folders = places.folders();
+        // Without an answer the runs show the last one, with its time.
+        let _ = ask_slurm(folders.iter().cloned(), SLURM_INTERVAL);
         // Ids begin with their time: the newest runs are read first.
         folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
@@ -112,6 +118,7 @@ impl Stamp {
             state: of(&run.join("state.json")),
             tags: of(&tags_path(run)),
             name: of(&name_path(run)),
+            slurm: of(&run.join(SLURM_FILE)),
             file: of(&run.join("run.toml")),
             checkpoints: of(&run.join("checkpoints")),
         }

@@ -47,8 +47,8 @@ pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;
 use crate::run::{
-    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, State, Status, list_checkpoints, read_display_name,
-    read_tags,
+    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, list_checkpoints,
+    read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
 
@@ -62,6 +62,8 @@ pub struct Report {
     pub history: RunState,
     /// `None` before any worker has started.
     pub state: Option<State>,
+    /// Of a run that was submitted to Slurm.
+    pub slurm: Option<SlurmJob>,
     pub checkpoints: Vec<u64>,
     /// Sorted.
     pub tags: Vec<String>,
@@ -75,14 +77,14 @@ impl Report {
     /// # Errors
     /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
-        let state = State::observe(directory.path());
+        let (state, slurm) = (State::observe(directory.path()), SlurmJob::read(directory.path()));
         let history = RunState::read(directory.path())?;
         let checkpoints = list_checkpoints(directory.path())?;
         let tags = read_tags(directory.path());
         let (private, name) = (directory.check_private(), read_display_name(directory.path()));
         let problems = [private.as_ref().err(), tags.as_ref().err(), name.as_ref().err()];
         let warnings = problems.into_iter().flatten().map(ToString::to_string).collect();
-        Ok(Self { directory, history, state, checkpoints, tags: tags.unwrap_or_default(), warnings })
+        Ok(Self { directory, history, state, slurm, checkpoints, tags: tags.unwrap_or_default(), warnings })
     }
 
     pub fn status(&self) -> Status {

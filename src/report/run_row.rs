@@ -8,11 +8,11 @@ use super::{Report, RunOutcome, alert_name, shown, spread};
 use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
-use crate::run::{EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, Status, Waiting, sha256};
+use crate::run::{EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, Status, Waiting, sha256};
 use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
-pub const FIELDS: [&str; 28] = [
+pub const FIELDS: [&str; 30] = [
     "id",
     "run",
     "name",
@@ -40,6 +40,8 @@ pub const FIELDS: [&str; 28] = [
     "alerts",
     "notes",
     "queue",
+    "slurm_job",
+    "nodes",
     "setup",
 ];
 
@@ -57,6 +59,8 @@ pub struct RunRow {
     pub cause: Option<String>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
+    /// Of a run that was submitted to Slurm.
+    pub slurm: Option<SlurmJob>,
     pub last_step: u64,
     /// `None` before any worker has started.
     pub total_steps: Option<u64>,
@@ -121,6 +125,7 @@ impl RunRow {
             status: report.status(),
             cause: report.cause(),
             worker: report.state.as_ref().map(|state| state.pid),
+            slurm: report.slurm.clone(),
             last_step: history.last_step,
             total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
             seconds: report.computed_seconds(),
@@ -163,6 +168,12 @@ impl RunRow {
     /// The position in the queue of its device, from 1, while it waits.
     pub fn queue_position(&self) -> Option<usize> {
         Waiting::position(self.cause.as_deref().filter(|_| self.status == Status::Waiting)?)
+    }
+
+    /// Slurm's name of what the run waits for, such as `Resources`.
+    pub fn slurm_reason(&self) -> Option<&str> {
+        let job = self.slurm.as_ref().filter(|_| self.status == Status::Waiting)?;
+        Some(job.reason.as_str()).filter(|reason| !["", "None"].contains(reason))
     }
 
     /// The run among `rows` that has the device for which this one waits.
@@ -233,6 +244,11 @@ impl RunRow {
             "alerts" => (!self.alerts.is_empty()).then(|| Field::Text(self.alert_names())),
             "notes" => number(self.notes.len() as f64),
             "queue" => number(self.queue_position()? as f64),
+            "slurm_job" => number(self.slurm.as_ref()?.job? as f64),
+            "nodes" => match self.slurm.as_ref()? {
+                job if job.node_list.is_empty() => number(job.request.nodes as f64),
+                job => text(&job.node_list),
+            },
             "setup" => Some(Field::Text(self.setup())),
             _ => match (name.strip_prefix("config."), name.strip_prefix(SMOOTHED)) {
                 (Some(key), _) => {
@@ -256,7 +272,7 @@ impl RunRow {
             "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
             "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
             "reward": self.metric("reward", false), "alerts": self.alerts.iter().map(|alert| &alert.rule).collect::<Vec<_>>(),
-            "notes": self.notes, "queue": self.queue_position(), "cause": self.cause,
+            "notes": self.notes, "queue": self.queue_position(), "cause": self.cause, "slurm": self.slurm,
             "outcome": self.outcome.document(),
         })
     }

@@ -102,6 +102,18 @@ pub enum RunError {
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({message}) nor a run; `grpo-tui runs list` shows the runs there are")]
     Model { name: String, message: String },
+    /// Slurm's commands are missing.
+    #[error(
+        "{program} was not found: Slurm's commands are missing here; run this on a login node of the cluster, or compute here (without --slurm)"
+    )]
+    NoSlurm { program: &'static str },
+    #[error("{program}: {message}")]
+    Slurm {
+        /// One of Slurm's commands.
+        program: &'static str,
+        /// What it says.
+        message: String,
+    },
     /// A worker could not be started, or exited before it was ready.
     #[error("the worker of {} did not start: {message}", .path.display())]
     Launch {

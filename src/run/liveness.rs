@@ -10,6 +10,7 @@ use super::error::RunError;
 use super::events::now_ms;
 use super::folder::FileSystem;
 use super::lock::RunLock;
+use super::slurm::{JobPhase, SlurmJob};
 use super::worker_state::{State, Status, boot_id, start_ticks};
 
 /// How often a worker writes its state at least.
@@ -42,10 +43,14 @@ impl Liveness {
         if RunLock::is_held(run) {
             return Self::Alive;
         }
-        let Some(state) = State::read(run) else { return Self::Gone("has no worker yet".to_owned()) };
-        if let Some(standing) = remote_heartbeat(run, &state) {
+        let state = State::read(run);
+        if let Some(standing) = state.as_ref().and_then(|state| remote_heartbeat(run, state)) {
             return Self::Perhaps(standing);
         }
+        if let Some(job) = SlurmJob::read(run).filter(|job| job.phase() == JobPhase::Pending) {
+            return Self::Gone(format!("waits for {}", job.waits()));
+        }
+        let Some(state) = state else { return Self::Gone("has no worker yet".to_owned()) };
         let standing = match (state.status.is_ended(), &state.cause) {
             (true, Some(cause)) => format!("is {}: {cause}", state.status.name()),
             (true, None) => format!("is {}", state.status.name()),

@@ -1,14 +1,14 @@
 //! Whether a worker survives its user's logout: the answers of systemd-logind and the control group of the worker.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::folder::user_id;
+use super::subprocess::output_within;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -134,29 +134,8 @@ fn yes_or_no(text: &str) -> Option<bool> {
 
 /// Returns a command's output; `None` if it does not exist, fails, or takes too long.
 fn output_of(command: &str, arguments: &[&str], longest: Duration) -> Option<String> {
-    let begun = Instant::now();
-    let mut child = Command::new(command)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let status = loop {
-        match child.try_wait() {
-            Ok(None) if begun.elapsed() < longest => std::thread::sleep(Duration::from_millis(5)),
-            Ok(Some(status)) => break status,
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        }
-    };
-    let mut text = String::new();
-    // A few lines, which fit into the pipe's buffer.
-    child.stdout.take()?.read_to_string(&mut text).ok()?;
-    status.success().then_some(text)
+    let printed = output_within(Command::new(command).args(arguments), longest).ok()?;
+    printed.is_success.then_some(printed.stdout)
 }
 
 fn scope(cgroup: &str) -> ProcessScope {

@@ -37,6 +37,8 @@ mod rollout_zst;
 mod rollouts;
 pub mod sampler;
 mod series;
+mod slurm;
+mod subprocess;
 mod tags;
 mod task_changes;
 mod worker;
@@ -84,6 +86,9 @@ pub use rollouts::{
 };
 pub use sampler::SampledCompletion;
 pub use series::Series;
+pub use slurm::{
+    JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions, submit,
+};
 pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use task_changes::{FileChange, RowChanges, task_changes};
 pub use worker::Worker;

@@ -1,4 +1,4 @@
-//! A run's state for viewers: `state.json`, corrected by the lock and the log.
+//! A run's state for viewers: `state.json`, corrected by the lock, the log, and what Slurm says of the run's job.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -8,18 +8,22 @@ use super::events::{End, Event, EventBody};
 use super::folder::FileSystem;
 use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
+use super::slurm::SlurmJob;
 use super::worker_state::{State, Status};
 
 /// The size of the log's end that is searched for an end event, which only a few requests can follow.
 const TAIL_BYTES: u64 = 1 << 16;
 
 impl State {
-    /// Reads a run's state: an active status without a worker becomes `Interrupted`. `None` before any worker has
-    /// started, and while a worker with an unreadable file lives.
+    /// Reads a run's state: an active status without a worker becomes `Interrupted`, or what the run's Slurm job is.
+    /// `None` before any worker has started, and while a worker with an unreadable file lives.
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);
-        let Some(mut state) = Self::read(run) else { return if locked { None } else { from_log(run) } };
+        let Some(mut state) = Self::read(run) else {
+            return if locked { None } else { of_job(run, from_log(run), false) };
+        };
+        let mut died = false;
         if !locked && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
@@ -29,8 +33,17 @@ impl State {
                 }
                 _ => (Status::Interrupted, state.step, Some(gone())),
             };
+            died = state.status == Status::Interrupted;
         }
-        Some(state)
+        if locked || !state.status.is_ended() { Some(state) } else { of_job(run, Some(state), died) }
+    }
+}
+
+/// Of a run without a living worker.
+fn of_job(run: &Path, state: Option<State>, died: bool) -> Option<State> {
+    match SlurmJob::read(run) {
+        Some(job) => job.observed(state, died),
+        None => state,
     }
 }
 

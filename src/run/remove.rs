@@ -7,6 +7,7 @@ use super::disk::disk_use;
 use super::error::RunError;
 use super::lock::RunLock;
 use super::lookup::{RunFolders, RunReference};
+use super::slurm::check_no_job;
 
 /// A run that is locked until it is removed, so that no worker can start.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Removal {
     /// Locks a run for removal.
     ///
     /// # Errors
-    /// [`RunError::InUse`] if a worker computes it, [`RunError::Linked`] if its folder is a link, [`RunError::Foreign`]
+    /// [`RunError::InUse`] if a worker computes it or a Slurm job waits to, [`RunError::Linked`] if its folder is a link, [`RunError::Foreign`]
     /// and [`RunError::Loose`] if it is not private to this user.
     pub fn prepare(directory: RunDirectory, places: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
@@ -39,6 +40,7 @@ impl Removal {
             return Err(RunError::Linked { path: path.to_owned(), target });
         }
         directory.check_private()?;
+        check_no_job(path)?;
         let lock = RunLock::acquire(path)?;
         let bytes = disk_use(path).total_bytes;
         let started_from_it = started_from(&directory, places);

@@ -15,6 +15,7 @@ use super::error::RunError;
 use super::events::{End, EventBody};
 use super::history::RunState;
 use super::lock::RunLock;
+use super::slurm::enter_job;
 use super::worker_state::{StateWriter, Status};
 use super::writer::{EventWriter, is_gone, lost_log};
 
@@ -26,16 +27,18 @@ pub struct Worker {
     controls: RequestQueue,
     state: StateWriter,
     lock: RunLock,
+    slurm_job: Option<u64>,
 }
 
 impl Worker {
     /// Locks `run` as its worker. `interrupted` is set by signals: the run then stops after its step.
     ///
     /// # Errors
-    /// [`RunError::InUse`] if another worker lives, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
+    /// [`RunError::InUse`] if another worker lives or a Slurm job waits to compute it, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
     /// private to this user, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         run.check_private()?;
+        let slurm_job = enter_job(run.path())?;
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
         // If the log is missing from now on, it was removed.
@@ -47,11 +50,16 @@ impl Worker {
         // The loop starts after this step.
         controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
         let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
-        Ok(Self { listener, controls, state, lock })
+        Ok(Self { listener, controls, state, lock, slurm_job })
     }
 
     pub fn lock(&self) -> &RunLock {
         &self.lock
+    }
+
+    /// Whether Slurm has signalled the end of the job in which this is the worker: preemption, time limit, or scancel.
+    pub fn is_ended_by_slurm(&self) -> bool {
+        self.slurm_job.is_some() && self.controls.is_signalled()
     }
 
     pub fn state(&self) -> StateWriter {

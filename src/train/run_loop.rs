@@ -81,7 +81,7 @@ pub fn train(
         },
         ended => ended,
     };
-    let (status, mut cause) = last_word(&result);
+    let (status, mut cause) = last_word(&result, worker);
     if let Some(unsaved) = unsaved {
         cause = format!("{cause}; {unsaved}");
     }
@@ -96,9 +96,12 @@ pub fn train(
     }
 }
 
-fn last_word(result: &Result<Ended, TrainError>) -> (Status, String) {
+fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, String) {
     match result {
         Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
+        Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => {
+            (Status::Interrupted, "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned())
+        }
         Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from.map_or_else(

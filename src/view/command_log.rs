@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::format::quoted;
 use crate::run::Verb;
 use crate::secrets::redact;
 
@@ -58,25 +59,9 @@ impl<A: Into<String>> FromIterator<A> for CommandLine {
     }
 }
 
-/// A word for a shell.
-pub fn quoted(word: &str) -> String {
-    let is_plain =
-        !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
-    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
-        check("seed=7", "seed=7");
-        check("stop_when=valid>=0.99", "'stop_when=valid>=0.99'");
-        check("base_model=it's", "'base_model=it'\\''s'");
-        check("", "''");
-    }
 
     #[test]
     fn a_request_is_a_command_of_the_shell() {

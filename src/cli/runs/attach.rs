@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::output::{self, Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::report::{Report, alert_text, event_text, rates};
-use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status};
+use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status, ask_slurm};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How often the run's state is checked without new events.
@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The least time from one chart to the next.
 #[cfg(feature = "view")]
 const BETWEEN_CHARTS: Duration = Duration::from_millis(250);
+
+/// Slurm is asked no more often.
+const SLURM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long to wait for a run's first worker.
 const FIRST_WORKER: Duration = Duration::from_secs(5);
@@ -69,9 +72,20 @@ fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool)
         (state, follower)
     };
     let begun = Instant::now();
+    let mut waits = None;
     loop {
+        // Without an answer the last one is shown, with its time.
+        let _ = ask_slurm([run.path().to_owned()], SLURM_INTERVAL);
         // Before the log is read: a worker that has recorded its end has written all of it.
-        let status = State::observe(run.path()).map_or(Status::Created, |state| state.status);
+        let state_now = State::observe(run.path());
+        let status = state_now.as_ref().map_or(Status::Created, |state| state.status);
+        let cause = state_now.filter(|_| !json && status == Status::Waiting).and_then(|state| state.cause);
+        if cause != waits {
+            if let Some(cause) = &cause {
+                writeln!(out, "waiting: {}", printable(cause))?;
+            }
+            waits = cause;
+        }
         let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;
         let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE }).map_err(Failure::from)?;

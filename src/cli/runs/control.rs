@@ -8,9 +8,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, print, print_json};
+use crate::cli::slurm::submit_run;
 use crate::cli::worker::detach;
 use crate::run::{
-    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, State, Status, Verb, ask, stop_worker,
+    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, SlurmJob, State, Status, Verb, ask,
+    stop_worker,
 };
 use crate::secrets::visible;
 
@@ -21,14 +23,14 @@ pub(super) enum Command {
         #[command(flatten)]
         target: RunArguments,
     },
-    /// Resume a paused run, or start a new worker for an interrupted one
+    /// Resume a paused run, or start a new worker for an interrupted one; one that was submitted to Slurm is submitted again
     Resume {
         #[command(flatten)]
         target: RunArguments,
-        /// GPU for a new worker
+        /// GPU of this machine for a new worker
         #[arg(long, value_name = "N", conflicts_with = "cpu")]
         gpu: Option<usize>,
-        /// CPU for a new worker
+        /// CPU of this machine for a new worker
         #[arg(long)]
         cpu: bool,
     },
@@ -139,7 +141,7 @@ impl Request<'_> {
         if self.target.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
-    /// Resumes a paused worker, or starts one if none lives.
+    /// Resumes a paused worker, or starts one if none lives: where it was, unless a device of this machine is named.
     fn resume(&self, compute: DeviceChoice) -> Outcome {
         let gone = match Liveness::of(self.run.path()) {
             Liveness::Gone(standing) => standing,
@@ -149,6 +151,12 @@ impl Request<'_> {
             let id = self.run.id();
             let message = format!("{id} cannot resume: it {gone}; to train further: grpo-tui train TASK --model {id}");
             return Err(Failure::failed(message));
+        }
+        match SlurmJob::read(self.run.path()) {
+            Some(job) if compute == DeviceChoice::Any => {
+                return submit_run(&self.run, job.request, "resume", self.target.json);
+            }
+            _ => {}
         }
         detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.target.json)
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::ask_about;
 use super::{Failure, Outcome, print, print_json_lines};
 use crate::report::{
     MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs, number_text, order, text_table,
@@ -52,6 +53,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         .map(Query::parse)
         .transpose()
         .map_err(|error| Failure::usage(error.to_string()))?;
+    ask_about(places.folders());
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
     for (path, run) in places.list() {
         match run.and_then(Report::read) {
@@ -125,7 +127,7 @@ fn value(field: &Field) -> Value {
 
 fn is_text(name: &str) -> bool {
     let texts = ["id", "run", "name", "task", "job", "status", "model", "base_model", "host", "created", "tags"];
-    texts.contains(&name) || ["of", "outcome", "set", "alerts", "setup"].contains(&name)
+    texts.contains(&name) || ["of", "outcome", "set", "alerts", "setup", "nodes"].contains(&name)
 }
 
 struct Table<'a> {
@@ -143,7 +145,8 @@ impl Table<'_> {
             let usual = ["run", "status", "step", "valid", "exact", "outcome", "of"].map(str::to_owned);
             let any =
                 |name: &&str| rows.iter().any(|run| !run.field(name, false).is_none_or(|value| is_nothing(&value)));
-            let more = ["alerts", "tags", "name", "model"].into_iter().filter(any).map(str::to_owned);
+            let more =
+                ["alerts", "tags", "name", "model", "slurm_job", "nodes"].into_iter().filter(any).map(str::to_owned);
             columns = usual.into_iter().chain(sort.clone()).chain(more).collect();
         } else {
             columns.extend(sort);
@@ -172,6 +175,9 @@ impl Table<'_> {
             return field.map_or_else(String::new, |field| field.to_string());
         }
         match (name, field) {
+            ("status", _) if run.status == Status::Waiting && run.slurm_reason().is_some() => {
+                format!("{} ({})", run.status.name(), run.slurm_reason().unwrap_or_default())
+            }
             ("status", _) if run.status == Status::Waiting => {
                 let queue = run.queue_position().map_or_else(String::new, |place| format!(" #{place}"));
                 let holder = run.holder(self.all.iter());

@@ -14,6 +14,7 @@ mod tag;
 mod versus;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
 use crate::report::{Page, Report, RunsCompared};
-use crate::run::{RunDirectory, RunFolders, check_export, write_export};
+use crate::run::{RunDirectory, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
@@ -85,6 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::List(arguments) => list::run(&arguments, &places),
         Command::Show { run, json } => {
+            ask_about([places.find(&run)?.path().to_owned()]);
             let seen = seen(&run)?;
             if json { print_json(show::document(&seen)) } else { print(&show::page(&seen)) }
         }
@@ -103,6 +105,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Search(arguments) => search::run(&arguments, &places),
         Command::Remove(arguments) => remove::run(&arguments, &places),
         Command::Control(command) => control::run(command, &places),
+    }
+}
+
+/// Asks Slurm about runs that wait for it; without an answer they show the last one.
+fn ask_about(runs: impl IntoIterator<Item = PathBuf>) {
+    if let Err(error) = ask_slurm(runs, Duration::ZERO) {
+        output::eprint_line(&format!("note: {error}"));
     }
 }
 

@@ -53,6 +53,9 @@ pub(super) fn page(seen: &Report) -> String {
     if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
         line("cause", cause.clone());
     }
+    if let Some(job) = &seen.slurm {
+        line("slurm", job.described());
+    }
     line("outcome", seen.outcome().sentence());
     if seen.status() == Status::Interrupted {
         line("resume", format!("grpo-tui train --resume {}", file.id));

@@ -15,6 +15,7 @@ use super::verb::Verb;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::folder::{FolderWatch, private_folder};
 use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
+use crate::run::slurm::cancel_job;
 use crate::run::{State, Status};
 
 /// How long a live worker may take to accept a request.
@@ -90,16 +91,24 @@ fn no_worker(run: &Path, verb: &Verb, standing: String) -> RunError {
     RunError::NoWorker { path: run.to_owned(), standing }
 }
 
-/// Requests a stop; signals a worker that does not answer or whose disk is full.
+/// Requests a stop; signals a worker that does not answer or whose disk is full. In a Slurm job, the job is cancelled
+/// then, or where the run waits for it.
 ///
 /// # Errors
-/// As [`ask`] and [`signal_worker`].
+/// As [`ask`] and [`signal_worker`]; what Slurm says.
 pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     let why = match ask(run, &Verb::Stop { now }, Duration::ZERO, &mut |_| {}) {
         Err(RunError::NoAnswer { seconds, .. }) => format!("no answer for {seconds} s"),
         Err(RunError::Io { source, .. }) if is_full_disk(&source) => "no disk space for a request".to_owned(),
+        Err(RunError::NoWorker { path, standing }) => {
+            let cancelled = cancel_job(run)?.ok_or(RunError::NoWorker { path, standing })?;
+            return Ok(RequestOutcome { text: cancelled, done: true, result: Value::Null });
+        }
         outcome => return outcome,
     };
+    if let Some(cancelled) = cancel_job(run)? {
+        return Ok(RequestOutcome { text: format!("{why}: {cancelled}"), done: false, result: Value::Null });
+    }
     let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
     signal_worker(run, signal)?;
     Ok(RequestOutcome { text: format!("{why}: sent {name}"), done: false, result: Value::Null })

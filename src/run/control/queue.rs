@@ -178,6 +178,11 @@ impl RequestQueue {
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
+    /// Whether the stop was asked for by a signal.
+    pub(in crate::run) fn is_signalled(&self) -> bool {
+        self.0.interrupted.load(Ordering::Relaxed)
+    }
+
     /// Waits until there is a request, the pause has ended, or the run should stop.
     pub fn wait_while_paused(&self) {
         drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));

@@ -1,15 +1,18 @@
-//! Follows a run on its own thread: the log so far, new events, and the state of its worker.
+//! Follows a run on its own thread: the log so far, new events, and the state of its worker or of its Slurm job.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::run::{Follower, State};
+use crate::run::{Follower, State, ask_slurm};
 use crate::view::message::RunNews;
 
 /// How long to wait for events before the worker's state is checked again.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Slurm is asked no more often about a run that waits for it.
+const SLURM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Events within this time are sent as one batch: no frame would show them sooner.
 const BATCH_INTERVAL: Duration = Duration::from_millis(200);
@@ -52,6 +55,8 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
     let mut follower = None;
     let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
+        // Without an answer the last one is shown, with its time.
+        let _ = ask_slurm([run.to_owned()], SLURM_INTERVAL);
         let state = State::observe(run);
         let mut is_new = reported.as_ref() != Some(&state);
         let mut report = |is_new: &mut bool| {

@@ -10,6 +10,7 @@ use super::{
     changes, chart_chooser, completion, curves, device, distributions, groups, header, log, overlay, prompt, result,
     text_summary,
 };
+use crate::run::Status;
 use crate::view::followed_run::FollowedRun;
 use crate::view::pane::text_pane;
 use crate::view::shared::Shared;
@@ -33,6 +34,9 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
             None => text_pane(&shared.theme, "live", (Role::Faint, &format!("loading {} ...", run.id())), frame, area),
         };
     }
+    if let Some(text) = not_begun(shared, run) {
+        return text_pane(&shared.theme, "live", (Role::Text, &text), frame, area);
+    }
     let layout = Places::of(live, shared, run, area);
     frame.render_widget(Paragraph::new(header::lines(shared, run, layout.top.width as usize)), layout.top);
     if layout.numbers.width > 0 {
@@ -48,6 +52,13 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
     }
     let alerts: Vec<Line<'_>> = log::alerts(shared, run, area.width as usize).into_iter().take(1).collect();
     frame.render_widget(Paragraph::new(alerts), layout.alert);
+}
+
+/// What a run waits for that has not computed anything; `None` for any other.
+fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
+    let state = run.state.as_ref().filter(|state| matches!(state.status, Status::Waiting | Status::Starting))?;
+    let cause = state.cause.as_ref().filter(|_| run.history.run.is_none())?;
+    Some(format!("{} is {}\n\n{}\n\n{}  stop it", run.id(), state.status.name(), cause, shared.key_of("live.stop")))
 }
 
 /// The pane at a screen position, with the area of its frame.

@@ -140,6 +140,9 @@ impl<'a> Facts<'a> {
             self.fact("checkpoints", steps),
         ]
         .concat();
+        if let Some(job) = &row.slurm {
+            lines.extend(self.fact("slurm", job.described()));
+        }
         if !row.tags.is_empty() {
             lines.extend(self.styled_fact("tags", &row.tags.join(" "), Role::Marked));
         }

@@ -1,0 +1,82 @@
+//! `train --slurm`: a run that Slurm starts on its nodes.
+
+use super::{create, is_finished, remove_unstarted, resolve};
+use crate::cli::output::eprint_line;
+use crate::cli::slurm::{program, submit_run};
+use crate::cli::{Failure, Outcome, print, print_json};
+use crate::run::{JobRequest, Partition, RunFolders, partitions};
+use crate::task::Task;
+
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct SlurmArguments {
+    /// Submit the run to this partition of a Slurm cluster
+    #[arg(long, value_name = "PARTITION", conflicts_with_all = ["detach", "gpu", "gpus", "sample"])]
+    slurm: Option<String>,
+    /// With --slurm: nodes
+    #[arg(long, value_name = "N", requires = "slurm", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    nodes: u16,
+    /// With --slurm: GPUs on each node, a rank on each [default: the ranks divided by the nodes]
+    #[arg(long, value_name = "M", requires = "slurm", conflicts_with = "cpu", value_parser = clap::value_parser!(u16).range(1..=64))]
+    gpus_per_node: Option<u16>,
+    /// With --slurm: time limit of the job, such as 12:00:00 [default: the partition's]
+    #[arg(long, value_name = "TIME", requires = "slurm")]
+    time: Option<String>,
+}
+
+impl SlurmArguments {
+    pub(super) fn is_given(&self) -> bool {
+        self.slurm.is_some()
+    }
+
+    fn request(&self, ranks: usize, on_cpus: bool) -> Result<JobRequest, Failure> {
+        let nodes = usize::from(self.nodes);
+        let gpus_per_node = match (on_cpus, self.gpus_per_node) {
+            (true, _) => 0,
+            (false, Some(gpus)) => usize::from(gpus),
+            (false, None) => ranks / nodes,
+        };
+        let partition = self.slurm.clone().unwrap_or_default();
+        let request = JobRequest { partition, nodes, gpus_per_node, ranks, time: self.time.clone() };
+        request.check().map_err(Failure::usage)?;
+        Ok(request)
+    }
+}
+
+/// Submits a new run, or one to resume; with `--plan` prints the job script.
+pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outcome {
+    let (cluster, cpu) = (&arguments.cluster, arguments.device.is_cpu());
+    if let Some(gpus) = cluster.gpus_per_node {
+        let ranks = usize::from(gpus) * usize::from(cluster.nodes);
+        if let Some(asked) = arguments.ranks.filter(|asked| usize::from(*asked) != ranks) {
+            return Err(Failure::usage(format!(
+                "{ranks} GPUs, a rank on each, but --ranks {asked}: leave one of them out"
+            )));
+        }
+        arguments.ranks = Some(u16::try_from(ranks)?);
+    }
+    let ranks = |configured: usize| arguments.ranks.map_or(configured, usize::from);
+    let (run, task) = match (&arguments.resume, &arguments.task) {
+        (Some(run), _) => (Some(places.find(run)?), None),
+        (None, task) => (None, Some(Task::resolve(task.as_deref().unwrap_or_default())?)),
+    };
+    let configured = match (&run, &task) {
+        (Some(run), _) => run.file().config.ranks,
+        (None, Some(task)) => resolve(&arguments, task, places)?.config.ranks,
+        (None, None) => 1,
+    };
+    let request = arguments.cluster.request(ranks(configured), cpu)?;
+    if arguments.plan {
+        let script = request.script(&program()?);
+        eprint_line("nothing is submitted; the run's folder would have this as job.sh:");
+        let document = serde_json::json!({"script": script, "request": request});
+        return if arguments.json { print_json(&format!("{document:#}\n")) } else { print(&script) };
+    }
+    Partition::check(&partitions()?, &request).map_err(Failure::usage)?;
+    let run = match (run, task) {
+        (Some(run), _) if is_finished(&run, &arguments, places)? => return Ok(std::process::ExitCode::SUCCESS),
+        (Some(run), _) => run,
+        (None, Some(task)) => create(&arguments, &task, places, None)?,
+        (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
+    };
+    submit_run(&run, request, "train", arguments.json).map_err(|failure| remove_unstarted(&run, &arguments, failure))
+}
