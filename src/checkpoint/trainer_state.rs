@@ -278,6 +278,7 @@ mod tests {
 
     use super::super::tensor_file::StreamedTensor;
     use super::*;
+    use crate::model::Shard;
     use crate::update::{Optimizer, OptimizerSettings};
 
     /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.
@@ -343,6 +344,32 @@ mod tests {
             std::fs::read(in_memory.join("trainer.json")).unwrap(),
             std::fs::read(streamed.join("trainer.json")).unwrap()
         );
+    }
+
+    /// In f32 and bf16; the last rank's part has padding.
+    #[test]
+    fn a_rank_loads_its_part_and_all_weights() {
+        let (parameters, optimizer) = trained();
+        let work = tempfile::tempdir().unwrap();
+        let folder = work.path().join("out");
+        snapshot(&parameters, &optimizer).write(&folder).unwrap();
+        let count = parameters.count();
+        let numbers =
+            |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let (weights, moments) = (numbers(parameters.flat()), numbers(optimizer.moments()));
+        for (rank, dtype) in (0..5).flat_map(|rank| [(rank, DType::F32), (rank, DType::BF16)]) {
+            let shard = Shard { rank, ranks: 5 };
+            let zeros =
+                parameters.named().unwrap().into_iter().map(|(name, tensor)| (name, tensor.zeros_like().unwrap()));
+            let own = Parameters::sharded(zeros.collect(), dtype, &Device::Cpu, shard).unwrap();
+            let (loaded, _) = load(&folder, &own).unwrap();
+            let (range, size) = (shard.range(count), shard.size(count));
+            let padded = |all: &[f32]| [&all[range.clone()], &vec![0.0; size - range.len()]].concat();
+            assert_eq!(numbers(&loaded), [padded(&moments), padded(&moments[count..])].concat(), "{shard:?}");
+            assert_eq!(numbers(own.flat()), padded(&weights), "{shard:?} {dtype:?}");
+            let rounded = parameters.flat().to_dtype(dtype).unwrap();
+            assert_eq!(numbers(own.read())[..count], numbers(&rounded), "{shard:?} {dtype:?}");
+        }
     }
 
     #[test]
