@@ -344,6 +344,8 @@ mod tests {
 
     use super::*;
     use crate::config::{KEYS, Key, Kind, Preset};
+    use crate::run::Partition;
+    use crate::view::screens::launch::cluster::Cluster;
     use crate::view::screens::launch::form::Form;
     use crate::view::screens::launch::{self, context};
     use crate::view::shared::OpenTask;
@@ -403,6 +405,8 @@ mod tests {
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();
 
+        let gpus = Partition { name: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ..Partition::default() };
+        let gpus = Cluster::of(&gpus);
         let set = |pairs: &[(&'static str, &str)]| Form {
             changed: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             ..Form::default()
@@ -414,6 +418,7 @@ mod tests {
                 preset: Some(Preset::Seed),
                 ..set(&[("policy_loss", "dapo")])
             },
+            Form { cluster: Some(Cluster { nodes: 2, per_node: 4, time: "90".to_owned(), ..gpus }), ..Form::default() },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),
@@ -440,7 +445,9 @@ mod tests {
             assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
             assert_eq!(arguments.device.compute(), form.compute, "{line}");
             assert_eq!(arguments.name.as_deref().unwrap_or_default(), form.name, "{line}");
-            assert!(arguments.detach && !arguments.plan && arguments.resume.is_none(), "{line}");
+            let is_submitted = arguments.cluster.is_given();
+            assert_eq!((is_submitted, arguments.detach), (form.cluster.is_some(), form.cluster.is_none()), "{line}");
+            assert!(!arguments.plan && arguments.resume.is_none(), "{line}");
         }
         assert!(compared > 35, "only {compared} forms were valid");
     }

@@ -233,14 +233,19 @@ pub(super) struct SignalFlags {
 }
 
 /// Ctrl-C and SIGTERM stop the work after the step; a second one stops at once, a third one ends the process with code
-/// 130.
+/// 130. Slurm sends several SIGTERM to a job that it ends, and kills it after its grace time: they count as one.
 pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
     let flags = SignalFlags::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flags.twice))?;
+    let is_in_slurm = std::env::var_os("SLURM_JOB_ID").is_some();
+    for signal in [SIGINT, SIGTERM] {
+        let repeats_count = signal == SIGINT || !is_in_slurm;
+        if repeats_count {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flags.twice))?;
+        }
         let (once, twice) = (Arc::clone(&flags.once), Arc::clone(&flags.twice));
         let count = move || {
-            if once.swap(true, Ordering::SeqCst) {
+            if once.swap(true, Ordering::SeqCst) && repeats_count {
                 twice.store(true, Ordering::SeqCst);
             }
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crossterm::event::MouseEventKind;
 use grpo_tui::config::Source;
-use grpo_tui::run::DeviceChoice;
+use grpo_tui::run::{DeviceChoice, Partition};
 use grpo_tui::view::Options;
 use grpo_tui::view::Screen;
 use grpo_tui::view::screens::launch;
@@ -257,6 +257,49 @@ fn enter_starts_a_run_and_goes_to_it() {
     );
     assert_eq!(stage.model.shared.screen, Screen::Live);
     assert_eq!(stage.model.shared.current.as_deref(), Some(Path::new(&run)));
+}
+
+#[test]
+fn a_run_is_submitted_to_a_partition() {
+    let run = finished_run();
+    let mut stage = Stage::with(120, 36, |options| {
+        answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": false, \"job\": 17}}'", run.display()))
+    });
+    stage.keys("f5");
+    let partition = |name: &str, gpus_per_node| Partition {
+        name: name.to_owned(),
+        is_up: true,
+        nodes: 4,
+        idle_nodes: 3,
+        gpus_per_node,
+        cpus_per_node: 64,
+        time_limit: "2-00:00:00".to_owned(),
+    };
+    stage.model.launch.partitions = Some(Ok(vec![partition("gpu", 8), partition("cpu", 0)]));
+    assert!(launch::rows(&stage.model.launch).iter().all(|row| row.title() != "nodes"));
+    go_to(&mut stage, "device");
+    stage.keys("left");
+    assert!(stage.shows("Slurm partition cpu") && stage.shows("3 of 4 nodes free, 64 CPUs each"), "{}", stage.screen());
+    stage.keys("left");
+    assert!(stage.shows("3 of 4 nodes free, 8 GPUs each"), "{}", stage.screen());
+    go_to(&mut stage, "nodes");
+    stage.keys("right");
+    go_to(&mut stage, "per node");
+    stage.keys("left");
+    assert!(stage.shows("8 GPUs") && stage.shows("gpu: 2 nodes x 8 GPUs"), "{}", stage.screen());
+    go_to(&mut stage, "time limit");
+    stage.keys("enter").types("soon").keys("enter");
+    assert!(stage.shows("cannot start"), "{}", stage.screen());
+    stage.keys("enter ctrl-u").types("12:00:00").keys("enter f");
+    assert!(stage.shows("a forecast measures this machine"), "{}", stage.screen());
+    stage.keys("g enter");
+    let expected = ["--slurm", "gpu", "--nodes=2", "--gpus-per-node=8", "--time=12:00:00"];
+    assert_eq!(
+        arguments(&stage),
+        [&["train", "invoice"], &expected[..], &["--runs", "FOLDER/runs", "--json"]].concat()
+    );
+    assert_eq!(stage.model.shared.screen, Screen::Live);
+    assert!(stage.shows("is submitted as Slurm job 17"), "{}", stage.screen());
 }
 
 #[test]

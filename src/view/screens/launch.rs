@@ -2,6 +2,7 @@
 
 pub mod actions;
 mod chooser;
+pub mod cluster;
 pub mod context;
 pub mod device_choice;
 mod draw;
@@ -19,7 +20,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
 use crate::plan::SignalReport;
 use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
-use crate::run::{DeviceChoice, RunFolders};
+use crate::run::{DeviceChoice, Partition, RunFolders};
 use crate::task::Task;
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::{NewRun, Shared};
@@ -27,6 +28,7 @@ use crate::view::task_files;
 use crate::view::widgets::field::Field;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
+use cluster::{Cluster, Partitions};
 use context::{LaunchContext, Origin};
 use device_choice::Choice;
 use forecast::{DataChecks, Forecast, ForecastJob, ForecastResult};
@@ -53,6 +55,8 @@ pub struct Launch {
     pub context: Option<LaunchContext>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
+    /// Of a Slurm cluster; `None` while they are asked for.
+    pub partitions: Option<Partitions>,
     /// The original model of the base model.
     pub origin: Option<Origin>,
     /// The configuration of the last valid form.
@@ -168,7 +172,11 @@ fn stepped<T: Clone + PartialEq + Default>(all: &[T], now: &T, by: isize) -> T {
 /// The visible rows: those that match the filter, or only changed keys, or all but the advanced keys of folded sections.
 pub fn rows(launch: &Launch) -> Vec<Row> {
     let query = launch.filter.text().to_lowercase();
-    let head = [Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device];
+    let of_cluster: &[Row] = match launch.form.cluster {
+        Some(_) => &[Row::Nodes, Row::PerNode, Row::TimeLimit],
+        None => &[],
+    };
+    let head = [&[Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device], of_cluster].concat();
     if query.is_empty() && !launch.only_different {
         let section = |section: &'static Section| {
             let is_open = launch.unfolded.contains(section.title);
@@ -318,7 +326,21 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
     })
 }
 
+/// The partitions that are known.
+fn partitions(launch: &Launch) -> &[Partition] {
+    launch.partitions.as_ref().and_then(|found| found.as_ref().ok()).map_or(&[], Vec::as_slice)
+}
+
+/// The partition that the form asks for, where it is known.
+fn own_partition(launch: &Launch) -> Option<Partition> {
+    let cluster = launch.form.cluster.as_ref()?;
+    partitions(launch).iter().find(|partition| partition.name == cluster.partition).cloned()
+}
+
 fn chosen_device(launch: &Launch) -> String {
+    if let Some(cluster) = &launch.form.cluster {
+        return format!("Slurm partition {}", cluster.partition);
+    }
     let compute = &launch.form.compute;
     if *compute == DeviceChoice::Any {
         return "any GPU, else CPU".to_owned();
@@ -327,11 +349,17 @@ fn chosen_device(launch: &Launch) -> String {
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
 }
 
-/// Selects the next device; `by` is 1 or -1.
-fn next_device(launch: &Launch, by: isize) -> DeviceChoice {
-    let all: Vec<DeviceChoice> =
-        std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute.clone())).collect();
-    stepped(&all, &launch.form.compute, by)
+/// Selects the next device of this machine, or partition of a cluster; `by` is 1 or -1.
+fn next_device(launch: &mut Launch, by: isize) {
+    let here = std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute.clone()));
+    let mut all: Vec<(DeviceChoice, Option<String>)> = here.map(|device| (device, None)).collect();
+    all.extend(partitions(launch).iter().map(|partition| (DeviceChoice::Any, Some(partition.name.clone()))));
+    let form = &launch.form;
+    let now = (form.compute.clone(), form.cluster.as_ref().map(|cluster| cluster.partition.clone()));
+    let (compute, partition) = stepped(&all, &now, by);
+    launch.form.compute = compute;
+    launch.form.cluster =
+        partition.and_then(|name| partitions(launch).iter().find(|own| own.name == name).map(Cluster::of));
 }
 
 /// The end of a text that fits a width: the most useful part of a path.

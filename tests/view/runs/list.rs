@@ -234,6 +234,36 @@ fn the_mouse_marks() {
     assert!(!list(&stage).contains("state"), "a click hides a column: {}", stage.screen());
 }
 
+#[test]
+fn a_run_that_waits_for_slurm_says_why() {
+    let mut stage = stage_with(120, 36, |folder| {
+        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        for name in ["events.jsonl", "events.index", "state.json"] {
+            _ = std::fs::remove_file(run.join(name));
+        }
+        std::fs::write(run.join("events.jsonl"), "").unwrap();
+        // Of a submission that sbatch has not answered yet, so that nobody asks about it.
+        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let job = serde_json::json!({
+            "version": 1, "job": null, "partition": "gpu", "nodes": 2, "gpus_per_node": 4, "ranks": 8,
+            "submitted_ms": now_ms as u64, "state": "PENDING", "reason": "Resources", "start_ms": null,
+            "expected_start_ms": null, "asked_ms": now_ms as u64,
+        });
+        std::fs::write(run.join("slurm.json"), job.to_string()).unwrap();
+    });
+    stage.keys("1 g");
+    assert!(
+        stage.shows("waiting") && stage.shows("Slurm job in partition gpu, 2 nodes x 4 GPUs"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("enter");
+    assert_eq!(stage.model.shared.screen, Screen::Live);
+    for part in ["is waiting", "2 nodes x 4 GPUs: Resources (not enough is free)", "stop it"] {
+        assert!(stage.shows(part), "{part}:\n{}", stage.screen());
+    }
+}
+
 /// A run that waits says its place, and which run has the device.
 #[test]
 fn a_waiting_run_says_its_place_and_why() {

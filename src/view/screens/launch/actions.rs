@@ -4,12 +4,12 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 
 use super::form::{self, Row};
 use super::{
-    FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context, next_device, publish,
-    read_train, refresh, rows, selected, set, start_gate, start_run, stepped, toggle_all_sections, toggle_section,
-    value,
+    FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context, next_device,
+    own_partition, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
+    toggle_all_sections, toggle_section, value,
 };
 use crate::config::{Kind, Preset};
-use crate::run::DeviceChoice;
+use crate::run::{DeviceChoice, RunError, partitions};
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command, Work};
 use crate::view::screen::{self, Definition};
@@ -19,8 +19,9 @@ use crate::view::widgets::field::Field;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
-/// How often the devices are read while the screen is in front, seconds.
+/// How often the devices are read while the screen is in front, and Slurm is asked for its partitions, seconds.
 const LOOK_SECONDS: u64 = 5;
+const ASK_SECONDS: u64 = 30;
 
 type Action = screen::Action<Launch>;
 
@@ -66,7 +67,8 @@ const ACTIONS: &[Action] = &[
         match selected(launch) {
             Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
             Some(Row::Preset) => launch.form.preset = None,
-            Some(Row::Device) => launch.form.compute = DeviceChoice::Any,
+            Some(Row::Device) => (launch.form.compute, launch.form.cluster) = (DeviceChoice::Any, None),
+            Some(Row::TimeLimit) => launch.form.cluster.iter_mut().for_each(|cluster| cluster.time.clear()),
             Some(Row::Name) => launch.form.name.clear(),
             _ => {}
         }
@@ -82,12 +84,12 @@ const ACTIONS: &[Action] = &[
         start_run::forecast(launch, shared, false)
     })
     .also(&["plan", "estimate"])
-    .unless(start_run::blocked),
+    .unless(start_run::no_forecast),
     Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |launch, shared| {
         start_run::forecast(launch, shared, true)
     })
     .also(&["sample"])
-    .unless(start_run::blocked),
+    .unless(start_run::no_forecast),
     Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |launch, _| {
         start_run::cancel(launch);
         Vec::new()
@@ -165,7 +167,7 @@ fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
 
 fn no_choice(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
-        Some(Row::Preset | Row::Device | Row::Section(_)) => None,
+        Some(Row::Preset | Row::Device | Row::Nodes | Row::PerNode | Row::Section(_)) => None,
         Some(Row::Key(key)) if matches!(key.kind, Kind::Choice(_) | Kind::Flag) => None,
         Some(Row::Start) => Some(format!("press {} to start", shared.key_of("launch.open"))),
         _ => Some(format!("press {} to edit", shared.key_of("launch.open"))),
@@ -187,7 +189,8 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
     let is_set = match selected(launch) {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
-        Some(Row::Device) => form.compute != DeviceChoice::Any,
+        Some(Row::Device) => form.compute != DeviceChoice::Any || form.cluster.is_some(),
+        Some(Row::TimeLimit) => form.cluster.as_ref().is_some_and(|cluster| !cluster.time.is_empty()),
         Some(Row::Name) => !form.name.is_empty(),
         _ => false,
     };
@@ -195,7 +198,7 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
 }
 
 fn on_show(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let commands = [vec![look_at_devices(shared)], read_train(shared), load_context(shared)];
+    let commands = [vec![look_at_devices(shared), ask_for_partitions()], read_train(shared), load_context(shared)];
     commands.into_iter().flatten().chain(start_gate::read(launch, shared)).collect()
 }
 
@@ -224,7 +227,10 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
                 && (shared.now_ms / 1000).is_multiple_of(LOOK_SECONDS)
                 && !shared.is_busy("launch.devices") =>
         {
-            vec![look_at_devices(shared)]
+            let mut commands = vec![look_at_devices(shared)];
+            let is_time = (shared.now_ms / 1000).is_multiple_of(ASK_SECONDS) && !shared.is_busy("launch.partitions");
+            commands.extend(is_time.then(ask_for_partitions));
+            commands
         }
         _ => Vec::new(),
     }
@@ -241,6 +247,19 @@ fn look_at_devices(shared: &Shared) -> Command {
             Vec::new()
         },
     )
+}
+
+/// Asks Slurm for its partitions.
+fn ask_for_partitions() -> Command {
+    let ask = || match partitions() {
+        // Most machines have no Slurm.
+        Err(RunError::NoSlurm { .. }) => Ok(Vec::new()),
+        found => found.map_err(|error| error.to_string()),
+    };
+    Work::once("launch.partitions", ask, |launch: &mut Launch, _, found| {
+        launch.partitions = Some(found);
+        Vec::new()
+    })
 }
 
 fn on_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
@@ -268,6 +287,12 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         (KeyCode::Enter, Row::Name) => {
             field.text().trim().clone_into(&mut launch.form.name);
             return Vec::new();
+        }
+        (KeyCode::Enter, Row::TimeLimit) => {
+            if let Some(cluster) = &mut launch.form.cluster {
+                field.text().trim().clone_into(&mut cluster.time);
+            }
+            return refresh(launch, shared);
         }
         // A value invalid for its key is rejected; one that conflicts with another key is accepted, since that one may
         // be set next.
@@ -297,7 +322,11 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match selected(launch) {
         None => {}
         Some(Row::Start) => return start_or_say(launch, shared),
-        Some(Row::Preset | Row::Device) => return cycle(launch, shared, 1),
+        Some(Row::Preset | Row::Device | Row::Nodes | Row::PerNode) => return cycle(launch, shared, 1),
+        Some(Row::TimeLimit) => {
+            let time = launch.form.cluster.as_ref().map_or("", |cluster| &cluster.time);
+            launch.edit = Some(Field::selected(time));
+        }
         Some(Row::Task) => chooser::tasks(launch, shared),
         Some(Row::Section(_)) => toggle_section(launch),
         Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
@@ -329,9 +358,19 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
             refresh(launch, shared)
         }
         Some(Row::Device) => {
-            launch.form.compute = next_device(launch, by);
+            next_device(launch, by);
             publish(launch, shared);
             judge(launch, shared);
+            Vec::new()
+        }
+        Some(row @ (Row::Nodes | Row::PerNode)) => {
+            let own = own_partition(launch);
+            if let Some(cluster) = &mut launch.form.cluster {
+                match row {
+                    Row::Nodes => cluster.step_nodes(own.as_ref(), by),
+                    _ => cluster.step_per_node(own.as_ref(), by),
+                }
+            }
             Vec::new()
         }
         Some(Row::Section(section)) => {

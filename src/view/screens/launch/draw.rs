@@ -6,12 +6,14 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
+use super::cluster::Cluster;
 use super::form::{self, Row, Section};
 use super::{
     FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows, selected,
     source, start_run, toggle_section, value,
 };
 use crate::config::{Key, Kind, Preset, Source};
+use crate::format::counted;
 use crate::view::message::Command;
 use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
@@ -143,20 +145,37 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
             let name = shared.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
             plain_line(shared, row, is_here, columns, &name, false)
         }
-        Row::Name => {
+        Row::Nodes => {
+            plain_line(shared, row, is_here, columns, &of_cluster(launch, |cluster| cluster.nodes.to_string()), true)
+        }
+        Row::PerNode => {
+            let each =
+                of_cluster(launch, |cluster| counted(cluster.per_node, if cluster.on_cpus { "rank" } else { "GPU" }));
+            plain_line(shared, row, is_here, columns, &each, true)
+        }
+        Row::Name | Row::TimeLimit => {
             if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
                 let mut line = field.line(theme, columns.saturating_sub(NAME_COLUMNS + 2), true);
                 line.spans.insert(0, Span::raw(format!("{}{:<NAME_COLUMNS$}", mark(shared, is_here), row.title())));
                 line
             } else {
-                let name = if launch.form.name.is_empty() { "none" } else { &launch.form.name };
-                plain_line(shared, row, is_here, columns, name, false)
+                let (text, empty) = match row {
+                    Row::TimeLimit => (of_cluster(launch, |cluster| cluster.time.clone()), "the partition's"),
+                    _ => (launch.form.name.clone(), "none"),
+                };
+                let text = if text.is_empty() { empty } else { &text };
+                plain_line(shared, row, is_here, columns, text, false)
             }
         }
         Row::Device => plain_line(shared, row, is_here, columns, &chosen_device(launch), true),
         Row::Section(section) => section_line(launch, shared, section, is_here),
     };
     if is_here { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// Empty on this machine.
+fn of_cluster(launch: &Launch, show: impl Fn(&Cluster) -> String) -> String {
+    launch.form.cluster.as_ref().map_or_else(String::new, show)
 }
 
 fn mark(shared: &Shared, is_here: bool) -> &'static str {

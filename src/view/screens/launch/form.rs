@@ -1,7 +1,8 @@
-//! The contents of the form: the preset, changed keys, the run's name, the device; and its rows.
+//! The contents of the form: the preset, changed keys, the run's name, the device or the part of a cluster; and its rows.
 
 use std::collections::BTreeMap;
 
+use super::cluster::Cluster;
 use crate::config::{KEYS, Key, Preset, Source, TrainConfig, Value};
 use crate::run::DeviceChoice;
 
@@ -14,7 +15,10 @@ pub struct Form {
     pub changed: BTreeMap<&'static str, String>,
     /// A name for the run.
     pub name: String,
+    /// Of this machine.
     pub compute: DeviceChoice,
+    /// Where Slurm starts it instead.
+    pub cluster: Option<Cluster>,
 }
 
 /// The value of every key, written as on a command line.
@@ -28,6 +32,9 @@ pub enum Row {
     Task,
     Name,
     Device,
+    Nodes,
+    PerNode,
+    TimeLimit,
     Section(&'static Section),
     Key(&'static Key),
 }
@@ -99,11 +106,11 @@ impl Form {
         for assignment in self.assignments() {
             arguments.extend(["--set".to_owned(), assignment]);
         }
-        arguments.extend(self.device_arguments());
+        arguments.extend(self.cluster.as_ref().map_or_else(|| self.device_arguments(), Cluster::arguments));
         arguments
     }
 
-    /// The device part of them.
+    /// Those of a device of this machine.
     pub fn device_arguments(&self) -> Vec<String> {
         self.compute.arguments()
     }
@@ -123,6 +130,9 @@ impl Row {
             Self::Task => "task",
             Self::Name => "run name",
             Self::Device => "device",
+            Self::Nodes => "nodes",
+            Self::PerNode => "per node",
+            Self::TimeLimit => "time limit",
             Self::Section(section) => section.title,
             Self::Key(key) => key.name,
         }
@@ -183,8 +193,13 @@ mod tests {
         let check = |form: Form, expected: &[&str]| assert_eq!(form.arguments(), expected);
         check(Form::default(), &[]);
         let changed = BTreeMap::from([("seed", "7".to_owned()), ("base_model", "a b".to_owned())]);
-        let form =
-            Form { preset: Some(Preset::Quick), changed, compute: DeviceChoice::Gpus(vec![1]), name: "x".to_owned() };
+        let form = Form {
+            preset: Some(Preset::Quick),
+            changed,
+            compute: DeviceChoice::Gpus(vec![1]),
+            name: "x".to_owned(),
+            cluster: None,
+        };
         check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
         check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
     }

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::form::{Row, Section};
 use super::start_run;
-use super::{Launch, complaint, is_changed, selected, source, value};
+use super::{Launch, complaint, is_changed, own_partition, partitions, selected, source, value};
 use crate::config::{Key, Preset, Source};
 use crate::run::DeviceChoice;
 use crate::view::shared::Shared;
@@ -30,6 +30,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
             lines.push(Line::from("Run name, optional. RUN on the command line may be its id or its name."));
         }
         Some(Row::Device) => about_devices(launch, shared, &mut lines),
+        Some(Row::Nodes | Row::PerNode | Row::TimeLimit) => about_cluster(launch, shared, &mut lines),
         Some(Row::Section(section)) => about_section(launch, shared, section, &mut lines),
         Some(Row::Key(key)) => about_key(launch, shared, key, &mut lines),
     }
@@ -108,10 +109,11 @@ fn about_section(launch: &Launch, shared: &Shared, section: &'static Section, li
 
 fn about_devices(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>) {
     lines.push(Line::from("One run per device at a time; others queue, other users' runs included."));
-    let any = launch.form.compute == DeviceChoice::Any;
+    let is_here = launch.form.cluster.is_none();
+    let any = is_here && launch.form.compute == DeviceChoice::Any;
     lines.push(chosen_line(shared, any, "first free GPU, else CPU", ""));
     for choice in &launch.devices {
-        let is_it = choice.compute == launch.form.compute;
+        let is_it = is_here && choice.compute == launch.form.compute;
         lines.push(chosen_line(shared, is_it, &choice.title, &choice.condition));
         let role = if choice.holder.is_empty() && choice.waiting == 0 { Role::Good } else { Role::Warning };
         lines.push(Line::styled(format!("    {}", choice.queue()), shared.theme.style(role)));
@@ -120,6 +122,23 @@ fn about_devices(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
         lines.push(faint(shared, "querying devices ..."));
     } else if launch.devices.len() == 1 {
         lines.push(faint(shared, "no NVIDIA GPU found"));
+    }
+    for partition in partitions(launch) {
+        let is_it = launch.form.cluster.as_ref().is_some_and(|cluster| cluster.partition == partition.name);
+        lines.push(chosen_line(shared, is_it, &format!("Slurm partition {}", partition.name), ""));
+        let role = if partition.is_up && partition.idle_nodes > 0 { Role::Good } else { Role::Warning };
+        lines.push(Line::styled(format!("    {}", partition.described()), shared.theme.style(role)));
+    }
+    if let Some(Err(error)) = &launch.partitions {
+        lines.push(bad(shared, error));
+    }
+}
+
+fn about_cluster(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>) {
+    lines.push(Line::from("A rank computes on each GPU. The run waits until Slurm has the nodes; a run whose time is over is queued again."));
+    if let Some(partition) = own_partition(launch) {
+        lines.push(faint(shared, &format!("{}: {}", partition.name, partition.described())));
+        lines.push(faint(shared, &format!("longest time: {}", partition.time_limit)));
     }
 }
 

@@ -33,7 +33,9 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
 fn launching(launch: &Launch) -> impl Iterator<Item = String> {
     let name = &launch.form.name;
     let name = (!name.is_empty()).then(|| format!("--name={name}"));
-    std::iter::once("--detach".to_owned()).chain(name)
+    // Slurm's jobs are in the background anyway.
+    let detach = launch.form.cluster.is_none().then(|| "--detach".to_owned());
+    detach.into_iter().chain(name)
 }
 
 /// The equivalent command line in the shell that started the view: same task, same run folder.
@@ -60,8 +62,20 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     if let Some(problem) = &launch.problem {
         return Some(problem.clone());
     }
+    let unknown = Ok(Vec::new());
+    let partitions = launch.partitions.as_ref().unwrap_or(&unknown);
+    if let Some(problem) = launch.form.cluster.as_ref().and_then(|cluster| cluster.problem(partitions)) {
+        return Some(problem);
+    }
     let is_starting = shared.is_busy("launch.start") || waits_for_checks(launch, shared);
     is_starting.then(|| "a run is already starting".to_owned())
+}
+
+/// Why there can be no forecast now.
+pub(super) fn no_forecast(launch: &Launch, shared: &Shared) -> Option<String> {
+    let elsewhere = launch.form.cluster.as_ref();
+    let elsewhere = elsewhere.map(|_| "a forecast measures this machine: choose one of its devices".to_owned());
+    elsewhere.or_else(|| blocked(launch, shared))
 }
 
 /// Whether START waits for the prompt sets.
@@ -123,6 +137,9 @@ fn started(outcome: Result<Exit, String>, document: &str) -> Result<Begun, Strin
         serde_json::from_str(document).map_err(|error| format!("cannot parse the launcher's answer: {error}"))?;
     let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher returned no run id")?;
     let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
+    if let Some(job) = value["job"].as_u64() {
+        return Ok(Begun { path, text: format!("{id} is submitted as Slurm job {job}") });
+    }
     let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; not ready yet" };
     Ok(Begun { path, text: format!("{id} started in the background{ready}") })
 }
@@ -153,6 +170,9 @@ pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
         steps => format!("{steps} steps of "),
     });
     let device = match &launch.form.compute {
+        _ if launch.form.cluster.is_some() => {
+            launch.form.cluster.iter().map(|cluster| format!(", {}", cluster.described())).collect()
+        }
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),
         DeviceChoice::Gpus(ordinals) => ordinals.iter().map(|ordinal| format!(", GPU {ordinal}")).collect(),
