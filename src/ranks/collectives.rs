@@ -135,6 +135,12 @@ impl Follower {
         let found = call(self.communicator.as_ref()?, &|| !is_lost());
         Some(found.map_err(|error| self.explained(error)))
     }
+
+    /// What rank 0 makes of this rank's numbers and those of the others.
+    fn by_rank_0(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        self.link.send_bytes(&bytes_of(own)?)?;
+        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
+    }
 }
 
 impl Collectives for Follower {
@@ -143,19 +149,13 @@ impl Collectives for Follower {
     }
 
     fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if let Some(summed) = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on)) {
-            return summed;
-        }
-        self.link.send_bytes(&bytes_of(own)?)?;
-        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
+        let summed = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on));
+        summed.unwrap_or_else(|| self.by_rank_0(own))
     }
 
     fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
-            return part;
-        }
-        self.link.send_bytes(&bytes_of(own)?)?;
-        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
+        let part = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on));
+        part.unwrap_or_else(|| self.by_rank_0(own))
     }
 
     fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
@@ -163,8 +163,7 @@ impl Collectives for Follower {
             return gathered.map(drop);
         }
         let part = all.elem_count() / self.size;
-        self.link.send_bytes(&bytes_of(&all.narrow(0, self.rank * part, part)?)?)?;
-        Ok(all.slice_set(&tensor_of(&self.link.receive_bytes(|| Ok(()))?, all)?, 0, 0)?)
+        Ok(all.slice_set(&self.by_rank_0(&all.narrow(0, self.rank * part, part)?)?, 0, 0)?)
     }
 
     fn add(&self, own: f64) -> Result<f64, RankError> {
@@ -184,4 +183,82 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
 fn tensor_of(bytes: &[u8], beside: &Tensor) -> Result<Tensor, RankError> {
     let count = bytes.len() / DType::F32.size_in_bytes();
     Ok(Tensor::from_raw_buffer(bytes, DType::F32, &[count], beside.device())?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    use candle_core::Device;
+
+    use super::super::meeting::gather;
+    use super::*;
+
+    /// What each of three ranks, here threads, finds.
+    fn of_three<T: Send>(
+        zero: impl FnOnce(Ranks) -> (T, Option<Ranks>),
+        other: impl Fn(&Follower) -> T + Sync,
+    ) -> Vec<T> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::scope(|scope| {
+            let others = [1, 2].map(|rank| {
+                let (address, other) = (&address, &other);
+                scope.spawn(move || {
+                    let mut follower = Follower::connect(address, rank, "secret".to_owned(), "").unwrap();
+                    follower.join(&Device::Cpu, 3).unwrap();
+                    other(&follower)
+                })
+            });
+            let ranks =
+                Ranks::of(gather(&listener, 3, "secret", Duration::from_secs(20), || Ok(())).unwrap(), "").unwrap();
+            let (first, _until_all_have_ended) = zero(ranks);
+            std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
+        })
+    }
+
+    /// Six numbers, of which sums depend on the order of the ranks.
+    fn own(rank: usize) -> Tensor {
+        let numbers = (0..6).map(|at| [1.0_f32, 1e8, -1e8][rank] + at as f32).collect::<Vec<_>>();
+        Tensor::from_vec(numbers, 6, &Device::Cpu).unwrap()
+    }
+
+    fn together(ranks: &impl Collectives) -> [Vec<f32>; 4] {
+        let (rank, size) = ranks.place();
+        let all = Tensor::zeros(6, DType::F32, &Device::Cpu).unwrap();
+        let mine = Tensor::full(rank as f32 + 0.5, 2, &Device::Cpu).unwrap();
+        all.slice_set(&mine, 0, 2 * rank).unwrap();
+        let summed = ranks.all_reduce(&own(rank)).unwrap();
+        let part = ranks.reduce_scatter(&own(rank)).unwrap();
+        ranks.all_gather(&all).unwrap();
+        let count = ranks.add(rank as f64).unwrap() as f32 + size as f32;
+        [summed, part, all, Tensor::new(&[count], &Device::Cpu).unwrap()].map(|found| found.to_vec1().unwrap())
+    }
+
+    #[test]
+    fn ranks_sum_in_their_order_and_gather_their_parts() {
+        let sum: Vec<f32> = (0..6).map(|at| at as f32).map(|at| (1.0 + at) + (1e8 + at) + (-1e8 + at)).collect();
+        assert!(sum.iter().zip(0..).any(|(sum, at)| *sum != (1 + 3 * at) as f32), "another order would give the same");
+        for (rank, found) in of_three(|ranks| (together(&ranks), Some(ranks)), together).into_iter().enumerate() {
+            let part = sum[2 * rank..2 * rank + 2].to_vec();
+            assert_eq!(found, [sum.clone(), part, vec![0.5, 0.5, 1.5, 1.5, 2.5, 2.5], vec![6.0]], "rank {rank}");
+        }
+    }
+
+    #[test]
+    fn a_rank_with_another_size_is_named() {
+        let zero = |ranks: Ranks| (ranks.reduce_scatter(&own(0)).unwrap_err().to_string(), None);
+        let other = |follower: &Follower| match follower.reduce_scatter(&own(1).narrow(0, 0, 3).unwrap()) {
+            Err(RankError::Lost { .. }) => String::new(),
+            found => format!("{found:?}"),
+        };
+        let found = of_three(zero, other);
+        assert!(
+            found[0].starts_with("rank 1 (pid ") && found[0].ends_with("has 12 bytes, that of rank 0 24"),
+            "{found:?}"
+        );
+        assert_eq!(found[1..], ["", ""]);
+    }
 }
