@@ -229,7 +229,8 @@ fn a_job_that_ends_before_its_worker_says_why() {
     };
     let failed = "17|FAILED|NonZeroExitCode|n1|2999-01-01T00:00:00\n";
     let last = "(FAILED, NonZeroExitCode); last line of worker.log: srun: error: grpo-tui: No such file";
-    check(failed, "hello\nsrun: error: grpo-tui: No such file\n\n", ("failed", last));
+    let output = "hello\nsrun: error: grpo-tui: No such file\nsrun: error: n1: task 0: Exited with exit code 2\n\n";
+    check(failed, output, ("failed", last));
     let unshared = "17|FAILED|JobLaunchFailure|n1|2999-01-01T00:00:00\n";
     check(
         unshared,
@@ -245,6 +246,19 @@ fn a_job_that_ends_before_its_worker_says_why() {
     cluster.write("queue", "17|RUNNING|None|n1|2999-01-01T00:00:00\n");
     let (status, cause) = cluster.state(&run);
     assert_eq!((&*status, &*cause), ("starting", "Slurm job 17 runs on n1; its worker has not started yet"));
+}
+
+#[test]
+fn a_job_with_gpus_that_cannot_be_used_does_not_compute_on_the_cpu() {
+    let cluster = Cluster::new();
+    let submitted = json(&cluster.train(&["--slurm", "all", "--gpus-per-node", "1"]));
+    let run = PathBuf::from(submitted["path"].as_str().unwrap());
+    let ended = cluster.job(&run).env("CUDA_VISIBLE_DEVICES", "").status().unwrap();
+    let log = fs::read_to_string(run.join("worker.log")).unwrap();
+    assert!(ended.code() == Some(1) && log.contains("no GPU of the Slurm job can be used: "), "{log}");
+    cluster.write("queue", "17|FAILED|NonZeroExitCode|n1|2999-01-01T00:00:00\n");
+    let (status, cause) = cluster.state(&run);
+    assert!(status == "failed" && cause.contains("no GPU of the Slurm job can be used"), "{status}: {cause}");
 }
 
 #[test]

@@ -132,6 +132,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     if is_finished(&run, &arguments, &places)? {
         return Ok(ExitCode::SUCCESS);
     }
+    slurm::check_devices(&run, &devices)?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
     let count = slots(&arguments, ranks, &devices)?;
     if arguments.detach {

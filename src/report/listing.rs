@@ -96,7 +96,8 @@ impl Entry {
         {
             let state = State::observe(&self.path);
             let status = state.as_ref().map_or(Status::Created, |state| state.status);
-            if status != row.status {
+            let cause = state.as_ref().and_then(|state| state.cause.as_ref());
+            if status != row.status || cause.is_some_and(|cause| row.cause.as_ref() != Some(cause)) {
                 let row = Arc::make_mut(row);
                 row.status = status;
                 row.worker = state.as_ref().map(|state| state.pid);

@@ -225,7 +225,10 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
                     shared.say(text);
                     Vec::new()
                 });
-                call.json().map(|_| ("resumed by a new worker".to_owned(), Level::Done))
+                call.json().map(|answer| match answer["job"].as_u64() {
+                    Some(job) => (format!("submitted as Slurm job {job}"), Level::Done),
+                    None => ("resumed by a new worker".to_owned(), Level::Done),
+                })
             }
             _ => answer(&path, &Verb::Resume),
         };

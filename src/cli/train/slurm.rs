@@ -4,7 +4,8 @@ use super::{create, is_finished, remove_unstarted, resolve};
 use crate::cli::output::eprint_line;
 use crate::cli::slurm::{program, submit_run};
 use crate::cli::{Failure, Outcome, print, print_json};
-use crate::run::{JobRequest, Partition, RunFolders, partitions};
+use crate::kernels::device::Engine;
+use crate::run::{Device, JobRequest, Partition, RunDirectory, RunFolders, SlurmJob, partitions};
 use crate::task::Task;
 
 #[derive(Debug, Default, clap::Args)]
@@ -39,6 +40,19 @@ impl SlurmArguments {
         let request = JobRequest { partition, nodes, gpus_per_node, ranks, time: self.time.clone() };
         request.check().map_err(Failure::usage)?;
         Ok(request)
+    }
+}
+
+/// In a job that has GPUs a run does not compute on the CPU because none of them can be used.
+pub(super) fn check_devices(run: &RunDirectory, devices: &[Device]) -> Result<(), Failure> {
+    let own = std::env::var("SLURM_JOB_ID").ok().and_then(|id| id.parse().ok());
+    let job = SlurmJob::read(run.path()).filter(|job| job.job.is_none_or(|job| own == Some(job)));
+    match job {
+        Some(job) if own.is_some() && job.request.gpus_per_node > 0 && devices.contains(&Device::Cpu) => {
+            let why = Engine::why_no_gpu().unwrap_or_else(|| "CUDA shows this process none".to_owned());
+            Err(Failure::failed(format!("no GPU of the Slurm job can be used: {why}")))
+        }
+        _ => Ok(()),
     }
 }
 

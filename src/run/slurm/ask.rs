@@ -11,7 +11,6 @@ use super::job::{JobLine, JobPhase, SlurmJob};
 use crate::run::error::RunError;
 use crate::run::events::now_ms;
 use crate::run::liveness::Liveness;
-use crate::run::lock::RunLock;
 
 /// The most of a job's output that is read for its last line.
 const TAIL_BYTES: u64 = 4096;
@@ -28,7 +27,7 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
         .filter_map(|run| SlurmJob::read(&run).map(|job| (run, job)))
         .filter(|(run, job)| {
             let is_recent = now_ms().saturating_sub(job.asked_ms) < recently_ms;
-            job.phase() != JobPhase::Over && job.job.is_some() && !is_recent && !RunLock::is_held(run)
+            job.phase() != JobPhase::Over && job.job.is_some() && !is_recent && !Liveness::of(run).may_live()
         })
         .collect();
     if asked.is_empty() {
@@ -71,7 +70,7 @@ fn local_ms(text: &str) -> Option<u64> {
     u64::try_from(time.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp().as_millisecond()).ok()
 }
 
-/// Of a text file, without blanks; empty if there is none.
+/// The last line of an output that says more than an exit code, without blanks; empty if there is none.
 fn last_line(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = crate::files::open(path)?;
@@ -82,7 +81,8 @@ fn last_line(path: &Path) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    let is_exit_code = |line: &str| line.starts_with("srun: ") && line.contains("xited with exit code");
+    text.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_exit_code(line)).unwrap_or_default().to_owned()
 }
 
 /// The job of a run without a worker, where Slurm still has it. It is asked now.
@@ -165,7 +165,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.log");
         assert_eq!(last_line(&path), "");
-        std::fs::write(&path, "one\n two: not found \n\n").unwrap();
+        std::fs::write(&path, "one\n two: not found \nsrun: error: n1: tasks 0-1: Exited with exit code 2\n\n")
+            .unwrap();
         assert_eq!(last_line(&path), "two: not found");
     }
 }
