@@ -120,7 +120,9 @@ fn the_same_number_of_ranks_gives_the_same_bytes() {
 #[test]
 fn weights_and_moments_are_those_of_one_rank() {
     let folder = tempfile::tempdir().unwrap();
-    for method in [&["method=sft"][..], &["warmup_steps=2"]] {
+    for method in
+        [&["method=sft"][..], &["warmup_steps=2"], &["kl_beta=0.05", "policy_loss=dapo", "learning_rate=1e-5"]]
+    {
         let set = [method, &["lora_rank=0", "weight_decay=0.1", "tokens_per_micro_batch=128"]].concat();
         let [alone, two, three] = [1, 2, 3].map(|ranks| checkpoint(&trained(folder.path(), ranks, &set)));
         for (ranks, found) in [(2, two), (3, three)] {
