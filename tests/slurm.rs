@@ -268,7 +268,7 @@ fn a_job_computes_the_run_and_goes_on_after_it_was_ended() {
     let path = run.to_str().unwrap();
     cluster.write("queue", "17|RUNNING|None|n1|2026-01-01T00:00:00\n");
     // Slows the steps down, so that the signal comes within one.
-    let mut first = cluster.job(&run).env("GRPO_TUI_FAULT_DELAY", "line.before:100").spawn().unwrap();
+    let mut first = cluster.job(&run).env("GRPO_TUI_FAULT_DELAY", "line.before:250").spawn().unwrap();
     let log = || fs::read_to_string(run.join("worker.log")).unwrap();
     until("the first step is done", || log().contains("step 1/3"));
     assert_eq!(cluster.show(&run)["slurm"]["node_list"], "n1");

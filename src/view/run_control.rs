@@ -135,8 +135,9 @@ fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<C
 
 /// The confirmation is bound to this run, even if the screen shows another one when it is answered.
 fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
-    let Ok(Target { path, id, .. }) = screen.target(shared) else { return Vec::new() };
+    let Ok(Target { path, id, status }) = screen.target(shared) else { return Vec::new() };
     let (title, text, yes) = match now {
+        _ if status == Status::Waiting => ("Stop", "It leaves the queue, in which it waits. Can be resumed.", "stop"),
         true => ("Kill", "Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stop", "Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
