@@ -55,7 +55,7 @@ fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Ch
     let stem = source.file_stem().unwrap_or_default();
     nvcc()
         .args(["--fatbin", "-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Wno-deprecated-gpu-targets"])
-        .arg(format!("-gencode=arch=compute_{capability},code=[sm_{capability},compute_{capability}]"))
+        .args(targets(capability))
         .arg("-o")
         .arg(out.join(stem).with_extension("fatbin"))
         .arg(source)
@@ -63,6 +63,19 @@ fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Ch
         .stderr(std::process::Stdio::piped())
         .spawn()
         .map_err(|error| format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)"))
+}
+
+/// Machine code for the capability, and what later ones compile for themselves. Products of warpgroups are in 9.0a alone.
+fn targets(capability: &str) -> Vec<String> {
+    match capability {
+        "90" => {
+            vec![
+                "-gencode=arch=compute_90a,code=sm_90a".to_owned(),
+                "-gencode=arch=compute_90,code=compute_90".to_owned(),
+            ]
+        }
+        other => vec![format!("-gencode=arch=compute_{other},code=[sm_{other},compute_{other}]")],
+    }
 }
 
 fn nvcc() -> Command {

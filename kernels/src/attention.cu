@@ -2,7 +2,7 @@
 //
 // A segment sees a sequence of keys without gaps: those of its prefix segment, then its own. Key n of it is visible to the segment's row i if
 // n <= prefix length + i. So neither a [T, T] matrix nor two loops are needed: each block keeps one tile and walks over the tiles that it sees.
-// A key tile is seen by the rows of its own segment from the tile on, then by every row of the segments that have it as prefix ("dependants").
+// A key tile is seen by the rows of its own segment from the tile on, then by every row behind it of the segments that have it as prefix.
 //
 // Blocks have 16 x 16 threads and tiles of 32 x 32: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A row's 16 threads
 // are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
@@ -88,11 +88,12 @@ __device__ __forceinline__ void store(T *to, int stride, int dimension, int coun
         to[(size_t)(y + 16 * i) * stride + x + 16 * c] = from_float<T>(values[i][c] * factor[i]);
 }
 
-template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output, int stride) {
+// Also the base-2 logarithm of the sum of its exponentials for each (head, row).
+template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
-  const QueryTile tile(batch, TILE);
+  const QueryTile tile(batch, TILE, blockIdx.y);
   if (tile.count <= 0) return;
   const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
@@ -109,11 +110,11 @@ template <typename T, int D> __device__ void forward(Batch batch, const T *packe
 #pragma unroll
     for (int i = 0; i < 2; i++) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * batch.scale : -INFINITY;
+      for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
       // Key 0 is visible to every row, so the maximum is finite from the first tile on.
-      const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = expf(largest[i] - now);
+      const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = power(largest[i] - now);
 #pragma unroll
-      for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - now);
+      for (int j = 0; j < 2; j++) s[i][j] = power(s[i][j] - now);
       total[i] = total[i] * keep + row_sum(s[i][0] + s[i][1]);
       largest[i] = now;
 #pragma unroll
@@ -123,66 +124,56 @@ template <typename T, int D> __device__ void forward(Batch batch, const T *packe
     mix<D>(scores, values, mixed);
   }
   const float inverse[2] = {1.0f / total[0], 1.0f / total[1]};
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+    if (x == 0 && y + 16 * i < tile.count) log_sums[(size_t)tile.head * batch.rows + tile.row(y + 16 * i)] = largest[i] + log2f(total[i]);
   store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
-// dQ, and for each (head, row) the log of the sum of its exponentials and delta = sum(P * dP), which dK and dV need.
+// dQ, and for each (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
 template <typename T, int D>
-__device__ void backward_queries(Batch batch, const T *gradient, const T *packed, T *packed_gradient, float *statistics) {
+__device__ void backward_queries(Batch batch, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,
+                                 T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), incoming = queries + TILE, keys = incoming + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
-  const QueryTile tile(batch, TILE);
+  const QueryTile tile(batch, TILE, blockIdx.y);
   if (tile.count <= 0) return;
   const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, column = tile.head * batch.dimension;
   const auto query_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
   fill<D>(queries, packed + column, batch.width, batch.dimension, query_row);
   fill<D>(incoming, gradient + column, batch.query_heads * batch.dimension, batch.dimension, query_row);
-  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, shared[2] = {}, result[2][D / 16] = {};
-  for (int pass_index = 0; pass_index < 2; pass_index++) {
-    for (int start = 0; start < tile.keys; start += TILE) {
-      const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
-      __syncthreads();
-      fill<D>(keys, key, batch.width, batch.dimension, key_row);
-      fill<D>(values, value, batch.width, batch.dimension, key_row);
-      __syncthreads();
-      float s[2][2], changes[2][2];
-      products<D>(queries, keys, s);
-      products<D>(incoming, values, changes);
+  __syncthreads();
+  float sums[2] = {}, shared[2] = {}, result[2][D / 16] = {};
 #pragma unroll
-      for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 2; i++) {
+    const int r = y + 16 * i;
+    for (int c = x; r < tile.count && c < batch.dimension; c += 16) shared[i] += to_float(output[tile.row(r) * stride + column + c]) * incoming[r][c];
+    shared[i] = row_sum(shared[i]);
+    if (r >= tile.count) continue;
+    const size_t at = (size_t)tile.head * batch.rows + tile.row(r);
+    sums[i] = log_sums[at];
+    if (x == 0) delta[at] = shared[i];
+  }
+  for (int start = 0; start < tile.keys; start += TILE) {
+    const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
+    __syncthreads();
+    fill<D>(keys, key, batch.width, batch.dimension, key_row);
+    fill<D>(values, value, batch.width, batch.dimension, key_row);
+    __syncthreads();
+    float s[2][2], changes[2][2];
+    products<D>(queries, keys, s);
+    products<D>(incoming, values, changes);
 #pragma unroll
-        for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * batch.scale : -INFINITY;
-        if (pass_index == 0) {
-          const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = expf(largest[i] - now);
+    for (int i = 0; i < 2; i++)
 #pragma unroll
-          for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - now);
-          total[i] = total[i] * keep + row_sum(s[i][0] + s[i][1]);
-          shared[i] = shared[i] * keep + row_sum(s[i][0] * changes[i][0] + s[i][1] * changes[i][1]);
-          largest[i] = now;
-        } else {
-#pragma unroll
-          for (int j = 0; j < 2; j++) s[i][j] = expf(s[i][j] - largest[i]) * (changes[i][j] - shared[i]);
-        }
+      for (int j = 0; j < 2; j++) {
+        const bool sees = tile.sees(y + 16 * i, start + x + 16 * j);
+        s[i][j] = sees ? power(s[i][j] * (batch.scale * LOG2_E) - sums[i]) * (changes[i][j] - shared[i]) : 0.0f;
       }
-      if (pass_index == 1) {
-        pass(scores, s);
-        mix<D>(scores, keys, result);
-      }
-    }
-    if (pass_index == 0) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        shared[i] /= total[i];
-        largest[i] += logf(total[i]);
-        if (x == 0 && y + 16 * i < tile.count) {
-          const size_t at = (size_t)tile.head * batch.rows + tile.row(y + 16 * i);
-          statistics[at] = largest[i];
-          statistics[(size_t)batch.query_heads * batch.rows + at] = shared[i];
-        }
-      }
-    }
+    pass(scores, s);
+    mix<D>(scores, keys, result);
   }
   const float scales[2] = {batch.scale, batch.scale};
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
@@ -190,7 +181,7 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
 
 // dK and dV of one tile of keys, over all rows and all query heads that read it.
 template <typename T, int D>
-__device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *statistics, T *packed_gradient) {
+__device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> keys = reinterpret_cast<Rows<D>>(memory), values = keys + TILE, queries = values + TILE, incoming = queries + TILE;
   Scores scores = reinterpret_cast<Scores>(incoming + TILE), changed = scores + TILE;
@@ -199,22 +190,22 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
   if (tile.count <= 0) return;
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, out_width = batch.query_heads * batch.dimension;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
-  const auto own_row = [&](int r) { return r < tile.count ? tile.own_row(r) : -1LL; };
+  const auto own_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
   fill<D>(keys, packed + key_column, batch.width, batch.dimension, own_row);
   fill<D>(values, packed + value_column, batch.width, batch.dimension, own_row);
   float key_gradient[2][D / 16] = {}, value_gradient[2][D / 16] = {};
   const int sharing = batch.query_heads / batch.key_heads;
   for (int head = tile.key_head * sharing; head < (tile.key_head + 1) * sharing; head++) {
-    const float *head_sums = statistics + (size_t)head * batch.rows, *head_shared = head_sums + (size_t)batch.query_heads * batch.rows;
+    const size_t place = (size_t)head * batch.rows;
     for (int start = 0; start < tile.queries; start += TILE) {
-      const auto query_row = [&](int r) { return start + r < tile.queries ? tile.query_row(start + r) : -1LL; };
+      const auto query_row = [&](int r) { return start + r < tile.queries ? tile.row(start + r) : -1LL; };
       __syncthreads();
       fill<D>(queries, packed + head * batch.dimension, batch.width, batch.dimension, query_row);
       fill<D>(incoming, gradient + head * batch.dimension, out_width, batch.dimension, query_row);
       if (threadIdx.x < TILE) {
         const long long row = query_row(threadIdx.x);
-        sums[threadIdx.x] = row >= 0 ? head_sums[row] : 0.0f;
-        shared[threadIdx.x] = row >= 0 ? head_shared[row] : 0.0f;
+        sums[threadIdx.x] = row >= 0 ? log_sums[place + row] : 0.0f;
+        shared[threadIdx.x] = row >= 0 ? delta[place + row] : 0.0f;
       }
       __syncthreads();
       float p[2][2], changes[2][2];
@@ -225,7 +216,7 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           const int query = x + 16 * j;
-          p[i][j] = tile.seen(y + 16 * i, start + query) ? expf(p[i][j] * batch.scale - sums[query]) : 0.0f;
+          p[i][j] = tile.seen(y + 16 * i, start + query) ? power(p[i][j] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
           changes[i][j] = p[i][j] * (changes[i][j] - shared[query]);
         }
       pass(scores, p);
@@ -235,23 +226,24 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
     }
   }
   const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
-  T *target = packed_gradient + (size_t)tile.own_row(0) * batch.width;
+  T *target = packed_gradient + (size_t)tile.row(0) * batch.width;
   store<D>(target + key_column, batch.width, batch.dimension, tile.count, key_gradient, scales);
   store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
 }
 
 #define INSTANTIATE(T, suffix, D)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
-      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride) {                                     \
-    forward<T, D>(BATCH, packed, output, stride);                                                                              \
+      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride, float *log_sums) {                    \
+    forward<T, D>(BATCH, packed, output, stride, log_sums);                                                                    \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##D##_##suffix(                             \
-      BATCH_PARAMETERS, const T *gradient, const T *packed, T *packed_gradient, float *statistics) {                           \
-    backward_queries<T, D>(BATCH, gradient, packed, packed_gradient, statistics);                                              \
+      BATCH_PARAMETERS, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,  \
+      T *packed_gradient) {                                                                                                    \
+    backward_queries<T, D>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient);                         \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys_values_##D##_##suffix(                         \
-      BATCH_PARAMETERS, const T *gradient, const T *packed, const float *statistics, T *packed_gradient) {                     \
-    backward_keys_values<T, D>(BATCH, gradient, packed, statistics, packed_gradient);                                          \
+      BATCH_PARAMETERS, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {   \
+    backward_keys_values<T, D>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                                     \
   }
 #define INSTANTIATE_BOTH(D) INSTANTIATE(float, f32, D) INSTANTIATE(bf16, bf16, D)
 INSTANTIATE_BOTH(32)

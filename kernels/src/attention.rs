@@ -50,30 +50,45 @@ impl Segments {
     }
 }
 
-/// `packed`: [rows, row_width] of rotated queries and keys, and values -> [rows, query_width + room], the last `room`
-/// columns unwritten (see [`super::matmul`]).
-pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Tensor> {
+/// What attention gives.
+#[derive(Clone, Debug)]
+pub struct Attended {
+    /// [rows, query_width + room], the last `room` columns unwritten (see [`super::matmul`]).
+    pub rows: Tensor,
+    /// On a GPU, [query heads, rows], f32: the base-2 logarithm of the sum of the exponentials, for the backward.
+    #[cfg(feature = "cuda")]
+    log_sums: Option<Tensor>,
+}
+
+/// `packed`: [rows, row_width] of rotated queries and keys, and values.
+pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Attended> {
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
         return gpu::forward(packed, heads, segments, room);
     }
     no_room(room)?;
-    by_number_type!(packed, forward(packed, heads, &segments.list))
+    Ok(Attended {
+        rows: by_number_type!(packed, forward(packed, heads, &segments.list))?,
+        #[cfg(feature = "cuda")]
+        log_sums: None,
+    })
 }
 
 /// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again,
 /// not kept.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU reads what was attended"))]
 pub fn segment_attention_backward(
     gradient: &Tensor,
     packed: &Tensor,
+    attended: &Attended,
     heads: Heads,
     segments: &Segments,
 ) -> Result<Tensor> {
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, heads, segments);
+        return gpu::backward(gradient, packed, attended, heads, segments);
     }
     by_number_type!(packed, backward(gradient, packed, heads, &segments.list))
 }

@@ -46,28 +46,29 @@ template <typename T> struct Context {
 };
 
 // Where block z of the parts of `count` keys begins.
-__device__ __forceinline__ int part_start(int count, int part, int parts) { return (int)((long long)count * part / parts); }
+__device__ __forceinline__ int part_start(int count, int part, int parts) { return parts == 1 ? count * part : (int)((long long)count * part / parts); }
 
-// Merges what the warps found for each of a block's columns, each a query head of a row. Shared memory: [warps, columns] maxima, -inf where a warp had no key,
-// then sums, then [warps, columns, dimension] values, not divided by the sums. `pair_of`: a column's row * query heads + head, or -1. With one part of keys a
-// row the result goes to `output`; else to `partial`, for `merge`: [parts, pairs, dimension] of values that are not divided yet, then [parts, pairs] maxima,
-// then sums.
-template <int COLUMNS, typename T, typename PairOf>
-__device__ void finish(const Step<T> &step, const float *found, size_t pairs, T *output, float *partial, PairOf pair_of) {
+// Merges what the warps found for the first `used` of a block's columns, each a query head of a row, whose numbers are at most D. Shared memory: [warps, columns]
+// maxima, -inf where a warp had no key, then sums, then [warps, columns, dimension] values, not divided by the sums. `pair_of`: a column's row * query heads +
+// head. With one part of keys a row the result goes to `output`; else to `partial`, for `merge`: [parts, pairs, dimension] of values that are not divided yet,
+// then [parts, pairs] maxima, then sums.
+template <int COLUMNS, int D, typename T, typename PairOf>
+__device__ void finish(const Step<T> &step, const float *found, int used, size_t pairs, T *output, float *partial, PairOf pair_of) {
   const int warps = blockDim.x / 32, dimension = step.dimension;
   const float *maxima = found, *sums = maxima + warps * COLUMNS, *values = sums + warps * COLUMNS;
   __syncthreads();
-  for (int i = threadIdx.x; i < COLUMNS * dimension; i += blockDim.x) {
-    const int c = i / dimension, number = i % dimension, pair = pair_of(c);
-    if (pair < 0) continue;
+  for (int i = threadIdx.x; i < used * D; i += blockDim.x) {
+    const int c = i / D, number = i % D;
+    if (number >= dimension) continue;
     float now = -INFINITY, sum = 0.0f, value = 0.0f;
     for (int w = 0; w < warps; w++) now = fmaxf(now, maxima[w * COLUMNS + c]);
     const float base = now == -INFINITY ? 0.0f : now;
     for (int w = 0; w < warps; w++) {
-      const float keep = exp2f(maxima[w * COLUMNS + c] - base);
+      const float keep = power(maxima[w * COLUMNS + c] - base);
       sum += sums[w * COLUMNS + c] * keep;
       value += values[(w * COLUMNS + c) * dimension + number] * keep;
     }
+    const int pair = pair_of(c);
     if (step.splits == 1) {
       output[(size_t)pair * dimension + number] = from_float<T>(value / sum);
     } else {
@@ -102,7 +103,7 @@ template <typename T> __device__ void attend(const Step<T> step, T *output, floa
     for (int p = 0; p < PIECES; p++)
       if (p * 32 + lane < step.dimension) score += query[p] * to_float(key[p * 32 + lane]);
     score = warp_sum(score);
-    const float now = fmaxf(largest, score), keep = exp2f(largest - now), weight = exp2f(score - now);
+    const float now = fmaxf(largest, score), keep = power(largest - now), weight = power(score - now);
     largest = now;
     total = total * keep + weight;
 #pragma unroll
@@ -116,7 +117,7 @@ template <typename T> __device__ void attend(const Step<T> step, T *output, floa
     memory[warp] = largest;
     memory[warps + warp] = total;
   }
-  finish<1>(step, memory, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
+  finish<1, 256>(step, memory, 1, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
 }
 
 // bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns a block, sixteen keys a warp at a time. A column is a query head of row y; GROUPED,
@@ -190,10 +191,10 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         const float now = lanes_max<4, 16>(fmaxf(largest[h], fmaxf(scores[h], scores[2 + h]))), base = now == -INFINITY ? 0.0f : now;
-        keep[h] = exp2f(largest[h] - base);
+        keep[h] = power(largest[h] - base);
         largest[h] = now;
-        scores[h] = exp2f(scores[h] - base);
-        scores[2 + h] = exp2f(scores[2 + h] - base);
+        scores[h] = power(scores[h] - base);
+        scores[2 + h] = power(scores[2 + h] - base);
         total[h] = total[h] * keep[h] + scores[h] + scores[2 + h];
       }
       const uint32_t low_weights = transpose(pack(scores[0], scores[1])), high_weights = transpose(pack(scores[2], scores[3]));
@@ -223,10 +224,12 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
   if (GROUPED && has_one_prompt) walk(part_start(prefix, part, parts), part_start(prefix, part + 1, parts), warp, warps, true);
   if (works) walk(prefix + part_start(rest, part, parts), prefix + part_start(rest, part + 1, parts), turn, together, !GROUPED);
   float *maxima = memory, *sums = maxima + warps * COLUMNS, *found = sums + warps * COLUMNS;
+  const int used = count * heads.count;
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const float sum = lanes_sum<4, 16>(total[h]);
     const int at = warp * COLUMNS + 2 * t + h;
+    if (2 * t + h >= used) continue;
     if (g == 0) {
       maxima[at] = largest[h];
       sums[at] = sum;
@@ -241,10 +244,8 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
           if (number < step.dimension) found[at * step.dimension + number] = mixed[c][j][2 * i + h];
         }
   }
-  finish<COLUMNS>(step, memory, (size_t)row_count * step.query_heads, output, partial, [&](int column) {
-    const int row = row_of(column);
-    return row < count ? (first_row + row) * step.query_heads + head_of(column) : -1;
-  });
+  finish<COLUMNS, D>(step, memory, used, (size_t)row_count * step.query_heads, output, partial,
+                     [&](int column) { return (first_row + row_of(column)) * step.query_heads + head_of(column); });
 }
 
 // One block a (row, head): the parts of its keys become one result.
@@ -254,11 +255,11 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
   const float *maxima = partial + splits * numbers * dimension, *sums = maxima + splits * numbers;
   float now = -INFINITY, sum = 0.0f;
   for (int s = 0; s < splits; s++) now = fmaxf(now, maxima[s * numbers + pair]);
-  for (int s = 0; s < splits; s++) sum += sums[s * numbers + pair] * exp2f(maxima[s * numbers + pair] - now);
+  for (int s = 0; s < splits; s++) sum += sums[s * numbers + pair] * power(maxima[s * numbers + pair] - now);
   for (int column = threadIdx.x; column < dimension; column += blockDim.x) {
     float value = 0.0f;
     for (int s = 0; s < splits; s++)
-      value += partial[(s * numbers + pair) * dimension + column] * exp2f(maxima[s * numbers + pair] - now);
+      value += partial[(s * numbers + pair) * dimension + column] * power(maxima[s * numbers + pair] - now);
     output[pair * dimension + column] = from_float<T>(value / sum);
   }
 }

@@ -12,6 +12,13 @@ template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
 
+// 2^x, and 0 for what is smaller than every normal number.
+__device__ __forceinline__ float power(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 // Joins x with that of the lanes at these distances, FIRST first, halved or doubled up to LAST; the order is fixed. Every lane of such a group knows the result.
 template <int FIRST, int LAST, typename N, typename Join> __device__ __forceinline__ N over_lanes(N x, Join join) {
 #pragma unroll

@@ -25,88 +25,105 @@ struct Group {
   }
 };
 
-// One lane's numbers of a group's heads: N from column (32 p + lane) N of the lower half, and of the upper.
-template <int N, typename T> struct Numbers {
-  static constexpr int PIECES = 4 / N;
-  Pack<T, N> low[HEADS][PIECES], high[HEADS][PIECES];
+// How a warp's lanes divide a group: LANES of them have a head, of which a lane has N numbers from column (LANES p + lane) N of the lower half, and of the
+// upper; heads of 2 N PIECES LANES numbers at most.
+template <int N, int PIECES, int LANES, typename T> struct Lanes {
+  static constexpr int TURNS = HEADS * LANES / 32;
+  using Numbers = Pack<T, N>[TURNS][PIECES];
 
-  // `from`: the group's first head.
-  __device__ __forceinline__ Numbers(const T *from, int dimension, int count) {
+  static __device__ __forceinline__ int head(int turn) { return turn * (32 / LANES) + threadIdx.x % 32 / LANES; }
+  static __device__ __forceinline__ int column(int piece) { return (piece * LANES + threadIdx.x % LANES) * N; }
+  static __device__ __forceinline__ float sum(float x) { return lanes_sum<LANES / 2, 1>(x); }
+
+  // Of `count` heads that begin at `from`.
+  static __device__ __forceinline__ void read(Numbers &low, Numbers &high, const T *from, int dimension, int count) {
 #pragma unroll
-    for (int h = 0; h < HEADS; h++)
+    for (int h = 0; h < TURNS; h++)
 #pragma unroll
       for (int p = 0; p < PIECES; p++) {
-        const int i = (p * 32 + threadIdx.x % 32) * N;
         low[h][p] = high[h][p] = {};
-        if (h >= count || i >= dimension / 2) continue;
-        low[h][p] = load<N>(from + h * dimension + i);
-        high[h][p] = load<N>(from + h * dimension + dimension / 2 + i);
+        if (head(h) >= count || column(p) >= dimension / 2) continue;
+        const T *at = from + head(h) * dimension + column(p);
+        low[h][p] = load<N>(at);
+        high[h][p] = load<N>(at + dimension / 2);
       }
   }
 };
 
-// The cosines or sines of a row in a lane's columns.
-template <int N> struct Angles {
-  Pack<float, N> at[4 / N];
+// Cosines and sines of a row in a lane's columns.
+template <int N, int PIECES, int LANES> struct Angles {
+  Pack<float, N> cosines[PIECES], sines[PIECES];
 
-  __device__ __forceinline__ Angles(const float *from, int half) {
+  __device__ __forceinline__ Angles(const Rows &rows, size_t start) {
 #pragma unroll
-    for (int p = 0; p < 4 / N; p++) {
-      const int i = (p * 32 + threadIdx.x % 32) * N;
-      at[p] = i < half ? load<N>(from + i) : Pack<float, N>{};
+    for (int p = 0; p < PIECES; p++) {
+      const int i = Lanes<N, PIECES, LANES, float>::column(p);
+      const bool inside = i < rows.dimension / 2;
+      cosines[p] = inside ? load<N>(rows.cosines + start + i) : Pack<float, N>{};
+      sines[p] = inside ? load<N>(rows.sines + start + i) : Pack<float, N>{};
     }
   }
 };
 
-template <int N, typename T>
+// Of a head the norm's weight, or null, and whether it turns.
+template <typename T> struct Head {
+  const T *norm;
+  bool turns;
+
+  __device__ __forceinline__ Head(const Rows &rows, int number, const T *query_norm, const T *key_norm)
+      : norm(number < rows.query ? query_norm : number < rows.query + rows.key_value ? key_norm : nullptr), turns(number < rows.query + rows.key_value) {}
+
+  // The norm's weight from a column on; ones without.
+  template <int N> __device__ __forceinline__ void read(float (&weights)[N], int column) const {
+    Pack<T, N> own = {};
+    if (norm) own = load<N>(norm + column);
+#pragma unroll
+    for (int k = 0; k < N; k++) weights[k] = norm ? to_float(own.at[k]) : 1.0f;
+  }
+};
+
+template <int N, int PIECES, int LANES, typename T>
 __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y, const Rows &rows, unsigned int index, float epsilon) {
-  const int lane = threadIdx.x % 32, half = rows.dimension / 2;
+  using Own = Lanes<N, PIECES, LANES, T>;
+  const int half = rows.dimension / 2;
   const Group group(rows, index);
   const size_t start = (group.row * (rows.query + 2 * rows.key_value) + group.first) * rows.dimension;
-  const Numbers<N, T> own(x + start, rows.dimension, group.count);
-  const Angles<N> cosines(rows.cosines + group.angles, half), sines(rows.sines + group.angles, half);
+  typename Own::Numbers lows, highs;
+  Own::read(lows, highs, x + start, rows.dimension, group.count);
+  const Angles<N, PIECES, LANES> angles(rows, group.angles);
+  y += start;
 #pragma unroll
-  for (int h = 0; h < HEADS; h++) {
-    if (h >= group.count) break;
-    const int number = group.first + h;
-    const bool turns = number < rows.query + rows.key_value;
-    const T *weight = number < rows.query ? query_norm : key_norm;
-    if (!turns) weight = nullptr;
-    float inverse = 1.0f;
-    if (weight) {
-      float square = 0.0f;
+  for (int h = 0; h < Own::TURNS; h++) {
+    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm);
+    float square = 0.0f;
 #pragma unroll
-      for (int p = 0; p < 4 / N; p++)
+    for (int p = 0; p < PIECES; p++)
+#pragma unroll
+      for (int k = 0; k < N; k++) {
+        const float a = to_float(lows[h][p].at[k]), b = to_float(highs[h][p].at[k]);
+        square += a * a + b * b;
+      }
+    square = Own::sum(square);
+    const float inverse = head.norm ? rsqrtf(square / rows.dimension + epsilon) : 1.0f;
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+      const int i = Own::column(p);
+      if (Own::head(h) >= group.count || i >= half) continue;
+      Pack<T, N> low = lows[h][p], high = highs[h][p];
+      if (head.turns) {
+        float low_weight[N], high_weight[N];
+        head.read(low_weight, i);
+        head.read(high_weight, half + i);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-          const float a = to_float(own.low[h][p].at[k]), b = to_float(own.high[h][p].at[k]);
-          square += a * a + b * b;
-        }
-      inverse = rsqrtf(warp_sum(square) / rows.dimension + epsilon);
-    }
-#pragma unroll
-    for (int p = 0; p < 4 / N; p++) {
-      const int i = (p * 32 + lane) * N;
-      if (i >= half) continue;
-      Pack<T, N> low = own.low[h][p], high = own.high[h][p], low_weight = {}, high_weight = {};
-      if (weight) {
-        low_weight = load<N>(weight + i);
-        high_weight = load<N>(weight + half + i);
-      }
-      if (turns) {
-#pragma unroll
-        for (int k = 0; k < N; k++) {
-          float a = to_float(low.at[k]), b = to_float(high.at[k]);
-          if (weight) {
-            a *= inverse * to_float(low_weight.at[k]);
-            b *= inverse * to_float(high_weight.at[k]);
-          }
-          low.at[k] = from_float<T>(a * cosines.at[p].at[k] - b * sines.at[p].at[k]);
-          high.at[k] = from_float<T>(b * cosines.at[p].at[k] + a * sines.at[p].at[k]);
+          const float a = to_float(low.at[k]) * (inverse * low_weight[k]), b = to_float(high.at[k]) * (inverse * high_weight[k]);
+          low.at[k] = from_float<T>(a * angles.cosines[p].at[k] - b * angles.sines[p].at[k]);
+          high.at[k] = from_float<T>(b * angles.cosines[p].at[k] + a * angles.sines[p].at[k]);
         }
       }
-      store<N>(y + start + h * rows.dimension + i, low);
-      store<N>(y + start + h * rows.dimension + half + i, high);
+      T *to = y + Own::head(h) * rows.dimension + i;
+      store<N>(to, low);
+      store<N>(to + half, high);
     }
   }
 }
@@ -229,65 +246,60 @@ __device__ __forceinline__ float2 turn_back(float low, float high, float cosine,
   return make_float2(low * cosine + high * sine, high * cosine - low * sine);
 }
 
-template <int N, typename T>
+template <int N, int PIECES, int LANES, typename T>
 __device__ void backward(const T *gradient, const T *x, const T *query_norm, const T *key_norm, T *dx, int stride, const Rows &rows,
                          unsigned int index, float epsilon) {
-  const int lane = threadIdx.x % 32, half = rows.dimension / 2;
+  using Own = Lanes<N, PIECES, LANES, T>;
+  const int half = rows.dimension / 2;
   const Group group(rows, index);
   const size_t start = (group.row * (rows.query + 2 * rows.key_value) + group.first) * rows.dimension;
-  const Numbers<N, T> incoming(gradient + start, rows.dimension, group.count);
-  const int normed = query_norm ? min(group.count, rows.query + rows.key_value - group.first) : 0;
-  const Numbers<N, T> own(x + start, rows.dimension, normed);
-  const Angles<N> cosines(rows.cosines + group.angles, half), sines(rows.sines + group.angles, half);
+  typename Own::Numbers lows, highs, own_lows, own_highs;
+  Own::read(lows, highs, gradient + start, rows.dimension, group.count);
+  Own::read(own_lows, own_highs, x + start, rows.dimension, query_norm ? min(group.count, rows.query + rows.key_value - group.first) : 0);
+  const Angles<N, PIECES, LANES> angles(rows, group.angles);
   dx += group.row * stride + (size_t)group.first * rows.dimension;
 #pragma unroll
-  for (int h = 0; h < HEADS; h++) {
-    if (h >= group.count) break;
-    const int number = group.first + h;
-    const bool turns = number < rows.query + rows.key_value;
-    const T *weight = number < rows.query ? query_norm : key_norm;
-    if (!turns) weight = nullptr;
-    float2 turned[4 / N][N];
+  for (int h = 0; h < Own::TURNS; h++) {
+    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm);
+    float2 turned[PIECES][N];
     float square = 0.0f, product = 0.0f;
 #pragma unroll
-    for (int p = 0; p < 4 / N; p++) {
-      const int i = (p * 32 + lane) * N;
-      Pack<T, N> low_weight = {}, high_weight = {};
-      if (weight && i < half) {
-        low_weight = load<N>(weight + i);
-        high_weight = load<N>(weight + half + i);
+    for (int p = 0; p < PIECES; p++) {
+      const int i = Own::column(p);
+      float low_weight[N] = {}, high_weight[N] = {};
+      if (i < half) {
+        head.read(low_weight, i);
+        head.read(high_weight, half + i);
       }
 #pragma unroll
       for (int k = 0; k < N; k++) {
-        turned[p][k] = turn_back(to_float(incoming.low[h][p].at[k]), to_float(incoming.high[h][p].at[k]), cosines.at[p].at[k], sines.at[p].at[k]);
-        if (!weight) continue;
-        const float a = to_float(own.low[h][p].at[k]), b = to_float(own.high[h][p].at[k]);
-        turned[p][k].x *= to_float(low_weight.at[k]);
-        turned[p][k].y *= to_float(high_weight.at[k]);
+        const float a = to_float(own_lows[h][p].at[k]), b = to_float(own_highs[h][p].at[k]);
+        turned[p][k] = turn_back(to_float(lows[h][p].at[k]), to_float(highs[h][p].at[k]), angles.cosines[p].at[k], angles.sines[p].at[k]);
+        turned[p][k].x *= low_weight[k];
+        turned[p][k].y *= high_weight[k];
         square += a * a + b * b;
         product += turned[p][k].x * a + turned[p][k].y * b;
       }
     }
-    float inverse = 1.0f, shared = 0.0f;
-    if (weight) {
-      inverse = rsqrtf(warp_sum(square) / rows.dimension + epsilon);
-      shared = warp_sum(product) * inverse * inverse / rows.dimension;
-    }
+    square = Own::sum(square);
+    product = Own::sum(product);
+    const float inverse = head.norm ? rsqrtf(square / rows.dimension + epsilon) : 1.0f;
+    const float shared = head.norm ? product * inverse * inverse / rows.dimension : 0.0f;
 #pragma unroll
-    for (int p = 0; p < 4 / N; p++) {
-      const int i = (p * 32 + lane) * N;
-      if (i >= half) continue;
-      Pack<T, N> low = incoming.low[h][p], high = incoming.high[h][p];
-      if (turns) {
+    for (int p = 0; p < PIECES; p++) {
+      const int i = Own::column(p);
+      if (Own::head(h) >= group.count || i >= half) continue;
+      Pack<T, N> low = lows[h][p], high = highs[h][p];
+      if (head.turns) {
 #pragma unroll
         for (int k = 0; k < N; k++) {
-          const float a = weight ? to_float(own.low[h][p].at[k]) * shared : 0.0f, b = weight ? to_float(own.high[h][p].at[k]) * shared : 0.0f;
-          low.at[k] = from_float<T>(inverse * (turned[p][k].x - a));
-          high.at[k] = from_float<T>(inverse * (turned[p][k].y - b));
+          low.at[k] = from_float<T>(inverse * (turned[p][k].x - to_float(own_lows[h][p].at[k]) * shared));
+          high.at[k] = from_float<T>(inverse * (turned[p][k].y - to_float(own_highs[h][p].at[k]) * shared));
         }
       }
-      store<N>(dx + h * rows.dimension + i, low);
-      store<N>(dx + h * rows.dimension + half + i, high);
+      T *to = dx + Own::head(h) * rows.dimension + i;
+      store<N>(to, low);
+      store<N>(to + half, high);
     }
   }
 }
@@ -337,7 +349,6 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
       const uint32_t *table, int slot_positions, const uint32_t *positions, const float *cosines, const float *sines,          \
       int query, int key_value, int dimension, int row_count, float epsilon
 
-// A head's halves start at even numbers where a quarter of it is whole.
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void query_key_rope_##suffix(const T *packed, const T *query_norm, const T *key_norm, T *output,      \
                                                      const uint32_t *positions, const float *cosines, const float *sines,      \
@@ -346,10 +357,10 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
-    const bool pairs = rows_aligned<2>(dimension / 2, packed, query_norm, key_norm, output) && aligned(cosines, 8) &&          \
-                       aligned(sines, 8);                                                                                      \
-    if (pairs) forward<2>(packed, query_norm, key_norm, output, rows, index, epsilon);                                         \
-    else forward<1>(packed, query_norm, key_norm, output, rows, index, epsilon);                                               \
+    const bool fours = rows_aligned<4>(dimension / 2, packed, query_norm, key_norm, output) &&                                 \
+                       rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
+    if (fours && dimension <= 128) forward<4, 1, 16>(packed, query_norm, key_norm, output, rows, index, epsilon);              \
+    else forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, epsilon);                                        \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_decode_##suffix(DECODE_PARAMETERS(T)) {                                            \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
@@ -365,10 +376,11 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
-    const bool pairs = rows_aligned<2>(dimension / 2, gradient, packed, query_norm, key_norm, output) &&                       \
-                       stride % 2 == 0 && aligned(cosines, 8) && aligned(sines, 8);                                            \
-    if (pairs) backward<2>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                      \
-    else backward<1>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                            \
+    const bool fours = rows_aligned<4>(dimension / 2, gradient, packed, query_norm, key_norm, output) && stride % 4 == 0 &&    \
+                       rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
+    if (fours && dimension <= 128)                                                                                             \
+      backward<4, 1, 16>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                        \
+    else backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                     \
   }                                                                                                                            \
   extern "C" __global__ void norm_parts_##suffix(const T *gradient, const T *packed, float *partial,                          \
                                                  const uint32_t *positions, const float *cosines, const float *sines,          \

@@ -34,6 +34,13 @@ __device__ __forceinline__ void copy_async(bf16 *to, const bf16 *from, bool insi
                : "memory");
 }
 
+// The same of one number.
+__device__ __forceinline__ void copy_number_async(float *to, const float *from, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
+               "r"(inside ? 4 : 0)
+               : "memory");
+}
+
 // Waits for this thread's copies; other threads' need a barrier after it.
 __device__ __forceinline__ void copies_done() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 

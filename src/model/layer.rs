@@ -8,7 +8,7 @@ use super::adapter::Adapters;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::adamw::MatrixCopy;
-use crate::kernels::attention::{Segments, segment_attention, segment_attention_backward};
+use crate::kernels::attention::{Attended, Segments, segment_attention, segment_attention_backward};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
 use crate::kernels::heads::Heads;
 use crate::kernels::open_rows::OpenRows;
@@ -82,7 +82,7 @@ pub struct RowContext<'a> {
 pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
-    attended: Tensor,
+    attended: Attended,
     middle: Tensor,
     gate_up: Tensor,
 }
@@ -123,7 +123,7 @@ impl Layer {
         let packed = self.query_key_value.forward(&normed, context.adapters)?;
         let rotated = query_key_rope(&packed, self.query_key(context.positions, context.table))?;
         let attended = segment_attention(&rotated, self.heads, context.segments, self.attention_output.room())?;
-        let attention = OpenRows::complete(self.attention_output.forward(&attended, context.adapters)?);
+        let attention = OpenRows::complete(self.attention_output.forward(&attended.rows, context.adapters)?);
         let (weight, room) = (&self.post_attention_norm.weight, self.gate_up.room());
         let (middle, middle_normed) = add_rms_norm(&input, &attention, weight, self.epsilon, room)?;
         let gate_up = self.gate_up.forward(&middle_normed, context.adapters)?;
@@ -224,9 +224,10 @@ impl Layer {
         let middle_gradient =
             self.norm_backward(norm, &normed_gradient, gradient, self.attention_output.room(), gradients)?;
 
-        let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended, gradients)?;
+        let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended.rows, gradients)?;
+        let (rotated, segments) = (&derived.rotated, context.segments);
         let rotated_gradient =
-            segment_attention_backward(&attended_gradient, &derived.rotated, self.heads, context.segments)?;
+            segment_attention_backward(&attended_gradient, rotated, &saved.attended, self.heads, segments)?;
         let packed_gradient = self.query_key_backward(&rotated_gradient, &saved.packed, context, gradients)?;
         let normed_gradient = self.query_key_value.backward(&packed_gradient, &derived.normed, gradients)?;
         let norm = (&self.input_norm, &saved.input);

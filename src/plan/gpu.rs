@@ -22,7 +22,7 @@ const MOST_DECODE_ROWS: usize = 512;
 /// Prompt rows that are prefilled together; a longer prompt is alone.
 pub const GPU_PREFILL_ROWS: usize = 16_384;
 /// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
-pub const GPU_KEPT_CACHE_BYTES: usize = 2 << 30;
+pub const GPU_KEPT_CACHE_BYTES: usize = 4 << 30;
 /// Rows of a decode step with drafted tokens.
 pub const GPU_DRAFTED_ROWS: usize = 256;
 
@@ -268,12 +268,15 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let head_rows = tokens.min(HEAD_ROWS);
     let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);
     let derived = shape.derived_activations_per_token * number;
+    // Attention keeps a sum per head and row, and needs another backward.
+    let sums = 4 * model.num_attention_heads;
     let activations = tokens
-        * (shape.layers * if step.recompute { stream } else { layer - derived } + stream + shape.hidden * number);
-    // A layer has as many gradients as activations, of which those that were not kept are restored first; attention needs
-    // two sums per head and row.
-    let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + 8 * model.num_attention_heads;
-    let work = gradients + if step.recompute { layer + stream } else { derived };
+        * (shape.layers * if step.recompute { stream } else { layer - derived + sums }
+            + stream
+            + shape.hidden * number);
+    // A layer has as many gradients as activations, of which those that were not kept are restored first.
+    let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + sums;
+    let work = gradients + if step.recompute { layer + sums + stream } else { derived };
     // The embedding's gradient is computed after all activations are freed.
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
     vec![

@@ -5,7 +5,7 @@ use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows, decode_attention};
 use grpo_tui::kernels::heads::Heads;
 
-use super::{assert_close, gpu, on_gpu, random, rounded, tolerance};
+use super::{assert_close, assert_close_beside, gpu, on_gpu, random, rounded, tolerance};
 
 /// A batch of prompts, each with its completions: `(prompt length, completion lengths)`.
 fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
@@ -38,18 +38,21 @@ fn check(segments: &[Segment], heads: Heads) {
         let what = format!("{dtype:?}, {rows} rows, {heads:?}");
         poison(rows * heads.row_width(), dtype);
         let attended = segment_attention(&packed, heads, &segments, 8).unwrap();
-        let attended = attended.narrow(1, 0, heads.query_width()).unwrap().contiguous().unwrap();
-        assert_close(&what, &attended, &segment_attention(&packed_cpu, heads, &on_cpu, 0).unwrap(), tolerance(dtype));
+        let expected = segment_attention(&packed_cpu, heads, &on_cpu, 0).unwrap();
+        let own = attended.rows.narrow(1, 0, heads.query_width()).unwrap().contiguous().unwrap();
+        assert_close(&what, &own, &expected.rows, tolerance(dtype));
         poison(rows * heads.row_width(), dtype);
-        let gradient = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
-        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, heads, &on_cpu).unwrap();
+        let backward = || segment_attention_backward(&seed, &packed, &attended, heads, &segments).unwrap();
+        let gradient = backward();
+        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, &expected, heads, &on_cpu).unwrap();
         let (query, key) = (heads.query_width(), heads.key_width());
         for (name, start, length) in [("queries", 0, query), ("keys", query, key), ("values", query + key, key)] {
             let part = |tensor: &Tensor| tensor.narrow(1, start, length).unwrap().contiguous().unwrap();
-            assert_close(&format!("{what}: {name}"), &part(&gradient), &part(&expected), tolerance(dtype));
+            // A row that sees itself alone has no gradient of its query, which only nearly cancels here.
+            let what = format!("{what}: {name}");
+            assert_close_beside(&what, &part(&gradient), &part(&expected), &expected, tolerance(dtype));
         }
-        let again = segment_attention_backward(&seed, &packed, heads, &segments).unwrap();
-        assert_close(&format!("{what}: again"), &again, &gradient, 0.0);
+        assert_close(&format!("{what}: again"), &backward(), &gradient, 0.0);
     }
 }
 

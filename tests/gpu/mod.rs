@@ -53,6 +53,12 @@ fn tolerance(dtype: DType) -> f64 {
 /// Asserts `|found - expected| / |expected| <= tolerance`, in f64 norms over all numbers, and that nothing is NaN.
 #[track_caller]
 fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+    assert_close_beside(what, found, expected, expected, tolerance);
+}
+
+/// The same, relative to the norm of `whole`, of which the two are a part that may be nearly nothing.
+#[track_caller]
+fn assert_close_beside(what: &str, found: &Tensor, expected: &Tensor, whole: &Tensor, tolerance: f64) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let numbers = |tensor: &Tensor| {
         let flat = tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_dtype(DType::F64).unwrap();
@@ -60,7 +66,7 @@ fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
     };
     let (found, expected) = (numbers(found), numbers(expected));
     let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
-    let size: f64 = expected.iter().map(|e| e * e).sum();
+    let size: f64 = numbers(whole).iter().map(|number| number * number).sum();
     let relative = (difference / size.max(1e-30)).sqrt();
     println!("{what}: relative difference {relative:.2e}");
     assert!(relative <= tolerance, "{what}: relative difference {relative:.3e}, allowed {tolerance:.1e}");

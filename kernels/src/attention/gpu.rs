@@ -3,8 +3,10 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::tiles::{TILE, Tiles};
-use super::{Segment, Segments};
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+use super::{Attended, Segment, Segments};
+use crate::cuda::{
+    Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module, rows_at,
+};
 use crate::heads::Heads;
 
 static PLAIN: Module = module!("attention");
@@ -16,23 +18,15 @@ pub(super) struct DeviceSegments {
     segments: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
-    dependants: Tensor,
 }
 
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
-        let tiles = Tiles::new(list)?;
-        let segments =
-            list.iter().flat_map(|s| [s.start, s.length, s.prefix.0, s.prefix.1]).map(|n| n as u32).collect();
+        let Tiles { segments, queries, keys } = Tiles::new(list)?;
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
-        Ok(Self {
-            segments: place(segments, 4)?,
-            query_tiles: place(tiles.queries, 2)?,
-            key_tiles: place(tiles.keys, 2)?,
-            dependants: place(tiles.dependants, 1)?,
-        })
+        Ok(Self { segments: place(segments, 5)?, query_tiles: place(queries, 2)?, key_tiles: place(keys, 2)? })
     }
 }
 
@@ -44,7 +38,10 @@ struct Kernels {
     backward_keys_values: &'static str,
     /// Rows of a block's tile.
     tile: usize,
+    /// Of a tile; a block with two heads has twice as many.
     threads: usize,
+    /// Query heads of a block: at most so many that share a key head.
+    heads: usize,
     /// Dynamic shared memory of the three, in bytes.
     shared_bytes: [usize; 3],
 }
@@ -58,13 +55,14 @@ macro_rules! plain {
             backward_keys_values: concat!("attention_backward_keys_values_", $size),
             tile: 32,
             threads: 256,
+            heads: 1,
             shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 2 * 32)),
         }
     };
 }
 
 macro_rules! tensor_cores {
-    ($size:literal) => {
+    ($size:literal, $heads:expr) => {
         Kernels {
             module: &TENSOR_CORES,
             forward: concat!("attention_tensor_", $size),
@@ -72,21 +70,25 @@ macro_rules! tensor_cores {
             backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
             tile: 64,
             threads: 128,
-            shared_bytes: [3, 6, 6].map(|tiles| 2 * tiles * 64 * ($size + 8)).map(|tiles| tiles + 4 * 4 * 64),
+            heads: $heads,
+            shared_bytes: [$heads + 4, 2 * $heads + 4, 6].map(|tiles| 2 * tiles * 64 * $size + 4 * 4 * 64),
         }
     };
 }
 
 /// The fastest kernels that read all of `tensors`.
-fn kernels(heads: Heads, tensors: &[&Tensor]) -> Result<Kernels> {
+fn kernels<const N: usize>(heads: Heads, tensors: [&Tensor; N]) -> Result<Kernels> {
     // Tensor cores are fed 16 bytes at a time.
     let mut fed = heads.dimension.is_multiple_of(8);
     for tensor in tensors {
         fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
     }
+    // Two heads' tiles fit into the shared memory of a data centre's GPU.
+    let is_large = capability(device(tensors[0])?)? >= 9;
+    let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) { 2 } else { 1 };
     Ok(match heads.dimension {
-        1..=64 if fed => tensor_cores!(64),
-        65..=128 if fed => tensor_cores!(128),
+        1..=64 if fed => tensor_cores!(64, shared),
+        65..=128 if fed => tensor_cores!(128, shared),
         1..=32 => plain!(32),
         33..=64 => plain!(64),
         65..=128 => plain!(128),
@@ -102,7 +104,6 @@ fn batch(segments: &Segments, keys: bool, rows: usize, heads: Heads) -> Result<(
     let arguments = vec![
         at(&tables.segments)?,
         at(tiles)?,
-        at(&tables.dependants)?,
         int(rows),
         int(heads.row_width()),
         int(heads.query),
@@ -121,20 +122,32 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
     Ok(rows)
 }
 
-pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Tensor> {
-    let rows = check(packed, heads)?;
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[packed])?);
-    let stride = heads.query_width() + room;
-    let output = empty((rows, stride), dtype, device)?;
-    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
-    arguments.extend([at(packed)?, at(&output)?, int(stride)]);
-    let blocks = (tiles, heads.query, TILE / kernels.tile);
-    let grid = Grid { blocks, threads: kernels.threads, shared_bytes: kernels.shared_bytes[0] };
-    launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
-    Ok(output)
+/// Blocks of every tile and every `heads_a_block` of `heads`.
+fn grid(kernels: &Kernels, tiles: usize, heads: usize, heads_a_block: usize, shared_bytes: usize) -> Grid {
+    let blocks = (tiles, heads / heads_a_block, TILE / kernels.tile);
+    Grid { blocks, threads: kernels.threads * heads_a_block, shared_bytes }
 }
 
-pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &Segments) -> Result<Tensor> {
+pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Attended> {
+    let rows = check(packed, heads)?;
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, [packed])?);
+    let stride = heads.query_width() + room;
+    let output = empty((rows, stride), dtype, device)?;
+    let log_sums = empty((heads.query, rows), DType::F32, device)?;
+    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
+    arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?]);
+    let grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[0]);
+    launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
+    Ok(Attended { rows: output, log_sums: Some(log_sums) })
+}
+
+pub(super) fn backward(
+    gradient: &Tensor,
+    packed: &Tensor,
+    attended: &Attended,
+    heads: Heads,
+    segments: &Segments,
+) -> Result<Tensor> {
     let rows = check(packed, heads)?;
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
         bail!(
@@ -145,26 +158,27 @@ pub(super) fn backward(gradient: &Tensor, packed: &Tensor, heads: Heads, segment
             packed.dtype()
         )
     }
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, &[gradient, packed])?);
+    let (output, Some(log_sums)) = (&attended.rows, &attended.log_sums) else {
+        bail!("attention on the CPU for tensors on a GPU")
+    };
+    let [output_at, stride] = rows_at(output)?;
+    if output.dims2()?.0 != rows || output.dtype() != packed.dtype() || log_sums.dims2()? != (heads.query, rows) {
+        bail!("{:?} {:?} was not attended by {:?}", output.shape(), output.dtype(), packed.shape())
+    }
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, [gradient, packed, output])?);
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
-    // For each query head and row: the logarithm of the sum of its exponentials; then the sum of its probabilities
-    // times their gradients.
-    let statistics = empty((2, heads.query, rows), DType::F32, device)?;
-    let halves = TILE / kernels.tile;
+    // For each query head and row the sum of its probabilities times their gradients.
+    let delta = empty((heads.query, rows), DType::F32, device)?;
 
     let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
-    arguments.extend([at(gradient)?, at(packed)?, at(&packed_gradient)?, at(&statistics)?]);
-    let grid =
-        Grid { blocks: (tiles, heads.query, halves), threads: kernels.threads, shared_bytes: kernels.shared_bytes[1] };
-    launch(device, kernels.module, kernels.backward_queries, Some(dtype), grid, &arguments)?;
+    arguments.extend([at(gradient)?, at(packed)?, output_at, stride, at(log_sums)?, at(&delta)?]);
+    arguments.push(at(&packed_gradient)?);
+    let query_grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[1]);
+    launch(device, kernels.module, kernels.backward_queries, Some(dtype), query_grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, heads)?;
-    arguments.extend([at(gradient)?, at(packed)?, at(&statistics)?, at(&packed_gradient)?]);
-    let grid = Grid {
-        blocks: (tiles, heads.key_value, halves),
-        threads: kernels.threads,
-        shared_bytes: kernels.shared_bytes[2],
-    };
-    launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), grid, &arguments)?;
+    arguments.extend([at(gradient)?, at(packed)?, at(log_sums)?, at(&delta)?, at(&packed_gradient)?]);
+    let key_grid = grid(&kernels, tiles, heads.key_value, 1, kernels.shared_bytes[2]);
+    launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), key_grid, &arguments)?;
     Ok(packed_gradient)
 }

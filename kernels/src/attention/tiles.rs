@@ -11,19 +11,36 @@ pub(super) const TILE: usize = 64;
 /// Numbers that the kernels read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tiles {
+    /// [segments, 5]: start, length, start and length of the prefix, and how many of the rows behind the segment have it
+    /// as their prefix.
+    pub(super) segments: Vec<u32>,
     /// [tiles, 2]: segment, first row inside it; as tiles of queries, those that see the most keys first.
     pub(super) queries: Vec<u32>,
     /// [tiles, 2]: the same tiles as tiles of keys, those that the most queries see first.
     pub(super) keys: Vec<u32>,
-    /// [segments + 1] places in this list itself, then for each segment the rows of those that have it as their prefix.
-    pub(super) dependants: Vec<u32>,
 }
 
 impl Tiles {
     /// # Errors
-    /// A prefix that is not one whole segment.
+    /// A prefix that is not the whole of one of the segments before, with nothing but others that have it in between.
     pub(super) fn new(segments: &[Segment]) -> Result<Self> {
-        let dependants = dependants(segments)?;
+        let mut readers = vec![0; segments.len()];
+        let mut prompt = 0;
+        for (index, segment) in segments.iter().enumerate() {
+            if segment.prefix.1 == 0 {
+                prompt = index;
+            } else if segment.prefix != (segments[prompt].start, segments[prompt].length)
+                || segment.start != segments[prompt].start + segments[prompt].length + readers[prompt]
+            {
+                bail!(
+                    "the prefix of a segment, rows {} + {}, is not a segment before it",
+                    segment.prefix.0,
+                    segment.prefix.1
+                )
+            } else {
+                readers[prompt] += segment.length;
+            }
+        }
         let tiles: Vec<(usize, usize)> = segments
             .iter()
             .enumerate()
@@ -34,32 +51,15 @@ impl Tiles {
             tiles.sort_by_key(|&(index, first)| std::cmp::Reverse(work(index, first)));
             tiles.into_iter().flat_map(|(index, first)| [index as u32, first as u32]).collect()
         };
-        let queries = sorted(&|index, first| segments[index].prefix.1 + first);
-        let readers = |index: usize| (dependants[index + 1] - dependants[index]) as usize;
-        let keys = sorted(&|index, first| segments[index].length - first + readers(index));
-        Ok(Self { queries, keys, dependants })
-    }
-}
-
-fn dependants(segments: &[Segment]) -> Result<Vec<u32>> {
-    let places: std::collections::HashMap<(usize, usize), usize> =
-        segments.iter().enumerate().map(|(index, segment)| ((segment.start, segment.length), index)).collect();
-    let mut readers = vec![Vec::new(); segments.len()];
-    for segment in segments.iter().filter(|segment| segment.prefix.1 > 0) {
-        let Some(&prefix) = places.get(&segment.prefix) else {
-            bail!("the prefix of a segment, rows {} + {}, is not a segment", segment.prefix.0, segment.prefix.1)
+        let numbers = |(segment, readers): (&Segment, &usize)| {
+            [segment.start, segment.length, segment.prefix.0, segment.prefix.1, *readers].map(|number| number as u32)
         };
-        readers[prefix].extend((segment.start..segment.start + segment.length).map(|row| row as u32));
+        Ok(Self {
+            segments: segments.iter().zip(&readers).flat_map(numbers).collect(),
+            queries: sorted(&|index, first| segments[index].prefix.1 + first),
+            keys: sorted(&|index, first| segments[index].length - first + readers[index]),
+        })
     }
-    let mut list = Vec::with_capacity(segments.len() + 1);
-    let mut end = segments.len() + 1;
-    list.push(end as u32);
-    for rows in &readers {
-        end += rows.len();
-        list.push(end as u32);
-    }
-    list.extend(readers.iter().flatten());
-    Ok(list)
 }
 
 #[cfg(test)]
@@ -71,19 +71,23 @@ mod tests {
         let segments = [
             Segment { start: 0, length: 70, prefix: (0, 0) },
             Segment { start: 70, length: 2, prefix: (0, 70) },
-            Segment { start: 72, length: 1, prefix: (0, 0) },
-            Segment { start: 73, length: 3, prefix: (0, 70) },
+            Segment { start: 72, length: 3, prefix: (0, 70) },
+            Segment { start: 75, length: 1, prefix: (0, 0) },
         ];
         let tiles = Tiles::new(&segments).unwrap();
-        assert_eq!(tiles.queries, [1, 0, 3, 0, 0, 64, 0, 0, 2, 0]);
-        assert_eq!(tiles.keys, [0, 0, 0, 64, 3, 0, 1, 0, 2, 0]);
-        assert_eq!(tiles.dependants, [5, 10, 10, 10, 10, 70, 71, 73, 74, 75]);
+        assert_eq!(tiles.segments, [0, 70, 0, 0, 5, 70, 2, 0, 70, 0, 72, 3, 0, 70, 0, 75, 1, 0, 0, 0]);
+        assert_eq!(tiles.queries, [1, 0, 2, 0, 0, 64, 0, 0, 3, 0]);
+        assert_eq!(tiles.keys, [0, 0, 0, 64, 2, 0, 1, 0, 3, 0]);
     }
 
     #[test]
-    fn a_prefix_is_one_whole_segment() {
-        let segments =
-            [Segment { start: 0, length: 3, prefix: (0, 0) }, Segment { start: 3, length: 1, prefix: (0, 2) }];
-        assert!(Tiles::new(&segments).is_err());
+    fn a_prefix_is_the_segment_before() {
+        let prompt = Segment { start: 0, length: 3, prefix: (0, 0) };
+        let other = Segment { start: 3, length: 2, prefix: (0, 0) };
+        let completion = |start, prefix| Segment { start, length: 1, prefix };
+        assert!(Tiles::new(&[prompt, completion(3, (0, 3)), completion(4, (0, 3))]).is_ok());
+        assert!(Tiles::new(&[prompt, completion(3, (0, 2))]).is_err());
+        assert!(Tiles::new(&[prompt, other, completion(5, (0, 3))]).is_err());
+        assert!(Tiles::new(&[completion(0, (0, 3)), prompt]).is_err());
     }
 }
