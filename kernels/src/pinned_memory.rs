@@ -70,6 +70,31 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     }
 }
 
+/// A copy from a GPU that may still be under way.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub struct Arriving(candle_core::cuda_backend::cudarc::driver::CudaEvent);
+
+#[cfg(feature = "cuda")]
+impl Arriving {
+    /// Waits for it.
+    pub fn wait(self) -> Result<()> {
+        self.0.synchronize().map_err(|error| crate::cuda::failed("a copy to the host", error))
+    }
+}
+
+/// As [`copy_to_host`] from a GPU, without waiting: `bytes` must not be touched before the copy has arrived.
+#[cfg(feature = "cuda")]
+pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<Arriving> {
+    let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
+    if bytes.len() != size {
+        bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
+    }
+    gpu::start_copy(tensor, bytes)?;
+    let stream = crate::cuda::device(tensor)?.cuda_stream();
+    stream.record_event(None).map(Arriving).map_err(|error| crate::cuda::failed("a copy to the host", error))
+}
+
 /// Starts a copy of `bytes` (little-endian) to a contiguous tensor on a GPU, which may be a view. What is started next
 /// there comes after it; `bytes` must stay as they are until something was waited for, such as [`copy_to_host`].
 #[cfg(feature = "cuda")]
@@ -178,6 +203,12 @@ mod gpu {
 
     /// Waits for what was started before, and for the copy.
     pub(super) fn copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+        start_copy(tensor, bytes)?;
+        device(tensor)?.cuda_stream().synchronize().map_err(|error| failed("a copy to the host", error))
+    }
+
+    /// Where `bytes` are not page-locked, the call returns only when they were written.
+    pub(super) fn start_copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         if !tensor.is_contiguous() {
             bail!(
                 "a tensor of shape {:?} is copied to the host and is not contiguous: strides {:?}",
@@ -190,12 +221,11 @@ mod gpu {
         }
         let (stream, source) = (device(tensor)?.cuda_stream(), address(tensor)?);
         stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
-        // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and both outlive the wait
-        // below.
+        // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and freed memory is used again
+        // after the copy only, in the order of the stream; the callers keep `bytes` until they have waited.
         unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), source, bytes.len(), stream.cu_stream()) }
             .result()
-            .map_err(|error| failed("a copy to the host", error))?;
-        stream.synchronize().map_err(|error| failed("a copy to the host", error))
+            .map_err(|error| failed("a copy to the host", error))
     }
 }
 

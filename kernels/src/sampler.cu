@@ -1,5 +1,27 @@
-// Drawing a token a row: the inverse of the cumulative distribution in the order of the ids. One block a row.
+// Drawing a token a row: the inverse of the cumulative distribution in the order of the ids. One block a row, or a cluster of several (compute capability 9.0).
 #include "vectors.cuh"
+#include <cooperative_groups.h>
+
+// The blocks of a row.
+template <int BLOCKS> struct Blocks {
+  static __device__ __forceinline__ int number() { return BLOCKS == 1 ? 0 : blockIdx.x % BLOCKS; }
+
+  // Waits for all of them.
+  static __device__ __forceinline__ void wait() {
+#if __CUDA_ARCH__ >= 900
+    if (BLOCKS > 1) return cooperative_groups::this_cluster().sync();
+#endif
+    __syncthreads();
+  }
+
+  // What stands in this block's shared memory, in another's.
+  template <typename T> static __device__ __forceinline__ T *there(T *here, int block) {
+#if __CUDA_ARCH__ >= 900
+    if (BLOCKS > 1) return cooperative_groups::this_cluster().map_shared_rank(here, block);
+#endif
+    return here;
+  }
+};
 
 // Probabilities are summed in tiles of this many, so that finding the drawn token reads few of them: 32 for each lane of a warp.
 constexpr int TILE = 1024;
@@ -48,10 +70,10 @@ __device__ __forceinline__ double warp_prefix(double x) {
   return x;
 }
 
-template <int N> __device__ __forceinline__ float own_largest(const float *row, int vocabulary, float inverse) {
+template <int N> __device__ __forceinline__ float own_largest(const float *row, int vocabulary, float inverse, int block, int blocks) {
   float largest = -INFINITY;
 #pragma unroll 4
-  for (int i = threadIdx.x * N; i < vocabulary; i += blockDim.x * N) {
+  for (int i = (block * blockDim.x + threadIdx.x) * N; i < vocabulary; i += blocks * blockDim.x * N) {
     const Pack<float, N> x = load<N>(row + i);
 #pragma unroll
     for (int k = 0; k < N; k++) largest = fmaxf(largest, __fmul_rn(x.at[k], inverse));
@@ -103,30 +125,38 @@ __device__ uint32_t invert(const Weigher &weigher, const double *sums, int tiles
   return ids ? start + winner * 32 + __ffs(ids) - 1 : min(end, start + (winner + 1) * 32) - 1;
 }
 
-// All threads of the block take part; the result stands in warp 0. Dynamic shared memory: a double a tile.
-__device__ SampledToken draw(const float *row, int vocabulary, double temperature, double uniform) {
+// All threads of the row's blocks take part; the result stands in warp 0 of the first. Dynamic shared memory: a double a tile.
+template <int BLOCKS> __device__ SampledToken draw(const float *row, int vocabulary, double temperature, double uniform) {
+  using Row = Blocks<BLOCKS>;
   extern __shared__ double sums[];
   __shared__ uint32_t likeliest;
+  __shared__ float maximum;
   const bool greedy = temperature == 0.0 || uniform < 0.0, wide = rows_aligned<4>(vocabulary, row);
   const float inverse = greedy ? 1.0f : (float)(1.0 / temperature);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (vocabulary + TILE - 1) / TILE;
-  if (threadIdx.x == 0) likeliest = NOT_FINITE;
-  const float largest = block_max(wide ? own_largest<4>(row, vocabulary, inverse) : own_largest<1>(row, vocabulary, inverse));
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (vocabulary + TILE - 1) / TILE, block = Row::number();
+  float largest = block_max(wide ? own_largest<4>(row, vocabulary, inverse, block, BLOCKS) : own_largest<1>(row, vocabulary, inverse, block, BLOCKS));
+  if (threadIdx.x == 0) {
+    likeliest = NOT_FINITE;
+    maximum = largest;
+  }
+  Row::wait();
+  for (int other = 0; other < BLOCKS; other++) largest = fmaxf(largest, *Row::there(&maximum, other));
   const Weigher weigher = {row, inverse, largest};
-  for (int tile = warp; tile < tiles; tile += blockDim.x / 32) {
+  double *all_sums = Row::there(sums, 0);
+  for (int tile = block * (blockDim.x / 32) + warp; tile < tiles; tile += BLOCKS * (blockDim.x / 32)) {
     const double sum = wide ? tile_sum<4>(weigher, tile, vocabulary) : tile_sum<1>(weigher, tile, vocabulary);
-    if (lane == 0) sums[tile] = sum;
+    if (lane == 0) all_sums[tile] = sum;
   }
   if (greedy) {
-    for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) {
+    for (int i = block * blockDim.x + threadIdx.x; i < vocabulary; i += BLOCKS * blockDim.x) {
       if (row[i] == largest) {
-        atomicMin(&likeliest, (uint32_t)i);
+        atomicMin(Row::there(&likeliest, 0), (uint32_t)i);
         break;
       }
     }
   }
-  __syncthreads();
-  if (warp > 0) return {};
+  Row::wait();
+  if (warp > 0 || block > 0) return {};
   double total = 0.0;
   for (int base = 0; base < tiles; base += 32) {
     const double upto = warp_prefix(base + lane < tiles ? sums[base + lane] : 0.0);
@@ -140,7 +170,28 @@ __device__ SampledToken draw(const float *row, int vocabulary, double temperatur
   return {token, (float)((double)weigher.shifted(row[token]) - log(total))};
 }
 
-extern "C" __global__ void sample(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
-  const SampledToken token = draw(logits + (size_t)blockIdx.x * vocabulary, vocabulary, temperature, uniforms[blockIdx.x]);
-  if (threadIdx.x == 0) drawn[blockIdx.x] = token;
+#define SAMPLE(BLOCKS)                                                                                                         \
+  const int row = blockIdx.x / BLOCKS;                                                                                         \
+  const SampledToken token = draw<BLOCKS>(logits + (size_t)row * vocabulary, vocabulary, temperature, uniforms[row]);          \
+  if (threadIdx.x == 0 && blockIdx.x % BLOCKS == 0) drawn[row] = token;
+
+extern "C" __global__ void __launch_bounds__(1024)
+    sample(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
+  SAMPLE(1)
+}
+
+#if __CUDA_ARCH__ >= 900
+extern "C" __global__ void __cluster_dims__(4, 1, 1) __launch_bounds__(1024)
+    sample_by_four(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
+  SAMPLE(4)
+}
+#endif
+
+// A token, or 2^31 and the index of a draw: the token that was drawn there. One that was not drawn, for want of finite logits, is 0 here and an error where
+// draws are read.
+extern "C" __global__ void take_drawn(const uint32_t *tokens, const SampledToken *drawn, uint32_t *taken, int rows) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  const uint32_t token = tokens[row] & 0x80000000u ? drawn[tokens[row] & 0x7fffffffu].token : tokens[row];
+  taken[row] = token == NOT_FINITE ? 0 : token;
 }

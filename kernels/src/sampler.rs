@@ -126,17 +126,30 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
     weights.iter().rposition(|weight| weight.double() > 0.0).unwrap_or(0)
 }
 
+/// In a token's place, with the index of a draw: the token that was drawn there.
+#[cfg(feature = "cuda")]
+pub const DRAWN: u32 = 1 << 31;
+
+/// `tokens`: [rows] of u32, ids or [`DRAWN`] with an index; `drawn`: as of [`sample_into`] -> [rows], ids.
+#[cfg(feature = "cuda")]
+pub fn take_drawn(tokens: &Tensor, drawn: &Tensor) -> Result<Tensor> {
+    gpu::take_drawn(tokens, drawn)
+}
+
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::SampledToken;
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
 
     /// As the kernels have it.
     const TILE: usize = 1024;
+
+    /// Vocabularies of which a row is worth four blocks.
+    const CLUSTER_FROM: usize = 1 << 15;
 
     pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
         let (rows, device) = (uniforms.len(), device(logits)?);
@@ -149,6 +162,14 @@ mod gpu {
         let drawn = empty((rows, 2), DType::U32, device)?;
         sample_into(logits, temperature, &uniforms, &drawn)?;
         super::sampled(drawn.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
+    }
+
+    pub(super) fn take_drawn(tokens: &Tensor, drawn: &Tensor) -> Result<Tensor> {
+        let (rows, device) = (tokens.dims1()?, device(tokens)?);
+        let taken = empty(rows, DType::U32, device)?;
+        let arguments = [at(tokens)?, at(drawn)?, at(&taken)?, int(rows)];
+        launch(device, &MODULE, "take_drawn", None, Grid::elements(rows), &arguments)?;
+        Ok(taken)
     }
 
     pub(super) fn sample_into(logits: &Tensor, temperature: f64, uniforms: &Tensor, drawn: &Tensor) -> Result<()> {
@@ -166,8 +187,12 @@ mod gpu {
             }
         }
         let arguments = [at(logits)?, at(uniforms)?, at(drawn)?, int(vocabulary), Argument::Double(temperature)];
+        let device = device(logits)?;
+        let (name, blocks) =
+            if capability(device)? >= 9 && vocabulary >= CLUSTER_FROM { ("sample_by_four", 4) } else { ("sample", 1) };
         let threads = vocabulary.next_multiple_of(32).min(1024);
-        let grid = Grid { blocks: (rows, 1, 1), threads, shared_bytes: vocabulary.div_ceil(TILE) * size_of::<f64>() };
-        launch(device(logits)?, &MODULE, "sample", None, grid, &arguments)
+        let shared_bytes = vocabulary.div_ceil(TILE) * size_of::<f64>();
+        let grid = Grid { blocks: (rows * blocks, 1, 1), threads, shared_bytes };
+        launch(device, &MODULE, name, None, grid, &arguments)
     }
 }

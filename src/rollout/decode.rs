@@ -1,12 +1,12 @@
 //! Decoding: prompts wait in a queue, are prefilled when there is room, and their rows are decoded side by side, each
 //! with the tokens that are drafted for it. Rows that end make room for the next prompts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use candle_core::{Result, Tensor, bail};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{Feed, FreeRows, KvCache, Room};
+use super::kv_cache::{FedToken, Feed, FreeRows, KvCache, Room};
 use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::philox::{SampleKey, uniform};
@@ -22,6 +22,8 @@ struct Row {
     limit: usize,
     completion: Completion,
     draft: Draft,
+    /// The index of its newest token among the draws of the last pass, where that was not read yet.
+    pending: Option<usize>,
 }
 
 /// A prompt that is being completed.
@@ -33,7 +35,8 @@ struct Prompt {
 
 /// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
 enum Computing {
-    Listed,
+    /// Draws that were not read yet, and those of the last pass.
+    Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
     Recorded(super::decode_gpu::Steps),
 }
@@ -57,6 +60,10 @@ struct DecodeBatch<'a> {
     rows: Vec<Row>,
     ended: Vec<Row>,
     drafter: Drafter,
+    /// The requests and samples of the rows of each pass whose draws were not read yet.
+    passes: VecDeque<Vec<(usize, u32)>>,
+    /// Passes since the last one with a draft.
+    undrafted: usize,
     counts: DecodeCounts,
 }
 
@@ -89,7 +96,7 @@ pub(super) fn decode(
             let (caches, steps) = memory.buffers.take(model, needed, slots.max(drafted_rows), longest + needed.2)?;
             (caches, Computing::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed)?, Computing::Listed),
+        _ => (KvCache::new(model, needed)?, Computing::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
         room: Room { slots, ..room },
@@ -107,12 +114,14 @@ pub(super) fn decode(
         prompts: BTreeMap::new(),
         rows: Vec::new(),
         ended: Vec::new(),
+        passes: VecDeque::new(),
+        undrafted: 0,
         counts: DecodeCounts::default(),
     };
     loop {
         threads.check()?;
         batch.admit()?;
-        if batch.rows.is_empty() && batch.waiting == requests.len() {
+        if batch.rows.is_empty() && batch.passes.is_empty() && batch.waiting == requests.len() {
             return Ok(batch.generated());
         }
         batch.step()?;
@@ -191,7 +200,15 @@ impl DecodeBatch<'_> {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = self.requests[request].lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(self.sampling.max_completion_tokens);
-                self.rows.push(Row { request, sample, slot, limit, completion, draft: Draft::default() });
+                self.rows.push(Row {
+                    request,
+                    sample,
+                    slot,
+                    limit,
+                    completion,
+                    draft: Draft::default(),
+                    pending: None,
+                });
                 prompt_of.push(index as u32);
             }
         }
@@ -211,45 +228,101 @@ impl DecodeBatch<'_> {
         if request.greedy {
             return LIKELIEST;
         }
-        let position = (row.completion.token_ids.len() + ahead) as u32;
+        let position = (row.length() + ahead) as u32;
         uniform(
             self.sampling.seed,
             SampleKey { step: request.step, prompt: request.prompt_number, sample: row.sample, position },
         )
     }
 
-    /// Feeds each row's newest token and the drafted ones, and keeps the draws up to the first that is not as drafted:
-    /// a draw depends on its place alone, so the completions are those without drafts.
+    /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
+    /// draws of the last are read: a row that they end is computed once more for nothing.
     fn step(&mut self) -> Result<()> {
-        self.draft();
-        let feeds: Vec<Feed> = self.rows.iter().flat_map(|row| self.feeds(row)).collect();
-        let drafted = feeds.len() > self.rows.len();
+        let is_ahead = self.runs_ahead();
+        if !is_ahead {
+            self.read(0)?;
+            self.draft();
+        }
+        let is_drafted = self.rows.iter().any(|row| !row.draft.tokens.is_empty());
+        self.undrafted = if is_drafted { 0 } else { self.undrafted + 1 };
+        let is_started = self.start()?;
+        self.read(usize::from(is_ahead && is_started))
+    }
+
+    /// Drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
+    fn runs_ahead(&self) -> bool {
+        let may_draft = self.sampling.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
+        self.room.runs_ahead && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
+    }
+
+    /// Starts a pass of the rows that have not reached their limit; whether there are any.
+    fn start(&mut self) -> Result<bool> {
+        let rows: Vec<usize> =
+            (0..self.rows.len()).filter(|&row| self.rows[row].length() < self.rows[row].limit).collect();
+        let feeds: Vec<Feed> = rows.iter().flat_map(|&row| self.feeds(&self.rows[row])).collect();
+        if feeds.is_empty() {
+            return Ok(false);
+        }
+        let drafted = feeds.len() > rows.len();
         let padded = if drafted { self.room.padded_drafted } else { self.room.padded }(feeds.len());
-        let drawn = match &mut self.computing {
-            Computing::Listed => draw(self.model, self.adapters, &self.caches, &feeds, self.sampling.temperature),
+        match &mut self.computing {
+            Computing::Listed(unread, last) => {
+                *last = draw(self.model, self.adapters, &self.caches, &feeds, last, self.sampling.temperature)?;
+                unread.push_back(last.clone());
+            }
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
-                steps.draw(self.model, self.adapters, &self.caches, &feeds, padded, self.sampling.temperature)
+                steps.start(self.model, self.adapters, &self.caches, &feeds, padded, self.sampling.temperature)?;
             }
-        }?;
-        self.counts.steps += 1;
-        self.counts.rows += self.rows.len();
-        self.counts.computed += padded;
-        let mut drawn = drawn.into_iter();
-        for row in &mut self.rows {
-            let draft = std::mem::take(&mut row.draft);
-            let (mut held, before) = (0, row.completion.token_ids.len());
-            for (index, token) in drawn.by_ref().take(draft.tokens.len() + 1).enumerate() {
-                if index == held && !row.has_ended(self.sampling) {
-                    row.push(token);
-                    held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
-                }
-            }
-            self.counts.drafted += draft.tokens.len();
-            self.counts.accepted += row.completion.token_ids.len() - before - 1;
-            self.drafter.observe(&draft, held);
         }
-        self.retire();
+        self.counts.steps += 1;
+        self.counts.computed += padded;
+        let mut index = 0;
+        for &row in &rows {
+            let row = &mut self.rows[row];
+            row.pending = Some(index);
+            index += 1 + row.draft.tokens.len();
+        }
+        self.passes.push_back(rows.iter().map(|&row| self.rows[row].id()).collect());
+        Ok(true)
+    }
+
+    /// Reads the draws of all passes but the last `left`, of each row up to the first that is not as drafted: a draw
+    /// depends on its place alone, so the completions are those without drafts.
+    fn read(&mut self, left: usize) -> Result<()> {
+        while self.passes.len() > left {
+            let fed = self.passes.pop_front().unwrap_or_default();
+            let drawn = match &mut self.computing {
+                Computing::Listed(unread, _) => unread.pop_front(),
+                #[cfg(feature = "cuda")]
+                Computing::Recorded(steps) => steps.finish()?,
+            };
+            let mut drawn = drawn.unwrap_or_default().into_iter();
+            // Rows may have ended since, and new ones stand behind the others.
+            let mut rows = self.rows.iter_mut().peekable();
+            for id in fed {
+                let Some(row) = rows.next_if(|row| row.id() == id) else {
+                    drawn.next();
+                    continue;
+                };
+                if self.passes.is_empty() {
+                    row.pending = None;
+                }
+                self.counts.rows += 1;
+                let draft = std::mem::take(&mut row.draft);
+                let (mut held, before) = (0, row.completion.token_ids.len());
+                for (index, token) in drawn.by_ref().take(draft.tokens.len() + 1).enumerate() {
+                    if index == held && !row.has_ended(self.sampling) {
+                        row.push(token);
+                        held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
+                    }
+                }
+                self.counts.drafted += draft.tokens.len();
+                self.counts.accepted += row.completion.token_ids.len() - before - 1;
+                self.drafter.observe(&draft, held);
+            }
+            self.retire();
+        }
         Ok(())
     }
 
@@ -295,9 +368,13 @@ impl DecodeBatch<'_> {
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
         let prefix = self.prompts[&row.request].place;
-        let tokens = row.completion.token_ids.last().into_iter().chain(&row.draft.tokens);
-        tokens.enumerate().map(move |(ahead, &token)| Feed {
-            row: DecodeRow { slot: row.slot, prefix, length: row.completion.token_ids.len() + ahead },
+        let newest = match row.pending {
+            Some(index) => Some(FedToken::Drawn(index)),
+            None => row.completion.token_ids.last().copied().map(FedToken::Known),
+        };
+        let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
+        newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
+            row: DecodeRow { slot: row.slot, prefix, length: row.length() + ahead },
             token,
             uniform: self.uniform(row, ahead),
         })
@@ -334,6 +411,15 @@ impl DecodeBatch<'_> {
 }
 
 impl Row {
+    fn id(&self) -> (usize, u32) {
+        (self.request, self.sample)
+    }
+
+    /// Of its tokens, the pending one included.
+    fn length(&self) -> usize {
+        self.completion.token_ids.len() + usize::from(self.pending.is_some())
+    }
+
     fn push(&mut self, token: SampledToken) {
         self.completion.token_ids.push(token.token_id);
         self.completion.log_probs.push(token.log_prob);
@@ -349,16 +435,21 @@ impl Row {
     }
 }
 
-/// The draws after each fed token, on the CPU.
+/// The draws after each fed token, on the CPU; `last`: those of the pass before.
 fn draw(
     model: &Decoder,
     adapters: Adapters,
     caches: &KvCache,
     feeds: &[Feed],
+    last: &[SampledToken],
     temperature: f64,
 ) -> Result<Vec<SampledToken>> {
-    let column = |of: fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
-    let (tokens, positions) = (column(|feed| feed.token)?, column(|feed| feed.position() as u32)?);
+    let token = |feed: &Feed| match feed.token {
+        FedToken::Known(token) => token,
+        FedToken::Drawn(index) => last[index].token_id,
+    };
+    let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
+    let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
     let uniforms: Vec<f64> = feeds.iter().map(|feed| feed.uniform).collect();
@@ -367,96 +458,4 @@ fn draw(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use candle_core::{DType, Device};
-
-    use super::*;
-    use crate::hub::ModelConfig;
-    use crate::model::{Trainable, Weights};
-
-    const ROOM: Room = Room {
-        slots: usize::MAX,
-        prompt_rows: usize::MAX,
-        prefill_rows: usize::MAX,
-        drafted_rows: 1000,
-        balanced_rows: 1_000_000,
-        padded: |rows| rows,
-        padded_drafted: |rows| rows,
-    };
-
-    /// Of 61 tokens, with weights so sharp that completions repeat themselves.
-    fn model() -> Decoder {
-        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":61,"hidden_size":32,"intermediate_size":48,
-            "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
-            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu"}"#;
-        let config = ModelConfig::parse(json, "config.json").unwrap();
-        let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
-        let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
-            let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
-            (name, tensor.affine(factor, 0.0).unwrap())
-        });
-        let weights = Weights::from_tensors(tensors, "test");
-        Decoder::new(&config, &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu).unwrap()
-    }
-
-    fn requests() -> Vec<Request> {
-        let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 61).collect();
-        (0..9).map(|n| Request { greedy: n % 3 == 2, ..Request::new(prompt(n), n, 4, 4) }).collect()
-    }
-
-    fn sampled(room: Room, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> Generated {
-        let sampling =
-            Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 20, 37, 50], seed: 11, draft_tokens };
-        let threads = ThreadPool::new(1).unwrap();
-        decode(&model(), Adapters::On, &requests(), &sampling, memory, room, &threads).unwrap()
-    }
-
-    fn tokens(generated: &Generated) -> Vec<(&[u32], StopReason)> {
-        generated.completions.iter().flatten().map(|found| (found.token_ids.as_slice(), found.stop)).collect()
-    }
-
-    #[test]
-    fn drafts_change_the_number_of_steps_alone() {
-        for temperature in [0.0, 0.7, 1.0] {
-            let plain = sampled(ROOM, temperature, 0, &RolloutMemory::default());
-            assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
-            let mut memory = RolloutMemory::default();
-            let own = sampled(ROOM, temperature, 8, &memory);
-            memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
-            let known = sampled(ROOM, temperature, 8, &memory);
-            for drafted in [&own, &known] {
-                assert_eq!(tokens(drafted), tokens(&plain), "temperature {temperature}");
-                let all = || drafted.completions.iter().flatten().zip(plain.completions.iter().flatten());
-                let differs = |(a, b): (&Completion, &Completion)| {
-                    a.log_probs.iter().zip(&b.log_probs).any(|(a, b)| (a - b).abs() > 1e-4)
-                };
-                assert!(all().all(|pair| !differs(pair)), "log-probs at temperature {temperature}");
-                let counts = drafted.counts;
-                assert!(counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps, "{counts:?}");
-                // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
-                let drawn: usize = drafted.completions.iter().flatten().map(|found| found.token_ids.len() - 1).sum();
-                assert_eq!(counts.rows + counts.accepted, drawn);
-            }
-            assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
-        }
-    }
-
-    #[test]
-    fn rows_that_end_make_room_for_the_next_prompts() {
-        let all = sampled(ROOM, 1.0, 0, &RolloutMemory::default());
-        let check = |room: Room, draft_tokens: usize| {
-            let found = sampled(room, 1.0, draft_tokens, &RolloutMemory::default());
-            assert_eq!(tokens(&found), tokens(&all), "{room:?}");
-            found.counts
-        };
-        let counts = check(Room { slots: 8, ..ROOM }, 0);
-        // Prompts do not wait for each other's longest completion.
-        assert!(counts.steps < 5 * 39 && counts.rows == all.counts.rows, "{counts:?}");
-        check(Room { slots: 8, ..ROOM }, 8);
-        // One completion more than there are slots; prompts one at a time; room for the longest prompt alone.
-        check(Room { slots: 3, ..ROOM }, 0);
-        check(Room { prefill_rows: 1, ..ROOM }, 0);
-        check(Room { slots: 16, prompt_rows: 35, ..ROOM }, 0);
-        check(Room { slots: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
-    }
-}
+mod tests;

@@ -1,16 +1,17 @@
-//! A step of decoding on a GPU: recorded as a CUDA graph for each number of rows, started for every token.
+//! A step of decoding on a GPU: recorded as a CUDA graph for each number of rows, started for every token. The next step
+//! can start before this machine knows the last one's draws.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Result, Tensor, TensorId};
+use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
 use super::Sampling;
-use super::kv_cache::{Feed, KvCache, Room};
+use super::kv_cache::{FedToken, Feed, KvCache, Room};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::pinned_memory::{HostBuffer, copy_to_device, copy_to_host};
-use crate::kernels::sampler::{SampledToken, sample_into, sampled};
+use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, start_copy_to_host};
+use crate::kernels::sampler::{DRAWN, SampledToken, sample_into, sampled, take_drawn};
 use crate::model::{Adapters, Decoder};
 use crate::plan::{GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_decode_rows, gpu_prompt_rows};
 
@@ -26,6 +27,7 @@ pub(super) fn room(model: &Decoder, sampling: &Sampling) -> Room {
         prefill_rows: GPU_PREFILL_ROWS,
         drafted_rows: GPU_DRAFTED_ROWS,
         balanced_rows: BALANCED_ROWS,
+        runs_ahead: true,
         padded: |rows| padded(rows, 8),
         padded_drafted: |rows| padded(rows, 4),
     }
@@ -52,12 +54,13 @@ impl Kept {
                 && (room.0 >= slots && room.1 >= prompt_rows && room.2 == tokens)
                 && steps.most_rows() >= most_rows
         };
-        let (caches, steps) = match kept.filter(serves) {
+        let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
             None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
         };
         // Few numbers are recorded.
-        Ok((caches, Steps { longest: longest.next_multiple_of(512), ..steps }))
+        steps.longest = longest.next_multiple_of(512);
+        Ok((caches, steps))
     }
 
     /// Keeps buffers, if they are not large.
@@ -76,7 +79,12 @@ pub(super) struct Steps {
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
     drawn: Tensor,
-    host: HostBuffer,
+    /// Of every other pass: its inputs, then its draws.
+    host: [HostBuffer; 2],
+    /// Passes whose draws were not read yet, at most two: their tokens, and when the draws are there.
+    started: VecDeque<(usize, Arriving)>,
+    /// Of all passes so far.
+    passes: usize,
     /// The most tokens of a prompt and its completion together.
     longest: usize,
     /// `None` after the first pass of so many rows, which loads and selects its kernels.
@@ -95,6 +103,8 @@ struct Recorded {
 
 /// Of a row's inputs.
 const WORDS: usize = 8;
+/// Of a row's draw.
+const DRAW: usize = 2;
 
 impl Steps {
     pub(super) fn new(most_rows: usize, device: &Device) -> Result<Self> {
@@ -102,7 +112,9 @@ impl Steps {
         Ok(Self {
             inputs: Tensor::zeros(WORDS * most_rows, DType::U32, device)?,
             drawn: Tensor::zeros((most_rows, 2), DType::U32, device)?,
-            host: HostBuffer::new(most_rows * WORDS * size_of::<u32>(), device),
+            host: [(); 2].map(|()| HostBuffer::new(most_rows * (WORDS + DRAW) * size_of::<u32>(), device)),
+            started: VecDeque::new(),
+            passes: 0,
             longest: 0,
             graphs: HashMap::new(),
         })
@@ -113,8 +125,9 @@ impl Steps {
         self.drawn.dims()[0]
     }
 
-    /// The draws after each fed token, in a pass of `rows` rows.
-    pub(super) fn draw(
+    /// Starts the draws after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
+    /// under way.
+    pub(super) fn start(
         &mut self,
         model: &Decoder,
         adapters: Adapters,
@@ -122,7 +135,11 @@ impl Steps {
         feeds: &[Feed],
         rows: usize,
         temperature: f64,
-    ) -> Result<Vec<SampledToken>> {
+    ) -> Result<()> {
+        if self.started.len() == self.host.len() {
+            bail!("a third pass of decoding before the first was read")
+        }
+        self.passes += 1;
         self.upload(feeds, rows)?;
         let step = |steps: &Self| steps.step(model, adapters, caches, rows, temperature);
         let key = Recorded { rows, longest: self.longest, adapters, temperature: temperature.to_bits() };
@@ -138,12 +155,21 @@ impl Steps {
             }
             Some(Some(graph)) => graph.start()?,
         }
-        let pair = 2 * size_of::<u32>();
-        let bytes = &mut self.host.bytes_mut()[..pair * feeds.len()];
-        copy_to_host(&self.drawn.narrow(0, 0, feeds.len())?, bytes)?;
+        let drawn = self.drawn.narrow(0, 0, feeds.len())?;
+        let bytes = draws(self.host[self.passes % 2].bytes_mut(), feeds.len());
+        self.started.push_back((feeds.len(), start_copy_to_host(&drawn, bytes)?));
+        Ok(())
+    }
+
+    /// Waits for the draws of the pass that was started first, if there is one.
+    pub(super) fn finish(&mut self) -> Result<Option<Vec<SampledToken>>> {
+        let Some((count, arriving)) = self.started.pop_front() else { return Ok(None) };
+        arriving.wait()?;
+        let pass = self.passes - self.started.len();
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        let pairs: Vec<[u32; 2]> = bytes.chunks_exact(pair).map(|pair| [word(pair), word(&pair[4..])]).collect();
-        sampled(&pairs)
+        let pair = |pair: &[u8]| [word(pair), word(&pair[size_of::<u32>()..])];
+        let bytes = draws(self.host[pass % 2].bytes_mut(), count);
+        sampled(&bytes.chunks_exact(DRAW * size_of::<u32>()).map(pair).collect::<Vec<_>>()).map(Some)
     }
 
     /// The feeds, the last again and again up to `rows`: it writes the same to the same place.
@@ -157,10 +183,13 @@ impl Steps {
             let row = feed(index).row;
             [row.slot, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
         });
-        let tokens = (0..rows).map(|index| feed(index).token);
+        let tokens = (0..rows).map(|index| match feed(index).token {
+            FedToken::Known(token) => token,
+            FedToken::Drawn(index) => DRAWN | index as u32,
+        });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
         let words = uniforms.chain(table).chain(tokens).chain(positions);
-        let bytes = &mut self.host.bytes_mut()[..rows * WORDS * size_of::<u32>()];
+        let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
@@ -171,9 +200,23 @@ impl Steps {
     fn step(&self, model: &Decoder, adapters: Adapters, caches: &KvCache, rows: usize, temperature: f64) -> Result<()> {
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let table = DecodeRows::Table { rows: part(2, 4)?.reshape((rows, 4))?, longest: self.longest };
-        let logits = model.decode(&part(6, 1)?, &part(7, 1)?, &table, caches.layers(), adapters)?;
+        let tokens = take_drawn(&part(6, 1)?, &self.drawn)?;
+        let logits = model.decode(&tokens, &part(7, 1)?, &table, caches.layers(), adapters)?;
         sample_into(&logits, temperature, &part(0, 2)?.reshape((rows, 2))?, &self.drawn.narrow(0, 0, rows)?)
     }
+}
+
+impl Drop for Steps {
+    /// Copies to the host buffers are over before these are freed.
+    fn drop(&mut self) {
+        while self.finish().is_ok_and(|draws| draws.is_some()) {}
+    }
+}
+
+/// Where a host buffer has the draws of so many tokens: at its end.
+fn draws(bytes: &mut [u8], count: usize) -> &mut [u8] {
+    let start = bytes.len() / (WORDS + DRAW) * WORDS;
+    &mut bytes[start..start + count * DRAW * size_of::<u32>()]
 }
 
 /// The next multiple of a part of the power of two above: between a power of two and the next `parts / 2` numbers have

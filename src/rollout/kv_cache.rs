@@ -18,16 +18,26 @@ pub(super) struct Room {
     pub(super) drafted_rows: usize,
     /// Rows that take as long to compute as the weights to read.
     pub(super) balanced_rows: usize,
+    /// A pass is started before the draws of the last one are read.
+    pub(super) runs_ahead: bool,
     /// The rows that are computed for so many, without drafts and with: a GPU records a pass for few numbers of rows.
     pub(super) padded: fn(usize) -> usize,
     pub(super) padded_drafted: fn(usize) -> usize,
+}
+
+/// A token that is fed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum FedToken {
+    Known(u32),
+    /// What the pass before drew after its token of this index, which only the GPU may know yet.
+    Drawn(usize),
 }
 
 /// One row of a step: a token that is fed, and the draw that follows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
-    pub(super) token: u32,
+    pub(super) token: FedToken,
     pub(super) uniform: f64,
 }
 

@@ -184,6 +184,7 @@ const CPU_ROOM: Room = Room {
     prefill_rows: usize::MAX,
     drafted_rows: 2 * CPU_DECODE_ROWS,
     balanced_rows: 2,
+    runs_ahead: false,
     padded: |rows| rows,
     padded_drafted: |rows| rows,
 };

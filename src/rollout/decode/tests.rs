@@ -1,0 +1,115 @@
+//! Drafts, room and passes that run ahead change how long decoding takes, not what it draws.
+
+use candle_core::{DType, Device};
+
+use super::*;
+use crate::hub::ModelConfig;
+use crate::model::{Trainable, Weights};
+
+const ROOM: Room = Room {
+    slots: usize::MAX,
+    prompt_rows: usize::MAX,
+    prefill_rows: usize::MAX,
+    drafted_rows: 1000,
+    balanced_rows: 1_000_000,
+    runs_ahead: false,
+    padded: |rows| rows,
+    padded_drafted: |rows| rows,
+};
+
+/// Of 61 tokens, with weights so sharp that completions repeat themselves.
+fn model() -> Decoder {
+    let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":61,"hidden_size":32,"intermediate_size":48,
+        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
+        "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu"}"#;
+    let config = ModelConfig::parse(json, "config.json").unwrap();
+    let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
+    let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
+        let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
+        (name, tensor.affine(factor, 0.0).unwrap())
+    });
+    let weights = Weights::from_tensors(tensors, "test");
+    Decoder::new(&config, &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn requests() -> Vec<Request> {
+    let prompt = |n: u32| (0..3 + n * 4).map(|i| (i * 7 + n) % 61).collect();
+    (0..9).map(|n| Request { greedy: n % 3 == 2, ..Request::new(prompt(n), n, 4, 4) }).collect()
+}
+
+fn sampled(room: Room, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> Generated {
+    let sampling =
+        Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 20, 37, 50], seed: 11, draft_tokens };
+    let threads = ThreadPool::new(1).unwrap();
+    decode(&model(), Adapters::On, &requests(), &sampling, memory, room, &threads).unwrap()
+}
+
+fn tokens(generated: &Generated) -> Vec<(&[u32], StopReason)> {
+    generated.completions.iter().flatten().map(|found| (found.token_ids.as_slice(), found.stop)).collect()
+}
+
+#[test]
+fn drafts_change_the_number_of_steps_alone() {
+    for temperature in [0.0, 0.7, 1.0] {
+        let plain = sampled(ROOM, temperature, 0, &RolloutMemory::default());
+        assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
+        let mut memory = RolloutMemory::default();
+        let own = sampled(ROOM, temperature, 8, &memory);
+        memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+        let known = sampled(ROOM, temperature, 8, &memory);
+        for drafted in [&own, &known] {
+            assert_eq!(tokens(drafted), tokens(&plain), "temperature {temperature}");
+            let all = || drafted.completions.iter().flatten().zip(plain.completions.iter().flatten());
+            let differs = |(a, b): (&Completion, &Completion)| {
+                a.log_probs.iter().zip(&b.log_probs).any(|(a, b)| (a - b).abs() > 1e-4)
+            };
+            assert!(all().all(|pair| !differs(pair)), "log-probs at temperature {temperature}");
+            let counts = drafted.counts;
+            assert!(counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps, "{counts:?}");
+            // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
+            let drawn: usize = drafted.completions.iter().flatten().map(|found| found.token_ids.len() - 1).sum();
+            assert_eq!(counts.rows + counts.accepted, drawn);
+        }
+        assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
+    }
+}
+
+#[test]
+fn passes_that_run_ahead_draw_the_same() {
+    let ahead = Room { runs_ahead: true, ..ROOM };
+    for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
+        let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
+        for room in [ahead, Room { slots: 8, ..ahead }, Room { slots: 4, drafted_rows: 3, ..ahead }] {
+            let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
+            assert_eq!(tokens(&found), tokens(&plain), "temperature {temperature}, {room:?}");
+            let log_probs = |generated: &Generated| -> Vec<f32> {
+                generated.completions.iter().flatten().flat_map(|found| found.log_probs.clone()).collect()
+            };
+            assert!(log_probs(&found).iter().zip(log_probs(&plain)).all(|(a, b)| (a - b).abs() < 1e-4));
+            if draft_tokens == 0 {
+                let (found, plain) = (found.counts, plain.counts);
+                // A row that ends by its limit is not computed once more.
+                assert!(found.rows == plain.rows && found.computed > plain.computed, "{found:?} {plain:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_end_make_room_for_the_next_prompts() {
+    let all = sampled(ROOM, 1.0, 0, &RolloutMemory::default());
+    let check = |room: Room, draft_tokens: usize| {
+        let found = sampled(room, 1.0, draft_tokens, &RolloutMemory::default());
+        assert_eq!(tokens(&found), tokens(&all), "{room:?}");
+        found.counts
+    };
+    let counts = check(Room { slots: 8, ..ROOM }, 0);
+    // Prompts do not wait for each other's longest completion.
+    assert!(counts.steps < 5 * 39 && counts.rows == all.counts.rows, "{counts:?}");
+    check(Room { slots: 8, ..ROOM }, 8);
+    // One completion more than there are slots; prompts one at a time; room for the longest prompt alone.
+    check(Room { slots: 3, ..ROOM }, 0);
+    check(Room { prefill_rows: 1, ..ROOM }, 0);
+    check(Room { slots: 16, prompt_rows: 35, ..ROOM }, 0);
+    check(Room { slots: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
+}
