@@ -26,6 +26,9 @@ pub const GPU_KEPT_CACHE_BYTES: usize = 4 << 30;
 /// Rows of a decode step with drafted tokens.
 pub const GPU_DRAFTED_ROWS: usize = 256;
 
+/// An allowance, not measured: a GPU's share of what NCCL allocates to communicate.
+const NCCL_BYTES: usize = 1 << 30;
+
 /// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
@@ -139,7 +142,10 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
             Some(smaller) => shape = smaller,
             // Between the usable share and all of it, the smallest shape may still fit.
             None if memory.peak_bytes <= gpu.usable_bytes => return Ok(GpuPlan { shape, memory, gpu }),
-            None => return Err(DoesNotFit { message: refusal(config, &memory, gpu), memory: Box::new(memory) }),
+            None => {
+                let message = refusal(config, &memory, gpu, ranks_that_fit(model, config, data, gpu));
+                return Err(DoesNotFit { message, memory: Box::new(memory) });
+            }
         }
     }
 }
@@ -196,6 +202,12 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     let parameters = ModelShape::of(model).parameters;
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
+    // Ranks divide what an optimizer of every weight moves.
+    let parts = if is_full { config.ranks.max(1) } else { 1 };
+    let (trained, moments) = match parts {
+        1 => ("trained parameters (f32)", "AdamW moments (f32)"),
+        _ => ("trained parameters (f32, sharded)", "AdamW moments (f32, sharded)"),
+    };
     // In f32 the layers read the trained numbers themselves.
     let copy = if number < 4 { number } else { 0 };
     let has_reference = is_full && config.kl_beta > 0.0;
@@ -203,9 +215,10 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     vec![
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
         ("weights", Phase::Always, if is_full { copy } else { number } * parameters),
-        ("trained parameters (f32)", Phase::Always, 4 * trainable),
+        ("NCCL (allowance)", Phase::Always, if config.ranks > 1 { NCCL_BYTES } else { 0 }),
+        (trained, Phase::Always, 4 * trainable.div_ceil(parts)),
         ("adapters as used", Phase::Always, number * joined_adapters(model, config.lora_rank)),
-        ("AdamW moments (f32)", Phase::Always, 8 * trainable),
+        (moments, Phase::Always, 8 * trainable.div_ceil(parts)),
         ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
         ("rotary tables", Phase::Always, if has_reference { 2 } else { 1 } * table),
     ]
@@ -301,7 +314,20 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
     step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
 
-fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
+/// The fewest ranks, up to those of one large host, whose part of every weight's optimizer fits such a GPU each.
+fn ranks_that_fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Option<usize> {
+    let longest = longest_sequence(config, data);
+    let shape =
+        StepShape { tokens_per_micro_batch: longest, recompute: config.recompute_activations != Recompute::Never };
+    let fits = |ranks: &usize| {
+        let config = TrainConfig { ranks: *ranks, ..config.clone() };
+        gpu_memory(model, &config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
+    };
+    [2, 4, 8].into_iter().filter(|ranks| config.lora_rank == 0 && *ranks > config.ranks).find(fits)
+}
+
+/// `ranks`: how many would fit.
+fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, ranks: Option<usize>) -> String {
     let sum = |phases: &[Phase]| {
         memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>()
     };
@@ -309,7 +335,8 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     let largest: Vec<String> =
         parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
-    let mut changes = Vec::new();
+    let more_gpus = ranks.map(|ranks| format!("train on {ranks} such GPUs (--gpus {ranks})"));
+    let mut changes: Vec<&str> = more_gpus.as_deref().into_iter().collect();
     if config.lora_rank == 0 {
         changes.push("train adapters instead of all weights (lora_rank = 16)");
         if config.kl_beta > 0.0 {
@@ -331,7 +358,8 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
     }
     changes.push("take a smaller model or a larger GPU");
     format!(
-        "the run needs {} of GPU memory, and {} of {} are free, even at the smallest micro-batch: {}; {}",
+        "{} {} of GPU memory, and {} of {} are free, even at the smallest micro-batch: {}; {}",
+        if config.ranks > 1 { format!("each of {} GPUs needs", config.ranks) } else { "the run needs".to_owned() },
         bytes(memory.peak_bytes),
         bytes(gpu.usable_bytes),
         bytes(gpu.total_bytes),
@@ -342,150 +370,4 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::shape::tests::{DATA, config, qwen3_8b};
-    use super::*;
-
-    fn h200() -> GpuMemory {
-        GpuMemory::when_opened((149_500_000_000, 150_100_000_000), 2)
-    }
-
-    fn of(memory: &Memory, name: &str) -> f64 {
-        memory.parts.iter().find(|part| part.name == name).map_or(0.0, |part| part.bytes as f64 / 1e9)
-    }
-
-    /// Qwen3-8B on one H200: LoRA of rank 32, 32 prompts x 8 of at most 256 new tokens, micro-batches of 16k tokens.
-    #[test]
-    fn qwen3_8b_with_adapters() {
-        let set =
-            ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
-        let config = config(&set);
-        let shape = StepShape { recompute: true, ..StepShape::of(&config) };
-        let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
-        let check =
-            |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
-        check("weights", 16.4);
-        check("trained parameters (f32)", 0.35);
-        check("AdamW moments (f32)", 0.70);
-        check("adapters as used", 0.38);
-        check("gradients (f32)", 0.35);
-        // 16,000 tokens x (37 x 4,096 x 4 + 4,096 x 2) bytes.
-        check("layer inputs", 9.83);
-        check("logits of a head chunk and gradient", 1.87 + 0.39);
-        // As much as the weights: 433 slots x 256 tokens x 144 KiB.
-        check("KV cache, completions", 16.35);
-        check("rotary tables", 0.02);
-        assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");
-        assert!((30e9..50e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);
-        assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
-        // Kept instead, without what follows: 36 layers x (34,816 x 2 + 8,192 x 4) bytes are 3.7 MB a token.
-        let without = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
-        assert!(
-            (of(&without, "activations") - 16_000.0 * 3.711e-3).abs() < 0.2
-                && without.peak_recomputed_bytes == found.peak_bytes
-        );
-    }
-
-    #[test]
-    fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
-        let found = gpu_memory(
-            &qwen3_8b(),
-            &config(&["lora_rank=0", "kl_beta=0.001"]),
-            &DATA,
-            StepShape::of(&config(&[])),
-            h200(),
-        );
-        let check =
-            |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
-        check("weights", 16.38);
-        check("trained parameters (f32)", 32.76);
-        check("AdamW moments (f32)", 65.53);
-        check("gradients (f32)", 32.76);
-        check("frozen reference", 16.38);
-    }
-
-    #[test]
-    fn a_rollout_is_bounded_by_its_caches() {
-        let rows = |completion| gpu_decode_rows(&qwen3_8b(), completion, 2);
-        // 144 KiB a token: 16.4 GB are 512 rows of 217 tokens.
-        assert_eq!((rows(64), rows(217), rows(218), rows(1 << 20)), (512, 511, 509, 1));
-        let long = DataShape { longest_prompt_tokens: 8000, ..DATA };
-        let parts = rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, 2);
-        let prompts = parts.iter().find(|(name, ..)| *name == "KV cache, prompts").unwrap().2;
-        // Half as much as the weights.
-        assert_eq!(prompts, 55_546 * ModelShape::of(&qwen3_8b()).key_values_per_token * 2);
-    }
-
-    #[test]
-    fn the_shape_follows_the_memory() {
-        // Without evals, whose prefill would be the peak.
-        let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, test_rows: 0, ..DATA });
-        let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
-            let gpu = GpuMemory {
-                usable_bytes: gigabytes * 1_000_000_000,
-                total_bytes: gigabytes * 1_000_000_000,
-                number_bytes: 2,
-            };
-            let found = fit(&model, &config(set), &data, gpu).unwrap();
-            assert_eq!(
-                (found.shape.tokens_per_micro_batch, found.shape.recompute),
-                expected,
-                "{set:?} {gigabytes}: {}",
-                found.memory.peak_bytes
-            );
-            assert!(found.memory.peak_bytes <= gpu.usable_bytes);
-        };
-        let set = ["max_completion_tokens=256"];
-        check(&set, 150, (8192, false));
-        check(&set, 48, (8192, true));
-        check(&["max_completion_tokens=256", "recompute_activations=always"], 150, (8192, true));
-        // Halved from 2,298 tokens, a whole step; a single sequence is 506.
-        let never = ["max_completion_tokens=256", "recompute_activations=never", "prompt_groups_per_step=1"];
-        check(&never, 32, (1149, false));
-        check(&never, 23, (506, false));
-        check(
-            &["max_completion_tokens=64", "prompt_groups_per_step=1", "tokens_per_micro_batch=100000"],
-            20,
-            (314, true),
-        );
-    }
-
-    #[test]
-    fn what_cannot_fit_is_refused_with_what_to_change() {
-        let check = |set: &[&str], free: u64, expected: &[&str]| {
-            let gpu = GpuMemory { usable_bytes: free * 1_000_000_000, total_bytes: 150_000_000_000, number_bytes: 2 };
-            let found = fit(&qwen3_8b(), &config(set), &DATA, gpu).unwrap_err();
-            for part in expected {
-                assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
-            }
-        };
-        check(
-            &["lora_rank=0"],
-            150,
-            &["AdamW moments (f32) 65.5 GB", "150 GB of 150 GB are free", "lora_rank = 16", "a smaller model"],
-        );
-        check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
-        check(
-            &["max_completion_tokens=1024"],
-            20,
-            &["weights 16.4 GB", "lower max_completion_tokens, prompt_groups", "other processes"],
-        );
-        check(
-            &["lora_rank=256", "recompute_activations=never"],
-            20,
-            &["lower lora_rank", "recompute_activations = auto"],
-        );
-    }
-
-    #[test]
-    fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
-        let mut shape = StepShape { tokens_per_micro_batch: 4000, recompute: false };
-        let mut seen = Vec::new();
-        while let Some(smaller) = shape.smaller(900) {
-            seen.push((smaller.tokens_per_micro_batch, smaller.recompute));
-            shape = smaller;
-        }
-        assert_eq!(seen, [(4000, true), (2000, true), (1000, true), (900, true)]);
-        assert_eq!(StepShape { tokens_per_micro_batch: 100, recompute: true }.smaller(900), None);
-    }
-}
+mod tests;
