@@ -243,8 +243,9 @@ pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
 
 type Key = (usize, &'static str, &'static str, Option<DType>);
 
-/// Functions looked up so far: asking the driver again would cost more than many a kernel runs.
-static FUNCTIONS: LazyLock<Mutex<HashMap<Key, CudaFunction>>> = LazyLock::new(Mutex::default);
+/// Functions looked up so far, and whether they may have more than 48 KiB of shared memory: asking the driver again would
+/// cost more than many a kernel runs.
+static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> = LazyLock::new(Mutex::default);
 
 fn function(
     device: &CudaDevice,
@@ -253,28 +254,37 @@ fn function(
     dtype: Option<DType>,
     shared_bytes: usize,
 ) -> Result<CudaFunction> {
-    let ordinal = device.cuda_stream().context().ordinal();
+    let context = device.cuda_stream().context().clone();
+    let key = (context.ordinal(), module.name, name, dtype);
+    let is_large = shared_bytes > 48 << 10;
     let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(function) = functions.get(&(ordinal, module.name, name, dtype)) {
+    let known = functions.get(&key);
+    if let Some((function, may_be_large)) = known
+        && (*may_be_large || !is_large)
+    {
         return Ok(function.clone());
     }
-    let full_name = match dtype {
-        None => name.to_owned(),
-        Some(DType::F32) => format!("{name}_f32"),
-        Some(DType::BF16) => format!("{name}_bf16"),
-        Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
+    let function = match known {
+        Some((function, _)) => function.clone(),
+        None => {
+            let full_name = match dtype {
+                None => name.to_owned(),
+                Some(DType::F32) => format!("{name}_f32"),
+                Some(DType::BF16) => format!("{name}_bf16"),
+                Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
+            };
+            let image = Ptx::from_binary(module.image.to_vec());
+            let loaded = context.load_module(image).map_err(|error| failed(module.name, error))?;
+            loaded.load_function(&full_name).map_err(|error| failed(name, error))?
+        }
     };
-    let context = device.cuda_stream().context().clone();
-    let loaded =
-        context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(|error| failed(module.name, error))?;
-    let function = loaded.load_function(&full_name).map_err(|error| failed(name, error))?;
-    if shared_bytes > 48 << 10 {
+    if is_large {
         let largest = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let bytes = context.attribute(largest).map_err(|error| failed(name, error))?;
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, bytes).map_err(|error| failed(name, error))?;
     }
-    functions.insert((ordinal, module.name, name, dtype), function.clone());
+    functions.insert(key, (function.clone(), is_large));
     Ok(function)
 }
 
