@@ -261,7 +261,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
             ("KV cache, prompts", if kept { Phase::Always } else { Phase::Rollout }, caches[0]),
             ("keys and values of a prefill", Phase::Rollout, prefilled * token),
             ("prefill activations, one layer", Phase::Prefill, prefilled * (layer + 2 * shape.hidden * number)),
-            ("KV cache, completions", if kept { Phase::Always } else { Phase::Decode }, caches[1]),
+            ("KV cache, completions", if kept { Phase::Always } else { Phase::Rollout }, caches[1]),
             ("decode logits (f32) and workspace", Phase::Decode, step),
         ]
     };
