@@ -32,7 +32,7 @@ pub fn recorded_lengths(
 }
 
 /// The median seconds per step of the latest finished run of the task from the same model on `device`, with steps of as
-/// many and as long completions; `None` without one.
+/// many and as long completions and as many ranks; `None` without one.
 pub fn recorded_pace(
     places: &RunFolders,
     task: &str,
@@ -42,7 +42,7 @@ pub fn recorded_pace(
 ) -> Option<f64> {
     let shape = |config: &TrainConfig| {
         let completions = (config.prompt_groups_per_step, config.completions_per_prompt, config.max_completion_tokens);
-        (completions, config.lora_rank, config.weight_sync_interval, config.kl_beta > 0.0)
+        (completions, config.lora_rank, config.weight_sync_interval, config.kl_beta > 0.0, config.ranks)
     };
     let pace = |run: RunDirectory| {
         let state = RunState::read(run.path()).ok()?;

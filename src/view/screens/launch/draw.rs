@@ -248,6 +248,7 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     let value = value(launch, key);
     let (value, unit) = match (key.name, value.as_str()) {
         ("max_steps", "0") => ("from epochs".to_owned(), ""),
+        (_, "1") => (value, key.unit.strip_suffix('s').unwrap_or(key.unit)),
         _ => (value, key.unit),
     };
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
