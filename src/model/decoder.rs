@@ -222,16 +222,20 @@ impl Decoder {
 
     /// The keys and values of every layer, [rows, 2 * key_width] each, and the rows after the final norm: what decoding
     /// starts from.
-    pub(crate) fn prefill(&self, batch: &PackedBatch, adapters: Adapters) -> Result<(Vec<Tensor>, Tensor)> {
+    pub(crate) fn prefill(
+        &self,
+        batch: &PackedBatch,
+        adapters: Adapters,
+        mut store: impl FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
-        let mut caches = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             let (output, _, derived) = layer.forward(stream, self.rows(&batch, adapters))?;
-            caches.push(derived.into_keys_values(layer.heads())?);
+            store(index, derived.into_keys_values(layer.heads())?)?;
             stream = output;
         }
-        Ok((caches, self.norm(&stream)?.1))
+        Ok(self.norm(&stream)?.1)
     }
 
     /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer keys and

@@ -259,7 +259,6 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
             // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
             ("KV cache, prompts", if kept { Phase::Always } else { Phase::Rollout }, caches[0]),
-            ("keys and values of a prefill", Phase::Rollout, prefilled * token),
             ("prefill activations, one layer", Phase::Prefill, prefilled * (layer + 2 * shape.hidden * number)),
             ("KV cache, completions", if kept { Phase::Always } else { Phase::Rollout }, caches[1]),
             ("decode logits (f32) and workspace", Phase::Decode, step),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use candle_core::{Result, Tensor, bail};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{FedToken, Feed, FreeRows, KvCache, Room};
+use super::kv_cache::{FedToken, Feed, FreeRows, KvCache, Room, joined};
 use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::philox::{SampleKey, uniform};
@@ -183,9 +183,9 @@ impl DecodeBatch<'_> {
             let prompt = batch.push_prompt(&self.requests[request].prompt);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
-        let (prompts, normed) = self.model.prefill(&batch, self.adapters)?;
-        let places: Vec<(usize, usize)> = taken.iter().map(|(_, place)| *place).collect();
-        self.caches.store(prompts, &places)?;
+        let ranges = joined(taken.iter().map(|(_, place)| *place));
+        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
+        let normed = self.model.prefill(&batch, self.adapters, store)?;
         let device = self.model.device();
         let logits =
             self.model.logits(&normed.index_select(&Tensor::from_slice(&last_rows, taken.len(), device)?, 0)?)?;
@@ -402,11 +402,14 @@ impl DecodeBatch<'_> {
         for row in self.ended {
             completions[row.request].push(row.completion);
         }
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "the CPU records nothing"))]
+        let mut hindrances = Vec::new();
         #[cfg(feature = "cuda")]
         if let Computing::Recorded(steps) = self.computing {
+            hindrances.extend(steps.unrecorded().map(|cause| Hindrance::Unrecorded { cause }));
             self.memory.buffers.keep(self.model, self.caches, steps);
         }
-        Generated { completions, counts: self.counts }
+        Generated { completions, counts: self.counts, hindrances }
     }
 }
 

@@ -19,10 +19,11 @@ use crate::plan::{GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_
 /// again for 187 rows.
 const BALANCED_ROWS: usize = 187;
 
-pub(super) fn room(model: &Decoder, sampling: &Sampling) -> Room {
+/// `most_rows`: of completions together.
+pub(super) fn room(model: &Decoder, sampling: &Sampling, most_rows: usize) -> Room {
     let number = model.dtype().size_in_bytes();
     Room {
-        slots: gpu_decode_rows(model.config(), sampling.max_completion_tokens, number),
+        slots: gpu_decode_rows(model.config(), sampling.max_completion_tokens, number).min(most_rows),
         prompt_rows: gpu_prompt_rows(model.config(), number),
         prefill_rows: GPU_PREFILL_ROWS,
         drafted_rows: GPU_DRAFTED_ROWS,
@@ -89,6 +90,8 @@ pub(super) struct Steps {
     longest: usize,
     /// `None` after the first pass of so many rows, which loads and selects its kernels.
     graphs: HashMap<Recorded, Option<Graph>>,
+    /// Why a pass could not be recorded; kernels are started one by one since.
+    unrecorded: Option<String>,
 }
 
 /// What the passes of a graph have in common.
@@ -117,7 +120,13 @@ impl Steps {
             passes: 0,
             longest: 0,
             graphs: HashMap::new(),
+            unrecorded: None,
         })
+    }
+
+    /// Why a pass could not be recorded.
+    pub(super) fn unrecorded(&self) -> Option<String> {
+        self.unrecorded.clone()
     }
 
     /// The number of rows that there is room for.
@@ -148,11 +157,17 @@ impl Steps {
                 step(self)?;
                 self.graphs.insert(key, None);
             }
-            Some(None) => {
-                let graph = Graph::record(model.device(), || step(self))?;
-                graph.start()?;
-                self.graphs.insert(key, Some(graph));
-            }
+            Some(None) if self.unrecorded.is_some() => step(self)?,
+            Some(None) => match Graph::record(model.device(), || step(self)) {
+                Ok(graph) => {
+                    graph.start()?;
+                    self.graphs.insert(key, Some(graph));
+                }
+                Err(error) => {
+                    self.unrecorded = Some(error.to_string());
+                    step(self)?;
+                }
+            },
             Some(Some(graph)) => graph.start()?,
         }
         let drawn = self.drawn.narrow(0, 0, feeds.len())?;

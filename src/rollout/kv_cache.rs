@@ -72,32 +72,21 @@ impl KvCache {
         })
     }
 
-    /// Takes the keys and values of prompts, by layer: `places` are the first row and the number of rows of each, in
-    /// order, here.
-    pub(super) fn store(&mut self, prefilled: Vec<Tensor>, places: &[(usize, usize)]) -> Result<()> {
-        let rows: usize = places.iter().map(|(_, rows)| rows).sum();
-        if self.prompts.is_empty() && rows == self.prompt_rows {
-            self.prompts = prefilled;
-            return Ok(());
-        }
-        if self.prompts.is_empty() {
-            let room = |layer: &Tensor| Tensor::zeros((self.prompt_rows, layer.dim(1)?), layer.dtype(), layer.device());
-            self.prompts = prefilled.iter().map(room).collect::<Result<_>>()?;
-        }
-        // Prompts side by side are copied together.
-        let mut ranges: Vec<(usize, usize)> = Vec::new();
-        for &(start, rows) in places {
-            match ranges.last_mut() {
-                Some((first, length)) if *first + *length == start => *length += rows,
-                _ => ranges.push((start, rows)),
+    /// Takes the keys and values of prompts in a layer, one layer after the other: `ranges` are the first row and the
+    /// number of rows of each piece, in order, here.
+    pub(super) fn store(&mut self, layer: usize, prefilled: Tensor, ranges: &[(usize, usize)]) -> Result<()> {
+        if self.prompts.len() == layer {
+            if ranges.iter().map(|(_, rows)| rows).sum::<usize>() == self.prompt_rows {
+                self.prompts.push(prefilled);
+                return Ok(());
             }
+            let shape = (self.prompt_rows, prefilled.dim(1)?);
+            self.prompts.push(Tensor::zeros(shape, prefilled.dtype(), prefilled.device())?);
         }
-        for (cache, layer) in self.prompts.iter().zip(prefilled) {
-            let mut first = 0;
-            for &(start, rows) in &ranges {
-                cache.slice_set(&layer.narrow(0, first, rows)?, 0, start)?;
-                first += rows;
-            }
+        let mut first = 0;
+        for &(start, rows) in ranges {
+            self.prompts[layer].slice_set(&prefilled.narrow(0, first, rows)?, 0, start)?;
+            first += rows;
         }
         Ok(())
     }
@@ -119,6 +108,18 @@ impl KvCache {
     pub(super) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
         self.prompts.iter().zip(&self.written)
     }
+}
+
+/// Places, each a first row and a number of rows, those side by side as one.
+pub(super) fn joined(places: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for (start, rows) in places {
+        match ranges.last_mut() {
+            Some((first, length)) if *first + *length == start => *length += rows,
+            _ => ranges.push((start, rows)),
+        }
+    }
+    ranges
 }
 
 /// Rows of the prompts' cache that no prompt has, by their start.
@@ -153,6 +154,11 @@ impl FreeRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_side_by_side_are_copied_together() {
+        assert_eq!(joined([(0, 4), (4, 5), (12, 1), (2, 3)].into_iter()), [(0, 9), (12, 1), (2, 3)]);
+    }
 
     #[test]
     fn rows_of_prompts_are_reused() {

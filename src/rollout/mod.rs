@@ -8,6 +8,8 @@ mod kv_cache; // room, caches, and the rows of a pass
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::Result;
 
 use crate::model::{Adapters, Decoder};
@@ -103,6 +105,27 @@ pub struct Generated {
     /// Of each request, in order.
     pub completions: Vec<Vec<Completion>>,
     pub counts: DecodeCounts,
+    pub hindrances: Vec<Hindrance>,
+}
+
+impl Generated {
+    /// With the completions of the requests after these.
+    #[must_use]
+    pub fn followed_by(mut self, next: Self) -> Self {
+        self.completions.extend(next.completions);
+        self.counts += next.counts;
+        self.hindrances.extend(next.hindrances);
+        self
+    }
+}
+
+/// What a GPU refused a rollout, and what was done instead: it took longer.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Hindrance {
+    /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
+    Unrecorded { cause: String },
+    /// Memory ran out: at most so many completions are decoded together from now on.
+    FewerRows { rows: usize },
 }
 
 /// How a rollout was decoded.
@@ -134,6 +157,8 @@ impl std::ops::AddAssign for DecodeCounts {
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
+    /// Completions that are decoded together at most; 0: as many as there is room for.
+    most_rows: AtomicUsize,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::Kept,
 }
@@ -141,11 +166,22 @@ pub struct RolloutMemory {
 impl RolloutMemory {
     /// With completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
-        Self {
-            history,
-            #[cfg(feature = "cuda")]
-            buffers: decode_gpu::Kept::default(),
+        Self { history, ..Self::default() }
+    }
+
+    fn most_rows(&self) -> usize {
+        match self.most_rows.load(Ordering::Relaxed) {
+            0 => usize::MAX,
+            rows => rows,
         }
+    }
+
+    /// Half as many completions of `all` together, but at least the `least`; whether these are fewer.
+    fn halve_rows(&self, all: usize, least: usize) -> bool {
+        let rows = self.most_rows().min(all);
+        let fewer = (rows / 2).max(least);
+        self.most_rows.store(fewer, Ordering::Relaxed);
+        fewer < rows
     }
 }
 
@@ -163,18 +199,13 @@ pub fn generate(
 ) -> Result<Generated> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let room = decode_gpu::room(model, sampling);
+        let room = decode_gpu::room(model, sampling, memory.most_rows());
         return decode::decode(model, adapters, requests, sampling, memory, room, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
         decode::decode(model, adapters, shard, sampling, memory, CPU_ROOM, threads)
     })?;
-    let mut generated = Generated::default();
-    for Generated { completions, counts } in results {
-        generated.completions.extend(completions);
-        generated.counts += counts;
-    }
-    Ok(generated)
+    Ok(results.into_iter().fold(Generated::default(), Generated::followed_by))
 }
 
 /// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.

@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::{Completion, Generated, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use super::{Completion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
 use crate::advantage::{GroupSignal, group_signal};
 use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
@@ -31,14 +31,20 @@ pub struct ScoredCompletion {
 }
 
 impl RolloutContext<'_> {
-    /// Samples the completions of each request. Sampling is deterministic, so it is retried once when a GPU
-    /// runs out of memory, after unused memory is released.
+    /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
+    /// released, then with ever fewer completions together.
     ///
     /// # Errors
     /// As [`generate`].
     pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
+        let samples = || requests.iter().map(|request| request.samples);
+        let fewer = || self.memory.halve_rows(samples().sum(), samples().max().unwrap_or(1));
         let sample = || generate(self.model, self.adapters, requests, sampling, self.memory, self.threads);
-        retry_once(|| _ = self.engine.trim_memory(), sample)
+        let before = self.memory.most_rows();
+        let mut generated = retry(|| _ = self.engine.trim_memory(), fewer, sample)?;
+        let rows = self.memory.most_rows();
+        generated.hindrances.extend((rows < before).then_some(Hindrance::FewerRows { rows }));
+        Ok(generated)
     }
 
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.
@@ -74,13 +80,14 @@ pub fn signal_of(group: &[ScoredCompletion]) -> GroupSignal {
     group_signal(&rewards, every(Score::is_max), every(Score::is_min))
 }
 
-fn retry_once<R>(free: impl FnOnce(), attempt: impl Fn() -> Result<R>) -> Result<R> {
-    match attempt() {
-        Err(error) if is_out_of_memory(&error) => {
-            free();
-            attempt()
+/// Attempts again when memory runs out: once as before, then as often as `fewer` makes it smaller.
+fn retry<R>(free: impl Fn(), fewer: impl Fn() -> bool, attempt: impl Fn() -> Result<R>) -> Result<R> {
+    let mut is_first = true;
+    loop {
+        match attempt() {
+            Err(error) if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || fewer()) => free(),
+            result => return result,
         }
-        result => result,
     }
 }
 
@@ -94,21 +101,23 @@ mod tests {
     use crate::kernels::cuda_errors::GpuFailure;
 
     #[test]
-    fn a_rollout_is_tried_once_more() {
+    fn a_rollout_is_tried_again_with_fewer_rows() {
         let check = |failures: usize, is_out_of_memory: bool, expected: (usize, usize, bool)| {
-            let (attempts, freed) = (Cell::new(0), Cell::new(0));
+            let (attempts, memory) = (Cell::new(0), RolloutMemory::default());
             let failure =
                 || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
             let attempt = || {
                 attempts.set(attempts.get() + 1);
                 if attempts.get() <= failures { Err(Error::Cuda(Box::new(failure()))) } else { Ok(()) }
             };
-            let result = retry_once(|| freed.set(1), attempt);
-            assert_eq!((attempts.get(), freed.get(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
+            let result = retry(|| (), || memory.halve_rows(64, 24), attempt);
+            assert_eq!((attempts.get(), memory.most_rows(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
         };
-        check(0, true, (1, 0, true));
-        check(1, true, (2, 1, true));
-        check(2, true, (2, 1, false));
-        check(1, false, (1, 0, false));
+        check(0, true, (1, usize::MAX, true));
+        check(1, true, (2, usize::MAX, true));
+        check(2, true, (3, 32, true));
+        check(3, true, (4, 24, true));
+        check(4, true, (4, 24, false));
+        check(1, false, (1, usize::MAX, false));
     }
 }

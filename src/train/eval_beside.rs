@@ -49,7 +49,13 @@ pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, Tra
 
 pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
     let start = Instant::now();
-    let Generated { completions, counts } = ranked::sample(job, adapters, requests)?;
+    let Generated { completions, counts, hindrances } = ranked::sample(job, adapters, requests)?;
+    let mut known = job.hindrances.borrow_mut();
+    hindrances.into_iter().for_each(|found| {
+        if !known.0.contains(&found) {
+            known.0.push(found);
+        }
+    });
     Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64() })
 }
 

@@ -1,6 +1,6 @@
 //! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::TrainError;
 use super::alerts::Alerts;
@@ -13,7 +13,7 @@ use crate::model::{Adapters, Decoder, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::ranks::Ranks;
 use crate::rollout::{
-    Completion, DecodeCounts, DraftHistory, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
+    Completion, DecodeCounts, DraftHistory, Hindrance, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
 };
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
@@ -43,6 +43,8 @@ pub(super) struct Job {
     pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
+    /// Of all rollouts so far, each once, and how many of them were told.
+    pub(super) hindrances: RefCell<(Vec<Hindrance>, usize)>,
     pub(super) ahead: Option<Ahead>,
     /// The user has asked for an end after this step.
     pub(super) is_stopping: bool,
@@ -117,6 +119,7 @@ impl Job {
             state,
             resumed_from,
             rollouts,
+            hindrances: RefCell::default(),
             ahead: None,
             is_stopping: false,
             ranks: Ranks::alone(),

@@ -1,10 +1,11 @@
-//! Recomputes a gradient in a smaller shape when memory runs out.
+//! Recomputes a gradient in a smaller shape when memory runs out; what is said of that, and of rollouts.
 
 use std::cell::Cell;
 
 use super::TrainError;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::plan::StepShape;
+use crate::rollout::Hindrance;
 use crate::run::events::Alert;
 
 /// The range of micro-batch sizes of a gradient.
@@ -60,6 +61,28 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
         ),
         cleared: false,
     })
+}
+
+/// The alert after a rollout that took longer for want of something on the GPU.
+pub(super) fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
+    let (rule, sentence, suggestion) = match hindrance {
+        Hindrance::FewerRows { rows } => (
+            "out_of_memory",
+            format!("GPU out of memory while sampling: at most {rows} completions are decoded together from now on."),
+            "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
+             there."
+                .to_owned(),
+        ),
+        Hindrance::Unrecorded { cause } => (
+            "graph_not_recorded",
+            format!(
+                "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
+            ),
+            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
+        ),
+    };
+    let (rule, level) = (rule.to_owned(), "warning".to_owned());
+    Alert { rule, level, step, sentence, suggestion, ..Alert::default() }
 }
 
 #[cfg(test)]

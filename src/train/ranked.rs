@@ -73,12 +73,8 @@ pub(super) fn sample(job: &Job, adapters: Adapters, requests: &[Request]) -> Res
         requests: Cow::from(parts[rank]),
         sampling: Cow::Borrowed(sampling),
     })?;
-    let mut generated = own_sample(job, adapters, parts[0], sampling)?;
-    for Generated { completions, counts } in job.ranks.gather()? {
-        generated.completions.extend(completions);
-        generated.counts += counts;
-    }
-    Ok(generated)
+    let own = own_sample(job, adapters, parts[0], sampling)?;
+    Ok(job.ranks.gather()?.into_iter().fold(own, Generated::followed_by))
 }
 
 pub(super) fn own_sample(
