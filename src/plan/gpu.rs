@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::memory::{HEAD_ROWS, Memory, MemoryPart, Phase, peak};
+use super::memory::{Memory, MemoryPart, Phase, head_rows, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
 use crate::format::bytes;
@@ -277,7 +277,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
 fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let tokens = micro_batch_tokens(config, data, step);
-    let head_rows = tokens.min(HEAD_ROWS);
+    let head_rows = head_rows(config, tokens);
     let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);
     let derived = shape.derived_activations_per_token * number;
     // Attention keeps a sum per head and row, and needs another backward.

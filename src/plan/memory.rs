@@ -76,8 +76,8 @@ const PROGRAM_BYTES: usize = 24_000_000;
 const LAYER_WORK: usize = 2;
 /// Completions that a CPU thread decodes together. Fixed, so that a rollout does not depend on the number of cores.
 pub const CPU_DECODE_ROWS: usize = 32;
-/// Completion rows that go through the head together.
-pub const HEAD_ROWS: usize = 2048;
+/// Completion rows that go through the head together: of several sequences, and of one.
+pub const HEAD_ROWS: [usize; 2] = [1024, 2048];
 /// All numbers are f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;
 
@@ -125,7 +125,7 @@ fn parts(
         config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
     let decoding = (completions + data.eval_rows).min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     let prompts = decoding.div_ceil(config.completions_per_prompt);
-    let predicted = tokens.min(HEAD_ROWS);
+    let predicted = head_rows(config, tokens);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
     // Each rank of this host has the model, and a sum of gradients; all together they have these threads.
     let ranks = config.ranks;
@@ -161,6 +161,11 @@ fn parts(
     let part =
         |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
     found.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
+}
+
+/// The most rows of a micro-batch of so many tokens that go through the head together.
+pub(super) fn head_rows(config: &TrainConfig, tokens: usize) -> usize {
+    tokens.min(config.max_completion_tokens.clamp(HEAD_ROWS[0], HEAD_ROWS[1]))
 }
 
 #[cfg(test)]
