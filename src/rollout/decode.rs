@@ -406,7 +406,7 @@ impl DecodeBatch<'_> {
         let mut hindrances = Vec::new();
         #[cfg(feature = "cuda")]
         if let Computing::Recorded(steps) = self.computing {
-            hindrances.extend(steps.unrecorded().map(|cause| Hindrance::Unrecorded { cause }));
+            hindrances.extend(steps.unrecorded().map(|cause| super::Hindrance::Unrecorded { cause }));
             self.memory.buffers.keep(self.model, self.caches, steps);
         }
         Generated { completions, counts: self.counts, hindrances }
