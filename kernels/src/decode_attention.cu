@@ -3,18 +3,18 @@
 #include "tensor_cores.cuh"
 #include "vectors.cuh"
 
-// One row of the table: its slot in the cache, its prompt's first row and rows, its own tokens so far, the newest included.
+// One row of the table: the place of its first token in the cache, its prompt's first row and rows, its own tokens so far, the newest included.
 struct Row {
-  int slot, prefix_start, prefix_length, length;
+  int first, prefix_start, prefix_length, length;
 
   __device__ __forceinline__ Row(const uint32_t *rows, int index)
-      : slot(rows[4 * index]), prefix_start(rows[4 * index + 1]), prefix_length(rows[4 * index + 2]), length(rows[4 * index + 3]) {}
+      : first(rows[4 * index]), prefix_start(rows[4 * index + 1]), prefix_length(rows[4 * index + 2]), length(rows[4 * index + 3]) {}
 };
 
 template <typename T> struct Step {
   const uint32_t *rows;
   const T *packed, *prefix, *cache;
-  int positions, query_heads, key_heads, dimension, splits;
+  int query_heads, key_heads, dimension, splits;
   float scale;  // 1 / sqrt(dimension), times log2(e): exponentials are of base 2
 };
 
@@ -39,7 +39,7 @@ template <typename T> struct Context {
   __device__ __forceinline__ Context(const Step<T> &step, const Row &row, int key_head)
       : prefix_length(row.prefix_length), length(row.prefix_length + row.length), key_width((size_t)step.key_heads * step.dimension),
         prefix(step.prefix + row.prefix_start * 2 * key_width + (size_t)key_head * step.dimension),
-        own(step.cache + (size_t)row.slot * step.positions * 2 * key_width + (size_t)key_head * step.dimension) {}
+        own(step.cache + (size_t)row.first * 2 * key_width + (size_t)key_head * step.dimension) {}
 
   // Key n; its value stands key_width further on.
   __device__ __forceinline__ const T *key(int n) const { return n < prefix_length ? prefix + n * 2 * key_width : own + (n - prefix_length) * 2 * key_width; }
@@ -265,10 +265,10 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
 }
 
 #define STEP_PARAMETERS(T)                                                                                                     \
-  const uint32_t *rows, const T *packed, const T *prefix, const T *cache, T *output, float *partial, int positions,            \
-      int query_heads, int key_heads, int dimension, int splits, float scale
+  const uint32_t *rows, const T *packed, const T *prefix, const T *cache, T *output, float *partial, int query_heads,          \
+      int key_heads, int dimension, int splits, float scale
 #define STEP(T)                                                                                                                \
-  Step<T> { rows, packed, prefix, cache, positions, query_heads, key_heads, dimension, splits, scale }
+  Step<T> { rows, packed, prefix, cache, query_heads, key_heads, dimension, splits, scale }
 
 extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float)) { attend(STEP(float), output, partial); }
 extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PARAMETERS(bf16)) { attend(STEP(bf16), output, partial); }

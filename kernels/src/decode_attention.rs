@@ -16,8 +16,8 @@ pub(super) mod gpu;
 /// One row of a decode step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeRow {
-    /// Its slot in the suffix cache.
-    pub slot: usize,
+    /// Where its first own token stands in the suffix cache.
+    pub first: usize,
     /// First row and number of rows of its prompt in the prefix cache.
     pub prefix: (usize, usize),
     /// How many of its own tokens stand in the suffix cache, the newest included.
@@ -31,7 +31,7 @@ pub enum DecodeRows {
     Listed(Vec<DecodeRow>),
     /// On a GPU.
     Table {
-        /// [rows, 4] of u32: each slot, prefix start, prefix length, length.
+        /// [rows, 4] of u32: each first place, prefix start, prefix length, length.
         rows: Tensor,
         /// The most tokens of a prompt and its completion together.
         longest: usize,
@@ -55,18 +55,18 @@ impl DecodeRows {
     }
 }
 
-/// Copies the keys and values of the newest token of each row to its place in `cache`: [slots, positions, 2 *
-/// key_width]. `packed`: [rows, row_width], rotated.
+/// Copies the keys and values of the newest token of each row to its place in `cache`: [places, 2 * key_width].
+/// `packed`: [rows, row_width], rotated.
 pub(super) fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<()> {
-    let (slots, positions, _) = cache.dims3()?;
-    if rows.iter().any(|row| row.slot >= slots || row.length == 0 || row.length > positions) {
-        bail!("a row leaves the cache of {slots} slots and {positions} positions")
+    let (places, _) = cache.dims2()?;
+    if rows.iter().any(|row| row.length == 0 || row.first + row.length > places) {
+        bail!("a row leaves the cache of {places} places")
     }
-    cache.inplace_op2(packed, &Append { heads, positions, rows })
+    cache.inplace_op2(packed, &Append { heads, rows })
 }
 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width], the prompts' keys and values; `cache`:
-/// [slots, positions, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the
+/// [places, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the
 /// reading of its keys.
 pub fn decode_attention(
     packed: &Tensor,
@@ -84,7 +84,6 @@ pub fn decode_attention(
 
 struct Append<'a> {
     heads: Heads,
-    positions: usize,
     rows: &'a [DecodeRow],
 }
 
@@ -123,7 +122,7 @@ impl Append<'_> {
         };
         let size = 2 * self.heads.key_width();
         for (index, row) in self.rows.iter().enumerate() {
-            let to = cache_start + (row.slot * self.positions + row.length - 1) * size;
+            let to = cache_start + (row.first + row.length - 1) * size;
             let from = packed_start + index * self.heads.row_width() + self.heads.query_width();
             cache[to..to + size].copy_from_slice(&packed[from..from + size]);
         }
@@ -138,7 +137,6 @@ fn attend<T: Real>(
     heads: Heads,
     rows: &[DecodeRow],
 ) -> Result<Tensor> {
-    let (_, positions, _) = cache.dims3()?;
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
     let (numbers, prefixes, cached) =
         (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
@@ -147,7 +145,7 @@ fn attend<T: Real>(
     let mut first = 0;
     for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
         for key_head in 0..heads.key_value {
-            let work = GroupHead { heads, positions, group, first, key_head };
+            let work = GroupHead { heads, group, first, key_head };
             work.gather(numbers, &mut queries);
             work.score(&queries, prefixes, cached, &mut scores);
             work.mix(&scores, prefixes, cached, &mut mixed);
@@ -161,7 +159,6 @@ fn attend<T: Real>(
 /// The rows of one prompt, seen by one key head and the query heads that share it.
 struct GroupHead<'a> {
     heads: Heads,
-    positions: usize,
     group: &'a [DecodeRow],
     /// Index of the group's first row in the batch.
     first: usize,
@@ -192,7 +189,7 @@ impl GroupHead<'_> {
 
     /// A cached key (`part` 0) or value (1) of this head.
     fn cached<'c, T>(&self, cached: &'c [T], row: &DecodeRow, token: usize, part: usize) -> &'c [T] {
-        let at = (row.slot * self.positions + token) * 2 * self.heads.key_width() + self.column(part);
+        let at = (row.first + token) * 2 * self.heads.key_width() + self.column(part);
         &cached[at..at + self.heads.dimension]
     }
 

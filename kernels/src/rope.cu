@@ -128,9 +128,9 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
   }
 }
 
-// Where keys and values of a row's newest token stand in `cache`, [slots, positions, keys and values]. `table`: that of decode_attention.cu.
-__device__ __forceinline__ size_t newest(const uint32_t *table, int slot_positions, int row) {
-  return (size_t)table[4 * row] * slot_positions + table[4 * row + 3] - 1;
+// Where keys and values of a row's newest token stand in `cache`, [places, keys and values]. `table`: that of decode_attention.cu.
+__device__ __forceinline__ size_t newest(const uint32_t *table, int row) {
+  return (size_t)table[4 * row] + table[4 * row + 3] - 1;
 }
 
 // What a head is a part of: queries, keys or values.
@@ -139,7 +139,7 @@ __device__ __forceinline__ int part_of(int head, const Rows &rows) { return head
 // While decoding, heads of up to 256 numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
 template <typename T>
 __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, const T *query_norm, const T *key_norm, T *y, T *cache,
-                       const uint32_t *table, int slot_positions, const Rows &rows, int row, int head, float epsilon) {
+                       const uint32_t *table, const Rows &rows, int row, int head, float epsilon) {
   constexpr int PIECES = 4;
   const int lane = threadIdx.x % 32, half = rows.dimension / 2, heads = rows.query + 2 * rows.key_value, first = head * rows.dimension;
   const int part = part_of(head, rows);
@@ -159,7 +159,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   const float inverse = weight ? rsqrtf(warp_sum(square) / rows.dimension + epsilon) : 1.0f;
   const size_t angles = (size_t)rows.positions[row] * half;
   y += ((size_t)row * heads + head) * rows.dimension;
-  T *cached = part > 0 ? cache + (newest(table, slot_positions, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
+  T *cached = part > 0 ? cache + (newest(table, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) {
     const int i = p * 32 + lane;
@@ -177,7 +177,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
 // The same on tensor cores, heads of D numbers: a warp has a head of sixteen rows.
 template <int D>
 __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b, int rank, const bf16 *query_norm, const bf16 *key_norm, bf16 *y, bf16 *cache,
-                                       const uint32_t *table, int slot_positions, const Rows &rows, int row_count, float epsilon) {
+                                       const uint32_t *table, const Rows &rows, int row_count, float epsilon) {
   constexpr int HALF = D / 2, PIECES = D / 32; // of a half
   const int head = blockIdx.x, t = threadIdx.x % 4, heads = rows.query + 2 * rows.key_value, part = part_of(head, rows);
   const bf16 *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
@@ -190,7 +190,7 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
   Pack<bf16, 4> weights[2 * PIECES];
 #pragma unroll
   for (int n = 0; n < 2; n++) {
-    places[n] = newest(table, slot_positions, row[n]);
+    places[n] = newest(table, row[n]);
     const size_t angles = (size_t)rows.positions[row[n]] * HALF + 4 * t;
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -346,8 +346,8 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
 
 #define DECODE_PARAMETERS(T)                                                                                                   \
   const float *packed, int stride, const T *b, int rank, const T *query_norm, const T *key_norm, T *output, T *cache,          \
-      const uint32_t *table, int slot_positions, const uint32_t *positions, const float *cosines, const float *sines,          \
-      int query, int key_value, int dimension, int row_count, float epsilon
+      const uint32_t *table, const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value,    \
+      int dimension, int row_count, float epsilon
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void query_key_rope_##suffix(const T *packed, const T *query_norm, const T *key_norm, T *output,      \
@@ -366,7 +366,7 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = query + 2 * key_value;                        \
     if (index >= row_count * heads) return;                                                                                    \
-    decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, slot_positions, rows, index / heads,      \
+    decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads,      \
               index % heads, epsilon);                                                                                         \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_backward_##suffix(                                                                 \
@@ -395,7 +395,7 @@ INSTANTIATE(bf16, bf16)
 #define INSTANTIATE_DECODE(D)                                                                                                  \
   extern "C" __global__ void __launch_bounds__(32) query_key_rope_decode_tensor_##D##_bf16(DECODE_PARAMETERS(bf16)) {          \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
-    decode_on_tensor_cores<D>(packed, stride, b, rank, query_norm, key_norm, output, cache, table, slot_positions, rows,       \
+    decode_on_tensor_cores<D>(packed, stride, b, rank, query_norm, key_norm, output, cache, table, rows,       \
                               row_count, epsilon);                                                                             \
   }
 INSTANTIATE_DECODE(64)

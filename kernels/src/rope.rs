@@ -69,7 +69,7 @@ pub fn query_key_rope(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<T
 }
 
 /// As [`query_key_rope`] while decoding: with what adapters add, and keys and values of the newest token of each row
-/// also go to their place in `cache`: [slots, positions, 2 * key_width].
+/// also go to their place in `cache`: [places, 2 * key_width].
 pub fn query_key_rope_open(
     packed: &OpenRows,
     context: QueryKeyContext<'_>,
@@ -321,7 +321,8 @@ mod gpu {
             bail!("heads of {} numbers: a GPU turns up to 256", heads.dimension)
         }
         let own = packed.own()?;
-        let (rows, positions) = decode_attention::check(own.dims2()?, cache, heads, table)?;
+        decode_attention::check(own.dims2()?, cache, heads, table)?;
+        let (rows, _) = own.dims2()?;
         let (device, dtype) = (device(cache)?, cache.dtype());
         if own.dtype() != DType::F32 {
             bail!("queries and keys in {:?}; while decoding they are f32", own.dtype())
@@ -329,7 +330,7 @@ mod gpu {
         let output = empty((rows, heads.row_width()), dtype, device)?;
         let mut arguments = packed.arguments()?.to_vec();
         arguments.extend(norms(dtype, context)?);
-        arguments.extend([at(&output)?, at(cache)?, at(table)?, int(positions)]);
+        arguments.extend([at(&output)?, at(cache)?, at(table)?]);
         arguments.extend(shared_arguments(&own, context)?);
         arguments.extend([int(rows), float(context.epsilon)]);
         let count = heads.query + 2 * heads.key_value;

@@ -239,7 +239,7 @@ impl Decoder {
     }
 
     /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer keys and
-    /// values of the prompts, [rows, 2 * key_width], and of what was decoded, [slots, positions, 2 * key_width].
+    /// values of the prompts, [rows, 2 * key_width], and of what was decoded, [places, 2 * key_width].
     pub(crate) fn decode<'a>(
         &self,
         newest: &Tensor,

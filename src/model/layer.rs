@@ -147,7 +147,7 @@ impl Layer {
         })
     }
 
-    /// One new token a row, at `positions`: its keys and values go to `written`, [slots, positions, 2 * key_width], and
+    /// One new token a row, at `positions`: its keys and values go to `written`, [places, 2 * key_width], and
     /// it attends to them and to its prompt's, `prompts`: [prompt rows, 2 * key_width].
     pub(crate) fn decode(
         &self,

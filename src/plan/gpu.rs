@@ -17,8 +17,8 @@ const USABLE: f64 = 0.9;
 /// The KV cache of completions takes as much as the weights, within these bounds. It follows from the model alone, so that
 /// a rollout's batches do not depend on what else uses the GPU.
 const CACHE_BYTES: std::ops::RangeInclusive<usize> = 8 << 30..=24 << 30;
-/// A larger batch does not decode faster.
-const MOST_DECODE_ROWS: usize = 512;
+/// Completions that are decoded together at most: a larger batch is not faster.
+pub const GPU_DECODE_ROWS: usize = 512;
 /// Prompt rows that are prefilled together; a longer prompt is alone.
 pub const GPU_PREFILL_ROWS: usize = 16_384;
 /// The KV caches of a rollout that stay for the next, with the passes that were recorded for them, if they are not larger.
@@ -32,11 +32,10 @@ const NCCL_BYTES: usize = 1 << 30;
 /// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
-/// The number of completions that a GPU decodes together.
-pub fn gpu_decode_rows(model: &ModelConfig, max_completion_tokens: usize, number_bytes: usize) -> usize {
+/// The number of completion tokens whose keys and values a GPU keeps while it decodes.
+pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize {
     let shape = ModelShape::of(model);
-    let row_bytes = shape.key_values_per_token * max_completion_tokens * number_bytes;
-    (cache_bytes(&shape, number_bytes) / row_bytes.max(1)).clamp(1, MOST_DECODE_ROWS)
+    cache_bytes(&shape, number_bytes) / (shape.key_values_per_token * number_bytes).max(1)
 }
 
 fn cache_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
@@ -242,18 +241,18 @@ fn joined_adapters(model: &ModelConfig, rank: usize) -> usize {
 fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
     let shape = ModelShape::of(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
-    let most_rows = gpu_decode_rows(model, completion, number);
+    let places = gpu_completion_places(model, number).max(completion);
     let layer = layer_bytes(&shape, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
-        let rows = (prompts * samples + beside).min(most_rows.max(samples));
-        let together = (prompts + beside).min(if beside > 0 { rows } else { rows / samples });
+        let rows = (prompts * samples + beside).min(GPU_DECODE_ROWS);
+        let together = (prompts + beside).min(if beside > 0 { rows } else { rows.div_ceil(samples) });
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS));
         let step = step_rows * (4 * shape.vocabulary + 2 * layer);
         let token = shape.key_values_per_token * number;
-        let caches = [prompt_rows * token, rows * completion * token];
+        let caches = [prompt_rows * token, (rows * completion).min(places) * token];
         let kept = caches.iter().sum::<usize>() <= GPU_KEPT_CACHE_BYTES;
         vec![
             // A recorded graph has memory of its own, which it keeps.

@@ -18,8 +18,9 @@ use crate::hub::ModelConfig;
 pub use completion_lengths::{CompletionLengths, LengthBasis};
 pub use disk::{COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS,
-    GpuMemory, GpuPlan, StepShape, fit, gpu_decode_rows, gpu_memory, gpu_prompt_rows, longest_sequence, step_tokens,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES,
+    GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_memory, gpu_prompt_rows,
+    longest_sequence, step_tokens,
 };
 pub use learnability::{
     Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use candle_core::{Result, Tensor, bail};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{FedToken, Feed, FreeRows, KvCache, Room, joined};
+use super::kv_cache::{FedToken, Feed, FreePlaces, KvCache, Room, joined};
 use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::philox::{SampleKey, uniform};
@@ -17,7 +17,10 @@ use crate::model::{Adapters, Decoder, PackedBatch};
 struct Row {
     request: usize,
     sample: u32,
-    slot: usize,
+    /// In `DecodeBatch::prompts`.
+    prompt: usize,
+    /// Of its tokens in the cache: the first place, and how many.
+    places: (usize, usize),
     /// Of its tokens.
     limit: usize,
     completion: Completion,
@@ -31,6 +34,15 @@ struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
+}
+
+/// A request, or what fits of it.
+struct Admitted {
+    request: usize,
+    /// First row and number of rows in the cache.
+    prompt: (usize, usize),
+    /// Samples with their places.
+    samples: Vec<(u32, (usize, usize))>,
 }
 
 /// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
@@ -50,12 +62,18 @@ struct DecodeBatch<'a> {
     room: Room,
     computing: Computing,
     caches: KvCache,
-    free_slots: Vec<usize>,
-    free_rows: FreeRows,
-    /// The first request that waits.
-    waiting: usize,
-    /// By request.
+    /// Of completions.
+    free_places: FreePlaces,
+    /// Of prompts.
+    free_rows: FreePlaces,
+    /// A completion's places at first.
+    first_places: usize,
+    /// The requests that wait, and their samples.
+    waiting: VecDeque<(usize, VecDeque<u32>)>,
+    /// In the order in which they came.
     prompts: BTreeMap<usize, Prompt>,
+    /// Prompts so far.
+    prefilled: usize,
     /// In the order in which they came, so that rows of one prompt stand side by side.
     rows: Vec<Row>,
     ended: Vec<Row>,
@@ -82,27 +100,34 @@ pub(super) fn decode(
     if requests.iter().all(|request| request.samples == 0) {
         return Ok(Generated { completions: vec![Vec::new(); requests.len()], ..Generated::default() });
     }
-    let samples = || requests.iter().map(|request| request.samples).filter(|samples| *samples > 0);
-    let (most, least) = (samples().max().unwrap_or(1), samples().min().unwrap_or(1));
-    let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
-    let slots = room.slots.max(most).min(samples().sum());
+    let waiting: VecDeque<(usize, VecDeque<u32>)> = requests
+        .iter()
+        .enumerate()
+        .filter(|(_, request)| request.samples > 0)
+        .map(|(index, request)| (index, (0..request.samples as u32).collect()))
+        .collect();
+    let (longest, limit) =
+        (requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0), sampling.max_completion_tokens);
+    let rows = room.rows.min(waiting.iter().map(|(_, samples)| samples.len()).sum());
+    let places = (rows * limit).min(room.places.max(limit));
     let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(slots / least * longest);
-    let needed = (slots, prompt_rows, sampling.max_completion_tokens);
+    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(rows * longest);
+    let needed = (places, prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
             let drafted_rows = if sampling.draft_tokens > 0 { room.drafted_rows } else { 0 };
-            let (caches, steps) = memory.buffers.take(model, needed, slots.max(drafted_rows), longest + needed.2)?;
+            let (caches, steps) = memory.buffers.take(model, needed, rows.max(drafted_rows), longest + limit)?;
             (caches, Computing::Recorded(steps))
         }
         _ => (KvCache::new(model, needed)?, Computing::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
-        room: Room { slots, ..room },
+        room: Room { rows, ..room },
         drafter: Drafter::new(sampling.draft_tokens),
-        free_slots: (0..slots).rev().collect(),
-        free_rows: FreeRows::all(prompt_rows),
+        free_places: FreePlaces::all(places),
+        free_rows: FreePlaces::all(prompt_rows),
+        first_places: if places == rows * limit { limit } else { limit.min(room.first_places) },
         model,
         adapters,
         requests,
@@ -110,8 +135,9 @@ pub(super) fn decode(
         memory,
         computing,
         caches,
-        waiting: 0,
+        waiting,
         prompts: BTreeMap::new(),
+        prefilled: 0,
         rows: Vec::new(),
         ended: Vec::new(),
         passes: VecDeque::new(),
@@ -121,7 +147,7 @@ pub(super) fn decode(
     loop {
         threads.check()?;
         batch.admit()?;
-        if batch.rows.is_empty() && batch.passes.is_empty() && batch.waiting == requests.len() {
+        if batch.rows.is_empty() && batch.passes.is_empty() && batch.waiting.is_empty() {
             return Ok(batch.generated());
         }
         batch.step()?;
@@ -147,7 +173,7 @@ impl DecodeBatch<'_> {
     /// Prefills the prompts for which there is room, and draws the first token of their completions.
     fn admit(&mut self) -> Result<()> {
         // A prefill reads all weights once more: it waits for several rows.
-        if !self.rows.is_empty() && self.free_slots.len() < self.room.slots.div_ceil(8) {
+        if !self.rows.is_empty() && self.room.rows - self.rows.len() < self.room.rows.div_ceil(8) {
             return Ok(());
         }
         loop {
@@ -155,35 +181,52 @@ impl DecodeBatch<'_> {
             if taken.is_empty() {
                 return Ok(());
             }
-            self.prefill(&taken)?;
+            self.prefill(taken)?;
         }
     }
 
-    /// The next requests that fit, each with the place of its prompt in the cache.
-    fn take(&mut self) -> Vec<(usize, (usize, usize))> {
-        let (mut taken, mut rows, mut slots) = (Vec::new(), 0, 0);
-        while let Some(request) = self.requests.get(self.waiting) {
-            let length = request.prompt.len();
-            if request.samples > 0 {
-                let fits = slots + request.samples <= self.free_slots.len()
-                    && (taken.is_empty() || rows + length <= self.room.prefill_rows);
-                let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
-                taken.push((self.waiting, (start, length)));
-                (rows, slots) = (rows + length, slots + request.samples);
+    /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
+    fn take(&mut self) -> Vec<Admitted> {
+        let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
+        // Those that are decoded can double theirs at least once.
+        let kept = if self.first_places < self.sampling.max_completion_tokens { self.first_places } else { 0 };
+        while let Some((request, samples)) = self.waiting.front_mut() {
+            let length = self.requests[*request].prompt.len();
+            let is_first = count == 0;
+            let fits = (taken.is_empty() || prompt_rows + length <= self.room.prefill_rows)
+                && (is_first || self.free_places.count() >= self.first_places * samples.len() + kept * count)
+                && (is_first || count + samples.len() <= self.room.rows);
+            let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
+            let mut places = Vec::new();
+            while count + places.len() < self.room.rows
+                && places.len() < samples.len()
+                && let Some(first) = self.free_places.take(self.first_places)
+            {
+                places.push((first, self.first_places));
             }
-            self.waiting += 1;
+            if places.len() < samples.len() && !is_first {
+                places.iter().for_each(|(first, count)| self.free_places.give_back(*first, *count));
+                self.free_rows.give_back(start, length);
+                break;
+            }
+            (prompt_rows, count) = (prompt_rows + length, count + places.len());
+            let samples_taken = samples.drain(..places.len()).zip(places).collect();
+            taken.push(Admitted { request: *request, prompt: (start, length), samples: samples_taken });
+            if samples.is_empty() {
+                self.waiting.pop_front();
+            }
         }
         taken
     }
 
-    fn prefill(&mut self, taken: &[(usize, (usize, usize))]) -> Result<()> {
+    fn prefill(&mut self, taken: Vec<Admitted>) -> Result<()> {
         let mut batch = PackedBatch::default();
         let mut last_rows = Vec::with_capacity(taken.len());
-        for &(request, _) in taken {
-            let prompt = batch.push_prompt(&self.requests[request].prompt);
+        for admitted in &taken {
+            let prompt = batch.push_prompt(&self.requests[admitted.request].prompt);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
-        let ranges = joined(taken.iter().map(|(_, place)| *place));
+        let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
         let normed = self.model.prefill(&batch, self.adapters, store)?;
         let device = self.model.device();
@@ -191,24 +234,18 @@ impl DecodeBatch<'_> {
             self.model.logits(&normed.index_select(&Tensor::from_slice(&last_rows, taken.len(), device)?, 0)?)?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
-        for (index, &(request, place)) in taken.iter().enumerate() {
+        for (index, Admitted { request, prompt: place, samples }) in taken.into_iter().enumerate() {
             let searched = self.sampling.draft_tokens > 0;
             let ngrams = if searched { Ngrams::of(&self.requests[request].prompt) } else { Ngrams::default() };
-            self.prompts.insert(request, Prompt { place, ngrams });
-            for sample in 0..self.requests[request].samples as u32 {
-                let Some(slot) = self.free_slots.pop() else { bail!("a prompt was taken without free slots") };
+            let prompt = self.prefilled;
+            self.prefilled += 1;
+            self.prompts.insert(prompt, Prompt { place, ngrams });
+            for (sample, places) in samples {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = self.requests[request].lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(self.sampling.max_completion_tokens);
-                self.rows.push(Row {
-                    request,
-                    sample,
-                    slot,
-                    limit,
-                    completion,
-                    draft: Draft::default(),
-                    pending: None,
-                });
+                let draft = Draft::default();
+                self.rows.push(Row { request, sample, prompt, places, limit, completion, draft, pending: None });
                 prompt_of.push(index as u32);
             }
         }
@@ -255,8 +292,37 @@ impl DecodeBatch<'_> {
         self.room.runs_ahead && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
+    /// Gives rows more places where the next pass would leave theirs. Where there are none left the youngest row is given
+    /// up and waits again: its draws depend on their places in the sequence alone, so it will be the same.
+    fn grow(&mut self) -> Result<()> {
+        let needs = |row: &Row| row.length() + row.draft.tokens.len();
+        let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
+        while let Some(index) = self.rows.iter().position(is_short) {
+            let row = &mut self.rows[index];
+            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(self.sampling.max_completion_tokens));
+            if let Some(first) = self.free_places.exchange(old, count) {
+                row.places = (first, count);
+                if first != old.0 {
+                    self.caches.move_row(old.0, first, old.1)?;
+                }
+            } else if !self.passes.is_empty() {
+                // Rows may have ended, and one that is given up must not be under way.
+                self.read(0)?;
+            } else if let Some(row) = self.rows.pop() {
+                self.free_places.give_back(row.places.0, row.places.1);
+                match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
+                    Some((_, samples)) => samples.push_front(row.sample),
+                    None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
+                }
+                self.forget_prompts();
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
     fn start(&mut self) -> Result<bool> {
+        self.grow()?;
         let rows: Vec<usize> =
             (0..self.rows.len()).filter(|&row| self.rows[row].length() < self.rows[row].limit).collect();
         let feeds: Vec<Feed> = rows.iter().flat_map(|&row| self.feeds(&self.rows[row])).collect();
@@ -338,7 +404,7 @@ impl DecodeBatch<'_> {
         for row in &mut self.rows {
             // The last token of a completion is drawn and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
-            let sources = (&self.memory.history, &self.prompts[&row.request].ngrams);
+            let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
             row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);
         }
         let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
@@ -367,14 +433,14 @@ impl DecodeBatch<'_> {
     }
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
-        let prefix = self.prompts[&row.request].place;
+        let prefix = self.prompts[&row.prompt].place;
         let newest = match row.pending {
             Some(index) => Some(FedToken::Drawn(index)),
             None => row.completion.token_ids.last().copied().map(FedToken::Known),
         };
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: DecodeRow { slot: row.slot, prefix, length: row.length() + ahead },
+            row: DecodeRow { first: row.places.0, prefix, length: row.length() + ahead },
             token,
             uniform: self.uniform(row, ahead),
         })
@@ -384,14 +450,18 @@ impl DecodeBatch<'_> {
     fn retire(&mut self) {
         let before = self.ended.len();
         for row in self.rows.extract_if(.., |row| row.has_ended(self.sampling)) {
-            self.free_slots.push(row.slot);
+            self.free_places.give_back(row.places.0, row.places.1);
             self.ended.push(row);
         }
         if self.ended.len() == before {
             return;
         }
-        for (_, prompt) in self.prompts.extract_if(.., |request, _| self.rows.iter().all(|row| row.request != *request))
-        {
+        self.forget_prompts();
+    }
+
+    /// Those without rows.
+    fn forget_prompts(&mut self) {
+        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| self.rows.iter().all(|row| row.prompt != *prompt)) {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
         }
     }

@@ -6,24 +6,27 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
-use super::Sampling;
 use super::kv_cache::{FedToken, Feed, KvCache, Room};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, start_copy_to_host};
 use crate::kernels::sampler::{DRAWN, SampledToken, sample_into, sampled, take_drawn};
 use crate::model::{Adapters, Decoder};
-use crate::plan::{GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_decode_rows, gpu_prompt_rows};
+use crate::plan::{
+    GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
+};
 
 /// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
 /// again for 187 rows.
 const BALANCED_ROWS: usize = 187;
 
 /// `most_rows`: of completions together.
-pub(super) fn room(model: &Decoder, sampling: &Sampling, most_rows: usize) -> Room {
+pub(super) fn room(model: &Decoder, most_rows: usize) -> Room {
     let number = model.dtype().size_in_bytes();
     Room {
-        slots: gpu_decode_rows(model.config(), sampling.max_completion_tokens, number).min(most_rows),
+        rows: GPU_DECODE_ROWS.min(most_rows),
+        places: gpu_completion_places(model.config(), number),
+        first_places: 64,
         prompt_rows: gpu_prompt_rows(model.config(), number),
         prefill_rows: GPU_PREFILL_ROWS,
         drafted_rows: GPU_DRAFTED_ROWS,
@@ -44,16 +47,14 @@ impl Kept {
     pub(super) fn take(
         &self,
         model: &Decoder,
-        needed @ (slots, prompt_rows, tokens): (usize, usize, usize),
+        needed @ (places, prompt_rows): (usize, usize),
         most_rows: usize,
         longest: usize,
     ) -> Result<(KvCache, Steps)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
             let room = caches.room();
-            *id == model.id()
-                && (room.0 >= slots && room.1 >= prompt_rows && room.2 == tokens)
-                && steps.most_rows() >= most_rows
+            *id == model.id() && (room.0 >= places && room.1 >= prompt_rows) && steps.most_rows() >= most_rows
         };
         let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
@@ -196,7 +197,7 @@ impl Steps {
         });
         let table = (0..rows).flat_map(|index| {
             let row = feed(index).row;
-            [row.slot, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
+            [row.first, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
         });
         let tokens = (0..rows).map(|index| match feed(index).token {
             FedToken::Known(token) => token,

@@ -9,7 +9,11 @@ use crate::model::Decoder;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     /// Completions.
-    pub(super) slots: usize,
+    pub(super) rows: usize,
+    /// Their tokens.
+    pub(super) places: usize,
+    /// Tokens of a completion at first where not all can have the most; its places are doubled when it has filled them.
+    pub(super) first_places: usize,
     /// Tokens of their prompts.
     pub(super) prompt_rows: usize,
     /// Tokens of prompts that are prefilled at once; a longer prompt is alone.
@@ -54,15 +58,15 @@ pub(super) struct KvCache {
     /// Per layer: [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
     prompts: Vec<Tensor>,
     prompt_rows: usize,
-    /// Per layer: [slots, max_completion_tokens, 2 * key_width].
+    /// Per layer: [places, 2 * key_width].
     written: Vec<Tensor>,
 }
 
 impl KvCache {
-    /// With so many slots, prompt rows, and tokens of a completion.
-    pub(super) fn new(model: &Decoder, (slots, prompt_rows, tokens): (usize, usize, usize)) -> Result<Self> {
+    /// With so many places and prompt rows.
+    pub(super) fn new(model: &Decoder, (places, prompt_rows): (usize, usize)) -> Result<Self> {
         let (dtype, device) = (model.dtype(), model.device());
-        let written = model.cache_widths().map(|width| Tensor::zeros((slots, tokens, width), dtype, device));
+        let written = model.cache_widths().map(|width| Tensor::zeros((places, width), dtype, device));
         let prompts = model.cache_widths().map(|width| Tensor::zeros((prompt_rows, width), dtype, device));
         Ok(Self {
             written: written.collect::<Result<_>>()?,
@@ -91,11 +95,16 @@ impl KvCache {
         Ok(())
     }
 
+    /// Moves the first `count` tokens of a row to another place.
+    pub(super) fn move_row(&self, from: usize, to: usize, count: usize) -> Result<()> {
+        // Old and new places may overlap.
+        self.written.iter().try_for_each(|layer| layer.slice_set(&layer.narrow(0, from, count)?.copy()?, 0, to))
+    }
+
     /// As [`KvCache::new`] takes it.
     #[cfg(feature = "cuda")]
-    pub(super) fn room(&self) -> (usize, usize, usize) {
-        let dims = self.written.first().map_or(&[0, 0][..], Tensor::dims);
-        (dims[0], self.prompt_rows, dims[1])
+    pub(super) fn room(&self) -> (usize, usize) {
+        (self.written.first().map_or(0, |layer| layer.dims()[0]), self.prompt_rows)
     }
 
     #[cfg(feature = "cuda")]
@@ -122,13 +131,17 @@ pub(super) fn joined(places: impl Iterator<Item = (usize, usize)>) -> Vec<(usize
     ranges
 }
 
-/// Rows of the prompts' cache that no prompt has, by their start.
+/// Places of a cache that nothing has, by their start.
 #[derive(Debug)]
-pub(super) struct FreeRows(Vec<(usize, usize)>);
+pub(super) struct FreePlaces(Vec<(usize, usize)>);
 
-impl FreeRows {
+impl FreePlaces {
     pub(super) fn all(rows: usize) -> Self {
         Self(vec![(0, rows)])
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.iter().map(|(_, rows)| rows).sum()
     }
 
     pub(super) fn take(&mut self, rows: usize) -> Option<usize> {
@@ -138,6 +151,17 @@ impl FreeRows {
             self.0.insert(index, (start + rows, free - rows));
         }
         Some(start)
+    }
+
+    /// So many instead of `old`; nothing changes where there are not as many side by side.
+    pub(super) fn exchange(&mut self, old: (usize, usize), rows: usize) -> Option<usize> {
+        let before = self.0.clone();
+        self.give_back(old.0, old.1);
+        let start = self.take(rows);
+        if start.is_none() {
+            self.0 = before;
+        }
+        start
     }
 
     pub(super) fn give_back(&mut self, start: usize, rows: usize) {
@@ -161,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_prompts_are_reused() {
-        let mut free = FreeRows::all(10);
+    fn places_are_reused() {
+        let mut free = FreePlaces::all(10);
         assert_eq!([free.take(4), free.take(5), free.take(2)], [Some(0), Some(4), None]);
         free.give_back(0, 4);
         assert_eq!(free.take(5), None, "not in one piece");
@@ -170,5 +194,8 @@ mod tests {
         free.give_back(4, 5);
         free.give_back(0, 4);
         assert_eq!(free.take(10), Some(0));
+        free.give_back(6, 4);
+        // What is given back counts, and no more of it is lost.
+        assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.take(1)), (None, Some(3), None));
     }
 }

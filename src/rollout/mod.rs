@@ -176,10 +176,10 @@ impl RolloutMemory {
         }
     }
 
-    /// Half as many completions of `all` together, but at least the `least`; whether these are fewer.
-    fn halve_rows(&self, all: usize, least: usize) -> bool {
+    /// Half as many completions of `all` together; whether these are fewer.
+    fn halve_rows(&self, all: usize) -> bool {
         let rows = self.most_rows().min(all);
-        let fewer = (rows / 2).max(least);
+        let fewer = (rows / 2).max(1);
         self.most_rows.store(fewer, Ordering::Relaxed);
         fewer < rows
     }
@@ -199,7 +199,7 @@ pub fn generate(
 ) -> Result<Generated> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let room = decode_gpu::room(model, sampling, memory.most_rows());
+        let room = decode_gpu::room(model, memory.most_rows());
         return decode::decode(model, adapters, requests, sampling, memory, room, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
@@ -210,7 +210,9 @@ pub fn generate(
 
 /// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.
 const CPU_ROOM: Room = Room {
-    slots: usize::MAX,
+    rows: usize::MAX,
+    places: usize::MAX,
+    first_places: usize::MAX,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: 2 * CPU_DECODE_ROWS,

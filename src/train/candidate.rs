@@ -10,8 +10,8 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GroupOutcome, Memory, ModelShape, Signal, Speed, StepShape,
-    cpu_memory, gpu_decode_rows, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GroupOutcome, Memory, ModelShape, Signal, Speed,
+    StepShape, cpu_memory, gpu_completion_places, memory_limit_bytes, training_operations,
 };
 use crate::rollout::{
     Completion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, generate, signal_of,
@@ -33,8 +33,6 @@ pub struct Candidate {
 const MEASURED_PROMPTS: usize = 8;
 /// The maximum of new tokens in a measurement.
 const MEASURED_TOKENS: usize = 64;
-/// The maximum of completions in a measurement on a GPU, where speed depends on their number.
-const MEASURED_ROWS: usize = 512;
 /// The step of the random numbers; used by no training step or eval.
 const SIGNAL_STEP: u32 = u32::MAX - 1;
 
@@ -186,18 +184,16 @@ impl Candidate {
             return self.requests(MEASURED_PROMPTS, samples.min(8));
         }
         let prompts = self.setup.config.prompt_groups_per_step * self.setup.config.weight_sync_interval as usize;
-        self.requests(prompts.min(self.decode_rows().min(MEASURED_ROWS) / samples).max(1), samples)
+        self.requests(prompts.min(self.decode_rows() / samples).max(1), samples)
     }
 
+    /// Completions that are decoded together even if all are the longest.
     fn decode_rows(&self) -> usize {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        gpu_decode_rows(
-            &self.setup.start.config,
-            self.setup.config.max_completion_tokens,
-            self.engine.dtype.size_in_bytes(),
-        )
+        let places = gpu_completion_places(&self.setup.start.config, self.engine.dtype.size_in_bytes());
+        (places / self.setup.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
     }
 
     /// The first prompts in the order of the first epoch, numbered by row.

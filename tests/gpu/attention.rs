@@ -102,18 +102,18 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
     let prompt_rows: usize = prompts.iter().sum();
     let starts: Vec<usize> =
         prompts.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length))).collect();
-    // Slots in another order than the rows, and one that no row uses.
+    // Places in another order than the rows, and some that no row uses.
     let slots = tokens.len() + 1;
     let rows: Vec<DecodeRow> = tokens
         .iter()
         .enumerate()
         .map(|(i, &length)| {
             let prompt = i % prompts.len();
-            DecodeRow { slot: slots - 1 - i, prefix: (starts[prompt], prompts[prompt]), length }
+            DecodeRow { first: (slots - 1 - i) * positions, prefix: (starts[prompt], prompts[prompt]), length }
         })
         .collect();
     let numbers: Vec<u32> =
-        rows.iter().flat_map(|row| [row.slot, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
+        rows.iter().flat_map(|row| [row.first, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
     let table = DecodeRows::Table {
         rows: Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap(),
         longest: prompts.iter().max().unwrap() + positions,
@@ -122,7 +122,7 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
     let tensors = [
         random(3, &[rows.len(), heads.row_width()]),
         random(4, &[prompt_rows, 2 * heads.key_width()]),
-        random(5, &[slots, positions, 2 * heads.key_width()]),
+        random(5, &[slots * positions, 2 * heads.key_width()]),
     ];
     for dtype in [DType::F32, DType::BF16] {
         let [packed_cpu, prefix_cpu, cache_cpu] =

@@ -125,11 +125,12 @@ fn rotary_positions_agree() {
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
                 assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
-                let (cache_cpu, cache) = pair(7, &[rows + 1, 2, 2 * heads.key_width()], dtype);
-                let places: Vec<DecodeRow> =
-                    (0..rows).map(|row| DecodeRow { slot: rows - row, prefix: (0, 1), length: 1 + row % 2 }).collect();
+                let (cache_cpu, cache) = pair(7, &[2 * (rows + 1), 2 * heads.key_width()], dtype);
+                let places: Vec<DecodeRow> = (0..rows)
+                    .map(|row| DecodeRow { first: 2 * (rows - row), prefix: (0, 1), length: 1 + row % 2 })
+                    .collect();
                 let numbers: Vec<u32> =
-                    places.iter().flat_map(|row| [row.slot as u32, 0, 1, row.length as u32]).collect();
+                    places.iter().flat_map(|row| [row.first as u32, 0, 1, row.length as u32]).collect();
                 let on_device =
                     DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
                 let again = query_key_rope_open(

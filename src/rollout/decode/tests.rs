@@ -7,7 +7,9 @@ use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
 
 const ROOM: Room = Room {
-    slots: usize::MAX,
+    rows: usize::MAX,
+    places: usize::MAX,
+    first_places: 4,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: 1000,
@@ -79,7 +81,7 @@ fn passes_that_run_ahead_draw_the_same() {
     let ahead = Room { runs_ahead: true, ..ROOM };
     for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
-        for room in [ahead, Room { slots: 8, ..ahead }, Room { slots: 4, drafted_rows: 3, ..ahead }] {
+        for room in [ahead, Room { rows: 8, ..ahead }, Room { rows: 4, drafted_rows: 3, ..ahead }] {
             let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
             assert_eq!(tokens(&found), tokens(&plain), "temperature {temperature}, {room:?}");
             let log_probs = |generated: &Generated| -> Vec<f32> {
@@ -96,6 +98,28 @@ fn passes_that_run_ahead_draw_the_same() {
 }
 
 #[test]
+fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
+    for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
+        let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
+        // The longest alone; some; half of all that are drawn.
+        for places in [40, 41, 110, 500] {
+            for room in [Room { places, ..ROOM }, Room { places, runs_ahead: true, drafted_rows: 12, ..ROOM }] {
+                let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
+                assert_eq!(tokens(&found), tokens(&plain), "temperature {temperature}, {room:?}");
+                let log_probs = |generated: &Generated| -> Vec<f32> {
+                    generated.completions.iter().flatten().flat_map(|found| found.log_probs.clone()).collect()
+                };
+                assert!(log_probs(&found).iter().zip(log_probs(&plain)).all(|(a, b)| (a - b).abs() < 1e-4));
+            }
+        }
+        // With room for a fourth of the longest, more than a fourth of the rows are decoded together.
+        let (few, all) = (sampled(Room { places: 360, ..ROOM }, temperature, 0, &RolloutMemory::default()), 36 * 40);
+        let bounded = sampled(Room { rows: 360 / 40, ..ROOM }, temperature, 0, &RolloutMemory::default());
+        assert!(360 * 4 == all && few.counts.steps < bounded.counts.steps, "{:?} {:?}", few.counts, bounded.counts);
+    }
+}
+
+#[test]
 fn rows_that_end_make_room_for_the_next_prompts() {
     let all = sampled(ROOM, 1.0, 0, &RolloutMemory::default());
     let check = |room: Room, draft_tokens: usize| {
@@ -103,13 +127,13 @@ fn rows_that_end_make_room_for_the_next_prompts() {
         assert_eq!(tokens(&found), tokens(&all), "{room:?}");
         found.counts
     };
-    let counts = check(Room { slots: 8, ..ROOM }, 0);
+    let counts = check(Room { rows: 8, ..ROOM }, 0);
     // Prompts do not wait for each other's longest completion.
     assert!(counts.steps < 5 * 39 && counts.rows == all.counts.rows, "{counts:?}");
-    check(Room { slots: 8, ..ROOM }, 8);
+    check(Room { rows: 8, ..ROOM }, 8);
     // One completion more than there are slots; prompts one at a time; room for the longest prompt alone.
-    check(Room { slots: 3, ..ROOM }, 0);
+    check(Room { rows: 3, ..ROOM }, 0);
     check(Room { prefill_rows: 1, ..ROOM }, 0);
-    check(Room { slots: 16, prompt_rows: 35, ..ROOM }, 0);
-    check(Room { slots: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
+    check(Room { rows: 16, prompt_rows: 35, ..ROOM }, 0);
+    check(Room { rows: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
 }
