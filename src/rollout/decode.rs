@@ -13,6 +13,10 @@ use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
+mod admission; // which requests have room, and places for their tokens
+
+use admission::Admitted;
+
 /// A completion that is being decoded.
 struct Row {
     request: usize,
@@ -34,15 +38,6 @@ struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
-}
-
-/// A request, or what fits of it.
-struct Admitted {
-    request: usize,
-    /// First row and number of rows in the cache.
-    prompt: (usize, usize),
-    /// Samples with their places.
-    samples: Vec<(u32, (usize, usize))>,
 }
 
 /// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
@@ -170,55 +165,6 @@ fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<(
 }
 
 impl DecodeBatch<'_> {
-    /// Prefills the prompts for which there is room, and draws the first token of their completions.
-    fn admit(&mut self) -> Result<()> {
-        // A prefill reads all weights once more: it waits for several rows.
-        if !self.rows.is_empty() && self.room.rows - self.rows.len() < self.room.rows.div_ceil(8) {
-            return Ok(());
-        }
-        loop {
-            let taken = self.take();
-            if taken.is_empty() {
-                return Ok(());
-            }
-            self.prefill(taken)?;
-        }
-    }
-
-    /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
-    fn take(&mut self) -> Vec<Admitted> {
-        let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
-        // Those that are decoded can double theirs at least once.
-        let kept = if self.first_places < self.sampling.max_completion_tokens { self.first_places } else { 0 };
-        while let Some((request, samples)) = self.waiting.front_mut() {
-            let length = self.requests[*request].prompt.len();
-            let is_first = count == 0;
-            let fits = (taken.is_empty() || prompt_rows + length <= self.room.prefill_rows)
-                && (is_first || self.free_places.count() >= self.first_places * samples.len() + kept * count)
-                && (is_first || count + samples.len() <= self.room.rows);
-            let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
-            let mut places = Vec::new();
-            while count + places.len() < self.room.rows
-                && places.len() < samples.len()
-                && let Some(first) = self.free_places.take(self.first_places)
-            {
-                places.push((first, self.first_places));
-            }
-            if places.len() < samples.len() && !is_first {
-                places.iter().for_each(|(first, count)| self.free_places.give_back(*first, *count));
-                self.free_rows.give_back(start, length);
-                break;
-            }
-            (prompt_rows, count) = (prompt_rows + length, count + places.len());
-            let samples_taken = samples.drain(..places.len()).zip(places).collect();
-            taken.push(Admitted { request: *request, prompt: (start, length), samples: samples_taken });
-            if samples.is_empty() {
-                self.waiting.pop_front();
-            }
-        }
-        taken
-    }
-
     fn prefill(&mut self, taken: Vec<Admitted>) -> Result<()> {
         let mut batch = PackedBatch::default();
         let mut last_rows = Vec::with_capacity(taken.len());
@@ -290,34 +236,6 @@ impl DecodeBatch<'_> {
     fn runs_ahead(&self) -> bool {
         let may_draft = self.sampling.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
         self.room.runs_ahead && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
-    }
-
-    /// Gives rows more places where the next pass would leave theirs. Where there are none left the youngest row is given
-    /// up and waits again: its draws depend on their places in the sequence alone, so it will be the same.
-    fn grow(&mut self) -> Result<()> {
-        let needs = |row: &Row| row.length() + row.draft.tokens.len();
-        let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
-        while let Some(index) = self.rows.iter().position(is_short) {
-            let row = &mut self.rows[index];
-            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(self.sampling.max_completion_tokens));
-            if let Some(first) = self.free_places.exchange(old, count) {
-                row.places = (first, count);
-                if first != old.0 {
-                    self.caches.move_row(old.0, first, old.1)?;
-                }
-            } else if !self.passes.is_empty() {
-                // Rows may have ended, and one that is given up must not be under way.
-                self.read(0)?;
-            } else if let Some(row) = self.rows.pop() {
-                self.free_places.give_back(row.places.0, row.places.1);
-                match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
-                    Some((_, samples)) => samples.push_front(row.sample),
-                    None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
-                }
-                self.forget_prompts();
-            }
-        }
-        Ok(())
     }
 
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
@@ -457,13 +375,6 @@ impl DecodeBatch<'_> {
             return;
         }
         self.forget_prompts();
-    }
-
-    /// Those without rows.
-    fn forget_prompts(&mut self) {
-        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| self.rows.iter().all(|row| row.prompt != *prompt)) {
-            self.free_rows.give_back(prompt.place.0, prompt.place.1);
-        }
     }
 
     fn generated(mut self) -> Generated {

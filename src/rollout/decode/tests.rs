@@ -50,6 +50,16 @@ fn tokens(generated: &Generated) -> Vec<(&[u32], StopReason)> {
     generated.completions.iter().flatten().map(|found| (found.token_ids.as_slice(), found.stop)).collect()
 }
 
+/// The same tokens, and log-probs but for rounding.
+fn assert_same(found: &Generated, expected: &Generated, what: &str) {
+    assert_eq!(tokens(found), tokens(expected), "{what}");
+    let log_probs = |generated: &Generated| -> Vec<f32> {
+        generated.completions.iter().flatten().flat_map(|completion| completion.log_probs.clone()).collect()
+    };
+    let (found, expected) = (log_probs(found), log_probs(expected));
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "log-probs, {what}");
+}
+
 #[test]
 fn drafts_change_the_number_of_steps_alone() {
     for temperature in [0.0, 0.7, 1.0] {
@@ -60,12 +70,7 @@ fn drafts_change_the_number_of_steps_alone() {
         memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
         let known = sampled(ROOM, temperature, 8, &memory);
         for drafted in [&own, &known] {
-            assert_eq!(tokens(drafted), tokens(&plain), "temperature {temperature}");
-            let all = || drafted.completions.iter().flatten().zip(plain.completions.iter().flatten());
-            let differs = |(a, b): (&Completion, &Completion)| {
-                a.log_probs.iter().zip(&b.log_probs).any(|(a, b)| (a - b).abs() > 1e-4)
-            };
-            assert!(all().all(|pair| !differs(pair)), "log-probs at temperature {temperature}");
+            assert_same(drafted, &plain, &format!("temperature {temperature}"));
             let counts = drafted.counts;
             assert!(counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps, "{counts:?}");
             // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
@@ -83,11 +88,7 @@ fn passes_that_run_ahead_draw_the_same() {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
         for room in [ahead, Room { rows: 8, ..ahead }, Room { rows: 4, drafted_rows: 3, ..ahead }] {
             let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
-            assert_eq!(tokens(&found), tokens(&plain), "temperature {temperature}, {room:?}");
-            let log_probs = |generated: &Generated| -> Vec<f32> {
-                generated.completions.iter().flatten().flat_map(|found| found.log_probs.clone()).collect()
-            };
-            assert!(log_probs(&found).iter().zip(log_probs(&plain)).all(|(a, b)| (a - b).abs() < 1e-4));
+            assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
             if draft_tokens == 0 {
                 let (found, plain) = (found.counts, plain.counts);
                 // A row that ends by its limit is not computed once more.
@@ -105,11 +106,7 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
         for places in [40, 41, 110, 500] {
             for room in [Room { places, ..ROOM }, Room { places, runs_ahead: true, drafted_rows: 12, ..ROOM }] {
                 let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
-                assert_eq!(tokens(&found), tokens(&plain), "temperature {temperature}, {room:?}");
-                let log_probs = |generated: &Generated| -> Vec<f32> {
-                    generated.completions.iter().flatten().flat_map(|found| found.log_probs.clone()).collect()
-                };
-                assert!(log_probs(&found).iter().zip(log_probs(&plain)).all(|(a, b)| (a - b).abs() < 1e-4));
+                assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
             }
         }
         // With room for a fourth of the longest, more than a fourth of the rows are decoded together.

@@ -1,0 +1,102 @@
+//! Which requests are decoded: as many as there is room for, with places in the cache that grow with their completions.
+
+use std::collections::VecDeque;
+
+use candle_core::Result;
+
+use super::{DecodeBatch, Row};
+
+/// A request, or what fits of it.
+pub(super) struct Admitted {
+    pub(super) request: usize,
+    /// First row and number of rows in the cache.
+    pub(super) prompt: (usize, usize),
+    /// Samples with their places.
+    pub(super) samples: Vec<(u32, (usize, usize))>,
+}
+
+impl DecodeBatch<'_> {
+    /// Prefills the prompts for which there is room, and draws the first token of their completions.
+    pub(super) fn admit(&mut self) -> Result<()> {
+        // A prefill reads all weights once more: it waits for several rows.
+        if !self.rows.is_empty() && self.room.rows - self.rows.len() < self.room.rows.div_ceil(8) {
+            return Ok(());
+        }
+        loop {
+            let taken = self.take();
+            if taken.is_empty() {
+                return Ok(());
+            }
+            self.prefill(taken)?;
+        }
+    }
+
+    /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
+    fn take(&mut self) -> Vec<Admitted> {
+        let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
+        // Those that are decoded can double theirs at least once.
+        let kept = if self.first_places < self.sampling.max_completion_tokens { self.first_places } else { 0 };
+        while let Some((request, samples)) = self.waiting.front_mut() {
+            let length = self.requests[*request].prompt.len();
+            let is_first = count == 0;
+            let fits = (taken.is_empty() || prompt_rows + length <= self.room.prefill_rows)
+                && (is_first || self.free_places.count() >= self.first_places * samples.len() + kept * count)
+                && (is_first || count + samples.len() <= self.room.rows);
+            let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
+            let mut places = Vec::new();
+            while count + places.len() < self.room.rows
+                && places.len() < samples.len()
+                && let Some(first) = self.free_places.take(self.first_places)
+            {
+                places.push((first, self.first_places));
+            }
+            if places.len() < samples.len() && !is_first {
+                places.iter().for_each(|(first, count)| self.free_places.give_back(*first, *count));
+                self.free_rows.give_back(start, length);
+                break;
+            }
+            (prompt_rows, count) = (prompt_rows + length, count + places.len());
+            let samples_taken = samples.drain(..places.len()).zip(places).collect();
+            taken.push(Admitted { request: *request, prompt: (start, length), samples: samples_taken });
+            if samples.is_empty() {
+                self.waiting.pop_front();
+            }
+        }
+        taken
+    }
+
+    /// Gives rows more places where the next pass would leave theirs. Where there are none left the youngest row is given
+    /// up and waits again: its draws depend on their places in the sequence alone, so it will be the same.
+    pub(super) fn grow(&mut self) -> Result<()> {
+        let needs = |row: &Row| row.length() + row.draft.tokens.len();
+        let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
+        while let Some(index) = self.rows.iter().position(is_short) {
+            let row = &mut self.rows[index];
+            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(self.sampling.max_completion_tokens));
+            if let Some(first) = self.free_places.exchange(old, count) {
+                row.places = (first, count);
+                if first != old.0 {
+                    self.caches.move_row(old.0, first, old.1)?;
+                }
+            } else if !self.passes.is_empty() {
+                // Rows may have ended, and one that is given up must not be under way.
+                self.read(0)?;
+            } else if let Some(row) = self.rows.pop() {
+                self.free_places.give_back(row.places.0, row.places.1);
+                match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
+                    Some((_, samples)) => samples.push_front(row.sample),
+                    None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
+                }
+                self.forget_prompts();
+            }
+        }
+        Ok(())
+    }
+
+    /// Those without rows.
+    pub(super) fn forget_prompts(&mut self) {
+        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| self.rows.iter().all(|row| row.prompt != *prompt)) {
+            self.free_rows.give_back(prompt.place.0, prompt.place.1);
+        }
+    }
+}
