@@ -101,7 +101,7 @@ proptest! {
     fn any_event_survives_its_line(seq in any::<u64>(), step in any::<u64>(), values in prop::collection::btree_map(".*", any::<f64>(), 0..5), text in ".*") {
         let rewards: Vec<f64> = values.values().copied().collect();
         let bodies: [EventBody; 2] = [
-            Step { step, seconds: 1.0, metrics: values }.into(),
+            Step { step, seconds: 1.0, metrics: values, ..Step::default() }.into(),
             Group { step, prompt_id: text, rewards, ..Group::default() }.into(),
         ];
         for body in bodies {

@@ -102,6 +102,18 @@ fn another_number_of_ranks_trains_the_same_run() {
             let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-4 * a.abs();
             assert!(norms(state).iter().zip(&norms(&alone.1)).all(close), "{set:?}: {:?}", norms(state));
         }
+        // What each did; of one nobody asks.
+        for (ranks, state) in [(0, &alone.1), (2, &two.1), (3, &three.1)] {
+            assert_eq!(state.ranks.len(), ranks, "{set:?}");
+            assert_eq!(state.metrics.contains_key("ranks/imbalance"), ranks > 0, "{set:?}");
+            assert!(state.ranks.iter().all(|rank| rank.condition.device == "cpu"), "{:?}", state.ranks);
+            if ranks > 0 && set.is_empty() {
+                let counted: usize = state.groups[&4].values().flat_map(|group| &group.token_counts).sum();
+                assert_eq!(state.ranks.iter().map(|rank| rank.sampled_tokens).sum::<usize>(), counted);
+                let waited = state.ranks.iter().map(|rank| rank.waited_seconds).fold(0.0, f64::max);
+                assert!(waited > 0.0 && waited < state.metrics["step_time"].at(4).unwrap(), "{:?}", state.ranks);
+            }
+        }
         let device = |state: &RunState| state.run.as_ref().unwrap().device.clone();
         assert!(device(&three.1).starts_with("cpu, 3 ranks of "), "{}", device(&three.1));
     }
@@ -160,7 +172,7 @@ fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() 
     let folder = tempfile::tempdir().unwrap();
     let expected = trained(folder.path(), 3, &[]);
     for (index, (fault, kept)) in
-        [("update.scattered=2:3", Some(2)), ("checkpoint.numbers=2:2", None)].into_iter().enumerate()
+        [("update.scattered=2:3", Some(2)), ("checkpoint.numbers=2:2", Some(0))].into_iter().enumerate()
     {
         let home = folder.path().join(index.to_string());
         std::fs::create_dir_all(&home).unwrap();
@@ -173,6 +185,25 @@ fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() 
         let resumed = resume(&home, &run, &[]);
         assert!(resumed.status.success(), "{fault}: {}", stderr(&resumed));
         assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected), "{fault}");
+    }
+}
+
+/// Before anything is summed, so that all ranks still have the same weights.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = checkpoint(&trained(folder.path(), 2, &[]));
+    for rank in [0, 1] {
+        let home = folder.path().join(format!("rank-{rank}"));
+        std::fs::create_dir_all(&home).unwrap();
+        let output = with_fault(&home, &words(&arguments(&home, 2, &[])), &format!("gradient.memory={rank}:2"));
+        assert!(output.status.success(), "rank {rank}: {}", stderr(&output));
+        let run = run_in(&home);
+        let alert = RunState::read(&run).unwrap().alerts["out_of_memory"].clone();
+        assert!(alert.sentence.contains("recomputed with"), "{alert:?}");
+        assert_eq!(RunState::read(&run).unwrap().last_step, 4);
+        assert_close(&checkpoint(&run), &expected, &format!("memory ran out on rank {rank}"));
     }
 }
 

@@ -61,7 +61,7 @@ fn create(root: &Path) -> RunDirectory {
 }
 
 fn step(step: u64, reward: f64) -> EventBody {
-    Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]) }.into()
+    Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]), ..Step::default() }.into()
 }
 
 fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
@@ -272,7 +272,7 @@ fn lines_have_the_documented_shape() {
     let line = |body: EventBody| String::from_utf8(Event { seq: 7, time_ms: 1000, body }.to_line().unwrap()).unwrap();
     let metrics = BTreeMap::from([("kl".to_owned(), f64::INFINITY), ("reward".to_owned(), 0.5)]);
     assert_eq!(
-        line(Step { step: 3, seconds: 1.5, metrics }.into()),
+        line(Step { step: 3, seconds: 1.5, metrics, ..Step::default() }.into()),
         "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"step\",\"nonfinite\":[\"kl\"],\"step\":3,\"seconds\":1.5,\"metrics\":{\"kl\":null,\"reward\":0.5}}\n"
     );
     assert_eq!(

@@ -19,6 +19,7 @@ mod pipeline;
 mod prompts;
 pub(crate) mod pty_session;
 mod random;
+mod ranks;
 mod run_chart;
 mod runs;
 mod schema;

@@ -7,7 +7,7 @@ use super::{CheckpointError, Located, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::run::{RunDirectory, RunFolders, checkpoint_path};
+use crate::run::{RunDirectory, RunFolders, checkpoint_path, numbers_of_base};
 
 /// Tensors are read on demand.
 #[derive(Debug)]
@@ -75,6 +75,9 @@ impl OpenModel {
             let adapter = PeftAdapter::read(&folder)
                 .map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
             return base.with_adapter(adapter, &label);
+        }
+        if numbers_of_base(&folder).is_some() {
+            return Ok(Self { weights: base.merged()?, adapter: None, label, ..base });
         }
         let own = ModelSource::at(&label, &folder);
         let weights = Weights::open(&own).map_err(|error| unreadable("model.safetensors", error.to_string()))?;

@@ -32,6 +32,14 @@ pub struct TrainerState {
     pub seconds: f64,
     /// Digest of the configuration that the state belongs to.
     pub config_digest: String,
+    /// How many trained numbers have no file here, since they are those of the run's base; their moments are 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub numbers_of_base: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The newest format that this program reads.
@@ -48,6 +56,7 @@ impl TrainerState {
             skipped_in_a_row: 0,
             seconds: 0.0,
             config_digest,
+            numbers_of_base: 0,
         }
     }
 }
@@ -89,14 +98,7 @@ impl Contents {
         parameters: &mut dyn Numbers,
         moments: &mut dyn Numbers,
     ) -> Result<u64, CheckpointError> {
-        if folder.exists() {
-            remove(folder)?;
-        }
-        // Its parents must exist: the folder of a removed run must not be recreated.
-        folder.parent().map_or(Ok(()), |parent| {
-            files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error))
-        })?;
-        write_folder(folder, |new| {
+        self.write_with(folder, &self.state, |new| {
             match self.trainable {
                 Trainable::Lora { rank, alpha } => {
                     write_adapter(new, &self.slots, self.dtype, parameters, (&self.base_model, rank, alpha))?
@@ -106,8 +108,34 @@ impl Contents {
                 }
             }
             let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![2 * self.count()] };
-            write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)?;
-            let json = serde_json::to_string_pretty(&self.state).map_err(candle_core::Error::wrap)?;
+            write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)
+        })
+    }
+
+    /// Writes the checkpoint of a start whose weights are all those of the base, without them.
+    ///
+    /// # Errors
+    /// As [`Contents::write`].
+    pub fn write_start(&self, folder: &Path) -> Result<u64, CheckpointError> {
+        self.write_with(folder, &TrainerState { numbers_of_base: self.count(), ..self.state.clone() }, |_| Ok(()))
+    }
+
+    fn write_with(
+        &self,
+        folder: &Path,
+        state: &TrainerState,
+        write_numbers: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+    ) -> Result<u64, CheckpointError> {
+        if folder.exists() {
+            remove(folder)?;
+        }
+        // Its parents must exist: the folder of a removed run must not be recreated.
+        folder.parent().map_or(Ok(()), |parent| {
+            files::ensure_one_folder(parent, Access::Private).map_err(|error| failed(parent, error))
+        })?;
+        write_folder(folder, |new| {
+            write_numbers(new)?;
+            let json = serde_json::to_string_pretty(state).map_err(candle_core::Error::wrap)?;
             write_file(new, "trainer.json", format!("{json}\n").as_bytes())
         })?;
         size(folder)
@@ -180,7 +208,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     absent_or(std::fs::remove_dir_all(folder))
 }
 
-/// Loads the weights into `parameters` and returns the moments and the state.
+/// Loads the weights into `parameters`, which have those of the base, and returns the moments and the state.
 pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
     let path = folder.join("trainer.json");
     let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
@@ -189,6 +217,11 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
         serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
     if state.version > VERSION {
         return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
+    }
+    if state.numbers_of_base > 0 {
+        let flat = parameters.flat();
+        let moments = Tensor::zeros(2 * flat.elem_count(), DType::F32, flat.device())?;
+        return Ok((moments, TrainerState { numbers_of_base: 0, ..state }));
     }
     load_parameters(folder, parameters)?;
     let path = folder.join("optimizer.safetensors");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// `PLACE[=WHAT]:N[+MS]`: die (at a panic point: panic) at the Nth visit of a place, or so many milliseconds after it.
+/// `PLACE[=WHAT]:N[+MS]`: die (at a panic point: panic; at [`fails_at`]: fail) at the Nth visit of a place, or so many milliseconds after it.
 const DEATH: &str = "GRPO_TUI_FAULT";
 
 /// `PLACE:MS`: every visit of a place takes so many milliseconds longer.
@@ -34,6 +34,11 @@ pub fn failpoint(place: &str, what: &str) {
     if is_armed(place, what) {
         die();
     }
+}
+
+/// Whether something is to fail here, where a test asked for it, and the process to go on.
+pub fn fails_at(place: &str, what: &str) -> bool {
+    is_armed(place, what)
 }
 
 /// Panics here, where a test asked for it, as a bug would.

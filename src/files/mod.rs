@@ -9,7 +9,7 @@ pub use atomic::{
     Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder,
     replace_file, replace_file_with, sync_folder,
 };
-pub use failpoint::{failpoint, panic_point, test_clock, torn_write};
+pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -148,6 +148,10 @@ fn regular(found: &std::fs::Metadata) -> Result<()> {
 mod failpoint {
     #[inline]
     pub fn failpoint(_: &str, _: &str) {}
+    #[inline]
+    pub fn fails_at(_: &str, _: &str) -> bool {
+        false
+    }
     #[inline]
     pub fn panic_point(_: &str, _: &str) {}
     #[inline]

@@ -11,7 +11,7 @@ use crate::hub::ModelConfig;
 pub struct Disk {
     /// Trained numbers and two moments, f32.
     pub checkpoint_bytes: u64,
-    /// The maximum at once, including one being written.
+    /// The maximum at once, including one being written; in full training without the start, whose weights are the base's.
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
@@ -30,6 +30,8 @@ const BYTES_PER_COMPLETION: f64 = 280.0;
 /// A completion's part of its group's event. Measured likewise.
 const BYTES_PER_COMPLETION_EVENT: f64 = 70.0;
 const BYTES_PER_TEXT_TOKEN: f64 = 4.0;
+/// In a checkpoint: the number and its two moments, f32.
+pub const BYTES_PER_TRAINED_NUMBER: u64 = 12;
 
 pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
 /// An upper bound: 0.05 to 0.09 on runs of the embedded model.
@@ -95,7 +97,7 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
 }
 
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
-    let checkpoint_bytes = 12 * trainable_parameters(model, config) as u64;
+    let checkpoint_bytes = BYTES_PER_TRAINED_NUMBER * trainable_parameters(model, config) as u64;
     let retention = Retention::of(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
@@ -111,8 +113,8 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
         rollouts as u64,
         (records * (data.mean_completion_tokens * BYTES_PER_TEXT_TOKEN + BYTES_PER_COMPLETION)) as u64,
     );
-    let (checkpoints, checkpoints_bytes) =
-        (retention.checkpoints_at_once, retention.checkpoints_at_once * checkpoint_bytes);
+    let checkpoints = retention.checkpoints_at_once - u64::from(config.lora_rank == 0);
+    let checkpoints_bytes = checkpoints * checkpoint_bytes;
     let total_bytes = checkpoints_bytes + rollouts_bytes + evals_bytes;
     Disk { checkpoint_bytes, checkpoints, checkpoints_bytes, rollouts_bytes, evals_bytes, total_bytes, free_bytes }
 }

@@ -16,7 +16,7 @@ use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
 pub use completion_lengths::{CompletionLengths, LengthBasis};
-pub use disk::{COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
+pub use disk::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES,
     GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_memory, gpu_prompt_rows,

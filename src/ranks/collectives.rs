@@ -213,7 +213,8 @@ mod tests {
                 })
             });
             let ranks =
-                Ranks::of(gather(&listener, 3, "secret", Duration::from_secs(20), || Ok(())).unwrap(), "").unwrap();
+                Ranks::of(gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap(), "")
+                    .unwrap();
             let (first, _until_all_have_ended) = zero(ranks);
             std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
         })

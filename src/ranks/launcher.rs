@@ -4,12 +4,12 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::meeting::{gather, secret};
-use super::{Follower, RankError, Ranks, TO_MEET};
+use super::{Follower, RankError, Ranks, TO_ANSWER, TO_MEET};
 use crate::files::{self, Access};
 use crate::run::host_name;
 
@@ -28,7 +28,7 @@ pub struct Placement {
 }
 
 /// Where rank 0 waits; only its user can read it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Meeting {
     address: String,
     secret: String,
@@ -128,29 +128,54 @@ impl Placement {
         let file = MeetingFile(self.file(runs));
         let text = serde_json::to_vec(&meeting).map_err(|error| failed(error.into()))?;
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
-        Ranks::of(gather(&listener, self.size, &meeting.secret, TO_MEET, || Ok(()))?, gpu)
+        let remedy =
+            format!("; its output says why: its host must see {} and reach {}", file.0.display(), meeting.address);
+        Ranks::of(gather(&listener, self.size, &meeting.secret, (TO_MEET, &remedy), || Ok(()))?, gpu)
     }
 
     /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
     ///
     /// # Errors
-    /// [`RankError::Start`] if rank 0 cannot be found within 60 s.
+    /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
     pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Follower, RankError> {
+        self.follow_within(runs, gpu, (TO_MEET, TO_ANSWER))
+    }
+
+    fn follow_within(
+        &self,
+        runs: &Path,
+        gpu: &str,
+        (to_meet, to_answer): (Duration, Duration),
+    ) -> Result<Follower, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
+        let failed = |cause| Err(RankError::Start { rank: self.rank, cause });
+        let mut found: Option<(Meeting, Instant)> = None;
         let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
         loop {
             // A file of an earlier start may stand there until rank 0 writes its own.
             match read(&path) {
-                Ok(Some(Meeting { address, secret })) => match Follower::connect(&address, self.rank, secret, gpu) {
-                    Ok(follower) => return Ok(follower),
-                    Err(error) => last = error.to_string(),
-                },
+                Ok(Some(meeting)) => {
+                    let since =
+                        found.filter(|(known, _)| *known == meeting).map_or_else(Instant::now, |(_, since)| since);
+                    match Follower::connect(&meeting.address, self.rank, meeting.secret.clone(), gpu) {
+                        Ok(follower) => return Ok(follower),
+                        Err(_) if since.elapsed() <= to_answer => {}
+                        Err(error) => {
+                            return failed(format!(
+                                "rank 0 does not answer within {} s ({error}): check that it runs, that its host's name is known here, and \
+                                 that no firewall is between them",
+                                to_answer.as_secs()
+                            ));
+                        }
+                    }
+                    last = format!("{} does not answer", meeting.address);
+                    found = Some((meeting, since));
+                }
                 Ok(None) => {}
-                Err(cause) => return Err(RankError::Start { rank: self.rank, cause }),
+                Err(cause) => return failed(cause),
             }
-            if start.elapsed() > TO_MEET {
-                let cause = format!("rank 0 was not found within {} s; {last}", TO_MEET.as_secs());
-                return Err(RankError::Start { rank: self.rank, cause });
+            if start.elapsed() > to_meet {
+                return failed(format!("rank 0 was not found within {} s; {last}", to_meet.as_secs()));
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
@@ -236,6 +261,33 @@ mod tests {
         let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
         check(&alone.each_ref().map(|name| (name.as_str(), if name.ends_with("RANK") { "0" } else { "1" })), None);
         check(&[("RANK", "1")], None);
+    }
+
+    #[test]
+    fn rank_0_that_does_not_answer_is_named_with_its_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = placed(1, 2, (0, 1), "srun", "7");
+        let follow = |times: [u64; 2]| {
+            let [to_meet, to_answer] = times.map(Duration::from_millis);
+            own.follow_within(folder.path(), "", (to_meet, to_answer)).unwrap_err().to_string()
+        };
+        let message = follow([200, 100]);
+        assert!(
+            message.contains("rank 0 was not found within 0 s") && message.contains("shared by all hosts?"),
+            "{message}"
+        );
+        // A port that was free a moment ago.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
+        for (address, expected) in
+            [(address, "Connection refused"), ("no-such-host.invalid:1".to_owned(), "no-such-host.invalid:1: ")]
+        {
+            let text = serde_json::to_vec(&Meeting { address: address.clone(), secret: String::new() }).unwrap();
+            files::replace_file(&own.file(folder.path()), &text, Access::Private).unwrap();
+            let message = follow([60_000, 200]);
+            assert!(message.contains("rank 0 does not answer within 0 s (rank 1 did not start: "), "{message}");
+            assert!(message.contains(&address) && message.contains(expected), "{message}");
+            assert!(message.ends_with("no firewall is between them"), "{message}");
+        }
     }
 
     #[test]

@@ -12,12 +12,13 @@ use crate::format::hex;
 /// A connection that does not say who it is holds up the others for so long.
 const TO_GREET: Duration = Duration::from_secs(2);
 
-/// The links to ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come.
+/// The links to ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come. `remedy`: for
+/// one that has not come in time.
 pub(super) fn gather(
     listener: &TcpListener,
     size: usize,
     secret: &str,
-    patience: Duration,
+    (patience, remedy): (Duration, &str),
     mut check: impl FnMut() -> Result<(), RankError>,
 ) -> Result<Vec<Peer>, RankError> {
     let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
@@ -27,7 +28,7 @@ pub(super) fn gather(
     while let Some(missing) = links.iter().position(Option::is_none) {
         check()?;
         if start.elapsed() > patience {
-            let cause = format!("no connection within {} s", patience.as_secs());
+            let cause = format!("no connection within {} s{remedy}", patience.as_secs());
             return Err(RankError::Start { rank: missing + 1, cause });
         }
         match listener.accept() {
@@ -65,11 +66,41 @@ fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankE
     }
     let (own, host) = (env!("CARGO_PKG_VERSION"), &location.host);
     if version != own {
-        let cause = format!("it is version {version} of the program on {host}, rank 0 is {own}");
+        let cause = format!(
+            "it is version {version} of the program on {host}, rank 0 is {own}: install the same on all hosts, then start again"
+        );
         // It ends in any case.
         let _ = link.send_failure(&cause);
         return Err(RankError::Start { rank, cause });
     }
     let link = link.named(format!("rank {rank} (pid {pid} on {host})"));
     Ok(Some((rank, (link, location))))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::Location;
+    use super::*;
+
+    #[test]
+    fn another_version_of_the_program_is_refused_on_both_sides() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = std::thread::spawn(move || {
+            let link = Link::over(TcpStream::connect(address).unwrap(), "rank 0".to_owned(), PATIENCE).unwrap();
+            let (secret, version) = ("secret".to_owned(), "0.0.1".to_owned());
+            link.send(&Hello { rank: 1, secret, version, pid: 7, location: Location::own("") }).unwrap();
+            link.receive::<u32>(|| Ok(())).unwrap_err().to_string()
+        });
+        let error = gather(&listener, 2, "secret", (Duration::from_secs(20), ""), || Ok(())).map(drop).unwrap_err();
+        let (here, there) = (error.to_string(), other.join().unwrap());
+        for message in [&here, &there] {
+            assert!(message.contains("it is version 0.0.1 of the program on "), "{message}");
+            assert!(message.ends_with("install the same on all hosts, then start again"), "{message}");
+        }
+        assert!(here.starts_with("rank 1 did not start: "), "{here}");
+    }
 }

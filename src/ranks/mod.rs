@@ -31,6 +31,8 @@ const TO_CONNECT: Duration = Duration::from_secs(30);
 const TO_HEAR: Duration = Duration::from_secs(2);
 /// How long a rank has to end once rank 0 is gone.
 const TO_END: Duration = Duration::from_secs(5);
+/// How long rank 0 has to answer at its address.
+const TO_ANSWER: Duration = Duration::from_secs(30);
 /// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
 const TO_MEET: Duration = Duration::from_secs(60);
 
@@ -177,6 +179,11 @@ impl Ranks {
         1 + self.links.len()
     }
 
+    /// The names of the hosts, by rank; none where a run is alone.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.locations.iter().map(|location| location.host.as_str())
+    }
+
     /// The ranks, `rank` included, that share its processors.
     pub fn sharing(&self, rank: usize) -> usize {
         let sharing = |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
@@ -268,7 +275,7 @@ impl Follower {
         let addresses = address.to_socket_addrs().map_err(failed)?;
         let mut found = Err(std::io::Error::other("no such address"));
         for address in addresses {
-            found = found.or_else(|_| TcpStream::connect_timeout(&address, PATIENCE));
+            found = found.or_else(|_| TcpStream::connect_timeout(&address, TO_ANSWER / 3));
         }
         let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

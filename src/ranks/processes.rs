@@ -30,7 +30,8 @@ impl Processes {
                 .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
             processes.0.push(child);
         }
-        let links = gather(&listener, size, &secret, TO_CONNECT, || processes.check())?;
+        let remedy = "; its messages stand above or in worker.log";
+        let links = gather(&listener, size, &secret, (TO_CONNECT, remedy), || processes.check())?;
         Ok((links, processes))
     }
 

@@ -187,7 +187,7 @@ mod tests {
             ("grad_norm", 0.5),
             ("other", 1.0),
         ];
-        let step = |values| Step { step: 12, seconds: 1.25, metrics: metrics(values) }.into();
+        let step = |values| Step { step: 12, seconds: 1.25, metrics: metrics(values), ..Step::default() }.into();
         check(
             step(&all),
             Some((

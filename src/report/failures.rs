@@ -98,7 +98,11 @@ mod tests {
             if step <= 12 {
                 metrics.insert("failures/think_leak".to_owned(), 0.5);
             }
-            history.fold(Event { seq: step, time_ms: 0, body: EventBody::from(Step { step, seconds: 1.0, metrics }) });
+            history.fold(Event {
+                seq: step,
+                time_ms: 0,
+                body: EventBody::from(Step { step, seconds: 1.0, metrics, ..Step::default() }),
+            });
         }
         history
     }

@@ -117,6 +117,11 @@ impl Generated {
         self.hindrances.extend(next.hindrances);
         self
     }
+
+    /// Of all completions.
+    pub fn tokens(&self) -> usize {
+        self.completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
+    }
 }
 
 /// What a GPU refused a rollout, and what was done instead: it took longer.

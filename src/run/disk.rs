@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::checkpoints::{checkpoint_path, list_checkpoints};
+use super::checkpoints::{checkpoint_path, list_checkpoints, numbers_of_base};
 use super::history::RunState;
 use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
-use crate::plan::{COMPRESSED_SHARE, Retention, free_disk_bytes};
+use crate::plan::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Retention, free_disk_bytes};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiskUse {
@@ -117,7 +117,11 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
 fn checkpoints(run: &Path) -> (u64, f64) {
     let steps = list_checkpoints(run).unwrap_or_default();
     let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());
-    (steps.len() as u64, latest.map_or(0.0, |step| bytes_below(&checkpoint_path(run, *step)) as f64))
+    let size = latest.map_or(0, |step| {
+        let folder = checkpoint_path(run, *step);
+        numbers_of_base(&folder).map_or_else(|| bytes_below(&folder), |numbers| numbers * BYTES_PER_TRAINED_NUMBER)
+    });
+    (steps.len() as u64, size as f64)
 }
 
 fn per_step(bytes: u64, steps: u64) -> f64 {

@@ -34,6 +34,10 @@ pub enum RunError {
     },
     #[error("{} is a symlink: remove the run at {}", .path.display(), .target.display())]
     Linked { path: PathBuf, target: PathBuf },
+    #[error(
+        "step 0 of full training is the base model itself and has no weights of its own: use `{base}`, or name another checkpoint (RUN@STEP)"
+    )]
+    StartHasNoFiles { base: String },
     #[error("base model `{name}` cannot be read: {problem}")]
     Base { name: String, problem: String },
     #[error("{} exists: choose a new folder", .path.display())]
@@ -107,7 +111,7 @@ pub enum RunError {
         "{program} was not found: Slurm's commands are missing here; run this on a login node of the cluster, or compute here (without --slurm)"
     )]
     NoSlurm { program: &'static str },
-    #[error("{program}: {message}")]
+    #[error("{program}: {message}; {}", slurm_remedy(program))]
     Slurm {
         /// One of Slurm's commands.
         program: &'static str,
@@ -140,6 +144,13 @@ impl RunError {
 /// Whether the disk is full, at least for this user.
 pub fn is_full_disk(source: &std::io::Error) -> bool {
     matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
+fn slurm_remedy(program: &str) -> &'static str {
+    match program {
+        "sbatch" => "change the job's options, or set what the cluster asks for (SBATCH_ACCOUNT, SBATCH_QOS, ...)",
+        _ => "check that `sinfo` answers here: the cluster's controller must be reachable from this machine",
+    }
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {

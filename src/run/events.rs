@@ -130,6 +130,27 @@ pub struct Step {
     /// By TRL's names where it has one; non-finite values are written as null and read as NaN.
     #[serde(deserialize_with = "null_is_nan_map")]
     pub metrics: BTreeMap<String, f64>,
+    /// By rank; empty where one computes the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankStep>,
+}
+
+/// A rank's part of a step. Seconds are by the rank's own clock.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RankStep {
+    pub host: String,
+    /// Of its completions among all that were decoded together.
+    pub sampled_tokens: usize,
+    /// Of its prompts and completions in the gradient.
+    pub trained_tokens: usize,
+    pub rollout_seconds: f64,
+    pub update_seconds: f64,
+    /// For other ranks and for messages: in gathers and sums.
+    pub waited_seconds: f64,
+    /// Of its device; on a CPU only the name is known.
+    #[serde(flatten)]
+    pub condition: Device,
 }
 
 /// One group; lists have one element per completion.
@@ -218,6 +239,9 @@ pub struct Checkpoint {
 pub struct Device {
     /// For people.
     pub device: String,
+    /// In the driver's order, as `nvidia-smi` counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// Share of time, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub utilisation: Option<f64>,

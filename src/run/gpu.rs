@@ -52,7 +52,8 @@ impl Gpu {
 
     /// Its condition now, as far as the driver says.
     pub fn condition(&self) -> Device {
-        let mut found = Device { device: format!("{} {}", self.name, self.uuid), ..Device::default() };
+        let mut found =
+            Device { device: format!("{} {}", self.name, self.uuid), index: Some(self.index), ..Device::default() };
         let Ok(device) = self.nvml.device_by_index(self.index) else { return found };
         found.utilisation = device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0);
         if let Ok(memory) = device.memory_info() {

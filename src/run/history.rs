@@ -6,7 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::against_base::AgainstBase;
-use super::events::{Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, Run};
+use super::events::{
+    Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, RankStep, Run,
+};
 use super::series::Series;
 use crate::config::BestBy;
 
@@ -40,6 +42,8 @@ pub struct RunState {
     /// By step; the keep rules may have removed some.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
     pub device: Option<Device>,
+    /// Of the last step, by rank; empty where one computes the run.
+    pub ranks: Vec<RankStep>,
     /// The latest alert of each rule.
     pub alerts: BTreeMap<String, Alert>,
     /// All alerts, in order, so that those of voided steps can be undone.
@@ -95,6 +99,7 @@ impl RunState {
             EventBody::Phase(phase) => self.phase = Some(phase),
             EventBody::Step(step) => {
                 self.last_step = step.step;
+                self.ranks = step.ranks;
                 self.series("seconds").set(step.step, step.seconds);
                 for (name, value) in step.metrics {
                     self.series(&name).set(step.step, value);
@@ -242,7 +247,9 @@ impl RunState {
         self.checkpoints.retain(|found, _| *found <= step);
         self.alerts_in_order.retain(|alert| alert.step <= step);
         self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
-        self.last_step = self.last_step.min(step);
+        if step < self.last_step {
+            (self.last_step, self.ranks) = (step, Vec::new());
+        }
     }
 }
 

@@ -48,6 +48,7 @@ mod writer;
 pub use against_base::AgainstBase;
 pub use checkpoints::{
     CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints,
+    numbers_of_base,
 };
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use control::{

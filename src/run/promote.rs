@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoints::checkpoint_path;
+use super::checkpoints::{checkpoint_path, numbers_of_base};
 use super::directory::{RunDirectory, sha256, sha256_file};
 use super::durable::replace_file;
 use super::error::RunError;
@@ -21,10 +21,13 @@ const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 /// tokenizer. Returns the contents of `provenance.json`.
 ///
 /// # Errors
-/// [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
+/// [`RunError::StartHasNoFiles`] of full training, [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
 pub fn promote(run: &RunDirectory, step: u64, out: &Path) -> Result<Value, RunError> {
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken { path: out.to_owned() });
+    }
+    if numbers_of_base(&checkpoint_path(run.path(), step)).is_some() {
+        return Err(RunError::StartHasNoFiles { base: run.file().config.base_model.clone() });
     }
     let fail = |path: &Path, source| RunError::io("create", path)(source);
     files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, building))

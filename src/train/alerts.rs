@@ -31,6 +31,10 @@ const ALL_EXACT: f64 = 0.995;
 const DRIFT: f64 = 0.02;
 /// A drift is reported again when exact match has lost this much more.
 const WORSE: f64 = 0.1;
+/// The tokens of the rank with the most, over those of an even share, from which on the others wait long.
+const MOST_IMBALANCED: f64 = 1.5;
+/// The time of a rank over that of the others for as many tokens, in each step of a window.
+const SLOW: f64 = 1.25;
 
 const VALUE_DRIFT: &str = "value_drift";
 
@@ -205,6 +209,7 @@ impl Alerts {
         ]
         .into_iter()
         .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
+        .chain([imbalanced_ranks(history), slow_rank(history)])
         .flatten()
         .collect()
     }
@@ -344,6 +349,42 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
             percent_short(leaks)
         ),
         suggestion: "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.".to_owned(),
+    })
+}
+
+fn imbalanced_ranks(history: &[Metrics]) -> Option<Finding> {
+    let steps = latest(history, WINDOW);
+    let is_known = steps.len() == WINDOW && steps.iter().all(|metrics| metrics.contains_key("ranks/imbalance"));
+    let imbalance = mean(steps, "ranks/imbalance");
+    (is_known && imbalance > MOST_IMBALANCED).then(|| Finding {
+        rule: "rank_imbalance",
+        level: "warning",
+        value: imbalance,
+        sentence: format!(
+            "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it.",
+        ),
+        suggestion: "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks)."
+            .to_owned(),
+    })
+}
+
+fn slow_rank(history: &[Metrics]) -> Option<Finding> {
+    let steps = latest(history, WINDOW);
+    let rank = *steps.last()?.get("ranks/slowest")?;
+    let is_slow = |metrics: &Metrics| {
+        metrics.get("ranks/slowest") == Some(&rank)
+            && metrics.get("ranks/slowdown").is_some_and(|slowdown| *slowdown >= SLOW)
+    };
+    let slowdown = mean(steps, "ranks/slowdown");
+    (steps.len() == WINDOW && steps.iter().all(is_slow)).then(|| Finding {
+        rule: "slow_rank",
+        level: "warning",
+        value: slowdown,
+        sentence: format!(
+            "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
+        ),
+        suggestion: "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node."
+            .to_owned(),
     })
 }
 

@@ -9,14 +9,14 @@ use super::job::Job;
 use super::recorder::Recorder;
 use super::sharded::all_numbers;
 use crate::checkpoint::{Contents, Snapshot};
+use crate::model::Trainable;
+use crate::plan::BYTES_PER_TRAINED_NUMBER;
 use crate::run::events::Checkpoint;
 use crate::run::{
     RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
     list_checkpoints,
 };
 
-/// A trained number and its two moments, f32.
-const BYTES_PER_NUMBER: u64 = 12;
 /// Names, counters, lines of the log.
 const BESIDES_BYTES: u64 = 1 << 20;
 
@@ -38,7 +38,10 @@ pub(super) fn save(
     recorder.phase(step, "checkpoint")?;
     recorder.sync()?;
     let event = Checkpoint { step, path: checkpoint_folder(step), why: why.to_owned(), ..Checkpoint::default() };
-    let needed_bytes = job.model.parameters().count() as u64 * BYTES_PER_NUMBER + BESIDES_BYTES;
+    // Before the first step, all weights are those of the base.
+    let is_base = step == 0 && job.trainable == Trainable::Full;
+    let numbers = if is_base { 0 } else { job.model.parameters().count() as u64 };
+    let needed_bytes = numbers * BYTES_PER_TRAINED_NUMBER + BESIDES_BYTES;
     let mut pending = Box::new(PendingCheckpoint {
         run: run.path().to_owned(),
         snapshot: None,
@@ -54,10 +57,13 @@ pub(super) fn save(
     let folder = checkpoint_path(run.path(), step);
     let contents = Contents::of(job.model.parameters(), &job.state, job.trainable, &job.config.base_model);
     let [mut parameters, mut moments] = all_numbers(job);
-    match recorder.saver.take_buffer() {
+    match if is_base { None } else { recorder.saver.take_buffer() } {
         Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),
         None => {
-            let write = |_: &mut Recorder<'_>| contents.write(&folder, &mut *parameters, &mut *moments);
+            let write = |_: &mut Recorder<'_>| match is_base {
+                true => contents.write_start(&folder),
+                false => contents.write(&folder, &mut *parameters, &mut *moments),
+            };
             pending.event.bytes = recorder.write(&pending.label(), needed_bytes, write)?;
         }
     }

@@ -1,11 +1,9 @@
-//! A thread that records the device's condition as events every few seconds.
+//! A thread that reads the device's condition every few seconds.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::run::EventWriter;
 use crate::run::events::Device;
 
 pub(super) const EVERY: Duration = Duration::from_secs(5);
@@ -18,18 +16,16 @@ pub(super) struct DeviceMonitor {
 }
 
 impl DeviceMonitor {
-    /// Records `condition` immediately and then at the interval `every`.
+    /// Gives `condition` to `record` immediately and then at the interval `every`.
     pub(super) fn start(
-        events: Arc<Mutex<EventWriter>>,
         every: Duration,
         mut condition: impl FnMut() -> Device + Send + 'static,
+        mut record: impl FnMut(Device) + Send + 'static,
     ) -> Self {
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::spawn(move || {
             loop {
-                let now = condition();
-                // A full disk is reported by the worker's own next event.
-                let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(now);
+                record(condition());
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
@@ -52,30 +48,21 @@ impl Drop for DeviceMonitor {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::run::{EventBody, EventReader, RunLock};
 
     #[test]
-    fn the_condition_is_written_until_nobody_watches() {
-        let folder = tempfile::tempdir().unwrap();
-        let lock = RunLock::acquire(folder.path()).unwrap();
-        let events = Arc::new(Mutex::new(EventWriter::open(&lock).unwrap()));
+    fn the_condition_is_recorded_until_nobody_watches() {
         let (sender, receiver) = channel();
         let mut count = 0;
-        let watch = DeviceMonitor::start(Arc::clone(&events), Duration::from_millis(1), move || {
+        let condition = move || {
             count += 1;
-            let _ = sender.send(count);
             Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }
-        });
-        while receiver.recv().unwrap() < 3 {}
-        drop(watch);
-        let seen = EventReader::new(&folder.path().join("events.jsonl")).read().unwrap().events;
-        assert!(seen.len() >= 3, "{seen:?}");
-        for (index, event) in seen.iter().enumerate() {
-            assert!(
-                matches!(&event.body, EventBody::Device(device) if device.power_watts == Some(index as f64 + 1.0)),
-                "{event:?}"
-            );
-            assert_eq!(event.seq, index as u64 + 1);
-        }
+        };
+        let record = move |now: Device| _ = sender.send(now.power_watts);
+        let monitor = DeviceMonitor::start(Duration::from_millis(1), condition, record);
+        let first: Vec<Option<f64>> = receiver.iter().take(3).collect();
+        assert_eq!(first, [Some(1.0), Some(2.0), Some(3.0)]);
+        drop(monitor);
+        // The thread has ended, and with it the sender.
+        assert!(receiver.iter().all(|power| power > Some(3.0)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::early_stop::{is_due, is_out_of_time};
 use super::job::{Ahead, Job, Sampled};
+use super::rank_work::share_of_time;
 use super::ranked;
 use super::rollout_plan::{next_plan, requests};
 use crate::config::Method;
@@ -49,23 +50,24 @@ pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, Tra
 
 pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
     let start = Instant::now();
-    let Generated { completions, counts, hindrances } = ranked::sample(job, adapters, requests)?;
+    let (Generated { completions, counts, hindrances }, ranks) = ranked::sample(job, adapters, requests)?;
     let mut known = job.hindrances.borrow_mut();
     hindrances.into_iter().for_each(|found| {
         if !known.0.contains(&found) {
             known.0.push(found);
         }
     });
-    Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64() })
+    Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64(), ranks })
 }
 
 /// What was requested, and the eval set.
 fn sample_both(job: &Job, requests: &[Request]) -> Result<(Sampled, Sampled), TrainError> {
     let all: Vec<Request> = requests.iter().cloned().chain(greedy_requests(&job.prompts.eval)).collect();
-    let Sampled { mut completions, counts, seconds } = sample_alone(job, Adapters::On, &all)?;
+    let Sampled { mut completions, counts, seconds, ranks } = sample_alone(job, Adapters::On, &all)?;
     let eval = completions.split_off(requests.len());
     let tokens = |of: &[Vec<Completion>]| of.iter().flatten().map(|found| found.token_ids.len()).sum::<usize>() as f64;
     let share = tokens(&eval) / (tokens(&completions) + tokens(&eval));
-    let eval = Sampled { completions: eval, counts, seconds: seconds * share };
-    Ok((Sampled { completions, counts, seconds: seconds * (1.0 - share) }, eval))
+    let eval = Sampled { completions: eval, counts, seconds: seconds * share, ranks: Vec::new() };
+    let ranks = share_of_time(&ranks, 1.0 - share);
+    Ok((Sampled { completions, counts, seconds: seconds * (1.0 - share), ranks }, eval))
 }

@@ -107,7 +107,8 @@ pub(super) fn report(
 ) -> Result<Report, TrainError> {
     let start = Instant::now();
     let best_step = resolve_checkpoint(run, At::Best)?;
-    if best_step != job.state.step {
+    // Of step 0 there is the base's eval.
+    if best_step > 0 && best_step != job.state.step {
         let folder = checkpoint_path(run.path(), best_step);
         job.ranks.send(|_| Command::Load { folder: folder.clone() })?;
         checkpoint::load_parameters(&folder, job.model.parameters())?;

@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
+use super::memory_probe::own_probe;
+use super::oom_retry::memory_point;
+use super::rank_work::{LatestReading, timed};
 use super::ranked::{
-    Command, Share, own_gradient, own_log_probs, own_sample, own_supervised, own_update, weights_norm,
+    Command, Share, own_gradient, own_log_probs, own_sample, own_supervised, timed_update, weights_norm,
 };
 use super::setup::Setup;
 use super::sharded::own_bytes;
@@ -53,6 +57,34 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// What a rank has that rank 0, `own`, has not, with the remedy.
+    pub(super) fn difference(&self, own: &Self) -> Option<String> {
+        let device = |on_gpu| if on_gpu { "a GPU" } else { "the CPU" };
+        Some(match () {
+            () if self.config_digest != own.config_digest => {
+                "has another configuration than rank 0: check that all hosts see the same folder of the run".to_owned()
+            }
+            () if self.step != own.step => format!(
+                "has loaded the checkpoint of step {}, rank 0 that of step {}: check that all hosts see the same folder of the run",
+                self.step, own.step
+            ),
+            () if self.model_digest != own.model_digest => {
+                "has other files of the model than rank 0: give all hosts the same ones, at the same path".to_owned()
+            }
+            () if self.on_gpu != own.on_gpu => format!(
+                "computes on {}, rank 0 on {}: see `grpo-tui doctor` on its host, or compute with --cpu",
+                device(self.on_gpu),
+                device(own.on_gpu)
+            ),
+            () if self.norms != own.norms => {
+                "has loaded other weights than rank 0: compare the model's files on the hosts".to_owned()
+            }
+            () => return None,
+        })
+    }
+}
+
 /// Carries out what rank 0 commands. Returns when rank 0 has ended.
 ///
 /// # Errors
@@ -83,6 +115,11 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
     }
     setup.divide(begin.sharing)?;
     setup.threads = setup.threads.until(follower.loss());
+    let reading = LatestReading::unknown(engine);
+    let _monitor = setup.gpu.take().map(|gpu| {
+        let reading = reading.clone();
+        DeviceMonitor::start(device_monitor::EVERY, move || gpu.condition(), move |now| reading.set(now))
+    });
     let model_digest = setup.start.digest.clone();
     let mut job = Job::load(&run, setup, engine, &RunState::read(run.path())?, follower.rank())?;
     follower.reply(&Loaded::of(&job, model_digest)?)?;
@@ -91,23 +128,29 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
     while let Some(command) = follower.receive::<Command<'_>>()? {
         match command {
             Command::Sample { adapters, requests, sampling } => {
-                follower.reply(&own_sample(&job, adapters, &requests, &sampling)?)?
+                let (found, seconds) = timed(|| own_sample(&job, adapters, &requests, &sampling));
+                follower.reply(&(seconds, found?))?
             }
             Command::Gradient { mut groups, totals, settings } => {
-                let found = store(&mut gradients, || own_gradient(&job, &mut groups, totals, &settings));
-                follower.reply(&share(&job, found)?)?
+                let compute = || {
+                    memory_point(follower.rank())?;
+                    own_gradient(&job, &mut groups, totals, &settings)
+                };
+                follower.reply(&share(&job, || store(&mut gradients, compute))?)?
             }
             Command::Supervised { examples, settings } => {
-                let found = store(&mut gradients, || own_supervised(&job, &examples, settings));
-                follower.reply(&share(&job, found)?)?
+                let compute = || own_supervised(&job, &examples, settings);
+                follower.reply(&share(&job, || store(&mut gradients, compute))?)?
             }
             Command::LogProbs { groups, settings } => {
-                follower.reply(&share(&job, own_log_probs(&job, &groups, &settings))?)?
+                follower.reply(&share(&job, || own_log_probs(&job, &groups, &settings))?)?
             }
+            Command::Probe { settings } => follower.reply(&share(&job, || own_probe(&job, settings))?)?,
             Command::Update { learning_rate } => {
                 let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
                 job.optimizer.set_learning_rate(learning_rate);
-                follower.reply(&own_update(&job.model, &mut job.optimizer, follower, &own)?.1)?
+                let updated = timed_update(&job.model, &mut job.optimizer, follower, &own, &reading)?.1;
+                follower.reply(&updated)?
             }
             Command::Numbers { which, range } => {
                 failpoint("checkpoint.numbers", &follower.rank().to_string());
@@ -134,14 +177,44 @@ fn store<G, T>(
     Ok(found)
 }
 
-fn share<T>(job: &Job, found: candle_core::Result<T>) -> candle_core::Result<Share<T>> {
-    match found {
-        Ok(found) => Ok(Share::Done(found)),
+/// What `compute` finds, with its seconds.
+fn share<T>(job: &Job, compute: impl FnOnce() -> candle_core::Result<T>) -> candle_core::Result<(f64, Share<T>)> {
+    let (found, seconds) = timed(compute);
+    let found = match found {
+        Ok(found) => Share::Done(found),
         Err(error) if is_out_of_memory(&error) => {
             // For the next attempt; if it fails, that one does.
             let _ = job.engine.trim_memory();
-            Ok(Share::OutOfMemory)
+            Share::OutOfMemory
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    Ok((seconds, found))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_rank_has_loaded_differently_is_named() {
+        let own = || Loaded {
+            config_digest: "c".to_owned(),
+            model_digest: "m".to_owned(),
+            step: 4,
+            on_gpu: true,
+            norms: [1, 2],
+        };
+        let check = |other: Loaded, expected: &str| {
+            let found = other.difference(&own()).unwrap();
+            assert!(found.contains(expected) && found.contains(": "), "{found}");
+        };
+        assert_eq!(own().difference(&own()), None);
+        check(Loaded { config_digest: "d".to_owned(), ..own() }, "another configuration than rank 0");
+        check(Loaded { step: 2, norms: [3, 4], ..own() }, "the checkpoint of step 2, rank 0 that of step 4");
+        check(Loaded { model_digest: "n".to_owned(), ..own() }, "other files of the model");
+        check(Loaded { on_gpu: false, ..own() }, "computes on the CPU, rank 0 on a GPU");
+        check(Loaded { norms: [1, 3], ..own() }, "other weights than rank 0");
     }
 }

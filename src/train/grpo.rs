@@ -72,7 +72,7 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
         ("step_time".to_owned(), seconds),
         ("tokens_per_second/train".to_owned(), lengths().sum::<usize>() as f64 / seconds.max(1e-9)),
     ]);
-    recorder.finish_step(job, &step, metrics, seconds)
+    recorder.finish_step(job, &step, metrics, &[], seconds)
 }
 
 /// Computes the log-probs of a step's completions under the current weights, in the gradient's micro-batches.
@@ -84,6 +84,7 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     }
     rollout.old_log_probs = Some(ranked::log_probs(job, batch.groups)?);
     rollout.forward_seconds = start.elapsed().as_secs_f64();
+    rollout.ranks = job.rank_work.take(&rollout.ranks);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use super::TrainError;
 use super::alerts::Alerts;
 use super::oom_retry::{Extent, retry_smaller};
+use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::TrainConfig;
@@ -15,6 +16,7 @@ use crate::ranks::Ranks;
 use crate::rollout::{
     Completion, DecodeCounts, DraftHistory, Hindrance, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
 };
+use crate::run::events::RankStep;
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
@@ -49,6 +51,8 @@ pub(super) struct Job {
     /// The user has asked for an end after this step.
     pub(super) is_stopping: bool,
     pub(super) ranks: Ranks,
+    pub(super) rank_work: RankWork,
+    pub(super) reading: LatestReading,
     pub(super) resumed_from: Option<u64>,
 }
 
@@ -60,6 +64,8 @@ pub(super) struct Sampled {
     pub(super) counts: DecodeCounts,
     /// Of what was decoded together, this part by its tokens.
     pub(super) seconds: f64,
+    /// What each of several ranks did, with this part of the time.
+    pub(super) ranks: Vec<RankStep>,
 }
 
 /// The rollout that was sampled with the last eval.
@@ -123,6 +129,8 @@ impl Job {
             ahead: None,
             is_stopping: false,
             ranks: Ranks::alone(),
+            rank_work: RankWork::default(),
+            reading: LatestReading::default(),
         })
     }
 

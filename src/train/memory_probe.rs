@@ -1,20 +1,12 @@
 //! A gradient at the longest shape before the first step, so that a lack of memory shows immediately.
 
-use super::TrainError;
 use super::job::Job;
-use super::oom_retry::shrunk;
 use crate::rollout::{Completion, StopReason};
-use crate::run::events::Alert;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
 
 /// Runs forward and backward of one full micro-batch of the longest prompt with the longest completions, without
-/// updates or random numbers. Returns an alert if the shape had to shrink.
-///
-/// # Errors
-/// [`TrainError::OutOfMemory`] if not even one sequence fits.
-pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
-    let before = job.shape.get();
-    let extent = job.extent();
+/// updates or random numbers.
+pub(super) fn own_probe(job: &Job, mut settings: PolicySettings) -> candle_core::Result<()> {
     let prompt = job
         .prompts
         .train
@@ -25,19 +17,14 @@ pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
     let tokens = job.config.max_completion_tokens;
     let token_ids = vec![prompt.first().copied().unwrap_or(0); tokens];
     let completion = Completion { token_ids, log_probs: vec![-1.0; tokens], stop: StopReason::Length };
-    job.retry_smaller(extent, || {
-        let mut settings = job.policy_settings();
-        settings.loss.kl_beta = 0.0;
-        let most_tokens = settings.tokens_per_micro_batch.min(extent.all);
-        let groups = full_micro_batch(prompt, &completion, job.config.completions_per_prompt, most_tokens);
-        let sequences = groups.iter().map(|group| group.samples.len()).sum();
-        let totals = StepTotals { sequences, tokens: sequences * tokens };
-        policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
-        // Surfaces errors of asynchronous work, and frees its memory.
-        job.engine.synchronize()
-    })?;
-    job.engine.trim_memory()?;
-    Ok(shrunk(job.state.step + 1, before, job.shape.get()))
+    settings.loss.kl_beta = 0.0;
+    let most_tokens = settings.tokens_per_micro_batch.min(job.extent().all);
+    let groups = full_micro_batch(prompt, &completion, job.config.completions_per_prompt, most_tokens);
+    let sequences = groups.iter().map(|group| group.samples.len()).sum();
+    let totals = StepTotals { sequences, tokens: sequences * tokens };
+    policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
+    // Surfaces errors of asynchronous work, and frees its memory.
+    job.engine.synchronize()
 }
 
 /// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.

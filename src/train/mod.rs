@@ -9,6 +9,7 @@ mod run_loop; // a run from its start to its report
 mod grpo; // the loop, and the same on the rows' own answers
 mod shares; // a step's work in parts
 mod ranked; // what all ranks compute together
+mod rank_work; // what each of them did in a step
 mod sharded; // numbers that they divide
 mod follower; // a rank other than 0
 mod rollout_plan; // the next steps' prompts
@@ -74,7 +75,7 @@ pub enum TrainError {
     Start(#[from] crate::checkpoint::StartError),
     #[error("{0}")]
     Run(#[from] crate::run::RunError),
-    #[error("a score cannot be written as JSON: {0}")]
+    #[error("a score or a reading of a device cannot be written or read as JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
     NoPrompts { task: String },
@@ -93,8 +94,8 @@ pub enum TrainError {
     /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
     #[error("step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run")]
     RanksDiffer { rank: usize, step: u64 },
-    #[error("rank {rank} has loaded {other}, rank 0 {own}: check that all hosts see the same files")]
-    RankLoaded { rank: usize, other: String, own: String },
+    #[error("rank {rank} {what}")]
+    RankLoaded { rank: usize, what: String },
     #[error(
         "the last checkpoint here is {own:?}, for rank 0 it is {expected:?}: check that all hosts see the same files"
     )]

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use super::TrainError;
-use crate::kernels::cuda_errors::is_out_of_memory;
+use crate::files::fails_at;
+use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
 use crate::rollout::Hindrance;
 use crate::run::events::Alert;
@@ -41,6 +42,16 @@ pub(super) fn retry_smaller<R>(
             None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error: error.to_string() }),
         };
     }
+}
+
+/// # Errors
+/// As when the memory of `rank` runs out, where a test asked for it.
+pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
+    if !fails_at("gradient.memory", &rank.to_string()) {
+        return Ok(());
+    }
+    let (operation, cause) = (format!("the gradient of rank {rank}"), "a test takes its memory".to_owned());
+    Err(candle_core::Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory: true })))
 }
 
 /// The alert after a retry; `None` if the shape is unchanged.
@@ -89,7 +100,6 @@ pub(super) fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::kernels::cuda_errors::GpuFailure;
 
     const EXTENT: Extent = Extent { longest_sequence: 900, all: 5000 };
 

@@ -3,24 +3,29 @@
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::job::Job;
-use super::shares::{split, split_groups, split_requests};
+use super::memory_probe::own_probe;
+use super::oom_retry::{memory_point, shrunk};
+use super::rank_work::{LatestReading, TimedCollectives, of_rollout, timed};
+use super::shares::{rows, split, split_groups, split_requests};
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Decoder, Gradients, Parameters};
 use crate::ranks::{Collectives, RankError};
 use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool};
+use crate::run::events::{Alert, Device, RankStep};
 use crate::update::{
     Applied, Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
     policy_gradient, supervised_gradient,
 };
 
-/// What rank 0 commands. Replies in brackets.
+/// What rank 0 commands. Replies in brackets; those of computations come with the seconds that they took.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command<'a> {
     /// [`Generated`]
@@ -31,7 +36,9 @@ pub(super) enum Command<'a> {
     Supervised { examples: Cow<'a, [Example]>, settings: SupervisedSettings },
     /// [`Share`] of log-probs by completion.
     LogProbs { groups: Vec<PolicyGroup<'a>>, settings: PolicySettings },
-    /// What [`own_update`] does with all ranks, then the bits of a norm.
+    /// [`Share`] of nothing: whether the longest gradient fits.
+    Probe { settings: PolicySettings },
+    /// What [`own_update`] does with all ranks, then [`Updated`].
     Update { learning_rate: f64 },
     /// The bytes of some that it has.
     Numbers { which: Divided, range: std::ops::Range<usize> },
@@ -46,6 +53,17 @@ pub(super) enum Command<'a> {
 pub(super) enum Divided {
     Parameters,
     Moments,
+}
+
+/// What a rank says of an update.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Updated {
+    /// The bits of a norm of its weights.
+    weights: u64,
+    /// Without those in which it waited for the others.
+    seconds: f64,
+    /// A [`Device`] as in the log.
+    condition: String,
 }
 
 /// What a rank found, unless its memory ran out.
@@ -63,8 +81,13 @@ pub(super) struct SupervisedSettings {
     pub(super) recompute: bool,
 }
 
-/// Samples requests with the current weights, or with those of the start.
-pub(super) fn sample(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Generated, TrainError> {
+/// Samples requests with the current weights, or with those of the start; also what each of several ranks did.
+pub(super) fn sample(
+    job: &Job,
+    adapters: Adapters,
+    requests: &[Request],
+) -> Result<(Generated, Vec<RankStep>), TrainError> {
+    let start = Instant::now();
     let parts = split_requests(requests, job.ranks.size());
     let sampling = job.sampling();
     let sampling = &sampling;
@@ -73,8 +96,16 @@ pub(super) fn sample(job: &Job, adapters: Adapters, requests: &[Request]) -> Res
         requests: Cow::from(parts[rank]),
         sampling: Cow::Borrowed(sampling),
     })?;
-    let own = own_sample(job, adapters, parts[0], sampling)?;
-    Ok(job.ranks.gather()?.into_iter().fold(own, Generated::followed_by))
+    let (own, seconds) = timed(|| own_sample(job, adapters, parts[0], sampling));
+    let mut generated = own?;
+    let mut sampled = vec![(generated.tokens(), seconds)];
+    for (seconds, more) in job.ranks.gather::<(f64, Generated)>()? {
+        sampled.push((more.tokens(), seconds));
+        generated = generated.followed_by(more);
+    }
+    let is_alone = sampled.len() == 1;
+    let work = if is_alone { Vec::new() } else { of_rollout(&sampled, start.elapsed().as_secs_f64()) };
+    Ok((generated, work))
 }
 
 pub(super) fn own_sample(
@@ -94,14 +125,36 @@ pub(super) fn gradient(
     totals: StepTotals,
 ) -> Result<(Gradients, PolicyStatistics), TrainError> {
     let mut parts = split_groups(groups, job.ranks.size());
-    job.retry_smaller(job.extent(), || {
-        let settings = job.policy_settings();
+    let found = job.retry_smaller(job.extent(), || {
+        let (start, settings) = (Instant::now(), job.policy_settings());
         send(job, |rank| Command::Gradient { groups: parts[rank].clone(), totals, settings })?;
-        let own = own_gradient(job, &mut parts[0], totals, &settings);
-        let ((gradients, mut statistics), others) = together(job, own)?;
+        let own = timed(|| {
+            memory_point(0)?;
+            own_gradient(job, &mut parts[0], totals, &settings)
+        });
+        let ((gradients, mut statistics), others) = together(job, start, own)?;
         others.into_iter().for_each(|other| statistics.add(other));
         Ok((gradients, statistics))
-    })
+    })?;
+    job.rank_work.trained(parts.iter().map(|part| part.iter().map(rows).sum()));
+    Ok(found)
+}
+
+/// Computes the longest gradient on all ranks, in smaller shapes when memory runs out on any; an alert if it has.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] if not even one sequence fits.
+pub(super) fn probe_memory(job: &Job) -> Result<Option<Alert>, TrainError> {
+    let before = job.shape.get();
+    job.retry_smaller(job.extent(), || {
+        let (start, settings) = (Instant::now(), job.policy_settings());
+        send(job, |_| Command::Probe { settings })?;
+        together(job, start, timed(|| own_probe(job, settings))).map(|((), _): (_, Vec<()>)| ())
+    })?;
+    // It is no step's work.
+    job.rank_work.take(&[]);
+    job.engine.trim_memory()?;
+    Ok(shrunk(job.state.step + 1, before, job.shape.get()))
 }
 
 /// The gradient of some groups, with the reference's log-probs where there is a KL.
@@ -126,10 +179,10 @@ pub(super) fn own_gradient(
 pub(super) fn log_probs(job: &Job, groups: Vec<PolicyGroup<'_>>) -> Result<Vec<Vec<f32>>, TrainError> {
     let parts = split_groups(groups, job.ranks.size());
     job.retry_smaller(job.extent(), || {
-        let settings = job.policy_settings();
+        let (start, settings) = (Instant::now(), job.policy_settings());
         send(job, |rank| Command::LogProbs { groups: parts[rank].clone(), settings })?;
-        let own = own_log_probs(job, &parts[0], &settings);
-        let (mut found, others): (_, Vec<Vec<Vec<f32>>>) = together(job, own)?;
+        let own = timed(|| own_log_probs(job, &parts[0], &settings));
+        let (mut found, others): (_, Vec<Vec<Vec<f32>>>) = together(job, start, own)?;
         found.extend(others.into_iter().flatten());
         Ok(found)
     })
@@ -152,12 +205,15 @@ pub(super) fn supervised(
 ) -> Result<(Gradients, f64), TrainError> {
     let weight = |example: &Example| example.prompt.len() + example.completion.len();
     let parts = split(examples, weight, job.ranks.size());
-    job.retry_smaller(extent, || {
-        let settings = settings();
+    let found = job.retry_smaller(extent, || {
+        let (start, settings) = (Instant::now(), settings());
         send(job, |rank| Command::Supervised { examples: Cow::from(&parts[rank]), settings })?;
-        let ((gradients, loss), others) = together(job, own_supervised(job, &parts[0], settings))?;
+        let own = timed(|| own_supervised(job, &parts[0], settings));
+        let ((gradients, loss), others) = together(job, start, own)?;
         Ok((gradients, others.into_iter().fold(loss, |sum, loss: f64| sum + loss)))
-    })
+    })?;
+    job.rank_work.trained(parts.iter().map(|part| part.iter().map(weight).sum()));
+    Ok(found)
 }
 
 pub(super) fn own_supervised(
@@ -171,18 +227,39 @@ pub(super) fn own_supervised(
 
 /// Sums the gradient over all ranks and takes the optimizer's step on each.
 pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
-    let learning_rate = job.config.learning_rate;
+    let (start, learning_rate) = (Instant::now(), job.config.learning_rate);
     job.ranks.send(|_| Command::Update { learning_rate })?;
-    let (applied, weights) = own_update(&job.model, &mut job.optimizer, &job.ranks, &gradients)?;
-    match job.ranks.gather::<u64>()?.into_iter().position(|other| other != weights) {
-        Some(index) => Err(TrainError::RanksDiffer { rank: index + 1, step: job.state.step + 1 }),
-        None => Ok(applied),
+    let reading = &job.reading;
+    let (applied, own) = timed_update(&job.model, &mut job.optimizer, &job.ranks, &gradients, reading)?;
+    let all: Vec<Updated> = std::iter::once(own).chain(job.ranks.gather()?).collect();
+    if let Some(rank) = all.iter().position(|other| other.weights != all[0].weights) {
+        return Err(TrainError::RanksDiffer { rank, step: job.state.step + 1 });
     }
+    let seconds: Vec<f64> = all.iter().map(|rank| rank.seconds).collect();
+    job.rank_work.updated(&seconds, start.elapsed().as_secs_f64());
+    let conditions = all.iter().map(|rank| serde_json::from_str::<Device>(&rank.condition));
+    job.rank_work.observed(&conditions.collect::<Result<Vec<_>, _>>()?);
+    Ok(applied)
+}
+
+/// The optimizer's step of this rank, and what it says of it.
+pub(super) fn timed_update(
+    model: &Decoder,
+    optimizer: &mut Optimizer,
+    ranks: &impl Collectives,
+    gradients: &Gradients,
+    reading: &LatestReading,
+) -> Result<(Applied, Updated), TrainError> {
+    let collectives = TimedCollectives::of(ranks);
+    let (updated, seconds) = timed(|| own_update(model, optimizer, &collectives, gradients));
+    let (applied, weights) = updated?;
+    let condition = serde_json::to_string(&reading.get())?;
+    Ok((applied, Updated { weights, seconds: seconds - collectives.seconds(), condition }))
 }
 
 /// The optimizer's step of this rank with the sum of all gradients, and the bits of a norm by which ranks are compared.
 /// Where the ranks divide what is trained, each sums and moves its part, and all have all weights afterwards.
-pub(super) fn own_update(
+fn own_update(
     model: &Decoder,
     optimizer: &mut Optimizer,
     ranks: &impl Collectives,
@@ -220,18 +297,22 @@ pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
     }
 }
 
-/// What this rank found, and the others once they have; an error if memory ran out on any.
+/// What this rank found, with its seconds, and the others once they have; an error if memory ran out on any. `start`: of
+/// the command.
 fn together<T, A: serde::de::DeserializeOwned>(
     job: &Job,
-    own: candle_core::Result<T>,
+    start: Instant,
+    (own, seconds): (candle_core::Result<T>, f64),
 ) -> candle_core::Result<(T, Vec<A>)> {
     if own.as_ref().is_err_and(|error| !is_out_of_memory(error)) {
         return own.map(|own| (own, Vec::new()));
     }
     // Replies are taken in any case: the next command has others.
     let mut found = Vec::with_capacity(job.ranks.size() - 1);
-    let mut failed = Ok(());
-    for (index, share) in job.ranks.gather::<Share<A>>().map_err(tensor_error)?.into_iter().enumerate() {
+    let (mut seconds, mut failed) = (vec![seconds], Ok(()));
+    let replies = job.ranks.gather::<(f64, Share<A>)>().map_err(tensor_error)?;
+    for (index, (its_seconds, share)) in replies.into_iter().enumerate() {
+        seconds.push(its_seconds);
         match share {
             Share::Done(answer) => found.push(answer),
             Share::OutOfMemory => {
@@ -243,6 +324,7 @@ fn together<T, A: serde::de::DeserializeOwned>(
             }
         }
     }
+    job.rank_work.updated(&seconds, start.elapsed().as_secs_f64());
     let own = own?;
     failed.map(|()| (own, found))
 }

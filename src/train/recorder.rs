@@ -9,11 +9,12 @@ use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
 use super::metrics::{StepUpdate, rollout_metrics, update_metrics};
 use super::oom_retry::{hindered, shrunk};
+use super::rank_work::{LatestReading, rank_metrics};
 use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::config::Method;
 use crate::plan::CONTEXT_BYTES;
 use crate::rollout::ScoredCompletion;
-use crate::run::events::{End, Group, Phase, Step};
+use crate::run::events::{End, Group, Phase, RankStep, Step};
 use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock,
     RunState, StateWriter, Status, WaitOutcome, Worker,
@@ -126,10 +127,15 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Starts recording the GPU's condition.
-    pub(super) fn watch(&mut self, gpu: Gpu) {
-        self.monitor =
-            Some(DeviceMonitor::start(Arc::clone(&self.events), device_monitor::EVERY, move || gpu.condition()));
+    /// Starts recording the GPU's condition, in the log and in `reading`.
+    pub(super) fn watch(&mut self, gpu: Gpu, reading: LatestReading) {
+        let events = Arc::clone(&self.events);
+        let record = move |now: crate::run::events::Device| {
+            reading.set(now.clone());
+            // A full disk is reported by the worker's own next event.
+            let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(now);
+        };
+        self.monitor = Some(DeviceMonitor::start(device_monitor::EVERY, move || gpu.condition(), record));
     }
 
     pub(super) fn stop_watching(&mut self) {
@@ -168,21 +174,22 @@ impl<'a> Recorder<'a> {
         let forward_seconds = rollout.forward_seconds;
         let update_seconds = forward_seconds + update.start.elapsed().as_secs_f64();
         let sampling_seconds = rollout.rollout_seconds + rollout.score_seconds;
-        let mut metrics = rollout_metrics(&rollout);
+        let (mut metrics, ranks) = (rollout_metrics(&rollout), rollout.ranks);
         for (groups, replaced) in [(rollout.groups, false), (rollout.replaced, true)] {
             groups.into_iter().try_for_each(|group| self.group(job, step, group, replaced))?;
         }
         let step_seconds = sampling_seconds + forward_seconds + update.start.elapsed().as_secs_f64();
         metrics.extend(update_metrics(&update, update_seconds, step_seconds));
-        self.finish_step(job, &update, metrics, step_seconds)
+        self.finish_step(job, &update, metrics, &ranks, step_seconds)
     }
 
-    /// Counts a step and records its metrics.
+    /// Counts a step and records its metrics. `sampled`: by rank.
     pub(super) fn finish_step(
         &mut self,
         job: &mut Job,
         update: &StepUpdate,
         mut metrics: BTreeMap<String, f64>,
+        sampled: &[RankStep],
         seconds: f64,
     ) -> Result<(), TrainError> {
         job.finish_step(update.applied == Some(Applied::NotFinite), seconds);
@@ -190,6 +197,8 @@ impl<'a> Recorder<'a> {
         metrics.extend(
             job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)),
         );
+        let ranks = job.rank_work.take(sampled);
+        metrics.extend(rank_metrics(&ranks));
         let mut alerts = match job.config.method {
             Method::Grpo => job.alerts.observe(step, &metrics, &job.config),
             Method::Sft => Vec::new(),
@@ -197,7 +206,7 @@ impl<'a> Recorder<'a> {
         alerts.extend(shrunk(step, update.shape, job.shape.get()));
         let (found, told) = &mut *job.hindrances.borrow_mut();
         alerts.extend(found[std::mem::replace(told, found.len())..].iter().map(|found| hindered(step, found)));
-        self.event(Step { step, seconds, metrics })?;
+        self.event(Step { step, seconds, metrics, ranks })?;
         alerts.into_iter().try_for_each(|alert| self.event(alert))?;
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))?;
         job.check_skipped()

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::eval_beside::{sample, sample_alone};
 use super::job::{Job, Sampled};
+use super::rank_work::{add, share_of_time};
 use super::ranked::Command;
 use super::rollout_plan::{Plan, next_plan, requests, take};
 use crate::advantage::{GroupSignal, group_advantages};
@@ -13,6 +14,7 @@ use crate::config::TrainConfig;
 use crate::eval::Prompt;
 use crate::model::Adapters;
 use crate::rollout::{DecodeCounts, ScoredCompletion, StopReason, signal_of};
+use crate::run::events::RankStep;
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 /// The completions of one prompt.
@@ -40,6 +42,8 @@ pub(super) struct StepRollout {
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
     /// Of the old log-probs.
     pub(super) forward_seconds: f64,
+    /// Of rollout and old log-probs, by rank; empty for one rank.
+    pub(super) ranks: Vec<RankStep>,
 }
 
 /// The groups of a gradient, and the step's denominators.
@@ -86,6 +90,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
             rollout.rollout_seconds += more.rollout_seconds;
             rollout.score_seconds += more.score_seconds;
             rollout.counts += more.counts;
+            add(&mut rollout.ranks, &more.ranks);
         }
     }
     Ok(())
@@ -106,7 +111,7 @@ pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) -> Resul
 
 /// The groups of each step, all sampled together.
 fn score(job: &Job, plan: &Plan, prompts: Vec<usize>, sampled: Sampled) -> Result<Vec<StepRollout>, TrainError> {
-    let Sampled { completions, counts, seconds } = sampled;
+    let Sampled { completions, counts, seconds, ranks } = sampled;
     let rollout_seconds = seconds / plan.len() as f64;
     let start = Instant::now();
     let rows = prompts.iter().map(|prompt| &job.prompts.train[*prompt].row);
@@ -119,6 +124,7 @@ fn score(job: &Job, plan: &Plan, prompts: Vec<usize>, sampled: Sampled) -> Resul
             groups: groups.by_ref().take((places.end - places.start) as usize).collect(),
             rollout_seconds,
             counts,
+            ranks: share_of_time(&ranks, 1.0 / plan.len() as f64),
             ..StepRollout::default()
         });
     }

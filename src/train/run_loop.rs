@@ -10,7 +10,8 @@ use super::evaluation::{Report, report, run_eval};
 use super::follower::{Begin, Loaded};
 use super::grpo::{grpo_interval, sft_step};
 use super::job::Job;
-use super::memory_probe::probe_memory;
+use super::rank_work::{LatestReading, RankWork};
+use super::ranked::probe_memory;
 use super::recorder::{Listener, Recorder};
 use super::requests::handle_requests;
 use super::setup::Setup;
@@ -156,12 +157,13 @@ fn run_job(
     setup.set_goal(&settings);
     *reached = setup.resumed_from.unwrap_or(0);
     begin(run, &setup, recorder)?;
+    let (rank_work, reading) = (RankWork::of(&ranks), LatestReading::unknown(engine));
     if let Some(gpu) = setup.gpu.take() {
-        recorder.watch(gpu);
+        recorder.watch(gpu, reading.clone());
     }
     recorder.phase(*reached, "load")?;
     let model_digest = setup.start.digest.clone();
-    let mut job = Job { ranks, ..Job::load(run, setup, engine, recorder.history()?, 0)? };
+    let mut job = Job { ranks, rank_work, reading, ..Job::load(run, setup, engine, recorder.history()?, 0)? };
     let result = check_loaded(&job, model_digest)
         .and_then(|()| Ok(job.ranks.join(&engine.device)?))
         .and_then(|()| run_steps(run, worker, &mut job, settings, start, recorder, reached));
@@ -176,10 +178,9 @@ fn check_loaded(job: &Job, model_digest: String) -> Result<(), TrainError> {
         return Ok(());
     }
     let own = Loaded::of(job, model_digest)?;
-    match (1..).zip(job.ranks.gather::<Loaded>()?).find(|(_, other)| *other != own) {
-        Some((rank, other)) => {
-            Err(TrainError::RankLoaded { rank, other: format!("{other:?}"), own: format!("{own:?}") })
-        }
+    let difference = |(rank, other): (usize, Loaded)| Some((rank, other.difference(&own)?));
+    match (1..).zip(job.ranks.gather()?).find_map(difference) {
+        Some((rank, what)) => Err(TrainError::RankLoaded { rank, what }),
         None => Ok(()),
     }
 }

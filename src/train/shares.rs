@@ -51,7 +51,8 @@ pub(super) fn split_groups(groups: Vec<PolicyGroup<'_>>, parts: usize) -> Vec<Ve
     if largest(&divided) * 10 < largest(&whole) * 9 { divided } else { whole }
 }
 
-fn rows(group: &PolicyGroup<'_>) -> usize {
+/// Tokens of the prompt and of the completions.
+pub(super) fn rows(group: &PolicyGroup<'_>) -> usize {
     group.prompt.len() + group.samples.iter().map(|sample| sample.token_ids.len()).sum::<usize>()
 }
 

@@ -46,7 +46,8 @@ fn training_goes_on_while_a_checkpoint_is_written() {
         let (seconds, blocked) = (checkpoint.seconds.unwrap(), checkpoint.blocked_seconds.unwrap());
         assert!(seconds >= 2.0, "told of before it was there: {checkpoint:?}");
         let begun = |event: &Event| matches!(&event.body, EventBody::Phase(phase) if phase.phase == "rollout" && phase.step > checkpoint.step);
-        if checkpoint.why == "end" {
+        // The start has no weights that could be written beside the next step.
+        if ["start", "end"].contains(&checkpoint.why.as_str()) {
             assert_eq!(seconds, blocked);
         } else {
             assert!(
@@ -63,8 +64,8 @@ fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
     let stage = Stage::new();
     let (_, expected) = stage.expected(&[]);
     let run = stage.create("killed", &[]);
-    // The first checkpoint is that of the start.
-    let mut worker = slow(&stage, &run).env("GRPO_TUI_FAULT", "checkpoint.half=optimizer:2").spawn().unwrap();
+    // The start has no optimizer's state.
+    let mut worker = slow(&stage, &run).env("GRPO_TUI_FAULT", "checkpoint.half=optimizer:1").spawn().unwrap();
     assert!(!worker.wait().unwrap().success());
     assert_eq!(list_checkpoints(&run).unwrap(), [0], "{}", log(&run));
     let events = events(&run);

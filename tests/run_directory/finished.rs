@@ -67,7 +67,7 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
             ("grad_norm".to_owned(), if step == 17 { f64::NAN } else { 0.1 + noise.next() }),
             ("kl".to_owned(), 0.001 * step as f64),
         ]);
-        events.append(Step { step, seconds: 1.5, metrics }).unwrap();
+        events.append(Step { step, seconds: 1.5, metrics, ..Step::default() }).unwrap();
         if step % 10 == 0 {
             write_eval(&run, &mut events, "eval", "trained", step, valid);
         }

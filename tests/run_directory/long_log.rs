@@ -85,7 +85,7 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
                 metrics.insert((*name).to_owned(), noise.next());
             }
         }
-        add(Step { step, seconds: 0.9, metrics }.into(), step);
+        add(Step { step, seconds: 0.9, metrics, ..Step::default() }.into(), step);
         if step % 50 == 0 {
             add(eval(step, &mut noise).into(), step);
             let removed = step.checked_sub(150).into_iter().collect();

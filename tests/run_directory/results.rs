@@ -82,7 +82,7 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
         for (step, metrics) in [first.as_slice(), &second].into_iter().enumerate().take(steps) {
             let metrics: BTreeMap<String, f64> =
                 metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            writer.append(Step { step: step as u64 + 1, seconds: 0.5, metrics }).unwrap();
+            writer.append(Step { step: step as u64 + 1, seconds: 0.5, metrics, ..Step::default() }).unwrap();
         }
     }
     let report = Report::read(run.clone()).unwrap();

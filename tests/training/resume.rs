@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use grpo_tui::run::{EventBody, RunDirectory, list_checkpoints};
+use candle_core::Tensor;
+use grpo_tui::checkpoint::OpenModel;
+use grpo_tui::run::{EventBody, RunDirectory, RunFolders, RunState, checkpoint_path, list_checkpoints, promote};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, work};
@@ -47,6 +49,46 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
 #[test]
 fn stopping_changes_nothing_in_the_middle_of_an_interval() {
     stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
+}
+
+/// Its weights are those of the base: they are not written, and nobody misses them.
+#[test]
+fn the_start_of_full_training_has_no_weights_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = ["lora_rank=0"];
+    let run = create(&folder.path().join("full"), &set);
+    let at_start = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 0);
+    assert_eq!(work(&run, at_start).unwrap(), Ended::Interrupted { step: 0 });
+    let files = |run: &RunDirectory| {
+        let names = std::fs::read_dir(checkpoint_path(run.path(), 0)).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(files(&run), ["trainer.json"]);
+    let state = RunState::read(run.path()).unwrap();
+    assert!((1..1000).contains(&state.checkpoints[&0].bytes), "{:?}", state.checkpoints);
+    // The model that it names is the base.
+    let places = RunFolders::discover(run.path().parent(), run.path());
+    let weights = |name: &str| {
+        let model = OpenModel::find(name, &places).unwrap();
+        let numbers =
+            |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let stored = model.merged().unwrap().stored(&model.config).unwrap();
+        stored.into_iter().map(numbers).collect::<Vec<_>>()
+    };
+    assert!(weights(&format!("{}@0", run.path().display())) == weights("tiny"));
+    let refused = promote(&run, 0, &folder.path().join("out")).unwrap_err().to_string();
+    assert!(refused.contains("is the base model itself") && refused.contains("use `tiny`"), "{refused}");
+    assert!(!folder.path().join("out").exists());
+    let whole = create(&folder.path().join("whole"), &set);
+    assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
+    assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+    assert!(fingerprint(&run) == fingerprint(&whole), "resumed from the start, the run differs");
+    // Adapters do not begin as the base has them, and are small.
+    let adapters = create(&folder.path().join("adapters"), &["lora_rank=4"]);
+    assert!(matches!(work(&adapters, at_start).unwrap(), Ended::Interrupted { .. }));
+    assert!(files(&adapters).contains(&"adapter_model.safetensors".to_owned()));
 }
 
 /// Killed anywhere around an early stop, a run stops at the same step, and what exists is neither read nor written

@@ -47,7 +47,7 @@ fn the_chart_stays_below_the_lines_and_is_drawn_in_place() {
     session.wait_text("eval exact 0.72");
     for step in 41..=44 {
         let metrics = BTreeMap::from([("reward".to_owned(), 0.5)]);
-        events.append(Step { step, seconds: 1.0, metrics }).unwrap();
+        events.append(Step { step, seconds: 1.0, metrics, ..Step::default() }).unwrap();
         session.wait_text(&format!("step {step}/40  reward 0.500"));
     }
     session.wait_for("one chart below the lines", |session| {

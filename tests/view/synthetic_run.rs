@@ -131,7 +131,7 @@ impl Written {
             ("step_time", 12.4),
         ];
         let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        self.append(Step { step, seconds: 12.4, metrics });
+        self.append(Step { step, seconds: 12.4, metrics, ..Step::default() });
         self.worker.state().status(Status::Running, step, None).unwrap();
     }
 
@@ -143,7 +143,7 @@ impl Written {
     }
 }
 
-fn shown(columns: u16, rows: u16) -> (Stage, Written) {
+pub(super) fn shown(columns: u16, rows: u16) -> (Stage, Written) {
     let mut stage = Stage::new(columns, rows);
     let mut written = Written::begin(stage.folder.path());
     let path = written.path();
@@ -200,15 +200,15 @@ fn a_run_grows_on_the_screen() {
     for step in 1..=12 {
         written.step(step);
     }
-    let device = Device {
+    written.append(Device {
         device: "NVIDIA H200".into(),
+        index: Some(0),
         utilisation: Some(0.93),
         memory_used_bytes: Some(94 << 30),
         memory_total_bytes: Some(139 << 30),
         power_watts: Some(612.0),
         temperature_celsius: Some(61.0),
-    };
-    written.append(device);
+    });
     written.append(Alert {
         rule: "all_worst".into(),
         level: "warning".into(),
@@ -398,7 +398,8 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     };
     written.append(alert(1));
     for step in 1..=150 {
-        written.append(Step { step, seconds: 1.0, metrics: (0..40).map(|name| (format!("m{name}"), 0.5)).collect() });
+        let metrics = (0..40).map(|name| (format!("m{name}"), 0.5)).collect();
+        written.append(Step { step, metrics, ..Step::default() });
         for _ in 0..4 {
             written.append(Device { utilisation: Some(0.5), ..Device::default() });
             written.append(grpo_tui::run::events::Note { text: format!("note of {step}") });

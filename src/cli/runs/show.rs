@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::format::{amount, bytes};
-use crate::report::{Report, RunRow, alert_text, rates};
+use crate::report::{Report, RunRow, alert_text, rank_lines, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
 use crate::secrets::visible;
@@ -23,7 +23,7 @@ pub(super) fn document(seen: &Report) -> Value {
     let more = json!({
         "cause": seen.cause(),
         "host": file.host, "argv": file.argv, "binary_version": file.binary_version, "config_digest": file.config_digest,
-        "config": file.config, "sources": file.sources, "metrics": last, "evals": evals, "checkpoints": seen.checkpoints,
+        "config": file.config, "sources": file.sources, "metrics": last, "ranks": seen.history.ranks, "evals": evals, "checkpoints": seen.checkpoints,
         "best": seen.best(), "alerts": seen.history.standing_alerts().collect::<Vec<_>>(),
         "notes": seen.history.notes.iter().map(|(_, note)| &note.text).collect::<Vec<_>>(), "resumed": seen.history.resumed,
         "controls": seen.history.controls, "disk": forecast, "fits": forecast.fits(),
@@ -73,6 +73,9 @@ pub(super) fn page(seen: &Report) -> String {
     for name in seen.history.metrics.keys() {
         let value = seen.metric(name, false).map_or_else(|| "n/a".to_owned(), amount);
         line("", format!("{name:<42} {value}"));
+    }
+    if !seen.history.ranks.is_empty() {
+        rank_lines(&seen.history.ranks, usize::MAX / 2).into_iter().for_each(|ranks| line("", ranks));
     }
     let (listed, hidden) = listed_evals(seen);
     for eval in listed {

@@ -21,6 +21,10 @@ fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, String, bool
     found
 }
 
+fn step_event(step: u64, metrics: Metrics) -> crate::run::EventBody {
+    crate::run::events::Step { step, seconds: 1.0, metrics, ..Default::default() }.into()
+}
+
 fn expect(found: &[(u64, String, String, bool)], expected: &[(u64, &str, &str, bool)]) {
     let found: Vec<_> =
         found.iter().map(|(step, rule, level, cleared)| (*step, rule.as_str(), level.as_str(), *cleared)).collect();
@@ -76,7 +80,7 @@ fn a_resumed_run_goes_on_with_what_stood() {
         let mut state = RunState::default();
         // Steps after the checkpoint are in the log too; they will be redone.
         for (step, metrics) in (1..).zip(&steps) {
-            let body = crate::run::events::Step { step, seconds: 1.0, metrics: metrics.clone() }.into();
+            let body = step_event(step, metrics.clone());
             state.fold(crate::run::Event { seq: step, time_ms: 0, body });
         }
         let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
@@ -94,6 +98,27 @@ fn zero_variance_groups_matter_with_a_kl_and_by_grade() {
     let steps = [[equal; 6].as_slice(), &[all; 5]].concat();
     let rule = "dead_groups_with_kl";
     expect(&run(&["kl_beta=0.01"], &steps), &[(5, rule, "info", false), (9, rule, "warning", false)]);
+}
+
+#[test]
+fn a_rank_that_keeps_the_others_waiting_is_named() {
+    let slow: &[(&str, f64)] = &[("ranks/slowest", 3.0), ("ranks/slowdown", 1.3)];
+    let other: &[(&str, f64)] = &[("ranks/slowest", 2.0), ("ranks/slowdown", 1.3)];
+    let little: &[(&str, f64)] = &[("ranks/slowest", 3.0), ("ranks/slowdown", 1.2)];
+    expect(&run(&[], &[slow; 4]), &[]);
+    expect(
+        &run(&[], &[slow, slow, slow, slow, slow, slow, little]),
+        &[(5, "slow_rank", "warning", false), (7, "slow_rank", "warning", true)],
+    );
+    expect(&run(&[], &[slow, slow, other, slow, slow, slow, slow]), &[]);
+    let imbalanced: &[(&str, f64)] = &[("ranks/imbalance", 2.0)];
+    let even: &[(&str, f64)] = &[("ranks/imbalance", 1.0)];
+    expect(
+        &run(&[], &[imbalanced, imbalanced, imbalanced, imbalanced, imbalanced, even, even, even]),
+        &[(5, "rank_imbalance", "warning", false), (8, "rank_imbalance", "warning", true)],
+    );
+    // A step without tokens says nothing.
+    expect(&run(&[], &[imbalanced, imbalanced, imbalanced, imbalanced, &[], imbalanced]), &[]);
 }
 
 /// Training completions tell of drift where no eval does; prompts differ from window to window, so a loss within
@@ -130,7 +155,7 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
                 ("groups/frac_all_best".to_owned(), f64::from(u8::from(valid >= 1.0))),
             ]);
             now.extend(alerts.observe(step, &metrics, &config));
-            let body = crate::run::events::Step { step, seconds: 1.0, metrics }.into();
+            let body = step_event(step, metrics);
             state.fold(crate::run::Event { seq: 2 * step, time_ms: 0, body });
         }
         let eval = eval(step, valid, exact);

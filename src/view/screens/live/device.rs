@@ -1,4 +1,4 @@
-//! Phase times of a step, and the state of the device.
+//! Phase times of a step, and the state of the device, or of each rank's.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -7,9 +7,10 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::{framed, legend};
 use super::{DEVICE, Live};
-use crate::format::{bytes, duration, percent_short};
+use crate::format::{bytes, counted, duration, percent_short};
+use crate::report::rank_lines;
 use crate::run::Series;
-use crate::run::events::Device;
+use crate::run::events::{Device, RankStep};
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -31,13 +32,19 @@ const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let step = Step::of(live, run);
     let columns = (area.width as usize).saturating_sub(2);
-    let title = match &step {
-        Some(step) => format!("time and device: {}", duration(step.seconds)),
-        None => "time and device".to_owned(),
+    let ranks = &run.history.ranks;
+    let seconds = step.as_ref().map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
+    let title = match run.history.last_step {
+        _ if ranks.is_empty() => format!("time and device{seconds}"),
+        last if last == live.at(run) => format!("time and ranks{seconds}"),
+        last => format!("time{seconds}; ranks of step {last}"),
     };
     let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
     let inside = framed(shared, (DEVICE, &title), legend(&shared.theme, signs, columns), focused, frame, area);
-    let device = device(shared, run, columns);
+    let device = match ranks.is_empty() {
+        true => device(shared, run, columns),
+        false => of_ranks(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
+    };
     let mut lines = match step {
         Some(step) => vec![step.bar(&shared.theme, columns)],
         None => vec![Line::styled("no step times yet", shared.theme.style(Role::Faint))],
@@ -137,6 +144,23 @@ fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, r
     let text = format!("steps {first} to {last}, at most {}", duration(longest));
     let mut lines = vec![Line::styled(text, theme.style(Role::Faint))];
     lines.extend(stack(theme, &bands, (first, last), columns, rows - 1));
+    lines
+}
+
+/// What each rank did in the last step; what does not fit is counted.
+fn of_ranks(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let faint = shared.theme.style(Role::Faint);
+    let mut table = rank_lines(ranks, columns).into_iter();
+    let mut lines: Vec<Line<'static>> = table.next().map(|titles| Line::styled(titles, faint)).into_iter().collect();
+    let most = if ranks.len() < rows { ranks.len() } else { rows.saturating_sub(2) };
+    lines.extend(table.by_ref().take(most).map(Line::raw));
+    match table.count() {
+        0 => {}
+        more => lines.push(Line::styled(
+            format!("and {}: {} zooms", counted(more, "more rank"), shared.key_of("pane.zoom")),
+            faint,
+        )),
+    }
     lines
 }
 

@@ -118,6 +118,8 @@ fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u
     most.max(6 + u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MOST_ALERT_ROWS))
 }
 
+/// Rows for the charts beside the ranks.
+const MOST_RANK_ROWS: u16 = 12;
 /// Rows for alerts below the result.
 const MOST_ALERT_ROWS: u16 = 4;
 
@@ -176,6 +178,9 @@ impl Places {
     fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
+        let ranks = u16::try_from(run.history.ranks.len()).unwrap_or(u16::MAX);
+        // Of several ranks a line each, below the bar and the titles.
+        let charts = charts.max(ranks.saturating_add(4).min(MOST_RANK_ROWS));
         let events = events_rows(shared, run, events, area.width);
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));
@@ -197,7 +202,8 @@ impl Places {
             let [text, spread] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
             slots.extend([(text, vec![COMPLETION]), (spread, vec![SIGNAL, PROMPT, CHANGES])]);
         }
-        let [small, condition] = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(1)]).areas(third);
+        let wide = if ranks > 0 { 1 } else { 2 };
+        let [small, condition] = Layout::horizontal([Constraint::Fill(wide), Constraint::Fill(1)]).areas(third);
         slots.extend([(small, vec![METRICS]), (condition, vec![DEVICE]), (last, events_slot(run))]);
         Self { top, slots, ..Self::default() }
     }
