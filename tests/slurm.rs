@@ -132,7 +132,11 @@ fn a_run_waits_for_slurm_with_its_reason() {
     assert!(script.contains("train --resume . --runs .. --ranks 8\n"), "{script}");
     assert_eq!([mode(run), mode(&run.join("job.sh")), mode(&run.join("worker.log"))], [0o700, 0o600, 0o600]);
     let plan = ["--slurm", "all", "--nodes=2", "--gpus-per-node=4", "--time=12:00:00", "--plan"];
-    assert_eq!(json(&cluster.train(&plan))["script"], script);
+    let plan = json(&cluster.train(&plan));
+    assert_eq!(plan["script"], script);
+    assert_eq!((plan["device"].as_str(), plan["steps"].as_u64()), (Some("all: 2 nodes x 4 GPUs"), Some(3)));
+    assert!(plan["memory"]["peak_bytes"].as_u64() > Some(0) && plan["memory"]["machine_bytes"].is_null(), "{plan}");
+    assert!(plan["disk"]["total_bytes"].as_u64() > Some(0) && plan["recorded_seconds_per_step"].is_null(), "{plan}");
     assert_eq!(cluster.runs(), 1);
 
     let shown = cluster.show(run);
@@ -207,6 +211,14 @@ fn what_cannot_be_submitted_leaves_no_run() {
     check(&["--nodes", "2"], "--slurm <PARTITION>");
     cluster.write("refusal", "sbatch: error: Batch job submission failed: Invalid account or account/partition\n");
     check(&["--slurm", "all"], "sbatch: error: Batch job submission failed: Invalid account");
+    check(&["--slurm", "all"], "set what the cluster asks for (SBATCH_ACCOUNT");
+    let down =
+        "#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1\n";
+    cluster.write("sinfo", down);
+    check(
+        &["--slurm", "all"],
+        "sinfo: slurm_load_partitions: Unable to contact slurm controller (connect failure); check that `sinfo` answers",
+    );
     fs::remove_file(cluster.bin().join("sbatch")).unwrap();
     fs::remove_file(cluster.bin().join("sinfo")).unwrap();
     let mut without = cluster.command(PROGRAM, &["train", "task", "--runs", "runs", "--slurm", "all"]);
@@ -291,4 +303,7 @@ fn a_job_computes_the_run_and_goes_on_after_it_was_ended() {
     assert!(log().contains("resumed from the checkpoint of step"), "{}", log());
     let shown = json(&cluster.call(&["runs", "show", path, "--json"]));
     assert_eq!((shown["status"].as_str(), shown["step"].as_u64()), (Some("finished"), Some(3)));
+    // The next such run there may take as long.
+    let plan = json(&cluster.train(&["--slurm", "cpu", "--cpu", "--plan"]));
+    assert!(plan["recorded_seconds_per_step"].as_f64() > Some(0.0), "{plan}");
 }

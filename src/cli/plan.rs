@@ -4,17 +4,18 @@ use std::process::ExitCode;
 
 use super::output::eprint_line;
 use super::{Failure, Outcome, preflight, print_json};
+use crate::checkpoint::Located;
 use crate::config::{ResolvedConfig, TrainConfig};
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
-    CompletionLengths, Difference, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings, StepShape,
-    differences, disk, free_disk_bytes, judge, time, trainable_parameters,
+    CompletionLengths, Difference, Disk, GpuMemory, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings,
+    StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters, unmeasured_time,
 };
-use crate::run::{RunFolders, recorded_lengths, recorded_pace};
+use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
 use crate::secrets::visible;
 use crate::task::Task;
-use crate::train::{Candidate, TrainError};
+use crate::train::{Candidate, TrainError, check};
 
 /// At 32 prompts the interval of a share spans up to 33 points, at 64 up to 24.
 const SAMPLED_PROMPTS: usize = 64;
@@ -53,7 +54,9 @@ pub(super) fn run(
         .unwrap_or(measured);
     let (model, data) = (candidate.model_config(), completion_lengths.of_data(&candidate.data()));
     let steps = config.total_steps(data.train_rows);
-    let pace = recorded_pace(places, &task.name, candidate.model_digest(), config, &candidate.device());
+    let device = candidate.device();
+    let pace =
+        recorded_pace(places, &task.name, candidate.model_digest(), config, |_, device_of_run| device_of_run == device);
     let report = signal.map(|signal| judge(&signal, &settings(config)));
     let (memory, disk) =
         (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())));
@@ -93,6 +96,73 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is known of a run on a Slurm partition before one of its nodes has measured anything.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct PartitionPlan {
+    /// For people.
+    device: String,
+    steps: u64,
+    parameters: usize,
+    trainable: usize,
+    /// On each rank; of how much is not known here.
+    memory: Memory,
+    /// With completions at the limit.
+    disk: Disk,
+    /// Of the last such run in the partition.
+    recorded_seconds_per_step: Option<f64>,
+}
+
+impl PartitionPlan {
+    pub(super) fn of(
+        task: &Task,
+        config: &TrainConfig,
+        places: &RunFolders,
+        request: &JobRequest,
+    ) -> Result<Self, Failure> {
+        let config = TrainConfig { ranks: request.ranks, ..config.clone() };
+        let located = Located::find(&config.base_model, places)?;
+        let digest = located.digest(places)?;
+        let checked = check(task, &located.source(places)?, &config)?;
+        let memory = match request.gpus_per_node {
+            0 => checked.cpu_memory(&config),
+            _ => {
+                let gpu = GpuMemory { usable_bytes: 0, total_bytes: 0, number_bytes: 2 };
+                gpu_memory(&checked.model, &config, &checked.data, StepShape::of(&config), gpu)
+            }
+        };
+        let is_there = |run: &RunDirectory, _: &str| {
+            SlurmJob::read(run.path()).is_some_and(|job| {
+                let own = &job.request;
+                (&own.partition, own.nodes, own.gpus_per_node)
+                    == (&request.partition, request.nodes, request.gpus_per_node)
+            })
+        };
+        Ok(Self {
+            device: format!("{}: {}", request.partition, request.described()),
+            steps: config.total_steps(checked.data.train_rows),
+            parameters: ModelShape::of(&checked.model).parameters,
+            trainable: trainable_parameters(&checked.model, &config),
+            memory: Memory { machine_bytes: None, ..memory },
+            disk: checked.disk(&config, places),
+            recorded_seconds_per_step: recorded_pace(places, &task.name, &digest, &config, is_there),
+        })
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{} on {}; {} weights, {} trained",
+            counted(self.steps as usize, "step"),
+            self.device,
+            count(self.parameters),
+            count(self.trainable)
+        )];
+        lines.extend(memory_lines(&self.memory, 1));
+        lines.push(unmeasured_time(self.recorded_seconds_per_step, self.steps));
+        lines.push(disk_line(&self.disk, true));
+        lines.iter().map(|line| visible(line).into_owned()).collect()
+    }
+}
+
 fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Signal, Failure> {
     let prompts = candidate.data().train_rows.min(SAMPLED_PROMPTS);
     eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * completions_per_prompt);
@@ -116,7 +186,7 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape, gpus: usi
     }
     lines.push(String::new());
     lines.extend(time_lines(plan));
-    lines.extend([String::new(), disk_line(plan), String::new()]);
+    lines.extend([String::new(), disk_line(&plan.disk, plan.time.is_upper_bound), String::new()]);
     lines.extend(preflight::lines(&plan.preflight));
     lines.push(String::new());
     lines.extend(difference_lines(&plan.differences));
@@ -150,14 +220,14 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
     ]
 }
 
-fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> [String; 4] {
+fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> Vec<String> {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({})", duration(seconds), percent_short(seconds / step));
     let at_most = if time.is_upper_bound { "at most " } else { "about " };
     // The basis explains a bound, and qualifies an estimate.
     let basis = format!("{} {}", if time.is_upper_bound { ":" } else { "," }, completion_lengths.described());
     let least = time.lower_bound().map_or_else(String::new, |least| format!("; {least} with lengths as sampled"));
-    [
+    let lines = [
         format!("time, if all groups are mixed, {}:", time.basis()),
         format!("  total {}{basis}{least}", time.total()),
         format!(
@@ -174,13 +244,14 @@ fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> [String; 4] {
             count(time.sampled_tokens as usize),
             count(time.training_tokens as usize)
         ),
-    ]
+    ];
+    lines.into_iter().chain(time.divided().map(|divided| format!("  {divided}"))).collect()
 }
 
-fn disk_line(Plan { disk, time, .. }: &Plan) -> String {
+fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {
     format!(
         "disk {}{}: {} checkpoints of {}, rollouts {}, evals {}{}",
-        if time.is_upper_bound { "at most " } else { "" },
+        if is_upper_bound { "at most " } else { "" },
         bytes(disk.total_bytes),
         disk.checkpoints,
         bytes(disk.checkpoint_bytes),

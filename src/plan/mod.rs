@@ -28,7 +28,7 @@ pub use learnability::{
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, Memory, MemoryPart, Phase, cpu_memory};
 pub use shape::ModelShape;
-pub use time::{GpuLimits, Speed, Time, time, training_operations};
+pub use time::{GpuLimits, Speed, Time, time, training_operations, unmeasured_time};
 
 /// The shape of the task's data, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::TrainConfig;
-use crate::format::{duration, duration_range};
+use crate::format::{bytes, duration, duration_range};
 use crate::hub::ModelConfig;
 
 /// Measured limits of a GPU.
@@ -77,9 +77,12 @@ pub struct Time {
     /// Of an earlier run with such steps on this device; the range includes it.
     #[serde(default)]
     pub recorded_seconds_per_step: Option<f64>,
-    /// Of the run; the speed is that of one of them.
+    /// Of the run; the speed is that of one of them, as if it were alone.
     #[serde(default)]
     pub ranks: usize,
+    /// Gradients that the ranks sum in each step, f32; 0 for one rank.
+    #[serde(default)]
+    pub summed_bytes_per_step: u64,
 }
 
 impl Time {
@@ -121,8 +124,37 @@ impl Time {
         format!("at the speed measured now{of_one}{recorded}")
     }
 
+    /// What several ranks make of a step, as far as that is known before the run.
+    pub fn divided(&self) -> Option<String> {
+        let ranks = self.ranks as f64;
+        // Decoding fewer rows is between so many times faster and no faster: it reads all weights in any case.
+        let saved = (self.prefill_seconds_per_step + self.training_seconds_per_step) * (1.0 - 1.0 / ranks);
+        let (least, most) = (self.least_seconds_per_step / ranks, (self.most_seconds_per_step - saved).max(0.0));
+        (self.ranks > 1).then(|| {
+            format!(
+                "divided among {} ranks {} per step, as fewer rows decode less than {0} times faster; and the sum of {} of gradients, which takes n/a \
+                 (not measured)",
+                self.ranks,
+                self.range(least, most),
+                bytes(self.summed_bytes_per_step)
+            )
+        })
+    }
+
     fn range(&self, least: f64, most: f64) -> String {
         if self.is_upper_bound { format!("at most {}", duration(most)) } else { duration_range(least, most) }
+    }
+}
+
+/// The time where nothing measures the speed; `recorded_seconds_per_step` of the last such run there.
+pub fn unmeasured_time(recorded_seconds_per_step: Option<f64>, steps: u64) -> String {
+    match recorded_seconds_per_step {
+        Some(pace) => format!(
+            "time about {} without evals: the last such run there took {} per step",
+            duration(steps as f64 * pace),
+            duration(pace)
+        ),
+        None => "time n/a: the nodes are not measured here, and no such run there has finished".to_owned(),
     }
 }
 
@@ -185,6 +217,7 @@ pub fn time(
         most_total_seconds,
         recorded_seconds_per_step: None,
         ranks: config.ranks,
+        summed_bytes_per_step: if config.ranks > 1 { 4 * trainable_parameters(model, config) as u64 } else { 0 },
     }
 }
 
@@ -326,6 +359,25 @@ mod tests {
         check(0.001, [0.001, most], "at the speed measured now; the last such run took 1 ms per step");
         assert_eq!((measured.including(None, 10), measured.basis().as_str()), (measured, "at the speed measured now"));
         assert_eq!(Time { ranks: 4, ..measured }.basis(), "at the speed measured now of one of 4 ranks");
+        assert_eq!(measured.divided(), None);
+    }
+
+    #[test]
+    fn ranks_divide_all_but_the_reading_of_weights() {
+        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let found = time(&qwen3_8b(), &config(&["ranks=4"]), &TRAINING, 10, &Speed::bound(&limits, 512), false);
+        let round = Time {
+            prefill_seconds_per_step: 1.0,
+            decode_seconds_per_step: 20.0,
+            training_seconds_per_step: 3.0,
+            least_seconds_per_step: 24.0,
+            most_seconds_per_step: 24.0,
+            ..found
+        };
+        // 4 bytes of each of 43.6 million numbers.
+        let expected = "divided among 4 ranks 6.0 to 21 s per step, as fewer rows decode less than 4 times faster; and the sum of 175 MB of gradients, \
+                        which takes n/a (not measured)";
+        assert_eq!(round.divided().unwrap(), expected);
     }
 
     #[test]

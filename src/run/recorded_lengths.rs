@@ -31,14 +31,14 @@ pub fn recorded_lengths(
     CompletionLengths::of_run(run.id(), state.metrics.get("completions/mean_length")?.values(), limit)
 }
 
-/// The median seconds per step of the latest finished run of the task from the same model on `device`, with steps of as
-/// many and as long completions and as many ranks; `None` without one.
+/// The median seconds per step of the latest finished run of the task from the same model, with steps of as many and as
+/// long completions and as many ranks, and where `is_there` says by the run and its device; `None` without one.
 pub fn recorded_pace(
     places: &RunFolders,
     task: &str,
     model_digest: &str,
     config: &TrainConfig,
-    device: &str,
+    is_there: impl Fn(&RunDirectory, &str) -> bool,
 ) -> Option<f64> {
     let shape = |config: &TrainConfig| {
         let completions = (config.prompt_groups_per_step, config.completions_per_prompt, config.max_completion_tokens);
@@ -47,8 +47,8 @@ pub fn recorded_pace(
     let pace = |run: RunDirectory| {
         let state = RunState::read(run.path()).ok()?;
         let is_finished = state.end.as_ref().is_some_and(|end| end.status == Status::Finished.name());
-        let is_here = state.run.as_ref().is_some_and(|run| run.device == device);
-        let mut seconds = state.metrics.get("seconds").filter(|_| is_finished && is_here)?.values().to_vec();
+        let is_alike = state.run.as_ref().is_some_and(|begun| is_there(&run, &begun.device));
+        let mut seconds = state.metrics.get("seconds").filter(|_| is_finished && is_alike)?.values().to_vec();
         seconds.sort_by(f64::total_cmp);
         seconds.get(seconds.len() / 2).copied()
     };

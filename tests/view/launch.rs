@@ -262,8 +262,15 @@ fn enter_starts_a_run_and_goes_to_it() {
 #[test]
 fn a_run_is_submitted_to_a_partition() {
     let run = finished_run();
+    let plan = serde_json::json!({
+        "script": "#!/bin/sh", "device": "gpu: 2 nodes x 8 GPUs", "steps": 40, "parameters": 8_190_000_000_u64, "trainable": 43_600_000,
+        "memory": {"parts": [], "peak_bytes": 61_000_000_000_u64, "peak_recomputed_bytes": 61_000_000_000_u64, "machine_bytes": null},
+        "disk": {"checkpoint_bytes": 9, "checkpoints": 3, "checkpoints_bytes": 27, "rollouts_bytes": 1, "evals_bytes": 1, "total_bytes": 29, "free_bytes": null},
+        "recorded_seconds_per_step": null,
+    });
     let mut stage = Stage::with(120, 36, |options| {
-        answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": false, \"job\": 17}}'", run.display()))
+        let submitted = format!("echo '{{\"path\": \"{}\", \"ready\": false, \"job\": 17}}'", run.display());
+        answering(options, &format!("case \"$*\" in *--plan*) echo '{plan}';; *) {submitted};; esac"))
     });
     stage.keys("f5");
     let partition = |name: &str, gpus_per_node| Partition {
@@ -290,8 +297,12 @@ fn a_run_is_submitted_to_a_partition() {
     go_to(&mut stage, "time limit");
     stage.keys("enter").types("soon").keys("enter");
     assert!(stage.shows("cannot start"), "{}", stage.screen());
-    stage.keys("enter ctrl-u").types("12:00:00").keys("enter f");
-    assert!(stage.shows("a forecast measures this machine"), "{}", stage.screen());
+    stage.keys("enter ctrl-u").types("12:00:00").keys("enter t");
+    assert!(stage.shows("samples are drawn on this machine"), "{}", stage.screen());
+    stage.keys("f");
+    for text in ["40 steps on gpu: 2 nodes x 8 GPUs", "time n/a: the nodes", "peak 61.0 GB", "disk, at most"] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
     stage.keys("g enter");
     let expected = ["--slurm", "gpu", "--nodes=2", "--gpus-per-node=8", "--time=12:00:00"];
     assert_eq!(

@@ -1,7 +1,10 @@
 //! `train --slurm`: a run that Slurm starts on its nodes.
 
+use serde_json::Value;
+
 use super::{create, is_finished, remove_unstarted, resolve};
 use crate::cli::output::eprint_line;
+use crate::cli::plan::PartitionPlan;
 use crate::cli::slurm::{program, submit_run};
 use crate::cli::{Failure, Outcome, print, print_json};
 use crate::kernels::device::Engine;
@@ -81,8 +84,16 @@ pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outco
     let request = arguments.cluster.request(ranks(configured), cpu)?;
     if arguments.plan {
         let script = request.script(&program()?);
+        let mut document = serde_json::json!({"script": script, "request": request});
+        if let Some(task) = &task {
+            let config = resolve(&arguments, task, places)?.config;
+            let plan = PartitionPlan::of(task, &config, places, &request)?;
+            plan.lines().iter().for_each(|line| eprint_line(line));
+            if let (Value::Object(document), Value::Object(plan)) = (&mut document, serde_json::to_value(&plan)?) {
+                document.extend(plan);
+            }
+        }
         eprint_line("nothing is submitted; the run's folder would have this as job.sh:");
-        let document = serde_json::json!({"script": script, "request": request});
         return if arguments.json { print_json(&format!("{document:#}\n")) } else { print(&script) };
     }
     Partition::check(&partitions()?, &request).map_err(Failure::usage)?;

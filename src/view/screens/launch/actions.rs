@@ -84,12 +84,12 @@ const ACTIONS: &[Action] = &[
         start_run::forecast(launch, shared, false)
     })
     .also(&["plan", "estimate"])
-    .unless(start_run::no_forecast),
+    .unless(start_run::blocked),
     Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |launch, shared| {
         start_run::forecast(launch, shared, true)
     })
     .also(&["sample"])
-    .unless(start_run::no_forecast),
+    .unless(start_run::no_samples),
     Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |launch, _| {
         start_run::cancel(launch);
         Vec::new()

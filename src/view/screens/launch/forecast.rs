@@ -24,8 +24,10 @@ pub struct Forecast {
     pub trainable: usize,
     /// Bytes by part.
     pub memory: Memory,
-    /// Seconds by part; none if it does not fit.
+    /// Seconds by part; none if it does not fit, or is for a Slurm partition.
     pub time: Option<Time>,
+    /// Of the last such run in a Slurm partition.
+    pub recorded_seconds_per_step: Option<f64>,
     /// Bytes on disk; none if it does not fit.
     pub disk: Option<Disk>,
     /// How informative the base's groups are, if they were sampled.

@@ -9,7 +9,7 @@ use super::{Launch, value};
 use crate::config::KEYS;
 use crate::format::{bytes, count, duration, percent, percent_short};
 use crate::plan::preflight::{Severity, titles};
-use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time, Verdict};
+use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time, Verdict, unmeasured_time};
 use crate::run::RowChanges;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -41,7 +41,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
         }
         None if launch.forecast_job.is_none() => {
             lines.push(Line::from("No forecast yet."));
-            lines.push(text.keyed("launch.forecast", "forecast memory, time and disk on this machine"));
+            lines.push(text.keyed("launch.forecast", "forecast memory, time and disk"));
             lines.push(text.keyed("launch.can_it_learn", "forecast and check learnability"));
         }
         None => {}
@@ -115,10 +115,13 @@ impl Text<'_> {
         }
         if let Some(time) = &forecast.time {
             self.time(time, forecast.completion_lengths.as_ref(), lines);
+        } else if forecast.why.is_none() {
+            lines.push(Line::from(unmeasured_time(forecast.recorded_seconds_per_step, forecast.steps)));
         }
         self.memory(&forecast.memory, lines);
         if let Some(disk) = &forecast.disk {
-            let is_upper_bound = forecast.time.is_some_and(|time| time.is_upper_bound);
+            // Without measured lengths, completions are counted at the limit.
+            let is_upper_bound = forecast.time.is_none_or(|time| time.is_upper_bound);
             self.disk(disk, if is_upper_bound { "disk, at most" } else { "disk" }, lines);
         }
     }
@@ -169,6 +172,7 @@ impl Text<'_> {
         if let Some(least) = time.lower_bound() {
             lines.push(self.faint(&format!("{least} with lengths as sampled")));
         }
+        lines.extend(time.divided().map(|divided| self.faint(&divided)));
         let step = time.seconds_per_step.max(1e-12);
         for (name, seconds) in [
             ("prefill", time.prefill_seconds_per_step),

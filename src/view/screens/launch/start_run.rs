@@ -71,10 +71,10 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     is_starting.then(|| "a run is already starting".to_owned())
 }
 
-/// Why there can be no forecast now.
-pub(super) fn no_forecast(launch: &Launch, shared: &Shared) -> Option<String> {
+/// Why no groups can be sampled now.
+pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     let elsewhere = launch.form.cluster.as_ref();
-    let elsewhere = elsewhere.map(|_| "a forecast measures this machine: choose one of its devices".to_owned());
+    let elsewhere = elsewhere.map(|_| "samples are drawn on this machine: choose one of its devices".to_owned());
     elsewhere.or_else(|| blocked(launch, shared))
 }
 
