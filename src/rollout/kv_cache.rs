@@ -98,7 +98,9 @@ impl KvCache {
     /// Moves the first `count` tokens of a row to another place.
     pub(super) fn move_row(&self, from: usize, to: usize, count: usize) -> Result<()> {
         // Old and new places may overlap.
-        self.written.iter().try_for_each(|layer| layer.slice_set(&layer.narrow(0, from, count)?.copy()?, 0, to))
+        self.written
+            .iter()
+            .try_for_each(|layer| layer.slice_set(&layer.narrow(0, from, count)?.force_contiguous()?, 0, to))
     }
 
     /// As [`KvCache::new`] takes it.
