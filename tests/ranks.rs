@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::run::{RunState, checkpoint_path, list_checkpoints, read_evals};
 
-use crate::program::{call, program, small_task, stderr, until};
+use crate::program::{call, copy_tree, program, sample_data, small_task, stderr, until};
 
 const SMALL: [&str; 5] =
     ["max_steps=4", "eval_every=2", "completions_per_prompt=4", "prompt_groups_per_step=3", "seed=5"];
@@ -355,6 +355,45 @@ fn a_launcher_that_does_not_start_all_is_named() {
         check(alone("e", "1", "2", &[]), 1, "rank 0 was not found within 60 s");
         check(first.join().unwrap(), 1, "rank 1 did not start: no connection within 60 s");
     });
+}
+
+/// Each host has its own cache of models here.
+#[test]
+fn a_rank_with_another_model_is_refused_and_leaves_no_run() {
+    let home = tempfile::tempdir().unwrap();
+    let cache = |name: &str| home.path().join(name);
+    for name in ["here", "there"] {
+        let model = cache(name).join("hub/models--org--small");
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "x").unwrap();
+        copy_tree(&sample_data("models/tiny"), &model.join("snapshots/x"));
+    }
+    let weights = cache("there").join("hub/models--org--small/snapshots/x/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let mut arguments = arguments(home.path(), 2, &["base_model=org/small"]);
+    arguments.retain(|word| word != "--ranks" && word != "2");
+    let start = |rank: &str, cache: PathBuf| {
+        let variables = [
+            ("OMPI_COMM_WORLD_RANK", rank),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", rank),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
+        ];
+        let mut command = program(home.path(), &words(&arguments));
+        command.envs(variables).env("HF_HOME", cache).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let other = start("1", cache("there"));
+    let output = start("0", cache("here")).wait_with_output().unwrap();
+    let other = other.wait_with_output().unwrap();
+    for output in [&output, &other] {
+        let message = stderr(output);
+        assert!(output.status.code() == Some(1) && message.contains("the files of `org/small` changed"), "{message}");
+        assert!(message.contains("all hosts need the same runs folder (--runs DIR) and the same model"), "{message}");
+    }
+    assert!(stderr(&output).contains("rank 1 (pid "), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(home.path().join("runs")).unwrap().count(), 0);
 }
 
 #[test]

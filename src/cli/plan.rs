@@ -110,6 +110,8 @@ pub(super) struct PartitionPlan {
     disk: Disk,
     /// Of the last such run in the partition.
     recorded_seconds_per_step: Option<f64>,
+    #[serde(skip)]
+    gpus: usize,
 }
 
 impl PartitionPlan {
@@ -145,6 +147,7 @@ impl PartitionPlan {
             memory: Memory { machine_bytes: None, ..memory },
             disk: checked.disk(&config, places),
             recorded_seconds_per_step: recorded_pace(places, &task.name, &digest, &config, is_there),
+            gpus: request.nodes * request.gpus_per_node,
         })
     }
 
@@ -156,7 +159,7 @@ impl PartitionPlan {
             count(self.parameters),
             count(self.trainable)
         )];
-        lines.extend(memory_lines(&self.memory, 1));
+        lines.extend(memory_lines(&self.memory, self.gpus));
         lines.push(unmeasured_time(self.recorded_seconds_per_step, self.steps));
         lines.push(disk_line(&self.disk, true));
         lines.iter().map(|line| visible(line).into_owned()).collect()

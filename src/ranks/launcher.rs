@@ -161,8 +161,12 @@ impl Placement {
                         Ok(follower) => return Ok(follower),
                         Err(_) if since.elapsed() <= to_answer => {}
                         Err(error) => {
+                            let why = match error {
+                                RankError::Start { cause, .. } => cause,
+                                error => error.to_string(),
+                            };
                             return failed(format!(
-                                "rank 0 does not answer within {} s ({error}): check that it runs, that its host's name is known here, and \
+                                "rank 0 does not answer within {} s ({why}): check that it runs, that its host's name is known here, and \
                                  that no firewall is between them",
                                 to_answer.as_secs()
                             ));
@@ -284,7 +288,7 @@ mod tests {
             let text = serde_json::to_vec(&Meeting { address: address.clone(), secret: String::new() }).unwrap();
             files::replace_file(&own.file(folder.path()), &text, Access::Private).unwrap();
             let message = follow([60_000, 200]);
-            assert!(message.contains("rank 0 does not answer within 0 s (rank 1 did not start: "), "{message}");
+            assert!(message.contains("rank 1 did not start: rank 0 does not answer within 0 s ("), "{message}");
             assert!(message.contains(&address) && message.contains(expected), "{message}");
             assert!(message.ends_with("no firewall is between them"), "{message}");
         }

@@ -105,10 +105,14 @@ pub fn follow(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
 
 fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError> {
     let Some(begin) = follower.receive::<Begin>()? else { return Ok(()) };
-    let run = RunDirectory::open(&begin.run)?;
+    let unshared = |error: TrainError| TrainError::Unshared { error: error.to_string() };
+    let run = RunDirectory::open(&begin.run).map_err(|error| unshared(error.into()))?;
     run.check_private()?;
     let places = RunFolders::discover(None, run.path());
-    let mut setup = Setup::read(&run, &places, engine, Some(begin.ranks))?;
+    let mut setup = Setup::read(&run, &places, engine, Some(begin.ranks)).map_err(|error| match error {
+        TrainError::OtherModel { .. } => unshared(error),
+        error => error,
+    })?;
     if setup.resumed_from != begin.resumed_from {
         let (own, expected) = (setup.resumed_from, begin.resumed_from);
         return Err(TrainError::OtherCheckpoint { own, expected });

@@ -100,6 +100,9 @@ pub enum TrainError {
         "the last checkpoint here is {own:?}, for rank 0 it is {expected:?}: check that all hosts see the same files"
     )]
     OtherCheckpoint { own: Option<u64>, expected: Option<u64> },
+    /// A rank does not see what rank 0 sees.
+    #[error("{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model")]
+    Unshared { error: String },
     #[error("an update was commanded without a gradient")]
     NoGradient,
     #[error("stopped now, as requested")]
