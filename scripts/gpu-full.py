@@ -2,10 +2,9 @@
 
     python3 scripts/gpu-full.py BINARY FOLDER RUNS [PROMPTS [GPUS]]
 
-FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm). RUNS: a folder with 100 GB of free space, for the checkpoint of step 0. PROMPTS: prompts a step,
-of 8 completions each (8,32). GPUS: on how many (those of 2, 4 and 8 that there are). 64 new tokens, and a small KL, so that groups of equal rewards stay in the gradient;
-it needs a frozen copy of the weights on each GPU. A step's time is the median from step 3 on. The worker is killed after the last step, since the checkpoint at the end
-would need as much space again. Exit code 77 with fewer than two GPUs.
+FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm). RUNS: a folder for the runs. PROMPTS: prompts a step, of 8 completions each (8,32). GPUS: on how
+many (those of 2, 4 and 8 that there are). 64 new tokens, and a small KL, so that groups of equal rewards stay in the gradient; it needs a frozen copy of the weights on each
+GPU. A step's time is the median from step 3 on. The worker is killed after the last step, since the checkpoint at the end is 98 GB. Exit code 77 with fewer than two GPUs.
 """
 import json, pathlib, shutil, signal, statistics, subprocess, sys, tempfile, time
 from gpus import at_least_two
@@ -36,18 +35,20 @@ def measured(count, prompts):
     arguments = [binary, "train", "invoice", "--model", folder, "--gpus", str(count), "--runs", str(work), "--ignore-preflight-errors", *settings]
     log = open(work / "output.log", "w+")
     worker = subprocess.Popen(arguments, stdout=log, stderr=log, text=True)
-    peak, events, resumed, start = [0.0] * gpus, [], 0, time.time()
+    peak, events, steps, resumed, start, first = [0.0] * gpus, [], [], 0, time.time(), 0.0
     try:
         while worker.poll() is None and time.time() - start < SECONDS:
             peak = [max(pair) for pair in zip(peak, used())]
             if found := next(work.glob("*/events.jsonl"), None):
                 events = [json.loads(line) for line in found.read_text().split("\n")[:-1]]
-                # The checkpoint at the end has no room: it is never written.
-                pauses = sum(event["kind"] == "phase" and event["phase"] == "paused" for event in events)
-                if pauses > resumed:
-                    resumed = pauses
-                    subprocess.run([binary, "runs", "resume", str(found.parent)], capture_output=True)
-            if sum(event["kind"] == "step" for event in events) >= STEPS:
+            # The checkpoint at the end may have no room, of which the run warns and pauses: it is never written.
+            pauses = sum(event["kind"] == "phase" and event["phase"] == "paused" for event in events)
+            if pauses > resumed:
+                resumed = pauses
+                subprocess.run([binary, "runs", "resume", str(found.parent)], capture_output=True)
+            steps = [event["metrics"] for event in events if event["kind"] == "step"]
+            first = first or bool(steps) * (time.time() - start)
+            if len(steps) >= STEPS:
                 break
             time.sleep(0.2)
     finally:
@@ -58,16 +59,14 @@ def measured(count, prompts):
         output = log.read()
         log.close()
         shutil.rmtree(work)
-    steps = [event["metrics"] for event in events if event["kind"] == "step"]
     if len(steps) < STEPS:
         print(f"FAIL {count} GPUs, {prompts} x 8: {len(steps)} steps in {time.time() - start:.0f} s: {output[-3000:]}", flush=True)
         return False
     median = lambda *names: statistics.median(sum(step.get(f"time/{name}", 0.0) for name in names) for step in steps[2:])
     plan = next(event for event in events if event["kind"] == "memory")
-    saved = next((event["seconds"] for event in events if event["kind"] == "checkpoint"), float("nan"))
     print(f"ok   {count} GPUs, {prompts} x 8: step {median('rollout', 'score', 'update'):.2f} s (rollout {median('rollout'):.2f}, update {median('update'):.2f}); peak memory of a GPU "
           f"{max(peak):.1f} GiB, planned {plan['peak_bytes'] / 2**30:.1f} GiB, {plan['tokens_per_micro_batch']} tokens a micro-batch, activations "
-          f"{'recomputed' if plan['recompute_activations'] else 'kept'}; the checkpoint of step 0 took {saved:.0f} s; "
+          f"{'recomputed' if plan['recompute_activations'] else 'kept'}; first step after {first:.0f} s; "
           f"gradient norms {[round(step.get('grad_norm', float('nan')), 4) for step in steps]}", flush=True)
     return True
 
