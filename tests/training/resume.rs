@@ -3,12 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use candle_core::Tensor;
-use grpo_tui::checkpoint::OpenModel;
-use grpo_tui::run::{EventBody, RunDirectory, RunFolders, RunState, checkpoint_path, list_checkpoints, promote};
+use grpo_tui::run::{EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote};
 use grpo_tui::train::Ended;
 
-use super::small_task::{create, fingerprint, work};
+use super::small_task::{create, fingerprint, weights, work};
 use crate::program::program;
 
 fn never(_: &EventBody) -> bool {
@@ -69,15 +67,7 @@ fn the_start_of_full_training_has_no_weights_of_its_own() {
     let state = RunState::read(run.path()).unwrap();
     assert!((1..1000).contains(&state.checkpoints[&0].bytes), "{:?}", state.checkpoints);
     // The model that it names is the base.
-    let places = RunFolders::discover(run.path().parent(), run.path());
-    let weights = |name: &str| {
-        let model = OpenModel::find(name, &places).unwrap();
-        let numbers =
-            |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
-        let stored = model.merged().unwrap().stored(&model.config).unwrap();
-        stored.into_iter().map(numbers).collect::<Vec<_>>()
-    };
-    assert!(weights(&format!("{}@0", run.path().display())) == weights("tiny"));
+    assert!(weights(&run, &format!("{}@0", run.path().display())) == weights(&run, "tiny"));
     let refused = promote(&run, 0, &folder.path().join("out")).unwrap_err().to_string();
     assert!(refused.contains("is the base model itself") && refused.contains("use `tiny`"), "{refused}");
     assert!(!folder.path().join("out").exists());

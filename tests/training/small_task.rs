@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::Tensor;
+use grpo_tui::checkpoint::OpenModel;
 use grpo_tui::config::{Assignments, Layers};
 use grpo_tui::run::{
     EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
@@ -77,6 +79,15 @@ pub(super) fn work_asked(
     train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         on(event, &controls)
     })
+}
+
+/// All weights of a model, a run's checkpoints among them, by their names.
+pub(super) fn weights(run: &RunDirectory, name: &str) -> Vec<(String, Vec<f32>)> {
+    let places = RunFolders::discover(run.path().parent(), run.path());
+    let model = OpenModel::find(name, &places).unwrap();
+    let stored = model.merged().unwrap().stored(&model.config).unwrap();
+    let numbers = |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    stored.into_iter().map(numbers).collect()
 }
 
 /// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards,
