@@ -15,8 +15,6 @@ use crate::model::{Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
 
-use admission::Admitted;
-
 /// A completion that is being decoded.
 struct Row {
     request: usize,
@@ -46,6 +44,15 @@ enum Computing {
     Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
     Recorded(super::decode_gpu::Steps),
+}
+
+/// A request, or what fits of it.
+struct Admitted {
+    request: usize,
+    /// First row and number of rows in the cache.
+    prompt: (usize, usize),
+    /// Samples with their places.
+    samples: Vec<(u32, (usize, usize))>,
 }
 
 struct DecodeBatch<'a> {

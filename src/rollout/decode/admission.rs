@@ -4,16 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Result;
 
-use super::{DecodeBatch, Row};
-
-/// A request, or what fits of it.
-pub(super) struct Admitted {
-    pub(super) request: usize,
-    /// First row and number of rows in the cache.
-    pub(super) prompt: (usize, usize),
-    /// Samples with their places.
-    pub(super) samples: Vec<(u32, (usize, usize))>,
-}
+use super::{Admitted, DecodeBatch, Row};
 
 impl DecodeBatch<'_> {
     /// Prefills the prompts for which there is room, and draws the first token of their completions.
