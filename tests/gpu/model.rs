@@ -207,3 +207,41 @@ fn rollout_and_training_agree() {
         }
     }
 }
+
+/// Where the cache has no room for all completions at their longest, keys and values are moved as these grow: what was
+/// sampled is still what training computes.
+#[test]
+#[ignore = "needs a GPU"]
+fn completions_that_grow_agree() {
+    let [small, ..] = configs();
+    // 48 completions of 12,000 tokens are 9.4 GB of keys and values in bf16, and there is room for 8.6 GB.
+    let config = ModelConfig {
+        num_hidden_layers: 1,
+        num_attention_heads: 32,
+        num_key_value_heads: 32,
+        head_dim: 128,
+        max_position_embeddings: 16_384,
+        ..small
+    };
+    let sampling =
+        Sampling { temperature: 1.0, max_completion_tokens: 12_000, stop_ids: Vec::new(), seed: 11, draft_tokens: 0 };
+    let bf16 = Engine::gpu(0).unwrap();
+    for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
+        let (model, threads) = (model(&config, LORA, &engine), ThreadPool::of_engine(&engine, 1).unwrap());
+        let mut requests = requests();
+        for (number, request) in requests.iter_mut().enumerate() {
+            request.lengths = (0..8).map(|sample| 10 + 40 * sample + number).collect();
+        }
+        let completions = generate(&model, Adapters::On, &requests, &sampling, &RolloutMemory::default(), &threads)
+            .unwrap()
+            .completions;
+        for (request, completions) in requests.iter().zip(&completions) {
+            let found: Vec<usize> = completions.iter().map(|completion| completion.token_ids.len()).collect();
+            assert_eq!(found, request.lengths);
+        }
+        let (_, statistics, _) = gradient(&model, &engine, &completions, false);
+        let average = statistics.sampling_difference / statistics.tokens as f64;
+        println!("{:?}: mean {average:.2e}, largest {:.2e}", engine.dtype, statistics.sampling_difference_max);
+        assert!(statistics.sampling_difference_max < largest && average < mean);
+    }
+}
