@@ -110,10 +110,12 @@ pub(super) fn decode(
         .collect();
     let (longest, limit) =
         (requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0), sampling.max_completion_tokens);
-    let rows = room.rows.min(waiting.iter().map(|(_, samples)| samples.len()).sum());
-    let places = (rows * limit).min(room.places.max(limit));
+    let halved = |number: usize, least: usize| (number >> memory.halvings()).max(least);
+    let all_rows = room.rows.min(waiting.iter().map(|(_, samples)| samples.len()).sum());
+    let rows = halved(all_rows, 1);
+    let places = halved((all_rows * limit).min(room.places), limit);
     let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-    let prompt_rows = prompt_rows.min(room.prompt_rows.max(longest)).min(rows * longest);
+    let prompt_rows = halved(prompt_rows.min(room.prompt_rows), longest).min(rows * longest);
     let needed = (places, prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]

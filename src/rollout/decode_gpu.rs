@@ -20,11 +20,10 @@ use crate::plan::{
 /// again for 187 rows.
 const BALANCED_ROWS: usize = 187;
 
-/// `most_rows`: of completions together.
-pub(super) fn room(model: &Decoder, most_rows: usize) -> Room {
+pub(super) fn room(model: &Decoder) -> Room {
     let number = model.dtype().size_in_bytes();
     Room {
-        rows: GPU_DECODE_ROWS.min(most_rows),
+        rows: GPU_DECODE_ROWS,
         places: gpu_completion_places(model.config(), number),
         first_places: 64,
         prompt_rows: gpu_prompt_rows(model.config(), number),

@@ -8,7 +8,7 @@ mod kv_cache; // room, caches, and the rows of a pass
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use candle_core::Result;
 
@@ -129,8 +129,8 @@ impl Generated {
 pub enum Hindrance {
     /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
     Unrecorded { cause: String },
-    /// Memory ran out: at most so many completions are decoded together from now on.
-    FewerRows { rows: usize },
+    /// Memory ran out: caches and completions decoded together are one in so many from now on.
+    Smaller { parts: usize },
 }
 
 /// How a rollout was decoded.
@@ -162,8 +162,8 @@ impl std::ops::AddAssign for DecodeCounts {
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
-    /// Completions that are decoded together at most; 0: as many as there is room for.
-    most_rows: AtomicUsize,
+    /// How often caches and the number of completions decoded together were halved.
+    halvings: AtomicU32,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::Kept,
 }
@@ -174,19 +174,15 @@ impl RolloutMemory {
         Self { history, ..Self::default() }
     }
 
-    fn most_rows(&self) -> usize {
-        match self.most_rows.load(Ordering::Relaxed) {
-            0 => usize::MAX,
-            rows => rows,
-        }
+    fn halvings(&self) -> u32 {
+        self.halvings.load(Ordering::Relaxed)
     }
 
-    /// Half as many completions of `all` together; whether these are fewer.
-    fn halve_rows(&self, all: usize) -> bool {
-        let rows = self.most_rows().min(all);
-        let fewer = (rows / 2).max(1);
-        self.most_rows.store(fewer, Ordering::Relaxed);
-        fewer < rows
+    /// Half as much for a rollout of `all` completions, and the next ones; whether there was more than one.
+    fn halve(&self, all: usize) -> bool {
+        let is_smaller = all >> self.halvings() > 1;
+        self.halvings.fetch_add(u32::from(is_smaller), Ordering::Relaxed);
+        is_smaller
     }
 }
 
@@ -204,7 +200,7 @@ pub fn generate(
 ) -> Result<Generated> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let room = decode_gpu::room(model, memory.most_rows());
+        let room = decode_gpu::room(model);
         return decode::decode(model, adapters, requests, sampling, memory, room, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {

@@ -32,17 +32,17 @@ pub struct ScoredCompletion {
 
 impl RolloutContext<'_> {
     /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
-    /// released, then with ever fewer completions together.
+    /// released, then with ever fewer completions together in ever smaller caches.
     ///
     /// # Errors
     /// As [`generate`].
     pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
-        let fewer = || self.memory.halve_rows(requests.iter().map(|request| request.samples).sum());
+        let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
         let sample = || generate(self.model, self.adapters, requests, sampling, self.memory, self.threads);
-        let before = self.memory.most_rows();
-        let mut generated = retry(|| _ = self.engine.trim_memory(), fewer, sample)?;
-        let rows = self.memory.most_rows();
-        generated.hindrances.extend((rows < before).then_some(Hindrance::FewerRows { rows }));
+        let before = self.memory.halvings();
+        let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;
+        let halvings = self.memory.halvings();
+        generated.hindrances.extend((halvings > before).then_some(Hindrance::Smaller { parts: 1 << halvings }));
         Ok(generated)
     }
 
@@ -79,12 +79,12 @@ pub fn signal_of(group: &[ScoredCompletion]) -> GroupSignal {
     group_signal(&rewards, every(Score::is_max), every(Score::is_min))
 }
 
-/// Attempts again when memory runs out: once as before, then as often as `fewer` makes it smaller.
-fn retry<R>(free: impl Fn(), fewer: impl Fn() -> bool, attempt: impl Fn() -> Result<R>) -> Result<R> {
+/// Attempts again when memory runs out: once as before, then as often as `smaller` makes it so.
+fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> Result<R>) -> Result<R> {
     let mut is_first = true;
     loop {
         match attempt() {
-            Err(error) if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || fewer()) => free(),
+            Err(error) if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || smaller()) => free(),
             result => return result,
         }
     }
@@ -100,8 +100,8 @@ mod tests {
     use crate::kernels::cuda_errors::GpuFailure;
 
     #[test]
-    fn a_rollout_is_tried_again_with_fewer_rows() {
-        let check = |failures: usize, is_out_of_memory: bool, expected: (usize, usize, bool)| {
+    fn a_rollout_is_tried_again_in_less_memory() {
+        let check = |failures: usize, is_out_of_memory: bool, expected: (usize, u32, bool)| {
             let (attempts, memory) = (Cell::new(0), RolloutMemory::default());
             let failure =
                 || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
@@ -109,13 +109,14 @@ mod tests {
                 attempts.set(attempts.get() + 1);
                 if attempts.get() <= failures { Err(Error::Cuda(Box::new(failure()))) } else { Ok(()) }
             };
-            let result = retry(|| (), || memory.halve_rows(3), attempt);
-            assert_eq!((attempts.get(), memory.most_rows(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
+            let result = retry(|| (), || memory.halve(7), attempt);
+            assert_eq!((attempts.get(), memory.halvings(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
         };
-        check(0, true, (1, usize::MAX, true));
-        check(1, true, (2, usize::MAX, true));
+        check(0, true, (1, 0, true));
+        check(1, true, (2, 0, true));
         check(2, true, (3, 1, true));
-        check(3, true, (3, 1, false));
-        check(1, false, (1, usize::MAX, false));
+        check(3, true, (4, 2, true));
+        check(4, true, (4, 2, false));
+        check(1, false, (1, 0, false));
     }
 }

@@ -77,9 +77,12 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
 /// The alert after a rollout that took longer for want of something on the GPU.
 pub(super) fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
     let (rule, sentence, suggestion) = match hindrance {
-        Hindrance::FewerRows { rows } => (
+        Hindrance::Smaller { parts } => (
             "out_of_memory",
-            format!("GPU out of memory while sampling: at most {rows} completions are decoded together from now on."),
+            format!(
+                "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
+                 1/{parts} of the cache."
+            ),
             "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
              there."
                 .to_owned(),

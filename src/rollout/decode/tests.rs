@@ -109,6 +109,11 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
                 assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
             }
         }
+        let memory = RolloutMemory::default();
+        while memory.halve(36) {
+            let what = format!("temperature {temperature}, halved {} times", memory.halvings());
+            assert_same(&sampled(ROOM, temperature, draft_tokens, &memory), &plain, &what);
+        }
         // With room for a fourth of the longest, more than a fourth of the rows are decoded together.
         let (few, all) = (sampled(Room { places: 360, ..ROOM }, temperature, 0, &RolloutMemory::default()), 36 * 40);
         let bounded = sampled(Room { rows: 360 / 40, ..ROOM }, temperature, 0, &RolloutMemory::default());
