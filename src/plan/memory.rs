@@ -76,8 +76,10 @@ const PROGRAM_BYTES: usize = 24_000_000;
 const LAYER_WORK: usize = 2;
 /// Completions that a CPU thread decodes together. Fixed, so that a rollout does not depend on the number of cores.
 pub const CPU_DECODE_ROWS: usize = 32;
-/// Completion rows that go through the head together: of several sequences, and of one.
-pub const HEAD_ROWS: [usize; 2] = [1024, 2048];
+/// Completion rows of several sequences that go through the head together.
+pub const HEAD_ROWS: usize = 1024;
+/// Of one long sequence; the logits of a longer one are computed twice.
+pub const HEAD_ROWS_OF_ONE: usize = 2048;
 /// All numbers are f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;
 
@@ -165,7 +167,7 @@ fn parts(
 
 /// The most rows of a micro-batch of so many tokens that go through the head together.
 pub(super) fn head_rows(config: &TrainConfig, tokens: usize) -> usize {
-    tokens.min(config.max_completion_tokens.clamp(HEAD_ROWS[0], HEAD_ROWS[1]))
+    tokens.min(config.max_completion_tokens.clamp(HEAD_ROWS, HEAD_ROWS_OF_ONE))
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ impl Column {
 /// Titles and a line a rank, with what fits into so many columns.
 pub fn rank_lines(ranks: &[RankStep], most_columns: usize) -> Vec<String> {
     let mut columns = columns(ranks);
-    while columns.len() > 1 && columns.iter().map(|column| column.width() + 1).sum::<usize>() > most_columns + 1 {
+    while columns.len() > 1
+        && columns.iter().map(|column| column.width() + 1).sum::<usize>() > most_columns.saturating_add(1)
+    {
         let last = columns.iter().map(|column| column.order).max();
         columns.retain(|column| Some(column.order) != last);
     }

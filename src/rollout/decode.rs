@@ -25,6 +25,8 @@ struct Row {
     places: (usize, usize),
     /// Of its tokens.
     limit: usize,
+    /// The passes that it was in, of those that were read.
+    passes: usize,
     completion: Completion,
     draft: Draft,
     /// The index of its newest token among the draws of the last pass, where that was not read yet.
@@ -200,7 +202,17 @@ impl DecodeBatch<'_> {
                 let limit = self.requests[request].lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(self.sampling.max_completion_tokens);
                 let draft = Draft::default();
-                self.rows.push(Row { request, sample, prompt, places, limit, completion, draft, pending: None });
+                self.rows.push(Row {
+                    request,
+                    sample,
+                    prompt,
+                    places,
+                    limit,
+                    passes: 0,
+                    completion,
+                    draft,
+                    pending: None,
+                });
                 prompt_of.push(index as u32);
             }
         }
@@ -301,6 +313,7 @@ impl DecodeBatch<'_> {
                 if self.passes.is_empty() {
                     row.pending = None;
                 }
+                row.passes += 1;
                 self.counts.rows += 1;
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
@@ -392,13 +405,15 @@ impl DecodeBatch<'_> {
         for row in self.ended {
             completions[row.request].push(row.completion);
         }
-        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "the CPU records nothing"))]
-        let mut hindrances = Vec::new();
-        #[cfg(feature = "cuda")]
-        if let Computing::Recorded(steps) = self.computing {
-            hindrances.extend(steps.unrecorded().map(|cause| super::Hindrance::Unrecorded { cause }));
-            self.memory.buffers.keep(self.model, self.caches, steps);
-        }
+        let hindrances = match self.computing {
+            Computing::Listed(..) => Vec::new(),
+            #[cfg(feature = "cuda")]
+            Computing::Recorded(steps) => {
+                let found = steps.unrecorded().map(|cause| super::Hindrance::Unrecorded { cause });
+                self.memory.buffers.keep(self.model, self.caches, steps);
+                found.into_iter().collect()
+            }
+        };
         Generated { completions, counts: self.counts, hindrances }
     }
 }

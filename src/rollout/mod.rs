@@ -117,11 +117,11 @@ impl Generated {
         self.hindrances.extend(next.hindrances);
         self
     }
+}
 
-    /// Of all completions.
-    pub fn tokens(&self) -> usize {
-        self.completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
-    }
+/// The tokens of all of them.
+pub fn token_count(completions: &[Vec<Completion>]) -> usize {
+    completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
 }
 
 /// What a GPU refused a rollout, and what was done instead: it took longer.
@@ -138,7 +138,7 @@ pub enum Hindrance {
 pub struct DecodeCounts {
     /// Passes through the model after the prefills.
     pub steps: usize,
-    /// Completions that they went on with, summed over the steps.
+    /// Completions that they went on with, summed over the steps; without those that were given up and sampled again.
     pub rows: usize,
     /// Rows that they computed, with drafted tokens and what a recorded step is filled up with.
     pub computed: usize,

@@ -15,6 +15,7 @@ use crate::plan::{
 };
 use crate::rollout::{
     Completion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, generate, signal_of,
+    token_count,
 };
 use crate::run::RunFolders;
 use crate::score::{FailureClass, Tier};
@@ -245,8 +246,7 @@ impl Candidate {
         };
         let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
         let completions = sampled.iter().flatten().count();
-        let totals =
-            StepTotals { sequences: completions, tokens: sampled.iter().flatten().map(|c| c.token_ids.len()).sum() };
+        let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
         let mut settings = policy_settings(&self.setup.config, self.shape());
         settings.loss.kl_beta = 0.0;
         let gradient = || {

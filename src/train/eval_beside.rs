@@ -12,7 +12,7 @@ use super::rollout_plan::{next_plan, requests};
 use crate::config::Method;
 use crate::eval::greedy_requests;
 use crate::model::Adapters;
-use crate::rollout::{Completion, Generated, Request};
+use crate::rollout::{Generated, Request, token_count};
 
 /// Whether the eval set is decoded beside the next rollout. This follows from configuration and step alone, so that a
 /// resumed run computes the same passes.
@@ -51,12 +51,7 @@ pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, Tra
 pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
     let start = Instant::now();
     let (Generated { completions, counts, hindrances }, ranks) = ranked::sample(job, adapters, requests)?;
-    let mut known = job.hindrances.borrow_mut();
-    hindrances.into_iter().for_each(|found| {
-        if !known.0.contains(&found) {
-            known.0.push(found);
-        }
-    });
+    job.hindrances.found(hindrances);
     Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64(), ranks })
 }
 
@@ -65,8 +60,8 @@ fn sample_both(job: &Job, requests: &[Request]) -> Result<(Sampled, Sampled), Tr
     let all: Vec<Request> = requests.iter().cloned().chain(greedy_requests(&job.prompts.eval)).collect();
     let Sampled { mut completions, counts, seconds, ranks } = sample_alone(job, Adapters::On, &all)?;
     let eval = completions.split_off(requests.len());
-    let tokens = |of: &[Vec<Completion>]| of.iter().flatten().map(|found| found.token_ids.len()).sum::<usize>() as f64;
-    let share = tokens(&eval) / (tokens(&completions) + tokens(&eval));
+    let [eval_tokens, tokens] = [&eval, &completions].map(|found| token_count(found) as f64);
+    let share = eval_tokens / (tokens + eval_tokens);
     let eval = Sampled { completions: eval, counts, seconds: seconds * share, ranks: Vec::new() };
     let ranks = share_of_time(&ranks, 1.0 - share);
     Ok((Sampled { completions, counts, seconds: seconds * (1.0 - share), ranks }, eval))

@@ -1,10 +1,10 @@
 //! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use super::TrainError;
 use super::alerts::Alerts;
-use super::oom_retry::{Extent, retry_smaller};
+use super::oom_retry::{Extent, Hindrances, retry_smaller};
 use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
@@ -14,7 +14,7 @@ use crate::model::{Adapters, Decoder, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::ranks::Ranks;
 use crate::rollout::{
-    Completion, DecodeCounts, DraftHistory, Hindrance, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
+    Completion, DecodeCounts, DraftHistory, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
 };
 use crate::run::events::RankStep;
 use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
@@ -45,8 +45,7 @@ pub(super) struct Job {
     pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
-    /// Of all rollouts so far, each once, and how many of them were told.
-    pub(super) hindrances: RefCell<(Vec<Hindrance>, usize)>,
+    pub(super) hindrances: Hindrances,
     pub(super) ahead: Option<Ahead>,
     /// The user has asked for an end after this step.
     pub(super) is_stopping: bool,
@@ -125,7 +124,7 @@ impl Job {
             state,
             resumed_from,
             rollouts,
-            hindrances: RefCell::default(),
+            hindrances: Hindrances::default(),
             ahead: None,
             is_stopping: false,
             ranks: Ranks::alone(),

@@ -1,6 +1,6 @@
 //! Recomputes a gradient in a smaller shape when memory runs out; what is said of that, and of rollouts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::TrainError;
 use crate::files::fails_at;
@@ -74,8 +74,33 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     })
 }
 
+/// What hindered the run's rollouts so far, each once.
+#[derive(Debug, Default)]
+pub(super) struct Hindrances {
+    known: RefCell<Vec<Hindrance>>,
+    /// How many of them have had their alert.
+    told: Cell<usize>,
+}
+
+impl Hindrances {
+    pub(super) fn found(&self, hindrances: Vec<Hindrance>) {
+        let mut known = self.known.borrow_mut();
+        for hindrance in hindrances {
+            if !known.contains(&hindrance) {
+                known.push(hindrance);
+            }
+        }
+    }
+
+    /// Of those since the last call.
+    pub(super) fn alerts(&self, step: u64) -> Vec<Alert> {
+        let known = self.known.borrow();
+        known[self.told.replace(known.len())..].iter().map(|hindrance| hindered(step, hindrance)).collect()
+    }
+}
+
 /// The alert after a rollout that took longer for want of something on the GPU.
-pub(super) fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
+fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
     let (rule, sentence, suggestion) = match hindrance {
         Hindrance::Smaller { parts } => (
             "out_of_memory",
@@ -145,6 +170,22 @@ mod tests {
         assert_eq!((seen.len(), freed), (5, 5));
         let message = result.unwrap_err().to_string();
         assert!(message.contains("900 tokens") && message.contains("max_completion_tokens"), "{message}");
+    }
+
+    #[test]
+    fn what_hinders_rollouts_is_told_once() {
+        let (smaller, unrecorded) =
+            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
+        let hindrances = Hindrances::default();
+        assert_eq!(hindrances.alerts(1), []);
+        hindrances.found(vec![smaller.clone(), smaller.clone()]);
+        let alerts = hindrances.alerts(2);
+        assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
+        hindrances.found(vec![smaller, unrecorded]);
+        let alerts = hindrances.alerts(3);
+        assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
+        assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
+        assert_eq!(hindrances.alerts(4), []);
     }
 
     #[test]

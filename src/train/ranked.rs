@@ -18,7 +18,7 @@ use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Decoder, Gradients, Parameters};
 use crate::ranks::{Collectives, RankError};
-use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool};
+use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool, token_count};
 use crate::run::events::{Alert, Device, RankStep};
 use crate::update::{
     Applied, Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
@@ -62,7 +62,7 @@ pub(super) struct Updated {
     weights: u64,
     /// Without those in which it waited for the others.
     seconds: f64,
-    /// A [`Device`] as in the log.
+    /// A [`Device`] as in the log, whose JSON leaves out what is not known.
     condition: String,
 }
 
@@ -98,9 +98,9 @@ pub(super) fn sample(
     })?;
     let (own, seconds) = timed(|| own_sample(job, adapters, parts[0], sampling));
     let mut generated = own?;
-    let mut sampled = vec![(generated.tokens(), seconds)];
+    let mut sampled = vec![(token_count(&generated.completions), seconds)];
     for (seconds, more) in job.ranks.gather::<(f64, Generated)>()? {
-        sampled.push((more.tokens(), seconds));
+        sampled.push((token_count(&more.completions), seconds));
         generated = generated.followed_by(more);
     }
     let is_alone = sampled.len() == 1;

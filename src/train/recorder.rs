@@ -8,7 +8,7 @@ use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
 use super::metrics::{StepUpdate, rollout_metrics, update_metrics};
-use super::oom_retry::{hindered, shrunk};
+use super::oom_retry::shrunk;
 use super::rank_work::{LatestReading, rank_metrics};
 use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::config::Method;
@@ -204,8 +204,7 @@ impl<'a> Recorder<'a> {
             Method::Sft => Vec::new(),
         };
         alerts.extend(shrunk(step, update.shape, job.shape.get()));
-        let (found, told) = &mut *job.hindrances.borrow_mut();
-        alerts.extend(found[std::mem::replace(told, found.len())..].iter().map(|found| hindered(step, found)));
+        alerts.extend(job.hindrances.alerts(step));
         self.event(Step { step, seconds, metrics, ranks })?;
         alerts.into_iter().try_for_each(|alert| self.event(alert))?;
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))?;

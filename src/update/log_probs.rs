@@ -9,10 +9,7 @@ use super::MicroBatch;
 use crate::kernels::embedding::scatter_rows;
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
 use crate::model::{Adapters, Decoder, Gradients};
-use crate::plan::HEAD_ROWS;
-
-/// Logits of more rows of one sequence are computed twice.
-const CHUNK_ROWS: usize = HEAD_ROWS[1];
+use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 
 /// The log-probs of each sequence's tokens, without a gradient.
 pub fn log_probs(
@@ -72,7 +69,7 @@ struct HeadPart<'a> {
 }
 
 impl<'a> HeadPart<'a> {
-    /// All sequences in order, in parts of so many rows, unless one alone has more.
+    /// All sequences in order, in parts of at most [`HEAD_ROWS`] rows, unless one alone has more.
     fn all(
         model: &'a Decoder,
         normed: &'a Tensor,
@@ -80,7 +77,7 @@ impl<'a> HeadPart<'a> {
         temperature: f64,
     ) -> impl Iterator<Item = Self> {
         let lengths = micro_batch.sequences.iter().map(|sequence| sequence.rows.len());
-        split(lengths, HEAD_ROWS[0]).into_iter().map(move |range| {
+        split(lengths, HEAD_ROWS).into_iter().map(move |range| {
             let sequences = &micro_batch.sequences[range.clone()];
             Self {
                 model,
@@ -97,10 +94,10 @@ impl<'a> HeadPart<'a> {
     /// By sequence, and the logits if there is one chunk of rows.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
-        for (rows, targets) in self.rows.chunks(CHUNK_ROWS).zip(self.targets.chunks(CHUNK_ROWS)) {
+        for (rows, targets) in self.rows.chunks(HEAD_ROWS_OF_ONE).zip(self.targets.chunks(HEAD_ROWS_OF_ONE)) {
             let logits = self.model.logits(&self.select(rows)?)?;
             flat.extend(token_log_probs(&logits, targets, self.temperature)?);
-            kept = (self.rows.len() <= CHUNK_ROWS).then_some(logits);
+            kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then_some(logits);
         }
         let mut flat = flat.into_iter();
         let sequences = &self.micro_batch.sequences[self.sequences.clone()];
@@ -114,7 +111,11 @@ impl<'a> HeadPart<'a> {
         weights: &[f64],
         gradients: &mut Gradients,
     ) -> Result<Vec<(Vec<u32>, Tensor)>> {
-        let chunks = self.rows.chunks(CHUNK_ROWS).zip(self.targets.chunks(CHUNK_ROWS)).zip(weights.chunks(CHUNK_ROWS));
+        let chunks = self
+            .rows
+            .chunks(HEAD_ROWS_OF_ONE)
+            .zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
+            .zip(weights.chunks(HEAD_ROWS_OF_ONE));
         let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[f64])| {
             let hidden = self.select(rows)?;
             let logits = logits.take().map_or_else(|| self.model.logits(&hidden), Ok)?;

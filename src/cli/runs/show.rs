@@ -75,7 +75,7 @@ pub(super) fn page(seen: &Report) -> String {
         line("", format!("{name:<42} {value}"));
     }
     if !seen.history.ranks.is_empty() {
-        rank_lines(&seen.history.ranks, usize::MAX / 2).into_iter().for_each(|ranks| line("", ranks));
+        rank_lines(&seen.history.ranks, usize::MAX).into_iter().for_each(|ranks| line("", ranks));
     }
     let (listed, hidden) = listed_evals(seen);
     for eval in listed {

@@ -57,7 +57,7 @@ impl DecodeBatch<'_> {
     }
 
     /// Gives rows more places where the next pass would leave theirs. Where there are none left the youngest row is given
-    /// up and waits again: its draws depend on their places in the sequence alone, so it will be the same.
+    /// up and waits again: it will have the same random numbers.
     pub(super) fn grow(&mut self) -> Result<()> {
         let needs = |row: &Row| row.length() + row.draft.tokens.len();
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
@@ -74,6 +74,9 @@ impl DecodeBatch<'_> {
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
                 self.free_places.give_back(row.places.0, row.places.1);
+                // Counted is what completions consist of.
+                self.counts.rows -= row.passes;
+                self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;
                 match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
                     Some((_, samples)) => samples.push_front(row.sample),
                     None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),

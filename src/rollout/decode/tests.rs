@@ -50,6 +50,11 @@ fn tokens(generated: &Generated) -> Vec<(&[u32], StopReason)> {
     generated.completions.iter().flatten().map(|found| (found.token_ids.as_slice(), found.stop)).collect()
 }
 
+/// Tokens but for the first of each completion.
+fn drawn(generated: &Generated) -> usize {
+    generated.completions.iter().flatten().map(|found| found.token_ids.len() - 1).sum()
+}
+
 /// The same tokens, and log-probs but for rounding.
 fn assert_same(found: &Generated, expected: &Generated, what: &str) {
     assert_eq!(tokens(found), tokens(expected), "{what}");
@@ -74,8 +79,7 @@ fn drafts_change_the_number_of_steps_alone() {
             let counts = drafted.counts;
             assert!(counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps, "{counts:?}");
             // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
-            let drawn: usize = drafted.completions.iter().flatten().map(|found| found.token_ids.len() - 1).sum();
-            assert_eq!(counts.rows + counts.accepted, drawn);
+            assert_eq!(counts.rows + counts.accepted, drawn(drafted));
         }
         assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
     }
@@ -107,6 +111,7 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
             for room in [Room { places, ..ROOM }, Room { places, runs_ahead: true, drafted_rows: 12, ..ROOM }] {
                 let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
                 assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
+                assert_eq!(found.counts.rows + found.counts.accepted, drawn(&found), "{room:?}");
             }
         }
         let memory = RolloutMemory::default();
@@ -133,7 +138,7 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     // Prompts do not wait for each other's longest completion.
     assert!(counts.steps < 5 * 39 && counts.rows == all.counts.rows, "{counts:?}");
     check(Room { rows: 8, ..ROOM }, 8);
-    // One completion more than there are slots; prompts one at a time; room for the longest prompt alone.
+    // One completion more than there are rows; prompts one at a time; room for the longest prompt alone.
     check(Room { rows: 3, ..ROOM }, 0);
     check(Room { prefill_rows: 1, ..ROOM }, 0);
     check(Room { rows: 16, prompt_rows: 35, ..ROOM }, 0);
