@@ -95,7 +95,7 @@ fn scoring_again() {
     let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();
     let sample = || {
         let begin = Instant::now();
-        let scorer = Scorer::new(&task.with_schema_text(&task.schema_text).unwrap()).unwrap();
+        let scorer = Scorer::new(&task.with_definition_text(&task.definition_text).unwrap()).unwrap();
         assert_eq!(scoring::sum(&scoring::impacts(&all, &scorer, &|| true).unwrap()).completions, count);
         milliseconds(begin.elapsed())
     };

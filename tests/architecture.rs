@@ -50,7 +50,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crossterm", &["view"]),
     ("frizbee", &["view"]),
     ("memchr", &["view"]),
-    ("regex", &["run", "view"]),
+    ("regex", &["task", "score", "run", "view"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),

@@ -4,6 +4,7 @@ mod audit;
 mod command_line;
 mod conformance;
 mod cost;
+mod plain_text;
 mod reasons;
 mod rewards;
 mod tasks;

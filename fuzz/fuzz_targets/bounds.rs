@@ -51,8 +51,7 @@ const SCHEMAS: [&str; 7] = [
 static SCORERS: LazyLock<Vec<Scorer>> = LazyLock::new(|| {
     let scorer = |schema: &str| {
         let mut task = Task::embedded("invoice").unwrap();
-        task.schema_text = schema.to_owned();
-        task.schema = serde_json::from_str(schema).unwrap();
+        task = task.with_definition_text(schema).unwrap();
         task.score.graded = true;
         Scorer::new(&task).unwrap()
     };

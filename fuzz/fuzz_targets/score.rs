@@ -50,8 +50,7 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
     };
     let invoice = Task::embedded("invoice").unwrap();
     let mut rich = invoice.clone();
-    rich.schema_text = RICH_SCHEMA.to_owned();
-    rich.schema = serde_json::from_str(RICH_SCHEMA).unwrap();
+    rich = rich.with_definition_text(RICH_SCHEMA).unwrap();
     rich.score.graded = true;
     rich.score.assert_formats = true;
     rich.score.tiers.valid = 0.6;

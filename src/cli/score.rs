@@ -228,10 +228,8 @@ impl Summary {
         if self.compared > 0 {
             writeln!(output, "  {:<28} {} of {} with an expected answer", "exact match", self.exact, self.compared)?;
         }
-        let failures: Vec<String> = FailureClass::ALL
-            .into_iter()
-            .filter_map(|class| self.failures.get(&class).map(|count| format!("{} {count}", class.name())))
-            .collect();
+        let failures: Vec<String> =
+            self.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
         if !failures.is_empty() {
             writeln!(output, "  {:<28} {}", "failures", failures.join(", "))?;
         }

@@ -52,7 +52,7 @@ fn run_check(choice: &Choice) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let mut problems = unknown_normalised_fields(&task);
     let unchecked = |format: String| {
-        let label = task.label(&task.schema_file);
+        let label = task.label(&task.definition_file);
         format!(
             "{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`"
         )
@@ -88,7 +88,8 @@ fn run_check(choice: &Choice) -> Outcome {
         print_json(&format!("{document}\n"))?;
     } else {
         println!("{}: {}", task.name, visible(&task.title));
-        println!("  schema {} ok", visible(&task.schema_file));
+        let kind = if task.schema().is_some() { "schema" } else { task.kind() };
+        println!("  {kind} {} ok", visible(&task.definition_file));
         for (set, rows, expected) in sets {
             println!("  {:<6} {}, {expected} with an expected answer", set.name(), counted(rows, "row"));
         }
@@ -107,7 +108,8 @@ fn run_check(choice: &Choice) -> Outcome {
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {
-    let Some(properties) = task.schema.get("properties").and_then(serde_json::Value::as_object) else {
+    let properties = task.schema().and_then(|schema| schema.get("properties"));
+    let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
         return Vec::new();
     };
     let unknown = task.score.normalise.keys().filter(|field| !properties.contains_key(*field));

@@ -41,9 +41,8 @@ impl Builder {
         });
         let sets: Vec<BuiltSet> = sets.collect();
         let prompts = &task.prompts;
-        let sources = [TASK_FILE, &task.schema_file].into_iter().chain(task.references.values().map(String::as_str));
-        let sources =
-            sources.chain([&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str));
+        let others = [&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str);
+        let sources = task.definition_files().into_iter().chain(others);
         // By their targets: a link may lead from one name to another.
         let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
         for set in &sets {

@@ -1,5 +1,7 @@
 //! The check whether the base can learn: the share of informative groups, and the verdict.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::GroupSignal;
@@ -36,8 +38,8 @@ pub struct Signal {
     pub tiers: [usize; 3],
     /// Completions truncated at the token limit.
     pub truncated: usize,
-    /// Failed completions by class, in the order of [`FailureClass::ALL`].
-    pub failures: [usize; 11],
+    /// Failed completions by class.
+    pub failures: BTreeMap<FailureClass, usize>,
     /// Tokens of each completion, by group.
     pub lengths: Vec<Vec<usize>>,
 }
@@ -135,11 +137,8 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     let mixed = count(GroupSignal::Mixed);
     let (low, high) = wilson(mixed, groups);
     let [unparsable, invalid, valid] = signal.tiers.map(|count| share(count, completions));
-    let failures: Vec<(FailureClass, f64)> = FailureClass::ALL
-        .into_iter()
-        .zip(signal.failures.map(|count| share(count, completions)))
-        .filter(|(_, share)| *share > 0.0)
-        .collect();
+    let failures: Vec<(FailureClass, f64)> =
+        signal.failures.iter().map(|(class, count)| (*class, share(*count, completions))).collect();
     let size = settings.completions_per_prompt;
     let mut report = SignalReport {
         prompts: groups,
@@ -269,7 +268,10 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
                 ));
             }
             if report.tiers.invalid > report.tiers.unparsable {
-                changes.push("set graded = true under [score], so that near misses earn partial credit".to_owned());
+                changes.push(
+                    "for a JSON schema set graded = true under [score], so that near misses earn partial credit"
+                        .to_owned(),
+                );
             }
             changes.push(
                 "or show the model the format first: supervised fine-tuning on `expected`, or a larger model"
@@ -312,7 +314,9 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
         );
     }
     if report.tiers.valid < RARELY_VALID {
-        changes.push("almost no completion is valid yet: set graded = true for partial credit".to_owned());
+        changes.push(
+            "almost no completion is valid yet: give partial credit (for a JSON schema `graded = true`)".to_owned(),
+        );
     }
     let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE {
         ", though the sample is too small to be sure"
@@ -329,16 +333,26 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
 fn remedy(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Fence => "say in `system`: no Markdown fence around the answer",
-        FailureClass::Prose => "say in `system` that the answer is JSON and nothing else",
+        FailureClass::Prose => "say in `system` that nothing stands around the answer",
         FailureClass::Truncated => "raise max_completion_tokens, or ask for shorter values",
-        FailureClass::Syntax => "a larger model, or supervised fine-tuning first: this one hardly writes JSON",
+        FailureClass::Syntax => "a larger model, or supervised fine-tuning first: this one hardly writes what parses",
         FailureClass::ThinkLeak => "set thinking = false in task.toml",
         FailureClass::MissingKey => "name the required keys in `system`",
         FailureClass::WrongType => "name each key's type in `system`",
         FailureClass::Enum => "list the allowed values in `system`",
         FailureClass::ExtraKey => "say in `system`: no other keys",
         FailureClass::WrongValue => "check that `expected` can be read from the prompt",
-        FailureClass::Other => "read some of the completions: `grpo-tui score` names each reason",
+        FailureClass::UnknownFunction | FailureClass::MissingArgument | FailureClass::ExtraArgument => {
+            "name the tools with their arguments in the prompt"
+        }
+        FailureClass::WrongCalls => "check that the expected calls can be read from the prompt",
+        FailureClass::UnknownTable | FailureClass::UnknownColumn => "name the tables with their columns in the prompt",
+        FailureClass::WrongResult => "check that the expected query can be read from the prompt",
+        FailureClass::NoMatch => "say in `system` how the answer is written",
+        FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
+        FailureClass::Own(_) | FailureClass::Other => {
+            "read some of the completions: `grpo-tui score` names each reason"
+        }
     }
 }
 
@@ -352,9 +366,8 @@ mod tests {
         let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), GroupSignal::Mixed); mixed];
         groups.extend(vec![group(vec![1.0; 8], GroupSignal::AllMax); best]);
         groups.extend(vec![group(vec![0.0; 8], GroupSignal::AllMin); worst]);
-        let mut failures = [0; 11];
-        failures[1] = 8 * worst;
-        failures[5] = 4 * mixed;
+        let counts = [(FailureClass::Prose, 8 * worst), (FailureClass::MissingKey, 4 * mixed)];
+        let failures = counts.into_iter().filter(|(_, count)| *count > 0).collect();
         Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], failures, ..Signal::default() }
     }
 
@@ -391,7 +404,7 @@ mod tests {
             &[
                 "equal rewards below the maximum",
                 "most common failure: prose (100%",
-                "JSON and nothing else",
+                "nothing stands around the answer",
                 "larger model",
             ],
         );
@@ -412,8 +425,7 @@ mod tests {
             &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"],
         );
         let mut leaks = signal(0, 0, 32);
-        leaks.failures = [0; 11];
-        leaks.failures[4] = 256;
+        leaks.failures = BTreeMap::from([(FailureClass::ThinkLeak, 256)]);
         check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100%"]);
         let mut invalid = signal(0, 0, 32);
         invalid.tiers = [0, 256, 0];

@@ -200,7 +200,7 @@ impl EvalResult {
             records,
             task: task.name.clone(),
             prompts_digest: sha256(&bytes),
-            schema_digest: sha256(task.schema_text.as_bytes()),
+            schema_digest: task.definition_digest(),
             task_digest: task.digest(),
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
@@ -225,7 +225,7 @@ impl EvalResult {
             score.tier.name().clone_into(&mut record.tier);
         }
         self.summary = EvalSummary::from_records(&self.records);
-        (self.schema_digest, self.task_digest) = (sha256(task.schema_text.as_bytes()), String::new());
+        (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
         Ok(self)
     }
 }

@@ -1,10 +1,10 @@
 //! Failure classes of completions: their shares over the steps of a training, and in the evals of base and result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::eval_pair::EvalPair;
 use crate::format::percent;
-use crate::run::{EvalRecord, RunState};
+use crate::run::{EvalRecord, RunState, SPARSE};
 use crate::score::FailureClass;
 
 /// By class, those that occur; a completion has at most one class.
@@ -39,8 +39,7 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
     let columns: Vec<(String, Shares)> =
         training.into_iter().flatten().chain(pair.and_then(of_pair).into_iter().flatten()).collect();
-    let occurs = |class: &FailureClass| columns.iter().any(|(_, shares)| shares.contains_key(class));
-    let classes: Vec<FailureClass> = FailureClass::ALL.into_iter().filter(occurs).collect();
+    let classes: BTreeSet<FailureClass> = columns.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
     let row = |name: &str, cell: &dyn Fn(&Shares) -> f64| {
         std::iter::once(name.to_owned()).chain(columns.iter().map(|(_, shares)| percent(cell(shares)))).collect()
     };
@@ -48,6 +47,12 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     let all = row("all classes", &|shares| shares.values().sum());
     let each = classes.iter().map(|class| row(class.name(), &|shares| shares.get(class).copied().unwrap_or(0.0)));
     (!classes.is_empty()).then(|| [titles, all].into_iter().chain(each).collect())
+}
+
+/// The classes that a log has metrics of.
+fn recorded_classes(history: &RunState) -> impl Iterator<Item = FailureClass> {
+    let names = history.metrics.range(SPARSE.to_owned()..).map_while(|(name, _)| name.strip_prefix(SPARSE));
+    names.filter_map(FailureClass::from_key)
 }
 
 fn steps(history: &RunState) -> Vec<u64> {
@@ -62,7 +67,7 @@ fn means(history: &RunState, steps: &[u64]) -> Shares {
         let sum: f64 = shares.iter().sum();
         (sum > 0.0).then(|| (class, sum / shares.len() as f64))
     };
-    FailureClass::ALL.into_iter().filter_map(mean).collect()
+    recorded_classes(history).filter_map(mean).collect()
 }
 
 /// `None` if a completion that is not valid has no class, as of older programs.

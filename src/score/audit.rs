@@ -37,31 +37,29 @@ pub struct Finding {
 /// Scores degenerate answers against the task's rows (against none, if there are none).
 pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     // A short answer may miss as many keys as the schema has.
-    let affordable = (MAX_BYTES / task.schema_text.len().max(1)).max(1);
+    let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
     let rows = &rows[..rows.len().min(MAX_ROWS).min(affordable)];
     let best = task.score.tiers.valid + task.rewards.iter().map(|part| part.weight.max(0.0)).sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
+    let is_json = task.schema().is_some();
+    let finding = |name: &str, answer: &dyn Fn(Option<&PromptRow>) -> String, advice: &str| {
+        finding((scorer, is_json), rows, best, name, answer, advice)
+    };
     let mut seen = HashSet::new();
     for (name, completion, advice) in candidates(task) {
         if !seen.insert(completion.clone()) {
             continue;
         }
-        findings.push(finding(scorer, rows, best, name, &|_| completion.clone(), advice));
+        findings.push(finding(name, &|_| completion.clone(), advice));
     }
     if rows.iter().any(|row| example_in(row).is_some()) {
         let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
-        findings.push(finding(
-            scorer,
-            rows,
-            best,
-            "the prompt's own example",
-            &|row| row.and_then(example_in).unwrap_or_default(),
-            advice,
-        ));
+        let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
+        findings.push(finding("the prompt's own example", &example, advice));
     }
-    if let Some(constant) = most_common_expected(rows) {
+    if let Some(constant) = most_common_expected(rows).and_then(|expected| scorer.expected_completion(expected)) {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
-        findings.push(finding(scorer, rows, best, "one answer for every prompt", &|_| constant.clone(), advice));
+        findings.push(finding("one answer for every prompt", &|_| constant.clone(), advice));
     }
     findings
 }
@@ -70,6 +68,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
 fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     let required = "list the keys that must be there under `required`";
     let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
+    let Some(schema) = task.schema() else { return plain_candidates(task) };
     vec![
         ("an empty object", "{}".to_owned(), required),
         ("an empty list", "[]".to_owned(), "give the schema a `type`"),
@@ -78,29 +77,40 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         ("zero", "0".to_owned(), "give the schema a `type`"),
         (
             "every value null",
-            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Nulls).to_string(),
+            degenerate_answers::answer(schema, degenerate_answers::FillStyle::Nulls).to_string(),
             "give each property a `type` other than null",
         ),
         (
             "empty strings and zeros",
-            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Empty).to_string(),
+            degenerate_answers::answer(schema, degenerate_answers::FillStyle::Empty).to_string(),
             narrow,
         ),
         (
             "the minimum that the schema requires",
-            degenerate_answers::answer(&task.schema, degenerate_answers::FillStyle::Least).to_string(),
+            degenerate_answers::answer(schema, degenerate_answers::FillStyle::Least).to_string(),
             narrow,
         ),
         (
             "the schema itself",
-            task.schema.to_string(),
+            schema.to_string(),
             "forbid other keys by `additionalProperties = false` and list `required` ones",
         ),
     ]
 }
 
+/// Where no schema says which form an answer has.
+fn plain_candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
+    let narrow = "let `[score]` ask for more, or give every row an `expected`";
+    vec![
+        ("a word", "x".to_owned(), narrow),
+        ("zero", "0".to_owned(), narrow),
+        ("an empty object", "{}".to_owned(), narrow),
+        ("the system text", task.system.clone().unwrap_or_default(), narrow),
+    ]
+}
+
 fn finding(
-    scorer: &Scorer,
+    (scorer, is_json): (&Scorer, bool),
     rows: &[PromptRow],
     best: f64,
     name: &str,
@@ -123,11 +133,12 @@ fn finding(
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {
         Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
-        Tier::Valid => {
+        Tier::Valid if is_json => {
             format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it")
         }
-        Tier::Invalid => format!("`{short}` earns {reward:.2}, as JSON that the schema rejects"),
-        Tier::Unparsable => format!("`{short}` earns {reward:.2}: it is not JSON"),
+        Tier::Invalid if is_json => format!("`{short}` earns {reward:.2}, as JSON that the schema rejects"),
+        Tier::Unparsable if is_json => format!("`{short}` earns {reward:.2}: it is not JSON"),
+        _ => format!("`{short}` earns {reward:.2} of {best:.2}"),
     };
     Finding { name: name.to_owned(), completion: short, tier, rows: rows.len(), reward, weak, sentence }
 }
@@ -143,7 +154,7 @@ fn example_in(row: &PromptRow) -> Option<String> {
     row.messages.iter().map(|message| &message.content).find_map(first_value)
 }
 
-fn most_common_expected(rows: &[PromptRow]) -> Option<String> {
+fn most_common_expected(rows: &[PromptRow]) -> Option<&Value> {
     let mut counts: Vec<(&Value, usize)> = Vec::new();
     for expected in rows.iter().filter_map(|row| row.expected.as_ref()) {
         match counts.iter_mut().find(|(value, _)| *value == expected) {
@@ -151,5 +162,5 @@ fn most_common_expected(rows: &[PromptRow]) -> Option<String> {
             None => counts.push((expected, 1)),
         }
     }
-    counts.iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_string())
+    counts.iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| *value)
 }

@@ -1,4 +1,4 @@
-//! What makes a training less informative than it seems: expected answers that the schema rejects, prompts that are in
+//! What makes a training less informative than it seems: expected answers that the scorer rejects, prompts that are in
 //! two sets, and duplicates.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ const MOST_SCORED: usize = 5_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
-    /// The schema rejects expected answers.
+    /// The scorer rejects expected answers.
     InvalidExpected,
     /// Prompts of one set are in another, character by character or nearly.
     Leak,
@@ -30,7 +30,7 @@ pub struct DataProblem {
     pub message: String,
     /// The set that it is about.
     pub set: PromptSet,
-    /// The share of the set's expected answers that the schema refuses; 0 where the problem is another.
+    /// The share of the set's expected answers that the scorer refuses; 0 where the problem is another.
     pub refused_share: f64,
 }
 
@@ -56,14 +56,15 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<Promp
     refused.chain(repeated_prompts(task, sets)).collect()
 }
 
-fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
+fn refused_answers<'a>(task: &Task, scorer: &Scorer, set: PromptSet, rows: &'a [PromptRow]) -> Option<DataProblem> {
     let answered: Vec<&PromptRow> = rows.iter().filter(|row| row.expected.is_some()).collect();
-    let scored: Vec<&PromptRow> =
-        answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1)).copied().collect();
-    let answers: Vec<String> = scored.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
-    let scores = scorer.score_all(&answers.iter().map(|answer| (answer.as_str(), None)).collect::<Vec<_>>());
+    let asked = answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1));
+    let answer = |row: &&'a PromptRow| Some((*row, scorer.expected_completion(row.expected.as_ref()?)?));
+    let scored: Vec<(&PromptRow, String)> = asked.filter_map(answer).collect();
+    let scores =
+        scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>());
     let refused: Vec<_> = scored.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid).collect();
-    let (row, score) = refused.first()?;
+    let ((row, _), score) = refused.first()?;
     let why =
         score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
     let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -78,13 +79,14 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     Some(DataProblem {
         kind: DataProblemKind::InvalidExpected,
         message: format!(
-            "{}: {} of {} expected answers{looked_at} are invalid: {}; first on line {}: {}; correct the rows or the schema",
+            "{}: {} of {} expected answers{looked_at} are invalid: {}; first on line {}: {}; correct the rows or the {}",
             label(task, set),
             refused.len(),
             scored.len(),
             classes.join(", "),
             row.line,
-            why.trim()
+            why.trim(),
+            task.definition_name()
         ),
         set,
         refused_share: refused.len() as f64 / scored.len() as f64,

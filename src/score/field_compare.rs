@@ -56,6 +56,17 @@ pub(super) fn compare(
     (Some(OrderedMap(fields)), exact)
 }
 
+/// Whether a plain text is the expected value. A number may be written in any way that JSON has.
+pub(super) fn equal_text(found: &str, expected: &serde_json::Value, rule: Normalisation) -> bool {
+    let rule = Normalisation { number: rule.number || expected.is_number(), ..rule };
+    let value = Value { start: 0, end: found.len(), kind: Kind::String(Cow::Borrowed(found)) };
+    match expected {
+        serde_json::Value::Bool(expected) => found.parse() == Ok(*expected),
+        serde_json::Value::Null => found == "null",
+        _ => equal(&value, expected, rule),
+    }
+}
+
 fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {
     use serde_json::Value as Expected;
     match (&found.kind, expected) {

@@ -2,32 +2,31 @@
 
 pub mod audit;
 mod batch;
-mod budget;
 mod completion_line;
 mod data_problems;
+mod description;
+mod failure_class;
 mod field_compare;
-mod instance;
 pub mod json;
-mod partial_credit;
-mod pattern;
+mod json_schema;
+mod judge;
+mod plain_text;
 mod prompts;
 mod result;
-mod schema;
-mod schema_keywords;
 mod schema_lint;
-mod schema_rewrite;
-mod schema_text;
 mod scorer;
 mod unwrap_answer;
+mod verdict;
 
 pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use completion_line::completion_line;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
+pub use description::describe_task;
+pub use failure_class::{FailureClass, OwnClass};
+pub use json_schema::{Accepted, DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, describe};
 pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
-pub use result::{FailureClass, OrderedMap, Reason, Score, Tier};
-pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use result::{OrderedMap, Reason, Score, Tier};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
-pub use schema_text::{Accepted, describe};
 pub use scorer::Scorer;
 
 use crate::task::TaskError;

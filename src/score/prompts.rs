@@ -1,5 +1,5 @@
 //! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
-//! answers by the schema.
+//! answers by the task's scorer.
 
 use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
@@ -34,7 +34,7 @@ pub fn check_prompts<'a>(
 
 /// The failure class of the row's `expected`, written as a completion, if it is not valid, and why.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
-    let score = scorer.score(&row.expected.as_ref()?.to_string(), None);
+    let score = scorer.score(&scorer.expected_completion(row.expected.as_ref()?)?, Some(row));
     let class = score.failure.unwrap_or(FailureClass::Other).name();
     let reason =
         || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());

@@ -6,15 +6,16 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::FailureClass;
+
 /// The step that a completion reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// Not JSON.
+    /// Not of the answer's form: no JSON, no query, nothing.
     Unparsable,
-    /// JSON that the schema refuses.
+    /// Of that form, and not accepted.
     Invalid,
-    /// JSON that the schema accepts.
     Valid,
 }
 
@@ -32,77 +33,12 @@ impl Tier {
     }
 }
 
-/// The kind of a failure, for counting over time. A completion has at most one: the first that explains it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureClass {
-    /// A Markdown fence around the value.
-    Fence,
-    /// Text around the value, or no value at all.
-    Prose,
-    /// The text ends too early.
-    Truncated,
-    /// Broken JSON.
-    Syntax,
-    /// Reasoning where the answer should be.
-    ThinkLeak,
-    /// A required key is absent.
-    MissingKey,
-    /// A value of another type than the schema's.
-    WrongType,
-    /// A value that is not among the allowed ones.
-    Enum,
-    /// A key that the schema does not have.
-    ExtraKey,
-    /// Valid, but not what was expected.
-    WrongValue,
-    /// Anything else.
-    Other,
-}
-
-impl FailureClass {
-    /// All classes, in the order in which tables show them.
-    pub const ALL: [Self; 11] = [
-        Self::Fence,
-        Self::Prose,
-        Self::Truncated,
-        Self::Syntax,
-        Self::ThinkLeak,
-        Self::MissingKey,
-        Self::WrongType,
-        Self::Enum,
-        Self::ExtraKey,
-        Self::WrongValue,
-        Self::Other,
-    ];
-
-    /// Its metric: the share of completions at a step.
-    pub fn metric(self) -> String {
-        format!("failures/{}", self.name().replace(' ', "_"))
-    }
-
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fence => "fence",
-            Self::Prose => "prose",
-            Self::Truncated => "truncated",
-            Self::Syntax => "syntax",
-            Self::ThinkLeak => "think leak",
-            Self::MissingKey => "missing key",
-            Self::WrongType => "wrong type",
-            Self::Enum => "enum",
-            Self::ExtraKey => "extra key",
-            Self::WrongValue => "wrong value",
-            Self::Other => "other",
-        }
-    }
-}
-
 /// Everything that scoring finds out about a completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// The number that training uses: the tier's value, graded credit, and weighted parts.
+    /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
+    /// the scorer failed.
+    #[serde(deserialize_with = "reward")]
     pub reward: f64,
     pub tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
@@ -119,12 +55,28 @@ pub struct Score {
     pub failure: Option<FailureClass>,
     /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
     pub parts: OrderedMap<f64>,
+    /// What else a scorer measured.
+    #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
+    pub metrics: OrderedMap<f64>,
+}
+
+/// A missing number is none, not zero.
+fn reward<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Score {
+    /// Whether the scorer failed: there is no reward.
+    pub fn is_error(&self) -> bool {
+        self.failure == Some(FailureClass::ScorerError)
+    }
+
     /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
-    /// compare with `expected` are not asked of a row without it.
+    /// compare with `expected` are not asked of a row without it. A completion without a reward stays out of its group.
     pub fn is_max(&self) -> bool {
+        if self.is_error() {
+            return true;
+        }
         let has_fields = self.fields.as_ref().is_some_and(|fields| !fields.is_empty());
         self.tier == Tier::Valid
             && self.parts.iter().all(|(name, value)| match name {
@@ -136,7 +88,8 @@ impl Score {
 
     /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part.
     pub fn is_min(&self) -> bool {
-        self.tier == Tier::Unparsable && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
+        self.is_error()
+            || self.tier == Tier::Unparsable && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
     }
 }
 
@@ -147,7 +100,7 @@ pub struct Reason {
     pub message: String,
     /// JSON pointer to the value at fault; empty for the whole.
     pub instance_path: String,
-    /// JSON pointer to the schema's keyword; empty when the text is not JSON.
+    /// JSON pointer to the schema's keyword; empty when the text is not JSON, and of other scorers.
     pub schema_path: String,
     /// 1-based line in the raw completion.
     pub line: usize,
@@ -228,6 +181,7 @@ mod tests {
                 exact,
                 failure: None,
                 parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
+                metrics: OrderedMap::default(),
             };
             assert_eq!(score.is_max(), expected, "{score:?}");
             assert_eq!(

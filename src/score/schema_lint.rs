@@ -1,8 +1,8 @@
 //! Everything that is wrong or odd in a schema's text, each with its place: for the gutter of an editor.
 
 use super::json::{self, Kind, Places, Syntax, Value};
-use super::schema::meta_problems;
-use super::schema_keywords::{Draft, Holds, KEYWORDS, Keyword};
+use super::json_schema::meta_problems;
+use super::json_schema::{Draft, Holds, KEYWORDS, Keyword};
 use super::{ScoreError, Scorer};
 use crate::format::slip_of;
 use crate::task::{Task, TaskError};
@@ -36,8 +36,29 @@ pub struct Diagnosis {
     pub task: Option<Task>,
 }
 
-/// Reads a schema's text as the schema of a task, and compiles it.
+/// Reads a text as that of the task's definition, and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
+    if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) }
+}
+
+/// A definition that is no schema: its first error, if any.
+fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
+    let mut faults = Vec::new();
+    let with_text = task.with_definition_text(text);
+    let scorer = match &with_text {
+        Ok(task) => Scorer::new(task).map_err(|error| {
+            faults.push(at(text, 0, 1, error.to_string(), true));
+            error.to_string()
+        }),
+        Err(error) => {
+            faults.push(of_task(&task.label(&task.definition_file), error, text));
+            Err(error.to_string())
+        }
+    };
+    Diagnosis { faults, scorer, task: with_text.ok() }
+}
+
+fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     let mut faults = Vec::new();
     let document = match json::parse(text, 0) {
         Ok(document) => document,
@@ -58,11 +79,11 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         faults.push(at(text, duplicate.offset, duplicate.offset + duplicate.key.len() + 2, message, false));
     }
     odd(text, root, Draft::D2020, &mut faults);
-    let with_text = task.with_schema_text(text);
+    let with_text = task.with_definition_text(text);
     let (scorer, task) = match with_text {
         Ok(task) => (compile(&task, text, root, &mut faults), Some(task)),
         Err(error) => {
-            faults.push(of_task(&task.label(&task.schema_file), &error, text));
+            faults.push(of_task(&task.label(&task.definition_file), &error, text));
             (Err(error.to_string()), None)
         }
     };
@@ -73,14 +94,14 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
 }
 
 fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, String> {
-    let problems = meta_problems(&task.schema);
+    let problems = task.schema().map(meta_problems).unwrap_or_default();
     for (pointer, message) in &problems {
         faults.push(at_pointer(text, root, pointer, message.clone()));
     }
     Scorer::new(task).map_err(|error| {
         match &error {
             ScoreError::Schema { pointer, message, label, .. }
-                if problems.is_empty() && *label == task.label(&task.schema_file) =>
+                if problems.is_empty() && *label == task.label(&task.definition_file) =>
             {
                 faults.push(at_pointer(text, root, pointer, message.clone()));
             }
@@ -225,6 +246,6 @@ mod tests {
     #[test]
     fn the_embedded_task_is_in_order() {
         let task = Task::embedded("invoice").unwrap();
-        check(&task.schema_text, &[]);
+        check(&task.definition_text, &[]);
     }
 }

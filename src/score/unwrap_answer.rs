@@ -11,6 +11,12 @@ pub(super) fn answer_start(text: &str, strip_thinking: bool) -> usize {
     text.rfind(END).map_or(0, |found| found + END.len())
 }
 
+/// The place of a `<think>` at the start of the answer that never ends.
+pub(super) fn open_think(text: &str, from: usize) -> Option<usize> {
+    let rest = text.get(from..)?;
+    rest.trim_start().starts_with("<think>").then(|| text.len() - rest.trim_start().len())
+}
+
 /// The place of a `<think>` that never ends and so hides the answer, given why and where parsing failed.
 pub(super) fn unclosed_think(text: &str, from: usize, error: &SyntaxError) -> Option<usize> {
     let found = text.get(from..)?.find("<think>")? + from;

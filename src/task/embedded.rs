@@ -41,12 +41,13 @@ pub(super) fn template_names() -> impl Iterator<Item = &'static str> {
     TEMPLATES.iter().map(|task| task.name)
 }
 
-/// What to expect of the embedded model on a task with this schema; `None` for the fields that it was pretrained on.
-pub(super) fn model_note(schema: &Value) -> Option<String> {
+/// What to expect of the embedded model on a task with this schema, or without one; `None` for the fields that it was
+/// pretrained on.
+pub(super) fn model_note(schema: Option<&Value>) -> Option<String> {
     let sample = EMBEDDED[0].files.iter().find(|(name, _)| *name == "schema.json")?.1;
     let sample: Value = serde_json::from_slice(sample).ok()?;
     let known = property_names(&sample);
-    (property_names(schema) != known).then(|| {
+    (schema.map(property_names).as_ref() != Some(&known)).then(|| {
         format!(
             "the embedded model `tiny` was pretrained on its sample task alone (JSON of invoices: {}) and writes such \
              answers to every prompt: on this task a run shows how the program works, not what training can do; \

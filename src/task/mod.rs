@@ -1,5 +1,6 @@
-//! A task: a folder with `task.toml`, a schema, prompt sets and sample completions.
+//! A task: a folder with `task.toml`, what defines right answers, prompt sets and sample completions.
 
+mod definition;
 mod embedded;
 mod error;
 mod parse;
@@ -8,8 +9,9 @@ mod resolve;
 mod source;
 mod toml_section;
 
+pub use definition::{Definition, NORMALISATIONS, SchemaFiles};
 pub use error::TaskError;
-pub use parse::{NORMALISATIONS, PARTS};
+pub use parse::PARTS;
 pub use references::encode_path;
 use source::Home;
 
@@ -30,14 +32,11 @@ pub struct Task {
     pub name: String,
     /// For people.
     pub title: String,
-    /// Inside the task.
-    pub schema_file: String,
-    pub schema_text: String,
-    pub schema: Value,
-    /// Other schema files for `$ref`: address to file inside the task.
-    pub references: BTreeMap<String, String>,
-    /// Address of a schema file without `$schema` -> that of the file that refers to it.
-    pub inherited_drafts: BTreeMap<String, String>,
+    /// What a right answer is.
+    pub definition: Definition,
+    /// The file that says so, inside the task: the schema, or `task.toml` itself.
+    pub definition_file: String,
+    pub definition_text: String,
     /// Joined to a row's own system turn by a blank line.
     pub system: Option<String>,
     /// Whether a thinking model may think.
@@ -161,7 +160,7 @@ impl Task {
 
     /// Why the embedded model is no model for this task; `None` for the fields that it was pretrained on.
     pub fn embedded_model_note(&self) -> Option<String> {
-        embedded::model_note(&self.schema)
+        embedded::model_note(self.schema())
     }
 
     /// Name and bytes of every file.
@@ -174,15 +173,59 @@ impl Task {
         resolve::known_names(here)
     }
 
-    /// The same task with another schema.
+    /// The same task with another text of its [`Self::definition_file`].
     ///
     /// # Errors
-    /// [`TaskError`] if the text is not JSON, or names a file that the task may not read.
-    pub fn with_schema_text(&self, text: &str) -> Result<Self, TaskError> {
-        let schema = self.home.parse_json(&self.schema_file, text)?;
-        let (references, inherited_drafts) =
-            references::follow_references(&self.home, &self.schema_file, &schema, self.references.clone())?;
-        Ok(Self { schema_text: text.to_owned(), schema, references, inherited_drafts, ..self.clone() })
+    /// [`TaskError`] if the text cannot be read, or names a file that the task may not read.
+    pub fn with_definition_text(&self, text: &str) -> Result<Self, TaskError> {
+        let Definition::JsonSchema(files) = &self.definition else { return parse::parse_task(self.home.clone(), text) };
+        let schema = self.home.parse_json(&self.definition_file, text)?;
+        let files = SchemaFiles::follow(&self.home, &self.definition_file, schema, files.references.clone())?;
+        Ok(Self { definition_text: text.to_owned(), definition: Definition::JsonSchema(files), ..self.clone() })
+    }
+
+    /// The JSON Schema of right answers, where that defines them.
+    pub fn schema(&self) -> Option<&Value> {
+        match &self.definition {
+            Definition::JsonSchema(files) => Some(&files.schema),
+            Definition::Text { .. } | Definition::Regex { .. } => None,
+        }
+    }
+
+    /// `[score] kind`.
+    pub fn kind(&self) -> &'static str {
+        match &self.definition {
+            Definition::JsonSchema(_) => "json_schema",
+            Definition::Text { .. } => "text",
+            Definition::Regex { .. } => "regex",
+        }
+    }
+
+    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    pub fn expected_schema(&self) -> Cow<'_, Value> {
+        match &self.definition {
+            Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
+            Definition::Text { .. } => Cow::Owned(serde_json::json!({"type": "string"})),
+            Definition::Regex { .. } => Cow::Owned(Value::Bool(true)),
+        }
+    }
+
+    /// What the [`Self::definition_file`] is called in messages.
+    pub fn definition_name(&self) -> &'static str {
+        match &self.definition {
+            Definition::JsonSchema(_) => "schema",
+            Definition::Text { .. } | Definition::Regex { .. } => TASK_FILE,
+        }
+    }
+
+    /// SHA-256 in hex of what defines right answers.
+    pub fn definition_digest(&self) -> String {
+        let text = match &self.definition {
+            Definition::JsonSchema(_) => Cow::Borrowed(&self.definition_text),
+            Definition::Text { normalise } => Cow::Owned(format!("text\n{normalise}")),
+            Definition::Regex { pattern } => Cow::Owned(format!("regex\n{pattern}")),
+        };
+        crate::format::hex(&Sha256::digest(text.as_bytes()))
     }
 
     /// `None` for an embedded task.
@@ -224,11 +267,20 @@ impl Task {
         self.home.label(file)
     }
 
-    /// All files of the task: `task.toml`, the schema and its references, sets, samples and generator.
+    /// The files that say what the task is: `task.toml`, and those that define right answers.
+    pub fn definition_files(&self) -> Vec<&str> {
+        let mut names = vec![TASK_FILE, &self.definition_file];
+        match &self.definition {
+            Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
+            Definition::Text { .. } | Definition::Regex { .. } => {}
+        }
+        names
+    }
+
+    /// All files of the task: those that define it, sets, samples and generator.
     pub fn file_names(&self) -> Vec<&str> {
         let prompts = &self.prompts;
-        let mut names = vec![TASK_FILE, &self.schema_file];
-        names.extend(self.references.values().map(String::as_str));
+        let mut names = self.definition_files();
         names.extend(
             [&prompts.train, &prompts.eval, &prompts.test, &prompts.completions, &prompts.generator]
                 .into_iter()

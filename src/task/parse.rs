@@ -4,32 +4,31 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
+use super::definition::{self, Definition, Kind, read_normalisations};
 use super::error::Read;
-use super::references::follow_references;
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
-
-/// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
-/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings.
-pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date", "number"];
 
 /// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass
 /// without a fence or prose around.
 pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
 
 pub(super) fn read_task(home: Home) -> Read<Task> {
-    let label = home.label(TASK_FILE);
     let text = home.read_text(TASK_FILE)?;
-    let source = Source { label: &label, text: &text };
+    parse_task(home, &text)
+}
+
+/// The task with this text as its `task.toml`.
+pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
+    let label = home.label(TASK_FILE);
+    let source = Source { label: &label, text };
     let toml_error =
         |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
-    let document = DeTable::parse(&text).map_err(toml_error)?;
-    let top = Section::new(
-        source,
-        "",
-        document.get_ref(),
-        &["name", "title", "schema", "system", "thinking", "prompts", "score", "reward", "train"],
-    )?;
+    let document = DeTable::parse(text).map_err(toml_error)?;
+    let kind = definition::kind(&Section::free(source, "", document.get_ref()))?;
+    let known = ["system", "thinking", "prompts", "score", "reward", "train"];
+    let known = [&["name", "title"], kind.keys, &known].concat();
+    let top = Section::new(source, "", document.get_ref(), &known)?;
     let missing = |key: &str, example| TaskError::Missing { label: label.clone(), key: format!("`{key}`"), example };
 
     let name = top.string("name")?.ok_or_else(|| missing("name", "name = \"invoice\""))?;
@@ -44,21 +43,16 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
             format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
         ));
     }
-    let schema_file = home.name(top.string("schema")?.ok_or_else(|| missing("schema", "schema = \"schema.json\""))?)?;
-    let schema_text = home.read_text(&schema_file)?;
-    let schema = home.parse_json(&schema_file, &schema_text)?;
-    let (score, named) = read_score(&top)?;
-    let (references, inherited_drafts) = follow_references(&home, &schema_file, &schema, named)?;
+    let score = read_score(&top, kind)?;
+    let (definition, definition_file, definition_text) = Definition::read(kind, &top, &home, text)?;
     // Checked with the configuration.
     top.table("train")?;
     Ok(Task {
         title: top.string("title")?.unwrap_or_else(|| name.clone()),
         name,
-        schema_file,
-        schema_text,
-        schema,
-        references,
-        inherited_drafts,
+        definition,
+        definition_file,
+        definition_text,
         system: top.string("system")?.filter(|system| !system.is_empty()),
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
@@ -85,8 +79,7 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     })
 }
 
-/// The rules, and the named schema files (address to file).
-fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)> {
+fn read_score(top: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
     let mut rules = ScoreRules {
         tiers: TierValues { unparsable: 0.0, invalid: 0.5, valid: 1.0 },
         graded: false,
@@ -94,19 +87,8 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
         assert_formats: false,
         normalise: BTreeMap::new(),
     };
-    let mut named = BTreeMap::new();
-    let Some(score) = top.section(
-        "score",
-        &["kind", "tiers", "graded", "strip_thinking", "assert_formats", "normalise", "references"],
-    )?
-    else {
-        return Ok((rules, named));
-    };
-    if let (Some(kind), Some((_, offset))) = (score.string("kind")?, score.get("kind"))
-        && kind != "json_schema"
-    {
-        return Err(score.error("kind", offset, format!("must be \"json_schema\", not {kind:?}")));
-    }
+    let known = ["kind", "tiers", "strip_thinking"];
+    let Some(score) = top.section("score", &[&known, kind.score_keys].concat())? else { return Ok(rules) };
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
     rules.assert_formats = score.boolean("assert_formats")?.unwrap_or(rules.assert_formats);
@@ -126,16 +108,15 @@ fn read_score(top: &Section<'_>) -> Read<(ScoreRules, BTreeMap<String, String>)>
             ));
         }
     }
-    if let Some(table) = score.table("normalise")? {
-        rules.normalise = read_normalise(&Section::free(score.source(), "score.normalise.", table))?;
-    }
-    if let Some(table) = score.table("references")? {
-        let references = Section::free(score.source(), "score.references.", table);
-        for (address, _) in references.keys() {
-            named.insert(address.to_owned(), references.string(address)?.unwrap_or_default());
+    // Of a text it is a list of names.
+    if kind.name != "text"
+        && let Some(fields) = score.free_section("normalise")?
+    {
+        for (field, _) in fields.keys() {
+            rules.normalise.extend(read_normalisations(&fields, field)?.map(|names| (field.to_owned(), names)));
         }
     }
-    Ok((rules, named))
+    Ok(rules)
 }
 
 /// Bounded, so that sums, differences and squares are finite.
@@ -147,31 +128,6 @@ fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
         }
         (number, _) => Ok(number),
     }
-}
-
-/// A name, or a list of names, per field.
-fn read_normalise(fields: &Section<'_>) -> Read<BTreeMap<String, String>> {
-    let mut normalise = BTreeMap::new();
-    for (field, offset) in fields.keys() {
-        let names: Vec<String> = match fields.get(field).map(|(value, _)| value) {
-            Some(DeValue::Array(items)) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
-                items.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
-            }
-            _ => fields.string(field)?.unwrap_or_default().split('+').map(|name| name.trim().to_owned()).collect(),
-        };
-        for name in &names {
-            if !NORMALISATIONS.contains(&name.as_str()) {
-                let near = crate::format::did_you_mean(name, NORMALISATIONS);
-                return Err(fields.error(
-                    field,
-                    offset,
-                    format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", ")),
-                ));
-            }
-        }
-        normalise.insert(field.to_owned(), names.join("+"));
-    }
-    Ok(normalise)
 }
 
 fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> {

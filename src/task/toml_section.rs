@@ -51,10 +51,6 @@ impl<'a> Section<'a> {
         Self { source, prefix: prefix.to_owned(), table }
     }
 
-    pub(super) fn source(&self) -> Source<'a> {
-        self.source
-    }
-
     /// All keys with the offsets of their values.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
@@ -112,6 +108,11 @@ impl<'a> Section<'a> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
             .transpose()
+    }
+
+    /// A nested table with arbitrary keys.
+    pub(super) fn free_section(&self, key: &str) -> Read<Option<Self>> {
+        Ok(self.table(key)?.map(|table| Self::free(self.source, &format!("{}{key}.", self.prefix), table)))
     }
 
     pub(super) fn wrong_type(&self, key: &str, offset: usize, expected: &str, found: &DeValue<'_>) -> TaskError {

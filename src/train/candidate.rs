@@ -18,7 +18,7 @@ use crate::rollout::{
     token_count,
 };
 use crate::run::RunFolders;
-use crate::score::{FailureClass, Tier};
+use crate::score::Tier;
 use crate::task::Task;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
@@ -163,8 +163,8 @@ impl Candidate {
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier);
                 }
-                for (count, class) in signal.failures.iter_mut().zip(FailureClass::ALL) {
-                    *count += usize::from(score.failure == Some(class));
+                if let Some(class) = score.failure {
+                    *signal.failures.entry(class).or_default() += 1;
                 }
             }
             let rewards = completions.iter().map(|scored| scored.score.reward).collect();

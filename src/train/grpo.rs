@@ -88,15 +88,17 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
-/// The answer is the row's `completion`, else its `expected` as JSON with a space after each comma and colon.
+/// The answer is the row's `completion`, else what gives its `expected`; JSON with a space after each comma and colon.
 fn example(job: &Job, prompt: &Prompt) -> Result<Example, TrainError> {
     let written = prompt.row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
     let answer = match (written, &prompt.row.expected) {
-        (Some(text), _) => text,
-        (None, Some(expected)) => json_line(expected)?,
-        (None, None) => return Err(TrainError::NoAnswer { id: prompt.row.id.clone(), line: prompt.row.line }),
+        (Some(text), _) => Some(text),
+        (None, Some(expected)) if job.task.schema().is_some() => Some(json_line(expected)?),
+        (None, Some(expected)) => job.scorer.expected_completion(expected),
+        (None, None) => None,
     };
-    let mut completion = job.tokenizer.encode(&answer)?;
+    let missing = || TrainError::NoAnswer { id: prompt.row.id.clone(), line: prompt.row.line };
+    let mut completion = job.tokenizer.encode(&answer.ok_or_else(missing)?)?;
     completion.extend(job.tokenizer.turn_end_id());
     Ok(Example { prompt: prompt.token_ids.clone(), completion })
 }

@@ -1,6 +1,6 @@
 //! A step's metrics, by TRL's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::job::Job;
@@ -8,7 +8,7 @@ use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
 use crate::rollout::StopReason;
-use crate::score::{FailureClass, Tier};
+use crate::score::{FailureClass, OrderedMap, Tier};
 use crate::update::{Applied, PolicyStatistics};
 
 /// The update of a step, before it is recorded.
@@ -106,7 +106,7 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     };
     let rewards =
         |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
-    found.add("reward", mean(groups.iter().flat_map(rewards)));
+    found.add("reward", mean(groups.iter().flat_map(rewards).filter(|reward| reward.is_finite())));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
@@ -122,20 +122,24 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
             mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))),
         );
     }
-    for class in FailureClass::ALL {
-        let share = mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class)))));
-        if share > 0.0 {
-            found.add(&class.metric(), share);
-        }
+    let classes: BTreeSet<FailureClass> = scores().filter_map(|score| score.failure).collect();
+    for class in classes {
+        found.add(&class.metric(), mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class))))));
     }
     let exact: Vec<f64> = scores().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();
     if !exact.is_empty() {
         found.add("exact", mean(exact.into_iter()));
     }
-    let names: std::collections::BTreeSet<&str> =
-        scores().flat_map(|score| score.parts.iter().map(|(name, _)| name)).collect();
+    means("rewards", scores().map(|score| &score.parts), found);
+    means("scorer", scores().map(|score| &score.metrics), found);
+}
+
+/// The mean of each number over those that have it.
+fn means<'s>(of: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>> + Clone, found: &mut MetricMap) {
+    let names: BTreeSet<&str> = numbers.clone().flat_map(|numbers| numbers.iter().map(|(name, _)| name)).collect();
     for name in names {
-        found.add(&format!("rewards/{name}/mean"), mean(scores().filter_map(|score| score.parts.get(name).copied())));
+        let values = numbers.clone().filter_map(|numbers| numbers.get(name).copied());
+        found.add(&format!("{of}/{name}/mean"), mean(values));
     }
 }
 

@@ -216,8 +216,9 @@ fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
     let embedded = is_copy.then(|| Task::embedded(&task.name).ok()).flatten();
     let tasks: Vec<&Task> = std::iter::once(task).chain(&embedded).collect();
     let is_one = |task: &&Task, name: &str| {
-        let is_earlier =
-            || T::SCREEN == Screen::Schema && name == format!("{}-{}.json", task.name, mark(task, &task.schema_file));
+        let is_earlier = || {
+            T::SCREEN == Screen::Schema && name == format!("{}-{}.json", task.name, mark(task, &task.definition_file))
+        };
         (name.starts_with(&format!("{}-{}-", T::STEM, mark(task, TASK_FILE))) && name.ends_with(".json"))
             || is_earlier()
     };

@@ -51,9 +51,14 @@ impl SchemaDraft {
         self.text != self.saved
     }
 
-    /// The schema's file; `None` for an embedded task.
+    /// What the text is called in messages.
+    pub fn name(&self) -> &'static str {
+        self.base.as_ref().map_or("schema", Task::definition_name)
+    }
+
+    /// The definition's file; `None` for an embedded task.
     pub fn path(&self) -> Option<PathBuf> {
         let base = self.base.as_ref()?;
-        Some(base.folder()?.join(&base.schema_file))
+        Some(base.folder()?.join(&base.definition_file))
     }
 }

@@ -194,7 +194,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     assert!(made["embedded_model"].as_str().unwrap().contains("tiny"));
     let task = Task::load(&at("tasks/tickets")).unwrap();
     assert_eq!(
-        task.schema["properties"],
+        task.schema().unwrap()["properties"],
         json!({"category": {"type": "string", "enum": ["bug", "billing", "question"]}, "priority": {"type": "integer"}})
     );
     assert!(task.system.as_deref().unwrap().contains("category (bug, billing, question), priority (integer)"));
@@ -289,7 +289,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
         stdout(&made)
     );
     let task = Task::load(&at("tasks/days")).unwrap();
-    assert!(task.score.assert_formats && task.schema["properties"]["day"]["format"] == "date");
+    assert!(task.score.assert_formats && task.schema().unwrap()["properties"]["day"]["format"] == "date");
     let text = std::fs::read_to_string(at("tasks/days/task.toml")).unwrap();
     assert!(text.contains("# Prompt rows are JSONL") && text.contains("\"expected\": {...}"), "{text}");
     // A schema is copied as it is; one that is none leaves no folder.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use grpo_tui::score::Scorer;
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::task::{Definition, PromptSet, Task};
 
 use super::folder_with;
 
@@ -30,7 +30,7 @@ fn complaints_about_task_toml() {
         "[score]\nstrip_thinking = \"yes\"\n",
         "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"",
     );
-    check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` must be \"json_schema\", not \"sql\"");
+    check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` takes json_schema, text, regex, not \"sql\"");
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
         "line 5 column 9: `prompts.proof` is the old name of `test`, which is set too: remove one",
@@ -262,10 +262,11 @@ fn references_stay_inside_the_folder_and_follow_ids() {
         }
         let found = Task::load(folder.path()).map_err(|error| error.to_string()).and_then(|task| {
             let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
+            let Definition::JsonSchema(files) = &task.definition else { panic!("{:?}", task.definition) };
             Ok(format!(
                 "{} {}",
                 scorer.score("1", None).reward,
-                task.references.into_values().collect::<Vec<_>>().join(" ")
+                files.references.values().cloned().collect::<Vec<_>>().join(" ")
             ))
         });
         let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));

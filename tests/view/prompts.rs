@@ -145,7 +145,7 @@ fn a_row_is_edited_and_all_other_lines_stay() {
         stage.keys("down");
     }
     stage.keys("ctrl-home").types("[").keys("ctrl-end").types("]");
-    assert!(stage.shows("schema violation: expected object"), "{}", stage.screen());
+    assert!(stage.shows("rejected: expected object"), "{}", stage.screen());
     stage.keys("ctrl-o");
     assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
     assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));

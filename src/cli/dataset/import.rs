@@ -88,7 +88,7 @@ pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], 
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let imported = import(&arguments.file, &arguments.mapping.text()?, Some(&task.schema), usize::MAX)?;
+    let imported = import(&arguments.file, &arguments.mapping.text()?, Some(&task.expected_schema()), usize::MAX)?;
     print_problems(&arguments.file, &imported.problems, arguments.mapping.skip_invalid || arguments.dry_run)?;
     let mapping = imported.mapping.arguments();
     let first = imported.rows.first().cloned();

@@ -1,5 +1,7 @@
 //! The charts of a run's page: evals, metrics, failure classes.
 
+use std::collections::BTreeSet;
+
 use minijinja::Value;
 
 use crate::report::failures::{Shares, by_stretch};
@@ -101,14 +103,21 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
     drawn
 }
 
+/// Of the page's eleven fills; the last is grey.
+fn color_of(class: FailureClass) -> usize {
+    match FailureClass::ALL.iter().position(|known| *known == class) {
+        _ if class == FailureClass::Other => 11,
+        place => place.unwrap_or_default() % 10 + 1,
+    }
+}
+
 /// `None` if nothing failed or classes were not recorded.
 fn failures(report: &Report) -> Option<Value> {
     let stretches = by_stretch(&report.history, MOST_BARS);
-    let occurs = |class: &FailureClass| stretches.iter().any(|(_, shares)| shares.contains_key(class));
-    let classes: Vec<FailureClass> = FailureClass::ALL.into_iter().filter(occurs).collect();
+    let classes: BTreeSet<FailureClass> = stretches.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
     let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
     let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();
-    let labels = classes.iter().map(|class| (*class as usize + 1, class.name())).collect();
+    let labels = classes.iter().map(|class| (color_of(*class), class.name())).collect();
     let title = "Failures of training completions by class";
     (!classes.is_empty()).then(|| Value::from_safe_string(stacked(&Stacked { title, labels, bars })))
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::score::schema::count_values;
+use crate::score::json_schema::count_values;
 
 /// How a lazy model fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

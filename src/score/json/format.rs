@@ -132,6 +132,6 @@ mod tests {
     #[test]
     fn the_embedded_schema_is_laid_out_already() {
         let task = crate::task::Task::embedded("invoice").unwrap();
-        assert_eq!(format(&task.schema_text).unwrap(), task.schema_text);
+        assert_eq!(format(&task.definition_text).unwrap(), task.definition_text);
     }
 }

@@ -26,7 +26,7 @@ mod text_summary;
 
 use std::collections::BTreeMap;
 
-use crate::score::Score;
+use crate::score::{FailureClass, Score};
 use crate::view::followed_run::FollowedRun;
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
@@ -268,7 +268,7 @@ impl Rollouts {
 /// Shares of the kinds by step, as far as they were counted.
 #[derive(Debug, Default)]
 struct Failures {
-    counted: BTreeMap<u64, Vec<(&'static str, f64)>>,
+    counted: BTreeMap<u64, BTreeMap<FailureClass, f64>>,
     /// The run's last step at the last request.
     requested: u64,
 }

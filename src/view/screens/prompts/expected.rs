@@ -1,4 +1,4 @@
-//! Checks every expected answer against the schema in the editor, in the background.
+//! Checks every expected answer with the scorer in the editor, in the background.
 
 use super::table_row::{Entry, row};
 use super::{Expected, FirstInvalid, Prompts, rows};
@@ -17,9 +17,12 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let work = Work::stream("prompts.expected", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         for (number, chunk) in entries.chunks(CHUNK).enumerate() {
-            let answer = |entry: &Entry| row(&open, *entry)?.expected.as_ref().map(ToString::to_string);
-            let answers: Vec<Option<String>> = chunk.iter().map(answer).collect();
-            let present: Vec<_> = answers.iter().flatten().map(|answer| (answer.as_str(), None)).collect();
+            let answer = |entry: &Entry| {
+                let row = row(&open, *entry)?;
+                Some((scorer.expected_completion(row.expected.as_ref()?)?, row))
+            };
+            let answers: Vec<Option<(String, _)>> = chunk.iter().map(answer).collect();
+            let present: Vec<_> = answers.iter().flatten().map(|(answer, row)| (answer.as_str(), Some(*row))).collect();
             let Some(scores) = scorer.score_while(&present, || sender.is_wanted()) else { return };
             let mut scores = scores.into_iter();
             let (mut found, mut first) = (Vec::with_capacity(chunk.len()), FirstInvalid::new());

@@ -136,7 +136,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             if let Ok(records) = &read {
                 lines.push((Role::Faint, format!("columns: {}", columns(records).join(", "))));
             }
-            let found = read.and_then(|_| import(&path, &mapping, Some(&open.task.schema), PREVIEW_RECORDS));
+            let found = read.and_then(|_| import(&path, &mapping, Some(&open.task.expected_schema()), PREVIEW_RECORDS));
             let set = shares_of(&set).err();
             match found {
                 Err(error) => (mapping, lines, Some(error.to_string())),
@@ -192,8 +192,8 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     words.extend(options(form, &shared.options.shell));
     let line: CommandLine = words.into_iter().collect();
     let rows = move || -> Result<Vec<SetRows>, String> {
-        let imported =
-            import(&path, &mapping, Some(&open.task.schema), usize::MAX).map_err(|error| error.to_string())?;
+        let imported = import(&path, &mapping, Some(&open.task.expected_schema()), usize::MAX)
+            .map_err(|error| error.to_string())?;
         Ok(match set {
             Some(set) => vec![(set, imported.rows)],
             None => split(imported.rows, shares).into_iter().collect(),

@@ -46,8 +46,9 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 Ok((lines, tokens, prompt)) => (Ok(lines), Some(tokens), prompt),
                 Err(error) => (Err(error), None, String::new()),
             };
-            let answer = row.expected.as_ref().map(ToString::to_string);
-            let score = scorer.zip(answer).map(|(scorer, answer)| scorer.score(&answer, None));
+            let score = scorer
+                .zip(row.expected.as_ref())
+                .and_then(|(scorer, expected)| Some(scorer.score(&scorer.expected_completion(expected)?, Some(row))));
             let reason = score.as_ref().and_then(|score| score.errors.first());
             let invalid = reason.map(|error| format!("{} {}", error.instance_path, error.message).trim().to_owned());
             Some(Chat { entry, lines, tokens, invalid, expected, prompt })

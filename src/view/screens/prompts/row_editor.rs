@@ -91,14 +91,15 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
             (Err(error), _) => Validity::Invalid(error),
             (Ok(serde_json::Value::Null), _) => Validity::Warning("empty: no expected answer".to_owned()),
             (Ok(value), Some(scorer)) => {
-                let score = scorer.score(&value.to_string(), None);
-                match score.errors.first() {
+                let score = scorer.expected_completion(&value).map(|answer| scorer.score(&answer, None));
+                match score.as_ref().and_then(|score| score.errors.first()) {
                     // The path of the whole answer is empty.
                     Some(error) => {
                         let what = format!("{} {}", error.instance_path, error.message);
-                        Validity::Warning(format!("schema violation: {}", what.trim()))
+                        Validity::Warning(format!("rejected: {}", what.trim()))
                     }
-                    None => Validity::Valid("valid (schema in the editor)".to_owned()),
+                    None if score.is_none() => Validity::Valid("JSON".to_owned()),
+                    None => Validity::Valid("valid (as edited on Schema)".to_owned()),
                 }
             }
             (Ok(_), None) => Validity::Valid("JSON".to_owned()),

@@ -45,7 +45,7 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
             let mut preview = TemplatePreview { rows: entries.len(), ..TemplatePreview::default() };
             for entry in &entries {
                 let Some(row) = row(&open, *entry) else { continue };
-                match template.apply(row, &open.task.schema) {
+                match template.apply(row, &open.task.expected_schema()) {
                     Ok(changed) if changed.is_empty() => {}
                     Ok(_) => preview.changed += 1,
                     Err(problem) => {
@@ -81,7 +81,7 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
 }
 
 fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Vec<Row> {
-    let Ok(changed) = template.apply(row, &open.task.schema) else { return Vec::new() };
+    let Ok(changed) = template.apply(row, &open.task.expected_schema()) else { return Vec::new() };
     let (mut before, mut after) = (Map::new(), Map::new());
     for key in ["messages", "expected", "tags"] {
         let old = row.fields.get(key).cloned();

@@ -162,8 +162,9 @@ pub(super) fn edit_rows(
         for set in PromptSet::ALL {
             let mut edits = Vec::new();
             for row in entries.iter().filter(|entry| entry.set == set).filter_map(|entry| row(&open, *entry)) {
-                let members =
-                    template.apply(row, &open.task.schema).map_err(|problem| format!("{}: {problem}", row.id))?;
+                let members = template
+                    .apply(row, &open.task.expected_schema())
+                    .map_err(|problem| format!("{}: {problem}", row.id))?;
                 if !members.is_empty() {
                     edits.push(RowEdit { line: row.line, row: row.fields.clone(), members });
                 }

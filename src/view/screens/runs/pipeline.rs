@@ -134,7 +134,7 @@ fn define(shared: &Shared) -> Vec<Part> {
         return vec![error.unwrap_or_else(|| (Role::Faint, "loading ...".to_owned()))];
     };
     let draft = &shared.draft;
-    let file = &open.task.schema_file;
+    let file = &open.task.definition_file;
     let schema = match () {
         () if draft.stale.is_some() => (Role::Bad, format!("{file} does not compile")),
         () if draft.is_changed() => (Role::Marked, format!("{file} not saved")),
@@ -143,7 +143,7 @@ fn define(shared: &Shared) -> Vec<Part> {
     let count = |set| open.rows.get(&set).and_then(|rows| rows.as_ref().ok()).map_or(0, Vec::len);
     let rows = PromptSet::ALL.map(|set| format!("{} {}", count(set), set.name())).join(", ");
     let expected = draft.expected.map(|expected| match (expected.rejected, expected.total) {
-        (_, 0) => (Role::Faint, "no expected answers".to_owned()),
+        (_, 0) => (Role::Faint, "no expected answers to check".to_owned()),
         (0, total) if expected.checked == total => (Role::Text, format!("expected: {total} valid")),
         (0, _) => (Role::Faint, "expected: checking".to_owned()),
         (bad, total) => (Role::Warning, format!("expected: {bad} of {total} invalid")),

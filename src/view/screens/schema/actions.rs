@@ -4,7 +4,6 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 
 use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::structure::Structure;
 use super::{EDITOR, PANES, Schema, draw, file, layout, navigate, score_preview, side_panes};
 use crate::view::action::Scope;
 use crate::view::drafts;
@@ -24,7 +23,7 @@ type Action = screen::Action<Schema>;
 
 pub const SCREEN: Definition<Schema> = Definition {
     title: "Schema",
-    help: "JSON Schema of a correct answer. Samples are re-scored as you type; enter edits, esc leaves.",
+    help: "What defines a correct answer: a JSON Schema, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
     panes: &PANES,
     actions: ACTIONS,
     pane: |schema| schema.pane,
@@ -208,6 +207,10 @@ fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str)
 }
 
 fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    if shared.draft.base.as_ref().is_some_and(|task| task.schema().is_none()) {
+        shared.complain("only a JSON Schema can be formatted");
+        return Vec::new();
+    }
     match crate::score::json::format(&schema.editor.text()) {
         Ok(text) if text == schema.editor.text() => {
             shared.say("already formatted");
@@ -276,7 +279,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
 fn describe(schema: &mut Schema, shared: &Shared) {
     let draft = &shared.draft;
     if let Some(task) = draft.task.as_ref().filter(|_| draft.version != schema.described) {
-        schema.accepts = crate::score::describe(&task.schema, task.score.assert_formats);
+        schema.accepts = crate::score::describe_task(task);
         schema.described = draft.version;
     }
 }
@@ -291,7 +294,7 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     }
     let text = schema.editor.text();
     schema.shown = Some(text.clone());
-    schema.structure = Structure::of(schema.editor.lines());
+    schema.structure = file::structure(schema, shared);
     file::edited(shared, text)
 }
 

@@ -44,7 +44,7 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let draft = &shared.draft;
     let focused = schema.pane == EDITOR;
-    let name = shared.task.as_ref().map_or("", |open| open.task.schema_file.as_str());
+    let name = shared.task.as_ref().map_or("", |open| open.task.definition_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
     let leave = || format!("  editing, {} leaves", shared.key_of("schema.leave"));
     let typing = if schema.typing { leave() } else { String::new() };

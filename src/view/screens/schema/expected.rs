@@ -62,15 +62,19 @@ pub(super) struct Baseline {
     pub rejected: Arc<HashSet<RowKey>>,
 }
 
-/// All rows with an expected answer, and their sets.
-pub(super) fn answered(open: &OpenTask) -> Vec<(PromptSet, &PromptRow)> {
+/// All rows with an expected answer that some completion gives, and their sets.
+pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<(PromptSet, &'a PromptRow)> {
     let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
     let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)));
-    rows.filter(|(_, row)| row.expected.is_some()).collect()
+    let can_be_asked =
+        |row: &PromptRow| row.expected.as_ref().is_some_and(|value| scorer.expected_completion(value).is_some());
+    rows.filter(|(_, row)| can_be_asked(row)).collect()
 }
 
-fn texts(rows: &[(PromptSet, &PromptRow)]) -> Vec<String> {
-    rows.iter().map(|(_, row)| row.expected.as_ref().map(ToString::to_string).unwrap_or_default()).collect()
+/// The expected answers as completions.
+fn texts(scorer: &Scorer, rows: &[(PromptSet, &PromptRow)]) -> Vec<String> {
+    let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
+    rows.iter().map(|(_, row)| text(row).unwrap_or_default()).collect()
 }
 
 /// The rows that a schema rejects; `None` if superseded.
@@ -81,8 +85,8 @@ pub(super) fn rejected_rows(
 ) -> Option<HashSet<RowKey>> {
     let mut rejected = HashSet::new();
     for batch in rows.chunks(BATCH) {
-        let texts = texts(batch);
-        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let texts = texts(scorer, batch);
+        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, (_, row))| (text.as_str(), Some(*row))).collect();
         let scores = scorer.score_while(&answers, || sender.is_wanted())?;
         let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
         rejected.extend(failed.map(|((set, row), _)| (*set, row.line)));
@@ -110,8 +114,8 @@ pub(super) fn check_rows(
         // Of the saved schema it is known which rows it rejects, only not why.
         let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
         let asked: Vec<(PromptSet, &PromptRow)> = asked.copied().collect();
-        let texts = texts(&asked);
-        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let texts = texts(scorer, &asked);
+        let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(*row))).collect();
         let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
         for ((text, (set, row)), score) in texts.iter().zip(&asked).zip(&scores) {
             let was_rejected = was_rejected(&(*set, *row));

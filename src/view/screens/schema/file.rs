@@ -24,8 +24,8 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let again = draft.file.is_of(task);
     let mut commands = Vec::new();
     if again && draft.is_changed() {
-        if draft.saved != task.schema_text && draft.text != task.schema_text {
-            draft.theirs = Some(task.schema_text.clone());
+        if draft.saved != task.definition_text && draft.text != task.definition_text {
+            draft.theirs = Some(task.definition_text.clone());
         }
     } else {
         if !again {
@@ -35,12 +35,12 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             // What is known of the other task's schema says nothing of this one.
             shared.draft.version += 1;
         }
-        shared.draft.text.clone_from(&task.schema_text);
+        shared.draft.text.clone_from(&task.definition_text);
         shared.draft.theirs = None;
     }
     let draft = &mut shared.draft;
     if draft.theirs.is_none() {
-        draft.saved.clone_from(&task.schema_text);
+        draft.saved.clone_from(&task.definition_text);
     }
     draft.base = Some(task.clone());
     draft.seen = None;
@@ -77,7 +77,7 @@ fn compile_saved(draft: &SchemaDraft) -> Command {
     let (task, text) = (draft.base.clone(), draft.saved.clone());
     Work::latest(
         "schema.saved",
-        move |_| task.and_then(|task| Scorer::new(&task.with_schema_text(&text).ok()?).ok()),
+        move |_| task.and_then(|task| Scorer::new(&task.with_definition_text(&text).ok()?).ok()),
         |_: &mut (), shared: &mut Shared, scorer| {
             shared.draft.saved_scorer = scorer.map(Arc::new);
             vec![Command::Changed(Change::Schema)]
@@ -115,7 +115,7 @@ fn look_at_file(shared: &Shared) -> Option<Command> {
         "draft.disk",
         move || {
             let stamp = task_files::stamp(&path);
-            let read = || String::from_utf8(base.read(&base.schema_file).ok()?.into_owned()).ok();
+            let read = || String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok();
             let text = if stamp == seen { None } else { read() };
             (path, stamp, text)
         },
@@ -147,7 +147,7 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
         draft.saved = text;
         return vec![compile_saved(draft)];
     }
-    let name = draft.base.as_ref().map_or_else(String::new, |task| task.schema_file.clone());
+    let name = draft.base.as_ref().map_or_else(String::new, |task| task.definition_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
         let key = shared.key_of("screen.schema");
@@ -222,14 +222,14 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 shared.draft.saved = written;
                 let mut commands = shared::switch_to_copy(shared, &home);
                 if !home.is_copy {
-                    shared.say(format!("saved {}", home.task.label(&home.task.schema_file)));
+                    shared.say(format!("saved {}", home.task.label(&home.task.definition_file)));
                 }
                 commands.extend(drafts::store(schema, shared));
                 shared.draft.seen = None;
                 if compiles || home.is_copy {
                     commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
                 }
-                commands.push(Command::Changed(Change::File(home.folder.join(&home.task.schema_file))));
+                commands.push(Command::Changed(Change::File(home.folder.join(&home.task.definition_file))));
                 commands
             }
             Err(SaveError::Changed(theirs)) => on_disk(schema, shared, theirs),
@@ -266,9 +266,15 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
         }
         schema.shown = Some(text.clone());
         schema.completion = None;
-        schema.structure = Structure::of(schema.editor.lines());
+        schema.structure = structure(schema, shared);
     }
     follow(schema, shared);
+}
+
+/// The values of a schema's text; none of another definition, so that no keyword is offered or explained there.
+pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
+    let is_schema = shared.draft.base.as_ref().is_none_or(|task| task.schema().is_some());
+    if is_schema { Structure::of(schema.editor.lines()) } else { Structure::default() }
 }
 
 /// Scrolls the window to the cursor.

@@ -255,7 +255,7 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
 pub(super) fn no_rejections(schema: &Schema, _: &Shared) -> Option<String> {
     match &schema.rejections {
         None => Some("expected answers are not checked yet".to_owned()),
-        Some(found) if found.total == 0 => Some("the prompt sets have no expected answers".to_owned()),
+        Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
         Some(found) if found.rejected == 0 && found.is_done() => {
             Some(format!("the schema accepts all {} expected answers", found.total))
         }

@@ -61,7 +61,7 @@ pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command
     let (saved_text, is_saved) = (draft.saved.clone(), !draft.is_changed() && draft.stale.is_none());
     Some(Work::stream("schema.expected", move |sender| {
         let Some(_turn) = sender.turn() else { return };
-        let rows = expected::answered(&open);
+        let rows = expected::answered(&open, &scorer);
         let baseline = match (known, saved) {
             (Some(known), _) => Some(known),
             (None, Some(saved)) => {

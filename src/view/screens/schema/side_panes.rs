@@ -23,7 +23,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'s
 fn accepts(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if schema.accepts.is_empty() {
-        return vec![Line::styled("schema does not compile: see the editor", theme.style(Role::Faint))];
+        return vec![Line::styled("does not compile: see the editor", theme.style(Role::Faint))];
     }
     let line = |accepted: &crate::score::Accepted| {
         let (mark, role) = match accepted.required {
@@ -88,7 +88,7 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         mended => format!(", {} more than saved", grouped(mended)),
     };
     if found.total == 0 {
-        return faint("no expected answers in the prompt sets".to_owned());
+        return faint("no expected answers to check".to_owned());
     }
     if found.rejected == 0 {
         let mark = theme.glyph("✓", "ok:");
@@ -103,7 +103,7 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     }
     let new = match found.new {
         None => String::new(),
-        Some(0) => " (the saved schema too)".to_owned(),
+        Some(0) => " (as saved too)".to_owned(),
         Some(new) => format!(" ({} by this edit)", grouped(new)),
     };
     let (mark, role) = if found.new == Some(0) {
@@ -182,17 +182,20 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
 }
 
 fn rules(task: &Task, tolerant: usize) -> Vec<String> {
-    let mut rules = vec![if task.score.strip_thinking {
-        "think blocks are stripped before scoring".to_owned()
-    } else {
-        "think blocks are not stripped: answers with one are unparsable".to_owned()
+    let is_json = task.schema().is_some();
+    let mut rules = vec![match task.score.strip_thinking {
+        true => "think blocks are stripped before scoring".to_owned(),
+        false if is_json => "think blocks are not stripped: answers with one are unparsable".to_owned(),
+        false => "think blocks are not stripped".to_owned(),
     }];
     let more = match tolerant {
         0 => String::new(),
         1 => "; 1 sample is valid after unwrapping".to_owned(),
         several => format!("; {several} samples are valid after unwrapping"),
     };
-    rules.push(format!("text or a fence around the JSON makes it unparsable{more}"));
+    if is_json {
+        rules.push(format!("text or a fence around the JSON makes it unparsable{more}"));
+    }
     if task.score.graded {
         rules.push("graded: partial credit for invalid answers".to_owned());
     }

@@ -62,9 +62,9 @@ fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: R
 fn summary_title(shared: &Shared) -> String {
     let draft = &shared.draft;
     match (&draft.stale, draft.is_changed()) {
-        (Some(_), _) => "last schema that compiled: STALE".to_owned(),
-        (None, true) => "schema in the editor, unsaved".to_owned(),
-        (None, false) => "schema".to_owned(),
+        (Some(_), _) => format!("last {} that compiled: STALE", draft.name()),
+        (None, true) => format!("{} in the editor, unsaved", draft.name()),
+        (None, false) => draft.name().to_owned(),
     }
 }
 
@@ -151,7 +151,7 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
         && let Some(stale) = &shared.draft.stale
     {
         let hint = format!("{} opens the editor", shared.key_of("screen.schema"));
-        return vec![bad(&format!("schema does not compile: {stale}")), plain(&hint)];
+        return vec![bad(&format!("{} does not compile: {stale}", shared.draft.name())), plain(&hint)];
     }
     if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];

@@ -1,6 +1,7 @@
 //! Completions scored under a schema, each with its group's mean, standard deviation and advantage; counts of all; and
 //! the effect of the schema on a run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -45,7 +46,7 @@ pub struct Tally {
     pub tolerant: usize,
     /// Exact matches, of those whose expected answer is known.
     pub exact: (usize, usize),
-    /// Failures by class, those that occur, in the order of [`FailureClass::ALL`].
+    /// Failures by class, those that occur.
     pub failures: Vec<(FailureClass, usize)>,
 }
 
@@ -101,7 +102,7 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
 
 fn tally(scores: &[Score]) -> Tally {
     let mut tally = Tally { all: scores.len(), ..Tally::default() };
-    let mut failures = [0_usize; FailureClass::ALL.len()];
+    let mut failures: BTreeMap<FailureClass, usize> = BTreeMap::new();
     for score in scores {
         tally.tiers[score.tier as usize] += 1;
         tally.tolerant += usize::from(score.tolerant);
@@ -110,10 +111,10 @@ fn tally(scores: &[Score]) -> Tally {
             tally.exact.1 += 1;
         }
         if let Some(class) = score.failure {
-            failures[class as usize] += 1;
+            *failures.entry(class).or_default() += 1;
         }
     }
-    tally.failures = FailureClass::ALL.into_iter().zip(failures).filter(|(_, count)| *count > 0).collect();
+    tally.failures = failures.into_iter().collect();
     tally
 }
 

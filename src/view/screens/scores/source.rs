@@ -233,10 +233,11 @@ fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
             file.task, task.name
         ));
     }
-    let (now, then) = (sha256(task.schema_text.as_bytes()), file.task_files.get(&task.schema_file)?);
+    let (now, then) = (sha256(task.definition_text.as_bytes()), file.task_files.get(&task.definition_file)?);
+    let what = task.definition_name();
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unsaved = if shared.draft.is_changed() { ", unsaved" } else { "" };
-    let text = || format!("run {id} has schema {}, these scores are by schema {}{unsaved}", short(then), short(&now));
+    let text = || format!("run {id} has {what} {}, these scores are by {what} {}{unsaved}", short(then), short(&now));
     (now != *then).then(text)
 }
 

@@ -8,10 +8,11 @@ use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validato
 
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
-use super::json::{self, Places, Value};
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
-use super::{FailureClass, ScoreError, schema_rewrite};
-use crate::task::{Task, encode_path};
+use super::schema_rewrite;
+use crate::score::json::{self, Places, Value};
+use crate::score::{FailureClass, ScoreError};
+use crate::task::{SchemaFiles, Task, encode_path};
 
 /// Base address of the schema's own file.
 const HOME: &str = "task:///";
@@ -67,19 +68,19 @@ pub(super) struct Violation {
 
 impl Schema {
     /// Compiles a task's schema; nothing is fetched from the network.
-    pub(super) fn compile(task: &Task) -> Result<Self, ScoreError> {
-        let label = task.label(&task.schema_file);
-        check_against_meta_schema(&label, &task.schema_text, &task.schema)?;
+    pub(super) fn compile(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
+        let label = task.label(&task.definition_file);
+        check_against_meta_schema(&label, &task.definition_text, &files.schema)?;
         let mut others = HashMap::new();
         let mut faults = HashMap::new();
-        for (address, file) in &task.references {
+        for (address, file) in &files.references {
             let label = task.label(file);
             let bytes = task.read(file)?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
             let mut schema: serde_json::Value = serde_json::from_str(text)
                 .map_err(|error| ScoreError::Reference { label: label.clone(), message: error.to_string() })?;
             // A file that names no draft is read by the draft of the file that refers to it.
-            if let (Some(members), Some(draft)) = (schema.as_object_mut(), task.inherited_drafts.get(address)) {
+            if let (Some(members), Some(draft)) = (schema.as_object_mut(), files.inherited_drafts.get(address)) {
                 members.entry("$schema").or_insert_with(|| draft.clone().into());
             }
             let address = if address.contains(':') {
@@ -92,13 +93,13 @@ impl Schema {
             }
             others.insert(address, schema);
         }
-        let documents = Documents::new(task, others);
+        let documents = Documents::new(task, &files.schema, others);
         let (built, used) = documents.build(|schema, _| schema_rewrite::for_verdict(schema));
         // A file under `[score.references]` that nothing refers to may hold anything.
         if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
             return Err(fault);
         }
-        let validator = built.map_err(|error| build_error(&label, &task.schema_text, &error))?;
+        let validator = built.map_err(|error| build_error(&label, &task.definition_text, &error))?;
         let size = documents.all().map(count_values).sum::<usize>() as u64;
         Ok(Self { validator, explainer: OnceLock::new(), documents, size })
     }
@@ -180,9 +181,9 @@ impl Schema {
 }
 
 impl Documents {
-    fn new(task: &Task, others: HashMap<String, serde_json::Value>) -> Self {
-        let base = format!("{HOME}{}", encode_path(&task.schema_file));
-        let root = task.schema.clone();
+    fn new(task: &Task, root: &serde_json::Value, others: HashMap<String, serde_json::Value>) -> Self {
+        let base = format!("{HOME}{}", encode_path(&task.definition_file));
+        let root = root.clone();
         let some_backtrack = |of_keys| {
             std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks))
         };
@@ -251,7 +252,7 @@ fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTree
 }
 
 /// How many values a document has, itself among them.
-pub(super) fn count_values(document: &serde_json::Value) -> usize {
+pub(in crate::score) fn count_values(document: &serde_json::Value) -> usize {
     match document {
         serde_json::Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
         serde_json::Value::Object(members) => 1 + members.values().map(count_values).sum::<usize>(),
@@ -285,7 +286,7 @@ fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value
 
 /// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each
 /// branch.
-pub(super) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
+pub(in crate::score) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
     }

@@ -6,7 +6,7 @@ use serde_json::{Value as SchemaValue, json};
 
 use super::budget::{BudgetExceeded, end};
 use super::instance::Completion;
-use super::json::{Kind, Value};
+use crate::score::json::{Kind, Value};
 
 /// Steps that such a pattern may take on a string of at most [`SHORT`] bytes. A step of the engine may read the whole
 /// string.

@@ -8,7 +8,7 @@ use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, JsonNumber, Node, NodeIdentity, Object as ObjectNode};
 
 use super::budget::{error, key, step, steps};
-use super::json::{Kind, Member, Number, Object, Value};
+use crate::score::json::{Kind, Member, Number, Object, Value};
 
 /// Bytes of a string that are read in about the time of one look at a value.
 const BYTES_PER_STEP: u64 = 64;

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as SchemaValue};
 
-use super::json::{Kind, Value};
 use super::schema::Violation;
+use crate::score::json::{Kind, Value};
 
 /// The schema, read as a list of constraints.
 #[derive(Debug)]
@@ -232,8 +232,10 @@ mod tests {
 
     fn reward_with(schema: Option<serde_json::Value>, completion: &str) -> f64 {
         let mut task = Task::embedded("invoice").unwrap();
+        if let Some(schema) = schema {
+            task = task.with_definition_text(&schema.to_string()).unwrap();
+        }
         task.score.graded = true;
-        task.schema = schema.unwrap_or(task.schema);
         Scorer::new(&task).unwrap().score(completion, None).reward
     }
 

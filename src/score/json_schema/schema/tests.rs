@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::task::Definition;
 
 const DRAFTS: [&str; 4] = [
     "http://json-schema.org/draft-04/schema#",
@@ -15,10 +16,9 @@ const DRAFTS: [&str; 4] = [
 
 fn compile(mut schema: Json, draft: &str) -> Schema {
     schema["$schema"] = draft.into();
-    let mut task = Task::embedded("invoice").unwrap();
-    task.schema_text = schema.to_string();
-    task.schema = schema;
-    Schema::compile(&task).unwrap()
+    let task = Task::embedded("invoice").unwrap().with_definition_text(&schema.to_string()).unwrap();
+    let Definition::JsonSchema(files) = &task.definition else { panic!("{:?}", task.definition) };
+    Schema::compile(&task, files).unwrap()
 }
 
 /// Validates, explains where there is something to explain, and holds both to the bound: no allowance for small

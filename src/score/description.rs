@@ -1,0 +1,25 @@
+//! What a task accepts, in words: a line a field, or what the kind of scorer asks for.
+
+use super::json_schema::{Accepted, describe};
+use crate::task::{Definition, Task};
+
+pub fn describe_task(task: &Task) -> Vec<Accepted> {
+    let line = |name: &str, text: String| Accepted { depth: 0, name: name.to_owned(), required: None, text };
+    let normalised = |names: &str| match names {
+        "" => String::new(),
+        names => format!(", compared by {}", names.replace('+', ", ")),
+    };
+    match &task.definition {
+        Definition::JsonSchema(files) => describe(&files.schema, task.score.assert_formats),
+        Definition::Text { normalise } => {
+            vec![line("the answer", format!("the row's `expected`, or one of its list{}", normalised(normalise)))]
+        }
+        Definition::Regex { pattern } => {
+            let mut lines = vec![line("the answer", format!("a text with a match for {pattern}"))];
+            for (group, names) in &task.score.normalise {
+                lines.push(line(group, format!("a named group{}", normalised(names))));
+            }
+            lines
+        }
+    }
+}

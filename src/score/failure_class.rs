@@ -1,0 +1,183 @@
+//! The kind of a failure, for counting over time: those that the program knows, and those that a user's scorer names.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Why a completion is not right. It has at most one class: the first that explains it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureClass {
+    /// A Markdown fence around the value.
+    Fence,
+    /// Text around the value, or no value at all.
+    Prose,
+    /// The text ends too early.
+    Truncated,
+    /// Broken JSON, or a query that does not parse.
+    Syntax,
+    /// Reasoning where the answer should be.
+    ThinkLeak,
+    /// A required key is absent.
+    MissingKey,
+    /// A value of another type than the schema's.
+    WrongType,
+    /// A value that is not among the allowed ones.
+    Enum,
+    /// A key that the schema does not have.
+    ExtraKey,
+    /// Well-formed, but not what was expected.
+    WrongValue,
+    /// A call of a tool that the row does not offer.
+    UnknownFunction,
+    /// A call without an argument that the tool requires.
+    MissingArgument,
+    /// A call with an argument that the tool does not have.
+    ExtraArgument,
+    /// Other calls than expected, or in another order.
+    WrongCalls,
+    UnknownTable,
+    UnknownColumn,
+    /// A query whose result is not that of the expected one.
+    WrongResult,
+    /// The pattern does not match.
+    NoMatch,
+    /// The scorer failed, so that the completion has no reward.
+    ScorerError,
+    /// A class that a scorer of the user's names.
+    Own(OwnClass),
+    /// Anything else.
+    Other,
+}
+
+/// Letters, digits, `_` and `-`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnClass(&'static str);
+
+/// Names in memory at most, since they are never freed; a scorer's own limit is lower.
+const MOST_NAMES: usize = 1_024;
+const LONGEST_NAME: usize = 40;
+
+impl FailureClass {
+    /// The classes that the program knows, in the order in which tables show them.
+    pub const ALL: [Self; 20] = [
+        Self::Fence,
+        Self::Prose,
+        Self::Truncated,
+        Self::Syntax,
+        Self::ThinkLeak,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::Enum,
+        Self::ExtraKey,
+        Self::WrongValue,
+        Self::UnknownFunction,
+        Self::MissingArgument,
+        Self::ExtraArgument,
+        Self::WrongCalls,
+        Self::UnknownTable,
+        Self::UnknownColumn,
+        Self::WrongResult,
+        Self::NoMatch,
+        Self::ScorerError,
+        Self::Other,
+    ];
+
+    /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
+    /// a text that is no name, and beyond the number of names that are kept apart.
+    pub fn from_key(key: &str) -> Option<Self> {
+        let is_named =
+            |class: &Self| class.name().bytes().map(|byte| if byte == b' ' { b'_' } else { byte }).eq(key.bytes());
+        Self::ALL.into_iter().find(is_named).or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
+    }
+
+    /// Its name in files.
+    pub fn key(self) -> String {
+        self.name().replace(' ', "_")
+    }
+
+    /// Its metric: the share of completions at a step.
+    pub fn metric(self) -> String {
+        format!("failures/{}", self.key())
+    }
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::Prose => "prose",
+            Self::Truncated => "truncated",
+            Self::Syntax => "syntax",
+            Self::ThinkLeak => "think leak",
+            Self::MissingKey => "missing key",
+            Self::WrongType => "wrong type",
+            Self::Enum => "enum",
+            Self::ExtraKey => "extra key",
+            Self::WrongValue => "wrong value",
+            Self::UnknownFunction => "unknown function",
+            Self::MissingArgument => "missing argument",
+            Self::ExtraArgument => "extra argument",
+            Self::WrongCalls => "wrong calls",
+            Self::UnknownTable => "unknown table",
+            Self::UnknownColumn => "unknown column",
+            Self::WrongResult => "wrong result",
+            Self::NoMatch => "no match",
+            Self::ScorerError => "scorer error",
+            Self::Own(OwnClass(name)) => name,
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The one copy of a name.
+fn own(name: &str) -> Option<&'static str> {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
+        return None;
+    }
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return Some(known);
+    }
+    (names.len() < MOST_NAMES).then(|| {
+        let name: &'static str = name.to_owned().leak();
+        names.insert(name);
+        name
+    })
+}
+
+impl Serialize for FailureClass {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.key())
+    }
+}
+
+impl<'de> Deserialize<'de> for FailureClass {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::from_key(&String::deserialize(deserializer)?).unwrap_or(Self::Other))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_one_name_in_files_and_order_in_tables() {
+        assert!(FailureClass::ALL.is_sorted());
+        for class in FailureClass::ALL {
+            let text = serde_json::to_string(&class).unwrap();
+            assert_eq!(text, format!("\"{}\"", class.key()));
+            assert_eq!(serde_json::from_str::<FailureClass>(&text).unwrap(), class);
+        }
+        let lint = FailureClass::from_key("lint-E501").unwrap();
+        assert_eq!((lint.name(), lint.metric().as_str()), ("lint-E501", "failures/lint-E501"));
+        assert_eq!(FailureClass::from_key("lint-E501"), Some(lint));
+        assert!(FailureClass::NoMatch < lint && lint < FailureClass::Other);
+        for text in ["", "a b", "a/b", "\u{1b}[2J", &"x".repeat(LONGEST_NAME + 1)] {
+            assert_eq!(FailureClass::from_key(text), None, "{text:?}");
+        }
+    }
+}

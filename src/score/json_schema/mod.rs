@@ -1,0 +1,175 @@
+//! Judges by a JSON Schema: one JSON value that the schema accepts, compared with `expected` field by field.
+
+mod budget;
+mod instance;
+mod partial_credit;
+mod pattern;
+mod schema;
+mod schema_keywords;
+mod schema_rewrite;
+mod schema_text;
+
+pub(super) use schema::{count_values, meta_problems};
+pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use schema_text::{Accepted, describe};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use partial_credit::Constraints;
+use schema::{Schema, Violation};
+
+use super::field_compare::{Normalisation, compare};
+use super::json::{self, Document, Places, Syntax, SyntaxError, Value};
+use super::unwrap_answer::{Wrapping, inner_values, is_wrapped, unclosed_think};
+use super::verdict::Verdict;
+use super::{FailureClass, Reason, ScoreError, Tier};
+use crate::task::{SchemaFiles, Task};
+
+/// More reasons than this are counted, not listed.
+const MAX_REASONS: usize = 1_000;
+/// More duplicate keys than this are counted, not listed.
+const MAX_WARNINGS: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct JsonSchema {
+    schema: Schema,
+    strip_thinking: bool,
+    normalise: BTreeMap<String, Normalisation>,
+    /// Present when invalid completions get credit for what they meet.
+    graded: Option<Constraints>,
+}
+
+impl JsonSchema {
+    /// Checks and compiles the task's schema.
+    pub(super) fn new(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
+        let rules = &task.score;
+        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
+        Ok(Self {
+            schema: Schema::compile(task, files)?,
+            strip_thinking: rules.strip_thinking,
+            normalise: rules.normalise.iter().map(named).collect(),
+            graded: rules.graded.then(|| Constraints::new(&files.schema)),
+        })
+    }
+
+    pub(super) fn unknown_formats(&self) -> BTreeSet<String> {
+        self.schema.unknown_formats()
+    }
+
+    pub(super) fn judge(&self, completion: &str, from: usize, expected: Option<&serde_json::Value>) -> Verdict {
+        match json::parse(completion, from) {
+            Ok(document) => self.judge_value(completion, &document, expected),
+            Err(error) => Verdict {
+                exact: expected.is_some().then_some(false),
+                ..self.judge_unparsable(completion, from, &error)
+            },
+        }
+    }
+
+    fn judge_value(&self, completion: &str, document: &Document<'_>, expected: Option<&serde_json::Value>) -> Verdict {
+        let root = &document.root;
+        let verdict = self.schema.is_valid(root, &mut self.schema.budget(root.end - root.start));
+        let valid = verdict == Ok(true);
+        let (fields, same) = match expected {
+            Some(expected) => {
+                let (fields, same) = compare(root, expected, &self.normalise);
+                (fields, Some(same))
+            }
+            None => (None, None),
+        };
+        let exact = same.map(|same| same && valid);
+        let wrong = (exact == Some(false)).then_some(FailureClass::WrongValue);
+        let warnings = duplicate_keys(completion, document);
+        if valid {
+            return Verdict { exact, fields, warnings, ..Verdict::new(Tier::Valid, wrong) };
+        }
+        let mut found = Verdict { exact, fields, warnings, ..Verdict::new(Tier::Invalid, None) };
+        let violations = self.schema.violations(completion, root, verdict);
+        // Without a full list nobody knows which constraints are met.
+        let share = |graded: &Constraints| violations.as_ref().map_or(0.0, |list| graded.share_met(root, list));
+        found.credit = self.graded.as_ref().map(share);
+        let violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
+        // A missing key explains more than what stands beside it; otherwise the first fault in the text does.
+        let mut classes = violations.iter().map(|violation| violation.class);
+        let class = classes.clone().find(|class| *class == FailureClass::MissingKey).or_else(|| classes.next());
+        found.failure = Some(class.unwrap_or(FailureClass::Other));
+        found.errors = reasons(completion, violations, &mut found.warnings);
+        found
+    }
+
+    fn judge_unparsable(&self, completion: &str, from: usize, error: &SyntaxError) -> Verdict {
+        let think = unclosed_think(completion, from, error);
+        // An open think block hides what follows it; a value that begins before it only holds the word in one of its
+        // strings.
+        let open = think.filter(|_| self.strip_thinking).unwrap_or(usize::MAX);
+        let mut budget = self.schema.budget(completion.len());
+        let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
+        let wrapping = if is_wrapped(error.reason) { inner_values(completion, from, accept) } else { None };
+        let hidden = open != usize::MAX && wrapping.is_none();
+        let (message, offset) = match think {
+            Some(offset) if hidden => ("unclosed think block".to_owned(), offset),
+            _ => (error.reason.to_string(), error.offset),
+        };
+        let class = if hidden || (think.is_some() && !self.strip_thinking) {
+            FailureClass::ThinkLeak
+        } else {
+            class_of(completion, error, wrapping)
+        };
+        let found = Verdict::because(Tier::Unparsable, class, message, (completion, offset));
+        Verdict { tolerant: wrapping.is_some(), ..found }
+    }
+}
+
+fn class_of(completion: &str, error: &SyntaxError, wrapping: Option<Wrapping>) -> FailureClass {
+    match error.reason {
+        Syntax::Fence => FailureClass::Fence,
+        Syntax::TextBefore | Syntax::TextAfter => {
+            let fenced = wrapping == Some(Wrapping::Fence)
+                || completion.get(error.offset..).is_some_and(|rest| rest.starts_with("```"));
+            if fenced { FailureClass::Fence } else { FailureClass::Prose }
+        }
+        Syntax::NoValue => FailureClass::Prose,
+        Syntax::Truncated => FailureClass::Truncated,
+        Syntax::Empty => FailureClass::Other,
+        _ => FailureClass::Syntax,
+    }
+}
+
+fn duplicate_keys(completion: &str, document: &Document<'_>) -> Vec<String> {
+    let duplicates = &document.duplicates;
+    if duplicates.is_empty() {
+        return Vec::new();
+    }
+    let mut places = Places::new(completion);
+    let mut offsets: Vec<_> = duplicates.iter().map(|duplicate| (duplicate.offset, &duplicate.key)).collect();
+    offsets.sort();
+    let sentence = |(offset, key): &(usize, &std::borrow::Cow<'_, str>)| {
+        let place = places.of(*offset);
+        let key: String = key.chars().take(80).collect();
+        format!("duplicate key {key:?} at line {} column {}: the last one counts", place.line, place.column)
+    };
+    let mut warnings: Vec<String> = offsets.iter().take(MAX_WARNINGS).map(sentence).collect();
+    if offsets.len() > MAX_WARNINGS {
+        warnings.push(format!("{} duplicate keys in total", offsets.len()));
+    }
+    warnings
+}
+
+/// Violations as reasons with places; very many are cut off, with a warning.
+fn reasons(completion: &str, violations: Vec<Violation>, warnings: &mut Vec<String>) -> Vec<Reason> {
+    if violations.len() > MAX_REASONS {
+        warnings.push(format!("{} violations in total; the first {MAX_REASONS} are listed", violations.len()));
+    }
+    let mut places = Places::new(completion);
+    let reason = |violation: Violation| {
+        let place = places.of(violation.offset);
+        Reason {
+            message: violation.message,
+            instance_path: violation.instance_path,
+            schema_path: violation.schema_path,
+            line: place.line,
+            column: place.column,
+        }
+    };
+    violations.into_iter().take(MAX_REASONS).map(reason).collect()
+}

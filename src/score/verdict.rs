@@ -1,0 +1,60 @@
+//! What a kind of scorer finds out about a completion; the scorer makes a score of it.
+
+use super::json::Places;
+use super::{FailureClass, OrderedMap, Reason, Tier};
+
+/// The answer of one judge.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) tier: Tier,
+    /// Valid, or it would be without a fence or prose around it.
+    pub(super) tolerant: bool,
+    /// Equal to the row's `expected`; `None` without one.
+    pub(super) exact: Option<bool>,
+    /// By field of `expected`: equal or not.
+    pub(super) fields: Option<OrderedMap<bool>>,
+    /// Always there where the tier is not valid.
+    pub(super) failure: Option<FailureClass>,
+    pub(super) errors: Vec<Reason>,
+    pub(super) warnings: Vec<String>,
+    /// Of what makes an invalid answer valid, the share that it has, in [0, 1); `None` where that is not counted.
+    pub(super) credit: Option<f64>,
+    /// In [0, 1], in place of the tier's value.
+    pub(super) reward: Option<f64>,
+    pub(super) metrics: OrderedMap<f64>,
+}
+
+impl Verdict {
+    pub(super) fn new(tier: Tier, failure: Option<FailureClass>) -> Self {
+        Self {
+            tier,
+            tolerant: tier == Tier::Valid,
+            exact: None,
+            fields: None,
+            failure,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            credit: None,
+            reward: None,
+            metrics: OrderedMap::default(),
+        }
+    }
+
+    /// A verdict for one reason, at a byte of the completion.
+    pub(super) fn because(
+        tier: Tier,
+        failure: FailureClass,
+        message: String,
+        (completion, offset): (&str, usize),
+    ) -> Self {
+        let place = Places::new(completion).of(offset);
+        let reason = Reason {
+            message,
+            instance_path: String::new(),
+            schema_path: String::new(),
+            line: place.line,
+            column: place.column,
+        };
+        Self { errors: vec![reason], ..Self::new(tier, Some(failure)) }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a right answer is, by the kind of scorer (`[score] kind`): which keys and files a kind reads.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use toml::de::DeValue;
+
+use super::error::Read;
+use super::references::follow_references;
+use super::source::Home;
+use super::toml_section::Section;
+use super::{TASK_FILE, TaskError};
+
+/// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
+/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings.
+pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date", "number"];
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Definition {
+    JsonSchema(SchemaFiles),
+    /// The answer is a text that equals `expected`.
+    Text {
+        /// Normalisations of the answer, joined by `+`.
+        normalise: String,
+    },
+    /// The answer matches a pattern, whose named groups are the fields of `expected`.
+    Regex {
+        /// In the syntax of the crate `regex`; it compiles.
+        pattern: String,
+    },
+}
+
+/// A JSON Schema and the files that it refers to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchemaFiles {
+    pub schema: Value,
+    /// Other schema files for `$ref`: address to file inside the task.
+    pub references: BTreeMap<String, String>,
+    /// Address of a schema file without `$schema` -> that of the file that refers to it.
+    pub inherited_drafts: BTreeMap<String, String>,
+}
+
+/// A kind of scorer in `task.toml`.
+#[derive(Debug)]
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    /// Keys that it alone reads, outside of all tables.
+    pub(super) keys: &'static [&'static str],
+    /// Keys of `[score]` that it alone reads.
+    pub(super) score_keys: &'static [&'static str],
+}
+
+/// The first is that of a task that names none.
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "json_schema",
+        keys: &["schema"],
+        score_keys: &["graded", "assert_formats", "normalise", "references"],
+    },
+    Kind { name: "text", keys: &[], score_keys: &["normalise"] },
+    Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
+];
+
+/// The kind that the task names.
+pub(super) fn kind(top: &Section<'_>) -> Read<&'static Kind> {
+    let Some(score) = top.free_section("score")? else { return Ok(&KINDS[0]) };
+    let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else { return Ok(&KINDS[0]) };
+    let names = || KINDS.iter().map(|kind| kind.name);
+    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let near = crate::format::did_you_mean(&name, names());
+        score.error("kind", offset, format!("takes {}, not {name:?}{near}", names().collect::<Vec<_>>().join(", ")))
+    })
+}
+
+impl Definition {
+    /// Reads what the kind needs. `toml`: the text of `task.toml`.
+    ///
+    /// Returns the definition, the file that it is in, and that file's text.
+    pub(super) fn read(kind: &Kind, top: &Section<'_>, home: &Home, toml: &str) -> Read<(Self, String, String)> {
+        let score = top.free_section("score")?;
+        let definition = match (kind.name, &score) {
+            ("text", Some(score)) => {
+                Self::Text { normalise: read_normalisations(score, "normalise")?.unwrap_or_default() }
+            }
+            ("regex", Some(score)) => read_pattern(score, home)?,
+            _ => return read_schema(top, score.as_ref(), home),
+        };
+        Ok((definition, TASK_FILE.to_owned(), toml.to_owned()))
+    }
+}
+
+fn missing(home: &Home, key: &str, example: &'static str) -> TaskError {
+    TaskError::Missing { label: home.label(TASK_FILE), key: format!("`{key}`"), example }
+}
+
+fn read_schema(top: &Section<'_>, score: Option<&Section<'_>>, home: &Home) -> Read<(Definition, String, String)> {
+    let file = top.string("schema")?.ok_or_else(|| missing(home, "schema", "schema = \"schema.json\""))?;
+    let file = home.name(file)?;
+    let text = home.read_text(&file)?;
+    let schema = home.parse_json(&file, &text)?;
+    let mut named = BTreeMap::new();
+    if let Some(references) = score.map(|score| score.free_section("references")).transpose()?.flatten() {
+        for (address, _) in references.keys() {
+            named.insert(address.to_owned(), references.string(address)?.unwrap_or_default());
+        }
+    }
+    let files = SchemaFiles::follow(home, &file, schema, named)?;
+    Ok((Definition::JsonSchema(files), file, text))
+}
+
+fn read_pattern(score: &Section<'_>, home: &Home) -> Read<Definition> {
+    let example = r"pattern = '^\d{4}-\d{2}$'";
+    let pattern = score.string("pattern")?.ok_or_else(|| missing(home, "score.pattern", example))?;
+    if let Err(error) = regex::Regex::new(&pattern) {
+        // Its last line says what is wrong, those above show where.
+        let text = error.to_string();
+        let message = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let offset = score.get("pattern").map_or(0, |(_, offset)| offset);
+        return Err(score.error("pattern", offset, format!("is no regular expression: {message}, in {pattern:?}")));
+    }
+    Ok(Definition::Regex { pattern })
+}
+
+/// A name, or a list of names, joined by `+`.
+pub(super) fn read_normalisations(section: &Section<'_>, key: &str) -> Read<Option<String>> {
+    let Some((value, offset)) = section.get(key) else { return Ok(None) };
+    let names: Vec<String> = match value {
+        DeValue::Array(items) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
+            items.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        }
+        DeValue::String(text) => text.split('+').map(|name| name.trim().to_owned()).collect(),
+        other => return Err(section.wrong_type(key, offset, "a name or a list of names in quotes", other)),
+    };
+    if let Some(name) = names.iter().find(|name| !NORMALISATIONS.contains(&name.as_str())) {
+        let near = crate::format::did_you_mean(name, NORMALISATIONS);
+        return Err(section.error(key, offset, format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", "))));
+    }
+    Ok(Some(names.join("+")))
+}
+
+impl SchemaFiles {
+    /// The schema with the files that it, or the `named` files, refer to.
+    pub(super) fn follow(home: &Home, file: &str, schema: Value, named: BTreeMap<String, String>) -> Read<Self> {
+        let (references, inherited_drafts) = follow_references(home, file, &schema, named)?;
+        Ok(Self { schema, references, inherited_drafts })
+    }
+}
