@@ -1,12 +1,15 @@
-"""Seconds a GRPO step in TRL on one GPU, for comparison with `grpo-tui bench gpu`: random weights of a Qwen3 shape, rank-16 adapters on all linear layers.
+"""Seconds a GRPO step in TRL, for comparison with `grpo-tui bench gpu` and `scripts/gpu-scaling.py`: random weights of a Qwen3 shape, rank-16 adapters on all linear layers.
 
     python3 scripts/trl-bench.py --shape qwen3-8b --step 8x8 --step 32x8
+    accelerate launch --num_processes 2 scripts/trl-bench.py --step 16x8      (two GPUs; the prompts are those of both)
 
 The work is that of our bench: prompts of 100 random tokens, exactly 64 new tokens each (no stop token), random rewards. Needs torch, transformers, trl and peft;
 says so and exits with 77 where one is missing. One JSON line a step shape; the first of the timed steps is dropped, the median of the others told.
 """
-import argparse, json, random, statistics, sys, tempfile, time
+import argparse, json, os, random, statistics, sys, tempfile, time
 
+if "WORLD_SIZE" not in os.environ:
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one process is for one GPU
 try:
     import torch
     from datasets import Dataset
@@ -30,6 +33,8 @@ parser.add_argument("--new-tokens", type=int, default=64)
 parser.add_argument("--timed-steps", type=int, default=3)
 parser.add_argument("--checkpointing", action="store_true")
 arguments = parser.parse_args()
+gpus, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+torch.cuda.set_device(rank)
 
 
 def byte_tokenizer():
@@ -62,6 +67,7 @@ def measure(prompts, completions):
     # The stop token can never be drawn, so that every completion has its full length.
     model.generation_config.suppress_tokens = [256]
     letters = random.Random(0)
+    micro_batch = min(16, prompts * completions // gpus)
     text = lambda: "".join(letters.choice("abcdefghijklmnop 0123456789,.:") for _ in range(arguments.prompt_tokens))
     steps = arguments.timed_steps + 1
     clock, generating = Clock(), []
@@ -70,7 +76,7 @@ def measure(prompts, completions):
         reward_funcs=lambda completions, **_: [letters.choice([0.0, 0.5, 1.0]) for _ in completions],
         args=GRPOConfig(
             output_dir=tempfile.mkdtemp(), max_steps=steps, num_generations=completions, max_completion_length=arguments.new_tokens,
-            per_device_train_batch_size=min(16, prompts * completions), gradient_accumulation_steps=max(1, prompts * completions // 16),
+            per_device_train_batch_size=micro_batch, gradient_accumulation_steps=prompts * completions // gpus // micro_batch,
             temperature=1.0, beta=0.0, bf16=True, gradient_checkpointing=arguments.checkpointing, learning_rate=1e-5, loss_type="grpo",
             logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
         ),
@@ -92,8 +98,10 @@ def measure(prompts, completions):
     trainer._generate = timed
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
+    if rank:
+        return
     print(json.dumps({
-        "peer": "trl", "shape": arguments.shape, "step": f"{prompts}x{completions}", "checkpointing": arguments.checkpointing,
+        "peer": "trl", "gpus": gpus, "shape": arguments.shape, "step": f"{prompts}x{completions}", "checkpointing": arguments.checkpointing,
         "step_seconds": statistics.median(clock.seconds[1:]), "generate_seconds": statistics.median(generating[1:]), "all_steps": clock.seconds,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
     }), flush=True)
