@@ -1,18 +1,19 @@
-//! Token embeddings: rows of a table, and the scatter of their gradient back into it.
+//! Rows of a table by number, such as token embeddings, and the scatter of their gradient back into it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::add_scaled;
 
-/// `table`: [vocabulary, width] -> [ids, width]. On a GPU the ids are not checked: whoever places them there does that.
-pub fn embedding(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
+/// `table`: [count, width], `rows`: [n], u32 -> [n, width] in `dtype`, which on a GPU is the table's, or f32 of bf16. There
+/// the numbers are not checked: whoever places them there does that.
+pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if table.device().is_cuda() {
-        return gpu::rows(table, token_ids);
+        return gpu::gather_rows(table, rows, dtype);
     }
-    table.index_select(token_ids, 0)
+    table.index_select(rows, 0)?.to_dtype(dtype)
 }
 
 /// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a
@@ -20,7 +21,7 @@ pub fn embedding(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
 pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
-        return gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, candle_core::DType::F32);
+        return gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, DType::F32);
     }
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
@@ -72,16 +73,21 @@ mod gpu {
 
     static MODULE: Module = module!("embedding");
 
-    pub(super) fn rows(table: &Tensor, token_ids: &Tensor) -> Result<Tensor> {
-        let ((_, width), count) = (table.dims2()?, token_ids.dims1()?);
-        if token_ids.dtype() != DType::U32 {
-            bail!("token ids are u32, not {:?}", token_ids.dtype())
+    pub(super) fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
+        let ((_, width), count) = (table.dims2()?, rows.dims1()?);
+        let (kernel, suffix) = match (table.dtype(), dtype) {
+            (from, to) if from == to => ("gather_rows", Some(dtype)),
+            (DType::BF16, DType::F32) => ("gather_rows_bf16_into_f32", None),
+            (from, to) => bail!("rows of {from:?} cannot be gathered in {to:?}"),
+        };
+        if rows.dtype() != DType::U32 {
+            bail!("rows are numbered in u32, not {:?}", rows.dtype())
         }
-        let (device, dtype) = (device(table)?, table.dtype());
+        let device = device(table)?;
         let output = empty((count, width), dtype, device)?;
         let threads = (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
-        let arguments = [at(table)?, at(token_ids)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "embedding", Some(dtype), Grid::rows(count, threads), &arguments)?;
+        let arguments = [at(table)?, at(rows)?, at(&output)?, int(width)];
+        launch(device, &MODULE, kernel, suffix, Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }
 

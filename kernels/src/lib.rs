@@ -12,7 +12,7 @@ pub mod cuda_errors; // what a CUDA error means, and what to do
 pub mod cuda_libraries; // NVIDIA's libraries, looked up at run time
 pub mod decode_attention; // one new token a row against the caches
 pub mod device; // where the work is done and in which numbers
-pub mod embedding; // rows of a table, and the scatter of their gradient
+pub mod embedding; // rows of a table by number, and the scatter of their gradient
 pub mod heads; // how rows of queries, keys and values divide
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod matmul; // matrix products
@@ -26,6 +26,7 @@ pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up
 pub mod threads; // none of candle's own
 pub mod upload; // tensors from mapped files to their device
+pub mod write_rows; // rows into a matrix
 
 mod cpu_slice; // a CPU tensor as numbers
 #[cfg(feature = "cuda")]

@@ -30,12 +30,23 @@ impl RopeTable {
     /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token.
     pub fn of_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
         let half = frequencies.len();
-        let angle = |p: usize, i: usize| p as f64 * frequencies[i];
-        let table = |function: fn(f64) -> f64| -> Result<Tensor> {
-            let numbers: Vec<f64> = (0..positions * half).map(|n| function(angle(n / half, n % half))).collect();
-            Tensor::from_vec(numbers, (positions, half), device)?.to_dtype(dtype)
-        };
-        Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
+        let (mut cosines, mut sines) = (vec![0.0; positions * half], vec![0.0; positions * half]);
+        // A long context has millions: on every core.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = positions.div_ceil(cores).max(1024) * half.max(1);
+        std::thread::scope(|scope| {
+            for (part, (cosines, sines)) in cosines.chunks_mut(share).zip(sines.chunks_mut(share)).enumerate() {
+                scope.spawn(move || {
+                    for (n, (cosine, sine)) in (part * share..).zip(cosines.iter_mut().zip(sines)) {
+                        (*sine, *cosine) = ((n / half) as f64 * frequencies[n % half]).sin_cos();
+                    }
+                });
+            }
+        });
+        // Rounded here: a GPU would first have to compile candle's kernel for it.
+        let table =
+            |numbers| Tensor::from_vec(numbers, (positions, half), &Device::Cpu)?.to_dtype(dtype)?.to_device(device);
+        Ok(Self { cosines: table(cosines)?, sines: table(sines)? })
     }
 
     /// How many positions the table holds.

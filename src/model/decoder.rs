@@ -11,7 +11,7 @@ use super::parameters::exact_type;
 use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights};
 use crate::hub::ModelConfig;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::embedding::{embedding, embedding_backward};
+use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::matmul::matmul_f32;
 use crate::kernels::rms_norm::{rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::RopeTable;
@@ -136,8 +136,7 @@ impl Decoder {
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
     fn embed(&self, token_ids: &Tensor) -> Result<Stream> {
-        let rows = embedding(&self.embedding, token_ids)?;
-        Ok(Stream::start(rows.to_dtype(exact_type(rows.dtype()))?))
+        Ok(Stream::start(gather_rows(&self.embedding, token_ids, exact_type(self.embedding.dtype()))?))
     }
 
     /// The final norm: the whole stream and its norm, [rows, hidden] each.

@@ -105,9 +105,9 @@ impl LayerActivations {
 }
 
 impl Derived {
-    /// The rotated keys, and the values: [rows, 2 * key_width].
+    /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
     pub(super) fn into_keys_values(self, heads: Heads) -> Result<Tensor> {
-        self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())?.contiguous()
+        self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())
     }
 }
 

@@ -14,6 +14,7 @@ use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::hub::{Architecture, ModelConfig};
 use crate::kernels::heads::Heads;
 use crate::kernels::philox::uniform_weights_on;
+use crate::kernels::write_rows::write_rows;
 
 /// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
 pub(super) struct ModelLoader<'a> {
@@ -167,7 +168,7 @@ impl ModelLoader<'_> {
             let mut row = 0;
             for (name, shape) in names.iter().zip(&shapes) {
                 let part = self.weights.get(name, shape, self.dtype, self.device)?;
-                joined.narrow(0, row, shape[0])?.slice_set(&part, 1, 0)?;
+                write_rows(&joined, row, &part)?;
                 row += shape[0];
             }
             let weight = joined.narrow(0, 0, outputs)?.narrow(1, 0, inputs)?;

@@ -9,6 +9,7 @@ use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{FedToken, Feed, FreePlaces, KvCache, Room, joined};
 use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
+use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
@@ -187,8 +188,10 @@ impl DecodeBatch<'_> {
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
         let normed = self.model.prefill(&batch, self.adapters, store)?;
         let device = self.model.device();
-        let logits =
-            self.model.logits(&normed.index_select(&Tensor::from_slice(&last_rows, taken.len(), device)?, 0)?)?;
+        let rows_of = |table: &Tensor, rows: &[u32]| {
+            gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
+        };
+        let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
         for (index, Admitted { request, prompt: place, samples }) in taken.into_iter().enumerate() {
@@ -216,7 +219,7 @@ impl DecodeBatch<'_> {
                 prompt_of.push(index as u32);
             }
         }
-        let logits = logits.index_select(&Tensor::from_slice(&prompt_of, prompt_of.len(), device)?, 0)?;
+        let logits = rows_of(&logits, &prompt_of)?;
         let uniforms: Vec<f64> = self.rows[first..].iter().map(|row| self.uniform(row, 0)).collect();
         let drawn = sample_tokens(&logits, self.sampling.temperature, &uniforms)?;
         for (row, token) in self.rows[first..].iter_mut().zip(drawn) {

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::kernels::decode_attention::DecodeRow;
+use crate::kernels::write_rows::write_rows;
 use crate::model::Decoder;
 
 /// What is decoded together at most.
@@ -81,7 +82,7 @@ impl KvCache {
     pub(super) fn store(&mut self, layer: usize, prefilled: Tensor, ranges: &[(usize, usize)]) -> Result<()> {
         if self.prompts.len() == layer {
             if ranges.iter().map(|(_, rows)| rows).sum::<usize>() == self.prompt_rows {
-                self.prompts.push(prefilled);
+                self.prompts.push(prefilled.contiguous()?);
                 return Ok(());
             }
             let shape = (self.prompt_rows, prefilled.dim(1)?);
@@ -89,7 +90,7 @@ impl KvCache {
         }
         let mut first = 0;
         for &(start, rows) in ranges {
-            self.prompts[layer].slice_set(&prefilled.narrow(0, first, rows)?, 0, start)?;
+            write_rows(&self.prompts[layer], start, &prefilled.narrow(0, first, rows)?)?;
             first += rows;
         }
         Ok(())

@@ -6,7 +6,8 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::MicroBatch;
-use crate::kernels::embedding::scatter_rows;
+use crate::kernels::accumulate::accumulate;
+use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
@@ -44,10 +45,10 @@ pub(super) fn add_gradient(
         let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| weigh(index, tokens));
         for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<f64>>(), gradients)? {
             let scattered = scatter_rows(&gradient, &rows, micro_batch.batch.rows())?;
-            sum = Some(match sum {
-                Some(sum) => (sum + scattered)?,
-                None => scattered,
-            });
+            match &sum {
+                Some(sum) => accumulate(sum, &scattered)?,
+                None => sum = Some(scattered),
+            }
         }
     }
     match sum {
@@ -126,7 +127,8 @@ impl<'a> HeadPart<'a> {
     }
 
     fn select(&self, rows: &[u32]) -> Result<Tensor> {
-        self.normed.index_select(&Tensor::from_slice(rows, rows.len(), self.normed.device())?, 0)
+        let rows = Tensor::from_slice(rows, rows.len(), self.normed.device())?;
+        gather_rows(self.normed, &rows, self.normed.dtype())
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::accumulate::accumulate;
 use grpo_tui::kernels::adamw::{AdamWStep, MatrixCopies, MatrixCopy, adamw, cast_into, norm};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
-use grpo_tui::kernels::embedding::{embedding, embedding_backward, scatter_rows};
+use grpo_tui::kernels::embedding::{embedding_backward, gather_rows, scatter_rows};
 use grpo_tui::kernels::heads::Heads;
 use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
 use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
@@ -15,6 +15,7 @@ use grpo_tui::kernels::rope::{
     query_key_rope_open,
 };
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};
+use grpo_tui::kernels::write_rows::write_rows;
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
 
@@ -260,8 +261,12 @@ fn embeddings_agree() {
                 (pair(1, &[vocabulary, width], dtype), ids(count, vocabulary as u32, 3));
             let (seed_cpu, seed) = pair(2, &[count, width], dtype);
             let ids_cpu = Tensor::new(token_ids.as_slice(), &Device::Cpu).unwrap();
-            let rows = embedding(&table, &ids_cpu.to_device(&gpu()).unwrap()).unwrap();
-            assert_close("embedding", &rows, &embedding(&table_cpu, &ids_cpu).unwrap(), 0.0);
+            for gathered in [dtype, DType::F32] {
+                let rows = gather_rows(&table, &ids_cpu.to_device(&gpu()).unwrap(), gathered).unwrap();
+                assert_eq!(rows.dtype(), gathered);
+                let expected = gather_rows(&table_cpu, &ids_cpu, table_cpu.dtype()).unwrap();
+                assert_close("gathered rows", &rows, &expected, 0.0);
+            }
             poison(vocabulary * width);
             let expected = embedding_backward(&seed_cpu, &token_ids, vocabulary).unwrap();
             let gradient = embedding_backward(&seed, &token_ids, vocabulary).unwrap();
@@ -273,6 +278,29 @@ fn embeddings_agree() {
             assert_close("scattered rows", &scattered, &expected, tolerance(dtype));
         }
         assert!(scatter_rows(&on_gpu(&random(1, &[1, 4]), dtype), &[7], 7).is_err(), "a row outside the result");
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn rows_are_written_at_their_place() {
+    for dtype in NUMBER_TYPES {
+        for (rows, width, columns, wide, first, count) in
+            [(1, 1, 1, 1, 0, 1), (7, 5, 3, 9, 2, 4), (70, 4160, 4096, 4096, 3, 67), (300, 2048, 2048, 6144, 0, 299)]
+        {
+            let ((target_cpu, target), (_, source)) = (pair(1, &[rows, width], dtype), pair(2, &[count, wide], dtype));
+            let part = source.narrow(1, wide - columns, columns).unwrap();
+            write_rows(&target, first, &part).unwrap();
+            let exact = |tensor: &Tensor| {
+                tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
+            };
+            let mut expected = exact(&target_cpu);
+            for (row, written) in expected[first..].iter_mut().zip(exact(&source)) {
+                row[..columns].copy_from_slice(&written[wide - columns..]);
+            }
+            assert!(exact(&target) == expected, "{rows} {width} {columns}");
+            assert!(write_rows(&target, rows, &part).is_err());
+        }
     }
 }
 

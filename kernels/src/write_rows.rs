@@ -1,0 +1,77 @@
+//! Rows written into a matrix, by the driver's own copy on a GPU: candle's kernels for it are compiled at a machine's first
+//! run.
+
+use candle_core::{Result, Tensor};
+
+/// Writes `source`, [n, columns], into the rows of `target`, [rows, at least as many columns], from row `first` on. The
+/// source's rows may be parts of wider ones; on the CPU both are as wide.
+pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if target.device().is_cuda() {
+        return gpu::write_rows(target, first, source);
+    }
+    target.slice_set(&source.contiguous()?, 0, first)
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    use candle_core::{Result, Tensor, bail};
+
+    use crate::cuda::{address, device, failed};
+
+    pub(super) fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
+        let ((rows, width), (count, columns)) = (target.dims2()?, source.dims2()?);
+        let size = target.dtype().size_in_bytes();
+        let [stride, 1] = *source.stride() else { bail!("rows to write have strides {:?}", source.stride()) };
+        if !target.is_contiguous() || target.dtype() != source.dtype() || columns > width || first + count > rows {
+            let (from, to) = ((source.shape(), source.dtype()), (target.shape(), target.dtype()));
+            bail!("{from:?} written into {to:?} from row {first} on")
+        }
+        if count == 0 || columns == 0 {
+            return Ok(());
+        }
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: address(source)?,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: stride.max(columns) * size,
+            dstXInBytes: 0,
+            dstY: first,
+            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: address(target)?,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: width * size,
+            WidthInBytes: columns * size,
+            Height: count,
+        };
+        let stream = device(target)?.cuda_stream();
+        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        // SAFETY: both matrices have these rows (checked above); they live until the stream has run the copy, whatever is
+        // freed after it.
+        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, stream.cu_stream()) }
+            .result()
+            .map_err(|error| failed("a copy of rows", error))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn rows_of_wider_ones_arrive_and_nothing_else_changes() {
+        let target = Tensor::zeros((4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let wide = Tensor::arange(0f32, 12., &Device::Cpu).unwrap().reshape((3, 4)).unwrap();
+        write_rows(&target, 1, &wide.narrow(1, 1, 2).unwrap().narrow(0, 1, 2).unwrap()).unwrap();
+        assert_eq!(target.to_vec2::<f32>().unwrap(), [[0., 0.], [5., 6.], [9., 10.], [0., 0.]]);
+        assert!(write_rows(&target, 3, &wide.narrow(1, 0, 2).unwrap()).is_err());
+    }
+}
