@@ -2,11 +2,12 @@
 
     python3 scripts/gpu-whole.py BINARY FOLDER OUT      FOLDER: the random checkpoint, made where it is missing (17 GB; /dev/shm); OUT: the figures, JSON
 
+The driver keeps no kernels that it has compiled, as on a machine where the program never ran.
 25 steps of 8 x 8 with 64 new tokens, adapters of rank 16, evals and checkpoints at the defaults, 100 test prompts before and after. The weights know
 nothing, so a small KL keeps groups of equal rewards in the gradient: the update has the reference's forward too. Every second between start and end belongs
 to one part: phases begin with their event, and of a step's phases the metrics say what was rollout, score and update.
 """
-import glob, itertools, json, pathlib, shutil, subprocess, sys, tempfile, time
+import glob, itertools, json, os, pathlib, shutil, subprocess, sys, tempfile, time
 import random_qwen3
 
 binary, folder, out = sys.argv[1:4]
@@ -25,7 +26,7 @@ settings = dict(max_steps=25, prompt_groups_per_step=8, completions_per_prompt=8
 arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 start = time.time()
 done = subprocess.run([binary, "train", str(task), "--model", folder, "--gpu", "0", "--runs", str(work / "runs"), "--json", *arguments],
-                      capture_output=True, text=True)
+                      capture_output=True, text=True, env={**os.environ, "CUDA_CACHE_DISABLE": "1"})
 wall = time.time() - start
 if done.returncode:
     sys.exit(f"FAIL whole: {done.stderr[-3000:]}")
