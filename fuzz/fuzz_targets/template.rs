@@ -28,12 +28,12 @@ fuzz_target!(init: forgive_the_engine(), |bytes: &[u8]| {
         }
     };
     let turns = [("system", "Answer with JSON only."), ("user", "Text:\n1 <b> & \"2\" 🦀"), ("assistant", "<think>\nx\n</think>\n\n{}")];
-    let turns = turns.map(|(role, content)| Message { role: role.to_owned(), content: content.to_owned() });
+    let turns = turns.map(|(role, content)| Message::new(role, content));
     let tools = json!([{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}}}}]);
     let given = serde_json::from_str::<Value>(messages)
         .unwrap_or_else(|_| json!([{"role": "user", "content": messages}, {"role": "tool", "content": null}]));
     let prompts = [
-        template.render(&turns, Thinking::Off),
+        template.render(&turns, Some(&tools), Thinking::Off),
         template.render_json(&given, &tools, Some(Thinking::On)),
         template.render_json(&given, &Value::Null, None),
     ];

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::DatasetError;
 use super::random::{mix, text_hash};
@@ -38,9 +38,13 @@ pub struct PromptRow {
 }
 
 impl PromptRow {
-    /// Identifies the prompt: all turns with their roles.
+    /// Identifies the prompt: all turns with their roles, and tools of the row's own.
     pub(crate) fn prompt_hash(&self) -> u64 {
-        self.messages.iter().fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content))
+        let other = |turn: &Message| if turn.other.is_empty() { 0 } else { text_hash(&json!(turn.other).to_string()) };
+        let turns = self.messages.iter().fold(0, |hash, turn| {
+            mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn)
+        });
+        self.fields.get("tools").map_or(turns, |tools| mix(turns ^ text_hash(&tools.to_string())))
     }
 }
 
@@ -236,7 +240,43 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
     if !ROLES.contains(&role.as_str()) {
         return Err(format!("turn {place}: role {} is unknown; write one of {}", clip(&role), ROLES.join(", ")));
     }
-    Ok(Message { role, content: text("content")? })
+    let mut other = turn.as_object().cloned().unwrap_or_default();
+    other.retain(|key, value| !matches!(key.as_str(), "role" | "content") && !value.is_null());
+    let calls = match other.get_mut("tool_calls") {
+        Some(calls) => tool_calls(calls).map_err(|problem| format!("turn {place}: {problem}"))?,
+        None => 0,
+    };
+    let content = match turn.get("content") {
+        None | Some(Value::Null) if calls > 0 => String::new(),
+        _ => text("content")?,
+    };
+    Ok(Message { role, content, other })
+}
+
+/// Checks the calls of a turn and counts them. Arguments in a string, as OpenAI writes them, become the object that
+/// chat templates expect.
+fn tool_calls(calls: &mut Value) -> Result<usize, String> {
+    const FORM: &str = "write [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}]";
+    let wrong = |found: &Value| format!("`tool_calls` has {}; {FORM}", show(found));
+    let Some(list) = calls.as_array_mut() else { return Err(format!("`tool_calls` is {}; {FORM}", show(calls))) };
+    for call in list.iter_mut() {
+        let shown = call.clone();
+        let function = if call.get("function").is_some() { call.get_mut("function") } else { Some(call) };
+        let function = function.and_then(Value::as_object_mut).ok_or_else(|| wrong(&shown))?;
+        let arguments = function.get("arguments").ok_or_else(|| wrong(&shown))?;
+        if let Some(text) = arguments.as_str() {
+            let object = serde_json::from_str(text).map_err(|error| {
+                format!("`arguments` {} of a call: {}; write an object", clip(text), json_fault(&error))
+            })?;
+            function.insert("arguments".to_owned(), object);
+        }
+        let is_call = function.get("name").is_some_and(Value::is_string)
+            && function.get("arguments").is_some_and(Value::is_object);
+        if !is_call {
+            return Err(wrong(&shown));
+        }
+    }
+    Ok(list.len())
 }
 
 fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {

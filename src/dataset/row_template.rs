@@ -171,7 +171,7 @@ fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
         None if content.trim().is_empty() => {}
         None => {
             let place = if matches!(role, "system" | "developer") { 0 } else { messages.len() };
-            messages.insert(place, Message { role: role.to_owned(), content });
+            messages.insert(place, Message::new(role, content));
         }
     }
 }

@@ -108,6 +108,6 @@ pub fn prepare_rows(
 }
 
 fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
-    let text = tokenizer.render(&turns_of(task, tokenizer, &row.messages), thinking_of(task))?;
+    let text = tokenizer.render(&turns_of(task, tokenizer, &row.messages), None, thinking_of(task))?;
     Ok(Prompt { token_ids: tokenizer.encode(&text)?, text, row })
 }

@@ -149,6 +149,7 @@ fn example_in(row: &PromptRow) -> Option<String> {
         let starts = text.match_indices(['{', '[']).map(|(start, _)| start).take(16);
         starts
             .filter_map(|start| parse_prefix(text, start).ok())
+            .map(|document| document.root)
             .find_map(|value| text.get(value.start..value.end).filter(|example| example.len() > 2).map(str::to_owned))
     };
     row.messages.iter().map(|message| &message.content).find_map(first_value)

@@ -57,5 +57,5 @@ pub fn turns_of(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Vec
 /// A sentence where the template does not take the turns.
 pub fn prompt_tokens(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Result<usize, String> {
     let turns = turns_of(task, tokenizer, messages);
-    tokenizer.prompt_ids(&turns, thinking_of(task)).map(|ids| ids.len()).map_err(|error| error.to_string())
+    tokenizer.prompt_ids(&turns, None, thinking_of(task)).map(|ids| ids.len()).map_err(|error| error.to_string())
 }

@@ -72,10 +72,10 @@ fn bracketed_values<'t>(text: &'t str, from: usize, accept: &mut impl FnMut(&Val
     let mut at = from;
     while let Some(start) = text.get(at..).and_then(|rest| rest.find(['{', '['])).map(|found| at + found) {
         let spent = match json::parse_prefix(text, start) {
-            Ok(value) if accept(&value) => return true,
-            Ok(value) => {
-                at = value.end;
-                value.end - start
+            Ok(document) if accept(&document.root) => return true,
+            Ok(document) => {
+                at = document.root.end;
+                at - start
             }
             Err(error) => {
                 at = start + 1;

@@ -7,6 +7,7 @@ mod template;
 mod template_source;
 mod tokenizer;
 mod tokenizer_limits;
+mod tools;
 mod train_bpe;
 
 use serde::{Deserialize, Serialize};
@@ -14,15 +15,31 @@ use serde::{Deserialize, Serialize};
 pub use limits::LONGEST_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
+pub use tools::openai_tools;
 pub use train_bpe::{CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant`, `tool` or `developer`.
     pub role: String,
-    /// What was said.
+    /// What was said; empty where the turn only calls tools.
     pub content: String,
+    /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// A turn of text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), other: serde_json::Map::new() }
+    }
+
+    /// The calls that the turn makes, in OpenAI's form or as `{"name", "arguments"}`.
+    pub fn tool_calls(&self) -> &[serde_json::Value] {
+        self.other.get("tool_calls").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// Whether the model is asked to reason before it answers.
@@ -74,7 +91,7 @@ pub fn conversation(
     if thinking == Thinking::Off && !template_has_switch {
         text.push_str(if text.is_empty() { "/no_think" } else { " /no_think" });
     }
-    let turn = (!text.is_empty() || own.is_some()).then(|| Message { role: "system".to_owned(), content: text });
+    let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
@@ -92,10 +109,7 @@ mod tests {
     use super::*;
 
     fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
-        turns
-            .iter()
-            .map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() })
-            .collect()
+        turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
     }
 
     #[test]

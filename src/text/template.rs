@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, LONGEST_PROMPT_BYTES, MOST_STEPS, caught};
-use super::{Message, TextError, Thinking, limits, python_json, template_source};
+use super::{Message, TextError, Thinking, limits, python_json, template_source, tools};
 use crate::hub::ModelSource;
 
 const NAME: &str = "chat_template";
@@ -17,6 +17,7 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     path: String,
     has_switch: bool,
+    takes_tools: bool,
 }
 
 impl ChatTemplate {
@@ -43,7 +44,13 @@ impl ChatTemplate {
         let refuse = |problem: String| TextError::Template { path: path.to_owned(), problem };
         let prepared = template_source::prepare(source).map_err(refuse)?;
         caught(|| environment.add_template_owned(NAME, prepared)).map_err(|error| problem(path, &error))?;
-        Ok(Self { environment, special_tokens, path: path.to_owned(), has_switch: source.contains("enable_thinking") })
+        Ok(Self {
+            environment,
+            special_tokens,
+            path: path.to_owned(),
+            has_switch: source.contains("enable_thinking"),
+            takes_tools: source.contains("tools"),
+        })
     }
 
     /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json` (of several
@@ -69,12 +76,28 @@ impl ChatTemplate {
         self.has_switch
     }
 
-    /// The prompt text, ending where the assistant's answer begins.
+    /// Whether it has a place for tools: it mentions `tools`.
+    pub fn takes_tools(&self) -> bool {
+        self.takes_tools
+    }
+
+    /// The prompt text, ending where the assistant's answer begins. `tools`: a list in OpenAI's schema. A template
+    /// without a place for them gets tools, calls and results as text.
     ///
     /// # Errors
     /// [`TextError::Template`], also where the template itself refuses the messages.
-    pub fn render(&self, messages: &[Message], thinking: Thinking) -> Result<String, TextError> {
-        self.render_values(messages.iter().map(message_value).collect(), Value::from(()), Some(thinking))
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Json>,
+        thinking: Thinking,
+    ) -> Result<String, TextError> {
+        if !self.takes_tools {
+            let turns = tools::as_text(messages, tools)?;
+            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), Some(thinking));
+        }
+        let tools = tools.map_or(Value::from(()), python_json::value_of);
+        self.render_values(messages.iter().map(message_value).collect(), tools, Some(thinking))
     }
 
     /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
@@ -125,10 +148,9 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_pairs(
-        [("role", message.role.as_str()), ("content", message.content.as_str())]
-            .map(|(key, text)| (key, Value::from(text))),
-    )
+    let texts = [("role", message.role.as_str()), ("content", message.content.as_str())];
+    let other = message.other.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value)));
+    Value::from_pairs(texts.map(|(key, text)| (key, Value::from(text))).into_iter().chain(other))
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {

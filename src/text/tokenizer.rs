@@ -146,13 +146,19 @@ impl Tokenizer {
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
-    /// The prompt text of a conversation, ending where the assistant's answer begins.
+    /// The prompt text of a conversation, ending where the assistant's answer begins. `tools`: a list in OpenAI's
+    /// schema.
     ///
     /// # Errors
     /// No chat template, or one that does not accept the messages.
-    pub fn render(&self, messages: &[Message], thinking: Thinking) -> Result<String, TextError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Json>,
+        thinking: Thinking,
+    ) -> Result<String, TextError> {
         match &self.template {
-            Template::Ready(template) => template.render(messages, thinking),
+            Template::Ready(template) => template.render(messages, tools, thinking),
             Template::Missing { path } => Err(TextError::NoTemplate { path: path.clone() }),
             Template::Broken { path, problem } => {
                 Err(TextError::Template { path: path.clone(), problem: problem.clone() })
@@ -164,8 +170,13 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`Tokenizer::render`] and [`Tokenizer::encode`].
-    pub fn prompt_ids(&self, messages: &[Message], thinking: Thinking) -> Result<Vec<u32>, TextError> {
-        self.encode(&self.render(messages, thinking)?)
+    pub fn prompt_ids(
+        &self,
+        messages: &[Message],
+        tools: Option<&Json>,
+        thinking: Thinking,
+    ) -> Result<Vec<u32>, TextError> {
+        self.encode(&self.render(messages, tools, thinking)?)
     }
 
     /// Where the added tokens of the vocabulary, such as `<|im_start|>`, stand in a text: byte ranges, in order.
@@ -182,6 +193,11 @@ impl Tokenizer {
     /// Whether the chat template can switch reasoning off.
     pub fn has_thinking_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
+    }
+
+    /// Whether the chat template has a place for tools; one without gets them in the system message.
+    pub fn takes_tools(&self) -> bool {
+        matches!(&self.template, Template::Ready(template) if template.takes_tools())
     }
 
     /// The ids that end a completion, ascending.
@@ -265,15 +281,15 @@ mod tests {
     }
 
     fn hello() -> Vec<Message> {
-        vec![Message { role: "user".to_owned(), content: "Acme".to_owned() }]
+        vec![Message::new("user", "Acme")]
     }
 
     #[test]
     fn a_folder_and_its_files_give_the_same_tokenizer() {
         let (_work, source) = folder(&[("config.json", Some(r#"{"vocab_size":300}"#))]);
         let (loaded, direct) = (Tokenizer::load(&source).unwrap(), Tokenizer::from_files(&trained()).unwrap());
-        let ids = loaded.prompt_ids(&hello(), Thinking::Off).unwrap();
-        assert_eq!(ids, direct.prompt_ids(&hello(), Thinking::Off).unwrap());
+        let ids = loaded.prompt_ids(&hello(), None, Thinking::Off).unwrap();
+        assert_eq!(ids, direct.prompt_ids(&hello(), None, Thinking::Off).unwrap());
         assert_eq!(
             loaded.decode(&ids, false).unwrap(),
             "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -314,7 +330,7 @@ mod tests {
         let check = |changes: &[(&str, Option<&str>)], expected: &[&str]| {
             let (_work, source) = folder(changes);
             let message = Tokenizer::load(&source)
-                .and_then(|tokenizer| tokenizer.render(&hello(), Thinking::Off))
+                .and_then(|tokenizer| tokenizer.render(&hello(), None, Thinking::Off))
                 .unwrap_err()
                 .to_string();
             for part in expected {
@@ -387,7 +403,7 @@ mod tests {
     fn a_template_file_wins_over_the_configuration() {
         let (_work, source) = folder(&[("chat_template.jinja", Some("{{ messages[0].content }}{{ eos_token }}"))]);
         let tokenizer = Tokenizer::load(&source).unwrap();
-        assert_eq!(tokenizer.render(&hello(), Thinking::Off).unwrap(), "Acme<|im_end|>");
+        assert_eq!(tokenizer.render(&hello(), None, Thinking::Off).unwrap(), "Acme<|im_end|>");
         assert!(!tokenizer.has_thinking_switch());
     }
 

@@ -84,7 +84,7 @@ fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u6
     let (messages, completion) = generator.pretrain_example(number)?;
     let mut completion = tokenizer.encode(&completion)?;
     completion.extend(tokenizer.turn_end_id());
-    Ok(Example { prompt: tokenizer.prompt_ids(&turns_of(task, tokenizer, &messages), thinking_of(task))?, completion })
+    Ok(Example { prompt: tokenizer.prompt_ids(&turns_of(task, tokenizer, &messages), None, thinking_of(task))?, completion })
 }
 
 fn tokenizer_files(

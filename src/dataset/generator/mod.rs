@@ -243,7 +243,7 @@ impl Generator {
         let expected: serde_json::Value =
             serde_json::from_str(answer).map_err(|error| self.fail(format!("answer: not JSON ({error}): {answer}")))?;
         let id = format!("{}-{:03}", stream.name(), index + 1);
-        let messages = vec![Message { role: "user".into(), content }];
+        let messages = vec![Message::new("user", content)];
         let tags = vec![style.tag.clone(), style.layout.clone()];
         let fields = Map::from_iter([
             ("id".to_owned(), json!(id)),

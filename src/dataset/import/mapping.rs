@@ -221,14 +221,14 @@ impl Mapping {
         if let Some(system) = &self.system {
             let content = self.text("system", system, record)?;
             if !content.trim().is_empty() {
-                messages.push(Message { role: "system".to_owned(), content });
+                messages.push(Message::new("system", content));
             }
         }
         match &self.prompt {
             Source::Column(name) if record.fields.get(name).is_some_and(Value::is_array) => {
                 messages.extend(turns(&record.fields[name])?)
             }
-            prompt => messages.push(Message { role: "user".to_owned(), content: self.text("prompt", prompt, record)? }),
+            prompt => messages.push(Message::new("user", self.text("prompt", prompt, record)?)),
         }
         let expected = self.expected(record, &mut messages)?;
         if !messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
@@ -386,7 +386,12 @@ fn turn(value: &Value) -> Option<Message> {
         role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => role.to_owned(),
         _ => return None,
     };
-    Some(Message { role, content: text(["content", "value"])? })
+    let other: Map<String, Value> = ["tool_calls", "tool_call_id", "name"]
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), value.get(key).filter(|value| !value.is_null())?.clone())))
+        .collect();
+    let content = text(["content", "value"]).or_else(|| other.contains_key("tool_calls").then(String::new))?;
+    Some(Message { role, content, other })
 }
 
 fn tags_of(value: &Value) -> Vec<Value> {

@@ -38,8 +38,9 @@ pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
 }
 
 /// Parses the value that begins at a byte offset, whatever follows it.
-pub fn parse_prefix(text: &str, from: usize) -> Result<Value<'_>, SyntaxError> {
-    Parser { text, bytes: text.as_bytes(), at: from, depth: 0, duplicates: Vec::new() }.value()
+pub fn parse_prefix(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
+    let mut parser = Parser { text, bytes: text.as_bytes(), at: from, depth: 0, duplicates: Vec::new() };
+    Ok(Document { root: parser.value()?, duplicates: parser.duplicates })
 }
 
 struct Parser<'t> {

@@ -81,7 +81,8 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
         lines.push(Line::default());
         for message in &row.messages {
             lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
-            for line in message.content.lines() {
+            let calls = message.tool_calls().iter().map(ToString::to_string).collect::<Vec<_>>();
+            for line in message.content.lines().chain(calls.iter().map(String::as_str)) {
                 lines.extend(
                     wrapped(line, width).into_iter().map(|line| Line::from(line.replace(char::is_control, "·"))),
                 );

@@ -1,4 +1,7 @@
-//! The turns of a row as one text for an editor: a line `=== user` before each turn.
+//! The turns of a row as one text for an editor: a line `=== user` before each turn, with the turn's other fields as
+//! JSON (`=== assistant {"tool_calls": […]}`).
+
+use serde_json::{Map, Value, json};
 
 use crate::text::Message;
 
@@ -9,7 +12,11 @@ const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 pub(super) fn write(messages: &[Message]) -> String {
     let mut text = String::new();
     for message in messages {
-        text.push_str(&format!("{MARK}{}\n", message.role));
+        text.push_str(&format!("{MARK}{}", message.role));
+        if !message.other.is_empty() {
+            text.push_str(&format!(" {}", json!(message.other)));
+        }
+        text.push('\n');
         for line in message.content.split('\n') {
             let marked = line.trim_start_matches('\\').starts_with(MARK.trim_end());
             text.push_str(&format!("{}{line}\n", if marked { "\\" } else { "" }));
@@ -27,11 +34,14 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     let mut messages: Vec<Message> = Vec::new();
     for (index, line) in text.split('\n').enumerate() {
         if let Some(role) = line.strip_prefix(MARK.trim_end()) {
-            let role = role.trim();
+            let (role, fields) = role.trim().split_once(char::is_whitespace).unwrap_or((role.trim(), "{}"));
             if !ROLES.contains(&role) {
                 return Err(format!("line {}: unknown role {role:?}; use {} after ===", index + 1, ROLES.join(", ")));
             }
-            messages.push(Message { role: role.to_owned(), content: String::new() });
+            let other = serde_json::from_str::<Map<String, Value>>(fields).map_err(|error| {
+                format!("line {}: after the role stands nothing, or a JSON object: {error}", index + 1)
+            })?;
+            messages.push(Message { other, ..Message::new(role, "") });
             continue;
         }
         let Some(turn) = messages.last_mut() else {
@@ -64,10 +74,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let check = |turns: &[(&str, &str)], text: &str| {
-            let turns: Vec<Message> = turns
-                .iter()
-                .map(|(role, content)| Message { role: (*role).to_owned(), content: (*content).to_owned() })
-                .collect();
+            let turns: Vec<Message> = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
             assert_eq!(write(&turns), text);
             assert_eq!(read(text).unwrap(), turns);
         };
@@ -77,6 +84,10 @@ mod tests {
             "=== system\n\n=== user\na\n\nb\n\n=== assistant\nc",
         );
         check(&[("user", "=== user\n\\=== x")], "=== user\n\\=== user\n\\\\=== x");
+        let text = "=== user\nu\n=== assistant {\"tool_calls\":[{\"name\":\"f\",\"arguments\":{}}]}\n\n=== tool\n1";
+        let turns = read(text).unwrap();
+        assert_eq!(turns[1].tool_calls().len(), 1);
+        assert_eq!(write(&turns), text);
     }
 
     #[test]
@@ -85,6 +96,7 @@ mod tests {
         check("hello", "line 1");
         check("=== user\nx\n=== boss\ny", "line 3: unknown role \"boss\"");
         check("=== system\nx", "no user message");
+        check("=== user\nx\n=== assistant {\"a\"", "line 3: after the role");
         check("", "no user message");
     }
 }

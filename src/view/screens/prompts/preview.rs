@@ -37,7 +37,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, &counter.tokenizer, &row.messages);
                 let prompt =
-                    counter.tokenizer.render(&turns, thinking_of(&open.task)).map_err(|error| error.to_string())?;
+                    counter.tokenizer.render(&turns, None, thinking_of(&open.task)).map_err(|error| error.to_string())?;
                 let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
                 let tokens = token_use(&counter, &prompt, &turns, row)?;
                 Ok((lines(&prompt, &special), tokens, prompt))
