@@ -1,9 +1,9 @@
-//! How many invoice completions one core scores a second: `cargo bench --bench score`; with a folder, also writes the
+//! How many completions one core scores a second, by kind of scorer: `cargo bench --bench score`; with a folder, also writes the
 //! texts there for a peer to time.
 
 use std::time::Instant;
 
-use grpo_tui::dataset;
+use grpo_tui::dataset::{self, PromptRow};
 use grpo_tui::score::Scorer;
 use grpo_tui::task::{PromptSet, Task};
 
@@ -42,21 +42,48 @@ fn main() {
         ("mixed", &mixed, false),
         ("mixed against expected", &mixed, true),
     ] {
-        let start = Instant::now();
-        let (mut count, mut reward) = (0, 0.0);
-        while start.elapsed().as_secs_f64() < SECONDS {
-            for (text, row) in texts.iter().zip(&rows) {
-                reward += scorer.score(text, with_rows.then_some(row)).reward;
-                count += 1;
-            }
-        }
-        let per_second = f64::from(count) / start.elapsed().as_secs_f64();
-        let bytes = texts.iter().map(String::len).sum::<usize>() as f64 / texts.len() as f64;
-        println!(
-            "{}",
-            serde_json::json!({"name": format!("score, {name}"), "value": per_second.round(), "unit": "completions/s on one core", "mean_bytes": bytes.round(), "mean_reward": reward / f64::from(count)})
-        );
+        measure(name, &scorer, texts, with_rows.then_some(rows.as_slice()));
     }
+    tool_calls();
+}
+
+/// Calls of the template's three functions, one a completion, as the three forms write them.
+fn tool_calls() {
+    let task = Task::template("tool-call").unwrap_or_else(|error| fail(&error));
+    let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
+    let mut rows = dataset::load(&task, PromptSet::Test).unwrap_or_else(|error| fail(&error));
+    let calls: Vec<String> = rows.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
+    let blocks: Vec<String> = calls.iter().map(|call| format!("<tool_call>\n{call}\n</tool_call>")).collect();
+    let openai = rows.iter().filter_map(|row| row.expected.as_ref()).map(|call| {
+        let function = serde_json::json!({"name": call["name"], "arguments": call["arguments"].to_string()});
+        serde_json::json!({"tool_calls": [{"type": "function", "function": function}]}).to_string()
+    });
+    let openai: Vec<String> = openai.collect();
+    let wrong: Vec<String> = blocks.iter().map(|call| call.replace("\":", "_\":")).collect();
+    measure("tool call, valid", &scorer, &blocks, None);
+    for (name, texts) in [("a block", &blocks), ("JSON alone", &calls), ("OpenAI", &openai), ("not a call", &wrong)] {
+        measure(&format!("tool call against expected, {name}"), &scorer, texts, Some(&rows));
+    }
+    let tools: serde_json::Value = serde_json::from_str(&task.definition_text).unwrap_or_default();
+    rows.iter_mut().for_each(|row| drop(row.fields.insert("tools".to_owned(), tools.clone())));
+    measure("tool call against expected, tools of the row", &scorer, &blocks, Some(&rows));
+}
+
+fn measure(name: &str, scorer: &Scorer, texts: &[String], rows: Option<&[PromptRow]>) {
+    let start = Instant::now();
+    let (mut count, mut reward) = (0, 0.0);
+    while start.elapsed().as_secs_f64() < SECONDS {
+        for (index, text) in texts.iter().enumerate() {
+            reward += scorer.score(text, rows.and_then(|rows| rows.get(index))).reward;
+            count += 1;
+        }
+    }
+    let per_second = f64::from(count) / start.elapsed().as_secs_f64();
+    let bytes = texts.iter().map(String::len).sum::<usize>() as f64 / texts.len() as f64;
+    println!(
+        "{}",
+        serde_json::json!({"name": format!("score, {name}"), "value": per_second.round(), "unit": "completions/s on one core", "mean_bytes": bytes.round(), "mean_reward": reward / f64::from(count)})
+    );
 }
 
 fn fail<T>(error: &dyn std::fmt::Display) -> T {

@@ -8,6 +8,7 @@ mod plain_text;
 mod reasons;
 mod rewards;
 mod tasks;
+mod tool_calls;
 
 use grpo_tui::dataset::PromptRow;
 use grpo_tui::score::{Score, Scorer};

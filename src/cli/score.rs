@@ -174,7 +174,7 @@ pub(super) fn why(score: &Score) -> String {
     let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     let why = if let Some(first) = score.errors.first() {
         let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };
-        let passes = if score.tolerant { ", valid after unwrapping" } else { "" };
+        let passes = if score.tolerant && score.tier != Tier::Valid { ", valid after unwrapping" } else { "" };
         format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()))
     } else {
         let differ: Vec<&str> = score

@@ -9,10 +9,12 @@ use serde_json::json;
 use super::{Failure, Outcome, print_json};
 use crate::dataset::{self, PromptRow};
 use crate::format::counted;
+use crate::hub::find_model;
 use crate::score::audit::audit;
 use crate::score::{Scorer, data_problems};
 use crate::secrets::visible;
-use crate::task::{PromptSet, Task};
+use crate::task::{Definition, PromptSet, Task};
+use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,7 +27,7 @@ enum Command {
     /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
     New(Box<new::Arguments>),
     /// Check a task's files: schema, prompts, expected answers
-    Check(Choice),
+    Check(Check),
     /// Score degenerate answers: what a model could earn without doing the work
     Audit(Choice),
 }
@@ -39,15 +41,24 @@ struct Choice {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Check {
+    #[command(flatten)]
+    choice: Choice,
+    /// Check tools against this model's chat template
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::New(arguments) => new::run(&arguments),
-        Command::Check(choice) => run_check(&choice),
+        Command::Check(arguments) => run_check(&arguments.choice, arguments.model.as_deref()),
         Command::Audit(choice) => run_audit(&choice),
     }
 }
 
-fn run_check(choice: &Choice) -> Outcome {
+fn run_check(choice: &Choice, model: Option<&str>) -> Outcome {
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
     let mut problems = unknown_normalised_fields(&task);
@@ -59,6 +70,7 @@ fn run_check(choice: &Choice) -> Outcome {
     };
     let mut warnings: Vec<String> =
         scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked).collect();
+    warnings.extend(tools_as_text(&task, model)?);
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
         let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label("task.toml"), set.name());
@@ -105,6 +117,18 @@ fn run_check(choice: &Choice) -> Outcome {
         1 => Err(Failure::failed("the task has a problem")),
         count => Err(Failure::failed(format!("the task has {count} problems"))),
     }
+}
+
+/// Says that the model's template has no place for the tools of the task.
+fn tools_as_text(task: &Task, model: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(model) = model.filter(|_| matches!(task.definition, Definition::ToolCalls(_))) else { return Ok(None) };
+    let takes_tools = Tokenizer::load(&find_model(model)?)?.takes_tools();
+    let message = || {
+        format!(
+            "the chat template of {model} has no tools: they become text of the system message, calls and results text of their turns"
+        )
+    };
+    Ok((!takes_tools).then(message))
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {

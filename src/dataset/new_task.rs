@@ -206,6 +206,12 @@ impl NewTask {
         let (_, bytes) = self.files.iter().find(|(file, _)| file == name)?;
         std::str::from_utf8(bytes).ok()
     }
+
+    /// The file that defines right answers, and its text.
+    pub fn definition(&self) -> (&str, &str) {
+        let own = ["schema.json", "tools.json"].into_iter().find_map(|name| Some((name, self.file(name)?)));
+        own.unwrap_or_else(|| (TASK_FILE, self.file(TASK_FILE).unwrap_or_default()))
+    }
 }
 
 /// Why `set` gets no row of `rows`.

@@ -38,13 +38,19 @@ pub struct PromptRow {
 }
 
 impl PromptRow {
+    /// Tools of the row's own, in place of the task's.
+    pub fn tools(&self) -> Option<&Value> {
+        self.fields.get("tools").filter(|tools| !tools.is_null())
+    }
+
     /// Identifies the prompt: all turns with their roles, and tools of the row's own.
     pub(crate) fn prompt_hash(&self) -> u64 {
         let other = |turn: &Message| if turn.other.is_empty() { 0 } else { text_hash(&json!(turn.other).to_string()) };
-        let turns = self.messages.iter().fold(0, |hash, turn| {
-            mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn)
-        });
-        self.fields.get("tools").map_or(turns, |tools| mix(turns ^ text_hash(&tools.to_string())))
+        let turns = self
+            .messages
+            .iter()
+            .fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn));
+        self.tools().map_or(turns, |tools| mix(turns ^ text_hash(&tools.to_string())))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
-use crate::score::{thinking_of, turns_of};
+use crate::score::prompt_text;
 use crate::task::{PromptSet, Task};
 use crate::text::{TextError, Tokenizer};
 
@@ -108,6 +108,6 @@ pub fn prepare_rows(
 }
 
 fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
-    let text = tokenizer.render(&turns_of(task, tokenizer, &row.messages), None, thinking_of(task))?;
+    let text = prompt_text(task, tokenizer, &row)?;
     Ok(Prompt { token_ids: tokenizer.encode(&text)?, text, row })
 }

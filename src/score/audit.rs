@@ -5,12 +5,12 @@ mod degenerate_answers;
 use std::collections::HashSet;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::json::parse_prefix;
 use super::{Scorer, Tier};
 use crate::dataset::PromptRow;
-use crate::task::Task;
+use crate::task::{Definition, Task, ToolRules, functions};
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
@@ -68,6 +68,9 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
 fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     let required = "list the keys that must be there under `required`";
     let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
+    if let Definition::ToolCalls(rules) = &task.definition {
+        return call_candidates(rules);
+    }
     let Some(schema) = task.schema() else { return plain_candidates(task) };
     vec![
         ("an empty object", "{}".to_owned(), required),
@@ -96,6 +99,25 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
             "forbid other keys by `additionalProperties = false` and list `required` ones",
         ),
     ]
+}
+
+/// Calls that need no reading of the request.
+fn call_candidates(rules: &ToolRules) -> Vec<(&'static str, String, &'static str)> {
+    use degenerate_answers::{FillStyle, answer};
+    let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
+    let mut candidates = vec![("no call", "[]".to_owned(), narrow), ("a word", "x".to_owned(), narrow)];
+    let listed = rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default();
+    if let Some(first) = listed.first() {
+        let call = |arguments: Value| json!({"name": first.name, "arguments": arguments}).to_string();
+        let parameters = first.parameters.cloned().unwrap_or_else(|| json!({"type": "object"}));
+        candidates.push(("the first tool without arguments", call(json!({})), narrow));
+        candidates.push((
+            "the first tool with the least arguments",
+            call(answer(&parameters, FillStyle::Least)),
+            narrow,
+        ));
+    }
+    candidates
 }
 
 /// Where no schema says which form an answer has.

@@ -1,7 +1,7 @@
 //! What a task accepts, in words: a line a field, or what the kind of scorer asks for.
 
 use super::json_schema::{Accepted, describe};
-use crate::task::{Definition, Task};
+use crate::task::{Definition, Task, functions};
 
 pub fn describe_task(task: &Task) -> Vec<Accepted> {
     let line = |name: &str, text: String| Accepted { depth: 0, name: name.to_owned(), required: None, text };
@@ -18,6 +18,24 @@ pub fn describe_task(task: &Task) -> Vec<Accepted> {
             let mut lines = vec![line("the answer", format!("a text with a match for {pattern}"))];
             for (group, names) in &task.score.normalise {
                 lines.push(line(group, format!("a named group{}", normalised(names))));
+            }
+            lines
+        }
+        Definition::ToolCalls(rules) => {
+            let order = if rules.in_order { "in the order of `expected`" } else { "in any order" };
+            let mut lines = vec![line("the answer", format!("calls of functions, {order}"))];
+            let Some(tools) = &rules.tools else {
+                lines.push(line("functions", "those of each row's `tools`".to_owned()));
+                return lines;
+            };
+            for function in functions(tools).unwrap_or_default() {
+                let nothing = serde_json::json!({"type": "object"});
+                let arguments = describe(function.parameters.unwrap_or(&nothing), task.score.assert_formats);
+                let named = arguments.into_iter().enumerate().map(|(index, accepted)| match index {
+                    0 => line(function.name, "a function".to_owned()),
+                    _ => accepted,
+                });
+                lines.extend(named);
             }
             lines
         }

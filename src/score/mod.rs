@@ -15,6 +15,7 @@ mod prompts;
 mod result;
 mod schema_lint;
 mod scorer;
+mod tool_calls;
 mod unwrap_answer;
 mod verdict;
 
@@ -24,7 +25,7 @@ pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, 
 pub use description::describe_task;
 pub use failure_class::{FailureClass, OwnClass};
 pub use json_schema::{Accepted, DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, describe};
-pub use prompts::{check_prompts, prompt_tokens, thinking_of, turns_of};
+pub use prompts::{check_prompts, prompt_text, prompt_tokens, thinking_of, tools_of, turns_of};
 pub use result::{OrderedMap, Reason, Score, Tier};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::Scorer;

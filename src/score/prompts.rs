@@ -1,11 +1,13 @@
 //! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
 //! answers by the task's scorer.
 
+use serde_json::Value;
+
 use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow};
-use crate::task::Task;
-use crate::text::{Message, Thinking, Tokenizer, conversation};
+use crate::task::{Definition, Task, functions};
+use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, openai_tools};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
 ///
@@ -20,7 +22,7 @@ pub fn check_prompts<'a>(
     let scorer = scorer.into();
     let expected_problem = |row: &PromptRow| expected_problem(scorer?, row);
     let count_tokens = |row: &PromptRow| match tokenizer {
-        Some(tokenizer) => prompt_tokens(task, tokenizer, &row.messages),
+        Some(tokenizer) => prompt_tokens(task, tokenizer, row),
         None => Ok(0),
     };
     let checks = Checks {
@@ -51,11 +53,33 @@ pub fn turns_of(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Vec
     conversation(task.system.as_deref(), messages, thinking_of(task), tokenizer.has_thinking_switch())
 }
 
+/// The tools that the model may call on a row, as its template takes them; `None` where the task is not about calls.
+///
+/// # Errors
+/// A sentence where the row's own are no tools.
+pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, TextError> {
+    if !matches!(task.definition, Definition::ToolCalls(_)) {
+        return Ok(None);
+    }
+    let Some(tools) = row.and_then(PromptRow::tools).or(task.tools()) else { return Ok(None) };
+    functions(tools).map_err(|error| TextError::Tools(error.to_string()))?;
+    Ok(Some(openai_tools(tools)))
+}
+
+/// The prompt of a row, ending where the answer begins.
+///
+/// # Errors
+/// Where the template does not take the turns, or the row's own tools are none.
+pub fn prompt_text(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<String, TextError> {
+    let tools = tools_of(task, Some(row))?;
+    tokenizer.render(&turns_of(task, tokenizer, &row.messages), tools.as_ref(), thinking_of(task))
+}
+
 /// The prompt's length in tokens, template included.
 ///
 /// # Errors
 /// A sentence where the template does not take the turns.
-pub fn prompt_tokens(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Result<usize, String> {
-    let turns = turns_of(task, tokenizer, messages);
-    tokenizer.prompt_ids(&turns, None, thinking_of(task)).map(|ids| ids.len()).map_err(|error| error.to_string())
+pub fn prompt_tokens(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<usize, String> {
+    let ids = prompt_text(task, tokenizer, row).and_then(|text| tokenizer.encode(&text));
+    ids.map(|ids| ids.len()).map_err(|error| error.to_string())
 }

@@ -45,7 +45,7 @@ pub struct Score {
     pub tolerant: bool,
     /// What is odd without being wrong: duplicate keys.
     pub warnings: Vec<String>,
-    /// Why it is not valid; empty when it is.
+    /// Why it is not valid; of calls and queries that are, how they differ from `expected`.
     pub errors: Vec<Reason>,
     /// Each top-level field of the row's `expected`: equal or not. `None` if unparsable or without `expected`.
     pub fields: Option<OrderedMap<bool>>,

@@ -1,6 +1,40 @@
 //! What stands between a completion and a plain JSON value: think blocks, Markdown fences, prose.
 
+use super::FailureClass;
 use super::json::{self, Syntax, SyntaxError, Value};
+
+/// Why a completion is not of the form that is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unreadable {
+    pub(super) message: String,
+    /// Byte offset in the completion.
+    pub(super) offset: usize,
+    pub(super) class: FailureClass,
+    /// Something may stand around an answer of that form.
+    pub(super) is_wrapped: bool,
+}
+
+impl Unreadable {
+    /// A text that is not JSON.
+    pub(super) fn json(completion: &str, error: &SyntaxError) -> Self {
+        let class = match error.reason {
+            Syntax::Fence => FailureClass::Fence,
+            Syntax::TextBefore | Syntax::TextAfter => class_of_text(completion, error.offset),
+            Syntax::NoValue => FailureClass::Prose,
+            Syntax::Truncated => FailureClass::Truncated,
+            Syntax::Empty => FailureClass::Other,
+            _ => FailureClass::Syntax,
+        };
+        let is_wrapped = matches!(error.reason, Syntax::Fence | Syntax::TextBefore | Syntax::TextAfter);
+        Self { message: error.reason.to_string(), offset: error.offset, class, is_wrapped }
+    }
+}
+
+/// The class of what stands around an answer, at a byte offset.
+pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
+    let is_fence = completion.get(offset..).is_some_and(|rest| rest.starts_with("```"));
+    if is_fence { FailureClass::Fence } else { FailureClass::Prose }
+}
 
 /// Where an answer begins: after the last `</think>`, when think blocks are stripped.
 pub(super) fn answer_start(text: &str, strip_thinking: bool) -> usize {
@@ -17,11 +51,11 @@ pub(super) fn open_think(text: &str, from: usize) -> Option<usize> {
     rest.trim_start().starts_with("<think>").then(|| text.len() - rest.trim_start().len())
 }
 
-/// The place of a `<think>` that never ends and so hides the answer, given why and where parsing failed.
-pub(super) fn unclosed_think(text: &str, from: usize, error: &SyntaxError) -> Option<usize> {
+/// The place of a `<think>` that never ends and so hides the answer, given where parsing failed.
+pub(super) fn unclosed_think(text: &str, from: usize, failure: usize) -> Option<usize> {
     let found = text.get(from..)?.find("<think>")? + from;
     // A `<think>` before the failure was inside a string of the JSON.
-    (found >= error.offset).then_some(found)
+    (found >= failure).then_some(found)
 }
 
 /// Whether the answer is prose or a fence around something: the complete JSON values inside it, fenced ones first.
@@ -88,9 +122,4 @@ fn bracketed_values<'t>(text: &'t str, from: usize, accept: &mut impl FnMut(&Val
         fuel -= spent;
     }
     false
-}
-
-/// Whether a rejection says that something surrounds the value (and not that the value itself is broken).
-pub(super) fn is_wrapped(reason: Syntax) -> bool {
-    matches!(reason, Syntax::Fence | Syntax::TextBefore | Syntax::TextAfter)
 }

@@ -1,6 +1,7 @@
 //! What a kind of scorer finds out about a completion; the scorer makes a score of it.
 
 use super::json::Places;
+use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};
 use super::{FailureClass, OrderedMap, Reason, Tier};
 
 /// The answer of one judge.
@@ -56,5 +57,31 @@ impl Verdict {
             column: place.column,
         };
         Self { errors: vec![reason], ..Self::new(tier, Some(failure)) }
+    }
+
+    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what stands around it;
+    /// what begins at or after the byte that it is given is hidden by an open think block.
+    pub(super) fn unparsable(
+        completion: &str,
+        from: usize,
+        strip_thinking: bool,
+        why: Unreadable,
+        inside: impl FnOnce(usize) -> Option<Wrapping>,
+    ) -> Self {
+        let think = unclosed_think(completion, from, why.offset);
+        let open = think.filter(|_| strip_thinking).unwrap_or(usize::MAX);
+        let wrapping = if why.is_wrapped { inside(open) } else { None };
+        let hidden = open != usize::MAX && wrapping.is_none();
+        let (message, offset) = match think {
+            Some(offset) if hidden => ("unclosed think block".to_owned(), offset),
+            _ => (why.message, why.offset),
+        };
+        let class = match wrapping {
+            _ if hidden || (think.is_some() && !strip_thinking) => FailureClass::ThinkLeak,
+            Some(Wrapping::Fence) => FailureClass::Fence,
+            _ => why.class,
+        };
+        let verdict = Self::because(Tier::Unparsable, class, message, (completion, offset));
+        Self { tolerant: wrapping.is_some(), ..verdict }
     }
 }

@@ -28,6 +28,16 @@ pub enum Definition {
         /// In the syntax of the crate `regex`; it compiles.
         pattern: String,
     },
+    /// The answer calls functions.
+    ToolCalls(ToolRules),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolRules {
+    /// In OpenAI's schema; `None` where each row has its own.
+    pub tools: Option<Value>,
+    /// Whether calls must be in the order of the expected ones.
+    pub in_order: bool,
 }
 
 /// A JSON Schema and the files that it refers to.
@@ -51,7 +61,7 @@ pub(super) struct Kind {
 }
 
 /// The first is that of a task that names none.
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -59,6 +69,7 @@ const KINDS: [Kind; 3] = [
     },
     Kind { name: "text", keys: &[], score_keys: &["normalise"] },
     Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
+    Kind { name: "tool_calls", keys: &[], score_keys: &["tools", "order", "assert_formats", "normalise"] },
 ];
 
 /// The kind that the task names.
@@ -83,6 +94,17 @@ impl Definition {
                 Self::Text { normalise: read_normalisations(score, "normalise")?.unwrap_or_default() }
             }
             ("regex", Some(score)) => read_pattern(score, home)?,
+            ("tool_calls", Some(score)) => {
+                let in_order = score.boolean("order")?.unwrap_or(true);
+                let Some(file) = score.string("tools")? else {
+                    let rules = ToolRules { tools: None, in_order };
+                    return Ok((Self::ToolCalls(rules), TASK_FILE.to_owned(), toml.to_owned()));
+                };
+                let file = home.name(file)?;
+                let text = home.read_text(&file)?;
+                let tools = Some(home.parse_json(&file, &text)?);
+                return Ok((Self::ToolCalls(ToolRules { tools, in_order }), file, text));
+            }
             _ => return read_schema(top, score.as_ref(), home),
         };
         Ok((definition, TASK_FILE.to_owned(), toml.to_owned()))

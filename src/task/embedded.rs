@@ -15,8 +15,8 @@ macro_rules! files {
 }
 
 macro_rules! template {
-    ($folder:literal) => {
-        files!($folder: "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl")
+    ($folder:literal, $definition:literal) => {
+        files!($folder: "task.toml", $definition, "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl")
     };
 }
 
@@ -28,9 +28,9 @@ static EMBEDDED: &[EmbeddedTask] = &[EmbeddedTask {
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask { name: "invoice", files: EMBEDDED[0].files },
-    EmbeddedTask { name: "classify", files: template!("templates/classify") },
-    EmbeddedTask { name: "extract", files: template!("templates/extract") },
-    EmbeddedTask { name: "tool-call", files: template!("templates/tool-call") },
+    EmbeddedTask { name: "classify", files: template!("templates/classify", "schema.json") },
+    EmbeddedTask { name: "extract", files: template!("templates/extract", "schema.json") },
+    EmbeddedTask { name: "tool-call", files: template!("templates/tool-call", "tools.json") },
 ];
 
 pub(super) fn find_template(name: &str) -> Option<&'static EmbeddedTask> {

@@ -8,12 +8,14 @@ mod references;
 mod resolve;
 mod source;
 mod toml_section;
+mod tools;
 
-pub use definition::{Definition, NORMALISATIONS, SchemaFiles};
+pub use definition::{Definition, NORMALISATIONS, SchemaFiles, ToolRules};
 pub use error::TaskError;
 pub use parse::PARTS;
 pub use references::encode_path;
 use source::Home;
+pub use tools::{Function, ToolsError, functions};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -178,17 +180,34 @@ impl Task {
     /// # Errors
     /// [`TaskError`] if the text cannot be read, or names a file that the task may not read.
     pub fn with_definition_text(&self, text: &str) -> Result<Self, TaskError> {
-        let Definition::JsonSchema(files) = &self.definition else { return parse::parse_task(self.home.clone(), text) };
-        let schema = self.home.parse_json(&self.definition_file, text)?;
-        let files = SchemaFiles::follow(&self.home, &self.definition_file, schema, files.references.clone())?;
-        Ok(Self { definition_text: text.to_owned(), definition: Definition::JsonSchema(files), ..self.clone() })
+        if self.definition_file == TASK_FILE {
+            return parse::parse_task(self.home.clone(), text);
+        }
+        let value = self.home.parse_json(&self.definition_file, text)?;
+        let definition = match &self.definition {
+            Definition::JsonSchema(files) => {
+                let named = files.references.clone();
+                Definition::JsonSchema(SchemaFiles::follow(&self.home, &self.definition_file, value, named)?)
+            }
+            Definition::ToolCalls(rules) => Definition::ToolCalls(ToolRules { tools: Some(value), ..*rules }),
+            other => other.clone(),
+        };
+        Ok(Self { definition_text: text.to_owned(), definition, ..self.clone() })
     }
 
     /// The JSON Schema of right answers, where that defines them.
     pub fn schema(&self) -> Option<&Value> {
         match &self.definition {
             Definition::JsonSchema(files) => Some(&files.schema),
-            Definition::Text { .. } | Definition::Regex { .. } => None,
+            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => None,
+        }
+    }
+
+    /// The tools of every row without its own.
+    pub fn tools(&self) -> Option<&Value> {
+        match &self.definition {
+            Definition::ToolCalls(rules) => rules.tools.as_ref(),
+            _ => None,
         }
     }
 
@@ -198,6 +217,7 @@ impl Task {
             Definition::JsonSchema(_) => "json_schema",
             Definition::Text { .. } => "text",
             Definition::Regex { .. } => "regex",
+            Definition::ToolCalls(_) => "tool_calls",
         }
     }
 
@@ -207,6 +227,7 @@ impl Task {
             Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
             Definition::Text { .. } => Cow::Owned(serde_json::json!({"type": "string"})),
             Definition::Regex { .. } => Cow::Owned(Value::Bool(true)),
+            Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
         }
     }
 
@@ -214,7 +235,8 @@ impl Task {
     pub fn definition_name(&self) -> &'static str {
         match &self.definition {
             Definition::JsonSchema(_) => "schema",
-            Definition::Text { .. } | Definition::Regex { .. } => TASK_FILE,
+            Definition::ToolCalls(rules) if rules.tools.is_some() => "tools",
+            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => TASK_FILE,
         }
     }
 
@@ -224,6 +246,10 @@ impl Task {
             Definition::JsonSchema(_) => Cow::Borrowed(&self.definition_text),
             Definition::Text { normalise } => Cow::Owned(format!("text\n{normalise}")),
             Definition::Regex { pattern } => Cow::Owned(format!("regex\n{pattern}")),
+            Definition::ToolCalls(ToolRules { tools, in_order }) => {
+                let tools = tools.as_ref().map(|_| self.definition_text.as_str()).unwrap_or_default();
+                Cow::Owned(format!("tool_calls\n{in_order}\n{tools}"))
+            }
         };
         crate::format::hex(&Sha256::digest(text.as_bytes()))
     }
@@ -272,7 +298,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.definition_file];
         match &self.definition {
             Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
-            Definition::Text { .. } | Definition::Regex { .. } => {}
+            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => {}
         }
         names
     }

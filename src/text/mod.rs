@@ -68,6 +68,9 @@ pub enum TextError {
     /// The chat template does not compile or does not accept these messages.
     #[error("{path}: {problem}")]
     Template { path: String, problem: String },
+    /// A row's own tools are not a list of tools.
+    #[error("`tools` of the row: {0}")]
+    Tools(String),
     /// The tokenizer trainer was asked for the impossible.
     #[error("{0}")]
     Train(String),

@@ -86,12 +86,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TextError::Template`], also where the template itself refuses the messages.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        tools: Option<&Json>,
-        thinking: Thinking,
-    ) -> Result<String, TextError> {
+    pub fn render(&self, messages: &[Message], tools: Option<&Json>, thinking: Thinking) -> Result<String, TextError> {
         if !self.takes_tools {
             let turns = tools::as_text(messages, tools)?;
             return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), Some(thinking));

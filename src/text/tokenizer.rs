@@ -151,12 +151,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// No chat template, or one that does not accept the messages.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        tools: Option<&Json>,
-        thinking: Thinking,
-    ) -> Result<String, TextError> {
+    pub fn render(&self, messages: &[Message], tools: Option<&Json>, thinking: Thinking) -> Result<String, TextError> {
         match &self.template {
             Template::Ready(template) => template.render(messages, tools, thinking),
             Template::Missing { path } => Err(TextError::NoTemplate { path: path.clone() }),

@@ -102,10 +102,7 @@ mod tests {
                     "Let me see.\n<tool_call>\n{\"name\": \"clock\", \"arguments\": {\"zone\": \"CET\"}}\n</tool_call>\n\
                      <tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>",
                 ),
-                (
-                    "user",
-                    "<tool_response>\n14:05\n</tool_response>\n<tool_response>\n13:05\n</tool_response>",
-                ),
+                ("user", "<tool_response>\n14:05\n</tool_response>\n<tool_response>\n13:05\n</tool_response>"),
                 ("assistant", "It is 14:05."),
                 ("user", "<tool_response>\nx\n</tool_response>"),
             ],

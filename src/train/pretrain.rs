@@ -9,7 +9,7 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
 use crate::rollout::ThreadPool;
-use crate::score::{thinking_of, turns_of};
+use crate::score::{thinking_of, tools_of, turns_of};
 use crate::task::Task;
 use crate::text::{CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
@@ -84,7 +84,8 @@ fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u6
     let (messages, completion) = generator.pretrain_example(number)?;
     let mut completion = tokenizer.encode(&completion)?;
     completion.extend(tokenizer.turn_end_id());
-    Ok(Example { prompt: tokenizer.prompt_ids(&turns_of(task, tokenizer, &messages), None, thinking_of(task))?, completion })
+    let (turns, tools) = (turns_of(task, tokenizer, &messages), tools_of(task, None)?);
+    Ok(Example { prompt: tokenizer.prompt_ids(&turns, tools.as_ref(), thinking_of(task))?, completion })
 }
 
 fn tokenizer_files(

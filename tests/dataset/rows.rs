@@ -4,6 +4,7 @@ use std::io::{BufReader, Cursor, Read};
 
 use grpo_tui::dataset::{load, load_from, read_lines, read_rows};
 use grpo_tui::task::PromptSet;
+use grpo_tui::text::{ChatTemplate, Thinking};
 
 const GOOD: &str = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
 
@@ -35,6 +36,18 @@ fn bad_lines_are_named_with_file_line_value_and_remedy() {
     );
     check(br#"{"messages":[{"role":"user","content":7}]}"#, "turn 1: `content` is `7`; it must be a string");
     check(br#"{"messages":[7]}"#, r#"turn 1 has no `role`: `7`; write {"role": "user", "content": "…"}"#);
+    let form = r#"write [{"type": "function", "function": {"name": "f", "arguments": {}}}]"#;
+    let with_calls = |calls: &str, expected: &str| {
+        let line = format!(r#"{{"messages":[{{"role":"assistant","tool_calls":{calls}}}]}}"#);
+        check(line.as_bytes(), &expected.replace("FORM", form));
+    };
+    with_calls("7", "turn 1: `tool_calls` is `7`; FORM");
+    with_calls(r#"[{"name":"f"}]"#, r#"turn 1: `tool_calls` has `{"name":"f"}`; FORM"#);
+    with_calls(r#"[{"name":7,"arguments":{}}]"#, r#"turn 1: `tool_calls` has `{"name":7,"arguments":{}}`; FORM"#);
+    with_calls(
+        r#"[{"function":{"name":"f","arguments":"{1"}}]"#,
+        "turn 1: `arguments` `{1` of a call: not JSON at column 2 (key must be a string); write an object",
+    );
     check(b"[1]", "expected an object, found `[1]`; write {\"messages\": […]}");
     check(
         br#"{"messages":[}"#,
@@ -91,6 +104,33 @@ fn rows_keep_their_ids_lines_and_unknown_fields() {
     assert_eq!(rows[0].fields["messages"][0]["name"], "n");
     assert_eq!((rows[0].expected.as_ref(), rows[1].expected.as_ref()), (None, Some(&serde_json::json!({"x": 1}))));
     assert_eq!((rows[1].messages.len(), rows[1].tags.clone()), (2, vec!["t".to_owned()]));
+}
+
+#[test]
+fn turns_may_call_tools_and_bring_their_results() {
+    let text = r#"{"messages":[{"role":"user","content":"u"},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},
+        {"role":"tool","tool_call_id":"1","content":"x"}]}"#;
+    let row = load_from("train.jsonl", text.replace('\n', " ").as_bytes()).unwrap().remove(0);
+    let [_, called, result] = row.messages.as_slice() else { panic!("{row:?}") };
+    assert_eq!((called.content.as_str(), result.content.as_str()), ("", "x"));
+    // Chat templates expect an object.
+    assert_eq!(called.tool_calls()[0]["function"]["arguments"], serde_json::json!({"a": 1}));
+    assert_eq!(result.other["tool_call_id"], "1");
+    let source = "{% for m in messages %}{{ m.role }}{% for c in m.tool_calls or [] %}:{{ c.function.arguments | tojson }}{% endfor %} {% endfor %}";
+    let render = |source: &str, tools: Option<&serde_json::Value>| {
+        ChatTemplate::new(source, Vec::new(), "t").unwrap().render(&row.messages, tools, Thinking::Off).unwrap()
+    };
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+    assert_eq!(render(&format!("{source}{{{{ tools | length }}}}"), Some(&tools)), "user assistant:{\"a\": 1} tool 1");
+    let plain = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}";
+    let text = render(plain, Some(&tools));
+    assert!(
+        text.starts_with("[system] # Tools\n\n")
+            && text.contains("\n{\"type\": \"function\", \"function\": {\"name\": \"f\"}}\n")
+    );
+    let turns = "[user] u[assistant] <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>[user] <tool_response>\nx\n</tool_response>";
+    assert!(text.ends_with(turns), "{text}");
 }
 
 #[test]

@@ -30,7 +30,10 @@ fn complaints_about_task_toml() {
         "[score]\nstrip_thinking = \"yes\"\n",
         "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"",
     );
-    check("[score]\nkind = \"sql\"\n", "line 4 column 8: `score.kind` takes json_schema, text, regex, not \"sql\"");
+    check(
+        "[score]\nkind = \"sql\"\n",
+        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, not \"sql\"",
+    );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
         "line 5 column 9: `prompts.proof` is the old name of `test`, which is set too: remove one",

@@ -10,7 +10,7 @@ use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{columns, parse_split, read_records};
 use crate::dataset::new_task::{NewTask, ROW_FORMAT, Sources, folder_of};
 use crate::score::{ScoreError, Scorer, data_problems, load_sets};
-use crate::secrets::visible;
+use crate::secrets::{visible, visible_lines};
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let known = crate::task::Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
     let argument = if known { task.name } else { folder.display().to_string() };
-    println!("  edit        {}", folder.join("schema.json").display());
+    println!("  edit        {}", folder.join(&task.definition_file).display());
     println!("  check       grpo-tui task check {argument}");
     println!("  workbench   grpo-tui {}", folder.display());
     println!("  train       grpo-tui train {argument} --model NAME");
@@ -128,17 +128,17 @@ fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
         Some(data) => columns(&read_records(data, usize::MAX)?),
         None => Vec::new(),
     };
-    let schema = new.file("schema.json").unwrap_or_default();
+    let (file, definition) = new.definition();
     if arguments.json {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
-        let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(schema), "first_row": parse(first)});
+        let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(definition), "first_row": parse(first)});
         return print_json(&format!("{document}\n"));
     }
     if !columns.is_empty() {
         println!("  columns     {}", visible(&columns.join(", ")));
     }
     print_content(new);
-    println!("schema.json:\n{}", schema.trim_end());
+    println!("{file}:\n{}", visible_lines(definition.trim_end()));
     if !first.is_empty() {
         println!("first row of train.jsonl:\n{}", visible(first));
     }

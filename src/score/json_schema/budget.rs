@@ -10,10 +10,10 @@ use crate::text::catch_panic::catch_panic;
 const KEY_BYTES: u64 = 32;
 
 /// What a validation may still spend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budget {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::score) struct Budget {
     /// Looks at values, characters of long strings among them.
-    pub(super) steps: u64,
+    pub(in crate::score) steps: u64,
     /// Bytes of collected errors.
     pub(super) bytes: u64,
     /// Bytes that one error takes at most; 0 where errors are not collected.
@@ -22,7 +22,7 @@ pub(super) struct Budget {
 
 /// Why a validation ended before it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum BudgetExceeded {
+pub(in crate::score) enum BudgetExceeded {
     Steps,
     Bytes,
     /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the

@@ -5,22 +5,25 @@ mod instance;
 mod partial_credit;
 mod pattern;
 mod schema;
+mod schema_faults;
 mod schema_keywords;
 mod schema_rewrite;
 mod schema_text;
 
-pub(super) use schema::{count_values, meta_problems};
+pub(super) use budget::Budget;
+pub(super) use pattern::shorten;
+pub(super) use schema::{Schema, Violation, count_values};
+pub(super) use schema_faults::{Written, meta_problems};
 pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
 pub use schema_text::{Accepted, describe};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use partial_credit::Constraints;
-use schema::{Schema, Violation};
 
 use super::field_compare::{Normalisation, compare};
-use super::json::{self, Document, Places, Syntax, SyntaxError, Value};
-use super::unwrap_answer::{Wrapping, inner_values, is_wrapped, unclosed_think};
+use super::json::{self, Document, Places, SyntaxError, Value};
+use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::task::{SchemaFiles, Task};
@@ -79,7 +82,7 @@ impl JsonSchema {
         };
         let exact = same.map(|same| same && valid);
         let wrong = (exact == Some(false)).then_some(FailureClass::WrongValue);
-        let warnings = duplicate_keys(completion, document);
+        let warnings = duplicate_keys(completion, std::slice::from_ref(document));
         if valid {
             return Verdict { exact, fields, warnings, ..Verdict::new(Tier::Valid, wrong) };
         }
@@ -98,50 +101,24 @@ impl JsonSchema {
     }
 
     fn judge_unparsable(&self, completion: &str, from: usize, error: &SyntaxError) -> Verdict {
-        let think = unclosed_think(completion, from, error);
-        // An open think block hides what follows it; a value that begins before it only holds the word in one of its
-        // strings.
-        let open = think.filter(|_| self.strip_thinking).unwrap_or(usize::MAX);
         let mut budget = self.schema.budget(completion.len());
-        let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
-        let wrapping = if is_wrapped(error.reason) { inner_values(completion, from, accept) } else { None };
-        let hidden = open != usize::MAX && wrapping.is_none();
-        let (message, offset) = match think {
-            Some(offset) if hidden => ("unclosed think block".to_owned(), offset),
-            _ => (error.reason.to_string(), error.offset),
-        };
-        let class = if hidden || (think.is_some() && !self.strip_thinking) {
-            FailureClass::ThinkLeak
-        } else {
-            class_of(completion, error, wrapping)
-        };
-        let found = Verdict::because(Tier::Unparsable, class, message, (completion, offset));
-        Verdict { tolerant: wrapping.is_some(), ..found }
+        let why = Unreadable::json(completion, error);
+        Verdict::unparsable(completion, from, self.strip_thinking, why, |open| {
+            // A value that begins before an open think block only holds the word in one of its strings.
+            let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
+            inner_values(completion, from, accept)
+        })
     }
 }
 
-fn class_of(completion: &str, error: &SyntaxError, wrapping: Option<Wrapping>) -> FailureClass {
-    match error.reason {
-        Syntax::Fence => FailureClass::Fence,
-        Syntax::TextBefore | Syntax::TextAfter => {
-            let fenced = wrapping == Some(Wrapping::Fence)
-                || completion.get(error.offset..).is_some_and(|rest| rest.starts_with("```"));
-            if fenced { FailureClass::Fence } else { FailureClass::Prose }
-        }
-        Syntax::NoValue => FailureClass::Prose,
-        Syntax::Truncated => FailureClass::Truncated,
-        Syntax::Empty => FailureClass::Other,
-        _ => FailureClass::Syntax,
-    }
-}
-
-fn duplicate_keys(completion: &str, document: &Document<'_>) -> Vec<String> {
-    let duplicates = &document.duplicates;
-    if duplicates.is_empty() {
+/// Warnings for keys that stand twice in one object of a document.
+pub(super) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Vec<String> {
+    let duplicates = documents.iter().flat_map(|document| &document.duplicates);
+    let mut offsets: Vec<_> = duplicates.map(|duplicate| (duplicate.offset, &duplicate.key)).collect();
+    if offsets.is_empty() {
         return Vec::new();
     }
     let mut places = Places::new(completion);
-    let mut offsets: Vec<_> = duplicates.iter().map(|duplicate| (duplicate.offset, &duplicate.key)).collect();
     offsets.sort();
     let sentence = |(offset, key): &(usize, &std::borrow::Cow<'_, str>)| {
         let place = places.of(*offset);
@@ -156,7 +133,7 @@ fn duplicate_keys(completion: &str, document: &Document<'_>) -> Vec<String> {
 }
 
 /// Violations as reasons with places; very many are cut off, with a warning.
-fn reasons(completion: &str, violations: Vec<Violation>, warnings: &mut Vec<String>) -> Vec<Reason> {
+pub(super) fn reasons(completion: &str, violations: Vec<Violation>, warnings: &mut Vec<String>) -> Vec<Reason> {
     if violations.len() > MAX_REASONS {
         warnings.push(format!("{} violations in total; the first {MAX_REASONS} are listed", violations.len()));
     }

@@ -114,7 +114,7 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
 }
 
 /// At most 80 characters of it, in one line.
-pub(super) fn shorten(text: &str) -> String {
+pub(in crate::score) fn shorten(text: &str) -> String {
     let mut short: String =
         text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
     if short.len() < text.len() {

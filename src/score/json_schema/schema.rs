@@ -9,13 +9,11 @@ use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validato
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
+use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::schema_rewrite;
-use crate::score::json::{self, Places, Value};
+use crate::score::json::{self, Value};
 use crate::score::{FailureClass, ScoreError};
 use crate::task::{SchemaFiles, Task, encode_path};
-
-/// Base address of the schema's own file.
-const HOME: &str = "task:///";
 
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;
@@ -27,12 +25,9 @@ const MOST_STEPS: u64 = 500_000_000;
 const ERRORS_BYTES: u64 = 128 << 20;
 const ERROR_BYTES: u64 = 1_024;
 
-/// Faults of a schema that are looked at.
-const MAX_FAULTS: usize = 1_000;
-
 /// A compiled schema.
 #[derive(Debug)]
-pub(super) struct Schema {
+pub(in crate::score) struct Schema {
     validator: Validator<Completion>,
     /// Built when something is not valid; `None` where a reference leads into a branch, which this form lacks.
     explainer: OnceLock<Option<Validator<Completion>>>,
@@ -57,20 +52,21 @@ struct Documents {
 
 /// One constraint that a value breaks.
 #[derive(Debug)]
-pub(super) struct Violation {
-    pub(super) message: String,
-    pub(super) instance_path: String,
-    pub(super) schema_path: String,
+pub(in crate::score) struct Violation {
+    pub(in crate::score) message: String,
+    pub(in crate::score) instance_path: String,
+    pub(in crate::score) schema_path: String,
     /// Byte offset in the completion: of the value, or of the key when a key is the fault.
-    pub(super) offset: usize,
-    pub(super) class: FailureClass,
+    pub(in crate::score) offset: usize,
+    pub(in crate::score) class: FailureClass,
 }
 
 impl Schema {
     /// Compiles a task's schema; nothing is fetched from the network.
     pub(super) fn compile(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
-        check_against_meta_schema(&label, &task.definition_text, &files.schema)?;
+        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
+        check_against_meta_schema(written, &files.schema)?;
         let mut others = HashMap::new();
         let mut faults = HashMap::new();
         for (address, file) in &files.references {
@@ -88,20 +84,36 @@ impl Schema {
             } else {
                 format!("{HOME}{}", address.trim_start_matches("./"))
             };
-            if let Err(fault) = check_against_meta_schema(&label, text, &schema) {
+            if let Err(fault) = check_against_meta_schema(Written { label: &label, text, pointer: "" }, &schema) {
                 faults.insert(address.clone(), fault);
             }
             others.insert(address, schema);
         }
-        let documents = Documents::new(task, &files.schema, others);
-        let (built, used) = documents.build(|schema, _| schema_rewrite::for_verdict(schema));
+        let documents = Documents::new(&task.definition_file, files.schema.clone(), others, task.score.assert_formats);
+        let (built, used) = documents.build_for_verdict();
         // A file under `[score.references]` that nothing refers to may hold anything.
         if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
             return Err(fault);
         }
-        let validator = built.map_err(|error| build_error(&label, &task.definition_text, &error))?;
+        let validator = built.map_err(|error| build_error(written, &error))?;
+        Ok(Self::of(validator, documents))
+    }
+
+    /// Compiles a schema that stands in another document and refers to nothing outside of itself.
+    pub(in crate::score) fn compile_part(
+        written: Written<'_>,
+        schema: serde_json::Value,
+        assert_formats: bool,
+    ) -> Result<Self, ScoreError> {
+        check_against_meta_schema(written, &schema)?;
+        let documents = Documents::new("part.json", schema, HashMap::new(), assert_formats);
+        let validator = documents.build_for_verdict().0.map_err(|error| build_error(written, &error))?;
+        Ok(Self::of(validator, documents))
+    }
+
+    fn of(validator: Validator<Completion>, documents: Documents) -> Self {
         let size = documents.all().map(count_values).sum::<usize>() as u64;
-        Ok(Self { validator, explainer: OnceLock::new(), documents, size })
+        Self { validator, explainer: OnceLock::new(), documents, size }
     }
 
     /// Names under `format` that the validator does not know in their draft, and so does not check.
@@ -113,7 +125,7 @@ impl Schema {
     }
 
     /// What validating this many bytes may cost; several values may share it.
-    pub(super) fn budget(&self, bytes: usize) -> Budget {
+    pub(in crate::score) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(LEAST_STEPS).min(MOST_STEPS);
         Budget { steps, bytes: 0, error_bytes: 0 }
@@ -121,7 +133,7 @@ impl Schema {
 
     /// Whether the schema accepts a value.
     #[inline]
-    pub(super) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, BudgetExceeded> {
+    pub(in crate::score) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, BudgetExceeded> {
         if self.documents.keys_backtrack
             && let Some((key, offset)) = long_key(value)
         {
@@ -136,7 +148,7 @@ impl Schema {
 
     /// Why the schema does not accept a value, those that stand first in the text first; `Err` with one sentence where
     /// there is no end to it.
-    pub(super) fn violations(
+    pub(in crate::score) fn violations(
         &self,
         text: &str,
         root: &Value<'_>,
@@ -180,26 +192,33 @@ impl Schema {
     }
 }
 
+type Built = (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>);
+
 impl Documents {
-    fn new(task: &Task, root: &serde_json::Value, others: HashMap<String, serde_json::Value>) -> Self {
-        let base = format!("{HOME}{}", encode_path(&task.definition_file));
-        let root = root.clone();
+    fn new(
+        file: &str,
+        root: serde_json::Value,
+        others: HashMap<String, serde_json::Value>,
+        assert_formats: bool,
+    ) -> Self {
+        let base = format!("{HOME}{}", encode_path(file));
         let some_backtrack = |of_keys| {
             std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks))
         };
         let (strings_backtrack, keys_backtrack) = (some_backtrack(false), some_backtrack(true));
-        Self { root, base, others, assert_formats: task.score.assert_formats, strings_backtrack, keys_backtrack }
+        Self { root, base, others, assert_formats, strings_backtrack, keys_backtrack }
     }
 
     fn all(&self) -> impl Iterator<Item = &serde_json::Value> {
         std::iter::once(&self.root).chain(self.others.values())
     }
 
+    fn build_for_verdict(&self) -> Built {
+        self.build(|schema, _| schema_rewrite::for_verdict(schema))
+    }
+
     /// A validator of the documents in some form, and the addresses of those that were referred to.
-    fn build(
-        &self,
-        form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value,
-    ) -> (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>) {
+    fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> Built {
         let draft = Draft::default().detect(&self.root);
         let files =
             self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();
@@ -272,139 +291,6 @@ fn longest_path(value: &Value<'_>) -> usize {
             .unwrap_or(0),
         json::Kind::Array(items) => items.iter().map(longest_path).max().map_or(0, |longest| longest + 8),
         _ => 0,
-    }
-}
-
-fn check_against_meta_schema(label: &str, text: &str, schema: &serde_json::Value) -> Result<(), ScoreError> {
-    // The deepest place says most: above it stand the `anyOf`s that failed because of it.
-    let worst = meta_problems(schema).into_iter().max_by_key(|(pointer, _)| pointer.matches('/').count());
-    match worst {
-        Some((pointer, message)) => Err(schema_error(label, text, &pointer, message)),
-        None => Ok(()),
-    }
-}
-
-/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each
-/// branch.
-pub(in crate::score) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
-    if !schema.is_object() && !schema.is_boolean() {
-        return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
-    }
-    let Ok(meta) = jsonschema::meta::validator_for(schema) else {
-        let draft = schema.get("$schema").map(ToString::to_string).unwrap_or_default();
-        let message = format!(
-            "unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\""
-        );
-        return vec![("/$schema".to_owned(), message)];
-    };
-    let found: Vec<(String, String)> = meta
-        .iter_errors(schema)
-        .take(MAX_FAULTS)
-        .map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error)))
-        .collect();
-    let mut deepest: Vec<(String, String)> = Vec::new();
-    for (pointer, message) in &found {
-        let above = found.iter().any(|(other, _)| {
-            other.len() > pointer.len()
-                && other.starts_with(pointer.as_str())
-                && other.as_bytes().get(pointer.len()) == Some(&b'/')
-        });
-        if !above && !deepest.iter().any(|(seen, _)| seen == pointer) {
-            deepest.push((pointer.clone(), message.clone()));
-        }
-    }
-    deepest
-}
-
-fn meta_sentence(error: &ValidationError<'_>) -> String {
-    let found: String = error.instance().to_string().chars().take(80).collect();
-    match error.kind() {
-        Kind::AnyOf { .. } if error.instance_path().as_str().ends_with("/type") => {
-            format!("{found} is not a type; the types are array, boolean, integer, null, number, object and string")
-        }
-        _ => error.masked_with(found).to_string(),
-    }
-}
-
-fn schema_error(label: &str, text: &str, pointer: &str, message: String) -> ScoreError {
-    let document = json::parse(text, 0).ok();
-    let offset = document.and_then(|document| document.root.pointer(pointer).map(|value| value.start)).unwrap_or(0);
-    let place = Places::new(text).of(offset);
-    ScoreError::Schema {
-        label: label.to_owned(),
-        line: place.line,
-        column: place.column,
-        pointer: pointer.to_owned(),
-        message,
-    }
-}
-
-/// Why a schema that its meta-schema accepts still cannot be used.
-fn build_error(label: &str, text: &str, error: &ValidationError<'_>) -> ScoreError {
-    let Kind::Referencing(cause) = error.kind() else {
-        let (found, is_pattern) =
-            (error.instance(), matches!(error.kind(), Kind::Format { format } if format == "regex"));
-        let message = if is_pattern { format!("{found} is not a valid regular expression") } else { error.to_string() };
-        return schema_error(label, text, error.instance_path().as_str(), message);
-    };
-    let document = json::parse(text, 0).ok();
-    let named = |reference: &str| {
-        document
-            .as_ref()
-            .and_then(|document| find_reference(&document.root, String::new(), reference))
-            .unwrap_or_default()
-    };
-    match cause {
-        jsonschema::ReferencingError::Unretrievable { uri, .. } => {
-            let shown = uri.strip_prefix(HOME).unwrap_or(uri);
-            let advice = if uri.starts_with(HOME) {
-                format!("`$ref` to {shown}: the task has no such file")
-            } else {
-                format!(
-                    "remote `$ref` to {shown} is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"{shown}\" = \"FILE.json\""
-                )
-            };
-            // As written it may be relative to an `$id`; its last part is the same.
-            let whole = named(shown);
-            let pointer = if whole.is_empty() { named(shown.rsplit('/').next().unwrap_or(shown)) } else { whole };
-            schema_error(label, text, &pointer, advice)
-        }
-        jsonschema::ReferencingError::PointerToNowhere { pointer } => schema_error(
-            label,
-            text,
-            &named(pointer),
-            format!("`$ref` target not found: {pointer} is not in the schema"),
-        ),
-        jsonschema::ReferencingError::NoSuchAnchor { anchor } => schema_error(
-            label,
-            text,
-            &named(anchor),
-            format!("`$ref` target not found: anchor {anchor:?} is not in the schema"),
-        ),
-        other => schema_error(label, text, "", other.to_string()),
-    }
-}
-
-/// Pointer to the first `$ref` (or `$dynamicRef`) whose text ends in what was looked for.
-fn find_reference(value: &Value<'_>, pointer: String, reference: &str) -> Option<String> {
-    match &value.kind {
-        json::Kind::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), reference)),
-        json::Kind::Object(object) => object.members().iter().find_map(|member| {
-            let inner = format!("{pointer}/{}", member.key.replace('~', "~0").replace('/', "~1"));
-            match &member.value.kind {
-                json::Kind::String(target)
-                    if matches!(&*member.key, "$ref" | "$dynamicRef" | "$recursiveRef")
-                        && target.contains(reference.trim_start_matches('#')) =>
-                {
-                    Some(inner)
-                }
-                _ => find_reference(&member.value, inner, reference),
-            }
-        }),
-        _ => None,
     }
 }
 

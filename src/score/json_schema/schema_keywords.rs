@@ -287,7 +287,7 @@ pub const KEYWORDS: [Keyword; 63] = [
 mod tests {
     use serde_json::json;
 
-    use super::super::schema::meta_problems;
+    use super::super::schema_faults::meta_problems;
     use super::*;
 
     /// A value that no keyword of that kind may have; `None` where any value will do.

@@ -104,9 +104,9 @@ fn preview_lines(new: &NewTask, folder: &str) -> Vec<(Role, String)> {
     lines.push((Role::Text, format!("rows: {rows}")));
     lines.extend(problem_lines(&new.problems));
     lines.extend(new.notes.iter().map(|note| (Role::Warning, note.clone())));
-    let schema = new.file("schema.json").unwrap_or_default();
-    lines.push((Role::Title, "schema.json".to_owned()));
-    let text = json::format(schema).unwrap_or_else(|_| schema.to_owned());
+    let (file, definition) = new.definition();
+    lines.push((Role::Title, file.to_owned()));
+    let text = json::format(definition).unwrap_or_else(|_| definition.to_owned());
     lines.extend(text.lines().map(|line| (Role::Text, line.to_owned())));
     let first = new.file("train.jsonl").and_then(|text| serde_json::from_str(text.lines().next()?).ok());
     if let Some(serde_json::Value::Object(row)) = first {

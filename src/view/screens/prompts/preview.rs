@@ -4,7 +4,7 @@
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
 use crate::dataset::PromptRow;
-use crate::score::{json, thinking_of, turns_of};
+use crate::score::{json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
 use crate::text::Message;
 use crate::view::message::{Command, Work};
@@ -36,8 +36,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 .map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, &counter.tokenizer, &row.messages);
-                let prompt =
-                    counter.tokenizer.render(&turns, None, thinking_of(&open.task)).map_err(|error| error.to_string())?;
+                let prompt = prompt_text(&open.task, &counter.tokenizer, row).map_err(|error| error.to_string())?;
                 let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
                 let tokens = token_use(&counter, &prompt, &turns, row)?;
                 Ok((lines(&prompt, &special), tokens, prompt))

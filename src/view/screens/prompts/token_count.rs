@@ -43,8 +43,7 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let tokens: Vec<u32> = chunk
                 .iter()
                 .map(|entry| {
-                    let counted =
-                        row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, &row.messages).ok());
+                    let counted = row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, row).ok());
                     counted.map_or(UNCOUNTABLE, |tokens| u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1))
                 })
                 .collect();

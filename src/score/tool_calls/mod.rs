@@ -1,0 +1,251 @@
+//! Judges calls of functions: whether they can be read, whether the tools take them, whether they are the expected
+//! ones.
+
+mod calls;
+mod compare;
+mod own_tools;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::field_compare::Normalisation;
+use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
+use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
+use super::verdict::Verdict;
+use super::{FailureClass, ScoreError, Tier};
+use crate::dataset::PromptRow;
+use crate::task::{Task, ToolRules};
+use crate::text::json_line;
+use calls::{Answer, Call, calls_of};
+use compare::{Expected, compare_calls, expected_calls};
+use own_tools::OwnTools;
+use tools::Tools;
+
+/// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
+const MOST_EXPLAINED: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct ToolCalls {
+    /// The task's; `None` where each row has its own.
+    tools: Option<Arc<Tools>>,
+    /// Of rows.
+    own: OwnTools,
+    in_order: bool,
+    strip_thinking: bool,
+    /// By argument.
+    normalise: BTreeMap<String, Normalisation>,
+}
+
+impl ToolCalls {
+    pub(super) fn new(task: &Task, own: &ToolRules) -> Result<Self, ScoreError> {
+        let rules = &task.score;
+        let label = task.label(&task.definition_file);
+        let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);
+        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
+        Ok(Self {
+            tools: own.tools.as_ref().map(compile).transpose()?,
+            own: OwnTools::new(rules.assert_formats),
+            in_order: own.in_order,
+            strip_thinking: rules.strip_thinking,
+            normalise: rules.normalise.iter().map(named).collect(),
+        })
+    }
+
+    /// The expected calls as Qwen writes them, and as the system text asks for them where the template has no tools.
+    pub(super) fn completion_of(expected: &Value) -> String {
+        let block = |call: &Value| json_line(call).map(|line| format!("<tool_call>\n{line}\n</tool_call>")).ok();
+        let blocks: Option<Vec<String>> = match expected {
+            Value::Array(calls) if !calls.is_empty() => calls.iter().map(block).collect(),
+            Value::Object(_) => block(expected).map(|block| vec![block]),
+            _ => None,
+        };
+        blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n"))
+    }
+
+    pub(super) fn judge(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Verdict {
+        let failed = |message: String| {
+            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, (completion, from))
+        };
+        let tools = match self.tools_of(row) {
+            Ok(tools) => tools,
+            Err(message) => return failed(message),
+        };
+        let expected = match row.and_then(|row| row.expected.as_ref()) {
+            Some(expected) => match expected_calls(expected) {
+                Some(calls) => Some(calls),
+                None => {
+                    return failed(
+                        "the row's `expected` is not a call, or a list of calls, {\"name\", \"arguments\"}".to_owned(),
+                    );
+                }
+            },
+            None => None,
+        };
+        let mut budget = tools.budget(completion.len());
+        let answer = Answer::read(completion, from);
+        let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(completion));
+        let mut verdict = match calls {
+            Ok(calls) => self.judge_calls(completion, &tools, &calls, expected.as_deref(), &mut budget),
+            Err(why) => Verdict {
+                exact: expected.is_some().then_some(false),
+                ..self.judge_unreadable(completion, from, &tools, why, &mut budget)
+            },
+        };
+        if let Ok(answer) = &answer {
+            verdict.warnings.extend(duplicate_keys(completion, &answer.documents));
+        }
+        verdict
+    }
+
+    /// The row's own tools, else the task's.
+    fn tools_of(&self, row: Option<&PromptRow>) -> Result<Arc<Tools>, String> {
+        match (row.and_then(PromptRow::tools), &self.tools) {
+            (Some(own), _) => self.own.compiled(own),
+            (None, Some(tools)) => Ok(Arc::clone(tools)),
+            (None, None) => Err("no tools: name a file, `[score] tools`, or give the row `tools`".to_owned()),
+        }
+    }
+
+    fn judge_calls(
+        &self,
+        completion: &str,
+        tools: &Tools,
+        calls: &[Call<'_>],
+        expected: Option<&[Expected<'_>]>,
+        budget: &mut Budget,
+    ) -> Verdict {
+        let compared =
+            expected.map(|expected| compare_calls(completion, calls, expected, self.in_order, &self.normalise));
+        let (fields, differences) = compared.map(|compared| (compared.fields, compared.differences)).unzip();
+        let mut warnings = Vec::new();
+        let mut faults = if are_valid(tools, calls, budget) {
+            // An empty list can be right only where no call is expected.
+            if calls.is_empty() && expected.is_none() { vec![no_call(completion)] } else { Vec::new() }
+        } else {
+            explain(completion, tools, calls, &mut warnings)
+        };
+        let differs = differences.as_ref().is_some_and(|differences| !differences.is_empty());
+        let valid = faults.is_empty() && !(calls.is_empty() && differs);
+        if faults.is_empty() {
+            faults = differences.unwrap_or_default();
+        }
+        faults.sort_by_key(|fault| fault.offset);
+        let mut verdict = Verdict::new(if valid { Tier::Valid } else { Tier::Invalid }, class_of(&faults));
+        verdict.errors = reasons(completion, faults, &mut warnings);
+        Verdict { exact: expected.map(|_| valid && !differs), fields, warnings, ..verdict }
+    }
+
+    fn judge_unreadable(
+        &self,
+        completion: &str,
+        from: usize,
+        tools: &Tools,
+        why: Unreadable,
+        budget: &mut Budget,
+    ) -> Verdict {
+        let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
+        Verdict::unparsable(completion, from, self.strip_thinking, why, |open| {
+            if let Some(answer) = Answer::blocks_within(completion, from) {
+                let calls = answer.calls(completion).ok()?;
+                let hidden = calls.iter().any(|call| call.name_at >= open);
+                return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
+            }
+            inner_values(completion, from, |value| {
+                value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
+            })
+        })
+    }
+}
+
+/// Whether the tools take every call.
+fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
+    calls.iter().all(|call| {
+        let function = tools.function(call.name).filter(|_| call.extra_key.is_none());
+        function.is_some_and(|function| function.schema.is_valid(call.arguments.value(), budget) == Ok(true))
+    })
+}
+
+/// Why the tools do not take the calls.
+fn explain(completion: &str, tools: &Tools, calls: &[Call<'_>], warnings: &mut Vec<String>) -> Vec<Violation> {
+    let mut faults = Vec::new();
+    let mut explained = 0;
+    for (number, call) in calls.iter().enumerate() {
+        let found = explain_call(completion, tools, call, number);
+        explained += usize::from(!found.is_empty());
+        faults.extend(found);
+        if explained == MOST_EXPLAINED && number + 1 < calls.len() {
+            warnings.push(format!("only the first {MOST_EXPLAINED} calls that are not valid are listed"));
+            break;
+        }
+    }
+    faults
+}
+
+fn explain_call(completion: &str, tools: &Tools, call: &Call<'_>, number: usize) -> Vec<Violation> {
+    let (name, place) = (shorten(call.name), format!("/{number}"));
+    let of = |message: String, key: &str, offset: usize, class: FailureClass| Violation {
+        message,
+        instance_path: format!("{place}{key}"),
+        schema_path: String::new(),
+        offset,
+        class,
+    };
+    if let Some((key, offset)) = call.extra_key {
+        let message = format!("key not allowed in a call: {:?}", shorten(key));
+        return vec![of(message, "", offset, FailureClass::ExtraKey)];
+    }
+    let Some(function) = tools.function(call.name) else {
+        let message = format!("unknown function {name}{}", tools.advice(call.name));
+        return vec![of(message, "/name", call.name_at, FailureClass::UnknownFunction)];
+    };
+    let arguments = call.arguments.value();
+    let verdict = function.schema.is_valid(arguments, &mut function.schema.budget(arguments.end - arguments.start));
+    if verdict == Ok(true) {
+        return Vec::new();
+    }
+    let found = function.schema.violations(call.arguments.text(completion), arguments, verdict);
+    let mut places = call.arguments.places(completion);
+    let mut in_call = |violation: Violation| {
+        // Keys of the object itself are arguments.
+        let (class, message) = match (violation.class, violation.instance_path.as_str()) {
+            (FailureClass::MissingKey, "") => {
+                (FailureClass::MissingArgument, violation.message.replacen("key", "argument", 1))
+            }
+            (FailureClass::ExtraKey, "") => {
+                (FailureClass::ExtraArgument, violation.message.replacen("key", "argument", 1))
+            }
+            (class, _) => (class, violation.message),
+        };
+        Violation {
+            message: format!("{name}: {message}"),
+            instance_path: format!("{place}/arguments{}", violation.instance_path),
+            schema_path: format!("{}{}", function.pointer, violation.schema_path),
+            offset: places.of(violation.offset),
+            class,
+        }
+    };
+    found.unwrap_or_else(|exhausted| vec![exhausted]).into_iter().map(&mut in_call).collect()
+}
+
+fn no_call(completion: &str) -> Violation {
+    let offset = completion.len() - completion.trim_start().len();
+    Violation {
+        message: "no call".to_owned(),
+        instance_path: String::new(),
+        schema_path: String::new(),
+        offset,
+        class: FailureClass::WrongCalls,
+    }
+}
+
+/// The class of the fault that explains most: an unknown function, then a missing argument, then the first in the text.
+fn class_of(faults: &[Violation]) -> Option<FailureClass> {
+    let classes = || faults.iter().map(|fault| fault.class);
+    let explains = |class: FailureClass| classes().find(|found| *found == class);
+    explains(FailureClass::UnknownFunction)
+        .or_else(|| explains(FailureClass::MissingArgument))
+        .or_else(|| classes().next())
+}

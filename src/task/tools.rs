@@ -1,0 +1,118 @@
+//! Tools in OpenAI's schema: a list of functions, each with a name and the JSON Schema of its parameters.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+/// A function that a model may call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Function<'a> {
+    pub name: &'a str,
+    /// A JSON Schema; `None` for a function without arguments.
+    pub parameters: Option<&'a Value>,
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// Whether it stands under `function`, as OpenAI has it, and not alone.
+    pub is_wrapped: bool,
+}
+
+impl Function<'_> {
+    /// JSON pointer to its object.
+    pub fn pointer(&self) -> String {
+        format!("/{}{}", self.index, if self.is_wrapped { "/function" } else { "" })
+    }
+}
+
+/// Why a value is not a list of tools.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", if pointer.is_empty() { "the whole list" } else { pointer })]
+pub struct ToolsError {
+    /// JSON pointer to the fault.
+    pub pointer: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+const FORM: &str =
+    "write {\"type\": \"function\", \"function\": {\"name\": …, \"description\": …, \"parameters\": JSON Schema}}";
+
+/// The functions of a list; each may stand alone, without `{"type": "function", "function": …}` around it.
+pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
+    let fault = |pointer: String, message: String| ToolsError { pointer, message };
+    let list = tools
+        .as_array()
+        .ok_or_else(|| fault(String::new(), format!("tools are a list, not {}; {FORM}", shown(tools))))?;
+    let (mut found, mut names) = (Vec::with_capacity(list.len()), HashSet::new());
+    for (index, tool) in list.iter().enumerate() {
+        let inner = tool.get("function");
+        let mut function = Function { name: "", parameters: None, index, is_wrapped: inner.is_some() };
+        let Some(object) = inner.unwrap_or(tool).as_object() else {
+            return Err(fault(function.pointer(), format!("a tool is an object, not {}; {FORM}", shown(tool))));
+        };
+        function.name = match object.get("name") {
+            Some(Value::String(name)) if !name.is_empty() => name,
+            Some(other) => {
+                let message = format!("must be a text that is not empty, not {}", shown(other));
+                return Err(fault(format!("{}/name", function.pointer()), message));
+            }
+            None => return Err(fault(function.pointer(), format!("a function needs a `name`; {FORM}"))),
+        };
+        if !names.insert(function.name) {
+            let message = format!("{} stands twice: give each function its own name", shown(&object["name"]));
+            return Err(fault(format!("{}/name", function.pointer()), message));
+        }
+        function.parameters = object.get("parameters").filter(|parameters| !parameters.is_null());
+        if let Some(parameters) = function.parameters.filter(|parameters| !parameters.is_object()) {
+            let message = format!("must be a JSON Schema of an object, not {}", shown(parameters));
+            return Err(fault(format!("{}/parameters", function.pointer()), message));
+        }
+        found.push(function);
+    }
+    Ok(found)
+}
+
+/// At most 60 characters.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tools_are_functions_with_names_of_their_own() {
+        let check = |tools: Value, expected: Result<&[(&str, &str)], &str>| {
+            let found = functions(&tools).map_err(|error| error.to_string());
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => {
+                    let found: Vec<_> = found.iter().map(|function| (function.name, function.pointer())).collect();
+                    let found: Vec<_> = found.iter().map(|(name, pointer)| (*name, pointer.as_str())).collect();
+                    assert_eq!(found, expected, "{tools}");
+                }
+                (Err(message), Err(part)) => assert!(message.starts_with(part), "{message:?} instead of {part:?}"),
+                (found, expected) => panic!("{tools}: {found:?} instead of {expected:?}"),
+            }
+        };
+        let tool = |function: Value| json!({"type": "function", "function": function});
+        let (f, g) = (json!({"name": "f", "parameters": {}}), json!({"name": "g"}));
+        check(json!([tool(f.clone()), g]), Ok(&[("f", "/0/function"), ("g", "/1")]));
+        check(json!([]), Ok(&[]));
+        check(json!({"f": {}}), Err("the whole list: tools are a list, not {\"f\":{}}; write"));
+        check(json!([tool(f.clone()), f.clone()]), Err("/1/name: \"f\" stands twice"));
+        check(json!([tool(json!(7))]), Err("/0/function: a tool is an object"));
+        check(json!([7]), Err("/0: a tool is an object, not 7"));
+        check(json!([{}]), Err("/0: a function needs a `name`"));
+        check(json!([{"name": ""}]), Err("/0/name: must be a text that is not empty, not \"\""));
+        check(
+            json!([{"name": "f", "parameters": []}]),
+            Err("/0/parameters: must be a JSON Schema of an object, not []"),
+        );
+    }
+}
