@@ -1,16 +1,19 @@
-//! How many completions one core scores a second, by kind of scorer: `cargo bench --bench score`; with a folder, also writes the
-//! texts there for a peer to time.
+//! How many completions one core scores a second, by kind of scorer: `cargo bench --bench score`; with a folder, also
+//! writes the texts there for a peer to time. With `--command` after `--`: how many a program of the template scores.
 
 use std::time::Instant;
 
 use grpo_tui::dataset::{self, PromptRow};
-use grpo_tui::score::Scorer;
+use grpo_tui::score::{Scorer, Trust};
 use grpo_tui::task::{PromptSet, Task};
 
 /// Seconds that each measurement runs at least.
 const SECONDS: f64 = 2.0;
 
 fn main() {
+    if std::env::args().any(|argument| argument == "--command") {
+        return command();
+    }
     let task = Task::embedded("invoice").unwrap_or_else(|error| fail(&error));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
     let rows = dataset::load(&task, PromptSet::Test).unwrap_or_else(|error| fail(&error));
@@ -84,6 +87,42 @@ fn measure(name: &str, scorer: &Scorer, texts: &[String], rows: Option<&[PromptR
         "{}",
         serde_json::json!({"name": format!("score, {name}"), "value": per_second.round(), "unit": "completions/s on one core", "mean_bytes": bytes.round(), "mean_reward": reward / f64::from(count)})
     );
+}
+
+/// A Python program: many completions together, and one after the other. Each is new, so that none is remembered.
+fn command() {
+    let folder = tempfile::tempdir().unwrap_or_else(|error| fail(&error));
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("XDG_STATE_HOME", folder.path().join("state")) };
+    let template = Task::template("python-scorer").unwrap_or_else(|error| fail(&error));
+    for (name, bytes) in template.files().unwrap_or_else(|error| fail(&error)) {
+        std::fs::write(folder.path().join(name), bytes).unwrap_or_else(|error| fail(&error));
+    }
+    let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
+    let trust = Trust::of(&task).unwrap_or_else(|error| fail(&error));
+    trust.iter().for_each(|trust| trust.set(true).unwrap_or_else(|error| fail(&error)));
+    let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
+    let rows = dataset::load(&task, PromptSet::Train).unwrap_or_else(|error| fail(&error));
+    let texts: Vec<String> = (0..40_000).map(|number| format!("{} + {}", number % 100, number / 100)).collect();
+    let items: Vec<_> = texts.iter().zip(rows.iter().cycle()).map(|(text, row)| (text.as_str(), Some(row))).collect();
+    // Its processes are started.
+    scorer.score_all(&items[..2_000]);
+    for (name, unit, items, together) in [
+        ("score, command, together", "completions/s of all processes", &items[2_000..30_000], true),
+        ("score, command, one by one", "completions/s of one process", &items[30_000..32_000], false),
+    ] {
+        let start = Instant::now();
+        let failed = if together {
+            scorer.score_all(items).iter().filter(|score| score.is_error()).count()
+        } else {
+            items.iter().filter(|(text, row)| scorer.score(text, *row).is_error()).count()
+        };
+        let per_second = items.len() as f64 / start.elapsed().as_secs_f64();
+        println!(
+            "{}",
+            serde_json::json!({"name": name, "value": per_second.round(), "unit": unit, "scorer_errors": failed})
+        );
+    }
 }
 
 fn fail<T>(error: &dyn std::fmt::Display) -> T {

@@ -56,12 +56,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("unicode_width", &["view"]),
     ("notify", &["run", "view"]),
     ("tokio", &["run", "view", "eval"]),
-    ("directories", &["run", "view", "cli"]),
+    ("directories", &["score", "run", "view", "cli"]),
     ("postcard", &["ranks"]),
-    ("rustix", &["files", "plan", "ranks", "run", "view"]),
-    // close_range for launched workers, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
+    ("rustix", &["files", "score", "plan", "ranks", "run", "view"]),
+    // close_range for launched programs, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
     // libraries.
-    ("libc", &["run", "view", "kernels"]),
+    ("libc", &["files", "run", "view", "kernels"]),
     ("base64", &["view"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

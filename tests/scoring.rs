@@ -2,6 +2,7 @@
 
 mod audit;
 mod command_line;
+mod command_trust;
 mod conformance;
 mod cost;
 mod plain_text;

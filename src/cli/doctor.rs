@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, LogoutPolicy, RunFolders, holder, slots_folder};
+use crate::score::{Isolation, isolation};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,8 @@ struct Findings {
     logout: LogoutPolicy,
     logout_in_words: String,
     engine: EngineFound,
+    /// What a scorer that is a command is held to.
+    command_scorers: Isolation,
     slots: Vec<SlotFound>,
     folders: Vec<Folder>,
     terminal: Terminal,
@@ -135,6 +138,7 @@ fn look(places: &RunFolders) -> Findings {
     Findings {
         survives_logout: logout.survives(),
         engine: engine(),
+        command_scorers: isolation(),
         logout_in_words: logout.sentence(),
         terminal: terminal(&logout),
         #[cfg(feature = "view")]
@@ -263,6 +267,11 @@ fn page(findings: &Findings) -> String {
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }
+    let Isolation { network, processes } = findings.command_scorers;
+    let network = if network { "no network" } else { "NETWORK ALLOWED: this kernel gives no user namespace" };
+    let processes =
+        processes.map_or_else(|| "processes not limited".to_owned(), |most| format!("at most {most} processes"));
+    let _ = writeln!(text, "commands  that score: time, memory and output limited; {network}; {processes}");
     text.push('\n');
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));

@@ -175,6 +175,7 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
         records,
         task: task.name.clone(),
         prompts_digest: sha256(lines(rows).as_bytes()),
+        judge: task.judge_name(),
         schema_digest: task.definition_digest(),
         task_digest: task.digest(),
         rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),

@@ -15,7 +15,8 @@ pub(super) struct Arguments {
     /// Initial task: an embedded task, or a task's folder
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
-    /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists) or tool-call
+    /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists), python-scorer
+    /// (a program that scores) or tool-call
     #[arg(long, value_name = "NAME", value_parser = super::template_parser())]
     template: Option<String>,
 }
@@ -35,6 +36,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ensure_folder(&runs, Access::Umask).map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
     println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, task_files.len());
     println!("  edit it     {}", home.join("task.toml").display());
+    if task.command().is_some() {
+        println!("  trust it    grpo-tui task trust {}", home.display());
+    }
     println!("  check it    cd {} && grpo-tui task check {}", arguments.folder.display(), task.name);
     println!("  score       grpo-tui score {}", task.name);
     println!("  train       grpo-tui train {}", task.name);

@@ -198,6 +198,8 @@ struct Summary {
     compared: usize,
     exact: usize,
     reward: f64,
+    /// Those whose scorer did not fail.
+    rewarded: usize,
     failures: BTreeMap<FailureClass, usize>,
 }
 
@@ -208,7 +210,10 @@ impl Summary {
         self.tolerant += usize::from(score.tolerant);
         self.compared += usize::from(score.exact.is_some());
         self.exact += usize::from(score.exact == Some(true));
-        self.reward += score.reward;
+        if score.reward.is_finite() {
+            self.reward += score.reward;
+            self.rewarded += 1;
+        }
         if let Some(class) = score.failure {
             *self.failures.entry(class).or_default() += 1;
         }
@@ -220,7 +225,7 @@ impl Summary {
         }
         let share = |part: usize| format!("{part} ({})", percent(part as f64 / self.count as f64));
         let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
-        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.count as f64)?;
+        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.rewarded as f64)?;
         for name in Tier::ALL.into_iter().rev() {
             writeln!(output, "  {:<28} {}", name.name(), tier(name))?;
         }

@@ -1,6 +1,7 @@
 //! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
 
 mod new;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Check(Check),
     /// Score degenerate answers: what a model could earn without doing the work
     Audit(Choice),
+    /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change
+    Trust(trust::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::New(arguments) => new::run(&arguments),
         Command::Check(arguments) => run_check(&arguments.choice, arguments.model.as_deref()),
         Command::Audit(choice) => run_audit(&choice),
+        Command::Trust(arguments) => trust::run(&arguments),
     }
 }
 

@@ -24,6 +24,8 @@ pub enum EvalError {
     Tensor(#[from] candle_core::Error),
     #[error("{0}")]
     Text(#[from] crate::text::TextError),
+    #[error("{0}")]
+    Scorer(#[from] crate::score::ScorerErrors),
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -69,6 +71,7 @@ pub fn records(
     let count = completions.iter().map(Vec::len).sum::<usize>();
     let seconds = seconds / count.max(1) as f64;
     let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
+    scorer.check_errors(scored.iter().flatten().map(|scored| &scored.score))?;
     let mut records = Vec::with_capacity(count);
     for (prompt, completions) in prompts.iter().zip(scored) {
         for (sample, scored) in completions.into_iter().enumerate() {

@@ -13,6 +13,7 @@ pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -32,6 +33,21 @@ pub fn open(path: &Path) -> Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     regular(&file.metadata()?)?;
     Ok(file)
+}
+
+/// Closes all descriptors from `first` on when this process becomes another program. Makes only system calls, so that it
+/// may be called between fork and exec.
+pub fn close_on_exec_from(first: RawFd) {
+    // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
+    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if outcome != 0 {
+        // A kernel before 5.11.
+        for descriptor in first..4096 {
+            // SAFETY: a number that is not an open descriptor only makes the call fail.
+            let _ =
+                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
 }
 
 /// Numbers that nobody can guess.

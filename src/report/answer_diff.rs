@@ -122,7 +122,8 @@ impl Versus {
         let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?.with_comments();
         versus.is_rescored = true;
         let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
-        versus.warnings.insert(0, format!("all answers are re-scored with one schema ({digest}), not as recorded"));
+        let judge = versus.evals[0].judge;
+        versus.warnings.insert(0, format!("all answers are re-scored with one {judge} ({digest}), not as recorded"));
         Ok(versus)
     }
 
@@ -146,7 +147,12 @@ impl Versus {
     /// `schema 1a2b3c4d, as recorded`.
     pub fn schema(&self) -> String {
         let digest: String = self.evals[0].schema_digest.chars().take(8).collect();
-        if self.is_rescored { format!("re-scored by schema {digest}") } else { format!("schema {digest}, as recorded") }
+        let judge = self.evals[0].judge;
+        if self.is_rescored {
+            format!("re-scored by {judge} {digest}")
+        } else {
+            format!("{judge} {digest}, as recorded")
+        }
     }
 
     /// Where comments on this comparison are written: beside its last eval.
@@ -345,8 +351,8 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
     if first.schema_digest != other.schema_digest {
         let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
         return Err(ReportError::OtherSchemas(format!(
-            "{} and {} were scored with different schemas ({a}… and {b}…)",
-            first.name, other.name
+            "{} and {} were scored with different {}s ({a}… and {b}…)",
+            first.name, other.name, first.judge
         )));
     }
     let differs = first.task_digest != other.task_digest;

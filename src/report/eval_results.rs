@@ -43,7 +43,9 @@ pub struct EvalResult {
     pub task: String,
     /// SHA-256 of the prompts.
     pub prompts_digest: String,
-    /// SHA-256 of the schema.
+    /// `schema` or `scorer`.
+    pub judge: &'static str,
+    /// SHA-256 of the schema, or of what else defines right answers.
     pub schema_digest: String,
     /// SHA-256 of the whole task.
     pub task_digest: String,
@@ -200,6 +202,7 @@ impl EvalResult {
             records,
             task: task.name.clone(),
             prompts_digest: sha256(&bytes),
+            judge: task.judge_name(),
             schema_digest: task.definition_digest(),
             task_digest: task.digest(),
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
@@ -212,7 +215,8 @@ impl EvalResult {
         if self.task != task.name {
             let Self { name, task: own, .. } = &self;
             return Err(ReportError::Unlike(format!(
-                "{name} is of task {own}: it cannot be scored with the schema of {}",
+                "{name} is of task {own}: it cannot be scored with the {} of {}",
+                task.judge_name(),
                 task.name
             )));
         }
@@ -225,6 +229,7 @@ impl EvalResult {
             score.tier.name().clone_into(&mut record.tier);
         }
         self.summary = EvalSummary::from_records(&self.records);
+        self.judge = task.judge_name();
         (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
         Ok(self)
     }

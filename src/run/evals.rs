@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
 use super::error::RunError;
-use crate::score::FailureClass;
+use crate::score::{FailureClass, null_is_nan};
 use crate::statistics::{Verdict, mcnemar_exact, wilson, wilson_by_prompt};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
@@ -19,6 +19,8 @@ pub struct EvalRecord {
     pub sample: usize,
     pub tags: Vec<String>,
     pub completion: String,
+    /// NaN (`null`) where the scorer failed.
+    #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,

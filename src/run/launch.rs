@@ -156,24 +156,12 @@ fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Comman
         command.pre_exec(move || {
             rustix::process::setsid()?;
             rustix::process::umask(Mode::from_raw_mode(0o077));
-            close_on_exec_from(3);
+            crate::files::close_on_exec_from(3);
             rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(sender), FdFlags::empty())?;
             Ok(())
         });
     }
     command
-}
-
-fn close_on_exec_from(first: RawFd) {
-    // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
-    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if outcome != 0 {
-        // A kernel before 5.11.
-        for descriptor in first..4096 {
-            // SAFETY: a number that is not an open descriptor only makes the call fail.
-            let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, FdFlags::CLOEXEC);
-        }
-    }
 }
 
 /// The first line on the pipe, empty if it was closed without one; `None` after the timeout.

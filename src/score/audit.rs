@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::json::parse_prefix;
-use super::{Scorer, Tier};
+use super::{Scorer, Tier, mean_reward};
 use crate::dataset::PromptRow;
 use crate::task::{Definition, Task, ToolRules, functions};
 
@@ -143,12 +143,10 @@ fn finding(
     let shown = answer(first);
     let tier = scorer.score(&shown, first).tier;
     let rows = &rows[..rows.len().min((MAX_BYTES / shown.len().max(1)).max(1))];
-    let rewards: Vec<f64> = rows.iter().map(|row| scorer.score(&answer(Some(row)), Some(row)).reward).collect();
-    let reward = if rewards.is_empty() {
-        scorer.score(&shown, None).reward
-    } else {
-        rewards.iter().sum::<f64>() / rewards.len() as f64
-    };
+    let texts: Vec<(String, &PromptRow)> = rows.iter().map(|row| (answer(Some(row)), row)).collect();
+    let scores = scorer.score_all(&texts.iter().map(|(text, row)| (text.as_str(), Some(*row))).collect::<Vec<_>>());
+    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+    let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { mean_reward(rewards.into_iter()) };
     let short: String =
         if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };
     // Nine tenths of the best reward leave nothing to learn from.

@@ -39,5 +39,10 @@ pub fn describe_task(task: &Task) -> Vec<Accepted> {
             }
             lines
         }
+        Definition::Command(rules) => {
+            let mut lines = vec![line("the answer", format!("what `{}` scores", rules.command.join(" ")))];
+            lines.extend(rules.files.iter().map(|file| line("file", file.clone())));
+            lines
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The kinds of scorer: one arm and one function each.
 
+use super::command::{CommandScorer, failed};
 use super::field_compare::Normalisation;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
@@ -17,6 +18,7 @@ pub(super) enum Judge {
     Text(Text),
     Regex(Regex),
     ToolCalls(Box<ToolCalls>),
+    Command(Box<CommandScorer>),
 }
 
 impl Judge {
@@ -26,6 +28,7 @@ impl Judge {
             Definition::Text { normalise } => Self::Text(Text { normalise: Normalisation::named(normalise) }),
             Definition::Regex { pattern } => Self::Regex(Regex::new(task, pattern)?),
             Definition::ToolCalls(rules) => Self::ToolCalls(Box::new(ToolCalls::new(task, rules)?)),
+            Definition::Command(rules) => Self::Command(Box::new(CommandScorer::new(task, rules)?)),
         })
     }
 
@@ -42,7 +45,34 @@ impl Judge {
             Self::Regex(regex) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
                 regex.judge((completion, offset), answer, expected)
             }),
+            Self::Command(_) => {
+                let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
+                let found = alone.flatten().and_then(|verdicts| verdicts.into_iter().next());
+                found.unwrap_or_else(|| failed("the scorer gave no answer"))
+            }
         }
+    }
+
+    /// Judges many together where that is faster: a program has many of them under way. Answers as those of
+    /// [`Self::judge`]; the inner `None` once `is_wanted` returns false.
+    pub(super) fn judge_together(
+        &self,
+        completions: &[(&str, usize, Option<&PromptRow>)],
+        is_stripped: bool,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Option<Vec<Verdict>>> {
+        let Self::Command(command) = self else { return None };
+        let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
+            think_leak(completion, *from, is_stripped, row.and_then(|row| row.expected.as_ref()))
+        };
+        let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
+        let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
+        let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
+        Some(command.judge_all(&asked, is_wanted).map(|verdicts| {
+            let mut verdicts = verdicts.into_iter();
+            let missing = || failed("the scorer gave no answer");
+            leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(missing)).collect()
+        }))
     }
 
     /// The completion that gives a row's `expected`; `None` where many may.
@@ -50,7 +80,7 @@ impl Judge {
         match self {
             Self::JsonSchema(_) => Some(expected.to_string()),
             Self::Text(_) => Text::completion_of(expected),
-            Self::Regex(_) => None,
+            Self::Regex(_) | Self::Command(_) => None,
             Self::ToolCalls(_) => Some(ToolCalls::completion_of(expected)),
         }
     }
@@ -65,17 +95,34 @@ fn judge_text(
     expected: Option<&serde_json::Value>,
     judge: impl FnOnce(usize, &str) -> Verdict,
 ) -> Verdict {
-    let refuse = |class, message: &str, offset| Verdict {
-        exact: expected.map(|_| false),
-        ..Verdict::because(Tier::Unparsable, class, message.to_owned(), (completion, offset))
-    };
-    if let Some(offset) = open_think(completion, from).filter(|_| is_stripped) {
-        return refuse(FailureClass::ThinkLeak, "unclosed think block", offset);
+    if let Some(verdict) = think_leak(completion, from, is_stripped, expected) {
+        return verdict;
     }
     let rest = completion.get(from..).unwrap_or_default();
     let offset = from + (rest.len() - rest.trim_start().len());
     match rest.trim() {
-        "" => refuse(FailureClass::Other, "the answer is empty", offset.min(completion.len())),
+        "" => unparsable(FailureClass::Other, "the answer is empty", (completion, offset), expected),
         answer => judge(offset, answer),
     }
+}
+
+/// The verdict on a completion whose reasoning does not end, so that there is no answer.
+fn think_leak(
+    completion: &str,
+    from: usize,
+    is_stripped: bool,
+    expected: Option<&serde_json::Value>,
+) -> Option<Verdict> {
+    let offset = open_think(completion, from).filter(|_| is_stripped)?;
+    Some(unparsable(FailureClass::ThinkLeak, "unclosed think block", (completion, offset), expected))
+}
+
+fn unparsable(
+    class: FailureClass,
+    message: &str,
+    (completion, offset): (&str, usize),
+    expected: Option<&serde_json::Value>,
+) -> Verdict {
+    let place = (completion, offset.min(completion.len()));
+    Verdict { exact: expected.map(|_| false), ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place) }
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod batch;
+mod command;
 mod completion_line;
 mod data_problems;
 mod description;
@@ -20,15 +21,17 @@ mod unwrap_answer;
 mod verdict;
 
 pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_environment};
+pub use command::{Isolation, Trust, TrustError, isolation};
 pub use completion_line::completion_line;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use description::describe_task;
 pub use failure_class::{FailureClass, OwnClass};
 pub use json_schema::{Accepted, DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, describe};
 pub use prompts::{check_prompts, prompt_text, prompt_tokens, thinking_of, tools_of, turns_of};
-pub use result::{OrderedMap, Reason, Score, Tier};
+pub(crate) use result::null_is_nan;
+pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
-pub use scorer::Scorer;
+pub use scorer::{Scorer, ScorerErrors};
 
 use crate::task::TaskError;
 
@@ -52,6 +55,11 @@ pub enum ScoreError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A command that the user has not allowed to run.
+    #[error(
+        "{task}: scores by the command `{command}`, which is not trusted: read it, then type `grpo-tui task trust {place}`"
+    )]
+    Untrusted { task: String, command: String, place: String },
     /// A schema file that `$ref` names.
     #[error("{label}: {message}")]
     Reference { label: String, message: String },

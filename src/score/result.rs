@@ -38,7 +38,7 @@ impl Tier {
 pub struct Score {
     /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
     /// the scorer failed.
-    #[serde(deserialize_with = "reward")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,
     pub tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
@@ -60,8 +60,15 @@ pub struct Score {
     pub metrics: OrderedMap<f64>,
 }
 
+/// The mean reward of those that have one; NaN where none has.
+pub fn mean_reward(rewards: impl Iterator<Item = f64>) -> f64 {
+    let scored = rewards.filter(|reward| reward.is_finite());
+    let (sum, count) = scored.fold((0.0, 0.0), |(sum, count), reward| (sum + reward, count + 1.0));
+    sum / count
+}
+
 /// A missing number is none, not zero.
-fn reward<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
@@ -89,7 +96,8 @@ impl Score {
     /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part.
     pub fn is_min(&self) -> bool {
         self.is_error()
-            || self.tier == Tier::Unparsable && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
+            || (self.tier == Tier::Unparsable || self.parts.get("score") == Some(&0.0))
+                && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
     }
 }
 

@@ -5,7 +5,7 @@ use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};
 use super::{FailureClass, OrderedMap, Reason, Tier};
 
 /// The answer of one judge.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Verdict {
     pub(super) tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
@@ -39,6 +39,11 @@ impl Verdict {
             reward: None,
             metrics: OrderedMap::default(),
         }
+    }
+
+    /// Whether there is none, since the scorer failed.
+    pub(super) fn is_error(&self) -> bool {
+        self.failure == Some(FailureClass::ScorerError)
     }
 
     /// A verdict for one reason, at a byte of the completion.

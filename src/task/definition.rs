@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use super::command::{self, CommandRules};
 use super::error::Read;
 use super::references::follow_references;
 use super::source::Home;
@@ -30,6 +31,8 @@ pub enum Definition {
     },
     /// The answer calls functions.
     ToolCalls(ToolRules),
+    /// A program of the user's scores.
+    Command(CommandRules),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +64,7 @@ pub(super) struct Kind {
 }
 
 /// The first is that of a task that names none.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -70,6 +73,7 @@ const KINDS: [Kind; 4] = [
     Kind { name: "text", keys: &[], score_keys: &["normalise"] },
     Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
     Kind { name: "tool_calls", keys: &[], score_keys: &["tools", "order", "assert_formats", "normalise"] },
+    Kind { name: "command", keys: &[], score_keys: &command::KEYS },
 ];
 
 /// The kind that the task names.
@@ -105,6 +109,7 @@ impl Definition {
                 let tools = Some(home.parse_json(&file, &text)?);
                 return Ok((Self::ToolCalls(ToolRules { tools, in_order }), file, text));
             }
+            ("command", Some(score)) => Self::Command(CommandRules::read(score, home)?),
             _ => return read_schema(top, score.as_ref(), home),
         };
         Ok((definition, TASK_FILE.to_owned(), toml.to_owned()))

@@ -30,6 +30,7 @@ static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask { name: "invoice", files: EMBEDDED[0].files },
     EmbeddedTask { name: "classify", files: template!("templates/classify", "schema.json") },
     EmbeddedTask { name: "extract", files: template!("templates/extract", "schema.json") },
+    EmbeddedTask { name: "python-scorer", files: template!("templates/python-scorer", "scorer.py") },
     EmbeddedTask { name: "tool-call", files: template!("templates/tool-call", "tools.json") },
 ];
 

@@ -1,5 +1,6 @@
 //! A task: a folder with `task.toml`, what defines right answers, prompt sets and sample completions.
 
+mod command;
 mod definition;
 mod embedded;
 mod error;
@@ -10,6 +11,7 @@ mod source;
 mod toml_section;
 mod tools;
 
+pub use command::{CommandMode, CommandRules};
 pub use definition::{Definition, NORMALISATIONS, SchemaFiles, ToolRules};
 pub use error::TaskError;
 pub use parse::PARTS;
@@ -103,6 +105,8 @@ pub struct ScoreRules {
     pub strip_thinking: bool,
     /// Checks JSON Schema's `format`.
     pub assert_formats: bool,
+    /// The share of a step's completions whose scorer may fail before the run stops.
+    pub max_scorer_errors: f64,
     /// Field to normalisations (joined by `+`), only for comparing with `expected`.
     pub normalise: BTreeMap<String, String>,
 }
@@ -199,7 +203,7 @@ impl Task {
     pub fn schema(&self) -> Option<&Value> {
         match &self.definition {
             Definition::JsonSchema(files) => Some(&files.schema),
-            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => None,
+            _ => None,
         }
     }
 
@@ -218,6 +222,15 @@ impl Task {
             Definition::Text { .. } => "text",
             Definition::Regex { .. } => "regex",
             Definition::ToolCalls(_) => "tool_calls",
+            Definition::Command(_) => "command",
+        }
+    }
+
+    /// The program that scores, where one does.
+    pub fn command(&self) -> Option<&CommandRules> {
+        match &self.definition {
+            Definition::Command(rules) => Some(rules),
+            _ => None,
         }
     }
 
@@ -226,7 +239,7 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
             Definition::Text { .. } => Cow::Owned(serde_json::json!({"type": "string"})),
-            Definition::Regex { .. } => Cow::Owned(Value::Bool(true)),
+            Definition::Regex { .. } | Definition::Command(_) => Cow::Owned(Value::Bool(true)),
             Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
         }
     }
@@ -236,8 +249,13 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(_) => "schema",
             Definition::ToolCalls(rules) if rules.tools.is_some() => "tools",
-            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => TASK_FILE,
+            _ => TASK_FILE,
         }
+    }
+
+    /// What judged an answer, with the [`Self::definition_digest`].
+    pub fn judge_name(&self) -> &'static str {
+        if self.schema().is_some() { "schema" } else { "scorer" }
     }
 
     /// SHA-256 in hex of what defines right answers.
@@ -250,8 +268,25 @@ impl Task {
                 let tools = tools.as_ref().map(|_| self.definition_text.as_str()).unwrap_or_default();
                 Cow::Owned(format!("tool_calls\n{in_order}\n{tools}"))
             }
+            Definition::Command(rules) => return self.command_digest(rules).unwrap_or_default(),
         };
         crate::format::hex(&Sha256::digest(text.as_bytes()))
+    }
+
+    /// SHA-256 in hex over a command, the names and the bytes of its files.
+    pub fn command_digest(&self, rules: &CommandRules) -> Result<String, TaskError> {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        add(&(rules.command.len() as u64).to_le_bytes());
+        rules.command.iter().for_each(|argument| add(argument.as_bytes()));
+        for file in &rules.files {
+            add(file.as_bytes());
+            add(&self.read(file)?);
+        }
+        Ok(crate::format::hex(&hash.finalize()))
     }
 
     /// `None` for an embedded task.
@@ -298,6 +333,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.definition_file];
         match &self.definition {
             Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
+            Definition::Command(rules) => names.extend(rules.files.iter().map(String::as_str)),
             Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => {}
         }
         names

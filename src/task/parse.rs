@@ -85,6 +85,7 @@ fn read_score(top: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
         graded: false,
         strip_thinking: true,
         assert_formats: false,
+        max_scorer_errors: 0.1,
         normalise: BTreeMap::new(),
     };
     let known = ["kind", "tiers", "strip_thinking"];
@@ -107,6 +108,12 @@ fn read_score(top: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
                 format!("must rise from unparsable through invalid to valid, not {found}"),
             ));
         }
+    }
+    if let Some((share, (_, offset))) = score.number("max_scorer_errors")?.zip(score.get("max_scorer_errors")) {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(score.error("max_scorer_errors", offset, format!("must be between 0 and 1, not {share}")));
+        }
+        rules.max_scorer_errors = share;
     }
     // Of a text it is a list of names.
     if kind.name != "text"

@@ -8,7 +8,7 @@ use super::rollout_groups::{ScoredGroup, StepRollout};
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
 use crate::rollout::StopReason;
-use crate::score::{FailureClass, OrderedMap, Tier};
+use crate::score::{FailureClass, OrderedMap, Tier, mean_reward};
 use crate::update::{Applied, PolicyStatistics};
 
 /// The update of a step, before it is recorded.
@@ -106,7 +106,7 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     };
     let rewards =
         |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
-    found.add("reward", mean(groups.iter().flat_map(rewards).filter(|reward| reward.is_finite())));
+    found.add("reward", mean_reward(groups.iter().flat_map(rewards)));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));

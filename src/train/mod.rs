@@ -79,6 +79,8 @@ pub enum TrainError {
     Json(#[from] serde_json::Error),
     #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
     NoPrompts { task: String },
+    #[error("{0}")]
+    Scorer(#[from] crate::score::ScorerErrors),
     /// SFT needs answers.
     #[error(
         "train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row"

@@ -116,6 +116,7 @@ fn score(job: &Job, plan: &Plan, prompts: Vec<usize>, sampled: Sampled) -> Resul
     let start = Instant::now();
     let rows = prompts.iter().map(|prompt| &job.prompts.train[*prompt].row);
     let scored = job.rollout_context().score(&job.scorer, completions, rows)?;
+    job.scorer.check_errors(scored.iter().flatten().map(|scored| &scored.score))?;
     let mut groups =
         prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
     let mut rollouts = Vec::with_capacity(plan.len());

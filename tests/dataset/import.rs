@@ -316,6 +316,9 @@ fn every_template_is_a_good_task() {
         let made = document(&call(folder.path(), &["task", "new", &name, "--template", template, "--json"]));
         assert_eq!(made["problems"], json!([]), "{template}");
         assert_eq!(made["embedded_model"].is_null(), template == "invoice", "{template}");
+        if template == "python-scorer" {
+            assert!(call(folder.path(), &["task", "trust", &name, "--yes"]).status.success());
+        }
         let check = document(&call(folder.path(), &["task", "check", &name, "--json"]));
         assert_eq!((&check["ok"], &check["warnings"]), (&json!(true), &json!([])), "{template}");
         let health = document(&call(folder.path(), &["dataset", "check", &name, "--json"]));

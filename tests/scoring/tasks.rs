@@ -32,7 +32,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[score]\nkind = \"sql\"\n",
-        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, not \"sql\"",
+        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, not \"sql\"",
     );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",

@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         }
         None => Versus::read(&evals).map_err(|error| match error {
             ReportError::OtherSchemas(text) => {
-                Failure::failed(format!("{text}; to re-score all answers with one schema, add --rescore TASK"))
+                Failure::failed(format!("{text}; to re-score all answers by one task, add --rescore TASK"))
             }
             error => error.into(),
         })?,

@@ -86,7 +86,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         (error, _) => error,
     };
     let (task, problems) = new.write(&folder, |task| {
-        let scorer = Scorer::new(task).map_err(|error| Failure::from(named(error)))?;
+        let scorer = match Scorer::new(task) {
+            // Nothing of it has run, so nothing is checked.
+            Err(ScoreError::Untrusted { .. }) => return Ok(Vec::new()),
+            scorer => scorer.map_err(|error| Failure::from(named(error)))?,
+        };
         // Of a task without rows there is nothing to check.
         let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(task)? };
         let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
@@ -105,8 +109,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         println!("note: {note}");
     }
     let known = crate::task::Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
-    let argument = if known { task.name } else { folder.display().to_string() };
+    let argument = if known { task.name.clone() } else { folder.display().to_string() };
     println!("  edit        {}", folder.join(&task.definition_file).display());
+    if task.command().is_some() {
+        println!("  trust       grpo-tui task trust {}", folder.display());
+    }
     println!("  check       grpo-tui task check {argument}");
     println!("  workbench   grpo-tui {}", folder.display());
     println!("  train       grpo-tui train {argument} --model NAME");

@@ -7,8 +7,8 @@ use super::form_fields::{Form, FormKind};
 use super::form_import::{MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses};
 use crate::dataset::import::{MappingText, parse_split};
 use crate::dataset::new_task::{NewTask, Sources, folder_of};
-use crate::score::Scorer;
 use crate::score::json;
+use crate::score::{ScoreError, Scorer};
 use crate::task::Task;
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
@@ -26,7 +26,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         ("split", "Percentages of train, eval and test"),
         ("schema", "A JSON Schema file, copied into the task"),
         ("examples", "Answers to infer the schema from: a list in .json, or one a line in .jsonl"),
-        ("template", "invoice, classify, extract or tool-call; instead of data, schema and examples"),
+        ("template", "invoice, classify, extract, python-scorer or tool-call; instead of data, schema and examples"),
     ]);
     let mut form = Form::new(FormKind::NewTask, &fields);
     form.guess("split", "80/10/10");
@@ -129,7 +129,11 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     let line: CommandLine = words.into_iter().chain(options(form, &shared.options.shell)).collect();
     let work = move || -> Result<(PathBuf, Option<String>), String> {
         // A task whose schema does not compile is no task.
-        let scorer = |task: &Task| Ok::<_, Box<dyn std::error::Error>>(Scorer::new(task)?);
+        let scorer = |task: &Task| match Scorer::new(task) {
+            // Its command runs when it is trusted.
+            Ok(_) | Err(ScoreError::Untrusted { .. }) => Ok::<_, Box<dyn std::error::Error>>(()),
+            Err(error) => Err(error.into()),
+        };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
         let (task, _) = new.write(&folder, scorer).map_err(|error| error.to_string())?;
         Ok((folder, task.embedded_model_note()))

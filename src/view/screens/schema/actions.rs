@@ -134,6 +134,12 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert).also(&["revert", "reset"]).unless(
         |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
     ),
+    Action::new("schema.trust", "Trust command", "", &["T"], HERE, file::ask_trust).also(&["trust", "allow"]).unless(
+        |_, shared| {
+            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.command().is_some());
+            (!has_command).then(|| "the task runs no command".to_owned())
+        },
+    ),
     choice::take_action(),
     choice::keep_action(),
     choice::discard_action(),

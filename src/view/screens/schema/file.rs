@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::structure::Structure;
 use super::{Schema, layout};
-use crate::score::{Scorer, diagnose};
+use crate::score::{Scorer, Trust, TrustError, diagnose};
+use crate::secrets::visible;
 use crate::task::Task;
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
 use crate::view::message::{Change, Command, Work};
+use crate::view::popup::{Confirm, Popup};
 use crate::view::schema_draft::SchemaDraft;
 use crate::view::screens::Screen;
 use crate::view::shared::{self, Shared};
@@ -246,6 +248,35 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     shared.draft.base = Some(copy.clone());
     drafts::move_to_copy(schema, shared, copy)
+}
+
+/// Shows the command that the text names, and asks whether it may run.
+pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let draft = &shared.draft;
+    let task = draft.base.as_ref().map(|task| task.with_definition_text(&draft.text));
+    let trust = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::of(&task))) {
+        Some(Ok(Some(trust))) => trust,
+        Some(Err(error)) => {
+            shared.complain(error.to_string());
+            return Vec::new();
+        }
+        _ => return Vec::new(),
+    };
+    if trust.is_trusted {
+        shared.say("the command is trusted already");
+        return Vec::new();
+    }
+    let command = visible(&trust.command.join(" ")).into_owned();
+    let text = format!("{command}\nfiles: {}\n\nIt runs with your rights.", visible(&trust.files.join(", ")));
+    let confirm = Confirm::new("Trust this command?", text, "trust", move |_: &mut Schema, shared: &mut Shared| {
+        match trust.set(true) {
+            Ok(()) => shared.say("command trusted"),
+            Err(error) => shared.complain(error.to_string()),
+        }
+        vec![compile(&shared.draft), compile_saved(&shared.draft)]
+    });
+    shared.popup = Some(Popup::Confirm(confirm));
+    Vec::new()
 }
 
 /// Reverts to the saved text. The editor can undo it.

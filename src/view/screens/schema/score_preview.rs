@@ -8,7 +8,7 @@ use super::expected::{self, Baseline, Rejections};
 use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
 use crate::score::audit::audit;
-use crate::score::{Scorer, Tier};
+use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::task::PromptSet;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::schema_draft::ExpectedAnswers;
@@ -85,7 +85,6 @@ pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command
 /// `None` if superseded.
 fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Sender) -> Option<ScorePreview> {
     let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
-    let (mut rewards, mut saved_rewards) = (0.0, 0.0);
     let samples = open.samples.as_deref().unwrap_or_default();
     let mut rows: HashMap<&str, &PromptRow> = HashMap::new();
     for row in open.rows.values().flatten().flatten() {
@@ -105,18 +104,19 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Se
         if let Some(is_exact) = score.exact {
             effects.exact = (effects.exact.0 + usize::from(is_exact), effects.exact.1 + 1);
         }
-        rewards += score.reward;
         if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved)
         {
             counts[before.tier as usize] += 1;
-            saved_rewards += before.reward;
             if before.tier != score.tier {
                 effects.moved.push((sample.line, before.tier, score.tier));
             }
         }
     }
-    let count = samples.len().max(1) as f64;
-    effects.reward = rewards / count;
-    effects.saved_reward = saved.map(|_| saved_rewards / count);
+    effects.reward = mean(&scores);
+    effects.saved_reward = before.as_deref().map(mean);
     Some(effects)
+}
+
+fn mean(scores: &[Score]) -> f64 {
+    mean_reward(scores.iter().map(|score| score.reward))
 }

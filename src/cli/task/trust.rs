@@ -1,0 +1,55 @@
+//! `grpo-tui task trust`: shows what a task would run, asks, and remembers the answer.
+
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use super::super::{Failure, Outcome};
+use crate::score::Trust;
+use crate::secrets::visible;
+use crate::task::Task;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Task: a folder, or a name in the workspace
+    task: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Forget that it is trusted
+    #[arg(long, conflicts_with = "yes")]
+    revoke: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let task = Task::resolve(&arguments.task)?;
+    let Some(trust) = Trust::of(&task)? else {
+        println!("{}: runs no command ({}): nothing to trust", task.name, task.kind());
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("{} scores with a command, in {}", task.name, visible(&task.label("")));
+    println!("  command  {}", visible(&trust.command.join(" ")));
+    for file in &trust.files {
+        println!("  file     {}", visible(&task.label(file)));
+    }
+    println!("  SHA-256  {}", trust.digest);
+    if arguments.revoke {
+        trust.set(false)?;
+        println!("Not trusted any more.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if trust.is_trusted {
+        println!("Trusted already.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !arguments.yes {
+        println!("It runs with your rights. Trust it, as it is now? [y/N]");
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err(Failure::failed("not trusted: the command will not run"));
+        }
+    }
+    trust.set(true)?;
+    println!("Trusted.");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,142 @@
+//! What a scorer's program answers, as JSON, and the verdict that it is.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::failed;
+use crate::score::verdict::Verdict;
+use crate::score::{FailureClass, OrderedMap, Reason, Tier};
+
+/// Of one answer; more are left out.
+const MOST_REASONS: usize = 100;
+const MOST_METRICS: usize = 16;
+const LONGEST_TEXT: usize = 2_000;
+/// Names of failure classes that are kept apart; a scorer that writes its reasons there would fill a run's log.
+const MOST_CLASSES: usize = 64;
+
+/// One line of a program.
+#[derive(Debug, Deserialize)]
+pub(super) struct Answer {
+    pub(super) id: u64,
+    score: Option<f64>,
+    tier: Option<Tier>,
+    failure: Option<String>,
+    #[serde(default)]
+    reasons: Vec<AnswerReason>,
+    #[serde(default)]
+    metrics: Map<String, Value>,
+    exact: Option<bool>,
+    fields: Option<OrderedMap<bool>>,
+    /// What a program says of itself when it could not score.
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum AnswerReason {
+    Text(String),
+    Placed {
+        message: String,
+        #[serde(default = "one")]
+        line: usize,
+        #[serde(default = "one")]
+        column: usize,
+        #[serde(default)]
+        path: String,
+    },
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The classes that a program has named.
+#[derive(Debug, Default)]
+pub(super) struct Classes(Mutex<Vec<FailureClass>>);
+
+impl Classes {
+    /// The class of a name; `other` for one too many, and for what is no name.
+    fn of(&self, name: &str) -> FailureClass {
+        let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match class {
+            // Only the program itself knows that it was wrong.
+            FailureClass::ScorerError => FailureClass::Other,
+            _ if seen.contains(&class) => class,
+            _ if seen.len() >= MOST_CLASSES => FailureClass::Other,
+            _ => {
+                seen.push(class);
+                class
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// The verdict; a failure of the scorer where the answer is none.
+    pub(super) fn verdict(self, classes: &Classes) -> Verdict {
+        if let Some(error) = self.error {
+            return failed(&format!("the scorer says: {}", shorten(&error)));
+        }
+        let tier = match (self.tier, self.score) {
+            (_, Some(score)) if !(0.0..=1.0).contains(&score) => {
+                return failed(&format!("the scorer answered the score {score}: it must be between 0 and 1"));
+            }
+            (Some(tier), _) => tier,
+            (None, Some(score)) if score >= 1.0 => Tier::Valid,
+            (None, Some(_)) => Tier::Invalid,
+            (None, None) => return failed("the scorer answered neither `score` nor `tier`"),
+        };
+        let mut metrics = Vec::new();
+        for (name, value) in self.metrics.into_iter().take(MOST_METRICS) {
+            // As a name of a metric in a run's log.
+            let is_name = FailureClass::from_key(&name).is_some();
+            match value.as_f64().filter(|value| value.is_finite() && is_name) {
+                Some(value) => metrics.push((name, value)),
+                None => {
+                    return failed(&format!(
+                        "the scorer answered the metric {:?} = {value}: it takes a name of letters, digits, `_` and `-`, and a number",
+                        shorten(&name)
+                    ));
+                }
+            }
+        }
+        let named = self.failure.map(|name| classes.of(&name));
+        let failure = match tier {
+            Tier::Valid => named.or((self.exact == Some(false)).then_some(FailureClass::WrongValue)),
+            _ => Some(named.unwrap_or(FailureClass::Other)),
+        };
+        let reasons: Vec<Reason> = self.reasons.into_iter().take(MOST_REASONS).map(reason).collect();
+        // Of a valid answer they are no faults.
+        let (errors, warnings) = match tier {
+            Tier::Valid => (Vec::new(), reasons.into_iter().map(|reason| reason.message).collect()),
+            _ => (reasons, Vec::new()),
+        };
+        Verdict {
+            exact: self.exact,
+            fields: self.fields,
+            errors,
+            warnings,
+            reward: self.tier.is_none().then_some(self.score).flatten(),
+            metrics: OrderedMap(metrics),
+            ..Verdict::new(tier, failure)
+        }
+    }
+}
+
+fn reason(reason: AnswerReason) -> Reason {
+    let (message, line, column, path) = match reason {
+        AnswerReason::Text(message) => (message, 1, 1, String::new()),
+        AnswerReason::Placed { message, line, column, path } => (message, line.max(1), column.max(1), path),
+    };
+    Reason { message: shorten(&message), instance_path: shorten(&path), schema_path: String::new(), line, column }
+}
+
+pub(super) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

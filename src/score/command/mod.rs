@@ -1,0 +1,365 @@
+//! Judges by a program of the user's: a pool of processes that answer JSON lines, or one process a completion.
+
+mod answer;
+mod pool;
+mod process;
+mod sandbox;
+mod single_run;
+mod trust;
+
+pub use sandbox::{Isolation, isolation};
+pub use trust::{Trust, TrustError};
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::verdict::Verdict;
+use super::{FailureClass, ScoreError, Tier};
+use crate::dataset::PromptRow;
+use crate::task::{CommandMode, CommandRules, Task};
+use pool::Pool;
+
+/// Answers that are remembered; then all are forgotten.
+const MOST_REMEMBERED: usize = 65_536;
+
+type Key = [u8; 16];
+
+/// A program that is trusted, and the processes of it that run.
+#[derive(Debug)]
+pub(super) struct CommandScorer {
+    rules: CommandRules,
+    folder: PathBuf,
+    pool: Pool,
+    known: Mutex<HashMap<Key, Verdict>>,
+}
+
+/// One question to the program.
+#[derive(Debug)]
+struct Question {
+    /// `"completion": ..., "row": ...` as JSON, without braces.
+    json: String,
+    completion: String,
+    row: String,
+}
+
+impl CommandScorer {
+    /// # Errors
+    /// [`ScoreError::Untrusted`] where the user has not said that this program may run.
+    pub(super) fn new(task: &Task, rules: &CommandRules) -> Result<Self, ScoreError> {
+        let folder = task.folder().ok_or_else(|| ScoreError::Reference {
+            label: task.label(crate::task::TASK_FILE),
+            message: "a command runs in a task's folder: copy the task into one".to_owned(),
+        })?;
+        trust::check(task)?;
+        Ok(Self::trusted(rules, folder))
+    }
+
+    fn trusted(rules: &CommandRules, folder: &Path) -> Self {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        Self { rules: rules.clone(), folder, pool: Pool::new(rules.width()), known: Mutex::default() }
+    }
+
+    /// Judges answers, in order; `None` once `is_wanted` returns false.
+    pub(super) fn judge_all(
+        &self,
+        answers: &[(&str, Option<&PromptRow>)],
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let questions: Vec<Question> = answers.iter().map(|(answer, row)| Question::new(answer, *row)).collect();
+        let keys: Vec<Key> = questions.iter().map(Question::key).collect();
+        let mut found: Vec<Option<Verdict>> = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.iter().map(|key| known.get(key).filter(|_| !is_doubted(key)).cloned()).collect()
+        };
+        // The same answer to the same prompt is asked once.
+        let mut asked: HashMap<Key, usize> = HashMap::new();
+        for (place, key) in keys.iter().enumerate().filter(|(place, _)| found[*place].is_none()) {
+            asked.entry(*key).or_insert(place);
+        }
+        let mut places: Vec<usize> = asked.values().copied().collect();
+        places.sort_unstable();
+        let texts: Vec<&Question> = places.iter().map(|place| &questions[*place]).collect();
+        let replies = match self.rules.mode {
+            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.folder, &texts, is_wanted)?,
+            CommandMode::ExitCode => single_run::run_all(&self.rules, &self.folder, &texts, is_wanted)?,
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + replies.len() > MOST_REMEMBERED {
+            known.clear();
+        }
+        for (place, verdict) in places.iter().zip(replies) {
+            let verdict = agreed(known.get(&keys[*place]), verdict);
+            // A failure may pass.
+            if !verdict.is_error() {
+                known.insert(keys[*place], verdict.clone());
+            }
+            found[*place] = Some(verdict);
+        }
+        let of_twin = |place: usize| found[*asked.get(&keys[place])?].clone();
+        let missing = || failed("the scorer gave no answer");
+        Some(
+            (0..found.len())
+                .map(|place| found[place].clone().or_else(|| of_twin(place)).unwrap_or_else(missing))
+                .collect(),
+        )
+    }
+}
+
+impl Question {
+    fn new(answer: &str, row: Option<&PromptRow>) -> Self {
+        let row = match row {
+            None => "null".to_owned(),
+            Some(row) if row.fields.is_empty() => {
+                serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
+            }
+            Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
+        };
+        let completion = serde_json::to_string(answer).unwrap_or_default();
+        Self { json: format!("\"completion\":{completion},\"row\":{row}"), completion: answer.to_owned(), row }
+    }
+
+    fn key(&self) -> Key {
+        let digest = Sha256::digest(self.json.as_bytes());
+        let mut key = Key::default();
+        key.copy_from_slice(&digest[..16]);
+        key
+    }
+}
+
+/// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at random.
+fn is_doubted(key: &Key) -> bool {
+    key[0] < 4
+}
+
+/// The verdict, unless the program gave another one before.
+fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
+    let told = |verdict: &Verdict| (verdict.tier, verdict.reward, verdict.failure);
+    match earlier {
+        Some(earlier) if !now.is_error() && told(earlier) != told(&now) => {
+            let named = |verdict: &Verdict| {
+                let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
+                format!("{}{score}", verdict.tier.name())
+            };
+            failed(&format!("the scorer disagrees with itself: {} before, {} now", named(earlier), named(&now)))
+        }
+        _ => now,
+    }
+}
+
+/// A completion whose score is not known, because the program failed.
+pub(super) fn failed(why: &str) -> Verdict {
+    Verdict::because(Tier::Unparsable, FailureClass::ScorerError, why.to_owned(), ("", 0))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    //! Programs that answer, fail, hang, lie and write without end, in Python and in the shell.
+
+    use super::*;
+
+    /// Of a program with these rules beside `command`.
+    fn scorer(
+        program: &[&str],
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut CommandRules),
+    ) -> (tempfile::TempDir, CommandScorer) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let mut rules = CommandRules {
+            command: program.iter().map(|part| (*part).to_owned()).collect(),
+            files: Vec::new(),
+            mode: CommandMode::Lines,
+            processes: 1,
+            seconds: 10.0,
+            memory_mib: 1_024,
+            output_kib: 64,
+        };
+        change(&mut rules);
+        let scorer = CommandScorer::trusted(&rules, folder.path());
+        (folder, scorer)
+    }
+
+    /// Python's answer to each line, with `completion` and `question` at hand.
+    fn python(body: &str, change: impl FnOnce(&mut CommandRules)) -> (tempfile::TempDir, CommandScorer) {
+        let head = "import json, os, sys, time\nfor line in sys.stdin:\n    question = json.loads(line)\n    completion = question['completion']\n    answer = lambda **parts: print(json.dumps({'id': question['id'], **parts}), flush=True)\n";
+        let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+        scorer(&["python3", "scorer.py"], &[("scorer.py", &(head.to_owned() + &body))], change)
+    }
+
+    fn has_python() -> bool {
+        let found =
+            std::process::Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+        if !found {
+            eprintln!("SKIPPED: python3 is not installed");
+        }
+        found
+    }
+
+    /// Tier, class and first reason of each answer, as `valid`, `invalid wrong_sum: why`.
+    fn judged(scorer: &CommandScorer, completions: &[&str]) -> Vec<String> {
+        let answers: Vec<_> = completions.iter().map(|text| (*text, None)).collect();
+        let shown = |verdict: &Verdict| {
+            let class = verdict.failure.map_or_else(String::new, |class| format!(" {}", class.key()));
+            let why = verdict.errors.first().map(|reason| &reason.message).or(verdict.warnings.first());
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("{}{class}{why}", verdict.tier.name())
+        };
+        scorer.judge_all(&answers, &|| true).unwrap().iter().map(shown).collect()
+    }
+
+    #[test]
+    fn answers_are_verdicts_or_errors_of_the_scorer() {
+        if !has_python() {
+            return;
+        }
+        let check = |parts: &str, expected: &str| {
+            let (_folder, scorer) = python(&format!("answer({parts})"), |_| {});
+            assert_eq!(judged(&scorer, &["x"]), [expected], "{parts}");
+        };
+        check("tier='valid'", "valid");
+        check("tier='unparsable', failure='no_sum', reasons=['not a sum']", "unparsable no_sum: not a sum");
+        check("tier='invalid', reasons=[{'message': 'E501', 'line': 3, 'column': 80}]", "invalid other: E501");
+        check("score=1", "valid");
+        check("score=0.25, failure='wrong_type'", "invalid wrong_type");
+        check("tier='valid', exact=False", "valid wrong_value");
+        check("tier='invalid', failure='a b'", "invalid other");
+        check("tier='invalid', failure='scorer_error'", "invalid other");
+        check("score=1.5", "unparsable scorer_error: the scorer answered the score 1.5: it must be between 0 and 1");
+        check("failure='x'", "unparsable scorer_error: the scorer answered neither `score` nor `tier`");
+        check("error='no compiler'", "unparsable scorer_error: the scorer says: no compiler");
+        check(
+            "score=1, metrics={'a/b': 1}",
+            "unparsable scorer_error: the scorer answered the metric \"a/b\" = 1: it takes a name of letters, digits, `_` and `-`, and a number",
+        );
+    }
+
+    #[test]
+    fn a_program_that_fails_loses_the_answers_that_it_held_and_no_other() {
+        if !has_python() {
+            return;
+        }
+        let check = |body: &str, expected: &str| {
+            let (_folder, scorer) =
+                python(&format!("if completion == 'bad':\n    {body}\nanswer(tier='valid')"), |rules| {
+                    rules.seconds = 0.5
+                });
+            let found = judged(&scorer, &["a", "bad", "b", "c"]);
+            assert_eq!(found[0], "valid", "{body}");
+            assert!(found[1].contains(expected), "{body}: {found:?}");
+            assert_eq!(found[2..], ["valid", "valid"], "{body}");
+        };
+        check("sys.exit(3)", "scorer_error: the scorer ended with exit code 3");
+        check("raise ValueError('why')", "the scorer ended with exit code 1: ValueError: why");
+        check("time.sleep(60)", "the scorer gave no answer within 0.5 s");
+        check("print('hello', flush=True); continue", "the scorer wrote a line that is no answer");
+        check("question['id'] = 77", "the scorer answered id 77, which does not wait for an answer");
+        check("print('x' * 100_000, flush=True); time.sleep(60)", "the scorer wrote a line of more than 64 KiB");
+        check("os.kill(os.getpid(), 9)", "the scorer was ended by signal 9");
+        check("x = bytearray(4 << 30)", "MemoryError");
+        let (_folder, always) = python("sys.exit(1)", |_| {});
+        let found = judged(&always, &["a", "b", "c", "d", "e"]);
+        assert!(found[4].ends_with("exit code 1 (3 failures without an answer between)"), "{found:?}");
+        let (_folder, absent) = scorer(&["no-such-program"], &[], |_| {});
+        assert!(judged(&absent, &["a"])[0].contains("cannot start \"no-such-program\""));
+    }
+
+    #[test]
+    fn a_program_has_no_secrets_and_no_children_outlive_it() {
+        if !has_python() {
+            return;
+        }
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+        let seen = "answer(tier='valid', reasons=[f\"{'CARGO_MANIFEST_DIR' in os.environ} {os.listdir(os.environ['HOME'])}\"])";
+        let (_folder, scorer) = python(seen, |_| {});
+        assert_eq!(judged(&scorer, &["a"]), ["valid: False []"]);
+        let child = "pid = os.fork()\nif pid == 0:\n    time.sleep(600)\nanswer(tier='valid', reasons=[str(pid)])";
+        let (_folder, scorer) = python(child, |_| {});
+        let pid = judged(&scorer, &["a"])[0].trim_start_matches("valid: ").to_owned();
+        drop(scorer);
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let has_ended = || state().is_empty() || state().contains(") Z ");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !has_ended() && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert!(has_ended(), "{}", state());
+    }
+
+    #[test]
+    fn equal_questions_are_asked_once_and_many_in_order() {
+        if !has_python() {
+            return;
+        }
+        let body = "count = globals().setdefault('count', 0) + 1\nglobals()['count'] = count\nanswer(tier='valid', metrics={'count': count, 'length': len(completion)})";
+        let (_folder, scorer) = python(body, |rules| rules.processes = 3);
+        let texts: Vec<String> = (0..2_000).map(|number| "x".repeat(number % 500)).collect();
+        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let counted = |verdicts: &[Verdict]| {
+            verdicts.iter().map(|verdict| *verdict.metrics.get("length").unwrap()).collect::<Vec<_>>()
+        };
+        let first = scorer.judge_all(&answers, &|| true).unwrap();
+        assert_eq!(counted(&first), texts.iter().map(|text| text.len() as f64).collect::<Vec<_>>());
+        let most = first.iter().map(|verdict| *verdict.metrics.get("count").unwrap()).fold(0.0, f64::max);
+        assert!(most <= 500.0, "{most}");
+        let again = scorer.judge_all(&answers, &|| true).unwrap();
+        assert_eq!(again.last().unwrap().metrics, first.last().unwrap().metrics, "remembered");
+        assert!(scorer.judge_all(&[("new", None)], &|| false).is_none());
+    }
+
+    #[test]
+    fn a_program_that_disagrees_with_itself_is_named() {
+        if !has_python() {
+            return;
+        }
+        let (_folder, scorer) = python(
+            "globals()['n'] = globals().get('n', -1) + 1\nanswer(tier='valid' if n < 500 else 'invalid')",
+            |_| {},
+        );
+        let texts: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert!(judged(&scorer, &texts).iter().all(|found| found == "valid"));
+        let again = judged(&scorer, &texts);
+        let doubted =
+            again.iter().filter(|found| found.ends_with("the scorer disagrees with itself: valid before, invalid now"));
+        assert!((1..50).contains(&doubted.count()), "{again:?}");
+    }
+
+    #[test]
+    fn an_exit_code_is_a_tier() {
+        let script = "#!/bin/sh\nread -r answer\necho \"saw $answer $ROW\"\ncase $answer in ok) exit 0;; bad) exit 1;; junk) exit 2;; slow) sleep 60;; esac\necho broken >&2\nexit 9\n";
+        let (_folder, scorer) = scorer(&["sh", "check.sh"], &[("check.sh", script)], |rules| {
+            (rules.mode, rules.seconds, rules.processes) = (CommandMode::ExitCode, 3.0, 2);
+        });
+        let found = judged(&scorer, &["ok\n", "bad\n", "junk\n", "slow\n", "other\n"]);
+        assert_eq!(
+            found,
+            [
+                "valid",
+                "invalid other: saw bad null",
+                "unparsable other: saw junk null",
+                "unparsable scorer_error: the scorer gave no answer within 3 s",
+                "unparsable scorer_error: the scorer ended with exit code 9: broken",
+            ]
+        );
+    }
+
+    #[test]
+    fn no_network_is_reached_where_the_kernel_allows_it() {
+        if !has_python() {
+            return;
+        }
+        let body = "import socket\nnames = ' '.join(name for _, name in socket.if_nameindex())\nanswer(tier='valid', reasons=[names])";
+        let (_folder, scorer) = python(body, |_| {});
+        let found = judged(&scorer, &["a"]);
+        match isolation().network {
+            true => assert_eq!(found, ["valid: lo"]),
+            false => eprintln!("SKIPPED: this kernel gives no user namespace"),
+        }
+    }
+}

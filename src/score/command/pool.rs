@@ -1,0 +1,225 @@
+//! A pool of processes that answer JSON lines, each with many lines under way.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::{Answer, Classes, shorten};
+use super::process::{Moved, Process};
+use super::{Question, failed};
+use crate::score::verdict::Verdict;
+use crate::task::CommandRules;
+
+/// Lines that a process may have before it answers the first: what it takes to keep it busy.
+const LINES_UNDER_WAY: usize = 256;
+const BYTES_UNDER_WAY: usize = 1 << 18;
+/// What a program may take to start, besides the time for its first answer: an interpreter that loads its modules.
+const START: Duration = Duration::from_secs(60);
+/// Fewer questions are not worth another process.
+const LEAST_QUESTIONS: usize = 16;
+/// A program that fails so often without an answer between is not started again for these questions.
+const MOST_FAILURES: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    width: usize,
+    processes: Mutex<Processes>,
+    given_back: Condvar,
+    classes: Classes,
+}
+
+#[derive(Debug, Default)]
+struct Processes {
+    idle: Vec<LineProcess>,
+    /// Those in use too.
+    all: usize,
+}
+
+#[derive(Debug)]
+struct LineProcess {
+    process: Process,
+    next_id: u64,
+    has_answered: bool,
+}
+
+/// The questions that no process has, and their answers.
+struct Work<'q> {
+    questions: &'q [&'q Question],
+    waiting: Mutex<Vec<usize>>,
+    verdicts: Mutex<Vec<Option<Verdict>>>,
+    /// Failures without an answer between.
+    failures: AtomicUsize,
+    is_wanted: &'q (dyn Fn() -> bool + Sync),
+}
+
+/// Why a process cannot be asked further, and the questions that it has not answered, oldest first.
+struct Broken {
+    why: String,
+    held: Vec<usize>,
+}
+
+impl Pool {
+    pub(super) fn new(width: usize) -> Self {
+        Self { width, processes: Mutex::default(), given_back: Condvar::new(), classes: Classes::default() }
+    }
+
+    /// The verdicts, in order; `None` once `is_wanted` returns false.
+    pub(super) fn ask_all(
+        &self,
+        rules: &CommandRules,
+        folder: &Path,
+        questions: &[&Question],
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let work = Work {
+            questions,
+            waiting: Mutex::new((0..questions.len()).rev().collect()),
+            verdicts: Mutex::new(vec![None; questions.len()]),
+            failures: AtomicUsize::new(0),
+            is_wanted,
+        };
+        let helpers = questions.len().div_ceil(LEAST_QUESTIONS).min(self.width).saturating_sub(1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|| self.serve(rules, folder, &work));
+            }
+            self.serve(rules, folder, &work);
+        });
+        let verdicts = work.verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        verdicts.into_iter().collect()
+    }
+
+    /// Asks one process after another until no question waits.
+    fn serve(&self, rules: &CommandRules, folder: &Path, work: &Work<'_>) {
+        while (work.is_wanted)() && !lock(&work.waiting).is_empty() {
+            let broken = match self.take(rules, folder) {
+                Err(why) => Broken { why, held: Vec::new() },
+                Ok(mut process) => match process.ask(rules, &self.classes, work) {
+                    Ok(()) => {
+                        self.give_back(Some(process));
+                        continue;
+                    }
+                    Err(broken) => broken,
+                },
+            };
+            // The process has been ended by now.
+            self.give_back(None);
+            work.note(broken);
+        }
+    }
+
+    fn take(&self, rules: &CommandRules, folder: &Path) -> Result<LineProcess, String> {
+        let mut processes = lock(&self.processes);
+        loop {
+            if let Some(process) = processes.idle.pop() {
+                return Ok(process);
+            }
+            if processes.all < self.width {
+                break;
+            }
+            processes = self.given_back.wait(processes).unwrap_or_else(PoisonError::into_inner);
+        }
+        processes.all += 1;
+        drop(processes);
+        Ok(LineProcess { process: Process::start(rules, folder, &[])?, next_id: 1, has_answered: false })
+    }
+
+    /// `None`: one that has ended.
+    fn give_back(&self, process: Option<LineProcess>) {
+        let mut processes = lock(&self.processes);
+        match process {
+            Some(process) => processes.idle.push(process),
+            None => processes.all -= 1,
+        }
+        drop(processes);
+        self.given_back.notify_one();
+    }
+}
+
+impl Work<'_> {
+    fn next(&self) -> Option<usize> {
+        if (self.is_wanted)() { lock(&self.waiting).pop() } else { None }
+    }
+
+    fn answer(&self, place: usize, verdict: Verdict) {
+        self.failures.store(0, Ordering::Relaxed);
+        lock(&self.verdicts)[place] = Some(verdict);
+    }
+
+    /// The oldest question failed: a program answers in order, mostly. The others are asked again, unless the program
+    /// fails at once each time.
+    fn note(&self, broken: Broken) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut waiting = lock(&self.waiting);
+        let mut verdicts = lock(&self.verdicts);
+        let Broken { why, held } = broken;
+        if let Some(first) = held.first() {
+            verdicts[*first] = Some(failed(&why));
+        }
+        waiting.extend(held.into_iter().skip(1).rev());
+        if failures >= MOST_FAILURES {
+            let why = format!("{why} ({failures} failures without an answer between)");
+            for place in waiting.drain(..) {
+                verdicts[place] = Some(failed(&why));
+            }
+        }
+    }
+}
+
+impl LineProcess {
+    /// Asks until no question waits and all are answered.
+    fn ask(&mut self, rules: &CommandRules, classes: &Classes, work: &Work<'_>) -> Result<(), Broken> {
+        let mut held: BTreeMap<u64, usize> = BTreeMap::new();
+        let limit = Duration::from_secs_f64(rules.seconds);
+        let start = if self.has_answered { Duration::ZERO } else { START };
+        let mut until = Instant::now() + start + limit;
+        loop {
+            while held.len() < LINES_UNDER_WAY && self.process.unsent() < BYTES_UNDER_WAY {
+                let Some(place) = work.next() else { break };
+                let id = self.next_id;
+                self.next_id += 1;
+                self.process.send(format!("{{\"id\":{id},{}}}\n", work.questions[place].json).as_bytes());
+                held.insert(id, place);
+            }
+            if held.is_empty() {
+                return Ok(());
+            }
+            let moved = self.process.transfer(until);
+            let before = held.len();
+            let taken = self.process.lines(|line| take(line, &mut held, classes, work));
+            if held.len() < before {
+                self.has_answered = true;
+                until = Instant::now() + limit;
+            }
+            let long = self.process.unread().len() > rules.output_bytes();
+            let why = match (taken, moved) {
+                (Err(why), _) => why,
+                _ if long => format!("the scorer wrote a line of more than {} KiB", rules.output_kib),
+                (Ok(()), Ok(Moved::Some)) => continue,
+                (Ok(()), Ok(Moved::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
+                (Ok(()), Ok(Moved::Ended)) => format!("the scorer {}", self.process.last_words()),
+                (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
+            };
+            return Err(Broken { why, held: held.into_values().collect() });
+        }
+    }
+}
+
+/// Takes one line of output.
+fn take(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
+    let answer: Answer = serde_json::from_slice(line).map_err(|error| {
+        let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
+        format!("the scorer wrote a line that is no answer ({error}): {:?}", shorten(&line))
+    })?;
+    let id = answer.id;
+    let place =
+        held.remove(&id).ok_or_else(|| format!("the scorer answered id {id}, which does not wait for an answer"))?;
+    work.answer(place, answer.verdict(classes));
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

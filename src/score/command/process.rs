@@ -1,0 +1,267 @@
+//! One process of a scorer's program: started with its limits, its pipes moved without waiting for it, ended with its
+//! children.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::sandbox;
+use crate::files::{self, Access};
+use crate::task::CommandRules;
+
+/// Bytes read at once.
+const PIECE: usize = 1 << 16;
+/// Of what a program writes on standard error, the end that is kept.
+const LONGEST_COMPLAINT: usize = 4_096;
+/// A program that has closed its output has this long to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
+    stderr: Option<ChildStderr>,
+    unsent: Vec<u8>,
+    sent: usize,
+    unread: Vec<u8>,
+    /// So many bytes of `unread` have no line end.
+    searched: usize,
+    complaint: Vec<u8>,
+    closes_input: bool,
+    home: PathBuf,
+}
+
+/// What became of waiting for a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Something was read or written.
+    Some,
+    /// Its output has ended.
+    Ended,
+    /// The time is up.
+    Late,
+}
+
+impl Process {
+    /// Starts the program in the task's folder, with an environment of its own.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn start(rules: &CommandRules, folder: &Path, variables: &[(&str, &str)]) -> Result<Self, String> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let [program, arguments @ ..] = rules.command.as_slice() else { return Err("`command` is empty".to_owned()) };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("grpo-tui-scorer-{}-{number}", std::process::id()));
+        files::create_folder(&home, Access::Private).map_err(|error| format!("{}: {error}", home.display()))?;
+        // A name with a slash is a file of the task's folder, not of this program's.
+        let program_path = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
+        let mut command = Command::new(program_path);
+        command.args(arguments).current_dir(folder).env_clear().process_group(0);
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        command.env("PATH", path).env("HOME", &home).env("TMPDIR", &home).env("LANG", "C.UTF-8");
+        command.envs(variables.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sandbox::limit(&mut command, rules.memory_mib);
+        let started = command.spawn().map_err(|error| format!("cannot start {program:?}: {error}"));
+        let pipes = started.and_then(|mut child| {
+            let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+            match pipes {
+                (Some(stdin), Some(stdout), Some(stderr)) => Ok((child, stdin, stdout, stderr)),
+                _ => Err("the program has no pipes".to_owned()),
+            }
+        });
+        let (child, stdin, stdout, stderr) = pipes.inspect_err(|_| _ = std::fs::remove_dir_all(&home))?;
+        let process = Self {
+            child,
+            stdin: Some(stdin),
+            stdout,
+            stderr: Some(stderr),
+            unsent: Vec::new(),
+            sent: 0,
+            unread: Vec::new(),
+            searched: 0,
+            complaint: Vec::new(),
+            closes_input: false,
+            home,
+        };
+        process.unblock().map_err(|error| format!("cannot set up pipes: {error}"))?;
+        Ok(process)
+    }
+
+    fn unblock(&self) -> rustix::io::Result<()> {
+        if let Some(stdin) = &self.stdin {
+            fcntl_setfl(stdin, OFlags::NONBLOCK)?;
+        }
+        if let Some(stderr) = &self.stderr {
+            fcntl_setfl(stderr, OFlags::NONBLOCK)?;
+        }
+        fcntl_setfl(&self.stdout, OFlags::NONBLOCK)
+    }
+
+    /// Adds to what [`Self::transfer`] writes.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    /// Closes its input once all is written.
+    pub(super) fn close_input(&mut self) {
+        self.closes_input = true;
+    }
+
+    /// Bytes of its output that were read and not taken.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// Passes on the whole lines of its output, without their ends, until one is refused.
+    pub(super) fn lines<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut start = 0;
+        let mut result = Ok(());
+        while let Some(length) = self.unread[self.searched.max(start)..].iter().position(|byte| *byte == b'\n') {
+            let end = self.searched.max(start) + length;
+            result = take(&self.unread[start..end]);
+            start = end + 1;
+            if result.is_err() {
+                break;
+            }
+        }
+        self.unread.drain(..start);
+        self.searched = self.unread.len();
+        result
+    }
+
+    /// Writes and reads what can be, after waiting for that until `until` at most.
+    pub(super) fn transfer(&mut self, until: Instant) -> std::io::Result<Moved> {
+        if self.closes_input && self.unsent() == 0 {
+            self.stdin = None;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let (writes, output, error) = {
+            let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
+            fds.extend(self.stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let writes = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len());
+            fds.extend(writes.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) => return Ok(Moved::Late),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => return Ok(Moved::Some),
+                Err(error) => return Err(error.into()),
+            }
+            let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+            let has_error = self.stderr.is_some();
+            (writes.is_some() && is_ready(fds.last()), is_ready(fds.first()), has_error && is_ready(fds.get(1)))
+        };
+        if error {
+            self.read_complaint();
+        }
+        if writes {
+            self.write()?;
+        }
+        if output { self.read() } else { Ok(Moved::Some) }
+    }
+
+    fn write(&mut self) -> std::io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        match stdin.write(&self.unsent[self.sent..]) {
+            Ok(count) => self.sent += count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // Whether it has ended its output says.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.sent = self.unsent.len();
+                self.stdin = None;
+            }
+            Err(error) => return Err(error),
+        }
+        if self.sent == self.unsent.len() {
+            self.unsent.clear();
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> std::io::Result<Moved> {
+        let mut piece = [0; PIECE];
+        match self.stdout.read(&mut piece) {
+            Ok(0) => Ok(Moved::Ended),
+            Ok(count) => {
+                self.unread.extend_from_slice(&piece[..count]);
+                Ok(Moved::Some)
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Moved::Some),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_complaint(&mut self) {
+        let mut piece = [0; LONGEST_COMPLAINT];
+        let Some(stderr) = &mut self.stderr else { return };
+        match stderr.read(&mut piece) {
+            Ok(count) if count > 0 => {
+                self.complaint.extend_from_slice(&piece[..count]);
+                let surplus = self.complaint.len().saturating_sub(LONGEST_COMPLAINT);
+                self.complaint.drain(..surplus);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            _ => self.stderr = None,
+        }
+    }
+
+    /// The exit code of a process whose output has ended; `None` if a signal ended it.
+    pub(super) fn exit_code(&mut self) -> Option<i32> {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status.code(),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+                _ => {
+                    self.kill();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// How a process ended whose output has ended, and the last line that it wrote on standard error.
+    pub(super) fn last_words(&mut self) -> String {
+        let code = self.exit_code();
+        self.read_complaint();
+        let signal = self.child.wait().ok().and_then(|status| status.signal());
+        let ended = match (code, signal) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        };
+        let text = String::from_utf8_lossy(&self.complaint);
+        match text.lines().rev().find(|line| !line.trim().is_empty()) {
+            Some(line) => format!("{ended}: {}", super::answer::shorten(line.trim())),
+            None => ended,
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            _ = Pid::from_raw(pid).map(|group| kill_process_group(group, Signal::KILL));
+        }
+        _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        _ = std::fs::remove_dir_all(&self.home);
+    }
+}

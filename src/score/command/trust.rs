@@ -1,0 +1,78 @@
+//! Which programs the user has allowed to run: by the content of the command and of its files.
+
+use std::path::{Path, PathBuf};
+
+use crate::files::{self, Access};
+use crate::score::ScoreError;
+use crate::task::{Task, TaskError};
+
+/// A program that a task names, and whether it may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    pub command: Vec<String>,
+    /// Files of the task's folder that belong to it.
+    pub files: Vec<String>,
+    /// SHA-256 in hex over the command, the names and the bytes of the files.
+    pub digest: String,
+    pub is_trusted: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    #[error("no folder for what is trusted: set HOME or XDG_STATE_HOME")]
+    NoFolder,
+    #[error("{path}: {source}; nothing is trusted", path = path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+impl Trust {
+    /// What the task would run; `None` if that is nothing.
+    pub fn of(task: &Task) -> Result<Option<Self>, TrustError> {
+        let Some(rules) = task.command() else { return Ok(None) };
+        let digest = task.command_digest(rules)?;
+        let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
+        Ok(Some(Self { command: rules.command.clone(), files: rules.files.clone(), digest, is_trusted }))
+    }
+
+    /// Remembers, or forgets, that the program may run.
+    pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
+        let folder = folder().ok_or(TrustError::NoFolder)?;
+        let path = folder.join(&self.digest);
+        let failed = |source| TrustError::Write { path: path.clone(), source };
+        if is_trusted {
+            files::ensure_folder(&folder, Access::Private).map_err(failed)?;
+            let text = format!("{:?}\n{}\n", self.command, self.files.join("\n"));
+            return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a task whose program may not run.
+pub(super) fn check(task: &Task) -> Result<(), ScoreError> {
+    match Trust::of(task) {
+        Ok(Some(trust)) if !trust.is_trusted => Err(ScoreError::Untrusted {
+            task: task.name.clone(),
+            command: trust.command.join(" "),
+            place: task.label(""),
+        }),
+        Ok(_) => Ok(()),
+        Err(TrustError::Task(error)) => Err(error.into()),
+        Err(error) => Err(ScoreError::Reference { label: task.name.clone(), message: error.to_string() }),
+    }
+}
+
+/// One file for each program.
+fn folder() -> Option<PathBuf> {
+    let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
+    Some(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("trusted-commands"))
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}

@@ -1,0 +1,126 @@
+//! `[score] kind = "command"`: the program that scores, and its limits.
+
+use toml::de::DeValue;
+
+use super::error::Read;
+use super::source::Home;
+use super::toml_section::Section;
+use super::{TASK_FILE, TaskError};
+
+/// Keys of `[score]`.
+pub(super) const KEYS: [&str; 8] =
+    ["command", "files", "mode", "processes", "seconds", "memory_mib", "output_kib", "max_scorer_errors"];
+
+/// More processes than this are not started by themselves.
+const MOST_PROCESSES: usize = 8;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandRules {
+    /// The program and its arguments; it runs in the task's folder.
+    pub command: Vec<String>,
+    /// Files of the task's folder that belong to the program.
+    pub files: Vec<String>,
+    pub mode: CommandMode,
+    /// 0: one a core, at most eight.
+    pub processes: usize,
+    /// For one answer.
+    pub seconds: f64,
+    /// Of address space; 0 for no limit.
+    pub memory_mib: u64,
+    /// Of one answer.
+    pub output_kib: u64,
+}
+
+/// How the program is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandMode {
+    /// A line of JSON for each completion.
+    Lines,
+    /// A process for each completion; its exit code is the tier.
+    ExitCode,
+}
+
+impl CommandRules {
+    /// Processes at once.
+    pub fn width(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST_PROCESSES);
+        if self.processes == 0 { cores() } else { self.processes }
+    }
+
+    pub fn output_bytes(&self) -> usize {
+        usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let missing = || TaskError::Missing {
+            label: home.label(TASK_FILE),
+            key: "`score.command`".to_owned(),
+            example: "command = [\"python3\", \"scorer.py\"]",
+        };
+        let (_, offset) = score.get("command").ok_or_else(missing)?;
+        let command = strings(score, "command")?;
+        if command.first().is_none_or(String::is_empty) {
+            return Err(score.error("command", offset, "is empty; write for example [\"python3\", \"scorer.py\"]"));
+        }
+        let mut files = Vec::new();
+        // An argument that is a file of the task belongs to the program.
+        for argument in command.iter().filter(|argument| !argument.starts_with('-')) {
+            if let Ok(name) = home.name(argument.clone())
+                && !name.is_empty()
+                && home.open(&name).is_ok()
+            {
+                files.push(name);
+            }
+        }
+        for file in strings(score, "files")? {
+            let name = home.name(file)?;
+            home.open(&name)?;
+            files.push(name);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        files.retain(|file| seen.insert(file.clone()));
+        let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
+            (None | Some("lines"), _) => CommandMode::Lines,
+            (Some("exit_code"), _) => CommandMode::ExitCode,
+            (Some(other), place) => {
+                let offset = place.map_or(0, |(_, offset)| offset);
+                return Err(score.error("mode", offset, format!("takes lines, exit_code, not {other:?}")));
+            }
+        };
+        Ok(Self {
+            command,
+            files,
+            mode,
+            processes: whole(score, "processes", 0, 0..=256)? as usize,
+            seconds: limit(score, "seconds", 10.0)?,
+            memory_mib: whole(score, "memory_mib", 2_048, 0..=1 << 30)?,
+            output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
+        })
+    }
+}
+
+fn strings(section: &Section<'_>, key: &str) -> Read<Vec<String>> {
+    let Some((value, offset)) = section.get(key) else { return Ok(Vec::new()) };
+    let wrong = || section.wrong_type(key, offset, "a list of strings in quotes", value);
+    let DeValue::Array(items) = value else { return Err(wrong()) };
+    items.iter().map(|item| item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+}
+
+fn whole(section: &Section<'_>, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Read<u64> {
+    let Some((number, (_, offset))) = section.number(key)?.zip(section.get(key)) else { return Ok(default) };
+    let (least, most) = (*range.start(), *range.end());
+    if number.fract() == 0.0 && number >= least as f64 && number <= most as f64 {
+        return Ok(number as u64);
+    }
+    Err(section.error(key, offset, format!("must be a whole number from {least} to {most}, not {number}")))
+}
+
+fn limit(section: &Section<'_>, key: &str, default: f64) -> Read<f64> {
+    match section.number(key)?.zip(section.get(key)) {
+        None => Ok(default),
+        Some((number, _)) if (0.001..=86_400.0).contains(&number) => Ok(number),
+        Some((number, (_, offset))) => {
+            Err(section.error(key, offset, format!("must be between 0.001 and 86400, not {number}")))
+        }
+    }
+}

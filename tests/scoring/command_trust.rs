@@ -1,0 +1,95 @@
+//! A task whose scorer is a program: nothing runs before it is trusted, and each change asks again.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::program::{SHORT, call, json_lines, program, stderr, stdout};
+
+#[test]
+fn a_program_runs_when_it_is_trusted_as_it_is() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: python3 is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    assert!(stdout(&call(here, &["init", ".", "--template", "python-scorer"])).contains("task trust"));
+    let task = here.join("tasks/prime-sum");
+    let ran = here.join("ran");
+    let program_text = fs::read_to_string(task.join("scorer.py")).unwrap();
+    let changed = format!("open({:?}, 'w')\n{program_text}", ran.display().to_string());
+    fs::write(task.join("scorer.py"), &changed).unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = call(here, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains("grpo-tui task trust "), "{}", stderr(&output));
+        assert!(!ran.exists(), "{arguments:?} ran the program");
+    };
+    refused(&["score", "prime-sum"]);
+    refused(&["task", "check", "prime-sum"]);
+    refused(&["task", "audit", "prime-sum"]);
+    refused(&["dataset", "check", "prime-sum"]);
+    // Whoever does not say yes does not trust.
+    let output = call(here, &["task", "trust", "prime-sum"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("command  python3 scorer.py"));
+    refused(&["score", "prime-sum"]);
+    let mut asked = program(here, &["task", "trust", "prime-sum"]);
+    let mut asked = asked.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut asked.stdin.take().unwrap(), b"y\n").unwrap();
+    assert!(asked.wait().unwrap().success());
+    let scores = json_lines(&call(here, &["score", "prime-sum", "--json"]));
+    let seen: Vec<_> =
+        scores.iter().map(|score| (score["reward"].as_f64().unwrap(), score["failure"].clone())).collect();
+    let failure = |name: &str| serde_json::Value::from(name);
+    let expected = [
+        (1.0, serde_json::Value::Null),
+        (0.5, failure("not_prime")),
+        (0.2, failure("wrong_sum")),
+        (0.0, failure("no_sum")),
+        (1.0, serde_json::Value::Null),
+    ];
+    assert_eq!(seen, expected);
+    assert!(ran.exists());
+    let checked = stdout(&call(here, &["task", "check", "prime-sum"]));
+    assert!(checked.contains("command task.toml ok"), "{checked}");
+    fs::remove_file(&ran).unwrap();
+    fs::write(task.join("scorer.py"), changed + "\n").unwrap();
+    refused(&["score", "prime-sum"]);
+    assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
+    assert!(call(here, &["score", "prime-sum"]).status.success());
+    fs::remove_file(&ran).unwrap();
+    assert!(call(here, &["task", "trust", "prime-sum", "--revoke"]).status.success());
+    refused(&["score", "prime-sum"]);
+}
+
+#[test]
+fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: python3 is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    stdout(&call(here, &["init", ".", "--template", "python-scorer"]));
+    let task = here.join("tasks/prime-sum");
+    let train = |name: &str| {
+        let arguments = ["train", "prime-sum", "--model", "tiny", "--runs", "runs", "--name", name];
+        call(here, &[&arguments[..], &SHORT, &["--set", "max_completion_tokens=8"]].concat())
+    };
+    let untrusted = train("no");
+    assert!(untrusted.status.code() == Some(1) && stderr(&untrusted).contains("task trust"), "{}", stderr(&untrusted));
+    assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
+    let trained = train("good");
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    let shown = crate::program::json(&call(here, &["runs", "show", "good", "--runs", "runs", "--json"]));
+    assert_eq!(shown["metrics"]["failures/no_sum"], 1.0, "the embedded model writes invoices: {shown}");
+    let text = fs::read_to_string(task.join("scorer.py")).unwrap();
+    fs::write(task.join("scorer.py"), text.replace("parts = [", "raise SystemError('no prime')\n    parts = ["))
+        .unwrap();
+    assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
+    let stopped = train("bad");
+    let said = stderr(&stopped);
+    assert_eq!(stopped.status.code(), Some(1), "{said}");
+    assert!(said.contains("the scorer failed on") && said.contains("no prime"), "{said}");
+}
