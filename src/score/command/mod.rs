@@ -247,7 +247,7 @@ mod tests {
         let check = |body: &str, expected: &str| {
             let (_folder, scorer) =
                 python(&format!("if completion == 'bad':\n    {body}\nanswer(tier='valid')"), |rules| {
-                    rules.seconds = 0.5
+                    rules.seconds = if body == "time.sleep(60)" { 0.5 } else { 60.0 }
                 });
             let found = judged(&scorer, &["a", "bad", "b", "c"]);
             assert_eq!(found[0], "valid", "{body}");

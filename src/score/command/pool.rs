@@ -188,15 +188,19 @@ impl LineProcess {
             }
             let moved = self.process.transfer(until);
             let before = held.len();
-            let taken = self.process.lines(|line| take(line, &mut held, classes, work));
+            let most = rules.output_bytes();
+            let taken = self.process.lines(|line| match line.len() > most {
+                true => Err(too_long(rules)),
+                false => take(line, &mut held, classes, work),
+            });
             if held.len() < before {
                 self.has_answered = true;
                 until = Instant::now() + limit;
             }
-            let long = self.process.unread().len() > rules.output_bytes();
+            let long = self.process.unread().len() > most;
             let why = match (taken, moved) {
                 (Err(why), _) => why,
-                _ if long => format!("the scorer wrote a line of more than {} KiB", rules.output_kib),
+                _ if long => too_long(rules),
                 (Ok(()), Ok(Moved::Some)) => continue,
                 (Ok(()), Ok(Moved::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
                 (Ok(()), Ok(Moved::Ended)) => format!("the scorer {}", self.process.last_words()),
@@ -205,6 +209,10 @@ impl LineProcess {
             return Err(Broken { why, held: held.into_values().collect() });
         }
     }
+}
+
+fn too_long(rules: &CommandRules) -> String {
+    format!("the scorer wrote a line of more than {} KiB", rules.output_kib)
 }
 
 /// Takes one line of output.
