@@ -48,6 +48,36 @@ fn main() {
         measure(name, &scorer, texts, with_rows.then_some(rows.as_slice()));
     }
     tool_calls();
+    sql().unwrap_or_else(|error| fail(&error));
+}
+
+/// Queries of one table of 100 rows.
+fn sql() -> std::io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let rows: Vec<String> =
+        (0..100).map(|row| format!("({row}, 'c{row}', {}, 'l{}')", row * 37 % 91, row % 7)).collect();
+    let schema = format!(
+        "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\nINSERT INTO city VALUES {};",
+        rows.join(", ")
+    );
+    std::fs::write(folder.path().join("schema.sql"), schema)?;
+    std::fs::write(
+        folder.path().join("task.toml"),
+        "name = \"city\"\nschema = \"schema.sql\"\n[score]\nkind = \"sql\"\n",
+    )?;
+    let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
+    let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
+    let query =
+        "SELECT land, count(*) AS n, avg(people) FROM city WHERE people > 20 GROUP BY land ORDER BY n DESC, land";
+    let line = serde_json::json!({"messages": [{"role": "user", "content": "x"}], "expected": query}).to_string();
+    let row = dataset::read_rows("row.jsonl", line.as_bytes()).next();
+    let row = row.and_then(Result::ok).into_iter().collect::<Vec<_>>();
+    measure("sql, run", &scorer, &[query.to_owned()], None);
+    measure("sql, run against expected", &scorer, &[query.to_owned()], Some(&row));
+    // Parsed as far as a query, and not run.
+    let deleting = "DELETE FROM city WHERE people > 20 AND name <> 'c5' AND land IN ('l1', 'l2') AND id < 50";
+    measure("sql, parsed alone", &scorer, &[deleting.to_owned()], None);
+    Ok(())
 }
 
 /// Calls of the template's three functions, one a completion, as the three forms write them.

@@ -41,6 +41,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("minijinja", &["text", "dataset", "report"]),
     ("minijinja_contrib", &["text", "dataset"]),
     ("csv", &["dataset"]),
+    ("rusqlite", &["score"]),
+    ("sqlparser", &["score"]),
     ("jsonschema", &["task", "score"]),
     ("jsonc_parser", &["task", "score"]),
     ("ureq", &["hub"]),

@@ -8,6 +8,7 @@ mod cost;
 mod plain_text;
 mod reasons;
 mod rewards;
+mod sql;
 mod tasks;
 mod tool_calls;
 

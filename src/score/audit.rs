@@ -71,6 +71,10 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     if let Definition::ToolCalls(rules) = &task.definition {
         return call_candidates(rules);
     }
+    if let Definition::Sql(_) = &task.definition {
+        let narrow = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
+        return vec![("a constant", "SELECT 1".to_owned(), narrow), ("a word", "x".to_owned(), narrow)];
+    }
     let Some(schema) = task.schema() else { return plain_candidates(task) };
     vec![
         ("an empty object", "{}".to_owned(), required),

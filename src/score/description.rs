@@ -44,5 +44,12 @@ pub fn describe_task(task: &Task) -> Vec<Accepted> {
             lines.extend(rules.files.iter().map(|file| line("file", file.clone())));
             lines
         }
+        Definition::Sql(rules) => {
+            let whose = if rules.has_schema { "the task's schema" } else { "the row's `schema`" };
+            vec![line(
+                "the answer",
+                format!("a query ({}) that runs against {whose}, with the result of `expected`", rules.dialect),
+            )]
+        }
     }
 }

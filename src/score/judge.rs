@@ -4,6 +4,7 @@ use super::command::{CommandScorer, failed};
 use super::field_compare::Normalisation;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
+use super::sql::Sql;
 use super::tool_calls::ToolCalls;
 use super::unwrap_answer::open_think;
 use super::verdict::Verdict;
@@ -19,6 +20,7 @@ pub(super) enum Judge {
     Regex(Regex),
     ToolCalls(Box<ToolCalls>),
     Command(Box<CommandScorer>),
+    Sql(Sql),
 }
 
 impl Judge {
@@ -29,6 +31,7 @@ impl Judge {
             Definition::Regex { pattern } => Self::Regex(Regex::new(task, pattern)?),
             Definition::ToolCalls(rules) => Self::ToolCalls(Box::new(ToolCalls::new(task, rules)?)),
             Definition::Command(rules) => Self::Command(Box::new(CommandScorer::new(task, rules)?)),
+            Definition::Sql(rules) => Self::Sql(Sql::new(task, rules)?),
         })
     }
 
@@ -50,6 +53,9 @@ impl Judge {
                 let found = alone.flatten().and_then(|verdicts| verdicts.into_iter().next());
                 found.unwrap_or_else(|| failed("the scorer gave no answer"))
             }
+            Self::Sql(sql) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
+                sql.judge((completion, offset), answer, row)
+            }),
         }
     }
 
@@ -81,6 +87,7 @@ impl Judge {
             Self::JsonSchema(_) => Some(expected.to_string()),
             Self::Text(_) => Text::completion_of(expected),
             Self::Regex(_) | Self::Command(_) => None,
+            Self::Sql(_) => expected.as_str().map(str::to_owned),
             Self::ToolCalls(_) => Some(ToolCalls::completion_of(expected)),
         }
     }

@@ -16,6 +16,7 @@ mod prompts;
 mod result;
 mod schema_lint;
 mod scorer;
+mod sql;
 mod tool_calls;
 mod unwrap_answer;
 mod verdict;

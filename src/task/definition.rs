@@ -33,6 +33,8 @@ pub enum Definition {
     ToolCalls(ToolRules),
     /// A program of the user's scores.
     Command(CommandRules),
+    /// The answer is a query.
+    Sql(SqlRules),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +55,34 @@ pub struct SchemaFiles {
     pub inherited_drafts: BTreeMap<String, String>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlRules {
+    /// Whether the task's definition file is the statements that make tables and data; else each row has its own.
+    pub has_schema: bool,
+    /// One of [`DIALECTS`].
+    pub dialect: String,
+}
+
+/// Dialects of SQL that queries are parsed in.
+pub const DIALECTS: [&str; 16] = [
+    "sqlite",
+    "generic",
+    "ansi",
+    "postgres",
+    "mysql",
+    "mssql",
+    "oracle",
+    "duckdb",
+    "bigquery",
+    "snowflake",
+    "redshift",
+    "databricks",
+    "spark",
+    "hive",
+    "clickhouse",
+    "teradata",
+];
+
 /// A kind of scorer in `task.toml`.
 #[derive(Debug)]
 pub(super) struct Kind {
@@ -64,7 +94,7 @@ pub(super) struct Kind {
 }
 
 /// The first is that of a task that names none.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -74,6 +104,7 @@ const KINDS: [Kind; 5] = [
     Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
     Kind { name: "tool_calls", keys: &[], score_keys: &["tools", "order", "assert_formats", "normalise"] },
     Kind { name: "command", keys: &[], score_keys: &command::KEYS },
+    Kind { name: "sql", keys: &["schema"], score_keys: &["dialect"] },
 ];
 
 /// The kind that the task names.
@@ -98,6 +129,16 @@ impl Definition {
                 Self::Text { normalise: read_normalisations(score, "normalise")?.unwrap_or_default() }
             }
             ("regex", Some(score)) => read_pattern(score, home)?,
+            ("sql", Some(score)) => {
+                let dialect = read_dialect(score)?;
+                let Some(file) = top.string("schema")? else {
+                    let rules = SqlRules { has_schema: false, dialect };
+                    return Ok((Self::Sql(rules), TASK_FILE.to_owned(), toml.to_owned()));
+                };
+                let file = home.name(file)?;
+                let text = home.read_text(&file)?;
+                return Ok((Self::Sql(SqlRules { has_schema: true, dialect }), file, text));
+            }
             ("tool_calls", Some(score)) => {
                 let in_order = score.boolean("order")?.unwrap_or(true);
                 let Some(file) = score.string("tools")? else {
@@ -133,6 +174,17 @@ fn read_schema(top: &Section<'_>, score: Option<&Section<'_>>, home: &Home) -> R
     }
     let files = SchemaFiles::follow(home, &file, schema, named)?;
     Ok((Definition::JsonSchema(files), file, text))
+}
+
+fn read_dialect(score: &Section<'_>) -> Read<String> {
+    let Some((name, (_, offset))) = score.string("dialect")?.zip(score.get("dialect")) else {
+        return Ok(DIALECTS[0].to_owned());
+    };
+    if DIALECTS.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    let near = crate::format::did_you_mean(&name, DIALECTS);
+    Err(score.error("dialect", offset, format!("takes {}, not {name:?}{near}", DIALECTS.join(", "))))
 }
 
 fn read_pattern(score: &Section<'_>, home: &Home) -> Read<Definition> {

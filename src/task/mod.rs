@@ -12,7 +12,7 @@ mod toml_section;
 mod tools;
 
 pub use command::{CommandMode, CommandRules};
-pub use definition::{Definition, NORMALISATIONS, SchemaFiles, ToolRules};
+pub use definition::{DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
 pub use error::TaskError;
 pub use parse::PARTS;
 pub use references::encode_path;
@@ -187,6 +187,9 @@ impl Task {
         if self.definition_file == TASK_FILE {
             return parse::parse_task(self.home.clone(), text);
         }
+        if let Definition::Sql(_) = &self.definition {
+            return Ok(Self { definition_text: text.to_owned(), ..self.clone() });
+        }
         let value = self.home.parse_json(&self.definition_file, text)?;
         let definition = match &self.definition {
             Definition::JsonSchema(files) => {
@@ -222,6 +225,7 @@ impl Task {
             Definition::Text { .. } => "text",
             Definition::Regex { .. } => "regex",
             Definition::ToolCalls(_) => "tool_calls",
+            Definition::Sql(_) => "sql",
             Definition::Command(_) => "command",
         }
     }
@@ -238,7 +242,7 @@ impl Task {
     pub fn expected_schema(&self) -> Cow<'_, Value> {
         match &self.definition {
             Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
-            Definition::Text { .. } => Cow::Owned(serde_json::json!({"type": "string"})),
+            Definition::Text { .. } | Definition::Sql(_) => Cow::Owned(serde_json::json!({"type": "string"})),
             Definition::Regex { .. } | Definition::Command(_) => Cow::Owned(Value::Bool(true)),
             Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
         }
@@ -249,6 +253,7 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(_) => "schema",
             Definition::ToolCalls(rules) if rules.tools.is_some() => "tools",
+            Definition::Sql(rules) if rules.has_schema => "schema",
             _ => TASK_FILE,
         }
     }
@@ -269,6 +274,10 @@ impl Task {
                 Cow::Owned(format!("tool_calls\n{in_order}\n{tools}"))
             }
             Definition::Command(rules) => return self.command_digest(rules).unwrap_or_default(),
+            Definition::Sql(SqlRules { has_schema, dialect }) => {
+                let schema = if *has_schema { self.definition_text.as_str() } else { "" };
+                Cow::Owned(format!("sql\n{dialect}\n{schema}"))
+            }
         };
         crate::format::hex(&Sha256::digest(text.as_bytes()))
     }
@@ -334,7 +343,7 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
             Definition::Command(rules) => names.extend(rules.files.iter().map(String::as_str)),
-            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) => {}
+            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) | Definition::Sql(_) => {}
         }
         names
     }

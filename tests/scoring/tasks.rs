@@ -31,8 +31,8 @@ fn complaints_about_task_toml() {
         "line 4 column 18: `score.strip_thinking` must be true or false, not the string \"yes\"",
     );
     check(
-        "[score]\nkind = \"sql\"\n",
-        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, not \"sql\"",
+        "[score]\nkind = \"sqlx\"\n",
+        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, sql, not \"sqlx\"; did you mean `sql`?",
     );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",

@@ -1,0 +1,241 @@
+//! A database in memory that queries may only read, with bounds on their steps, rows and memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Error, ErrorCode, ffi};
+
+/// Steps of SQLite's machine that one query may take; a scan takes a few a row.
+const MOST_STEPS: u64 = 5_000_000;
+/// Where each step takes long; far above what that many steps take.
+const LONGEST: Duration = Duration::from_secs(5);
+/// The schema and its data may take more.
+const MOST_SETUP_STEPS: u64 = 500_000_000;
+/// Steps between two looks at the count.
+const STEPS_PER_LOOK: i32 = 1_000;
+/// Rows of a result, and bytes of all its values together.
+const MOST_ROWS: usize = 10_000;
+const MOST_RESULT_BYTES: usize = 16 << 20;
+/// Bytes of one text or blob.
+const MOST_VALUE_BYTES: i32 = 64 << 10;
+/// Bytes that all databases of the process may take together, those of other threads among them.
+const MOST_MEMORY_BYTES: u64 = 1 << 30;
+
+/// A value of a result.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+/// The result of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Table {
+    pub(super) columns: Vec<String>,
+    pub(super) rows: Vec<Vec<Cell>>,
+}
+
+/// Why a query has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) message: String,
+    /// Byte offset in the query, where SQLite says it.
+    pub(super) offset: Option<usize>,
+    pub(super) kind: FailureKind,
+}
+
+impl Failure {
+    fn is_incomplete(&self) -> bool {
+        self.message == "incomplete input" || self.message.starts_with("unrecognized token")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureKind {
+    UnknownTable,
+    UnknownColumn,
+    Other,
+}
+
+/// What the statement that runs may still spend.
+#[derive(Debug)]
+struct Left {
+    looks: u64,
+    until: Instant,
+}
+
+impl Left {
+    fn steps(steps: u64) -> Self {
+        Self { looks: steps / STEPS_PER_LOOK as u64, until: Instant::now() + LONGEST }
+    }
+
+    fn is_spent(&mut self) -> bool {
+        self.looks = self.looks.saturating_sub(1);
+        self.looks == 0 || Instant::now() > self.until
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+    left: Arc<Mutex<Left>>,
+}
+
+impl Database {
+    /// Runs the statements of a schema and its data in a new database.
+    ///
+    /// # Errors
+    /// SQLite's sentence.
+    pub(super) fn new(schema: &str) -> Result<Self, Failure> {
+        let connection = Connection::open_in_memory().map_err(|error| failure(&error))?;
+        let mut database = Self { connection, left: Arc::new(Mutex::new(Left::steps(MOST_SETUP_STEPS))) };
+        database.prepare(schema).map_err(|error| failure(&error))?;
+        Ok(database)
+    }
+
+    /// The first statement of a schema that fails, by its byte offset, and why.
+    pub(super) fn first_fault(schema: &str) -> Option<(usize, Failure)> {
+        let mut database = Self::new("").ok()?;
+        database.connection.authorizer(Some(in_schema)).ok()?;
+        let mut start = 0;
+        for end in schema.match_indices(';').map(|(at, _)| at + 1).chain([schema.len()]) {
+            let statement = schema.get(start..end)?;
+            match database.connection.execute_batch(statement).map_err(|error| failure(&error)) {
+                Ok(()) => start = end,
+                // The semicolon stands in a text or a trigger.
+                Err(error) if end < schema.len() && error.is_incomplete() => {}
+                Err(error) => {
+                    let blanks = statement.len() - statement.trim_start().len();
+                    return Some((start + error.offset.unwrap_or(blanks), error));
+                }
+            }
+        }
+        None
+    }
+
+    fn prepare(&mut self, schema: &str) -> rusqlite::Result<()> {
+        let connection = &mut self.connection;
+        connection.execute_batch(&format!(
+            "PRAGMA temp_store = MEMORY; PRAGMA hard_heap_limit = {MOST_MEMORY_BYTES}; PRAGMA trusted_schema = OFF; PRAGMA journal_mode = OFF;"
+        ))?;
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+        let left = Arc::clone(&self.left);
+        let is_spent = move || left.lock().unwrap_or_else(PoisonError::into_inner).is_spent();
+        connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
+        connection.authorizer(Some(in_schema))?;
+        connection.execute_batch(schema)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 200)?;
+        connection.authorizer(Some(in_query))
+    }
+
+    /// The rows of a query.
+    pub(super) fn query(&self, text: &str) -> Result<Table, Failure> {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Left::steps(MOST_STEPS);
+        let mut statement = self.connection.prepare(text).map_err(|error| failure(&error))?;
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut table = Table { rows: Vec::new(), columns };
+        let (mut rows, mut bytes) = (statement.raw_query(), 0);
+        while let Some(row) = rows.next().map_err(|error| failure(&error))? {
+            let mut cells = Vec::with_capacity(table.columns.len());
+            for column in 0..table.columns.len() {
+                let cell = match row.get_ref(column).map_err(|error| failure(&error))? {
+                    ValueRef::Null => Cell::Null,
+                    ValueRef::Integer(number) => Cell::Integer(number),
+                    ValueRef::Real(number) => Cell::Real(number),
+                    ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
+                    ValueRef::Blob(bytes) => Cell::Blob(bytes.to_vec()),
+                };
+                bytes += match &cell {
+                    Cell::Text(text) => text.len(),
+                    Cell::Blob(blob) => blob.len(),
+                    _ => 8,
+                };
+                cells.push(cell);
+            }
+            if table.rows.len() == MOST_ROWS || bytes > MOST_RESULT_BYTES {
+                let message = format!("the result has more than {MOST_ROWS} rows or {} MiB", MOST_RESULT_BYTES >> 20);
+                return Err(Failure { message, offset: None, kind: FailureKind::Other });
+            }
+            table.rows.push(cells);
+        }
+        Ok(table)
+    }
+}
+
+/// A schema makes tables, views and indexes and fills them.
+fn in_schema(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Pragma { .. } => Authorization::Deny,
+        AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } | AuthAction::Unknown { .. } => {
+            Authorization::Deny
+        }
+        AuthAction::Function { function_name } if is_refused(function_name) => Authorization::Deny,
+        _ => Authorization::Allow,
+    }
+}
+
+/// A query reads.
+fn in_query(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
+        AuthAction::Function { function_name } if !is_refused(function_name) => Authorization::Allow,
+        _ => Authorization::Deny,
+    }
+}
+
+/// Functions whose result is another at each call, and those that reach out of the database.
+fn is_refused(function: &str) -> bool {
+    [
+        "random",
+        "randomblob",
+        "load_extension",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "readfile",
+        "writefile",
+        "edit",
+        "fts3_tokenizer",
+    ]
+    .iter()
+    .any(|name| function.eq_ignore_ascii_case(name))
+}
+
+fn failure(error: &Error) -> Failure {
+    let (message, offset) = match error {
+        Error::SqlInputError { msg, offset, .. } => (msg.clone(), usize::try_from(*offset).ok()),
+        Error::SqliteFailure(cause, message) => {
+            let message = match (cause.code, cause.extended_code) {
+                (ErrorCode::OperationInterrupted, _) => "the query takes too many steps".to_owned(),
+                (ErrorCode::OutOfMemory, _) => "the query takes too much memory".to_owned(),
+                (ErrorCode::TooBig, _) => format!("a value is longer than {} KiB", MOST_VALUE_BYTES >> 10),
+                (ErrorCode::AuthorizationForStatementDenied, _) => {
+                    message.clone().unwrap_or_else(|| "not allowed in a query".to_owned())
+                }
+                (_, code) => message.clone().unwrap_or_else(|| ffi::code_to_str(code).to_owned()),
+            };
+            (message, None)
+        }
+        other => (other.to_string(), None),
+    };
+    let kind = if message.starts_with("no such table") {
+        FailureKind::UnknownTable
+    } else if message.starts_with("no such column") {
+        FailureKind::UnknownColumn
+    } else {
+        FailureKind::Other
+    };
+    // It may quote a name as long as the query.
+    Failure { message: message.chars().take(300).collect(), offset, kind }
+}

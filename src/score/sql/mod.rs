@@ -1,0 +1,213 @@
+//! Judges SQL: parsed in its dialect, run in SQLite against a schema with data, its result compared with that of the
+//! expected query.
+
+mod compare;
+mod database;
+mod query;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::json::Places;
+use super::verdict::Verdict;
+use super::{FailureClass, Reason, ScoreError, Tier};
+use crate::dataset::PromptRow;
+use crate::task::{SqlRules, Task};
+use compare::compare;
+use database::{Database, Failure, FailureKind, Table};
+use query::{NotParsed, Parsed, dialect, parse};
+
+/// Databases that a thread keeps open, those used last.
+const MOST_DATABASES: usize = 16;
+/// Results of expected queries that a database keeps, of so many rows each.
+const MOST_RESULTS: usize = 1_000;
+const MOST_KEPT_ROWS: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct Sql {
+    /// The task's statements; `None` where each row has its own.
+    schema: Option<String>,
+    dialect: String,
+}
+
+/// A database of one thread with the results of expected queries.
+struct Open {
+    schema: String,
+    database: Result<Database, Failure>,
+    results: HashMap<String, Result<Arc<Table>, Failure>>,
+}
+
+thread_local! {
+    /// The last used first.
+    static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Sql {
+    /// Checks that the task's schema runs.
+    pub(super) fn new(task: &Task, rules: &SqlRules) -> Result<Self, ScoreError> {
+        let schema = rules.has_schema.then_some(task.definition_text.as_str());
+        if let Some(schema) = schema
+            && let Err(failure) = Database::new(schema)
+        {
+            let (offset, failure) = Database::first_fault(schema).unwrap_or((0, failure));
+            let (line, column) = crate::format::line_column(schema, offset);
+            let label = format!("{} line {line} column {column}", task.label(&task.definition_file));
+            let message = format!("{}; each statement must run in SQLite", failure.message);
+            return Err(ScoreError::Reference { label, message });
+        }
+        Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
+    }
+
+    /// Judges the answer, which stands at a byte offset of the completion without white space around it.
+    pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
+        let failed = |message: String| {
+            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, (completion, offset))
+        };
+        let field = |name: &str| row.and_then(|row| row.fields.get(name)).and_then(serde_json::Value::as_str);
+        let Some(schema) = field("schema").or(self.schema.as_deref()) else {
+            return failed("no schema: name a file, `schema` of task.toml, or give the row a `schema`".to_owned());
+        };
+        let name = field("dialect").unwrap_or(&self.dialect);
+        let Some(dialect) = dialect(name) else { return failed(format!("`dialect` {name:?} of the row is unknown")) };
+        let expected = match row.and_then(|row| row.expected.as_ref()) {
+            None => None,
+            Some(serde_json::Value::String(query)) => match parse(&*dialect, query) {
+                Ok(parsed) => Some((query.as_str(), parsed)),
+                Err(error) => return failed(format!("the row's `expected` does not parse: {}", error.message)),
+            },
+            Some(_) => return failed("the row's `expected` is not a query in quotes".to_owned()),
+        };
+        let verdict = with_database(schema, |open| {
+            let place = (completion, offset);
+            match parse(&*dialect, answer) {
+                Ok(parsed) => open.judge(place, answer, parsed, expected),
+                Err(error) => {
+                    let is_valid = |text: &str| {
+                        let parsed = parse(&*dialect, text);
+                        parsed.is_ok_and(|parsed| open.judge(place, text, parsed, None).tier == Tier::Valid)
+                    };
+                    not_parsed(place, answer, error, fenced(answer).is_some_and(is_valid))
+                }
+            }
+        });
+        Verdict { exact: expected.map(|_| verdict.exact == Some(true)), ..verdict }
+    }
+}
+
+impl Open {
+    fn new(schema: &str) -> Self {
+        Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
+    }
+
+    /// `place`: the completion, and where the query stands in it.
+    fn judge(&mut self, place: (&str, usize), text: &str, parsed: Parsed, expected: Option<(&str, Parsed)>) -> Verdict {
+        let failed = |what: &str, failure: &Failure| {
+            let message = format!("{what}: {}", failure.message);
+            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, place)
+        };
+        let database = match &self.database {
+            Ok(database) => database,
+            Err(failure) => return failed("the schema does not run", failure),
+        };
+        let wanted = match expected {
+            None => None,
+            Some((query, parsed)) => {
+                let known = self.results.get(query).cloned();
+                let result = known.unwrap_or_else(|| database.query(query).map(Arc::new));
+                let is_small = result.as_ref().map_or(true, |table| table.rows.len() <= MOST_KEPT_ROWS);
+                if is_small && !self.results.contains_key(query) {
+                    if self.results.len() == MOST_RESULTS {
+                        self.results.clear();
+                    }
+                    self.results.insert(query.to_owned(), result.clone());
+                }
+                match result {
+                    Ok(table) => Some((table, parsed.is_ordered)),
+                    Err(failure) => return failed("the row's `expected` does not run", &failure),
+                }
+            }
+        };
+        let no_fields =
+            |columns| wanted.as_ref().map(|(_, in_order)| compare::fields(columns, false, in_order.then_some(false)));
+        if !parsed.is_query {
+            let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
+            return Verdict {
+                fields: no_fields(false),
+                ..Verdict::because(Tier::Invalid, FailureClass::Other, message, place)
+            };
+        }
+        let table = match database.query(text) {
+            Ok(table) => table,
+            Err(failure) => {
+                let class = match failure.kind {
+                    FailureKind::UnknownTable => FailureClass::UnknownTable,
+                    FailureKind::UnknownColumn => FailureClass::UnknownColumn,
+                    FailureKind::Other => FailureClass::Other,
+                };
+                let at = failure.offset.or_else(|| named_place(text, &failure.message)).unwrap_or(0);
+                let verdict = Verdict::because(Tier::Invalid, class, failure.message, (place.0, place.1 + at));
+                return Verdict { fields: no_fields(false), ..verdict };
+            }
+        };
+        let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
+        let compared = compare(&table, &wanted, in_order);
+        let start = Places::new(place.0).of(place.1);
+        let reason = |message: String| Reason {
+            message,
+            instance_path: String::new(),
+            schema_path: String::new(),
+            line: start.line,
+            column: start.column,
+        };
+        let errors: Vec<Reason> = compared.differences.into_iter().map(reason).collect();
+        let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
+        let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
+        Verdict { exact, fields, errors, ..Verdict::new(Tier::Valid, failure) }
+    }
+}
+
+/// Runs work on this thread's database of a schema.
+fn with_database<R>(schema: &str, work: impl FnOnce(&mut Open) -> R) -> R {
+    OPEN.with_borrow_mut(|all| {
+        match all.iter().position(|open| open.schema == schema) {
+            Some(0) => {}
+            Some(place) => all[..=place].rotate_right(1),
+            None => {
+                all.truncate(MOST_DATABASES - 1);
+                all.insert(0, Open::new(schema));
+            }
+        }
+        work(&mut all[0])
+    })
+}
+
+/// The verdict on a text that is no query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
+fn not_parsed((completion, offset): (&str, usize), answer: &str, error: NotParsed, is_valid_inside: bool) -> Verdict {
+    let class = match &error {
+        _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,
+        error if error.is_truncated => FailureClass::Truncated,
+        // Its first word begins no statement.
+        error if (error.line, error.column) == (1, 1) => FailureClass::Prose,
+        _ => FailureClass::Syntax,
+    };
+    let lines = answer.split_inclusive('\n').take(error.line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let rest = answer.get(lines..).unwrap_or_default();
+    let letters = rest.chars().take(error.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>();
+    let verdict = Verdict::because(Tier::Unparsable, class, error.message, (completion, offset + lines + letters));
+    Verdict { tolerant: is_valid_inside, ..verdict }
+}
+
+/// What the first Markdown fence holds.
+fn fenced(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("```")?;
+    let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    Some(rest.get(word..)?.split("```").next()?.trim())
+}
+
+/// Where a query names what SQLite does not find: `no such table: NAME`.
+fn named_place(text: &str, message: &str) -> Option<usize> {
+    let name = message.strip_prefix("no such ")?.split_once(": ")?.1;
+    let name = name.rsplit('.').next()?.to_ascii_lowercase();
+    text.to_ascii_lowercase().find(&name)
+}

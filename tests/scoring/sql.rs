@@ -1,0 +1,166 @@
+//! SQL: one row a rule, so that no change moves a reward unseen; and what hostile queries cost.
+
+use grpo_tui::dataset::{PromptRow, read_rows};
+use grpo_tui::score::{Score, Scorer, Tier};
+use grpo_tui::task::Task;
+
+const SCHEMA: &str = "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\n\
+                      INSERT INTO city VALUES (1, 'Oslo', 700, 'NO'), (2, 'Bergen', 290, 'NO'), (3, 'Turku', 200, 'FI');\n\
+                      CREATE VIEW big AS SELECT * FROM city WHERE people > 250;\n";
+
+fn scorer(schema: Option<&str>, lines: &str) -> Result<Scorer, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let named = if schema.is_some() { "schema = \"schema.sql\"\n" } else { "" };
+    let toml = format!("name = \"sample\"\n{named}[score]\nkind = \"sql\"\n{lines}");
+    std::fs::write(folder.path().join("task.toml"), toml).unwrap();
+    std::fs::write(folder.path().join("schema.sql"), schema.unwrap_or_default()).unwrap();
+    let path = format!("{}/", folder.path().display());
+    let task = Task::load(folder.path()).map_err(|error| error.to_string().replace(&path, ""))?;
+    Scorer::new(&task).map_err(|error| error.to_string().replace(&path, ""))
+}
+
+fn row(fields: serde_json::Value) -> PromptRow {
+    let mut line = serde_json::json!({"messages": [{"role": "user", "content": "u"}]});
+    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    read_rows("train.jsonl", line.to_string().as_bytes()).next().unwrap().unwrap()
+}
+
+/// Tier, failure, and each reason with its place.
+fn shown(score: &Score) -> String {
+    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
+    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
+    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+}
+
+#[test]
+fn each_fault_of_a_query_has_its_name_and_place() {
+    let scorer = scorer(Some(SCHEMA), "").unwrap();
+    for (completion, expected) in [
+        ("SELECT name FROM city", "valid"),
+        (" WITH b AS (SELECT * FROM big) SELECT count(*) FROM b; \n", "valid"),
+        ("VALUES (1, 'a')", "valid"),
+        ("<think>Easy.</think>\nSELECT 1", "valid"),
+        ("", "unparsable [other]; 1:1 the answer is empty"),
+        ("SELECT name\nFROM city WHERE", "unparsable [truncated]; 2:16 Expected: an expression, found: the end"),
+        ("SELECT 'a", "unparsable [truncated]; 1:8 Unterminated string literal"),
+        ("SELECT name FRM city x y", "unparsable [syntax]; 1:17 Expected: end of statement, found: city"),
+        ("The query is SELECT 1", "unparsable [prose]; 1:1 Expected: an SQL statement, found: The"),
+        ("SELECT 1; SELECT 2", "unparsable [prose]; 1:1 2 statements; one query is asked for"),
+        ("<think>SELECT 1", "unparsable [think leak]; 1:1 unclosed think block"),
+        ("SELECT nme\nFROM city", "invalid [unknown column]; 1:8 no such column: nme"),
+        ("SELECT *\n FROM cty", "invalid [unknown table]; 2:7 no such table: cty"),
+        ("SELECT c.x FROM city c", "invalid [unknown column]; 1:8 no such column: c.x"),
+        ("SELECT frob(1)", "invalid [other]; 1:8 no such function: frob"),
+        ("DELETE FROM city", "invalid [other]; 1:1 only a query is allowed: SELECT, WITH or VALUES"),
+        ("PRAGMA journal_mode", "invalid [other]; 1:1 only a query is allowed: SELECT, WITH or VALUES"),
+        ("ATTACH DATABASE 'x' AS y", "invalid [other]; 1:1 only a query is allowed: SELECT, WITH or VALUES"),
+        ("SELECT * FROM pragma_table_info('city')", "invalid [other]; 1:1 not authorized"),
+        ("SELECT load_extension('x')", "invalid [other]; 1:8 not authorized to use function: load_extension"),
+        ("SELECT random()", "invalid [other]; 1:8 not authorized to use function: random"),
+    ] {
+        assert_eq!(shown(&scorer.score(completion, None)), expected, "{completion}");
+    }
+    for (completion, tolerant) in
+        [("```sql\nSELECT 1\n```", true), ("```sql\nSELECT x\n```", false), ("See:\n```\nSELECT 1\n```", true)]
+    {
+        let score = scorer.score(completion, None);
+        assert_eq!((score.tier, score.tolerant), (Tier::Unparsable, tolerant), "{completion}");
+    }
+}
+
+#[test]
+fn results_are_compared_with_the_expected_ones() {
+    let ordered = "SELECT name FROM city ORDER BY people";
+    let free = "SELECT name, people FROM city WHERE land = 'NO'";
+    let scorer = scorer(Some(SCHEMA), "[[reward]]\npart = \"fields\"\nweight = 0.3\n").unwrap();
+    for (completion, expected, reward, found) in [
+        (free, free, 1.3, "valid"),
+        ("SELECT name AS n, people FROM city WHERE land IN ('NO') ORDER BY 2", free, 1.3, "valid"),
+        ("SELECT name FROM city ORDER BY people, id", ordered, 1.3, "valid"),
+        (
+            "SELECT name FROM city ORDER BY people DESC",
+            ordered,
+            1.2,
+            "valid [wrong result]; 1:1 wrong order: row 1 is expected to be ('Turku'), found ('Oslo')",
+        ),
+        ("SELECT name, people FROM big", free, 1.3, "valid"),
+        ("SELECT name, people FROM city", free, 1.15, "valid [wrong result]; 1:1 1 row extra of 3: ('Turku', 200)"),
+        (
+            "SELECT name, people FROM city WHERE id = 1",
+            free,
+            1.15,
+            "valid [wrong result]; 1:1 1 row missing of 2: ('Bergen', 290)",
+        ),
+        ("SELECT name FROM big", free, 1.0, "valid [wrong result]; 1:1 2 columns expected (name, people), found 1"),
+        ("SELECT avg(people) * 1.0 FROM city", "SELECT sum(people) / 3.0 FROM city", 1.3, "valid"),
+        ("SELECT x FROM city", free, 0.5, "invalid [unknown column]; 1:8 no such column: x"),
+        ("none", free, 0.0, "unparsable [prose]; 1:1 Expected: an SQL statement, found: none"),
+    ] {
+        let score = scorer.score(completion, Some(&row(serde_json::json!({"expected": expected}))));
+        assert_eq!(shown(&score), found, "{completion}");
+        assert_eq!(score.exact, Some(found == "valid"), "{completion}");
+        assert!((score.reward - reward).abs() < 1e-9, "{completion} earns {}", score.reward);
+    }
+}
+
+#[test]
+fn a_row_brings_its_own_schema_and_dialect() {
+    let scorer = scorer(None, "dialect = \"postgres\"\n").unwrap();
+    let own = row(serde_json::json!({"schema": "CREATE TABLE t (a); INSERT INTO t VALUES (1), (2);"}));
+    assert_eq!(shown(&scorer.score("SELECT a FROM t", Some(&own))), "valid");
+    assert_eq!(shown(&scorer.score("SELECT `a` FROM t", Some(&own))).split(';').next(), Some("unparsable [syntax]"));
+    let mysql = row(serde_json::json!({"schema": "CREATE TABLE t (a);", "dialect": "mysql"}));
+    assert_eq!(shown(&scorer.score("SELECT `a` FROM t", Some(&mysql))), "valid");
+    for (fields, message) in [
+        (serde_json::json!({}), "no schema: name a file"),
+        (serde_json::json!({"schema": "CREATE TABLE t ("}), "the schema does not run: incomplete input"),
+        (serde_json::json!({"schema": "", "dialect": "klingon"}), "`dialect` \"klingon\" of the row is unknown"),
+        (serde_json::json!({"schema": "", "expected": 7}), "the row's `expected` is not a query"),
+        (
+            serde_json::json!({"schema": "", "expected": "SELECT x"}),
+            "the row's `expected` does not run: no such column: x",
+        ),
+        (serde_json::json!({"schema": "", "expected": "SELEC"}), "the row's `expected` does not parse"),
+    ] {
+        let score = scorer.score("SELECT 1", Some(&row(fields)));
+        assert!(score.is_error() && shown(&score).contains(message), "{}", shown(&score));
+    }
+}
+
+#[test]
+fn malformed_definitions_are_named() {
+    let check = |schema: &str, lines: &str, complaint: &str| {
+        let found = scorer(Some(schema), lines).unwrap_err();
+        assert!(found.starts_with(complaint), "{found:?} instead of {complaint:?}");
+    };
+    check("CREATE TABLE t (a);\nCREATE TABLE t (b);", "", "schema.sql line 2 column 14: table t already exists; each");
+    check(
+        "CREATE TABLE t (a);\nINSERT INTO t VALUES (';');\nINSERT INTO u VALUES (1);",
+        "",
+        "schema.sql line 3 column 1: no such table: u",
+    );
+    check("CREATE TABLE t (a, );", "", "schema.sql line 1 column 20: near \")\": syntax error");
+    check("ATTACH 'x' AS y;", "", "schema.sql line 1 column 1: not authorized");
+    check("", "dialect = \"sqlit\"\n", "task.toml line 5 column 11: `score.dialect` takes ");
+}
+
+#[test]
+fn hostile_queries_are_bounded() {
+    let scorer = scorer(Some(SCHEMA), "").unwrap();
+    let endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)";
+    for (completion, message) in [
+        (format!("{endless} SELECT n FROM c"), "more than 10000 rows"),
+        (format!("{endless} SELECT max(n) FROM c"), "takes too many steps"),
+        (format!("{endless} SELECT hex(zeroblob(30000)) AS s FROM c ORDER BY s"), "takes too"),
+        ("SELECT count(*) FROM city a, city b, city c, city d, city e, city f, city g, city h, city i, city j, city k, city l, city m, city n, city o, city p".to_owned(), "too many steps"),
+        ("SELECT zeroblob(1000000000)".to_owned(), "longer than 64 KiB"),
+        ("SELECT printf('%1000000d', 1)".to_owned(), "longer than 64 KiB"),
+        (format!("SELECT {}1", "1 + ".repeat(1_500)), "maximum depth 200"),
+        (format!("SELECT {}1{}", "(".repeat(2_000), ")".repeat(1_900)), "nested too deep"),
+        (format!("SELECT {}", "1, ".repeat(5_000)), "more than 4000 tokens"),
+        ("SELECT 1 ".repeat(1 << 20), "longer than 64 KiB"),
+    ] {
+        let found = shown(&scorer.score(&completion, None));
+        assert!(found.contains(message), "{found:?} lacks {message:?} for {}", &completion[..60.min(completion.len())]);
+    }
+}
