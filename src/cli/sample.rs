@@ -162,9 +162,9 @@ fn completion_text(sample: usize, scored: &ScoredCompletion) -> String {
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();
     format!(
-        "[{}] {}  reward {:.3}  {tokens} tokens{truncated}{why}\n{text}\n\n",
+        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{text}\n\n",
         sample + 1,
-        score.tier.name(),
-        score.reward
+        score.outcome(),
+        score.reward_text()
     )
 }

@@ -160,11 +160,11 @@ impl Table {
         }
         let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
         let id = visible(item.prompt_id.as_deref().unwrap_or(""));
-        let (line, prompt, tier) = (item.line, short(&id, 14), score.tier.name());
+        let (line, prompt, tier, reward) = (item.line, short(&id, 14), score.outcome(), score.reward_text());
         writeln!(
             output,
             "{}",
-            format!("{line:>5}  {prompt:<14} {tier:<10} {:>6.3}  {exact:<5}  {}", score.reward, why(score)).trim_end()
+            format!("{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}", why(score)).trim_end()
         )
     }
 }
@@ -198,34 +198,38 @@ struct Summary {
     compared: usize,
     exact: usize,
     reward: f64,
-    /// Those whose scorer did not fail.
-    rewarded: usize,
+    /// Those that the scorer failed to score: in no other number.
+    errors: usize,
     failures: BTreeMap<FailureClass, usize>,
 }
 
 impl Summary {
     fn add(&mut self, score: &Score) {
+        if let Some(class) = score.failure {
+            *self.failures.entry(class).or_default() += 1;
+        }
+        if score.is_error() {
+            self.errors += 1;
+            return;
+        }
         self.count += 1;
         *self.tiers.entry(score.tier).or_default() += 1;
         self.tolerant += usize::from(score.tolerant);
         self.compared += usize::from(score.exact.is_some());
         self.exact += usize::from(score.exact == Some(true));
-        if score.reward.is_finite() {
-            self.reward += score.reward;
-            self.rewarded += 1;
-        }
-        if let Some(class) = score.failure {
-            *self.failures.entry(class).or_default() += 1;
-        }
+        self.reward += score.reward;
     }
 
     fn write(&self, output: &mut impl Write) -> io::Result<()> {
+        if self.errors > 0 {
+            writeln!(output, "\n{} completions not scored: the scorer failed", self.errors)?;
+        }
         if self.count == 0 {
             return Ok(());
         }
         let share = |part: usize| format!("{part} ({})", percent(part as f64 / self.count as f64));
         let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
-        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.rewarded as f64)?;
+        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.count as f64)?;
         for name in Tier::ALL.into_iter().rev() {
             writeln!(output, "  {:<28} {}", name.name(), tier(name))?;
         }

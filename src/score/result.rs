@@ -78,6 +78,16 @@ impl Score {
         self.failure == Some(FailureClass::ScorerError)
     }
 
+    /// Its tier in words.
+    pub fn outcome(&self) -> &'static str {
+        if self.is_error() { "not scored" } else { self.tier.name() }
+    }
+
+    /// The reward in digits.
+    pub fn reward_text(&self) -> String {
+        if self.reward.is_nan() { "n/a".to_owned() } else { format!("{:.3}", self.reward) }
+    }
+
     /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
     /// compare with `expected` are not asked of a row without it. A completion without a reward stays out of its group.
     pub fn is_max(&self) -> bool {

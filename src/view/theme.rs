@@ -70,6 +70,7 @@ impl Theme {
     /// The mark of a tier, distinct without colour.
     pub fn tier_glyph(&self, tier: &str) -> &'static str {
         match tier {
+            "not scored" => "?",
             "valid" if self.linear => "v",
             "invalid" if self.linear => "i",
             _ if self.linear => "u",
@@ -83,6 +84,7 @@ impl Theme {
         match tier {
             "valid" => Role::Valid,
             "invalid" => Role::Invalid,
+            "not scored" => Role::Warning,
             _ => Role::Unparsable,
         }
     }

@@ -58,6 +58,17 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     refused(&["score", "prime-sum"]);
     assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
     assert!(call(here, &["score", "prime-sum"]).status.success());
+    // What the program fails to score is in no rate.
+    let failing =
+        program_text.replace("    parts = [", "    if '3' in completion: raise ValueError('a three')\n    parts = [");
+    fs::write(task.join("scorer.py"), failing).unwrap();
+    assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
+    let table = stdout(&call(here, &["score", "prime-sum"]));
+    for part in ["not scored    n/a", "3 completions not scored", "2 completions, mean reward 0.250", "scorer error 3"]
+    {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+    assert!(!table.contains("NaN"), "{table}");
     fs::remove_file(&ran).unwrap();
     assert!(call(here, &["task", "trust", "prime-sum", "--revoke"]).status.success());
     refused(&["score", "prime-sum"]);

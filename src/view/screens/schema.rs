@@ -107,6 +107,8 @@ pub struct ScorePreview {
     pub exact: (usize, usize),
     /// Valid after unwrapping only: without a fence or prose around them.
     pub tolerant: usize,
+    /// Samples that the scorer failed to score: in no other number.
+    pub errors: usize,
     /// Samples whose tier differs from the saved schema's: line of the file, old tier, new tier.
     pub moved: Vec<(usize, Tier, Tier)>,
 }

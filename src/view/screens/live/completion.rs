@@ -107,7 +107,7 @@ fn lines(
 
 /// Tier, reward, tokens and stop reason, in one line.
 fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
-    let tier = completion.score.as_ref().map_or("not scored", |score| score.tier.name());
+    let tier = completion.score.as_ref().map_or("not scored", crate::score::Score::outcome);
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
     let cut = completion.stop_reason == "length";
     let stopped = if cut { "truncated".to_owned() } else { one_line(&completion.stop_reason) };

@@ -99,6 +99,10 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Se
         None => None,
     };
     for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
+        if score.is_error() {
+            effects.errors += 1;
+            continue;
+        }
         effects.now[score.tier as usize] += 1;
         effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
         if let Some(is_exact) = score.exact {

@@ -66,7 +66,14 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
             lines.extend(Tier::ALL.into_iter().rev().map(|tier| tier_line(theme, task, effects, tier)));
             let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
             let change = change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
-            lines.push(Line::raw(format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total())));
+            if effects.total() > 0 {
+                let mean = format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total());
+                lines.push(Line::raw(mean));
+            }
+            if effects.errors > 0 {
+                let failed = format!("{} samples not scored: the scorer failed", effects.errors);
+                lines.push(Line::styled(failed, theme.style(Role::Warning)));
+            }
             lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
         }
     }

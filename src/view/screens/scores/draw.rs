@@ -220,7 +220,7 @@ fn row(
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
         return Line::default();
     };
-    let name = score.tier.name();
+    let name = score.outcome();
     let role = Theme::tier_role(name);
     let moved = match scores.moved.get(place).copied().flatten() {
         Some(before) if before < score.tier => theme.glyph("↑", "^"),
@@ -237,7 +237,7 @@ fn row(
     };
     // The class implies the tier, which the glyph shows.
     let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
-    let right = format!("{:>6.3}", score.reward);
+    let right = format!("{:>6}", score.reward_text());
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
     let what =
         padded(&label(scores, theme, scored, place, columns.saturating_sub(used)), columns.saturating_sub(used), false);

@@ -46,10 +46,10 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
 
 /// Tier and reward in one line, as glyph, word and number.
 pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>> {
-    let (name, role) = (score.tier.name(), Theme::tier_role(score.tier.name()));
+    let (name, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     vec![
         Span::styled(format!("{} {name}", theme.tier_glyph(name)), theme.style(role)),
-        Span::raw(format!("  reward {:.3}", score.reward)),
+        Span::raw(format!("  reward {}", score.reward_text())),
     ]
 }
 

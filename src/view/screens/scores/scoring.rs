@@ -39,6 +39,7 @@ pub struct Group {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
+    /// Without those that the scorer failed to score, which are in `failures` alone.
     pub all: usize,
     /// By tier, in the order of [`Tier::ALL`].
     pub tiers: [usize; 3],
@@ -101,17 +102,21 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
 }
 
 fn tally(scores: &[Score]) -> Tally {
-    let mut tally = Tally { all: scores.len(), ..Tally::default() };
+    let mut tally = Tally::default();
     let mut failures: BTreeMap<FailureClass, usize> = BTreeMap::new();
     for score in scores {
+        if let Some(class) = score.failure {
+            *failures.entry(class).or_default() += 1;
+        }
+        if score.is_error() {
+            continue;
+        }
+        tally.all += 1;
         tally.tiers[score.tier as usize] += 1;
         tally.tolerant += usize::from(score.tolerant);
         if let Some(exact) = score.exact {
             tally.exact.0 += usize::from(exact);
             tally.exact.1 += 1;
-        }
-        if let Some(class) = score.failure {
-            *failures.entry(class).or_default() += 1;
         }
     }
     tally.failures = failures.into_iter().collect();

@@ -128,7 +128,7 @@ pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
 fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
-        let Some(holds) = holds(score) else { continue };
+        let Some(holds) = holds(score).filter(|_| !score.is_error()) else { continue };
         // Completions without a prompt are their own group.
         let is_of_prompt = scored.items.groups.get(item.group).is_some_and(|name| !name.is_empty());
         let (count, all) = prompts.entry((item.group, if is_of_prompt { 0 } else { place })).or_default();
