@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::program::{SHORT, call, json_lines, program, stderr, stdout};
+use crate::program::{call, json_lines, program, stderr, stdout};
 
 #[test]
 fn a_program_runs_when_it_is_trusted_as_it_is() {
@@ -74,6 +74,7 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     refused(&["score", "prime-sum"]);
 }
 
+#[cfg(feature = "engine")]
 #[test]
 fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
@@ -86,7 +87,7 @@ fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
     let task = here.join("tasks/prime-sum");
     let train = |name: &str| {
         let arguments = ["train", "prime-sum", "--model", "tiny", "--runs", "runs", "--name", name];
-        call(here, &[&arguments[..], &SHORT, &["--set", "max_completion_tokens=8"]].concat())
+        call(here, &[&arguments[..], &crate::program::SHORT, &["--set", "max_completion_tokens=8"]].concat())
     };
     let untrusted = train("no");
     assert!(untrusted.status.code() == Some(1) && stderr(&untrusted).contains("task trust"), "{}", stderr(&untrusted));
