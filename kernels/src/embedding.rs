@@ -6,7 +6,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::add_scaled;
 
-/// `table`: [count, width], `rows`: [n], u32 -> [n, width] in `dtype`, which on a GPU is the table's, or f32 of bf16. There
+/// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the table's, or f32 of bf16. There
 /// the numbers are not checked: whoever places them there does that.
 pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
