@@ -302,8 +302,5 @@ fn show(value: &Value) -> String {
 
 /// At most 60 characters, in backticks.
 fn clip(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("`{}…`", &text[..end]),
-        None => format!("`{text}`"),
-    }
+    format!("`{}`", crate::format::shortened(text, 60))
 }

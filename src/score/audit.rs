@@ -151,8 +151,7 @@ fn finding(
     let scores = scorer.score_all(&texts.iter().map(|(text, row)| (text.as_str(), Some(*row))).collect::<Vec<_>>());
     let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
     let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { mean_reward(rewards.into_iter()) };
-    let short: String =
-        if shown.chars().count() > 60 { format!("{}…", shown.chars().take(60).collect::<String>()) } else { shown };
+    let short: String = crate::format::shortened(&shown, 60);
     // Nine tenths of the best reward leave nothing to learn from.
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {

@@ -1,6 +1,6 @@
 //! The kinds of scorer: one arm and one function each.
 
-use super::command::{CommandScorer, failed};
+use super::command::{CommandScorer, unanswered};
 use super::field_compare::Normalisation;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
@@ -40,8 +40,8 @@ impl Judge {
         let expected = row.and_then(|row| row.expected.as_ref());
         match self {
             // These read the reasoning themselves: the word may stand in a string of the JSON.
-            Self::JsonSchema(schema) => schema.judge(completion, from, expected),
-            Self::ToolCalls(calls) => calls.judge(completion, from, row),
+            Self::JsonSchema(schema) => schema.judge(completion, from, is_stripped, expected),
+            Self::ToolCalls(calls) => calls.judge(completion, from, is_stripped, row),
             Self::Text(text) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
                 text.judge((completion, offset), answer, expected)
             }),
@@ -51,7 +51,7 @@ impl Judge {
             Self::Command(_) => {
                 let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
                 let found = alone.flatten().and_then(|verdicts| verdicts.into_iter().next());
-                found.unwrap_or_else(|| failed("the scorer gave no answer"))
+                found.unwrap_or_else(unanswered)
             }
             Self::Sql(sql) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
                 sql.judge((completion, offset), answer, row)
@@ -76,8 +76,7 @@ impl Judge {
         let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
         Some(command.judge_all(&asked, is_wanted).map(|verdicts| {
             let mut verdicts = verdicts.into_iter();
-            let missing = || failed("the scorer gave no answer");
-            leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(missing)).collect()
+            leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect()
         }))
     }
 

@@ -80,9 +80,5 @@ impl Regex {
 }
 
 fn shorten(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    crate::format::shortened(text, 80)
 }

@@ -7,6 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::FailureClass;
+use super::json::Place;
 
 /// The step that a completion reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,6 +125,13 @@ pub struct Reason {
     pub line: usize,
     /// 1-based column in Unicode scalars of the raw completion.
     pub column: usize,
+}
+
+impl Reason {
+    /// A sentence about a place of the completion.
+    pub(super) fn at(message: String, Place { line, column }: Place) -> Self {
+        Self { message, instance_path: String::new(), schema_path: String::new(), line, column }
+    }
 }
 
 /// Named values in the order given; a JSON object in files.

@@ -54,14 +54,12 @@ impl Verdict {
         (completion, offset): (&str, usize),
     ) -> Self {
         let place = Places::new(completion).of(offset);
-        let reason = Reason {
-            message,
-            instance_path: String::new(),
-            schema_path: String::new(),
-            line: place.line,
-            column: place.column,
-        };
-        Self { errors: vec![reason], ..Self::new(tier, Some(failure)) }
+        Self { errors: vec![Reason::at(message, place)], ..Self::new(tier, Some(failure)) }
+    }
+
+    /// No verdict: the scorer failed at the completion, or the row or task is not as its kind needs it.
+    pub(super) fn failed(why: String, place: (&str, usize)) -> Self {
+        Self::because(Tier::Unparsable, FailureClass::ScorerError, why, place)
     }
 
     /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what stands around it;

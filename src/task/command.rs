@@ -2,10 +2,10 @@
 
 use toml::de::DeValue;
 
+use super::definition::missing;
 use super::error::Read;
 use super::source::Home;
 use super::toml_section::Section;
-use super::{TASK_FILE, TaskError};
 
 /// Keys of `[score]`.
 pub(super) const KEYS: [&str; 8] =
@@ -52,12 +52,8 @@ impl CommandRules {
     }
 
     pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
-        let missing = || TaskError::Missing {
-            label: home.label(TASK_FILE),
-            key: "`score.command`".to_owned(),
-            example: "command = [\"python3\", \"scorer.py\"]",
-        };
-        let (_, offset) = score.get("command").ok_or_else(missing)?;
+        let example = "command = [\"python3\", \"scorer.py\"]";
+        let (_, offset) = score.get("command").ok_or_else(|| missing(home, "score.command", example))?;
         let command = strings(score, "command")?;
         if command.first().is_none_or(String::is_empty) {
             return Err(score.error("command", offset, "is empty; write for example [\"python3\", \"scorer.py\"]"));

@@ -131,24 +131,22 @@ impl Definition {
             ("regex", Some(score)) => read_pattern(score, home)?,
             ("sql", Some(score)) => {
                 let dialect = read_dialect(score)?;
-                let Some(file) = top.string("schema")? else {
-                    let rules = SqlRules { has_schema: false, dialect };
-                    return Ok((Self::Sql(rules), TASK_FILE.to_owned(), toml.to_owned()));
-                };
-                let file = home.name(file)?;
-                let text = home.read_text(&file)?;
-                return Ok((Self::Sql(SqlRules { has_schema: true, dialect }), file, text));
+                let found = read_file(top, "schema", home)?;
+                let rules = Self::Sql(SqlRules { has_schema: found.is_some(), dialect });
+                match found {
+                    Some((file, text)) => return Ok((rules, file, text)),
+                    None => rules,
+                }
             }
             ("tool_calls", Some(score)) => {
                 let in_order = score.boolean("order")?.unwrap_or(true);
-                let Some(file) = score.string("tools")? else {
-                    let rules = ToolRules { tools: None, in_order };
-                    return Ok((Self::ToolCalls(rules), TASK_FILE.to_owned(), toml.to_owned()));
-                };
-                let file = home.name(file)?;
-                let text = home.read_text(&file)?;
-                let tools = Some(home.parse_json(&file, &text)?);
-                return Ok((Self::ToolCalls(ToolRules { tools, in_order }), file, text));
+                match read_file(score, "tools", home)? {
+                    Some((file, text)) => {
+                        let tools = Some(home.parse_json(&file, &text)?);
+                        return Ok((Self::ToolCalls(ToolRules { tools, in_order }), file, text));
+                    }
+                    None => Self::ToolCalls(ToolRules { tools: None, in_order }),
+                }
             }
             ("command", Some(score)) => Self::Command(CommandRules::read(score, home)?),
             _ => return read_schema(top, score.as_ref(), home),
@@ -157,14 +155,21 @@ impl Definition {
     }
 }
 
-fn missing(home: &Home, key: &str, example: &'static str) -> TaskError {
+/// The name and the text of the file that a key names.
+fn read_file(section: &Section<'_>, key: &str, home: &Home) -> Read<Option<(String, String)>> {
+    let Some(file) = section.string(key)? else { return Ok(None) };
+    let file = home.name(file)?;
+    let text = home.read_text(&file)?;
+    Ok(Some((file, text)))
+}
+
+pub(super) fn missing(home: &Home, key: &str, example: &'static str) -> TaskError {
     TaskError::Missing { label: home.label(TASK_FILE), key: format!("`{key}`"), example }
 }
 
 fn read_schema(top: &Section<'_>, score: Option<&Section<'_>>, home: &Home) -> Read<(Definition, String, String)> {
-    let file = top.string("schema")?.ok_or_else(|| missing(home, "schema", "schema = \"schema.json\""))?;
-    let file = home.name(file)?;
-    let text = home.read_text(&file)?;
+    let example = "schema = \"schema.json\"";
+    let (file, text) = read_file(top, "schema", home)?.ok_or_else(|| missing(home, "schema", example))?;
     let schema = home.parse_json(&file, &text)?;
     let mut named = BTreeMap::new();
     if let Some(references) = score.map(|score| score.free_section("references")).transpose()?.flatten() {

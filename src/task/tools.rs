@@ -73,11 +73,7 @@ pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
 
 /// At most 60 characters.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    crate::format::shortened(&value.to_string(), 60)
 }
 
 #[cfg(test)]

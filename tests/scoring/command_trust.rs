@@ -5,10 +5,17 @@ use std::process::{Command, Stdio};
 
 use crate::program::{call, json_lines, program, stderr, stdout};
 
+fn has_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("SKIPPED: python3 is not installed");
+    }
+    found
+}
+
 #[test]
 fn a_program_runs_when_it_is_trusted_as_it_is() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: python3 is not installed");
+    if !has_python() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -77,8 +84,7 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
 #[cfg(feature = "engine")]
 #[test]
 fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
-    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: python3 is not installed");
+    if !has_python() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -237,8 +237,5 @@ fn csv_error(error: &csv::Error) -> String {
 
 /// At most 60 characters.
 pub(super) fn clip(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    crate::format::shortened(text, 60)
 }

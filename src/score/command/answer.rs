@@ -135,8 +135,5 @@ fn reason(reason: AnswerReason) -> Reason {
 }
 
 pub(super) fn shorten(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_TEXT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    crate::format::shortened(text, LONGEST_TEXT)
 }

@@ -16,8 +16,8 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use super::ScoreError;
 use super::verdict::Verdict;
-use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{CommandMode, CommandRules, Task};
 use pool::Pool;
@@ -99,10 +99,9 @@ impl CommandScorer {
             found[*place] = Some(verdict);
         }
         let of_twin = |place: usize| found[*asked.get(&keys[place])?].clone();
-        let missing = || failed("the scorer gave no answer");
         Some(
             (0..found.len())
-                .map(|place| found[place].clone().or_else(|| of_twin(place)).unwrap_or_else(missing))
+                .map(|place| found[place].clone().or_else(|| of_twin(place)).unwrap_or_else(unanswered))
                 .collect(),
         )
     }
@@ -151,7 +150,11 @@ fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
 
 /// A completion whose score is not known, because the program failed.
 pub(super) fn failed(why: &str) -> Verdict {
-    Verdict::because(Tier::Unparsable, FailureClass::ScorerError, why.to_owned(), ("", 0))
+    Verdict::failed(why.to_owned(), ("", 0))
+}
+
+pub(super) fn unanswered() -> Verdict {
+    failed("the scorer gave no answer")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::answer::shorten;
 use super::process::{Moved, Process};
 use super::{Question, failed};
+use crate::score::json::Place;
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
 use crate::task::CommandRules;
@@ -69,13 +70,7 @@ fn run(rules: &CommandRules, folder: &Path, question: &Question) -> Result<Verdi
     };
     let output = String::from_utf8_lossy(process.unread()).into_owned();
     let lines = output.lines().filter(|line| !line.trim().is_empty()).take(MOST_REASONS);
-    let reason = |line: &str| Reason {
-        message: shorten(line.trim()),
-        instance_path: String::new(),
-        schema_path: String::new(),
-        line: 1,
-        column: 1,
-    };
+    let reason = |line: &str| Reason::at(shorten(line.trim()), Place { line: 1, column: 1 });
     let errors = if tier == Tier::Valid { Vec::new() } else { lines.map(reason).collect() };
     Ok(Verdict { errors, ..Verdict::new(tier, failure) })
 }

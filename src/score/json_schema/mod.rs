@@ -36,7 +36,6 @@ const MAX_WARNINGS: usize = 100;
 #[derive(Debug)]
 pub(super) struct JsonSchema {
     schema: Schema,
-    strip_thinking: bool,
     normalise: BTreeMap<String, Normalisation>,
     /// Present when invalid completions get credit for what they meet.
     graded: Option<Constraints>,
@@ -49,7 +48,6 @@ impl JsonSchema {
         let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
         Ok(Self {
             schema: Schema::compile(task, files)?,
-            strip_thinking: rules.strip_thinking,
             normalise: rules.normalise.iter().map(named).collect(),
             graded: rules.graded.then(|| Constraints::new(&files.schema)),
         })
@@ -59,12 +57,19 @@ impl JsonSchema {
         self.schema.unknown_formats()
     }
 
-    pub(super) fn judge(&self, completion: &str, from: usize, expected: Option<&serde_json::Value>) -> Verdict {
+    /// `is_stripped`: reasoning is no part of the answer.
+    pub(super) fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        is_stripped: bool,
+        expected: Option<&serde_json::Value>,
+    ) -> Verdict {
         match json::parse(completion, from) {
             Ok(document) => self.judge_value(completion, &document, expected),
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unparsable(completion, from, &error)
+                ..self.judge_unparsable(completion, from, is_stripped, &error)
             },
         }
     }
@@ -100,10 +105,10 @@ impl JsonSchema {
         found
     }
 
-    fn judge_unparsable(&self, completion: &str, from: usize, error: &SyntaxError) -> Verdict {
+    fn judge_unparsable(&self, completion: &str, from: usize, is_stripped: bool, error: &SyntaxError) -> Verdict {
         let mut budget = self.schema.budget(completion.len());
         let why = Unreadable::json(completion, error);
-        Verdict::unparsable(completion, from, self.strip_thinking, why, |open| {
+        Verdict::unparsable(completion, from, is_stripped, why, |open| {
             // A value that begins before an open think block only holds the word in one of its strings.
             let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
             inner_values(completion, from, accept)

@@ -114,11 +114,7 @@ fn shown(row: &[Cell]) -> String {
             Cell::Blob(bytes) => format!("x'{}'", crate::format::hex(bytes)),
         })
         .collect();
-    let text = format!("({})", cells.join(", "));
-    match text.char_indices().nth(SHOWN_LETTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    crate::format::shortened(&format!("({})", cells.join(", ")), SHOWN_LETTERS)
 }
 
 #[cfg(test)]

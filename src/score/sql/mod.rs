@@ -61,9 +61,7 @@ impl Sql {
 
     /// Judges the answer, which stands at a byte offset of the completion without white space around it.
     pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
-        let failed = |message: String| {
-            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, (completion, offset))
-        };
+        let failed = |why: String| Verdict::failed(why, (completion, offset));
         let field = |name: &str| row.and_then(|row| row.fields.get(name)).and_then(serde_json::Value::as_str);
         let Some(schema) = field("schema").or(self.schema.as_deref()) else {
             return failed("no schema: name a file, `schema` of task.toml, or give the row a `schema`".to_owned());
@@ -102,10 +100,7 @@ impl Open {
 
     /// `place`: the completion, and where the query stands in it.
     fn judge(&mut self, place: (&str, usize), text: &str, parsed: Parsed, expected: Option<(&str, Parsed)>) -> Verdict {
-        let failed = |what: &str, failure: &Failure| {
-            let message = format!("{what}: {}", failure.message);
-            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, place)
-        };
+        let failed = |what: &str, failure: &Failure| Verdict::failed(format!("{what}: {}", failure.message), place);
         let database = match &self.database {
             Ok(database) => database,
             Err(failure) => return failed("the schema does not run", failure),
@@ -153,14 +148,7 @@ impl Open {
         let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
         let compared = compare(&table, &wanted, in_order);
         let start = Places::new(place.0).of(place.1);
-        let reason = |message: String| Reason {
-            message,
-            instance_path: String::new(),
-            schema_path: String::new(),
-            line: start.line,
-            column: start.column,
-        };
-        let errors: Vec<Reason> = compared.differences.into_iter().map(reason).collect();
+        let errors: Vec<_> = compared.differences.into_iter().map(|why| Reason::at(why, start)).collect();
         let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
         let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
         Verdict { exact, fields, errors, ..Verdict::new(Tier::Valid, failure) }

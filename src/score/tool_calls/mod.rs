@@ -34,7 +34,6 @@ pub(super) struct ToolCalls {
     /// Of rows.
     own: OwnTools,
     in_order: bool,
-    strip_thinking: bool,
     /// By argument.
     normalise: BTreeMap<String, Normalisation>,
 }
@@ -49,7 +48,6 @@ impl ToolCalls {
             tools: own.tools.as_ref().map(compile).transpose()?,
             own: OwnTools::new(rules.assert_formats),
             in_order: own.in_order,
-            strip_thinking: rules.strip_thinking,
             normalise: rules.normalise.iter().map(named).collect(),
         })
     }
@@ -65,10 +63,9 @@ impl ToolCalls {
         blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n"))
     }
 
-    pub(super) fn judge(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Verdict {
-        let failed = |message: String| {
-            Verdict::because(Tier::Unparsable, FailureClass::ScorerError, message, (completion, from))
-        };
+    /// `is_stripped`: reasoning is no part of the answer.
+    pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {
             Ok(tools) => tools,
             Err(message) => return failed(message),
@@ -91,7 +88,7 @@ impl ToolCalls {
             Ok(calls) => self.judge_calls(completion, &tools, &calls, expected.as_deref(), &mut budget),
             Err(why) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(completion, from, &tools, why, &mut budget)
+                ..judge_unreadable(completion, (from, is_stripped), &tools, why, &mut budget)
             },
         };
         if let Ok(answer) = &answer {
@@ -137,27 +134,26 @@ impl ToolCalls {
         verdict.errors = reasons(completion, faults, &mut warnings);
         Verdict { exact: expected.map(|_| valid && !differs), fields, warnings, ..verdict }
     }
+}
 
-    fn judge_unreadable(
-        &self,
-        completion: &str,
-        from: usize,
-        tools: &Tools,
-        why: Unreadable,
-        budget: &mut Budget,
-    ) -> Verdict {
-        let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
-        Verdict::unparsable(completion, from, self.strip_thinking, why, |open| {
-            if let Some(answer) = Answer::blocks_within(completion, from) {
-                let calls = answer.calls(completion).ok()?;
-                let hidden = calls.iter().any(|call| call.name_at >= open);
-                return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
-            }
-            inner_values(completion, from, |value| {
-                value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
-            })
+fn judge_unreadable(
+    completion: &str,
+    (from, is_stripped): (usize, bool),
+    tools: &Tools,
+    why: Unreadable,
+    budget: &mut Budget,
+) -> Verdict {
+    let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
+    Verdict::unparsable(completion, from, is_stripped, why, |open| {
+        if let Some(answer) = Answer::blocks_within(completion, from) {
+            let calls = answer.calls(completion).ok()?;
+            let hidden = calls.iter().any(|call| call.name_at >= open);
+            return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
+        }
+        inner_values(completion, from, |value| {
+            value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
         })
-    }
+    })
 }
 
 /// Whether the tools take every call.

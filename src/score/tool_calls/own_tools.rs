@@ -43,10 +43,11 @@ impl OwnTools {
             other => format!("`tools` of the row: {other}"),
         });
         let mut kept = lock();
-        kept.functions += compiled.as_ref().map_or(1, |tools| tools.len().max(1));
-        if kept.functions > MOST_FUNCTIONS {
-            *kept = Kept { functions: compiled.as_ref().map_or(1, |tools| tools.len().max(1)), ..Kept::default() };
+        let functions = compiled.as_ref().map_or(1, |tools| tools.len().max(1));
+        if kept.functions + functions > MOST_FUNCTIONS {
+            *kept = Kept::default();
         }
+        kept.functions += functions;
         kept.by_content.insert(tools.clone(), compiled.clone());
         compiled
     }
