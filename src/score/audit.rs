@@ -75,6 +75,18 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         let narrow = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
         return vec![("a constant", "SELECT 1".to_owned(), narrow), ("a word", "x".to_owned(), narrow)];
     }
+    if task.kind() == "code" {
+        let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
+        let lazy = [
+            ("an empty file", "\n"),
+            ("a comment", "# nothing"),
+            ("a comment", "// nothing"),
+            ("nothing to do", "pass"),
+            ("nothing to do", ":"),
+            ("a constant", "1"),
+        ];
+        return lazy.map(|(name, text)| (name, text.to_owned(), narrow)).into();
+    }
     let Some(schema) = task.schema() else { return plain_candidates(task) };
     vec![
         ("an empty object", "{}".to_owned(), required),

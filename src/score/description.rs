@@ -1,7 +1,7 @@
 //! What a task accepts, in words: a line a field, or what the kind of scorer asks for.
 
 use super::json_schema::{Accepted, describe};
-use crate::task::{Definition, Task, functions};
+use crate::task::{CommandMode, Definition, Task, functions};
 
 pub fn describe_task(task: &Task) -> Vec<Accepted> {
     let line = |name: &str, text: String| Accepted { depth: 0, name: name.to_owned(), required: None, text };
@@ -40,7 +40,11 @@ pub fn describe_task(task: &Task) -> Vec<Accepted> {
             lines
         }
         Definition::Command(rules) => {
-            let mut lines = vec![line("the answer", format!("what `{}` scores", rules.command.join(" ")))];
+            let command = rules.command.join(" ");
+            let is_code = matches!(rules.mode, CommandMode::Code(_));
+            let answer =
+                if is_code { format!("code that passes `{command}`") } else { format!("what `{command}` scores") };
+            let mut lines = vec![line("the answer", answer)];
             lines.extend(rules.files.iter().map(|file| line("file", file.clone())));
             lines
         }

@@ -2,6 +2,7 @@
 
 use super::command::{CommandScorer, unanswered};
 use super::field_compare::Normalisation;
+use super::json::Places;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
 use super::sql::Sql;
@@ -73,9 +74,13 @@ impl Judge {
         };
         let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
         let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
+        let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).of(*from)).collect();
         let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
         Some(command.judge_all(&asked, is_wanted).map(|verdicts| {
-            let mut verdicts = verdicts.into_iter();
+            let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
+                verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
+                verdict
+            });
             leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect()
         }))
     }

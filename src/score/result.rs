@@ -128,6 +128,14 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// Moves a place of a text to where the text begins at `start`.
+    pub(super) fn move_to(&mut self, start: Place) {
+        if self.line == 1 {
+            self.column += start.column - 1;
+        }
+        self.line += start.line - 1;
+    }
+
     /// A sentence about a place of the completion.
     pub(super) fn at(message: String, Place { line, column }: Place) -> Self {
         Self { message, instance_path: String::new(), schema_path: String::new(), line, column }

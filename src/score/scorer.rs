@@ -129,7 +129,7 @@ impl Scorer {
             return;
         }
         score.parts.0.push(("tier".to_owned(), score.reward));
-        if let Some(credit) = credit {
+        if let Some(credit) = credit.filter(|_| self.graded) {
             score.reward += (self.tiers.valid - self.tiers.invalid) * credit;
             score.parts.0.push(("graded".to_owned(), credit));
         }

@@ -1,4 +1,4 @@
-//! `[score] kind = "command"`: the program that scores, and its limits.
+//! `[score] kind = "command"` and `"code"`: the program that scores or checks, and its limits.
 
 use toml::de::DeValue;
 
@@ -10,6 +10,23 @@ use super::toml_section::Section;
 /// Keys of `[score]`.
 pub(super) const KEYS: [&str; 8] =
     ["command", "files", "mode", "processes", "seconds", "memory_mib", "output_kib", "max_scorer_errors"];
+/// Of the kind `code`.
+pub(super) const CODE_KEYS: [&str; 11] = [
+    "command",
+    "file",
+    "parse",
+    "fence",
+    "graded",
+    "files",
+    "processes",
+    "seconds",
+    "memory_mib",
+    "output_kib",
+    "max_scorer_errors",
+];
+
+/// In `command` and `parse`: the name of the file with the answer.
+pub const FILE_ARGUMENT: &str = "{file}";
 
 /// More processes than this are not started by themselves.
 const MOST_PROCESSES: usize = 8;
@@ -32,12 +49,24 @@ pub struct CommandRules {
 }
 
 /// How the program is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
     /// A line of JSON for each completion.
     Lines,
     /// A process for each completion; its exit code is the tier.
     ExitCode,
+    /// A linter or compiler checks the answer as a file; what it finds are the reasons.
+    Code(CodeRules),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeRules {
+    /// The name of the file with the answer; its ending tells the checker the language.
+    pub file: String,
+    /// The program and its arguments that refuse what does not parse; empty for none.
+    pub parse: Vec<String>,
+    /// Whether the code may stand in a Markdown fence.
+    pub takes_fence: bool,
 }
 
 impl CommandRules {
@@ -51,16 +80,43 @@ impl CommandRules {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
     }
 
+    /// Reads the keys of the kind `command`.
     pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
-        let example = "command = [\"python3\", \"scorer.py\"]";
+        let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
+            (None | Some("lines"), _) => CommandMode::Lines,
+            (Some("exit_code"), _) => CommandMode::ExitCode,
+            (Some(other), place) => {
+                let offset = place.map_or(0, |(_, offset)| offset);
+                return Err(score.error("mode", offset, format!("takes lines, exit_code, not {other:?}")));
+            }
+        };
+        Self::read_as(mode, "command = [\"python3\", \"scorer.py\"]", score, home)
+    }
+
+    /// Reads the keys of the kind `code`.
+    pub(super) fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let example = "file = \"answer.py\"";
+        let file = score.string("file")?.ok_or_else(|| missing(home, "score.file", example))?;
+        if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
+            let offset = score.get("file").map_or(0, |(_, offset)| offset);
+            let message = format!("is the name of a file such as answer.py, not {file:?}");
+            return Err(score.error("file", offset, message));
+        }
+        let takes_fence = score.boolean("fence")?.unwrap_or(true);
+        let code = CodeRules { file, parse: strings(score, "parse")?, takes_fence };
+        Self::read_as(CommandMode::Code(code), "command = [\"ruff\", \"check\", \"{file}\"]", score, home)
+    }
+
+    fn read_as(mode: CommandMode, example: &'static str, score: &Section<'_>, home: &Home) -> Read<Self> {
         let (_, offset) = score.get("command").ok_or_else(|| missing(home, "score.command", example))?;
         let command = strings(score, "command")?;
         if command.first().is_none_or(String::is_empty) {
-            return Err(score.error("command", offset, "is empty; write for example [\"python3\", \"scorer.py\"]"));
+            return Err(score.error("command", offset, format!("is empty; write for example `{example}`")));
         }
         let mut files = Vec::new();
         // An argument that is a file of the task belongs to the program.
-        for argument in command.iter().filter(|argument| !argument.starts_with('-')) {
+        let parse = if let CommandMode::Code(code) = &mode { code.parse.as_slice() } else { &[] };
+        for argument in command.iter().chain(parse).filter(|argument| !argument.starts_with('-')) {
             if let Ok(name) = home.name(argument.clone())
                 && !name.is_empty()
                 && home.open(&name).is_ok()
@@ -75,14 +131,6 @@ impl CommandRules {
         }
         let mut seen = std::collections::BTreeSet::new();
         files.retain(|file| seen.insert(file.clone()));
-        let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
-            (None | Some("lines"), _) => CommandMode::Lines,
-            (Some("exit_code"), _) => CommandMode::ExitCode,
-            (Some(other), place) => {
-                let offset = place.map_or(0, |(_, offset)| offset);
-                return Err(score.error("mode", offset, format!("takes lines, exit_code, not {other:?}")));
-            }
-        };
         Ok(Self {
             command,
             files,
@@ -93,6 +141,10 @@ impl CommandRules {
             output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
         })
     }
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
 fn strings(section: &Section<'_>, key: &str) -> Read<Vec<String>> {

@@ -31,7 +31,7 @@ pub enum Definition {
     },
     /// The answer calls functions.
     ToolCalls(ToolRules),
-    /// A program of the user's scores.
+    /// A program of the user's scores, or checks the answer as code.
     Command(CommandRules),
     /// The answer is a query.
     Sql(SqlRules),
@@ -94,7 +94,7 @@ pub(super) struct Kind {
 }
 
 /// The first is that of a task that names none.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -104,6 +104,7 @@ const KINDS: [Kind; 6] = [
     Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
     Kind { name: "tool_calls", keys: &[], score_keys: &["tools", "order", "assert_formats", "normalise"] },
     Kind { name: "command", keys: &[], score_keys: &command::KEYS },
+    Kind { name: "code", keys: &[], score_keys: &command::CODE_KEYS },
     Kind { name: "sql", keys: &["schema"], score_keys: &["dialect"] },
 ];
 
@@ -149,6 +150,7 @@ impl Definition {
                 }
             }
             ("command", Some(score)) => Self::Command(CommandRules::read(score, home)?),
+            ("code", Some(score)) => Self::Command(CommandRules::read_code(score, home)?),
             _ => return read_schema(top, score.as_ref(), home),
         };
         Ok((definition, TASK_FILE.to_owned(), toml.to_owned()))

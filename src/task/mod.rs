@@ -11,7 +11,7 @@ mod source;
 mod toml_section;
 mod tools;
 
-pub use command::{CommandMode, CommandRules};
+pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
 pub use definition::{DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
 pub use error::TaskError;
 pub use parse::PARTS;
@@ -226,6 +226,7 @@ impl Task {
             Definition::Regex { .. } => "regex",
             Definition::ToolCalls(_) => "tool_calls",
             Definition::Sql(_) => "sql",
+            Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => "code",
             Definition::Command(_) => "command",
         }
     }
@@ -243,6 +244,9 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
             Definition::Text { .. } | Definition::Sql(_) => Cow::Owned(serde_json::json!({"type": "string"})),
+            Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => {
+                Cow::Owned(serde_json::json!({"type": "string"}))
+            }
             Definition::Regex { .. } | Definition::Command(_) => Cow::Owned(Value::Bool(true)),
             Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
         }
@@ -291,6 +295,11 @@ impl Task {
         };
         add(&(rules.command.len() as u64).to_le_bytes());
         rules.command.iter().for_each(|argument| add(argument.as_bytes()));
+        if let CommandMode::Code(CodeRules { file, parse, takes_fence }) = &rules.mode {
+            add(&[u8::from(*takes_fence)]);
+            add(file.as_bytes());
+            parse.iter().for_each(|argument| add(argument.as_bytes()));
+        }
         for file in &rules.files {
             add(file.as_bytes());
             add(&self.read(file)?);

@@ -1,6 +1,8 @@
-//! Judges by a program of the user's: a pool of processes that answer JSON lines, or one process a completion.
+//! Judges by a program of the user's: a pool of processes that answer JSON lines, one process a completion, or a
+//! linter or compiler of the answer's code.
 
 mod answer;
+mod code;
 mod pool;
 mod process;
 mod sandbox;
@@ -38,11 +40,13 @@ pub(super) struct CommandScorer {
 
 /// One question to the program.
 #[derive(Debug)]
-struct Question {
+struct Question<'r> {
     /// `"completion": ..., "row": ...` as JSON, without braces.
     json: String,
     completion: String,
     row: String,
+    /// The row's, where that is a text.
+    expected: Option<&'r str>,
 }
 
 impl CommandScorer {
@@ -68,7 +72,7 @@ impl CommandScorer {
         answers: &[(&str, Option<&PromptRow>)],
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let questions: Vec<Question> = answers.iter().map(|(answer, row)| Question::new(answer, *row)).collect();
+        let questions: Vec<Question<'_>> = answers.iter().map(|(answer, row)| Question::new(answer, *row)).collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,10 +85,12 @@ impl CommandScorer {
         }
         let mut places: Vec<usize> = asked.values().copied().collect();
         places.sort_unstable();
-        let texts: Vec<&Question> = places.iter().map(|place| &questions[*place]).collect();
-        let replies = match self.rules.mode {
+        let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
+        let replies = match &self.rules.mode {
             CommandMode::Lines => self.pool.ask_all(&self.rules, &self.folder, &texts, is_wanted)?,
-            CommandMode::ExitCode => single_run::run_all(&self.rules, &self.folder, &texts, is_wanted)?,
+            CommandMode::ExitCode | CommandMode::Code(_) => {
+                single_run::run_all(&self.rules, &self.folder, &texts, is_wanted)?
+            }
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() + replies.len() > MOST_REMEMBERED {
@@ -107,8 +113,9 @@ impl CommandScorer {
     }
 }
 
-impl Question {
-    fn new(answer: &str, row: Option<&PromptRow>) -> Self {
+impl<'r> Question<'r> {
+    fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
+        let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
         let row = match row {
             None => "null".to_owned(),
             Some(row) if row.fields.is_empty() => {
@@ -117,7 +124,12 @@ impl Question {
             Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
         };
         let completion = serde_json::to_string(answer).unwrap_or_default();
-        Self { json: format!("\"completion\":{completion},\"row\":{row}"), completion: answer.to_owned(), row }
+        Self {
+            json: format!("\"completion\":{completion},\"row\":{row}"),
+            completion: answer.to_owned(),
+            row,
+            expected,
+        }
     }
 
     fn key(&self) -> Key {
@@ -163,6 +175,8 @@ mod tests {
     //! Programs that answer, fail, hang, lie and write without end, in Python and in the shell.
 
     use super::*;
+    use crate::score::FailureClass;
+    use crate::task::CodeRules;
 
     /// Of a program with these rules beside `command`.
     fn scorer(
@@ -350,6 +364,51 @@ mod tests {
                 "unparsable scorer_error: the scorer ended with exit code 9: broken",
             ]
         );
+    }
+
+    #[test]
+    fn code_is_checked_as_a_file_and_findings_have_their_place() {
+        let (_folder, scorer) = scorer(
+            &["sh", "lint.sh", "{file}"],
+            &[
+                (
+                    "lint.sh",
+                    "test -f rules.txt || exit 3\ngrep -nF -f rules.txt \"$1\" > found && sed \"s|^\\([0-9]*\\):.*|$1:\\1:2: L100 a rule|\" found && exit 1\nexit 0\n",
+                ),
+                ("rules.txt", "eval\n"),
+            ],
+            |rules| {
+                let code = CodeRules {
+                    file: "a.sh".to_owned(),
+                    parse: vec!["sh".to_owned(), "-n".to_owned(), "{file}".to_owned()],
+                    takes_fence: true,
+                };
+                (rules.mode, rules.files) =
+                    (CommandMode::Code(code), vec!["lint.sh".to_owned(), "rules.txt".to_owned()]);
+            },
+        );
+        let found =
+            judged(&scorer, &["echo a\n", "x\n  eval b", "if true; then\n", " \n", "Here:\n```sh\neval c\n```"]);
+        assert_eq!(found[..2], ["valid", "invalid L100: L100 a rule"]);
+        assert!(found[2].starts_with("unparsable syntax: ") && found[2].contains("yntax error"), "{found:?}");
+        assert_eq!(found[3..], ["unparsable other: the answer is empty", "invalid L100: L100 a rule"]);
+        let place = |text: &str, expected: Option<&str>| {
+            let row = expected.map(|text| PromptRow {
+                id: "1".to_owned(),
+                messages: Vec::new(),
+                expected: Some(text.into()),
+                tags: Vec::new(),
+                fields: serde_json::Map::new(),
+                line: 1,
+            });
+            let verdict = scorer.judge_all(&[(text, row.as_ref())], &|| true).unwrap().remove(0);
+            (verdict.errors.first().map(|reason| (reason.line, reason.column)), verdict.exact, verdict.failure)
+        };
+        let rule = FailureClass::from_key("L100");
+        assert_eq!(place("x\n  eval b", None), (Some((2, 2)), None, rule));
+        assert_eq!(place("Here:\n```sh\neval c\n```", Some("x")), (Some((3, 2)), Some(false), rule));
+        assert_eq!(place("echo a \n\n", Some("echo a")), (None, Some(true), None));
+        assert_eq!(place("echo a", Some("echo b")), (None, Some(false), Some(FailureClass::WrongValue)));
     }
 
     #[test]

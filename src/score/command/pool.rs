@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes, shorten};
-use super::process::{Moved, Process};
+use super::process::{Moved, Process, Program};
 use super::{Question, failed};
 use crate::score::verdict::Verdict;
 use crate::task::CommandRules;
@@ -46,7 +46,7 @@ struct LineProcess {
 
 /// The questions that no process has, and their answers.
 struct Work<'q> {
-    questions: &'q [&'q Question],
+    questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
     verdicts: Mutex<Vec<Option<Verdict>>>,
     /// Failures without an answer between.
@@ -70,7 +70,7 @@ impl Pool {
         &self,
         rules: &CommandRules,
         folder: &Path,
-        questions: &[&Question],
+        questions: &[&Question<'_>],
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let work = Work {
@@ -123,7 +123,11 @@ impl Pool {
         }
         processes.all += 1;
         drop(processes);
-        Ok(LineProcess { process: Process::start(rules, folder, &[])?, next_id: 1, has_answered: false })
+        Ok(LineProcess {
+            process: Process::start(rules.memory_mib, &Program::scorer(rules, folder, &[]))?,
+            next_id: 1,
+            has_answered: false,
+        })
     }
 
     /// `None`: one that has ended.

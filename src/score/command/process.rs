@@ -2,6 +2,7 @@
 //! children.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
@@ -36,7 +37,64 @@ pub(super) struct Process {
     searched: usize,
     complaint: Vec<u8>,
     closes_input: bool,
-    home: PathBuf,
+    _home: PrivateFolder,
+}
+
+/// What a process is to run.
+#[derive(Debug)]
+pub(super) struct Program<'a> {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+    pub(super) folder: &'a Path,
+    /// Added to its environment.
+    pub(super) variables: &'a [(&'a str, &'a str)],
+    /// Whether what it writes on standard error is part of its output.
+    pub(super) joins_output: bool,
+}
+
+impl<'a> Program<'a> {
+    /// The scorer, in the task's folder.
+    pub(super) fn scorer(rules: &CommandRules, folder: &'a Path, variables: &'a [(&'a str, &'a str)]) -> Self {
+        let (program, arguments) = rules.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        Self {
+            program: path_of(program, folder),
+            arguments: arguments.to_vec(),
+            folder,
+            variables,
+            joins_output: false,
+        }
+    }
+}
+
+/// A name with a slash is a file of the task's folder, not of this program's.
+pub(super) fn path_of(program: &str, folder: &Path) -> PathBuf {
+    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+}
+
+/// A new folder in that of temporary files, removed at the end.
+#[derive(Debug)]
+pub(super) struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    /// # Errors
+    /// A sentence.
+    pub(super) fn new(purpose: &str) -> Result<Self, String> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("grpo-tui-{purpose}-{}-{number}", std::process::id()));
+        files::create_folder(&path, Access::Private).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// What became of waiting for a process.
@@ -51,48 +109,40 @@ pub(super) enum Moved {
 }
 
 impl Process {
-    /// Starts the program in the task's folder, with an environment of its own.
+    /// Starts a program with an environment of its own. `memory_mib`: of its address space; 0 for no limit.
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn start(rules: &CommandRules, folder: &Path, variables: &[(&str, &str)]) -> Result<Self, String> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let [program, arguments @ ..] = rules.command.as_slice() else { return Err("`command` is empty".to_owned()) };
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let home = std::env::temp_dir().join(format!("grpo-tui-scorer-{}-{number}", std::process::id()));
-        files::create_folder(&home, Access::Private).map_err(|error| format!("{}: {error}", home.display()))?;
-        // A name with a slash is a file of the task's folder, not of this program's.
-        let program_path = if program.contains('/') { folder.join(program) } else { PathBuf::from(program) };
-        let mut command = Command::new(program_path);
-        command.args(arguments).current_dir(folder).env_clear().process_group(0);
+    pub(super) fn start(memory_mib: u64, program: &Program<'_>) -> Result<Self, String> {
+        let home = PrivateFolder::new("scorer")?;
+        let mut command = Command::new(&program.program);
+        command.args(&program.arguments).current_dir(program.folder).env_clear().process_group(0);
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        command.env("PATH", path).env("HOME", &home).env("TMPDIR", &home).env("LANG", "C.UTF-8");
-        command.envs(variables.iter().copied());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        sandbox::limit(&mut command, rules.memory_mib);
-        let started = command.spawn().map_err(|error| format!("cannot start {program:?}: {error}"));
-        let pipes = started.and_then(|mut child| {
-            let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-            match pipes {
-                (Some(stdin), Some(stdout), Some(stderr)) => Ok((child, stdin, stdout, stderr)),
-                _ => Err("the program has no pipes".to_owned()),
-            }
-        });
-        let (child, stdin, stdout, stderr) = pipes.inspect_err(|_| _ = std::fs::remove_dir_all(&home))?;
+        command.env("PATH", path).env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
+        command.envs(program.variables.iter().copied());
+        let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
+        let (stdout, output) = std::io::pipe().map_err(no_pipe)?;
+        let error = if program.joins_output { output.try_clone().map_err(no_pipe)?.into() } else { Stdio::piped() };
+        command.stdin(Stdio::piped()).stdout(output).stderr(error);
+        sandbox::limit(&mut command, memory_mib);
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot start {:?}: {error}", program.program.display()))?;
+        // Its output ends with the child, not with this end of the pipe.
+        drop(command);
         let process = Self {
+            stdin: child.stdin.take(),
+            stdout: OwnedFd::from(stdout).into(),
+            stderr: child.stderr.take(),
             child,
-            stdin: Some(stdin),
-            stdout,
-            stderr: Some(stderr),
             unsent: Vec::new(),
             sent: 0,
             unread: Vec::new(),
             searched: 0,
             complaint: Vec::new(),
             closes_input: false,
-            home,
+            _home: home,
         };
-        process.unblock().map_err(|error| format!("cannot set up pipes: {error}"))?;
+        process.unblock().map_err(|error| no_pipe(error.into()))?;
         Ok(process)
     }
 
@@ -262,6 +312,5 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        _ = std::fs::remove_dir_all(&self.home);
     }
 }

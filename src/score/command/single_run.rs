@@ -6,23 +6,23 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::shorten;
-use super::process::{Moved, Process};
-use super::{Question, failed};
+use super::process::{Moved, Process, Program};
+use super::{Question, code, failed};
 use crate::score::json::Place;
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
-use crate::task::CommandRules;
+use crate::task::{CommandMode, CommandRules};
 
 /// Lines of output that become reasons.
 const MOST_REASONS: usize = 20;
 /// What an environment variable may hold.
-const LONGEST_ROW: usize = 100_000;
+const LONGEST_VARIABLE: usize = 100_000;
 
 /// The verdicts, in order; `None` once `is_wanted` returns false.
 pub(super) fn run_all(
     rules: &CommandRules,
     folder: &Path,
-    questions: &[&Question],
+    questions: &[&Question<'_>],
     is_wanted: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<Verdict>> {
     let next = AtomicUsize::new(0);
@@ -31,7 +31,11 @@ pub(super) fn run_all(
         while is_wanted() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = run(rules, folder, question).unwrap_or_else(|why| failed(&why));
+            let verdict = match &rules.mode {
+                CommandMode::Code(code) => code::check(rules, code, folder, question),
+                _ => by_exit_code(rules, folder, question),
+            };
+            let verdict = verdict.unwrap_or_else(|why| failed(&why));
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
@@ -44,12 +48,44 @@ pub(super) fn run_all(
     verdicts.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
-fn run(rules: &CommandRules, folder: &Path, question: &Question) -> Result<Verdict, String> {
-    if question.row.len() > LONGEST_ROW {
-        return Err(format!("the row has {} bytes: a process a completion takes {LONGEST_ROW}", question.row.len()));
+fn by_exit_code(rules: &CommandRules, folder: &Path, question: &Question<'_>) -> Result<Verdict, String> {
+    let variables = [("ROW", question.row.as_str())];
+    let program = Program::scorer(rules, folder, &variables);
+    let Run { exit_code, output, ended } = run(rules, &program, &question.completion)?;
+    let (tier, failure) = match exit_code {
+        Some(0) => (Tier::Valid, None),
+        Some(1) => (Tier::Invalid, Some(FailureClass::Other)),
+        Some(2) => (Tier::Unparsable, Some(FailureClass::Other)),
+        _ => return Err(format!("the scorer {ended}")),
+    };
+    let errors = if tier == Tier::Valid { Vec::new() } else { line_reasons(&output) };
+    Ok(Verdict { errors, ..Verdict::new(tier, failure) })
+}
+
+/// Lines of output as reasons without a place.
+pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
+    let lines = output.lines().map(str::trim).filter(|line| !line.is_empty()).take(MOST_REASONS);
+    lines.map(|line| Reason::at(shorten(line), Place { line: 1, column: 1 })).collect()
+}
+
+/// A process that has ended.
+pub(super) struct Run {
+    pub(super) exit_code: Option<i32>,
+    pub(super) output: String,
+    /// How it ended, and its last line on standard error.
+    pub(super) ended: String,
+}
+
+/// Runs a program to its end within the limits of the rules.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn run(rules: &CommandRules, program: &Program<'_>, input: &str) -> Result<Run, String> {
+    if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > LONGEST_VARIABLE) {
+        return Err(format!("{name} has {} bytes: a variable of a process takes {LONGEST_VARIABLE}", value.len()));
     }
-    let mut process = Process::start(rules, folder, &[("ROW", &question.row)])?;
-    process.send(question.completion.as_bytes());
+    let mut process = Process::start(rules.memory_mib, program)?;
+    process.send(input.as_bytes());
     process.close_input();
     let until = Instant::now() + Duration::from_secs_f64(rules.seconds);
     loop {
@@ -62,15 +98,7 @@ fn run(rules: &CommandRules, folder: &Path, question: &Question) -> Result<Verdi
             Moved::Ended => break,
         }
     }
-    let (tier, failure) = match process.exit_code() {
-        Some(0) => (Tier::Valid, None),
-        Some(1) => (Tier::Invalid, Some(FailureClass::Other)),
-        Some(2) => (Tier::Unparsable, Some(FailureClass::Other)),
-        _ => return Err(format!("the scorer {}", process.last_words())),
-    };
+    let exit_code = process.exit_code();
     let output = String::from_utf8_lossy(process.unread()).into_owned();
-    let lines = output.lines().filter(|line| !line.trim().is_empty()).take(MOST_REASONS);
-    let reason = |line: &str| Reason::at(shorten(line.trim()), Place { line: 1, column: 1 });
-    let errors = if tier == Tier::Valid { Vec::new() } else { lines.map(reason).collect() };
-    Ok(Verdict { errors, ..Verdict::new(tier, failure) })
+    Ok(Run { exit_code, output, ended: process.last_words() })
 }
