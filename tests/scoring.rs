@@ -2,6 +2,7 @@
 
 mod audit;
 mod command_line;
+mod code;
 mod command_trust;
 mod conformance;
 mod cost;

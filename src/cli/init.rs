@@ -36,7 +36,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ensure_folder(&runs, Access::Umask).map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
     println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, task_files.len());
     println!("  edit it     {}", home.join("task.toml").display());
-    if task.command().is_some() {
+    if task.runs_programs() {
         println!("  trust it    grpo-tui task trust {}", home.display());
     }
     println!("  check it    cd {} && grpo-tui task check {}", arguments.folder.display(), task.name);

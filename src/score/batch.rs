@@ -38,8 +38,8 @@ impl Scorer {
         completions: &[(&str, Option<&PromptRow>)],
         is_wanted: impl Fn() -> bool + Sync,
     ) -> Option<Vec<Score>> {
-        if let Some(scores) = self.score_together(completions, &is_wanted) {
-            return scores;
+        if self.asks_together() {
+            return self.score_together(completions, &is_wanted);
         }
         let score = |(completion, row): &(&str, Option<&PromptRow>)| is_wanted().then(|| self.score(completion, *row));
         on_every_core(|| completions.par_iter().with_min_len(MOST_ALONE).map(score).collect())

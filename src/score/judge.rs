@@ -51,7 +51,7 @@ impl Judge {
             }),
             Self::Command(_) => {
                 let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
-                let found = alone.flatten().and_then(|verdicts| verdicts.into_iter().next());
+                let found = alone.and_then(|verdicts| verdicts.into_iter().next());
                 found.unwrap_or_else(unanswered)
             }
             Self::Sql(sql) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
@@ -60,15 +60,24 @@ impl Judge {
         }
     }
 
-    /// Judges many together where that is faster: a program has many of them under way. Answers as those of
-    /// [`Self::judge`]; the inner `None` once `is_wanted` returns false.
+    /// Whether many completions together are judged faster: a program has many of them under way.
+    pub(super) fn asks_together(&self) -> bool {
+        matches!(self, Self::Command(_))
+    }
+
+    /// Judges many, in order. Answers as those of [`Self::judge`]; `None` once `is_wanted` returns false.
     pub(super) fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
         is_stripped: bool,
         is_wanted: &(dyn Fn() -> bool + Sync),
-    ) -> Option<Option<Vec<Verdict>>> {
-        let Self::Command(command) = self else { return None };
+    ) -> Option<Vec<Verdict>> {
+        let Self::Command(command) = self else {
+            let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
+                is_wanted().then(|| self.judge(completion, *from, is_stripped, *row))
+            };
+            return completions.iter().map(judge).collect();
+        };
         let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
             think_leak(completion, *from, is_stripped, row.and_then(|row| row.expected.as_ref()))
         };
@@ -76,13 +85,12 @@ impl Judge {
         let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
         let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).of(*from)).collect();
         let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
-        Some(command.judge_all(&asked, is_wanted).map(|verdicts| {
-            let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
-                verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
-                verdict
-            });
-            leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect()
-        }))
+        let verdicts = command.judge_all(&asked, is_wanted)?;
+        let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
+            verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
+            verdict
+        });
+        Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
     }
 
     /// The completion that gives a row's `expected`; `None` where many may.

@@ -100,7 +100,8 @@ impl Score {
             && self.parts.iter().all(|(name, value)| match name {
                 "fields" => !has_fields || *value >= 1.0,
                 "exact" => self.exact != Some(false),
-                _ => true,
+                "tier" | "graded" | "tolerant" | "score" => true,
+                _ => *value >= 1.0,
             })
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::judge::Judge;
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
-use super::{OrderedMap, Score, ScoreError, Tier};
+use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::task::{RewardPart, Task, TierValues};
+use crate::task::{RewardPart, ScoreRules, Task, TierValues};
 
 /// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
@@ -24,27 +24,89 @@ pub struct ScorerErrors {
 /// Scores completions of one task. Shared by threads; a score is a function of completion and row.
 #[derive(Debug)]
 pub struct Scorer {
-    judge: Judge,
+    own: Rules,
     tiers: TierValues,
+    parts: Vec<Part>,
+    most_errors: f64,
+}
+
+/// A judge, and how its verdicts count.
+#[derive(Debug)]
+struct Rules {
+    judge: Judge,
     strip_thinking: bool,
-    rewards: Vec<RewardPart>,
     /// Whether invalid completions get credit for what they meet.
     graded: bool,
-    most_errors: f64,
+}
+
+/// What is added to the tier's value.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    weight: f64,
+    /// `None` for a part of the task's own verdict.
+    scored_by: Option<Rules>,
+    /// The field of a row that is `expected` of that scorer.
+    expected: Option<String>,
+}
+
+impl Part {
+    /// A row as the part's own scorer sees it.
+    fn row(&self, row: &PromptRow) -> PromptRow {
+        PromptRow {
+            id: row.id.clone(),
+            messages: Vec::new(),
+            expected: self.expected.as_ref().and_then(|field| row.fields.get(field)).cloned(),
+            tags: Vec::new(),
+            fields: row.fields.clone(),
+            line: row.line,
+        }
+    }
+}
+
+impl Rules {
+    fn new(task: &Task) -> Result<Self, ScoreError> {
+        let ScoreRules { strip_thinking, graded, .. } = task.score;
+        Ok(Self { judge: Judge::new(task)?, strip_thinking, graded })
+    }
+
+    fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
+        self.judge.judge(completion, answer_start(completion, self.strip_thinking), self.strip_thinking, row)
+    }
+
+    /// Verdicts in order; `None` once `is_wanted` returns false.
+    fn judge_all(
+        &self,
+        completions: &[(&str, Option<&PromptRow>)],
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let start = |text: &str| answer_start(text, self.strip_thinking);
+        let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, start(text), *row)).collect();
+        self.judge.judge_together(&placed, self.strip_thinking, is_wanted)
+    }
+
+    /// In [0, 1].
+    fn value(&self, verdict: &Verdict) -> f64 {
+        let of_tier = match verdict.tier {
+            Tier::Unparsable => 0.0,
+            Tier::Invalid => 0.5 + verdict.credit.filter(|_| self.graded).map_or(0.0, |credit| 0.5 * credit),
+            Tier::Valid => 1.0,
+        };
+        verdict.reward.unwrap_or(of_tier)
+    }
 }
 
 impl Scorer {
     /// Checks and compiles what defines the task's right answers.
     pub fn new(task: &Task) -> Result<Self, ScoreError> {
-        let rules = &task.score;
-        Ok(Self {
-            judge: Judge::new(task)?,
-            tiers: rules.tiers,
-            strip_thinking: rules.strip_thinking,
-            rewards: task.rewards.iter().filter(|part| part.weight != 0.0).cloned().collect(),
-            graded: rules.graded,
-            most_errors: rules.max_scorer_errors,
-        })
+        let part = |part: &RewardPart| {
+            let scored_by = part.scored_by.as_deref().map(Rules::new).transpose()?;
+            let (name, expected) = (part.part.clone(), part.expected.clone());
+            Ok::<_, ScoreError>(Part { name, weight: part.weight, scored_by, expected })
+        };
+        let parts = task.rewards.iter().filter(|part| part.weight != 0.0).map(part).collect::<Result<_, _>>()?;
+        let most_errors = task.scorers().map(|task| task.score.max_scorer_errors).fold(1.0, f64::min);
+        Ok(Self { own: Rules::new(task)?, tiers: task.score.tiers, parts, most_errors })
     }
 
     /// Refuses scores of which too many are errors of the scorer: what remains says little about the model.
@@ -65,7 +127,7 @@ impl Scorer {
 
     /// Names under a schema's `format` that `assert_formats` does not check, because the validator does not know them.
     pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
-        let found = match &self.judge {
+        let found = match &self.own.judge {
             Judge::JsonSchema(schema) => schema.unknown_formats(),
             _ => BTreeSet::new(),
         };
@@ -74,29 +136,50 @@ impl Scorer {
 
     /// The completion that gives an `expected`, for checking it and for learning from it; `None` where many may.
     pub fn expected_completion(&self, expected: &serde_json::Value) -> Option<String> {
-        self.judge.completion_of(expected)
+        self.own.judge.completion_of(expected)
     }
 
     /// Scores a completion as the model wrote it. The row supplies `expected`, and what else the kind of scorer reads.
     pub fn score(&self, completion: &str, row: Option<&PromptRow>) -> Score {
-        let from = answer_start(completion, self.strip_thinking);
-        self.score_of(self.judge.judge(completion, from, self.strip_thinking, row))
+        let of_part = |part: &Part| {
+            let rules = part.scored_by.as_ref()?;
+            Some(rules.judge(completion, row.map(|row| part.row(row)).as_ref()))
+        };
+        self.score_of(self.own.judge(completion, row), self.parts.iter().map(of_part))
     }
 
-    /// Scores of completions that the judge wants together; `None` for one that does not, the inner `None` once
-    /// `is_wanted` returns false.
+    fn rules(&self) -> impl Iterator<Item = &Rules> {
+        std::iter::once(&self.own).chain(self.parts.iter().filter_map(|part| part.scored_by.as_ref()))
+    }
+
+    /// Whether a judge wants many completions together.
+    pub(super) fn asks_together(&self) -> bool {
+        self.rules().any(|rules| rules.judge.asks_together())
+    }
+
+    /// Scores in order, of each judge's verdicts on all completions; `None` once `is_wanted` returns false.
     pub(super) fn score_together(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
         is_wanted: &(dyn Fn() -> bool + Sync),
-    ) -> Option<Option<Vec<Score>>> {
-        let start = |text: &str| answer_start(text, self.strip_thinking);
-        let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, start(text), *row)).collect();
-        let verdicts = self.judge.judge_together(&placed, self.strip_thinking, is_wanted)?;
-        Some(verdicts.map(|verdicts| verdicts.into_iter().map(|verdict| self.score_of(verdict)).collect()))
+    ) -> Option<Vec<Score>> {
+        let own = self.own.judge_all(completions, is_wanted)?;
+        let of_part = |part: &Part| {
+            let Some(rules) = &part.scored_by else { return Some(None) };
+            let rows: Vec<_> = completions.iter().map(|(_, row)| row.map(|row| part.row(row))).collect();
+            let asked: Vec<_> = completions.iter().zip(&rows).map(|((text, _), row)| (*text, row.as_ref())).collect();
+            rules.judge_all(&asked, is_wanted).map(|verdicts| Some(verdicts.into_iter()))
+        };
+        let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
+        let score = |own| {
+            let verdicts = of_parts.iter_mut().map(|verdicts| verdicts.as_mut().and_then(Iterator::next));
+            self.score_of(own, verdicts)
+        };
+        Some(own.into_iter().map(score).collect())
     }
 
-    fn score_of(&self, found: Verdict) -> Score {
+    /// `of_parts`: for each part the verdict of its own scorer, if it has one.
+    fn score_of(&self, found: Verdict, of_parts: impl Iterator<Item = Option<Verdict>>) -> Score {
         let value = match found.tier {
             Tier::Unparsable => self.tiers.unparsable,
             Tier::Invalid => self.tiers.invalid,
@@ -118,31 +201,58 @@ impl Scorer {
             score.reward = f64::NAN;
         } else {
             score.parts.0.extend(found.reward.map(|reward| ("score".to_owned(), reward)));
-            self.add_parts(&mut score, found.credit);
+            self.add_parts(&mut score, found.credit, of_parts);
         }
         score
     }
 
     /// Graded credit stays below the next tier; weighted parts come on top.
-    fn add_parts(&self, score: &mut Score, credit: Option<f64>) {
-        if self.rewards.is_empty() && !self.graded {
+    fn add_parts(&self, score: &mut Score, credit: Option<f64>, of_parts: impl Iterator<Item = Option<Verdict>>) {
+        if self.parts.is_empty() && !self.own.graded {
             return;
         }
         score.parts.0.push(("tier".to_owned(), score.reward));
-        if let Some(credit) = credit.filter(|_| self.graded) {
+        if let Some(credit) = credit.filter(|_| self.own.graded) {
             score.reward += (self.tiers.valid - self.tiers.invalid) * credit;
             score.parts.0.push(("graded".to_owned(), credit));
         }
-        for RewardPart { part, weight } in &self.rewards {
-            let value = match part.as_str() {
-                "fields" => score.fields.as_ref().map_or(0.0, share_equal),
-                "exact" => f64::from(u8::from(score.exact == Some(true))),
-                _ => f64::from(u8::from(score.tolerant)),
+        for (part, verdict) in self.parts.iter().zip(of_parts) {
+            let value = match (&part.scored_by, verdict) {
+                (Some(rules), Some(verdict)) => {
+                    let value = rules.value(&verdict);
+                    take_part(score, &part.name, verdict);
+                    if score.is_error() {
+                        (score.reward, score.parts) = (f64::NAN, OrderedMap::default());
+                        return;
+                    }
+                    value
+                }
+                _ => match part.name.as_str() {
+                    "fields" => score.fields.as_ref().map_or(0.0, share_equal),
+                    "exact" => f64::from(u8::from(score.exact == Some(true))),
+                    _ => f64::from(u8::from(score.tolerant)),
+                },
             };
-            score.reward += weight * value;
-            score.parts.0.push((part.clone(), value));
+            score.reward += part.weight * value;
+            score.parts.0.push((part.name.clone(), value));
         }
     }
+}
+
+/// Adds to a score why a part of it is not right: reasons and metrics with the part's name before them, and a failure
+/// class where the score has none. Without the part the reward is not known.
+fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
+    if verdict.is_error() {
+        (score.failure, score.errors) = (Some(FailureClass::ScorerError), Vec::new());
+    } else if score.failure.is_none()
+        && let Some(class) = verdict.failure
+    {
+        score.failure = Some(FailureClass::from_key(&format!("{name}-{}", class.key())).unwrap_or(class));
+    }
+    let named = |reason: Reason| Reason { message: format!("{name}: {}", reason.message), ..reason };
+    score.errors.extend(verdict.errors.into_iter().map(named));
+    score.warnings.extend(verdict.warnings.into_iter().map(|warning| format!("{name}: {warning}")));
+    score.metrics.0.extend(verdict.metrics.0.into_iter().map(|(metric, value)| (format!("{name}-{metric}"), value)));
 }
 
 /// Of the expected fields, the share that is equal; in [0, 1].

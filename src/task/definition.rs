@@ -110,7 +110,11 @@ const KINDS: [Kind; 7] = [
 
 /// The kind that the task names.
 pub(super) fn kind(top: &Section<'_>) -> Read<&'static Kind> {
-    let Some(score) = top.free_section("score")? else { return Ok(&KINDS[0]) };
+    top.free_section("score")?.map_or(Ok(&KINDS[0]), |score| kind_of(&score))
+}
+
+/// The kind that a block names.
+pub(super) fn kind_of(score: &Section<'_>) -> Read<&'static Kind> {
     let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else { return Ok(&KINDS[0]) };
     let names = || KINDS.iter().map(|kind| kind.name);
     KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
@@ -120,12 +124,18 @@ pub(super) fn kind(top: &Section<'_>) -> Read<&'static Kind> {
 }
 
 impl Definition {
-    /// Reads what the kind needs. `toml`: the text of `task.toml`.
+    /// Reads what the kind needs, from the block that names it and, of a task's own kind, from outside of all tables.
+    /// `toml`: the text of `task.toml`.
     ///
     /// Returns the definition, the file that it is in, and that file's text.
-    pub(super) fn read(kind: &Kind, top: &Section<'_>, home: &Home, toml: &str) -> Read<(Self, String, String)> {
-        let score = top.free_section("score")?;
-        let definition = match (kind.name, &score) {
+    pub(super) fn read(
+        kind: &Kind,
+        top: &Section<'_>,
+        score: Option<&Section<'_>>,
+        home: &Home,
+        toml: &str,
+    ) -> Read<(Self, String, String)> {
+        let definition = match (kind.name, score) {
             ("text", Some(score)) => {
                 Self::Text { normalise: read_normalisations(score, "normalise")?.unwrap_or_default() }
             }
@@ -151,7 +161,7 @@ impl Definition {
             }
             ("command", Some(score)) => Self::Command(CommandRules::read(score, home)?),
             ("code", Some(score)) => Self::Command(CommandRules::read_code(score, home)?),
-            _ => return read_schema(top, score.as_ref(), home),
+            _ => return read_schema(top, score, home),
         };
         Ok((definition, TASK_FILE.to_owned(), toml.to_owned()))
     }

@@ -122,10 +122,14 @@ pub struct TierValues {
 /// `[[reward]]`: a part added to the tier's value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RewardPart {
-    /// One of [`PARTS`].
+    /// One of [`PARTS`], or the name of a part with a scorer of its own.
     pub part: String,
     /// Multiplies the part, which is in [0, 1].
     pub weight: f64,
+    /// The task as that scorer sees it: with its definition and rules, and no parts.
+    pub scored_by: Option<Box<Task>>,
+    /// The field of a row that is `expected` of that scorer; `None` for nothing.
+    pub expected: Option<String>,
 }
 
 impl Task {
@@ -229,6 +233,16 @@ impl Task {
             Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => "code",
             Definition::Command(_) => "command",
         }
+    }
+
+    /// Whether the task, or a part of its reward, is scored by a program.
+    pub fn runs_programs(&self) -> bool {
+        self.scorers().any(|task| task.command().is_some())
+    }
+
+    /// The task, and as which its weighted parts see it that have a scorer of their own.
+    pub fn scorers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.rewards.iter().filter_map(|part| part.scored_by.as_deref()))
     }
 
     /// The program that scores, where one does.
@@ -354,6 +368,7 @@ impl Task {
             Definition::Command(rules) => names.extend(rules.files.iter().map(String::as_str)),
             Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) | Definition::Sql(_) => {}
         }
+        names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
         names
     }
 

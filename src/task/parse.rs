@@ -43,11 +43,13 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
             format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
         ));
     }
-    let score = read_score(&top, kind)?;
-    let (definition, definition_file, definition_text) = Definition::read(kind, &top, &home, text)?;
+    let known = [&["kind", "tiers", "strip_thinking"], kind.score_keys].concat();
+    let block = top.section("score", &known)?;
+    let score = block.as_ref().map_or(Ok(ScoreRules::PLAIN), |block| read_rules(block, kind))?;
+    let (definition, definition_file, definition_text) = Definition::read(kind, &top, block.as_ref(), &home, text)?;
     // Checked with the configuration.
     top.table("train")?;
-    Ok(Task {
+    let mut task = Task {
         title: top.string("title")?.unwrap_or_else(|| name.clone()),
         name,
         definition,
@@ -56,10 +58,12 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
         system: top.string("system")?.filter(|system| !system.is_empty()),
         thinking: top.boolean("thinking")?.unwrap_or(false),
         score,
-        rewards: read_rewards(&top, source)?,
+        rewards: Vec::new(),
         prompts: read_prompts(&top, &home)?,
         home,
-    })
+    };
+    task.rewards = read_rewards(&top, source, &task)?;
+    Ok(task)
 }
 
 fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
@@ -79,8 +83,9 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
     })
 }
 
-fn read_score(top: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
-    let mut rules = ScoreRules {
+impl ScoreRules {
+    /// Those of a task that says nothing.
+    const PLAIN: Self = Self {
         tiers: TierValues { unparsable: 0.0, invalid: 0.5, valid: 1.0 },
         graded: false,
         strip_thinking: true,
@@ -88,8 +93,11 @@ fn read_score(top: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
         max_scorer_errors: 0.1,
         normalise: BTreeMap::new(),
     };
-    let known = ["kind", "tiers", "strip_thinking"];
-    let Some(score) = top.section("score", &[&known, kind.score_keys].concat())? else { return Ok(rules) };
+}
+
+/// `[score]`, or a `[[reward]]` with a scorer of its own.
+fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
+    let mut rules = ScoreRules::PLAIN;
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
     rules.assert_formats = score.boolean("assert_formats")?.unwrap_or(rules.assert_formats);
@@ -137,7 +145,8 @@ fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
     }
 }
 
-fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> {
+/// `[[reward]]` of a task that is otherwise read.
+fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<RewardPart>> {
     let Some((value, offset)) = top.get("reward") else { return Ok(Vec::new()) };
     let DeValue::Array(items) = value else {
         return Err(top.error("reward", offset, "must be written as `[[reward]]`, one block per part"));
@@ -147,20 +156,66 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>) -> Read<Vec<RewardPart>> 
         let DeValue::Table(table) = item.get_ref() else {
             return Err(source.error(item.span().start, "`reward` must be written as `[[reward]]`, one block per part"));
         };
-        let block = Section::new(source, "reward.", table, &["part", "weight"])?;
-        let at = block.get("part").map_or(item.span().start, |(_, offset)| offset);
-        let part = block
-            .string("part")?
-            .ok_or_else(|| block.error("part", at, format!("is missing; it is one of {}", PARTS.join(", "))))?;
-        if !PARTS.contains(&part.as_str()) {
-            return Err(block.error("part", at, format!("takes {}, not {part:?}", PARTS.join(", "))));
-        }
+        let start = item.span().start;
+        let has_scorer = table.contains_key("kind");
+        let (block, scored_by) = match has_scorer {
+            true => read_scorer(source, table, task).map_err(|error| match error {
+                TaskError::Missing { key, example, .. } => {
+                    let key = key.replace("`score.", "`");
+                    source.error(start, format!("`[[reward]]` has no {key}; add for example `{example}`"))
+                }
+                other => other,
+            })?,
+            false => (Section::new(source, "reward.", table, &["part", "weight"])?, None),
+        };
+        let key = if has_scorer { "name" } else { "part" };
+        let at = block.get(key).map_or(start, |(_, offset)| offset);
+        let part = match (block.string(key)?, has_scorer) {
+            (None, true) => return Err(block.error(key, at, "is missing; write for example `name = \"style\"`")),
+            (None, false) => {
+                let message = format!("is missing; it is one of {}, or give the block a `kind`", PARTS.join(", "));
+                return Err(block.error(key, at, message));
+            }
+            (Some(name), true) => part_name(&block, at, name)?,
+            (Some(part), false) if PARTS.contains(&part.as_str()) => part,
+            (Some(part), false) => {
+                return Err(block.error(key, at, format!("takes {}, not {part:?}", PARTS.join(", "))));
+            }
+        };
         if parts.iter().any(|earlier| earlier.part == part) {
-            return Err(block.error("part", at, format!("{part:?} occurs twice: give it one weight")));
+            return Err(block.error(key, at, format!("{part:?} occurs twice: give it one weight")));
         }
         let weight = reward(&block, "weight")?
             .ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
-        parts.push(RewardPart { part, weight });
+        let expected = block.string("expected")?;
+        parts.push(RewardPart { part, weight, scored_by, expected });
     }
     Ok(parts)
+}
+
+/// The block of a part with a scorer of its own, and the task as that sees it.
+fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> Read<(Section<'a>, Option<Box<Task>>)> {
+    let free = Section::free(source, "reward.", table);
+    let kind = definition::kind_of(&free)?;
+    let known = [&["name", "kind", "weight", "expected", "strip_thinking"], kind.keys, kind.score_keys].concat();
+    let block = Section::new(source, "reward.", table, &known)?;
+    let score = read_rules(&block, kind)?;
+    let (definition, definition_file, definition_text) =
+        Definition::read(kind, &block, Some(&block), &task.home, source.text)?;
+    let scored_by = Task { definition, definition_file, definition_text, score, ..task.clone() };
+    Ok((block, Some(Box::new(scored_by))))
+}
+
+/// A name for metrics and failure classes, which none of the program's parts has.
+fn part_name(block: &Section<'_>, offset: usize, name: String) -> Read<String> {
+    const LONGEST: usize = 16;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_plain) {
+        let message = format!("takes 1 to {LONGEST} letters, digits, `_` and `-`, not {name:?}");
+        return Err(block.error("name", offset, message));
+    }
+    if PARTS.contains(&name.as_str()) || ["tier", "graded", "score"].contains(&name.as_str()) {
+        return Err(block.error("name", offset, format!("{name:?} is a part of every reward: choose another name")));
+    }
+    Ok(name)
 }

@@ -111,3 +111,39 @@ fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
     assert_eq!(stopped.status.code(), Some(1), "{said}");
     assert!(said.contains("the scorer failed on") && said.contains("no prime"), "{said}");
 }
+
+#[test]
+fn a_part_by_a_program_is_trusted_for_itself_and_its_failure_leaves_no_reward() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"regex\"\npattern = 'a'\n[[reward]]\nname = \"lint\"\nkind = \"code\"\nfile = \"a.sh\"\nparse = [\"sh\", \"-n\", \"{file}\"]\ncommand = [\"sh\", \"lint.sh\", \"{file}\"]\nweight = 0.5\n";
+    let lint =
+        "grep -q broken \"$1\" && exit 7\ngrep -q eval \"$1\" || exit 0\necho \"$1:1:1: L100 no eval\"\nexit 1\n";
+    for (file, text) in [
+        ("task.toml", toml),
+        ("lint.sh", lint),
+        (
+            "c.jsonl",
+            "{\"completion\":\"echo a\"}\n{\"completion\":\"eval a\"}\n{\"completion\":\"if a\"}\n{\"completion\":\"broken a\"}\n",
+        ),
+    ] {
+        fs::write(here.join(file), text).unwrap();
+    }
+    let refused = call(here, &["score", "."]);
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains("sh lint.sh {file}"), "{}", stderr(&refused));
+    let trusted = stdout(&call(here, &["task", "trust", ".", "--yes"]));
+    assert!(trusted.contains("command  sh -n {file}\n  command  sh lint.sh {file}\n  file "), "{trusted}");
+    let scores = json_lines(&call(here, &["score", ".", "--json"]));
+    let seen: Vec<_> = scores.iter().map(|score| (score["reward"].as_f64(), score["failure"].as_str())).collect();
+    let expected = [
+        (Some(1.5), None),
+        (Some(1.25), Some("lint-L100")),
+        (Some(1.0), Some("lint-syntax")),
+        (None, Some("scorer_error")),
+    ];
+    assert_eq!(seen, expected, "{scores:?}");
+    let why = scores[3]["errors"][0]["message"].as_str().unwrap();
+    assert_eq!(why, "lint: the checker ended with exit code 7");
+    let task = grpo_tui::task::Task::load(here).unwrap();
+    assert_eq!(task.file_names(), ["task.toml", "lint.sh", "c.jsonl"], "a run copies them");
+}

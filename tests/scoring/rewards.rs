@@ -61,6 +61,31 @@ fn weighted_parts_come_on_top() {
     assert_eq!(serde_json::to_string(&score.parts).unwrap(), r#"{"tier":1.0,"fields":0.5,"exact":0.0,"tolerant":1.0}"#);
 }
 
+#[test]
+fn a_part_has_a_scorer_of_its_own() {
+    let lines = "[[reward]]\nname = \"short\"\nkind = \"regex\"\npattern = '^.{0,20}$'\nweight = 1\n[[reward]]\nname = \"same\"\nkind = \"text\"\nexpected = \"wanted\"\nweight = 0.5\n";
+    let scorer = scorer_with(SCHEMA, lines);
+    let own = |name: &str| FailureClass::from_key(name);
+    let mut row = row(r#"{"a":"v","b":1}"#);
+    row.fields.insert("wanted".to_owned(), r#"{"a":"v","b":1}"#.into());
+    for (completion, reward, failure) in [
+        (r#"{"a":"v","b":1}"#, 2.5, None),
+        (r#"{"a":"v","b":1 }"#, 2.25, own("same-wrong_value")),
+        (r#"{"a":"v",     "b":1 }"#, 1.75, own("short-no_match")),
+        (r#"{"a":"v"}"#, 1.75, Some(FailureClass::MissingKey)),
+        ("", 0.0, Some(FailureClass::Other)),
+    ] {
+        let score = scorer.score(completion, Some(&row));
+        assert!((score.reward - reward).abs() < 1e-12, "{completion}: {} {:?}", score.reward, score.parts);
+        assert_eq!(score.failure, failure, "{completion}");
+        assert_eq!((score.is_max(), score.is_min()), (reward == 2.5, reward == 0.0), "{completion}");
+        assert_eq!(scorer.score_all(&[(completion, Some(&row))])[0], score);
+    }
+    let score = scorer.score(r#"{"a":"v",     "b":1 }"#, None);
+    assert_eq!(serde_json::to_string(&score.parts).unwrap(), r#"{"tier":1.0,"short":0.5,"same":1.0}"#);
+    assert_eq!(score.errors[0].message, "short: no match for the pattern ^.{0,20}$");
+}
+
 /// A member of a generated object: absent, wrong or right.
 fn repaired(state: &[u8; 3]) -> String {
     let member = |index: usize, wrong: &str, right: &str| match state[index] {

@@ -32,7 +32,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[score]\nkind = \"sqlx\"\n",
-        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, sql, not \"sqlx\"; did you mean `sql`?",
+        "line 4 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, code, sql, not \"sqlx\"; did you mean `sql`?",
     );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
@@ -75,6 +75,39 @@ fn complaints_about_task_toml() {
     check(
         "[[reward]]\npart = \"fields\"\n",
         "line 4 column 8: `reward.weight` is missing; write for example `weight = 0.1`",
+    );
+    check(
+        "[[reward]]\nweight = 1\n",
+        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, or give the block a `kind`",
+    );
+    let part = |lines: &str| format!("[[reward]]\nkind = \"regex\"\n{lines}");
+    check(
+        &part("pattern = 'a'\nweight = 1\n"),
+        "line 3 column 1: `reward.name` is missing; write for example `name = \"style\"`",
+    );
+    check(
+        &part("name = \"a\"\n"),
+        "line 3 column 1: `[[reward]]` has no `pattern`; add for example `pattern = '^\\d{4}-\\d{2}$'`",
+    );
+    check(
+        &part("name = \"exact\"\npattern = 'a'\nweight = 1\n"),
+        "line 5 column 8: `reward.name` \"exact\" is a part of every reward: choose another name",
+    );
+    check(
+        &part("name = \"a b\"\npattern = 'a'\nweight = 1\n"),
+        "line 5 column 8: `reward.name` takes 1 to 16 letters, digits, `_` and `-`, not \"a b\"",
+    );
+    check(
+        &part("name = \"a\"\npattern = '('\nweight = 1\n"),
+        "line 6 column 11: `reward.pattern` is no regular expression: unclosed group, in \"(\"",
+    );
+    check(
+        &part("name = \"a\"\ntiers = 1\n"),
+        "line 6 column 1: unknown key `reward.tiers`; known keys: name, kind, weight, expected, strip_thinking, pattern, normalise",
+    );
+    check(
+        "[[reward]]\nkind = \"regexp\"\nname = \"a\"\n",
+        "line 4 column 8: `reward.kind` takes json_schema, text, regex, tool_calls, command, code, sql, not \"regexp\"; did you mean `regex`?",
     );
     check(
         "[reward]\npart = \"fields\"\n",

@@ -111,7 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let known = crate::task::Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
     let argument = if known { task.name.clone() } else { folder.display().to_string() };
     println!("  edit        {}", folder.join(&task.definition_file).display());
-    if task.command().is_some() {
+    if task.runs_programs() {
         println!("  trust       grpo-tui task trust {}", folder.display());
     }
     println!("  check       grpo-tui task check {argument}");

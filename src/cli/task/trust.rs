@@ -22,22 +22,27 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let Some(trust) = Trust::of(&task)? else {
+    let all = Trust::of(&task)?;
+    if all.is_empty() {
         println!("{}: runs no command ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
-    };
-    println!("{} scores with a command, in {}", task.name, visible(&task.label("")));
-    println!("  command  {}", visible(&trust.command.join(" ")));
-    for file in &trust.files {
-        println!("  file     {}", visible(&task.label(file)));
     }
-    println!("  SHA-256  {}", trust.digest);
+    println!("{} scores with a command, in {}", task.name, visible(&task.label("")));
+    for trust in &all {
+        for command in trust.command_lines() {
+            println!("  command  {}", visible(&command));
+        }
+        for file in &trust.files {
+            println!("  file     {}", visible(&task.label(file)));
+        }
+        println!("  SHA-256  {}", trust.digest);
+    }
     if arguments.revoke {
-        trust.set(false)?;
+        all.iter().try_for_each(|trust| trust.set(false))?;
         println!("Not trusted any more.");
         return Ok(ExitCode::SUCCESS);
     }
-    if trust.is_trusted {
+    if all.iter().all(|trust| trust.is_trusted) {
         println!("Trusted already.");
         return Ok(ExitCode::SUCCESS);
     }
@@ -49,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             return Err(Failure::failed("not trusted: the command will not run"));
         }
     }
-    trust.set(true)?;
+    all.iter().try_for_each(|trust| trust.set(true))?;
     println!("Trusted.");
     Ok(ExitCode::SUCCESS)
 }

@@ -173,10 +173,10 @@ fn is_of_word(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.')
 }
 
-/// The rule that a message names: `F401`, `SC2086`, `E0425`, `TS2322`, `-Wunused`, `SyntaxError`.
+/// The rule that a message names: `F401`, `SC2086`, `E0425`, `TS2322`, `-Wunused-variable`, `SyntaxError`.
 fn rule_of(message: &str) -> Option<String> {
     static RULE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"\b([A-Z]{1,6}[0-9]{2,5})\b|\[-?([A-Za-z][\w-]+)\]$|^(\w+(?:Error|Warning)):").ok()
+        Regex::new(r"\b([A-Z]{1,6}[0-9]{2,5})\b|\[(?:-W(?:error=)?)?([A-Za-z][\w-]+)\]$|^(\w+(?:Error|Warning)):").ok()
     });
     let found = RULE.as_ref()?.captures(message)?;
     found.iter().skip(1).flatten().next().map(|rule| rule.as_str().to_owned())
@@ -227,7 +227,7 @@ mod tests {
         // gcc, and its notes
         check(
             "a.py: In function 'main':\na.py:3:9: warning: unused variable 'x' [-Wunused-variable]\na.py:4:1: note: here",
-            &["3:9 Wunused-variable warning: unused variable 'x' [-Wunused-variable]"],
+            &["3:9 unused-variable warning: unused variable 'x' [-Wunused-variable]"],
         );
         check("./a.py:7: error: no", &["7:1 - error: no"]);
         // shellcheck -f gcc

@@ -57,7 +57,7 @@ impl CommandScorer {
             label: task.label(crate::task::TASK_FILE),
             message: "a command runs in a task's folder: copy the task into one".to_owned(),
         })?;
-        trust::check(task)?;
+        trust::check(task, rules)?;
         Ok(Self::trusted(rules, folder))
     }
 

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{self, Access};
 use crate::score::ScoreError;
-use crate::task::{Task, TaskError};
+use crate::task::{CommandMode, CommandRules, Task, TaskError};
 
 /// A program that a task names, and whether it may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
-    pub command: Vec<String>,
+    pub commands: Vec<Vec<String>>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
     /// SHA-256 in hex over the command, the names and the bytes of the files.
@@ -28,12 +28,22 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// What the task would run; `None` if that is nothing.
-    pub fn of(task: &Task) -> Result<Option<Self>, TrustError> {
-        let Some(rules) = task.command() else { return Ok(None) };
+    /// What the task's scorers would run.
+    pub fn of(task: &Task) -> Result<Vec<Self>, TrustError> {
+        task.scorers().filter_map(|task| Some(Self::of_scorer(task, task.command()?))).collect()
+    }
+
+    fn of_scorer(task: &Task, rules: &CommandRules) -> Result<Self, TrustError> {
         let digest = task.command_digest(rules)?;
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
-        Ok(Some(Self { command: rules.command.clone(), files: rules.files.clone(), digest, is_trusted }))
+        let parse = if let CommandMode::Code(code) = &rules.mode { code.parse.as_slice() } else { &[] };
+        let commands = [parse, &rules.command].into_iter().filter(|command| !command.is_empty()).map(<[_]>::to_vec);
+        Ok(Self { commands: commands.collect(), files: rules.files.clone(), digest, is_trusted })
+    }
+
+    /// The commands as one would type them.
+    pub fn command_lines(&self) -> impl Iterator<Item = String> {
+        self.commands.iter().map(|command| command.join(" "))
     }
 
     /// Remembers, or forgets, that the program may run.
@@ -43,7 +53,7 @@ impl Trust {
         let failed = |source| TrustError::Write { path: path.clone(), source };
         if is_trusted {
             files::ensure_folder(&folder, Access::Private).map_err(failed)?;
-            let text = format!("{:?}\n{}\n", self.command, self.files.join("\n"));
+            let text = format!("{:?}\n{}\n", self.commands, self.files.join("\n"));
             return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
         }
         match std::fs::remove_file(&path) {
@@ -53,12 +63,12 @@ impl Trust {
     }
 }
 
-/// Refuses a task whose program may not run.
-pub(super) fn check(task: &Task) -> Result<(), ScoreError> {
-    match Trust::of(task) {
-        Ok(Some(trust)) if !trust.is_trusted => Err(ScoreError::Untrusted {
+/// Refuses a scorer whose program may not run.
+pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<(), ScoreError> {
+    match Trust::of_scorer(task, rules) {
+        Ok(trust) if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
-            command: trust.command.join(" "),
+            command: rules.command.join(" "),
             place: task.label(""),
         }),
         Ok(_) => Ok(()),

@@ -136,7 +136,7 @@ const ACTIONS: &[Action] = &[
     ),
     Action::new("schema.trust", "Trust command", "", &["T"], HERE, file::ask_trust).also(&["trust", "allow"]).unless(
         |_, shared| {
-            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.command().is_some());
+            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.runs_programs());
             (!has_command).then(|| "the task runs no command".to_owned())
         },
     ),

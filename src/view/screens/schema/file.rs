@@ -254,22 +254,25 @@ pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> V
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft.base.as_ref().map(|task| task.with_definition_text(&draft.text));
-    let trust = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::of(&task))) {
-        Some(Ok(Some(trust))) => trust,
+    let all = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::of(&task))) {
+        Some(Ok(all)) => all,
         Some(Err(error)) => {
             shared.complain(error.to_string());
             return Vec::new();
         }
-        _ => return Vec::new(),
+        None => return Vec::new(),
     };
-    if trust.is_trusted {
+    if all.iter().all(|trust| trust.is_trusted) {
         shared.say("the command is trusted already");
         return Vec::new();
     }
-    let command = visible(&trust.command.join(" ")).into_owned();
-    let text = format!("{command}\nfiles: {}\n\nIt runs with your rights.", visible(&trust.files.join(", ")));
+    let lines = all.iter().flat_map(|trust| {
+        trust.command_lines().chain((!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", "))))
+    });
+    let lines: Vec<String> = lines.map(|line| visible(&line).into_owned()).collect();
+    let text = format!("{}\n\nIt runs with your rights.", lines.join("\n"));
     let confirm = Confirm::new("Trust this command?", text, "trust", move |_: &mut Schema, shared: &mut Shared| {
-        match trust.set(true) {
+        match all.iter().try_for_each(|trust| trust.set(true)) {
             Ok(()) => shared.say("command trusted"),
             Err(error) => shared.complain(error.to_string()),
         }
