@@ -67,9 +67,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     });
     match written {
         Err(stopped) => stopped.outcome(),
-        Ok(()) if summary.count == 0 => Err(Failure::failed(format!(
+        Ok(()) if summary.count + summary.errors == 0 => Err(Failure::failed(format!(
             "{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}"
         ))),
+        Ok(()) if summary.count == 0 => {
+            let completions = crate::format::counted(summary.errors, "completion");
+            Err(Failure::failed(format!(
+                "{label}: the scorer failed on all {completions}: mend it, or the rows it reads"
+            )))
+        }
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -72,5 +72,8 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
             ("Sure:\n```sh\n#!/bin/sh\necho $1\n```\n", "invalid SC2086 4:6"),
         ],
     );
-    check("[\"sh\", \"-c\", \"exit 5\"]\nfile = \"answer.sh\"\n", &[("x", "unparsable scorer_error 1:1")]);
+    check(
+        "[\"sh\", \"-c\", \"grep -q right && exit 0; exit 5\"]\nfile = \"answer.sh\"\n",
+        &[("x", "unparsable scorer_error 1:1"), ("right", "valid -")],
+    );
 }

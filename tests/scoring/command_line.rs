@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use crate::program::{json_lines, program, sample_data};
+use crate::program::{json_lines, program, sample_data, stderr};
 
 fn call(folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = program(folder, arguments);
@@ -226,4 +226,17 @@ fn formats_that_nobody_checks_are_named() {
     let named = |format: &str| format!("format \"{format}\" is not checked");
     assert_eq!(check("[score]\nassert_formats = true\n"), [named("iban"), named("idn-hostname")]);
     assert!(check("").is_empty());
+}
+
+#[test]
+fn a_scorer_that_fails_on_all_completions_is_said_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"code\"\nfile = \"a\"\ncommand = [\"sh\", \"-c\", \"exit 5\"]\n";
+    fs::write(here.join("task.toml"), toml).unwrap();
+    fs::write(here.join("c.jsonl"), "{\"completion\":\"x\"}\n").unwrap();
+    assert!(call(here, &["task", "trust", ".", "--yes"], "").status.success());
+    let output = call(here, &["score", "."], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the scorer failed on all 1 completion: mend it"), "{}", stderr(&output));
 }
