@@ -5,7 +5,7 @@ use super::field_compare::Normalisation;
 use super::json::Places;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
-use super::sql::Sql;
+use super::sql::{QueryResult, Sql};
 use super::tool_calls::ToolCalls;
 use super::unwrap_answer::open_think;
 use super::verdict::Verdict;
@@ -91,6 +91,11 @@ impl Judge {
             verdict
         });
         Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
+    }
+
+    /// What a query and the expected one give, side by side, of judges that compare results.
+    pub(super) fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+        if let Self::Sql(sql) = self { sql.results(answer, row) } else { None }
     }
 
     /// The completion that gives a row's `expected`; `None` where many may.

@@ -33,6 +33,7 @@ pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
+pub use sql::QueryResult;
 
 use crate::task::TaskError;
 

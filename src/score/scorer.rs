@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::judge::Judge;
+use super::sql::QueryResult;
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier};
@@ -137,6 +138,12 @@ impl Scorer {
     /// The completion that gives an `expected`, for checking it and for learning from it; `None` where many may.
     pub fn expected_completion(&self, expected: &serde_json::Value) -> Option<String> {
         self.own.judge.completion_of(expected)
+    }
+
+    /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
+    pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+        let answer = completion.get(answer_start(completion, self.own.strip_thinking)..)?;
+        self.own.judge.results(answer.trim(), row)
     }
 
     /// Scores a completion as the model wrote it. The row supplies `expected`, and what else the kind of scorer reads.

@@ -164,3 +164,20 @@ fn hostile_queries_are_bounded() {
         assert!(found.contains(message), "{found:?} lacks {message:?} for {}", &completion[..60.min(completion.len())]);
     }
 }
+
+#[test]
+fn both_results_can_be_shown() {
+    let scorer = scorer(Some(SCHEMA), "").unwrap();
+    let row = row(serde_json::json!({"expected": "SELECT name, people FROM big ORDER BY 2"}));
+    let [found, expected] =
+        scorer.query_results("<think>x</think>SELECT name AS n FROM city WHERE land = 'FI'", &row).unwrap();
+    assert_eq!(
+        (found.columns.as_slice(), found.rows.as_slice(), found.count),
+        (&["n".to_owned()][..], &[vec!["'Turku'".to_owned()]][..], 1)
+    );
+    assert_eq!((expected.columns.len(), expected.count, expected.rows[0][1].as_str()), (2, 2, "290"));
+    assert_eq!(scorer.query_results("SELECT x", &row), None);
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT i FROM n";
+    let [found, _] = scorer.query_results(many, &row).unwrap();
+    assert_eq!((found.rows.len(), found.count), (20, 100));
+}

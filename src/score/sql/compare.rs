@@ -102,18 +102,20 @@ fn rounded(number: f64) -> String {
     }
 }
 
+/// A value as people read it.
+pub(super) fn cell_text(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Integer(number) => number.to_string(),
+        Cell::Real(number) => number.to_string(),
+        Cell::Text(text) => format!("'{}'", text.replace(char::is_control, " ")),
+        Cell::Blob(bytes) => format!("x'{}'", crate::format::hex(bytes)),
+    }
+}
+
 /// A row as people read it, shortened.
 fn shown(row: &[Cell]) -> String {
-    let cells: Vec<String> = row
-        .iter()
-        .map(|cell| match cell {
-            Cell::Null => "NULL".to_owned(),
-            Cell::Integer(number) => number.to_string(),
-            Cell::Real(number) => number.to_string(),
-            Cell::Text(text) => format!("'{}'", text.replace(char::is_control, " ")),
-            Cell::Blob(bytes) => format!("x'{}'", crate::format::hex(bytes)),
-        })
-        .collect();
+    let cells: Vec<String> = row.iter().map(cell_text).collect();
     crate::format::shortened(&format!("({})", cells.join(", ")), SHOWN_LETTERS)
 }
 

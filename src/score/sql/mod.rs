@@ -14,7 +14,7 @@ use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{SqlRules, Task};
-use compare::compare;
+use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
 use query::{NotParsed, Parsed, dialect, parse};
 
@@ -23,6 +23,26 @@ const MOST_DATABASES: usize = 16;
 /// Results of expected queries that a database keeps, of so many rows each.
 const MOST_RESULTS: usize = 1_000;
 const MOST_KEPT_ROWS: usize = 100;
+/// Rows of a result that are shown.
+const MOST_SHOWN_ROWS: usize = 20;
+
+/// The result of a query, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryResult {
+    pub columns: Vec<String>,
+    /// The first [`MOST_SHOWN_ROWS`].
+    pub rows: Vec<Vec<String>>,
+    /// Of all rows.
+    pub count: usize,
+}
+
+impl QueryResult {
+    fn of(table: &Table) -> Self {
+        let row = |cells: &Vec<database::Cell>| cells.iter().map(cell_text).collect();
+        let rows = table.rows.iter().take(MOST_SHOWN_ROWS).map(row).collect();
+        Self { columns: table.columns.clone(), rows, count: table.rows.len() }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Sql {
@@ -62,11 +82,10 @@ impl Sql {
     /// Judges the answer, which stands at a byte offset of the completion without white space around it.
     pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
-        let field = |name: &str| row.and_then(|row| row.fields.get(name)).and_then(serde_json::Value::as_str);
-        let Some(schema) = field("schema").or(self.schema.as_deref()) else {
+        let Some(schema) = self.schema_of(row) else {
             return failed("no schema: name a file, `schema` of task.toml, or give the row a `schema`".to_owned());
         };
-        let name = field("dialect").unwrap_or(&self.dialect);
+        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
         let Some(dialect) = dialect(name) else { return failed(format!("`dialect` {name:?} of the row is unknown")) };
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             None => None,
@@ -91,6 +110,25 @@ impl Sql {
         });
         Verdict { exact: expected.map(|_| verdict.exact == Some(true)), ..verdict }
     }
+
+    fn schema_of<'a>(&'a self, row: Option<&'a PromptRow>) -> Option<&'a str> {
+        text_of(row, "schema").or(self.schema.as_deref())
+    }
+
+    /// The results of an answer and of the expected query; `None` unless both run.
+    pub(super) fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+        let expected = row.expected.as_ref()?.as_str()?;
+        with_database(self.schema_of(Some(row))?, |open| {
+            let database = open.database.as_ref().ok()?;
+            let result = |query: &str| database.query(query).ok().as_ref().map(QueryResult::of);
+            Some([result(answer)?, result(expected)?])
+        })
+    }
+}
+
+/// A field of a row, where that is a text.
+fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
+    row?.fields.get(name)?.as_str()
 }
 
 impl Open {

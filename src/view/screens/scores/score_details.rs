@@ -6,11 +6,13 @@ use ratatui::text::{Line, Span};
 use super::Scores;
 use super::scoring::Scored;
 use crate::advantage::{Advantage, explain};
-use crate::score::{Reason, Score};
+use crate::format::counted;
+use crate::score::{QueryResult, Reason, Score};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::json::{self, Fault};
+use crate::view::widgets::text_width::padded;
 
 /// The lines of a completion: score, reasons, and text.
 pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
@@ -19,6 +21,10 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: us
     let mut lines = text.head(scored, place, score);
     lines.extend(verdict(scores, shared, score));
     lines.extend(text.fields(score));
+    if let Some(results) = scored.results.get(place).and_then(Option::as_ref) {
+        lines.push(Line::default());
+        lines.extend(text.results(results));
+    }
     lines.push(Line::default());
     let faults: Vec<Fault> =
         score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
@@ -134,6 +140,32 @@ impl Text<'_> {
         let exact = score.exact.map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });
         spans.push(Span::raw(exact));
         vec![Line::from(spans)]
+    }
+
+    /// Two results side by side; each row of one that the other has not is marked.
+    fn results(&self, [found, expected]: &[QueryResult; 2]) -> Vec<Line<'static>> {
+        let title = |name: &str, result: &QueryResult| format!("{name}: {}", counted(result.count, "row"));
+        let shown = |cells: &Vec<String>| cells.join(", ");
+        let column = |name: &str, result: &QueryResult, other: &QueryResult| {
+            let mut lines = vec![(title(name, result), Role::Faint), (shown(&result.columns), Role::JsonKey)];
+            let role = |row: &Vec<String>| if other.rows.contains(row) { Role::Text } else { Role::Bad };
+            lines.extend(result.rows.iter().map(|row| (shown(row), role(row))));
+            let more = result.count - result.rows.len();
+            lines.extend((more > 0).then(|| (format!("… {more} more"), Role::Faint)));
+            lines
+        };
+        let (left, right) = (column("result", found, expected), column("expected", expected, found));
+        let width = left.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).clamp(12, 28);
+        let line = |place: usize| {
+            let (text, role) = left.get(place).cloned().unwrap_or((String::new(), Role::Text));
+            let (other, other_role) = right.get(place).cloned().unwrap_or((String::new(), Role::Text));
+            Line::from(vec![
+                Span::styled(padded(&text, width, false), self.theme.style(role)),
+                Span::styled(self.theme.glyph(" │ ", " | "), self.theme.style(Role::Faint)),
+                Span::styled(other, self.theme.style(other_role)),
+            ])
+        };
+        (0..left.len().max(right.len())).map(line).collect()
     }
 
     fn faint(&self, text: &str) -> Line<'static> {

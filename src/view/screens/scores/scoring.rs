@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::items::{Item, Items};
 use crate::advantage::{Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation};
-use crate::score::{FailureClass, Score, Scorer, Tier, on_every_core};
+use crate::score::{FailureClass, QueryResult, Score, Scorer, Tier, on_every_core};
 
 /// Whether the result of the computation is still wanted.
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -23,7 +23,12 @@ pub struct Scored {
     /// By number.
     pub groups: Vec<Group>,
     pub tally: Tally,
+    /// Of the first completions, the results of their query and of the expected one, where these differ.
+    pub results: Vec<Option<[QueryResult; 2]>>,
 }
+
+/// Completions whose queries are run once more, to be shown.
+const MOST_RESULTS: usize = 1_000;
 
 /// A group under the schema.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,7 +103,16 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
             }
         }
     }
-    Some(Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups })
+    Some(Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups, results: Vec::new() })
+}
+
+/// The results of queries that are not the expected ones, in the order of the completions.
+pub fn query_results(scored: &Scored, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
+    let one = |(item, score): (&Item, &Score)| {
+        let differs = score.failure == Some(FailureClass::WrongResult);
+        item.row.as_ref().filter(|_| differs).and_then(|row| scorer.query_results(&item.text, row))
+    };
+    scored.items.all.iter().zip(&scored.scores).take(MOST_RESULTS).map(one).collect()
 }
 
 fn tally(scores: &[Score]) -> Tally {

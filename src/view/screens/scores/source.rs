@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
-use super::scoring::{Impact, Scored, impacts, moved, moved_since_recorded, score};
+use super::scoring::{Impact, Scored, impacts, moved, moved_since_recorded, query_results, score};
 use super::{RescoreJob, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
 use crate::format::short_id;
@@ -159,7 +159,9 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     scores.is_old = false;
     let compute = move |sender: &Sender| {
         let is_wanted = || sender.is_wanted();
-        score(&items, &scorer, &is_wanted).zip(impacts(&steps, &scorer, &is_wanted))
+        let mut scored = score(&items, &scorer, &is_wanted)?;
+        scored.results = query_results(&scored, &scorer);
+        Some((scored, impacts(&steps, &scorer, &is_wanted)?))
     };
     vec![Work::latest("score", compute, |scores: &mut Scores, shared, scored| {
         let Some(scored) = scored else { return Vec::new() };
