@@ -41,7 +41,10 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
         ("P(10 calls valid)", |e| in_a_row(e, 10)),
         ("P(50 calls valid)", |e| in_a_row(e, 50)),
     ];
-    rows.into_iter().map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
+    let errors = ("not scored", (|e| e.scorer_errors.to_string()) as Cell);
+    let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
+    let rows = rows.into_iter().chain(has_errors.then_some(errors));
+    rows.map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 
 /// A rate of the rows with a tag.

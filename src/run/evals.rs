@@ -52,6 +52,11 @@ impl EvalRecord {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }
 
+    /// Whether the scorer failed, so that nothing is known of the completion.
+    pub fn is_error(&self) -> bool {
+        self.failure() == Some(FailureClass::ScorerError)
+    }
+
     /// Not valid, or valid with wrong values.
     pub fn fails(&self) -> bool {
         !self.is_valid() || self.exact == Some(false)
@@ -62,8 +67,11 @@ impl EvalRecord {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalSummary {
-    /// Completions.
+    /// Completions that were scored.
     pub n: usize,
+    /// Completions that the scorer failed to score: in no other number.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub scorer_errors: usize,
     /// Share that parses.
     pub parse: f64,
     /// Share that is valid.
@@ -102,9 +110,9 @@ pub struct TagSummary {
 
 impl EvalSummary {
     pub fn from_records(records: &[EvalRecord]) -> Self {
-        let all: Vec<&EvalRecord> = records.iter().collect();
+        let all: Vec<&EvalRecord> = records.iter().filter(|record| !record.is_error()).collect();
         let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
-        for record in records {
+        for record in &all {
             let mut tags: Vec<&String> = record.tags.iter().collect();
             tags.sort_unstable();
             tags.dedup();
@@ -113,21 +121,18 @@ impl EvalSummary {
             }
         }
         let mut summary = Self {
-            n: records.len(),
+            n: all.len(),
+            scorer_errors: records.len() - all.len(),
             parse: rate(&all, EvalRecord::parses),
             valid: rate(&all, EvalRecord::is_valid),
             exact: exact_rate(&all),
             tolerant: rate(&all, |record| record.tolerant),
             valid_interval: [0.0, 1.0],
-            mean_tokens: if records.is_empty() {
-                0.0
-            } else {
-                records.iter().map(|record| record.tokens).sum::<usize>() as f64 / records.len() as f64
-            },
+            mean_tokens: all.iter().map(|record| record.tokens).sum::<usize>() as f64 / all.len().max(1) as f64,
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
-            with_expected: records.iter().filter(|record| record.exact.is_some()).count(),
-            intervals: intervals_by_prompt(records).map(Box::new),
+            with_expected: all.iter().filter(|record| record.exact.is_some()).count(),
+            intervals: intervals_by_prompt(&all).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary
@@ -170,7 +175,7 @@ impl TagSummary {
 }
 
 /// Intervals clustered by prompt, since completions of one prompt are not independent.
-fn intervals_by_prompt(records: &[EvalRecord]) -> Option<BTreeMap<String, [f64; 2]>> {
+fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64; 2]>> {
     if records.iter().all(|record| record.sample == 0) {
         return None;
     }
@@ -191,6 +196,10 @@ fn intervals_by_prompt(records: &[EvalRecord]) -> Option<BTreeMap<String, [f64; 
         wilson_by_prompt(&prompts.into_values().collect::<Vec<_>>()).into()
     };
     Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
@@ -224,12 +233,12 @@ pub struct Comparison {
 impl Comparison {
     /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
     pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
-        Self::by(before, after, |record| Some(record.is_valid()))
+        Self::by(before, after, |record| (!record.is_error()).then(|| record.is_valid()))
     }
 
     /// Compares `exact`; `None` if no prompt of both has an expected value.
     pub fn of_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
-        let found = Self::by(before, after, |record| record.exact);
+        let found = Self::by(before, after, |record| record.exact.filter(|_| !record.is_error()));
         (found.pairs() > 0).then_some(found)
     }
 
@@ -326,6 +335,24 @@ mod tests {
             tokens: 10,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn what_was_not_scored_is_in_no_rate_and_no_comparison() {
+        let error = |id: &str| EvalRecord {
+            score: serde_json::json!({"failure": "scorer_error"}),
+            ..record(id, "unparsable", Some(false), "clean")
+        };
+        let before = [record("a", "valid", Some(true), "clean"), record("b", "invalid", None, "clean"), error("c")];
+        let summary = EvalSummary::from_records(&before);
+        assert_eq!((summary.n, summary.scorer_errors, summary.valid, summary.exact), (2, 1, 0.5, Some(1.0)));
+        assert_eq!(summary.by_tag["clean"].n, 2);
+        let after = [error("a"), record("b", "valid", None, "clean"), record("c", "valid", Some(true), "clean")];
+        let compared = Comparison::of(&before, &after);
+        assert_eq!((compared.fixed, compared.pairs(), compared.unmatched), (1, 1, 2));
+        assert_eq!(Comparison::of_exact(&before, &after), None);
+        let all = EvalSummary::from_records(&[error("a")]);
+        assert_eq!((all.n, all.valid, all.mean_tokens), (0, 0.0, 0.0));
     }
 
     #[test]

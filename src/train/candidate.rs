@@ -161,7 +161,7 @@ impl Candidate {
             for ScoredCompletion { completion, score, .. } in &completions {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
-                    *count += usize::from(score.tier == tier);
+                    *count += usize::from(score.tier == tier && !score.is_error());
                 }
                 if let Some(class) = score.failure {
                     *signal.failures.entry(class).or_default() += 1;

@@ -116,17 +116,16 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
         share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)),
     );
     let scores = || groups.iter().flat_map(|group| &group.completions).map(|scored| &scored.score);
+    let known = || scores().filter(|score| !score.is_error());
     for tier in Tier::ALL {
-        found.add(
-            &format!("tiers/{}", tier.name()),
-            mean(scores().map(|score| f64::from(u8::from(score.tier == tier)))),
-        );
+        found
+            .add(&format!("tiers/{}", tier.name()), mean(known().map(|score| f64::from(u8::from(score.tier == tier)))));
     }
     let classes: BTreeSet<FailureClass> = scores().filter_map(|score| score.failure).collect();
     for class in classes {
         found.add(&class.metric(), mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class))))));
     }
-    let exact: Vec<f64> = scores().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();
+    let exact: Vec<f64> = known().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();
     if !exact.is_empty() {
         found.add("exact", mean(exact.into_iter()));
     }
