@@ -79,10 +79,10 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
         let lazy = [
             ("an empty file", "\n"),
-            ("a comment", "# nothing"),
-            ("a comment", "// nothing"),
-            ("nothing to do", "pass"),
-            ("nothing to do", ":"),
+            ("a comment, #", "# nothing"),
+            ("a comment, //", "// nothing"),
+            ("pass", "pass"),
+            ("a colon", ":"),
             ("a constant", "1"),
         ];
         return lazy.map(|(name, text)| (name, text.to_owned(), narrow)).into();

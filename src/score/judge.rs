@@ -103,7 +103,8 @@ impl Judge {
         match self {
             Self::JsonSchema(_) => Some(expected.to_string()),
             Self::Text(_) => Text::completion_of(expected),
-            Self::Regex(_) | Self::Command(_) => None,
+            Self::Regex(_) => None,
+            Self::Command(command) => command.completion_of(expected),
             Self::Sql(_) => expected.as_str().map(str::to_owned),
             Self::ToolCalls(_) => Some(ToolCalls::completion_of(expected)),
         }

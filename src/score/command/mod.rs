@@ -66,6 +66,12 @@ impl CommandScorer {
         Self { rules: rules.clone(), folder, pool: Pool::new(rules.width()), known: Mutex::default() }
     }
 
+    /// Code is its own completion; of other programs only they know.
+    pub(super) fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+        let is_code = matches!(self.rules.mode, CommandMode::Code(_));
+        expected.as_str().filter(|_| is_code).map(str::to_owned)
+    }
+
     /// Judges answers, in order; `None` once `is_wanted` returns false.
     pub(super) fn judge_all(
         &self,
