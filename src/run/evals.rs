@@ -71,7 +71,7 @@ pub struct EvalSummary {
     pub n: usize,
     /// Completions that the scorer failed to score: in no other number.
     #[serde(skip_serializing_if = "is_zero")]
-    pub scorer_errors: usize,
+    pub scorer_errors: u32,
     /// Share that parses.
     pub parse: f64,
     /// Share that is valid.
@@ -88,7 +88,7 @@ pub struct EvalSummary {
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
     /// The number of completions with an expected value; 0 in summaries of older versions.
-    pub with_expected: usize,
+    pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per prompt. Boxed, since
     /// events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,7 +122,7 @@ impl EvalSummary {
         }
         let mut summary = Self {
             n: all.len(),
-            scorer_errors: records.len() - all.len(),
+            scorer_errors: (records.len() - all.len()) as u32,
             parse: rate(&all, EvalRecord::parses),
             valid: rate(&all, EvalRecord::is_valid),
             exact: exact_rate(&all),
@@ -131,7 +131,7 @@ impl EvalSummary {
             mean_tokens: all.iter().map(|record| record.tokens).sum::<usize>() as f64 / all.len().max(1) as f64,
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
-            with_expected: all.iter().filter(|record| record.exact.is_some()).count(),
+            with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
@@ -159,7 +159,7 @@ impl EvalSummary {
 
     /// The number of completions in the denominator of a rate.
     pub fn rows_of(&self, name: &str) -> usize {
-        if name == "exact" && self.with_expected > 0 { self.with_expected } else { self.n }
+        if name == "exact" && self.with_expected > 0 { self.with_expected as usize } else { self.n }
     }
 }
 
@@ -198,7 +198,7 @@ fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64;
     Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
 }
 
-fn is_zero(count: &usize) -> bool {
+fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
