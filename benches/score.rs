@@ -49,6 +49,46 @@ fn main() {
     }
     tool_calls();
     sql().unwrap_or_else(|error| fail(&error));
+    http_request().unwrap_or_else(|error| fail(&error));
+}
+
+/// Requests to an operation with parameters, and to one with a body of three lines.
+fn http_request() -> std::io::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let query =
+        |name: &str, schema: serde_json::Value| serde_json::json!({"name": name, "in": "query", "schema": schema});
+    let document = serde_json::json!({"openapi": "3.0.3", "paths": {"/invoices": {
+        "get": {"parameters": [
+            query("limit", serde_json::json!({"type": "integer", "maximum": 100})),
+            query("status", serde_json::json!({"type": "array", "items": {"enum": ["paid", "open"]}})),
+            query("vendor", serde_json::json!({"type": "string"}))]},
+        "post": {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Invoice"}}}}}}},
+        "components": {"schemas": {
+            "Invoice": {"type": "object", "required": ["vendor", "amount"], "properties": {"vendor": {"type": "string"},
+                "amount": {"type": "number"}, "lines": {"type": "array", "items": {"$ref": "#/components/schemas/Line"}}}},
+            "Line": {"type": "object", "required": ["sku"], "properties": {"sku": {"type": "string"}, "count": {"type": "integer"}}}}}});
+    std::fs::write(folder.path().join("openapi.json"), document.to_string())?;
+    let toml = "name = \"api\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n";
+    std::fs::write(folder.path().join("task.toml"), toml)?;
+    let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
+    let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
+    let line = serde_json::json!({"sku": "a-17", "count": 3});
+    let body = serde_json::json!({"vendor": "Gröner Books Oy", "amount": 58463.87, "lines": [line, line, line]});
+    for (name, request) in [
+        (
+            "parameters",
+            serde_json::json!({"method": "GET", "path": "/invoices?limit=10&status=paid&status=open&vendor=Oy"}),
+        ),
+        ("body", serde_json::json!({"method": "POST", "path": "/invoices", "body": body})),
+    ] {
+        let line = serde_json::json!({"messages": [{"role": "user", "content": "x"}], "expected": request}).to_string();
+        let row = dataset::read_rows("row.jsonl", line.as_bytes()).next();
+        let row = row.and_then(Result::ok).into_iter().collect::<Vec<_>>();
+        let texts = [request.to_string()];
+        measure(&format!("http request, {name}"), &scorer, &texts, None);
+        measure(&format!("http request, {name} against expected"), &scorer, &texts, Some(&row));
+    }
+    Ok(())
 }
 
 /// Queries of one table of 100 rows.

@@ -6,6 +6,8 @@ mod code;
 mod command_trust;
 mod conformance;
 mod cost;
+mod http_document;
+mod http_request;
 mod plain_text;
 mod reasons;
 mod rewards;

@@ -348,6 +348,10 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::WrongCalls => "check that the expected calls can be read from the prompt",
         FailureClass::UnknownTable | FailureClass::UnknownColumn => "name the tables with their columns in the prompt",
         FailureClass::WrongResult => "check that the expected query can be read from the prompt",
+        FailureClass::WrongOperation | FailureClass::MissingParameter | FailureClass::ExtraParameter => {
+            "name the operations with their parameters in the prompt"
+        }
+        FailureClass::WrongStatus => "name the operation's statuses in the prompt",
         FailureClass::NoMatch => "say in `system` how the answer is written",
         FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
         FailureClass::Own(_) | FailureClass::Other => {

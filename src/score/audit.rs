@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::http_request::message_schemas;
 use super::json::parse_prefix;
 use super::{Scorer, Tier, mean_reward};
 use crate::dataset::PromptRow;
-use crate::task::{Definition, Task, ToolRules, functions};
+use crate::task::{Definition, HttpRules, MessagePart, Task, ToolRules, functions};
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
@@ -70,6 +71,9 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
     if let Definition::ToolCalls(rules) = &task.definition {
         return call_candidates(rules);
+    }
+    if let Definition::HttpRequest(rules) = &task.definition {
+        return message_candidates(rules, task.score.assert_formats);
     }
     if let Definition::Sql(_) = &task.definition {
         let narrow = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
@@ -132,6 +136,29 @@ fn call_candidates(rules: &ToolRules) -> Vec<(&'static str, String, &'static str
             call(answer(&parameters, FillStyle::Least)),
             narrow,
         ));
+    }
+    candidates
+}
+
+/// Messages of the first operation that need no reading of the prompt.
+fn message_candidates(rules: &HttpRules, assert_formats: bool) -> Vec<(&'static str, String, &'static str)> {
+    let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
+    let mut candidates = vec![("a word", "x".to_owned(), narrow)];
+    candidates.push(match rules.part {
+        MessagePart::Request => ("the root", json!({"method": "GET", "path": "/"}).to_string(), narrow),
+        MessagePart::Response => ("a status alone", json!({"status": 200}).to_string(), narrow),
+    });
+    if let Some((_, schema)) = message_schemas(rules, assert_formats).first() {
+        let mut least = degenerate_answers::answer(schema, degenerate_answers::FillStyle::Least);
+        if let Some(path) = least.get("path").and_then(Value::as_str) {
+            // Each variable of the path is 1.
+            let pieces = path.split('{').enumerate().map(|(index, piece)| match (index, piece.split_once('}')) {
+                (1.., Some((_, rest))) => format!("1{rest}"),
+                _ => piece.to_owned(),
+            });
+            least["path"] = Value::String(pieces.collect());
+        }
+        candidates.push(("the least that an operation takes", least.to_string(), narrow));
     }
     candidates
 }

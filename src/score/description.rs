@@ -1,5 +1,6 @@
 //! What a task accepts, in words: a line a field, or what the kind of scorer asks for.
 
+use super::http_request::message_schemas;
 use super::json_schema::{Accepted, describe};
 use crate::task::{CommandMode, Definition, Task, functions};
 
@@ -46,6 +47,16 @@ pub fn describe_task(task: &Task) -> Vec<Accepted> {
                 if is_code { format!("code that passes `{command}`") } else { format!("what `{command}` scores") };
             let mut lines = vec![line("the answer", answer)];
             lines.extend(rules.files.iter().map(|file| line("file", file.clone())));
+            lines
+        }
+        Definition::HttpRequest(rules) => {
+            let part = rules.part.name();
+            let mut lines = vec![line("the answer", format!("a {part} as one JSON object"))];
+            for (operation, schema) in message_schemas(rules, task.score.assert_formats) {
+                let accepted = describe(&schema, task.score.assert_formats).into_iter().skip(1);
+                lines.push(line(&operation, format!("a {part}")));
+                lines.extend(accepted);
+            }
             lines
         }
         Definition::Sql(rules) => {

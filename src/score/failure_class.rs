@@ -40,6 +40,13 @@ pub enum FailureClass {
     UnknownColumn,
     /// A query whose result is not that of the expected one.
     WrongResult,
+    /// A request that no operation of the document takes, or of another operation than asked for.
+    WrongOperation,
+    MissingParameter,
+    /// A parameter that the operation does not have.
+    ExtraParameter,
+    /// A status that the operation does not define.
+    WrongStatus,
     /// The pattern does not match.
     NoMatch,
     /// The scorer failed, so that the completion has no reward.
@@ -60,7 +67,7 @@ const LONGEST_NAME: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -78,6 +85,10 @@ impl FailureClass {
         Self::UnknownTable,
         Self::UnknownColumn,
         Self::WrongResult,
+        Self::WrongOperation,
+        Self::MissingParameter,
+        Self::ExtraParameter,
+        Self::WrongStatus,
         Self::NoMatch,
         Self::ScorerError,
         Self::Other,
@@ -121,6 +132,10 @@ impl FailureClass {
             Self::UnknownTable => "unknown table",
             Self::UnknownColumn => "unknown column",
             Self::WrongResult => "wrong result",
+            Self::WrongOperation => "wrong operation",
+            Self::MissingParameter => "missing parameter",
+            Self::ExtraParameter => "extra parameter",
+            Self::WrongStatus => "wrong status",
             Self::NoMatch => "no match",
             Self::ScorerError => "scorer error",
             Self::Own(OwnClass(name)) => name,

@@ -2,6 +2,7 @@
 
 use super::command::{CommandScorer, unanswered};
 use super::field_compare::Normalisation;
+use super::http_request::HttpRequest;
 use super::json::Places;
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
@@ -22,6 +23,7 @@ pub(super) enum Judge {
     ToolCalls(Box<ToolCalls>),
     Command(Box<CommandScorer>),
     Sql(Sql),
+    HttpRequest(Box<HttpRequest>),
 }
 
 impl Judge {
@@ -33,6 +35,7 @@ impl Judge {
             Definition::ToolCalls(rules) => Self::ToolCalls(Box::new(ToolCalls::new(task, rules)?)),
             Definition::Command(rules) => Self::Command(Box::new(CommandScorer::new(task, rules)?)),
             Definition::Sql(rules) => Self::Sql(Sql::new(task, rules)?),
+            Definition::HttpRequest(rules) => Self::HttpRequest(Box::new(HttpRequest::new(task, rules)?)),
         })
     }
 
@@ -43,6 +46,7 @@ impl Judge {
             // These read the reasoning themselves: the word may stand in a string of the JSON.
             Self::JsonSchema(schema) => schema.judge(completion, from, is_stripped, expected),
             Self::ToolCalls(calls) => calls.judge(completion, from, is_stripped, row),
+            Self::HttpRequest(http) => http.judge(completion, from, is_stripped, row),
             Self::Text(text) => judge_text(completion, from, is_stripped, expected, |offset, answer| {
                 text.judge((completion, offset), answer, expected)
             }),
@@ -101,7 +105,7 @@ impl Judge {
     /// The completion that gives a row's `expected`; `None` where many may.
     pub(super) fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
         match self {
-            Self::JsonSchema(_) => Some(expected.to_string()),
+            Self::JsonSchema(_) | Self::HttpRequest(_) => Some(expected.to_string()),
             Self::Text(_) => Text::completion_of(expected),
             Self::Regex(_) => None,
             Self::Command(command) => command.completion_of(expected),

@@ -47,7 +47,15 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let with_text = task.with_definition_text(text);
     let scorer = match &with_text {
         Ok(task) => Scorer::new(task).map_err(|error| {
-            faults.push(at(text, 0, 1, error.to_string(), true));
+            faults.push(match &error {
+                ScoreError::Schema { label, line, column, message, .. }
+                    if *label == task.label(&task.definition_file) =>
+                {
+                    let (line, column, message) = (*line, *column, message.clone());
+                    Fault { line, column, length: 1, message, is_error: true }
+                }
+                _ => at(text, 0, 1, error.to_string(), true),
+            });
             error.to_string()
         }),
         Err(error) => {

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::command::{self, CommandRules};
 use super::error::Read;
+use super::openapi::{self, HttpRules};
 use super::references::follow_references;
 use super::source::Home;
 use super::toml_section::Section;
@@ -35,6 +36,8 @@ pub enum Definition {
     Command(CommandRules),
     /// The answer is a query.
     Sql(SqlRules),
+    /// The answer is a request to an API, or a response of it.
+    HttpRequest(HttpRules),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +97,7 @@ pub(super) struct Kind {
 }
 
 /// The first is that of a task that names none.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -106,6 +109,7 @@ const KINDS: [Kind; 7] = [
     Kind { name: "command", keys: &[], score_keys: &command::KEYS },
     Kind { name: "code", keys: &[], score_keys: &command::CODE_KEYS },
     Kind { name: "sql", keys: &["schema"], score_keys: &["dialect"] },
+    Kind { name: "http_request", keys: &[], score_keys: &openapi::KEYS },
 ];
 
 /// The kind that the task names.
@@ -159,6 +163,10 @@ impl Definition {
                     None => Self::ToolCalls(ToolRules { tools: None, in_order }),
                 }
             }
+            ("http_request", Some(score)) => {
+                let (rules, file, text) = HttpRules::read(score, home)?;
+                return Ok((Self::HttpRequest(rules), file, text));
+            }
             ("command", Some(score)) => Self::Command(CommandRules::read(score, home)?),
             ("code", Some(score)) => Self::Command(CommandRules::read_code(score, home)?),
             _ => return read_schema(top, score, home),
@@ -168,7 +176,7 @@ impl Definition {
 }
 
 /// The name and the text of the file that a key names.
-fn read_file(section: &Section<'_>, key: &str, home: &Home) -> Read<Option<(String, String)>> {
+pub(super) fn read_file(section: &Section<'_>, key: &str, home: &Home) -> Read<Option<(String, String)>> {
     let Some(file) = section.string(key)? else { return Ok(None) };
     let file = home.name(file)?;
     let text = home.read_text(&file)?;

@@ -4,6 +4,7 @@ mod command;
 mod definition;
 mod embedded;
 mod error;
+pub mod openapi;
 mod parse;
 mod references;
 mod resolve;
@@ -14,8 +15,9 @@ mod tools;
 pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
 pub use definition::{DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
 pub use error::TaskError;
+pub use openapi::{HttpRules, MessagePart};
 pub use parse::PARTS;
-pub use references::encode_path;
+pub use references::{decode_path, encode_path};
 use source::Home;
 pub use tools::{Function, ToolsError, functions};
 
@@ -194,13 +196,17 @@ impl Task {
         if let Definition::Sql(_) = &self.definition {
             return Ok(Self { definition_text: text.to_owned(), ..self.clone() });
         }
-        let value = self.home.parse_json(&self.definition_file, text)?;
+        let value = match &self.definition {
+            Definition::HttpRequest(_) => openapi::parse_document(&self.home, &self.definition_file, text)?,
+            _ => self.home.parse_json(&self.definition_file, text)?,
+        };
         let definition = match &self.definition {
             Definition::JsonSchema(files) => {
                 let named = files.references.clone();
                 Definition::JsonSchema(SchemaFiles::follow(&self.home, &self.definition_file, value, named)?)
             }
             Definition::ToolCalls(rules) => Definition::ToolCalls(ToolRules { tools: Some(value), ..*rules }),
+            Definition::HttpRequest(rules) => Definition::HttpRequest(HttpRules { document: value, ..rules.clone() }),
             other => other.clone(),
         };
         Ok(Self { definition_text: text.to_owned(), definition, ..self.clone() })
@@ -232,6 +238,7 @@ impl Task {
             Definition::Sql(_) => "sql",
             Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => "code",
             Definition::Command(_) => "command",
+            Definition::HttpRequest(_) => "http_request",
         }
     }
 
@@ -263,6 +270,7 @@ impl Task {
             }
             Definition::Regex { .. } | Definition::Command(_) => Cow::Owned(Value::Bool(true)),
             Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
+            Definition::HttpRequest(_) => Cow::Owned(serde_json::json!({"type": "object"})),
         }
     }
 
@@ -272,6 +280,7 @@ impl Task {
             Definition::JsonSchema(_) => "schema",
             Definition::ToolCalls(rules) if rules.tools.is_some() => "tools",
             Definition::Sql(rules) if rules.has_schema => "schema",
+            Definition::HttpRequest(_) => "OpenAPI document",
             _ => TASK_FILE,
         }
     }
@@ -295,6 +304,10 @@ impl Task {
             Definition::Sql(SqlRules { has_schema, dialect }) => {
                 let schema = if *has_schema { self.definition_text.as_str() } else { "" };
                 Cow::Owned(format!("sql\n{dialect}\n{schema}"))
+            }
+            Definition::HttpRequest(rules) => {
+                let operation = rules.operation.as_deref().unwrap_or_default();
+                Cow::Owned(format!("http_request\n{}\n{operation}\n{}", rules.part.name(), self.definition_text))
             }
         };
         crate::format::hex(&Sha256::digest(text.as_bytes()))
@@ -366,7 +379,11 @@ impl Task {
         match &self.definition {
             Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
             Definition::Command(rules) => names.extend(rules.files.iter().map(String::as_str)),
-            Definition::Text { .. } | Definition::Regex { .. } | Definition::ToolCalls(_) | Definition::Sql(_) => {}
+            Definition::Text { .. }
+            | Definition::Regex { .. }
+            | Definition::ToolCalls(_)
+            | Definition::Sql(_)
+            | Definition::HttpRequest(_) => {}
         }
         names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
         names

@@ -172,7 +172,8 @@ pub fn encode_path(file: &str) -> String {
     file.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn decode_path(address: &str) -> String {
+/// Resolves percent-encoding; what is none stays as it is.
+pub fn decode_path(address: &str) -> String {
     let mut bytes = Vec::with_capacity(address.len());
     let mut rest = address.as_bytes();
     while let [first, tail @ ..] = rest {

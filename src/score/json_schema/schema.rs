@@ -51,7 +51,7 @@ struct Documents {
 }
 
 /// One constraint that a value breaks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::score) struct Violation {
     pub(in crate::score) message: String,
     pub(in crate::score) instance_path: String,
@@ -342,7 +342,9 @@ fn class_of(kind: &Kind) -> FailureClass {
         Kind::Required { .. } => FailureClass::MissingKey,
         Kind::Type { .. } => FailureClass::WrongType,
         Kind::Enum { .. } | Kind::Constant { .. } => FailureClass::Enum,
-        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } => FailureClass::ExtraKey,
+        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } | Kind::FalseSchema => {
+            FailureClass::ExtraKey
+        }
         _ => FailureClass::Other,
     }
 }
@@ -365,6 +367,10 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
             let more =
                 if unexpected.len() > 10 { format!(" and {} more", unexpected.len() - 10) } else { String::new() };
             format!("{} not allowed: {}{more}", if unexpected.len() == 1 { "key" } else { "keys" }, keys.join(", "))
+        }
+        Kind::FalseSchema => {
+            let path = error.instance_path().as_str();
+            format!("{:?} is not allowed here", shorten(path.rsplit('/').next().unwrap_or_default()))
         }
         Kind::Enum { options } => format!("expected one of {}, found {found}", shorten(&options.to_string())),
         Kind::Constant { expected_value } => {

@@ -1,0 +1,202 @@
+//! Judges requests to an API, or its responses, by an OpenAPI document: whether an operation takes them, whether they are
+//! the expected ones.
+
+mod check;
+mod compare;
+mod document;
+mod message;
+mod message_schema;
+mod parameters;
+mod path;
+mod query;
+mod schemas;
+
+use std::collections::BTreeMap;
+
+use super::field_compare::Normalisation;
+use super::json::{self, Document, Value};
+use super::json_schema::{Violation, Written, duplicate_keys, reasons};
+use super::unwrap_answer::{Unreadable, inner_values};
+use super::verdict::Verdict;
+use super::{FailureClass, ScoreError, Tier};
+use crate::dataset::PromptRow;
+use crate::task::{HttpRules, MessagePart, Task};
+use check::{Checked, Routed, check_request, check_response, route};
+use compare::{Comparison, Side, compare_messages};
+use document::Api;
+use message::{Message, Start, read};
+pub(super) use message_schema::message_schemas;
+
+/// Messages inside of other text that are looked at.
+const MOST_INSIDE: usize = 1_000;
+/// The field of a row that names its operation.
+const OPERATION: &str = "operation";
+
+#[derive(Debug)]
+pub(super) struct HttpRequest {
+    api: Api,
+    part: MessagePart,
+    /// The task's.
+    operation: Option<usize>,
+    /// By parameter, header, or field of the body.
+    normalise: BTreeMap<String, Normalisation>,
+}
+
+impl HttpRequest {
+    /// Checks the document.
+    pub(super) fn new(task: &Task, own: &HttpRules) -> Result<Self, ScoreError> {
+        let rules = &task.score;
+        let label = task.label(&task.definition_file);
+        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
+        let api = Api::new(written, own, rules.assert_formats)?;
+        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
+        Ok(Self {
+            operation: own.operation.as_deref().and_then(|name| api.named(name)),
+            api,
+            part: own.part,
+            normalise: rules.normalise.iter().map(named).collect(),
+        })
+    }
+
+    /// `is_stripped`: reasoning is no part of the answer.
+    pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let failed = |why: String| Verdict::failed(why, (completion, from));
+        let operation = match self.operation_of(row) {
+            Ok(operation) => operation,
+            Err(message) => return failed(message),
+        };
+        let expected = row.and_then(|row| row.expected.as_ref());
+        let expected_text = expected.map(serde_json::Value::to_string).unwrap_or_default();
+        let expected_document = expected.map(|_| json::parse(&expected_text, 0)).and_then(Result::ok);
+        let expected_message = match expected_document.as_ref().map(|document| read(self.part, &document.root)) {
+            Some(Err(why)) => {
+                return failed(format!("the row's `expected` is no {}: {}", self.part.name(), why.message));
+            }
+            message => message.and_then(Result::ok),
+        };
+        let parsed = json::parse(completion, from);
+        let document = parsed.as_ref().map_err(|error| Unreadable::json(completion, error));
+        let message = document.and_then(|document| Ok((document, read(self.part, &document.root)?)));
+        let found = match &message {
+            Ok((document, message)) => {
+                let expected = expected_message.as_ref().map(|message| (message, expected_text.as_str(), expected));
+                self.judge_message(completion, document, message, expected, operation)
+            }
+            Err(why) => Ok(Verdict {
+                exact: expected.is_some().then_some(false),
+                ..self.judge_unreadable(completion, (from, is_stripped), why.clone(), operation)
+            }),
+        };
+        found.unwrap_or_else(failed)
+    }
+
+    /// The row's operation, else the task's.
+    fn operation_of(&self, row: Option<&PromptRow>) -> Result<Option<usize>, String> {
+        let own = row.and_then(|row| row.fields.get(OPERATION)).filter(|own| !own.is_null());
+        let operation = match own {
+            None => self.operation,
+            Some(own) => {
+                let known = own.as_str().and_then(|name| self.api.named(name));
+                Some(known.ok_or_else(|| format!("`operation` of the row, {own}, is none of the document"))?)
+            }
+        };
+        if operation.is_none() && self.part == MessagePart::Response {
+            return Err("no operation: name one, `[score] operation`, or give the row an `operation`".to_owned());
+        }
+        Ok(operation)
+    }
+
+    fn judge_message(
+        &self,
+        completion: &str,
+        document: &Document<'_>,
+        message: &Message<'_>,
+        expected: Option<(&Message<'_>, &str, Option<&serde_json::Value>)>,
+        operation: Option<usize>,
+    ) -> Checked<Verdict> {
+        let routed = self.route(completion, message);
+        let mut faults = self.faults(completion, message, &routed, operation)?;
+        let compared = expected.map(|(wanted, text, value)| {
+            let wanted_route = self.route(text, wanted);
+            let side = Side { text: completion, message, routed: routed.as_ref().ok().and_then(Option::as_ref) };
+            let routed = wanted_route.as_ref().ok().and_then(Option::as_ref);
+            let body = wanted.body.as_ref().and_then(|body| value?.get(body.key));
+            compare_messages(&self.api, side, Side { text, message: wanted, routed }, body, &self.normalise)
+        });
+        let valid = faults.is_empty();
+        let (fields, differences) = compared.map(|Comparison { fields, differences }| (fields, differences)).unzip();
+        let same = differences.as_ref().map(|differences| differences.is_empty());
+        if valid {
+            faults = differences.unwrap_or_default();
+        }
+        faults.sort_by_key(|fault| fault.offset);
+        let mut verdict = Verdict::new(if valid { Tier::Valid } else { Tier::Invalid }, class_of(&faults));
+        verdict.warnings = duplicate_keys(completion, std::slice::from_ref(document));
+        verdict.errors = reasons(completion, faults, &mut verdict.warnings);
+        Ok(Verdict { exact: same.map(|same| same && valid), fields, ..verdict })
+    }
+
+    /// Where a request leads; `None` for a response.
+    fn route<'m>(&'m self, text: &str, message: &'m Message<'_>) -> Result<Option<Routed<'m>>, Violation> {
+        match &message.start {
+            Start::Request { method, path } => route(&self.api, text, *method, *path).map(Some),
+            Start::Response { .. } => Ok(None),
+        }
+    }
+
+    /// Why the API does not take the message.
+    fn faults(
+        &self,
+        text: &str,
+        message: &Message<'_>,
+        routed: &Result<Option<Routed<'_>>, Violation>,
+        wanted: Option<usize>,
+    ) -> Checked<Vec<Violation>> {
+        let routed = match (routed, wanted) {
+            (Ok(Some(routed)), _) => routed,
+            (Ok(None), Some(operation)) => return check_response(&self.api, text, message, operation),
+            (Ok(None), None) => return Ok(Vec::new()),
+            (Err(fault), _) => return Ok(vec![fault.clone()]),
+        };
+        match (&message.start, wanted.filter(|wanted| *wanted != routed.operation)) {
+            (Start::Request { path, .. }, Some(wanted)) => {
+                let name = |operation: usize| self.api.operations[operation].name.as_str();
+                let message = format!("expected {}, found {}", name(wanted), name(routed.operation));
+                let place = format!("/{}", path.key);
+                let class = FailureClass::WrongOperation;
+                let schema_path = self.api.operations[wanted].pointer.clone();
+                Ok(vec![Violation { message, instance_path: place, schema_path, offset: path.at, class }])
+            }
+            _ => check_request(&self.api, text, message, routed),
+        }
+    }
+
+    fn judge_unreadable(
+        &self,
+        completion: &str,
+        (from, is_stripped): (usize, bool),
+        why: Unreadable,
+        operation: Option<usize>,
+    ) -> Verdict {
+        let mut left = MOST_INSIDE;
+        let mut accept = |value: &Value<'_>| {
+            let Ok(message) = read(self.part, value) else { return false };
+            left = left.saturating_sub(1);
+            let routed = self.route(completion, &message);
+            self.faults(completion, &message, &routed, operation).is_ok_and(|faults| faults.is_empty() && left > 0)
+        };
+        Verdict::unparsable(completion, from, is_stripped, why, |open| {
+            inner_values(completion, from, |value| value.start < open && accept(value))
+        })
+    }
+}
+
+/// The class of the fault that explains most: another operation, then something missing, then the first in the text.
+fn class_of(faults: &[Violation]) -> Option<FailureClass> {
+    let classes = || faults.iter().map(|fault| fault.class);
+    let explains = |class: FailureClass| classes().find(|found| *found == class);
+    explains(FailureClass::WrongOperation)
+        .or_else(|| explains(FailureClass::MissingParameter))
+        .or_else(|| explains(FailureClass::MissingKey))
+        .or_else(|| classes().next())
+}

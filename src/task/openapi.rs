@@ -1,0 +1,275 @@
+//! `[score] kind = "http_request"`: an OpenAPI document, its references and its operations.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::TaskError;
+use super::definition::{missing, read_file};
+use super::error::Read;
+use super::references::decode_path;
+use super::source::Home;
+use super::toml_section::Section;
+
+/// Keys of `[score]`.
+pub(super) const KEYS: [&str; 5] = ["openapi", "operation", "part", "assert_formats", "normalise"];
+
+/// Methods that a path may have, as OpenAPI writes them.
+const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+/// References that lead to references.
+const MOST_HOPS: usize = 32;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpRules {
+    /// OpenAPI 3.0 or 3.1.
+    pub document: Value,
+    /// The one that completions are of: its `operationId`, or `POST /invoices`; `None` for the row's, or any.
+    pub operation: Option<String>,
+    pub part: MessagePart,
+}
+
+/// What a completion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessagePart {
+    Request,
+    Response,
+}
+
+impl MessagePart {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
+/// An operation as the document has it.
+#[derive(Debug, Clone)]
+pub struct Operation<'a> {
+    /// In capitals.
+    pub method: String,
+    /// The template, such as `/invoices/{id}`.
+    pub path: &'a str,
+    /// `operationId`.
+    pub id: Option<&'a str>,
+    pub value: &'a Value,
+    /// JSON pointer to [`Self::value`].
+    pub pointer: String,
+    /// Of all operations of the path; references resolved.
+    pub item: &'a Value,
+    pub item_pointer: String,
+}
+
+impl Operation<'_> {
+    /// `POST /invoices`.
+    pub fn route(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// Its `operationId`, else its route.
+    pub fn name(&self) -> String {
+        self.id.map_or_else(|| self.route(), str::to_owned)
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        let is_route =
+            |(method, path): (&str, &str)| method.eq_ignore_ascii_case(&self.method) && path.trim_start() == self.path;
+        self.id == Some(name) || name.split_once(' ').is_some_and(is_route)
+    }
+}
+
+/// Why a document cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenApiError {
+    /// JSON pointer to the fault.
+    pub pointer: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl OpenApiError {
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}
+
+impl HttpRules {
+    /// The rules, the document's file and its text.
+    pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<(Self, String, String)> {
+        let example = "openapi = \"openapi.json\"";
+        let named = read_file(score, "openapi", home)?;
+        let (file, text) = named.ok_or_else(|| missing(home, "score.openapi", example))?;
+        let document = parse_document(home, &file, &text)?;
+        let part = match (score.string("part")?.as_deref(), score.get("part")) {
+            (None | Some("request"), _) => MessagePart::Request,
+            (Some("response"), _) => MessagePart::Response,
+            (Some(other), place) => {
+                let offset = place.map_or(0, |(_, offset)| offset);
+                return Err(score.error("part", offset, format!("takes request, response, not {other:?}")));
+            }
+        };
+        let operation = score.string("operation")?;
+        if let (Some(name), Ok(operations), Some((_, offset))) =
+            (&operation, operations(&document), score.get("operation"))
+        {
+            find_operation(&operations, name)
+                .map_err(|message| score.error("operation", offset, format!("{message} ({file})")))?;
+        }
+        Ok((Self { document, operation, part }, file, text))
+    }
+}
+
+/// Reads a document's text, which is JSON.
+pub(super) fn parse_document(home: &Home, file: &str, text: &str) -> Read<Value> {
+    home.parse_json(file, text).map_err(|error| match error {
+        TaskError::Place { label, line, column, message } if is_yaml(file, text) => TaskError::Place {
+            label,
+            line,
+            column,
+            message: format!(
+                "{message}: this looks like YAML, and only JSON is read; convert it, for example with `python3 -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2, default=str)' < {file} > openapi.json`"
+            ),
+        },
+        other => other,
+    })
+}
+
+fn is_yaml(file: &str, text: &str) -> bool {
+    let starts = |line: &str| line.starts_with("openapi:") || line.starts_with("---");
+    file.ends_with(".yaml") || file.ends_with(".yml") || text.lines().take(20).any(starts)
+}
+
+/// All operations of a document, in its order.
+///
+/// # Errors
+/// What is wrong with the document as a whole, its paths, or the names of its operations.
+pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> {
+    check_version(document)?;
+    let paths = document.get("paths").ok_or_else(|| OpenApiError::new("", "the document has no `paths`"))?;
+    let paths = object(paths, "/paths", "`paths`")?;
+    let (mut found, mut ids) = (Vec::new(), HashMap::new());
+    for (path, item) in paths.iter().filter(|(path, _)| !path.starts_with("x-")) {
+        let pointer = format!("/paths/{}", escaped(path));
+        if !path.starts_with('/') {
+            return Err(OpenApiError::new(pointer, format!("a path begins with `/`, not {path:?}")));
+        }
+        let (item_pointer, item) = resolved(document, pointer, item)?;
+        let members = object(item, &item_pointer, "a path")?;
+        for (method, value) in members.iter().filter(|(key, _)| METHODS.contains(&key.as_str())) {
+            let pointer = format!("{item_pointer}/{method}");
+            object(value, &pointer, "an operation")?;
+            let id = value.get("operationId").and_then(Value::as_str);
+            let method = method.to_ascii_uppercase();
+            if let Some(other) = id.and_then(|id| ids.insert(id, format!("{method} {path}"))) {
+                let message = format!("names {other} too: give each operation its own `operationId`");
+                return Err(OpenApiError::new(format!("{pointer}/operationId"), message));
+            }
+            let item_pointer = item_pointer.clone();
+            found.push(Operation { method, path, id, value, pointer, item, item_pointer });
+        }
+    }
+    match found.is_empty() {
+        true => Err(OpenApiError::new("/paths", "no operation: give a path a method, such as \"get\"")),
+        false => Ok(found),
+    }
+}
+
+/// The operation with that `operationId` or route.
+///
+/// # Errors
+/// A sentence with the name that may have been meant.
+pub fn find_operation<'o, 'a>(operations: &'o [Operation<'a>], name: &str) -> Result<&'o Operation<'a>, String> {
+    operations.iter().find(|operation| operation.is_named(name)).ok_or_else(|| {
+        let names: Vec<String> = operations
+            .iter()
+            .flat_map(|operation| [Some(operation.route()), operation.id.map(str::to_owned)])
+            .flatten()
+            .collect();
+        let near = crate::format::did_you_mean(name, names.iter().map(String::as_str));
+        let some: Vec<String> = operations.iter().take(5).map(Operation::name).collect();
+        let more = if operations.len() > some.len() { ", …" } else { "" };
+        let advice = if near.is_empty() { format!("; there are {}{more}", some.join(", ")) } else { near };
+        format!("names no operation of the document: {name:?}{advice}")
+    })
+}
+
+fn check_version(document: &Value) -> Result<(), OpenApiError> {
+    if !document.is_object() {
+        return Err(OpenApiError::new("", "an OpenAPI document is an object: {\"openapi\": \"3.1.0\", \"paths\": …}"));
+    }
+    match (document.get("openapi"), document.get("swagger")) {
+        (Some(Value::String(version)), _) if version.starts_with("3.0") || version.starts_with("3.1") => {}
+        (Some(version), _) => {
+            return Err(OpenApiError::new("/openapi", format!("OpenAPI 3.0 and 3.1 are read, not {version}")));
+        }
+        (None, Some(version)) => {
+            let message = format!(
+                "OpenAPI 3.0 and 3.1 are read, not Swagger {version}: convert it, for example with `npx swagger2openapi`"
+            );
+            return Err(OpenApiError::new("/swagger", message));
+        }
+        (None, None) => {
+            let message = "no OpenAPI document: its first key is \"openapi\", such as \"openapi\": \"3.1.0\"";
+            return Err(OpenApiError::new("", message));
+        }
+    }
+    match document.get("jsonSchemaDialect").and_then(Value::as_str) {
+        Some(dialect) if !dialect.contains("spec.openapis.org") && !dialect.contains("2020-12") => {
+            Err(OpenApiError::new("/jsonSchemaDialect", "schemas are read as JSON Schema 2020-12: leave this key out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Follows `$ref`s within the document: the value that they lead to, and its JSON pointer.
+///
+/// # Errors
+/// For a reference to another file or address, to nothing, or in a circle.
+pub fn resolved<'a>(
+    document: &'a Value,
+    mut pointer: String,
+    mut value: &'a Value,
+) -> Result<(String, &'a Value), OpenApiError> {
+    for _ in 0..MOST_HOPS {
+        let Some(reference) = value.get("$ref").and_then(Value::as_str) else { return Ok((pointer, value)) };
+        (pointer, value) = target(document, &format!("{pointer}/$ref"), reference)?;
+    }
+    Err(OpenApiError::new(pointer, "references lead in a circle"))
+}
+
+/// The value that a reference names, and its JSON pointer. `pointer`: where the reference stands.
+pub fn target<'a>(document: &'a Value, pointer: &str, reference: &str) -> Result<(String, &'a Value), OpenApiError> {
+    let error = |message: String| OpenApiError::new(pointer, message);
+    let Some(inside) = reference.strip_prefix('#').filter(|inside| inside.starts_with('/')) else {
+        return Err(error(format!(
+            "`$ref` to {reference} leaves the document: only references such as #/components/schemas/NAME are followed; put what it names into this file (for example with `npx @redocly/cli bundle`)"
+        )));
+    };
+    let inside = decode_path(inside);
+    match document.pointer(&inside) {
+        Some(value) => Ok((inside, value)),
+        None => {
+            let (parent, name) = inside.rsplit_once('/').unwrap_or_default();
+            let names =
+                document.pointer(parent).and_then(Value::as_object).into_iter().flat_map(|members| members.keys());
+            let near = crate::format::did_you_mean(name, names.map(String::as_str));
+            Err(error(format!("`$ref` target not found: {reference} is not in the document{near}")))
+        }
+    }
+}
+
+/// The members of an object.
+pub fn object<'a>(
+    value: &'a Value,
+    pointer: &str,
+    what: &str,
+) -> Result<&'a serde_json::Map<String, Value>, OpenApiError> {
+    value.as_object().ok_or_else(|| OpenApiError::new(pointer, format!("{what} is an object")))
+}
+
+/// A key as a token of a JSON pointer.
+pub fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

@@ -1,0 +1,168 @@
+//! OpenAPI documents: faults with their places, in files and while typing; what is said of them.
+
+use grpo_tui::score::audit::audit;
+use grpo_tui::score::{Scorer, Tier, describe_task, diagnose};
+use grpo_tui::task::Task;
+
+use super::http_request::{API, get, row, scorer, shown, task};
+
+#[test]
+fn malformed_documents_are_refused_with_file_and_line() {
+    let document = |paths: &str| format!("{{\"openapi\": \"3.0.0\", \"paths\":\n{paths}}}");
+    let one = |operation: &str| document(&format!("{{\"/a/{{id}}\": {{\"get\":\n{operation}}}}}"));
+    let id = r#"{"name": "id", "in": "path", "schema": {}}"#;
+    for (api, lines, complaint) in [
+        ("{", "", "openapi.json line 1 column 1: EOF while parsing an object"),
+        (
+            "openapi: 3.0.0\npaths: {}\n",
+            "",
+            "openapi.json line 1 column 1: expected value: this looks like YAML, and only JSON is read; convert it",
+        ),
+        ("[]", "", "openapi.json line 1 column 1 (the whole schema): an OpenAPI document is an object"),
+        ("{}", "", "openapi.json line 1 column 1 (the whole schema): no OpenAPI document: its first key is"),
+        (
+            r#"{"swagger": "2.0"}"#,
+            "",
+            "openapi.json line 1 column 13 (/swagger): OpenAPI 3.0 and 3.1 are read, not Swagger \"2.0\"",
+        ),
+        (
+            r#"{"openapi": "4.0.0"}"#,
+            "",
+            "openapi.json line 1 column 13 (/openapi): OpenAPI 3.0 and 3.1 are read, not \"4.0.0\"",
+        ),
+        (&document("[]"), "", "openapi.json line 2 column 1 (/paths): `paths` is an object"),
+        (&document("{}"), "", "openapi.json line 2 column 1 (/paths): no operation"),
+        (&document(r#"{"a": {}}"#), "", "openapi.json line 2 column 7 (/paths/a): a path begins with `/`"),
+        (
+            &one("{}"),
+            "",
+            "openapi.json line 3 column 1 (/paths/~1a~1{id}/get): no parameter for {id} of the path: add {\"name\": \"id\"",
+        ),
+        (
+            &one(r#"{"parameters": [{"name": "id", "in": "path"}]}"#),
+            "",
+            "openapi.json line 3 column 17 (/paths/~1a~1{id}/get/parameters/0): id has no `schema`",
+        ),
+        (
+            &one(r#"{"parameters": [{"name": "x", "in": "path", "schema": {}}]}"#),
+            "",
+            "openapi.json line 3 column 26 (/paths/~1a~1{id}/get/parameters/0/name): the path /a/{id} has no {x}",
+        ),
+        (
+            &one(r#"{"parameters": [{"name": "x", "in": "body", "schema": {}}]}"#),
+            "",
+            "openapi.json line 3 column 37 (/paths/~1a~1{id}/get/parameters/0/in): `in` takes path, query, header, cookie",
+        ),
+        (
+            &one(r#"{"parameters": [{"name": "id", "in": "path", "style": "matrix", "schema": {}}]}"#),
+            "",
+            "openapi.json line 3 column 55 (/paths/~1a~1{id}/get/parameters/0/style): `style` is read as simple, not matrix",
+        ),
+        (
+            &one(&format!(r##"{{"parameters": [{id}, {{"$ref": "#/components/parameters/X"}}]}}"##)),
+            "",
+            "openapi.json line 3 column 70 (/paths/~1a~1{id}/get/parameters/1/$ref): `$ref` target not found: #/components/parameters/X is not in the document",
+        ),
+        (
+            &one(&format!(
+                r#"{{"parameters": [{id}], "requestBody": {{"content": {{"application/json": {{"schema": {{"$ref": "https://example.com/x.json"}}}}}}}}}}"#
+            )),
+            "",
+            "openapi.json line 3 column 130 (/paths/~1a~1{id}/get/requestBody/content/application~1json/schema/$ref): `$ref` to https://example.com/x.json leaves the document",
+        ),
+        (
+            &one(&format!(r#"{{"parameters": [{id}], "requestBody": {{}}}}"#)),
+            "",
+            "openapi.json line 3 column 77 (/paths/~1a~1{id}/get/requestBody): a body needs `content`",
+        ),
+        (
+            &one(&format!(r#"{{"parameters": [{id}]}}"#)),
+            "part = \"response\"\n",
+            "openapi.json line 3 column 1 (/paths/~1a~1{id}/get): an operation whose responses are scored needs `responses`",
+        ),
+        (
+            &one(r#"{"responses": {"ok": {}}}"#),
+            "part = \"response\"\n",
+            "openapi.json line 3 column 22 (/paths/~1a~1{id}/get/responses/ok): a response is named by its status",
+        ),
+        (
+            API,
+            "operation = \"createInvoices\"\n",
+            "task.toml line 5 column 13: `score.operation` names no operation of the document: \"createInvoices\"; did you mean `createInvoice`? (openapi.json)",
+        ),
+        (
+            API,
+            "operation = \"x\"\n",
+            "task.toml line 5 column 13: `score.operation` names no operation of the document: \"x\"; there are listInvoices, createInvoice, GET /invoices/{id}, deleteInvoice, latest (openapi.json)",
+        ),
+        (API, "part = \"answer\"\n", "task.toml line 5 column 8: `score.part` takes request, response, not \"answer\""),
+        (
+            &API.replace("\"type\": \"number\", \"minimum\"", "\"type\": \"numbr\", \"minimum\""),
+            "",
+            "openapi.json line 11 column 28 (/components/schemas/Invoice/properties/amount/type): \"numbr\" is not a type",
+        ),
+        (
+            &API.replace("schemas/Line\"}}}},\n", "schemas/Lines\"}}}},\n"),
+            "",
+            "openapi.json line 14 column 54 (/components/schemas/Invoice/properties/lines/items/$ref): `$ref` target not found: #/components/schemas/Lines is not in the document; did you mean `Line`?",
+        ),
+        (
+            &API.replace("\"type\": \"string\", \"writeOnly\"", "\"pattern\": \"(\", \"writeOnly\""),
+            "",
+            "openapi.json line 13 column 31 (/components/schemas/Invoice/properties/secret/pattern): \"(\" is not a valid regular expression",
+        ),
+    ] {
+        let found = scorer(api, lines).unwrap_err();
+        assert!(found.starts_with(complaint), "{found:?} instead of {complaint:?}");
+    }
+    // A fault in an operation that the task does not use.
+    let api = document(r#"{"/a": {"get": {}, "put": {"parameters": [{"name": "x", "in": "query"}]}}}"#);
+    assert!(scorer(&api, "").is_err());
+    let scorer = scorer(&api, "operation = \"GET /a\"\n").unwrap();
+    assert_eq!(shown(&scorer.score(&get("/a"), None)), "valid");
+    let other = scorer.score(r#"{"method":"PUT","path":"/a"}"#, Some(&row(r#","operation":"PUT /a""#)));
+    assert!(other.is_error() && shown(&other).contains("x has no `schema`"), "{}", shown(&other));
+}
+
+#[test]
+fn the_editor_shows_faults_at_their_places() {
+    let task = task(API, "").unwrap();
+    assert!(diagnose(&task, API).faults.is_empty());
+    let place = |text: &str| {
+        let found = diagnose(&task, text);
+        assert!(found.scorer.is_err());
+        (found.faults[0].line, found.faults[0].column, found.faults[0].message.clone())
+    };
+    let (line, column, message) = place(&API.replace("schemas/Currency", "schemas/Currenci"));
+    assert_eq!((line, column), (12, 30), "{message}");
+    assert!(message.ends_with("is not in the document; did you mean `Currency`?"), "{message}");
+    assert_eq!(place("{\n]").0, 2);
+    assert!(place("openapi: 3.0.0").2.contains("only JSON is read"));
+    std::fs::remove_dir_all(task.folder().unwrap()).unwrap();
+}
+
+#[test]
+fn what_is_accepted_is_described_and_lazy_messages_are_audited() {
+    let task = task(API, "operation = \"createInvoice\"\n").unwrap();
+    let lines = describe_task(&task);
+    let line = |name: &str| lines.iter().find(|line| line.name == name).map(|line| (line.required, line.text.as_str()));
+    assert_eq!(line("the answer"), Some((None, "a request as one JSON object")));
+    assert_eq!(line("POST /invoices (createInvoice)"), Some((None, "a request")));
+    assert_eq!(line("method"), Some((Some(true), "exactly \"POST\"")));
+    assert_eq!(line("amount"), Some((Some(true), "a number above 0")));
+    assert_eq!(line("id"), Some((Some(false), "nothing: no value is accepted here")));
+    let found = |task: &Task| {
+        let findings = audit(task, &Scorer::new(task).unwrap(), &[]);
+        findings.iter().map(|one| (one.completion.clone(), one.tier, one.weak)).collect::<Vec<_>>()
+    };
+    let least = r#"{"method":"POST","path":"/invoices","body":{"vendor":"","amo…"#;
+    assert!(found(&task).contains(&(least.to_owned(), Tier::Valid, true)), "{:?}", found(&task));
+    let delete = self::task(API, "operation = \"deleteInvoice\"\n").unwrap();
+    let least = r#"{"method":"DELETE","path":"/invoices/1"}"#.to_owned();
+    assert!(found(&delete).contains(&(least, Tier::Valid, true)), "{:?}", found(&delete));
+    let response = self::task(API, "part = \"response\"\noperation = \"deleteInvoice\"\n").unwrap();
+    assert!(found(&response).contains(&(r#"{"status":204}"#.to_owned(), Tier::Valid, true)), "{:?}", found(&response));
+    for task in [task, delete, response] {
+        std::fs::remove_dir_all(task.folder().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,384 @@
+//! Requests and responses of an API: one row a rule, so that no change moves a reward unseen; and what hostile
+//! completions cost.
+
+use grpo_tui::dataset::{PromptRow, read_rows};
+use grpo_tui::score::{Score, Scorer, Tier};
+use grpo_tui::task::Task;
+
+/// Of OpenAPI 3.0, with most of what such documents have.
+pub(super) const API: &str = include_str!("http_request/openapi.json");
+
+pub(super) fn task(api: &str, lines: &str) -> Result<Task, String> {
+    let folder = tempfile::tempdir().unwrap().keep();
+    let toml = format!("name = \"sample\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n{lines}");
+    std::fs::write(folder.join("task.toml"), toml).unwrap();
+    std::fs::write(folder.join("openapi.json"), api).unwrap();
+    let path = format!("{}/", folder.display());
+    Task::load(&folder).map_err(|error| error.to_string().replace(&path, ""))
+}
+
+pub(super) fn scorer(api: &str, lines: &str) -> Result<Scorer, String> {
+    let task = task(api, lines)?;
+    let path = format!("{}/", task.folder().unwrap().display());
+    let scorer = Scorer::new(&task).map_err(|error| error.to_string().replace(&path, ""));
+    std::fs::remove_dir_all(&path).unwrap();
+    scorer
+}
+
+pub(super) fn row(fields: &str) -> PromptRow {
+    let line = format!(r#"{{"messages":[{{"role":"user","content":"u"}}]{fields}}}"#);
+    read_rows("train.jsonl", line.as_bytes()).next().unwrap().unwrap()
+}
+
+/// Tier, failure, and each reason with its place.
+pub(super) fn shown(score: &Score) -> String {
+    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
+    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
+    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+}
+
+pub(super) fn get(path: &str) -> String {
+    format!(r#"{{"method":"GET","path":{path:?}}}"#)
+}
+
+#[test]
+fn what_an_operation_takes_is_valid() {
+    let scorer = scorer(API, "").unwrap();
+    for completion in [
+        get("/invoices"),
+        get("/invoices?limit=10&status=paid&status=open&ids=1,2&paid=true&q=a+b%20c"),
+        get("/invoices?filter[vendor]=Oy&filter[year]=2024"),
+        get("https://api.example.com/v1/invoices"),
+        get("https://eu.example.com/v1/invoices?limit=1#top"),
+        get("/v1/invoices/latest"),
+        get("/invoices/7?expand=lines"),
+        r#"{"method":"get","url":"/invoices","params":{"limit":10,"q":10,"paid":false,"status":["paid"],"ids":[1,2],"filter":{"year":2024}}}"#.to_owned(),
+        r#"{"method":"GET","path":"/invoices","query":{"limit":"10","paid":"true","ids":"1,2"},"headers":null,"body":null}"#.to_owned(),
+        r#"{"method":"GET","path":"/invoices","headers":{"x-trace":"abcd","Accept":"*/*","x-api-key":"k"}}"#.to_owned(),
+        r#"{"method":"POST","path":"/invoices","body":{"vendor":null,"amount":0.5,"currency":null}}"#.to_owned(),
+        r#"{"method":"POST","path":"/invoices","headers":{"Content-Type":"application/json; charset=utf-8"},"json":{"vendor":"a","amount":1,"lines":[{"sku":"x","parts":[{"sku":"y"}]}]}}"#.to_owned(),
+        r#"<think>Hm.</think>{"path":"/invoices/3","method":"DELETE"}"#.to_owned(),
+    ] {
+        assert_eq!(shown(&scorer.score(&completion, None)), "valid", "{completion}");
+    }
+}
+
+#[test]
+fn each_fault_of_a_request_has_its_name_and_place() {
+    let scorer = scorer(API, "").unwrap();
+    let post = |body: &str| format!("{{\"method\":\"POST\",\"path\":\"/invoices\",\n\"body\":{body}}}");
+    for (completion, expected) in [
+        (
+            get("/invoice"),
+            "invalid [wrong operation]; 1:25 no path /invoice in the document; did you mean `/invoices`?",
+        ),
+        (get("/v1/users/7"), "invalid [wrong operation]; 1:28 no path /users/7 in the document"),
+        (
+            get("https://other.org/invoices"),
+            "invalid [wrong operation]; 1:24 no server of the document: https://other.org/invoices; there are https://api.example.com/v1, https://{region}.example.com/v1",
+        ),
+        (
+            r#"{"method":"PUT","path":"/invoices/3"}"#.to_owned(),
+            "invalid [wrong operation]; 1:11 no PUT /invoices/{id}; it has GET, DELETE",
+        ),
+        (
+            r#"{"method":"DELETE","path":"/invoices/{id}"}"#.to_owned(),
+            "invalid [missing parameter]; 1:38 path parameter id is not filled in: {id}",
+        ),
+        (
+            r#"{"method":"DELETE","path":"/invoices/abc"}"#.to_owned(),
+            "invalid [wrong type]; 1:38 path parameter \"id\": expected integer, found string \"abc\"",
+        ),
+        (
+            r#"{"method":"DELETE","path":"\/invoices\/0"}"#.to_owned(),
+            "invalid [other]; 1:40 path parameter \"id\": 0 is less than the minimum of 1",
+        ),
+        (get("/invoices/7"), "invalid [missing parameter]; 1:24 missing query parameter \"expand\""),
+        (
+            get("/invoices?limit=x"),
+            "invalid [wrong type]; 1:35 query parameter \"limit\": expected integer, found string \"x\"",
+        ),
+        (
+            get("/invoices?q=1&limit=101"),
+            "invalid [other]; 1:39 query parameter \"limit\": 101 is greater than the maximum of 100",
+        ),
+        (
+            get("/invoices?status=paid&status=late"),
+            "invalid [enum]; 1:35 query parameter \"status\": expected one of [\"paid\",\"open\"], found \"late\"",
+        ),
+        (
+            get("/invoices?ids=1,b"),
+            "invalid [wrong type]; 1:35 query parameter \"ids\": expected integer, found string \"b\"",
+        ),
+        (
+            get("/invoices?limit=1&limit=2"),
+            "invalid [extra parameter]; 1:35 query parameter \"limit\" is given 2 times",
+        ),
+        (
+            get("/invoices?filter[land]=no"),
+            "invalid [extra key]; 1:35 query parameter \"filter\": key not allowed: \"land\"",
+        ),
+        (
+            r#"{"method":"GET","path":"/invoices","query":{"limits":1}}"#.to_owned(),
+            "invalid [extra parameter]; 1:54 query parameter not allowed: \"limits\"; did you mean `limit`?",
+        ),
+        (
+            r#"{"method":"GET","path":"/invoices","headers":{"X-Trace":"abcde","X-Trade":1}}"#.to_owned(),
+            "invalid [other]; 1:57 header \"X-Trace\": \"abcde\" is longer than 4 characters; 1:65 header not allowed: \"X-Trade\"; did you mean `X-Trace`?",
+        ),
+        (
+            r#"{"method":"GET","path":"/invoices","body":{}}"#.to_owned(),
+            "invalid [extra key]; 1:43 GET /invoices (listInvoices) has no body here",
+        ),
+        (r#"{"method":"POST","path":"/invoices"}"#.to_owned(), "invalid [missing key]; 1:25 missing body"),
+        (post("null"), "invalid [wrong type]; 2:8 body: expected object, found null"),
+        (post(r#"{"vendor":"a"}"#), "invalid [missing key]; 2:8 body: missing key \"amount\""),
+        (
+            post(r#"{"vendor":"a","amount":0}"#),
+            "invalid [other]; 2:31 body: 0 is less than or equal to the minimum of 0",
+        ),
+        (post(r#"{"vendor":"a","amount":1,"id":7}"#), "invalid [extra key]; 2:38 body: \"id\" is not allowed here"),
+        (post(r#"{"vendor":"a","amount":1,"x":7}"#), "invalid [extra key]; 2:33 body: key not allowed: \"x\""),
+        (
+            post(r#"{"vendor":"a","amount":1,"currency":"USD","lines":[{"sku":"x","parts":[{}]}]}"#),
+            "invalid [missing key]; 2:44 body: expected one of [\"EUR\",\"NOK\",null], found \"USD\"; 2:79 body: missing key \"sku\"",
+        ),
+        (
+            r#"{"method":"POST","path":"/invoices","headers":{"content-type":"text/csv"},"body":""}"#.to_owned(),
+            "invalid [other]; 1:47 no body of type text/csv; there are application/json",
+        ),
+        (
+            r#"{"method":"GET","path":"/invoices","url":"/x","why":1}"#.to_owned(),
+            "invalid [extra key]; 1:36 key not allowed: \"url\"",
+        ),
+        // Not requests.
+        (String::new(), "unparsable [other]; 1:1 the completion is empty"),
+        ("GET /invoices".to_owned(), "unparsable [prose]; 1:1 no JSON value in the text"),
+        ("[]".to_owned(), "unparsable [wrong type]; 1:1 a request is an object, not array; FORM"),
+        (r#"{"path":"/invoices"}"#.to_owned(), "unparsable [missing key]; 1:1 a request without `method`; FORM"),
+        (
+            r#"{"method":"GET","path":"/invoices","query":[1]}"#.to_owned(),
+            "unparsable [wrong type]; 1:44 `query` is an object, not array; FORM",
+        ),
+        (
+            r#"{"method":"GET","path":"/in"#.to_owned(),
+            "unparsable [truncated]; 1:28 the text ends inside the JSON value",
+        ),
+        ("<think>{}".to_owned(), "unparsable [think leak]; 1:1 unclosed think block"),
+    ] {
+        let form = "a request is {\"method\": …, \"path\": …, \"query\": {…}, \"headers\": {…}, \"body\": …}";
+        let found = shown(&scorer.score(&completion, None)).replace(form, "FORM");
+        assert_eq!(found, expected, "{completion}");
+    }
+    for (completion, class, tolerant) in [
+        (format!("```json\n{}\n```", get("/invoices")), "fence", true),
+        (format!("```json\n{}\n```", get("/invoice")), "fence", false),
+        (format!("I send {}.", get("/invoices")), "prose", true),
+    ] {
+        let score = scorer.score(&completion, None);
+        let found = (score.tier, score.failure.unwrap().name(), score.tolerant);
+        assert_eq!(found, (Tier::Unparsable, class, tolerant), "{completion}");
+    }
+    let score = scorer.score(&post(r#"{"vendor":"a","amount":1,"lines":[{}]}"#), None);
+    let reason = &score.errors[0];
+    assert_eq!(
+        (reason.instance_path.as_str(), reason.schema_path.as_str()),
+        ("/body/lines/0", "/components/schemas/Line/required")
+    );
+}
+
+#[test]
+fn responses_are_judged_by_status() {
+    let scorer = scorer(API, "part = \"response\"\noperation = \"createInvoice\"\n").unwrap();
+    let form = "a response is {\"status\": …, \"headers\": {…}, \"body\": …}";
+    for (completion, expected) in [
+        (r#"{"status":201,"headers":{"location":"/7"},"body":{"id":7,"vendor":"a","amount":1}}"#, "valid"),
+        (r#"{"status":204}"#, "valid"),
+        (r#"{"status_code":422,"json":{"message":"no"}}"#, "valid"),
+        (
+            r#"{"status":500}"#,
+            "invalid [wrong status]; 1:11 POST /invoices (createInvoice) defines no status 500; it has 201, 204, 4XX",
+        ),
+        (
+            r#"{"status":201,"body":{"vendor":"a","amount":1,"secret":"s"}}"#,
+            "invalid [missing parameter]; 1:11 missing header \"Location\"; 1:22 body: missing key \"id\"; 1:56 body: \"secret\" is not allowed here",
+        ),
+        (r#"{"status":400}"#, "invalid [missing key]; 1:11 missing body"),
+        (r#"{"status":204,"body":{}}"#, "invalid [extra key]; 1:22 POST /invoices (createInvoice) has no body here"),
+        (
+            r#"{"status":"201"}"#,
+            "unparsable [wrong type]; 1:11 `status` is a status code, such as 200, not string; FORM",
+        ),
+    ] {
+        assert_eq!(shown(&scorer.score(completion, None)).replace(form, "FORM"), expected, "{completion}");
+    }
+    let other = row(r#","operation":"DELETE /invoices/{id}""#);
+    assert_eq!(shown(&scorer.score(r#"{"status":204}"#, Some(&other))), "valid");
+    let unknown = scorer.score(r#"{"status":204}"#, Some(&row(r#","operation":"x""#)));
+    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is none of the document"));
+}
+
+#[test]
+fn messages_are_compared_with_the_expected_ones() {
+    let rewards = "[score.normalise]\nvendor = \"casefold\"\n[[reward]]\npart = \"fields\"\nweight = 0.5\n";
+    let list = r#"{"method":"GET","path":"/invoices","query":{"limit":10,"ids":[1,2]},"headers":{"X-Trace":"a"}}"#;
+    let create = r#"{"method":"POST","path":"/invoices","body":{"vendor":"Oy","amount":1.5}}"#;
+    let request = scorer(API, rewards).unwrap();
+    let response = scorer(API, &format!("part = \"response\"\noperation = \"createInvoice\"\n{rewards}")).unwrap();
+    for (scorer, completion, expected, exact, share, difference) in [
+        (&request, list, list, true, 1.0, "valid"),
+        (
+            &request,
+            r#"{"path":"https://api.example.com/v1/invoices?ids=1%2C2&limit=10.0","method":"get","headers":{"accept":"*/*","x-trace":"a"}}"#,
+            list,
+            false,
+            0.8,
+            "invalid [wrong type]; 1:46 query parameter \"ids\": expected integer, found string \"1,2\"",
+        ),
+        (
+            &request,
+            r#"{"path":"https://api.example.com/v1/invoices?ids=1,2&limit=10","method":"get","headers":{"accept":"*/*","x-trace":"a"}}"#,
+            list,
+            true,
+            1.0,
+            "valid",
+        ),
+        (
+            &request,
+            r#"{"method":"GET","path":"/invoices/latest?q=1"}"#,
+            list,
+            false,
+            0.2,
+            "invalid [extra parameter]; 1:42 query parameter not allowed: \"q\"",
+        ),
+        (
+            &request,
+            r#"{"method":"GET","path":"/invoices?limit=11&q=x","headers":{"X-Trace":"a","X-Api-Key":"k"}}"#,
+            list,
+            false,
+            0.6,
+            "valid [wrong value]; 1:24 query parameter \"ids\": expected [1,2], found none; 1:35 query parameter \"limit\": expected 10, found 11; 1:44 query parameter \"q\": not expected",
+        ),
+        (&request, create, create, true, 1.0, "valid"),
+        (
+            &request,
+            r#"{"method":"POST","path":"/invoices","body":{"amount":1.50,"vendor":"OY"}}"#,
+            create,
+            true,
+            1.0,
+            "valid",
+        ),
+        (
+            &request,
+            r#"{"method":"POST","path":"/invoices","body":{"amount":2,"vendor":"Oy","currency":"EUR"}}"#,
+            create,
+            false,
+            0.75,
+            "valid [wrong value]; 1:54 body \"amount\": expected 1.5, found 2; 1:70 body \"currency\": not expected",
+        ),
+        (
+            &request,
+            r#"{"method":"DELETE","path":"/invoices/8"}"#,
+            r#"{"method":"DELETE","path":"/invoices/7"}"#,
+            false,
+            0.5,
+            "valid [wrong value]; 1:27 path: expected /invoices/7, found /invoices/8",
+        ),
+        (
+            &response,
+            r#"{"status":422,"body":{"message":"No"}}"#,
+            r#"{"status":400,"body":{"message":"no"}}"#,
+            false,
+            0.0,
+            "valid [wrong value]; 1:11 status: expected 400, found 422; 1:33 body \"message\": expected \"no\", found \"No\"",
+        ),
+        (&response, r#"{"status":204}"#, r#"{"status":204,"body":null}"#, true, 1.0, "valid"),
+    ] {
+        let score = scorer.score(completion, Some(&row(&format!(",\"expected\":{expected}"))));
+        assert_eq!((score.exact, shown(&score).as_str()), (Some(exact), difference), "{completion}");
+        let tier = if score.tier == Tier::Valid { 1.0 } else { 0.5 };
+        assert!((score.reward - tier - 0.5 * share).abs() < 1e-9, "{completion}: {:?}", score.fields);
+    }
+    let broken = request.score(list, Some(&row(r#","expected":{"method":"GET"}"#)));
+    assert!(
+        broken.is_error() && shown(&broken).contains("the row's `expected` is no request: a request without `path`")
+    );
+}
+
+#[test]
+fn the_task_or_the_row_asks_for_one_operation() {
+    let scorer = scorer(API, "operation = \"GET /invoices\"\n").unwrap();
+    assert_eq!(shown(&scorer.score(&get("/invoices"), None)), "valid");
+    let latest = get("/invoices/latest");
+    assert_eq!(
+        shown(&scorer.score(&latest, None)),
+        "invalid [wrong operation]; 1:24 expected GET /invoices (listInvoices), found GET /invoices/latest (latest)"
+    );
+    assert_eq!(shown(&scorer.score(&latest, Some(&row(r#","operation":"latest""#)))), "valid");
+}
+
+#[test]
+fn schemas_of_3_1_are_json_schema() {
+    let api = r##"{"openapi":"3.1.0","paths":{"/a":{"post":{"requestBody":{"content":{"application/json":{"schema":
+      {"type":["object","null"],"properties":{"n":{"type":"integer","exclusiveMinimum":0},"k":{"const":"x"},"r":{"$ref":"#/components/schemas/R","readOnly":true}},"unevaluatedProperties":false}}}}}}},
+      "components":{"schemas":{"R":{"type":"string"}}}}"##;
+    let scorer = scorer(api, "").unwrap();
+    let check = |body: &str, expected: &str| {
+        let completion = format!(r#"{{"method":"POST","path":"/a","body":{body}}}"#);
+        assert_eq!(shown(&scorer.score(&completion, None)), expected, "{completion}");
+    };
+    check(r#"{"n":1,"k":"x"}"#, "valid");
+    check("null", "valid");
+    check(r#"{"n":0}"#, "invalid [other]; 1:42 body: 0 is less than or equal to the minimum of 0");
+    check(r#"{"k":"y"}"#, "invalid [enum]; 1:42 body: expected \"x\", found \"y\"");
+    check(r#"{"r":"y"}"#, "invalid [extra key]; 1:42 body: \"r\" is not allowed here");
+    check(r#"{"z":1}"#, "invalid [extra key]; 1:38 body: key not allowed: \"z\"");
+}
+
+#[test]
+fn hostile_messages_are_cheap() {
+    let scorer = scorer(API, "").unwrap();
+    let expecting = row(r#","expected":{"method":"GET","path":"/invoices?limit=1"}"#);
+    let check = |completion: String, tier: Tier| {
+        let score = scorer.score(&completion, Some(&expecting));
+        assert_eq!(score.tier, tier, "{:?}", score.errors.first());
+        assert!(score.errors.len() <= 1_000 && score.errors.iter().all(|reason| reason.message.len() < 1_000));
+    };
+    let megabytes = 10 << 20;
+    let longest = 65_000;
+    check(get(&"/".repeat(megabytes)), Tier::Invalid);
+    check(get(&format!("/invoices?{}", "a=1&".repeat(megabytes / 4))), Tier::Invalid);
+    check(get(&"/".repeat(longest)), Tier::Invalid);
+    check(get(&format!("/{}", "x".repeat(longest))), Tier::Invalid);
+    check(get(&format!("/invoices/{}?expand=x", "7".repeat(longest))), Tier::Valid);
+    check(get(&format!("/invoices?{}", "&=".repeat(longest / 2))), Tier::Invalid);
+    check(
+        get(&format!("/invoices?{}", (0..7_000).map(|name| format!("k{name}=1&")).collect::<String>())),
+        Tier::Invalid,
+    );
+    check(get(&format!("/invoices?status={}", "paid&status=".repeat(longest / 12))), Tier::Invalid);
+    check(get(&format!("/invoices?ids={}1", "1,".repeat(longest / 2))), Tier::Valid);
+    check(get(&format!("/invoices?q={}", "%20".repeat(longest / 3))), Tier::Valid);
+    check(get(&format!("/invoices?{}", "filter[vendor]=x&".repeat(longest / 17))), Tier::Valid);
+    let query = |inside: String| format!(r#"{{"method":"GET","path":"/invoices","query":{{{inside}}}}}"#);
+    check(query(format!("\"q\":\"{}\"", "1,".repeat(megabytes / 2))), Tier::Valid);
+    check(query(format!("\"ids\":[{}1]", "1,".repeat(megabytes / 8))), Tier::Valid);
+    check(
+        query(format!("{}\"z\":1", (0..100_000).map(|name| format!("\"k{name}\":1,")).collect::<String>())),
+        Tier::Invalid,
+    );
+    check("{\"method\":\"GET\",\"path\":\"/invoices\"} ".repeat(megabytes / 38), Tier::Unparsable);
+    check(format!("{}{}", get("/invoices"), "[".repeat(megabytes)), Tier::Unparsable);
+    let lines = "{\"sku\":\"x\"},".repeat(megabytes / 13);
+    check(
+        format!(r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{lines}{{}}]}}}}"#),
+        Tier::Invalid,
+    );
+    let headers: String = (0..100_000).map(|name| format!("\"h{name}\":1,")).collect();
+    check(format!(r#"{{"method":"GET","path":"/invoices","headers":{{{headers}"z":1}}}}"#), Tier::Invalid);
+    let nested = format!("{}{}", "{\"sku\":\"x\",\"parts\":[".repeat(200), "]}".repeat(200));
+    check(
+        format!(r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{nested}]}}}}"#),
+        Tier::Valid,
+    );
+}
