@@ -210,7 +210,11 @@ fn a_model_with_something_wrong_in_it() {
             folder.path(),
             arguments,
             1,
-            &["`nonesuch` is neither a model", "`tiny` (embedded)", "nor a run (no run `nonesuch` in "],
+            &[
+                "`nonesuch` is neither a model",
+                "an embedded model (tiny, tiny-sql, tiny-tools)",
+                "nor a run (no run `nonesuch` in ",
+            ],
         );
     }
 }

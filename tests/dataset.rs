@@ -11,9 +11,13 @@ use std::path::Path;
 
 use grpo_tui::task::Task;
 
-/// The sample task of this repository.
+/// A sample task of this repository.
+fn sample(name: &str) -> Task {
+    Task::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)).unwrap()
+}
+
 fn invoice() -> Task {
-    Task::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/invoice")).unwrap()
+    sample("invoice")
 }
 
 /// A task folder with the given files beside a `task.toml` and the sample's schema.

@@ -85,9 +85,15 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// The sample task in `folder`, with so many prompts of its train, eval and test set.
-pub(crate) fn sample_task(folder: &Path, [train, eval, test]: [usize; 3]) {
-    copy_tree(&sample_data("invoice"), folder);
-    for (file, lines) in [("train.jsonl", train), ("eval.jsonl", eval), ("eval-large.jsonl", test)] {
+pub(crate) fn sample_task(folder: &Path, rows: [usize; 3]) {
+    sample_task_named("invoice", folder, rows);
+}
+
+/// The same of another sample task.
+pub(crate) fn sample_task_named(name: &str, folder: &Path, [train, eval, test]: [usize; 3]) {
+    copy_tree(&sample_data(name), folder);
+    let test_file = if name == "invoice" { "eval-large.jsonl" } else { "test.jsonl" };
+    for (file, lines) in [("train.jsonl", train), ("eval.jsonl", eval), (test_file, test)] {
         let text = fs::read_to_string(folder.join(file)).unwrap();
         fs::write(folder.join(file), text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
     }

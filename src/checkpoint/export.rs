@@ -16,15 +16,23 @@ pub fn write_model(
     folder: &Path,
     config: &ModelConfig,
     parameters: &Parameters,
+    dtype: DType,
     tokenizer: &TokenizerFiles,
     stop_ids: &[u32],
 ) -> Result<(), CheckpointError> {
     write_folder(folder, |new| {
-        write_file(new, "config.json", config.to_json(stop_ids).as_bytes())?;
+        let torch_dtype = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
+        write_file(new, "config.json", config.to_json(torch_dtype, stop_ids).as_bytes())?;
         write_file(new, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         write_file(new, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
-        let flat = parameters.flat();
-        write_slots(new, "model.safetensors", parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat))
+        let described =
+            |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
+        let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).collect();
+        write_tensors(new, "model.safetensors", &tensors, |at, take| {
+            let range = parameters.slots()[at].range();
+            let numbers = parameters.flat().narrow(0, range.start, range.len())?.to_dtype(dtype)?;
+            take(&safetensors::View::data(&numbers))
+        })
     })
 }
 

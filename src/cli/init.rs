@@ -12,7 +12,7 @@ use crate::task::Task;
 pub(super) struct Arguments {
     /// Workspace folder; created if missing
     folder: PathBuf,
-    /// Initial task: an embedded task, or a task's folder
+    /// Initial task: an embedded task (`invoice`, `sql`, `tool-calls`), or a task's folder
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists), python-scorer
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     println!("  score       grpo-tui score {}", task.name);
     println!("  train       grpo-tui train {}", task.name);
     println!("  own task    grpo-tui task new NAME --data FILE.csv");
-    if let Some(note) = task.embedded_model_note() {
+    if let Some(note) = task.embedded_model_note(&task.base_model()) {
         println!("note: {note}");
     }
     Ok(ExitCode::SUCCESS)

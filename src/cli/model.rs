@@ -20,7 +20,7 @@ use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
-use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling, find_model};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
@@ -52,7 +52,7 @@ enum Command {
     Pretrain(Box<Pretrain>),
 }
 
-/// The defaults make the embedded model.
+/// The defaults make the embedded model `tiny`.
 #[derive(Debug, clap::Args)]
 struct Pretrain {
     /// Task whose generator provides the examples
@@ -93,6 +93,12 @@ struct Pretrain {
     /// Vocabulary size
     #[arg(long, default_value_t = 1024)]
     vocabulary: usize,
+    /// Model to start from, with its shape and tokenizer, instead of fresh weights; `tiny` or one made by `pretrain`
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["seed", "hidden", "intermediate", "layers", "heads", "key_value_heads", "head_dim", "vocabulary"])]
+    from: Option<String>,
+    /// Write the weights in bf16
+    #[arg(long)]
+    bf16: bool,
     /// Tokens per micro-batch; changes memory and speed
     #[arg(long, default_value_t = 1280)]
     tokens_per_micro_batch: usize,
@@ -176,6 +182,8 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
     };
     let settings = PretrainSettings {
         config,
+        from: arguments.from.as_deref().map(find_model).transpose()?,
+        in_bf16: arguments.bf16,
         updates: arguments.updates,
         examples: arguments.examples,
         tokenizer_examples: 4000,

@@ -11,10 +11,10 @@ use crate::task::Task;
 /// Starts despite errors.
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
 
-/// The note on the embedded model, if the run starts from it.
+/// The note on the embedded model, if the run starts from one.
 pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, places: &RunFolders) -> Option<String> {
-    let is_embedded = Located::origin(&config.base_model, places).is_ok_and(|origin| origin == "tiny");
-    task.embedded_model_note().filter(|_| is_embedded).map(|note| format!("{note} (--model NAME)"))
+    let origin = Located::origin(&config.base_model, places).ok()?;
+    task.embedded_model_note(&origin).map(|note| format!("{note} (--model NAME)"))
 }
 
 /// Prints the warnings and what was not checked; refuses on errors, unless they are ignored.

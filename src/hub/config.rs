@@ -118,7 +118,7 @@ impl ModelConfig {
     }
 
     /// The `config.json` that transformers and [`ModelConfig::parse`] read, with the ids that end a completion.
-    pub fn to_json(&self, eos_token_ids: &[u32]) -> String {
+    pub fn to_json(&self, torch_dtype: &str, eos_token_ids: &[u32]) -> String {
         let (architecture, model_type) = match self.architecture {
             Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
             Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
@@ -157,7 +157,7 @@ impl ModelConfig {
             "tie_word_embeddings": self.tie_word_embeddings,
             "max_position_embeddings": self.max_position_embeddings,
             "eos_token_id": eos,
-            "torch_dtype": "float32",
+            "torch_dtype": torch_dtype,
         });
         if let (Architecture::Qwen2, Value::Object(keys)) = (self.architecture, &mut config) {
             // Its biases are part of the architecture, not a choice.

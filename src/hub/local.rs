@@ -1,4 +1,4 @@
-//! The models that this machine has: the embedded one, those in the Hugging Face cache, and folders that look like one.
+//! The models that this machine has: those embedded, those in the Hugging Face cache, and folders that look like one.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::{ModelSource, cache, embedded};
 /// A model that can be named as a start without fetching anything.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
-    /// What `base_model` takes: `tiny`, a name of the cache, or a folder.
+    /// What `base_model` takes: an embedded name, a name of the cache, or a folder.
     pub name: String,
     /// Where it lies.
     pub place: ModelPlace,
@@ -32,19 +32,19 @@ const MOST_FOLDERS: usize = 4_000;
 /// What holds much and no model to start from. What a run made is named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
-/// The models of this machine by place and name: the embedded one, the model folders in and below `folders`, and what
+/// The models of this machine by place and name: those embedded, the model folders in and below `folders`, and what
 /// the cache holds. What cannot be read is left out.
 pub fn local_models(folders: &[PathBuf]) -> Vec<LocalModel> {
     local_models_in(folders, &cache::cache_folders(|variable| std::env::var_os(variable)))
 }
 
 fn local_models_in(folders: &[PathBuf], caches: &[PathBuf]) -> Vec<LocalModel> {
-    let tiny = (!embedded::TINY.is_empty()).then(|| LocalModel {
-        name: "tiny".to_owned(),
+    let embedded = |(name, files): &embedded::EmbeddedModel| LocalModel {
+        name: (*name).to_owned(),
         place: ModelPlace::Embedded,
-        source: ModelSource::embedded("tiny", embedded::TINY),
-    });
-    let mut found: Vec<LocalModel> = tiny.into_iter().collect();
+        source: ModelSource::embedded(name, files),
+    };
+    let mut found: Vec<LocalModel> = embedded::MODELS.iter().map(embedded).collect();
     let mut left = MOST_FOLDERS;
     for folder in folders {
         look_into(folder, 0, &mut left, &mut found);

@@ -13,6 +13,7 @@ mod weights;
 
 use std::path::Path;
 
+use self::embedded::EmbeddedModel;
 pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]
@@ -26,7 +27,7 @@ pub use weights::{ELEMENT_TYPES, TensorEntry};
 pub enum HubError {
     /// Neither a folder, nor in the cache, nor embedded.
     #[error(
-        "model `{name}` was not found: {looked}. Give a folder with config.json and model.safetensors, a Hugging Face name that is in the cache, or `tiny` (embedded)"
+        "model `{name}` was not found: {looked}. Give a folder with config.json and model.safetensors, a Hugging Face name that is in the cache, or an embedded model ({})", embedded_model_names().collect::<Vec<_>>().join(", ")
     )]
     NotFound { name: String, looked: String },
     /// The model is there, one of its files is not.
@@ -46,29 +47,27 @@ pub enum HubError {
     Weights { path: String, problem: String },
 }
 
-/// The model that `name` stands for: `tiny` (embedded), an existing folder, or a name in the Hugging Face cache.
+/// The models compiled into the program.
+pub fn embedded_model_names() -> impl Iterator<Item = &'static str> {
+    embedded::MODELS.iter().map(|(name, _)| *name)
+}
+
+/// The model that `name` stands for: an embedded one, an existing folder, or a name in the Hugging Face cache.
 ///
 /// # Errors
 /// [`HubError::NotFound`] with every place that was looked at.
 pub fn find_model(name: &str) -> Result<ModelSource, HubError> {
-    find_model_in(name, embedded::TINY, &cache::cache_folders(|variable| std::env::var_os(variable)))
+    find_model_in(name, embedded::MODELS, &cache::cache_folders(|variable| std::env::var_os(variable)))
 }
 
 fn find_model_in(
     name: &str,
-    tiny: &'static [(&'static str, &'static [u8])],
+    embedded: &[EmbeddedModel],
     caches: &[std::path::PathBuf],
 ) -> Result<ModelSource, HubError> {
     let not_found = |looked: String| HubError::NotFound { name: name.to_owned(), looked };
-    if name == "tiny" {
-        return if tiny.is_empty() {
-            Err(not_found(
-                "this build has no embedded model; create one with `grpo-tui model pretrain` and give its folder"
-                    .to_owned(),
-            ))
-        } else {
-            Ok(ModelSource::embedded(name, tiny))
-        };
+    if let Some((name, files)) = embedded.iter().find(|(known, _)| *known == name) {
+        return Ok(ModelSource::embedded(name, files));
     }
     let folder = Path::new(name);
     if folder.is_dir() {
@@ -94,7 +93,7 @@ fn find_model_in(
 mod tests {
     use super::*;
 
-    static TINY: &[(&str, &[u8])] = &[("config.json", b"{}")];
+    static MODELS: &[EmbeddedModel] = &[("tiny", &[("config.json", b"{}")])];
 
     #[test]
     fn a_name_is_embedded_then_a_folder_then_the_cache() {
@@ -108,12 +107,12 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let caches = [cache];
 
-        let check = |name: &str, tiny, expected: Option<&Path>| {
-            let source = find_model_in(name, tiny, &caches).unwrap();
+        let check = |name: &str, embedded, expected: Option<&Path>| {
+            let source = find_model_in(name, embedded, &caches).unwrap();
             assert_eq!((source.name.as_str(), source.folder()), (name, expected));
         };
-        check("tiny", TINY, None);
-        check(folder.to_str().unwrap(), TINY, Some(&folder));
+        check("tiny", MODELS, None);
+        check(folder.to_str().unwrap(), MODELS, Some(&folder));
         check("org/name", &[], Some(&snapshot));
     }
 
@@ -140,7 +139,7 @@ mod tests {
             ],
         );
         check("../outside", &["`../outside`", "no folder"]);
-        check("tiny", &["no embedded model", "pretrain"]);
+        check("tiny-s", &["an embedded model (tiny, tiny-sql, tiny-tools)"]);
         check(file.to_str().unwrap(), &["is a file", "folder with config.json"]);
     }
 }

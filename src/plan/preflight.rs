@@ -82,7 +82,7 @@ pub struct Preflight {
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.
     pub data: Option<Result<&'a [DataProblem], &'a str>>,
-    /// [`crate::task::Task::embedded_model_note`], if the run starts from the embedded model.
+    /// [`crate::task::Task::embedded_model_note`], if the run starts from an embedded model.
     pub embedded_model: Option<String>,
     pub memory: Option<&'a Memory>,
     pub disk: Option<&'a Disk>,

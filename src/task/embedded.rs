@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+use super::tools::functions;
+use super::{Definition, Task};
+
 #[derive(Debug, PartialEq)]
 pub(super) struct EmbeddedTask {
     pub(super) name: &'static str,
@@ -20,10 +23,24 @@ macro_rules! template {
     };
 }
 
-static EMBEDDED: &[EmbeddedTask] = &[EmbeddedTask {
-    name: "invoice",
-    files: files!("invoice": "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "eval-large.jsonl", "completions.jsonl", "generator.toml"),
-}];
+macro_rules! sample {
+    ($folder:literal, $definition:literal) => {
+        files!($folder: "task.toml", $definition, "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl", "generator.toml")
+    };
+}
+
+/// The first is where the program starts.
+static EMBEDDED: &[EmbeddedTask] = &[
+    EmbeddedTask {
+        name: "invoice",
+        files: files!("invoice": "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "eval-large.jsonl", "completions.jsonl", "generator.toml"),
+    },
+    EmbeddedTask { name: "sql", files: sample!("sql", "schema.sql") },
+    EmbeddedTask { name: "tool-calls", files: sample!("tool-calls", "tools.json") },
+];
+
+/// The embedded models, each with the embedded task that it was pretrained on.
+const MODELS: [(&str, &str); 3] = [("tiny", "invoice"), ("tiny-sql", "sql"), ("tiny-tools", "tool-calls")];
 
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
@@ -42,28 +59,42 @@ pub(super) fn template_names() -> impl Iterator<Item = &'static str> {
     TEMPLATES.iter().map(|task| task.name)
 }
 
-/// What to expect of the embedded model on a task with this schema, or without one; `None` for the fields that it was
-/// pretrained on.
-pub(super) fn model_note(schema: Option<&Value>) -> Option<String> {
-    let sample = EMBEDDED[0].files.iter().find(|(name, _)| *name == "schema.json")?.1;
-    let sample: Value = serde_json::from_slice(sample).ok()?;
-    let known = property_names(&sample);
-    (schema.map(property_names).as_ref() != Some(&known)).then(|| {
-        format!(
-            "the embedded model `tiny` was pretrained on its sample task alone (JSON of invoices: {}) and writes such \
-             answers to every prompt: on this task a run shows how the program works, not what training can do; \
-             choose an instruct model",
-            known.join(", ")
-        )
-    })
+/// What to expect of an embedded model on a task that it was not pretrained on; `None` for its own task, and for other
+/// models.
+pub(super) fn model_note(task: &Task, model: &str) -> Option<String> {
+    let made_for = |sample: &str| Task::embedded(sample).is_ok_and(|sample| names_of(&sample) == names_of(task));
+    let (_, sample) = MODELS.iter().find(|(name, _)| *name == model)?;
+    if made_for(sample) {
+        return None;
+    }
+    let better = match MODELS.iter().find(|(_, sample)| made_for(sample)) {
+        Some((name, _)) => format!("choose `{name}`, which was pretrained for it"),
+        None => "choose an instruct model".to_owned(),
+    };
+    Some(format!(
+        "the embedded model `{model}` was pretrained on the sample task `{sample}` alone and writes such answers to \
+         every prompt: on this task a run shows how the program works, not what training can do; {better}"
+    ))
 }
 
-/// The top-level properties, sorted.
-fn property_names(schema: &Value) -> Vec<&str> {
-    let fields = schema.get("properties").and_then(Value::as_object);
-    let mut names: Vec<&str> = fields.iter().flat_map(|fields| fields.keys()).map(String::as_str).collect();
+/// The kind of task with the names that its answers may use, sorted: fields, functions, tables with their columns.
+fn names_of(task: &Task) -> (&'static str, Vec<String>) {
+    let mut names: Vec<String> = match &task.definition {
+        Definition::JsonSchema(files) => {
+            let fields = files.schema.get("properties").and_then(Value::as_object);
+            fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect()
+        }
+        Definition::ToolCalls(rules) => {
+            let functions = rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default();
+            functions.iter().map(|function| function.name.to_owned()).collect()
+        }
+        Definition::Sql(_) => {
+            task.definition_text.lines().filter(|line| line.starts_with("CREATE TABLE")).map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    };
     names.sort_unstable();
-    names
+    (task.kind(), names)
 }
 
 pub(super) fn find(name: &str) -> Option<&'static EmbeddedTask> {

@@ -29,6 +29,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::config::{Assignments, Layers};
+
 pub const TASK_FILE: &str = "task.toml";
 
 /// A checked task; its prompt sets are read on demand.
@@ -170,9 +172,16 @@ impl Task {
         embedded::template_names()
     }
 
-    /// Why the embedded model is no model for this task; `None` for the fields that it was pretrained on.
-    pub fn embedded_model_note(&self) -> Option<String> {
-        embedded::model_note(self.schema())
+    /// The model that runs of this task start from by default.
+    pub fn base_model(&self) -> String {
+        let toml = self.read(TASK_FILE).map(Cow::into_owned).unwrap_or_default();
+        let train = Assignments::from_task(TASK_FILE, &String::from_utf8_lossy(&toml)).ok();
+        Layers { task: train, ..Layers::default() }.asked_base_model()
+    }
+
+    /// Why `model`, if it is an embedded one, is no model for this task; `None` if it was pretrained for it.
+    pub fn embedded_model_note(&self, model: &str) -> Option<String> {
+        embedded::model_note(self, model)
     }
 
     /// Name and bytes of every file.

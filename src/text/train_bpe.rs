@@ -11,7 +11,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::TextError;
+use super::{TextError, Tokenizer};
+use crate::hub::ModelSource;
 
 /// The files that make a tokenizer readable by this program and by transformers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub const CHAT_TEMPLATE: &str = "\
         {{- '<think>\\n\\n</think>\\n\\n' }}
     {%- endif %}
 {%- endif %}";
+
+/// [`CHAT_TEMPLATE`] with tools at the end of the system turn, as signatures: short enough for a small model.
+pub const TOOL_CHAT_TEMPLATE: &str = include_str!("tool_chat_template.jinja");
 
 /// Tokens that are written in full, with their ids in this order from 0; the last two are ordinary text for the
 /// decoder.
@@ -82,6 +86,32 @@ pub fn train_tokenizer(
     // The trainer reads in parallel what it is sent; texts of any iterator are gathered first.
     let texts: Vec<String> = texts.collect();
     tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
+    let tokenizer_json = with_plain_think_marks(&tokenizer.to_string(false).map_err(failed)?)?;
+    Ok(TokenizerFiles { tokenizer_json, tokenizer_config_json: tokenizer_config(chat_template) })
+}
+
+impl TokenizerFiles {
+    /// The tokenizer of a model that this program trained, with another chat template.
+    ///
+    /// # Errors
+    /// Files that are missing or no text, and a tokenizer without [`CHAT_TEMPLATE`]'s whole tokens.
+    pub fn of(source: &ModelSource, chat_template: &str) -> Result<Self, TextError> {
+        let tokenizer_json = source.read_text("tokenizer.json")?;
+        let files = Self { tokenizer_json, tokenizer_config_json: tokenizer_config(chat_template) };
+        let tokenizer = Tokenizer::from_files(&files)?;
+        match WHOLE_TOKENS.iter().find(|(token, _)| tokenizer.encode(token).map_or(true, |ids| ids.len() != 1)) {
+            Some((token, _)) => Err(TextError::Tokenizer {
+                path: source.label("tokenizer.json"),
+                problem: format!(
+                    "has no token {token:?}; take the tokenizer of `tiny` or of a model made by `grpo-tui model pretrain`"
+                ),
+            }),
+            None => Ok(files),
+        }
+    }
+}
+
+fn tokenizer_config(chat_template: &str) -> String {
     let config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": null,
@@ -90,8 +120,7 @@ pub fn train_tokenizer(
         "clean_up_tokenization_spaces": false,
         "chat_template": chat_template,
     });
-    let tokenizer_json = with_plain_think_marks(&tokenizer.to_string(false).map_err(failed)?)?;
-    Ok(TokenizerFiles { tokenizer_json, tokenizer_config_json: format!("{config:#}\n") })
+    format!("{config:#}\n")
 }
 
 fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {

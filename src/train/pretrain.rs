@@ -2,22 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
+
 use super::TrainError;
 use crate::checkpoint::write_model;
 use crate::dataset::generator::Generator;
-use crate::hub::ModelConfig;
+use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
-use crate::model::{Decoder, Trainable, Weights};
+use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::rollout::ThreadPool;
 use crate::score::{thinking_of, tools_of, turns_of};
-use crate::task::Task;
-use crate::text::{CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
+use crate::task::{Definition, Task};
+use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PretrainSettings {
     /// `vocab_size` also applies to the tokenizer.
     pub config: ModelConfig,
+    /// A model to start from instead, with its shape and its tokenizer.
+    pub from: Option<ModelSource>,
+    /// Writes bf16: half the size.
+    pub in_bf16: bool,
     pub updates: u64,
     /// Per update.
     pub examples: usize,
@@ -54,8 +60,14 @@ pub fn pretrain(
     let generator = Generator::load(task)?;
     let files = tokenizer_files(task, &generator, settings)?;
     let tokenizer = Tokenizer::from_files(&files)?;
-    let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
-    let weights = Weights::fresh(&config, settings.seed);
+    let (config, weights) = match &settings.from {
+        Some(source) => (source.config().map_err(ModelError::from)?, Weights::open(source)?),
+        None => {
+            let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
+            let weights = Weights::fresh(&config, settings.seed);
+            (config, weights)
+        }
+    };
     let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.dtype, &engine.device)?;
     let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
     let mut tokens = 0;
@@ -75,7 +87,8 @@ pub fn pretrain(
         }
         on_progress(PretrainProgress { update: update + 1, loss, tokens });
     }
-    write_model(folder, &config, model.parameters(), &files, tokenizer.stop_ids())?;
+    let dtype = if settings.in_bf16 { DType::BF16 } else { DType::F32 };
+    write_model(folder, &config, model.parameters(), dtype, &files, tokenizer.stop_ids())?;
     Ok(folder.to_owned())
 }
 
@@ -93,6 +106,11 @@ fn tokenizer_files(
     generator: &Generator,
     settings: &PretrainSettings,
 ) -> Result<TokenizerFiles, TrainError> {
+    let calls_functions = matches!(task.definition, Definition::ToolCalls(_));
+    let template = if calls_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
+    if let Some(source) = &settings.from {
+        return Ok(TokenizerFiles::of(source, template)?);
+    }
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
         let (messages, completion) = generator.pretrain_example(number)?;
@@ -100,7 +118,7 @@ fn tokenizer_files(
         texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }
-    Ok(train_tokenizer(texts.into_iter(), settings.config.vocab_size, CHAT_TEMPLATE)?)
+    Ok(train_tokenizer(texts.into_iter(), settings.config.vocab_size, template)?)
 }
 
 fn optimizer_settings(settings: &PretrainSettings) -> OptimizerSettings {

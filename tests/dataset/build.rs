@@ -13,21 +13,24 @@ fn command(arguments: &[&str]) -> (i32, String) {
 
 const INVOICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice");
 
+/// The sample tasks, and the file of their test set.
+const SAMPLES: [(&str, &str); 3] =
+    [("invoice", "eval-large.jsonl"), ("sql", "test.jsonl"), ("tool-calls", "test.jsonl")];
+
 #[test]
 fn the_sample_files_are_what_the_generator_makes() {
-    let task = super::invoice();
-    let builder = Builder::new(&task).unwrap();
-    let counts: Vec<(&str, u64)> = builder.sets.iter().map(|set| (set.file.as_str(), set.rows)).collect();
-    assert_eq!(counts, [("train.jsonl", 200), ("eval.jsonl", 50), ("eval-large.jsonl", 500)]);
-    for set in &builder.sets {
-        let stored = task.read(&set.file).unwrap();
-        assert_eq!(
-            builder.first_difference(set, stored.as_ref()).unwrap(),
-            None,
-            "{} differs: run `grpo-tui dataset build sample-data/invoice`",
-            set.file
-        );
+    for (name, test) in SAMPLES {
+        let task = super::sample(name);
+        let builder = Builder::new(&task).unwrap();
+        let counts: Vec<(&str, u64)> = builder.sets.iter().map(|set| (set.file.as_str(), set.rows)).collect();
+        assert_eq!(counts, [("train.jsonl", 200), ("eval.jsonl", 50), (test, 500)]);
+        for set in &builder.sets {
+            let stored = task.read(&set.file).unwrap();
+            let differs = format!("{name}/{} differs: run `grpo-tui dataset build sample-data/{name}`", set.file);
+            assert_eq!(builder.first_difference(set, stored.as_ref()).unwrap(), None, "{differs}");
+        }
     }
+    let task = super::invoice();
     for (set, rows) in PromptSet::ALL.into_iter().zip([200, 50, 500]) {
         let loaded = dataset::load(&task, set).unwrap();
         assert_eq!(loaded.len(), rows);

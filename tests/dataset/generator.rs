@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grpo_tui::dataset::{DatasetError, GeneratedRow, Generator, Stream};
+use grpo_tui::score::{Scorer, Tier};
 use serde_json::Value;
 
 const SETS: [Stream; 4] = [Stream::Train, Stream::Eval, Stream::Test, Stream::Pretrain];
@@ -122,6 +123,27 @@ fn habits_spoil_the_form_and_keep_the_values() {
     assert_eq!(seen.len(), 6);
 }
 
+/// Each answer scores as right, each habit as not valid.
+#[test]
+fn calls_and_queries_are_right_until_a_habit_spoils_them() {
+    for name in ["sql", "tool-calls"] {
+        let task = super::sample(name);
+        let (generator, scorer) = (Generator::load(&task).unwrap(), Scorer::new(&task).unwrap());
+        let mut shares = BTreeMap::<String, (u64, f64)>::new();
+        for row in SETS.into_iter().flat_map(|stream| rows(&generator, stream, 60)) {
+            let score = |text: &str| scorer.score(text, Some(&row.row));
+            let right = score(&row.answer);
+            assert_eq!((right.tier, right.exact), (Tier::Valid, Some(true)), "{}: {right:?}", row.answer);
+            let (habit, text) = row.habit_answer.as_ref().unwrap();
+            assert_ne!(score(text).tier, Tier::Valid, "{habit}: {text}");
+            let share = shares.entry(row.row.tags[0].clone()).or_default();
+            *share = (share.0 + 1, row.habit_frequency);
+        }
+        let greedy = shares["clean"].0 as f64 / 240.0;
+        assert!((0.5..0.65).contains(&greedy) && shares["clean"].1 < 0.5 && shares["messy"].1 > 0.5, "{shares:?}");
+    }
+}
+
 #[test]
 fn a_row_is_a_function_of_its_set_and_number() {
     let (one, two) = (generator(), generator());
@@ -182,6 +204,13 @@ fn a_wrong_generator_is_named_with_its_place_and_a_remedy() {
         "[pools] `suffix` is an empty list",
     );
     check("draw.pick('due')", "draw.pick('dues')", "unknown pool `dues`; [pools] has chatter, due");
+    check(
+        "layout = \"lines\",",
+        "layout = \"lines\", answer = \"count\",",
+        "no answer `count` under [answers]; it has ",
+    );
+    check("answer = '{", "expected = '{", "style lines/symbol_comma: name an `answer` of [answers]");
+    check("answer = '{", "expected = 'text'\nanswer = '{", "expected: not JSON");
     check("{{ instruction }}", "{{ instructions }}", "prompt: undefined value");
     check("{{ instruction }}", "{{ instruction", "prompt: syntax error");
     check("\"amount\": {{ decimal }}, \"currency\": \"{{ code }}\"}'", "\"amount\": }'", "answer: not JSON");

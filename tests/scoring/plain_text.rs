@@ -117,7 +117,7 @@ fn the_other_questions_about_a_task_are_answered_truthfully() {
         (task.schema(), task.definition_file.as_str(), task.file_names()),
         (None, "task.toml", vec!["task.toml"])
     );
-    assert!(task.embedded_model_note().is_some());
+    assert!(task.embedded_model_note("tiny").is_some());
     assert_ne!(task.definition_digest(), load("kind = \"text\"\nnormalise = \"trim\"").unwrap().definition_digest());
     let again = task.with_definition_text("name = \"u\"\n[score]\nkind = \"regex\"\npattern = 'x'").unwrap();
     assert_eq!((again.name.as_str(), again.kind()), ("u", "regex"));

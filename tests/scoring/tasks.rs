@@ -364,7 +364,7 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     assert_eq!(Task::resolve_from("../../tasks/invoice/task.toml", &below).unwrap().name, "invoice");
     for (text, complaint) in [
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
-        ("zzz", "no task \"zzz\": known tasks: invoice; a task's folder can be named by its path"),
+        ("zzz", "no task \"zzz\": known tasks: invoice, sql, tool-calls; a task's folder can be named by its path"),
         ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
         (
             "../deep",
@@ -378,8 +378,32 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     assert_ne!(Task::load(&own).unwrap().digest(), digest);
 }
 
+/// By the names that answers use, so that copies and edited rows keep their model.
 #[test]
-fn the_embedded_task_is_whole() {
+fn a_note_says_which_embedded_model_fits_a_task() {
+    let samples = [("invoice", "tiny"), ("sql", "tiny-sql"), ("tool-calls", "tiny-tools")];
+    for (name, own) in samples {
+        let task = Task::embedded(name).unwrap();
+        assert_eq!(task.base_model(), own);
+        assert_eq!(task.embedded_model_note("org/name"), None);
+        for (sample, model) in samples {
+            let note = task.embedded_model_note(model);
+            assert_eq!(note.is_none(), model == own, "{name}, {model}");
+            let says = [format!("`{model}`"), format!("`{sample}`"), format!("choose `{own}`")];
+            assert!(note.iter().all(|note| says.iter().all(|part| note.contains(part))), "{note:?}");
+        }
+    }
+    let other = Task::template("classify").unwrap();
+    assert!(other.embedded_model_note("tiny-sql").unwrap().ends_with("choose an instruct model"));
+}
+
+#[test]
+fn the_embedded_tasks_are_whole() {
+    for name in ["sql", "tool-calls"] {
+        let task = Task::embedded(name).unwrap();
+        assert!(PromptSet::ALL.into_iter().all(|set| !task.read(task.set_file(set).unwrap()).unwrap().is_empty()));
+        assert_eq!((task.name.as_str(), task.files().unwrap().len()), (name, 7));
+    }
     let task = Task::embedded("invoice").unwrap();
     assert_eq!(
         (task.name.as_str(), task.system.as_deref(), task.thinking),

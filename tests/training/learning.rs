@@ -34,6 +34,32 @@ fn validity_rises() {
     );
 }
 
+/// Each with its embedded model: what was invalid by habit becomes valid, and the values stay right.
+#[test]
+fn the_sample_tasks_of_calls_and_queries_are_learned() {
+    for name in ["sql", "tool-calls"] {
+        let folder = tempfile::tempdir().unwrap();
+        let task = folder.path().join(name);
+        crate::program::sample_task_named(name, &task, [24, 4, 50]);
+        let set = [
+            "max_steps=12",
+            "prompt_groups_per_step=6",
+            "completions_per_prompt=8",
+            "learning_rate=3e-4",
+            "eval_every=0",
+            "checkpoint_every=0",
+        ];
+        let run = super::small_task::create_of(&task, folder.path(), &set);
+        work(&run, |_| false).unwrap();
+        let mut evals = RunState::read(run.path()).unwrap().evals.into_values().filter(|eval| eval.set == "test");
+        let mut summary = |target: &str| evals.find(|eval| eval.target == target).unwrap().summary;
+        let (base, trained) = (summary("base"), summary("trained"));
+        assert!((0.4..0.7).contains(&base.valid), "{name}: base {base:?}");
+        let exact = trained.exact.unwrap() - base.exact.unwrap();
+        assert!(trained.valid > base.valid + 0.2 && exact > 0.1, "{name}: {base:?}, trained {trained:?}");
+    }
+}
+
 /// An eval between two steps is decoded beside the next rollout: both are what they are alone.
 #[test]
 fn an_eval_changes_nothing_and_is_not_changed() {

@@ -174,8 +174,13 @@ mod tests {
         fn check(command: &Command, path: &str, found: &mut usize) {
             for argument in command.get_arguments() {
                 let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                let takes =
-                    ["unique id prefix", "or RUN, RUN@STEP", "Task: a folder", "embedded `tiny`", "Preset: quick"];
+                let takes = [
+                    "unique id prefix",
+                    "or RUN, RUN@STEP",
+                    "Task: a folder",
+                    "embedded model (`tiny`",
+                    "Preset: quick",
+                ];
                 if takes.iter().any(|takes| help.contains(takes)) && !help.contains("Initial task") {
                     assert!(candidates_of(argument).is_some(), "{path} {}: {help}", argument.get_id());
                     *found += 1;

@@ -118,7 +118,7 @@ impl Inspection {
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
             "memory_by_use": uses,
             "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
-            "config": serde_json::from_str::<Value>(&config.to_json(&[])).unwrap_or(Value::Null),
+            "config": serde_json::from_str::<Value>(&config.to_json("float32", &[])).unwrap_or(Value::Null),
             "problems": self.problems,
         })
     }

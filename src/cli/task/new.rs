@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Ok::<_, Failure>(problems.collect::<Vec<_>>())
     })?;
     let rows: serde_json::Map<_, _> = new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect();
-    let model = task.embedded_model_note();
+    let model = task.embedded_model_note(&task.base_model());
     if arguments.json {
         let document = json!({"task": task.name, "folder": folder, "rows": rows, "mapping": new.mapping.arguments(), "notes": new.notes, "skipped": new.problems.len(), "problems": problems, "embedded_model": model});
         return print_json(&format!("{document}\n"));

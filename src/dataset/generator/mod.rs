@@ -10,7 +10,7 @@ use std::sync::Arc;
 use minijinja::{Environment, Value};
 use serde_json::{Map, json};
 
-use self::specification::{Specification, Style};
+use self::specification::{Amounts, Dates, Specification, Style, WordShares};
 use self::template_functions::{Draw, WordPools};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
 use super::{DatasetError, PromptRow};
@@ -47,7 +47,7 @@ impl Stream {
 #[derive(Clone, Debug)]
 pub struct GeneratedRow {
     pub row: PromptRow,
-    /// `layout/amount format`.
+    /// `layout/answer/amount format`, what the style names of them.
     pub style: String,
     pub answer: String,
     /// The style's habit by name, and the completion that shows it.
@@ -89,11 +89,10 @@ impl Generator {
             return Err(fail(problem));
         }
         let templates = templates::compile(&specification).map_err(fail)?;
-        let shares = &specification.word_shares;
         let lists = Arc::new(WordPools {
             pools: specification.pools.clone(),
             words: specification.words.clone(),
-            word_shares: [shares.train, shares.eval, shares.test, shares.pretrain],
+            word_shares: specification.word_shares.as_ref().map_or([0; 4], WordShares::by_stream),
         });
         let total_share = specification.styles.iter().map(|style| u64::from(style.share)).sum();
         Ok(Self { label: label.to_owned(), specification, templates, lists, total_share })
@@ -116,13 +115,18 @@ impl Generator {
         let style = self.style(stream, index);
         let mut values = self.values(stream, style, &random)?;
         let content = self.render("prompt", &values)?;
-        let answer = self.render("answer", &values)?;
+        let template = style.answer.as_ref().map_or("answer".to_owned(), |name| format!("answers.{name}"));
+        let answer = self.render(&template, &values)?;
         values.insert("answer".into(), answer.as_str().into());
         let habit_answer = match &style.habit {
             Some(habit) => Some((habit.clone(), self.render(&format!("habits.{habit}"), &values)?)),
             None => None,
         };
-        let row = self.prompt_row(stream, index, style, content, &answer)?;
+        let expected = match self.specification.expected {
+            Some(_) => ("expected", self.render("expected", &values)?),
+            None => ("answer", answer.clone()),
+        };
+        let row = self.prompt_row(stream, index, style, content, expected)?;
         Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
     }
 
@@ -159,8 +163,13 @@ impl Generator {
 
     /// What the templates see: the date and the amount in all their forms, the fields, the document.
     fn values(&self, stream: Stream, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
-        let mut values = self.date(random)?;
-        values.append(&mut self.amount(style, random)?);
+        let mut values = Values::new();
+        if let Some(dates) = &self.specification.dates {
+            values.append(&mut self.date(dates, random)?);
+        }
+        if let Some((amounts, format)) = self.specification.amounts.as_ref().zip(style.amount.as_ref()) {
+            values.append(&mut self.amount(amounts, format, random)?);
+        }
         let mut fields = Values::new();
         for (name, templates) in &self.specification.fields {
             let text = self.draw_from(&format!("fields.{name}"), templates.len(), stream, random, &mut values)?;
@@ -190,8 +199,7 @@ impl Generator {
         text
     }
 
-    fn date(&self, random: &CounterRandom) -> Result<Values, DatasetError> {
-        let dates = &self.specification.dates;
+    fn date(&self, dates: &Dates, random: &CounterRandom) -> Result<Values, DatasetError> {
         let mut random = random.fork("date");
         let days = dates.first.until(dates.last).map_or(0, |span| u64::from(span.get_days().unsigned_abs())) + 1;
         let later = jiff::Span::new().days(random.below(days) as i64);
@@ -211,8 +219,8 @@ impl Generator {
         Ok(values)
     }
 
-    fn amount(&self, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
-        let Specification { amounts, currencies, .. } = &self.specification;
+    fn amount(&self, amounts: &Amounts, format: &str, random: &CounterRandom) -> Result<Values, DatasetError> {
+        let currencies = &self.specification.currencies;
         let mut random = random.fork("amount");
         let digits = amounts.digits[random.below(amounts.digits.len() as u64) as usize];
         let low = 10_u64.pow(digits - 1);
@@ -227,7 +235,7 @@ impl Generator {
             ("code".into(), code.into()),
             ("symbol".into(), symbol.into()),
         ]);
-        let text = self.render(&format!("amounts.formats.{}", style.amount), &values)?;
+        let text = self.render(&format!("amounts.formats.{format}"), &values)?;
         values.insert("amount".into(), text.into());
         Ok(values)
     }
@@ -238,10 +246,12 @@ impl Generator {
         index: u64,
         style: &Style,
         content: String,
-        answer: &str,
+        (template, expected): (&str, String),
     ) -> Result<PromptRow, DatasetError> {
-        let expected: serde_json::Value =
-            serde_json::from_str(answer).map_err(|error| self.fail(format!("answer: not JSON ({error}): {answer}")))?;
+        let expected: serde_json::Value = serde_json::from_str(&expected).map_err(|error| {
+            let remedy = "a text needs `expected = '{{ answer | json }}'`";
+            self.fail(format!("{template}: not JSON ({error}): {expected}; {remedy}"))
+        })?;
         let id = format!("{}-{:03}", stream.name(), index + 1);
         let messages = vec![Message::new("user", content)];
         let tags = vec![style.tag.clone(), style.layout.clone()];

@@ -13,9 +13,14 @@ pub(crate) struct Specification {
     pub(crate) seed: u64,
     /// Template of the user turn; sees `instruction`, `document` and the fields.
     pub(crate) prompt: String,
-    /// Template of the right completion, a JSON object.
-    pub(crate) answer: String,
-    /// Layouts with amount formats, in the order of the file.
+    /// Template of the right completion, for styles that name none of `answers`.
+    pub(crate) answer: Option<String>,
+    /// Templates of right completions by name.
+    #[serde(default)]
+    pub(crate) answers: BTreeMap<String, String>,
+    /// Template of the row's `expected`, as JSON; sees `answer`. Default: the answer, which is JSON then.
+    pub(crate) expected: Option<String>,
+    /// In the order of the file.
     pub(crate) styles: Vec<Style>,
     /// Rows of each written set.
     pub(crate) rows: Rows,
@@ -23,30 +28,38 @@ pub(crate) struct Specification {
     #[serde(default)]
     pub(crate) habits: BTreeMap<String, String>,
     /// Templates by field; one is sampled per row.
+    #[serde(default)]
     pub(crate) fields: BTreeMap<String, Vec<String>>,
     /// Composed words: the pools whose picks are joined.
     #[serde(default)]
     pub(crate) words: BTreeMap<String, Vec<String>>,
-    /// Each set's part of the words.
-    pub(crate) word_shares: WordShares,
-    /// Range and formats of dates.
-    pub(crate) dates: Dates,
-    /// Sizes and formats of amounts.
-    pub(crate) amounts: Amounts,
-    /// Symbol by code.
+    /// Each set's part of the words; needed with `words`.
+    pub(crate) word_shares: Option<WordShares>,
+    /// Range and formats of dates; without it templates see none.
+    pub(crate) dates: Option<Dates>,
+    /// Sizes and formats of amounts, for styles that name a format.
+    pub(crate) amounts: Option<Amounts>,
+    /// Symbol by code; needed with `amounts`.
+    #[serde(default)]
     pub(crate) currencies: BTreeMap<String, String>,
     /// Templates of the document by layout; one is sampled per row.
     pub(crate) layouts: BTreeMap<String, Vec<String>>,
     /// Lists that templates pick from.
+    #[serde(default)]
     pub(crate) pools: BTreeMap<String, Vec<String>>,
 }
 
-/// A layout with an amount format, and the habit tied to it.
+/// A layout, its answer and amount format, and the habit tied to it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Style {
     pub(crate) layout: String,
-    pub(crate) amount: String,
+    /// One of `answers`.
+    #[serde(default)]
+    pub(crate) answer: Option<String>,
+    /// One of `amounts.formats`.
+    #[serde(default)]
+    pub(crate) amount: Option<String>,
     /// Written into each row's `tags`, before the layout.
     pub(crate) tag: String,
     /// Relative part of the rows.
@@ -59,9 +72,10 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// `layout/amount`.
+    /// `layout/answer/amount`, what there is of them.
     pub(crate) fn name(&self) -> String {
-        format!("{}/{}", self.layout, self.amount)
+        let parts = [Some(&self.layout), self.answer.as_ref(), self.amount.as_ref()];
+        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
     }
 }
 
@@ -84,6 +98,13 @@ pub(crate) struct WordShares {
     #[serde(alias = "proof")]
     pub(crate) test: u32,
     pub(crate) pretrain: u32,
+}
+
+impl WordShares {
+    /// In the order of `Stream`.
+    pub(crate) fn by_stream(&self) -> [u32; 4] {
+        [self.train, self.eval, self.test, self.pretrain]
+    }
 }
 
 /// Range (inclusive, `YYYY-MM-DD`) and formats of dates.
@@ -118,22 +139,24 @@ impl Specification {
 
     fn style_problem(&self, style: &Style) -> Option<String> {
         let name = style.name();
+        let none = BTreeMap::new();
+        let formats = self.amounts.as_ref().map_or(&none, |amounts| &amounts.formats);
+        let named = [
+            ("format", "amounts.formats", style.amount.as_ref(), formats),
+            ("answer", "answers", style.answer.as_ref(), &self.answers),
+            ("habit", "habits", style.habit.as_ref(), &self.habits),
+        ];
         if !self.layouts.contains_key(&style.layout) {
-            return Some(format!(
-                "style {name}: no layout `{}` under [layouts]; it has {}",
-                style.layout,
-                names(&self.layouts)
-            ));
+            let known = names(&self.layouts);
+            return Some(format!("style {name}: no layout `{}` under [layouts]; it has {known}", style.layout));
         }
-        if !self.amounts.formats.contains_key(&style.amount) {
-            return Some(format!(
-                "style {name}: no format `{}` under [amounts.formats]; it has {}",
-                style.amount,
-                names(&self.amounts.formats)
-            ));
+        for (what, table, entry, entries) in named {
+            if let Some(entry) = entry.filter(|entry| !entries.contains_key(*entry)) {
+                return Some(format!("style {name}: no {what} `{entry}` under [{table}]; it has {}", names(entries)));
+            }
         }
-        if let Some(habit) = style.habit.as_ref().filter(|habit| !self.habits.contains_key(*habit)) {
-            return Some(format!("style {name}: no habit `{habit}` under [habits]; it has {}", names(&self.habits)));
+        if style.answer.is_none() && self.answer.is_none() {
+            return Some(format!("style {name}: name an `answer` of [answers], or write `answer` for all styles"));
         }
         (!(0.0..=1.0).contains(&style.frequency))
             .then(|| format!("style {name}: frequency is {}: must be between 0 and 1", style.frequency))
@@ -159,25 +182,25 @@ impl Specification {
         if self.styles.iter().all(|style| style.share == 0) {
             return Some("`styles`: no style has a share above 0".into());
         }
-        if self.dates.last < self.dates.first || self.dates.formats.is_empty() {
-            let Dates { first, last, .. } = &self.dates;
+        if let Some(Dates { first, last, formats }) = &self.dates
+            && (last < first || formats.is_empty())
+        {
             return Some(format!(
                 "[dates]: first {first} must not come after last {last}, and `formats` needs an entry"
             ));
         }
-        if self.amounts.digits.is_empty() || self.amounts.digits.iter().any(|digits| !(1..=15).contains(digits)) {
-            return Some(format!(
-                "[amounts]: digits is {:?}; write a list of numbers between 1 and 15",
-                self.amounts.digits
-            ));
+        if let Some(Amounts { digits, .. }) = &self.amounts {
+            if digits.is_empty() || digits.iter().any(|digits| !(1..=15).contains(digits)) {
+                return Some(format!("[amounts]: digits is {digits:?}; write a list of numbers between 1 and 15"));
+            }
+            if self.currencies.is_empty() {
+                return Some("[currencies] is empty; write at least one line such as `EUR = \"€\"`".into());
+            }
         }
-        let WordShares { train, eval, test, pretrain } = self.word_shares;
-        if [train, eval, test, pretrain].contains(&0) {
-            return Some("[word_shares]: each of train, eval, test and pretrain must be at least 1".into());
-        }
-        self.currencies
-            .is_empty()
-            .then(|| "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into())
+        let shares = self.word_shares.as_ref().map_or([0; 4], WordShares::by_stream);
+        let needs_shares = self.word_shares.is_some() || !self.words.is_empty();
+        (needs_shares && shares.contains(&0))
+            .then(|| "[word_shares]: each of train, eval, test and pretrain must be at least 1".into())
     }
 }
 

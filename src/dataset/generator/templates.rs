@@ -14,15 +14,18 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
     let mut add = |name: String, template: &str| {
         environment.add_template_owned(name.clone(), template.to_owned()).map_err(|error| format!("{name}: {error}"))
     };
-    add("prompt".into(), &specification.prompt)?;
-    add("answer".into(), &specification.answer)?;
-    for (place, template) in specification.dates.formats.iter().enumerate() {
+    let Specification { prompt, answer, expected, dates, amounts, .. } = specification;
+    for (name, template) in [("prompt", Some(prompt)), ("answer", answer.as_ref()), ("expected", expected.as_ref())] {
+        template.map_or(Ok(()), |template| add(name.into(), template))?;
+    }
+    for (place, template) in dates.iter().flat_map(|dates| &dates.formats).enumerate() {
         add(format!("dates.formats.{place}"), template)?;
     }
-    for (table, templates) in [("habits", &specification.habits), ("amounts.formats", &specification.amounts.formats)] {
-        for (name, template) in templates {
-            add(format!("{table}.{name}"), template)?;
-        }
+    let formats = amounts.iter().flat_map(|amounts| &amounts.formats).map(|entry| ("amounts.formats", entry));
+    let habits = specification.habits.iter().map(|entry| ("habits", entry));
+    let answers = specification.answers.iter().map(|entry| ("answers", entry));
+    for (table, (name, template)) in habits.chain(answers).chain(formats) {
+        add(format!("{table}.{name}"), template)?;
     }
     for (table, lists) in [("fields", &specification.fields), ("layouts", &specification.layouts)] {
         for (name, templates) in lists {

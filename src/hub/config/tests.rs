@@ -85,12 +85,12 @@ fn what_is_written_reads_back_equal() {
     let scaling = r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
     for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
         let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)), "x").unwrap();
-        assert_eq!(ModelConfig::parse(&config.to_json(&[3, 4]), "x").unwrap(), config);
+        assert_eq!(ModelConfig::parse(&config.to_json("float32", &[3, 4]), "x").unwrap(), config);
     }
     let config =
         ModelConfig::parse(&with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#), "x").unwrap();
-    assert_eq!(ModelConfig::parse(&config.to_json(&[3]), "x").unwrap(), config);
-    assert!(config.to_json(&[3]).contains("\"eos_token_id\": 3"));
+    assert_eq!(ModelConfig::parse(&config.to_json("float32", &[3]), "x").unwrap(), config);
+    assert!(config.to_json("float32", &[3]).contains("\"eos_token_id\": 3"));
 }
 
 #[test]

@@ -141,8 +141,8 @@ fn judge(launch: &mut Launch, shared: &Shared) {
     let Some(resolved) = &launch.resolved else { return };
     let forecast = launch.forecast.as_ref().filter(|forecast| !forecast.is_stale(&launch.form));
     let signal = launch.signal.as_ref().filter(|signal| !signal.is_stale(&launch.form));
-    let is_embedded = launch.origin.as_ref().is_some_and(|origin| origin.model.as_deref() == Some("tiny"));
-    let note = shared.task.as_ref().filter(|_| is_embedded).and_then(|open| open.task.embedded_model_note());
+    let origin = launch.origin.as_ref().and_then(|origin| origin.model.as_deref());
+    let note = shared.task.as_ref().zip(origin).and_then(|(open, model)| open.task.embedded_model_note(model));
     let found = launch.data.as_ref().map(|data| data.found.as_deref().map_err(String::as_str));
     let facts = Facts {
         data: found,

@@ -136,7 +136,7 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
         let (task, _) = new.write(&folder, scorer).map_err(|error| error.to_string())?;
-        Ok((folder, task.embedded_model_note()))
+        Ok((folder, task.embedded_model_note(&task.base_model())))
     };
     let create = Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {
         Ok((folder, note)) => {
