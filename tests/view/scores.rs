@@ -52,16 +52,14 @@ fn samples_are_scored_with_the_schema_as_it_stands() {
     stage.keys("f f f f");
     assert_eq!(stage.model.scores.only, TierFilter::Moved);
     assert!(
-        stage.shows("changed by schema")
-            && stage.shows("was invalid before the last schema change")
-            && stage.shows("↑"),
+        stage.shows("changed by edit") && stage.shows("was invalid before the last edit") && stage.shows("↑"),
         "{}",
         stage.screen()
     );
     // A schema that does not compile: the last good one keeps scoring, marked stale; what moved stays marked.
     edit_schema(&mut stage, |text| text[..text.len() / 2].to_owned());
     assert_eq!(tiers(&stage), after);
-    assert!(stage.shows("STALE") && stage.shows("changed by schema"), "{}", stage.screen());
+    assert!(stage.shows("STALE") && stage.shows("changed by edit"), "{}", stage.screen());
 }
 
 #[test]

@@ -277,7 +277,10 @@ fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let version = shared.draft.version;
     eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
     shared.say(match eval.rescored {
-        Some(_) => format!("scores: schema in the editor ({} shows recorded scores)", shared.key_of("eval.rescore")),
+        Some(_) => {
+            let (name, key) = (shared.draft.name(), shared.key_of("eval.rescore"));
+            format!("scores: {name} in the editor ({key} shows recorded scores)")
+        }
         None => "scores: as recorded".to_owned(),
     });
     read(eval, shared)

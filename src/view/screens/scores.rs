@@ -201,7 +201,7 @@ impl TierFilter {
         match self {
             Self::All => "",
             Self::Tier(tier) => tier.name(),
-            Self::Moved => "changed by schema",
+            Self::Moved => "changed by edit",
         }
     }
 }

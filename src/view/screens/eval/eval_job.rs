@@ -97,7 +97,10 @@ fn confirm_baseline(shared: &mut Shared, model: String, on: String) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else { return };
     let rows = PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
     let prompts = rows.map_or_else(|| format!("the prompts of {on}"), |rows| format!("{rows} {on} prompts"));
-    let unsaved = if shared.draft.is_changed() { " Unsaved edits of the schema are not used." } else { "" };
+    let unsaved = match shared.draft.is_changed() {
+        true => format!(" Unsaved edits of the {} are not used.", shared.draft.name()),
+        false => String::new(),
+    };
     let text = format!(
         "{model} answers {prompts} of {}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
         open.task.name,

@@ -284,7 +284,7 @@ impl Text<'_> {
         }
         if self.shared.draft.is_changed() {
             lines.push(self.marked(
-                "the schema in the editor is not saved: the run uses the saved file",
+                &format!("the {} in the editor is not saved: the run uses the saved file", self.shared.draft.name()),
                 Role::Warning,
                 ("▲ ", "! "),
             ));

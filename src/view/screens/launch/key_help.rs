@@ -85,10 +85,11 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
             Err(error) => lines.push(bad(shared, error)),
         }
     }
+    let name = shared.draft.name();
     if let Some(stale) = &shared.draft.stale {
-        lines.push(bad(shared, &format!("the schema in the editor does not compile: {stale}")));
+        lines.push(bad(shared, &format!("the {name} in the editor does not compile: {stale}")));
     } else if shared.draft.is_changed() {
-        lines.push(bad(shared, "the schema in the editor is not saved: the run uses the saved file"));
+        lines.push(bad(shared, &format!("the {name} in the editor is not saved: the run uses the saved file")));
     }
 }
 

@@ -61,8 +61,9 @@ pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         return check_and_start(launch, shared);
     }
     let (save, schema) = (shared.key_of("schema.save"), shared.key_of("screen.schema"));
+    let name = shared.draft.name();
     let text = format!(
-        "The schema in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
+        "The {name} in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
     );
     shared.popup =
         Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", check_and_start)));

@@ -127,7 +127,7 @@ const ACTIONS: &[Action] = &[
         scores.only = if scores.only == TierFilter::Moved { TierFilter::All } else { TierFilter::Moved };
         to_the_top(scores)
     })
-    .also(&["changed by schema", "moved"])
+    .also(&["changed by edit", "changed by schema", "moved"])
     .unless(|scores, _| {
         let none = scores.only != TierFilter::Moved && scores.moved.iter().all(Option::is_none);
         none.then(|| "no row changed its tier".to_owned())

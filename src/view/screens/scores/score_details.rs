@@ -73,8 +73,7 @@ impl Text<'_> {
         let mut lines = vec![Line::from(first)];
         let is_stored = scored.items.all.get(place).is_some_and(|item| item.stored.is_some());
         if let Some(before) = self.scores.moved.get(place).copied().flatten().filter(|_| !is_stored) {
-            let sentence =
-                format!("{} {} before the last schema change", self.theme.glyph("↔ was", "<> was"), before.name());
+            let sentence = format!("{} {} before the last edit", self.theme.glyph("↔ was", "<> was"), before.name());
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }
         if !score.parts.is_empty() {

@@ -185,7 +185,7 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         None => {
             let steps = scores.impacts.len();
             (
-                format!("this schema on the last {steps} steps"),
+                format!("this {} on the last {steps} steps", shared.draft.name()),
                 &scores.impacts,
                 vec![format!("{} re-scores the whole run", shared.key_of("scores.rescore_run"))],
             )
@@ -244,7 +244,7 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
 fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
     let title = match (whole.is_done, whole.cancel.is_cancelled()) {
-        (true, _) => format!("this schema on the whole run, {scored} stored steps"),
+        (true, _) => format!("this {} on the whole run, {scored} stored steps", shared.draft.name()),
         (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
         (false, false) => {
             format!("scoring: {scored} of {} steps; {} cancels", whole.steps, shared.key_of("scores.cancel"))
@@ -252,7 +252,8 @@ fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     };
     let mut notes = Vec::new();
     if whole.version != shared.draft.version {
-        notes.push(format!("stale: schema changed; {} re-scores the run", shared.key_of("scores.rescore_run")));
+        let (name, key) = (shared.draft.name(), shared.key_of("scores.rescore_run"));
+        notes.push(format!("stale: {name} changed; {key} re-scores the run"));
     }
     notes.extend(whole.error.clone());
     (title, notes)
