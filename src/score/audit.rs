@@ -148,8 +148,8 @@ fn message_candidates(rules: &HttpRules, assert_formats: bool) -> Vec<(&'static 
         MessagePart::Request => ("the root", json!({"method": "GET", "path": "/"}).to_string(), narrow),
         MessagePart::Response => ("a status alone", json!({"status": 200}).to_string(), narrow),
     });
-    if let Some((_, schema)) = message_schemas(rules, assert_formats).first() {
-        let mut least = degenerate_answers::answer(schema, degenerate_answers::FillStyle::Least);
+    if let Some(first) = message_schemas(rules, assert_formats).first() {
+        let mut least = degenerate_answers::answer(&first.schema, degenerate_answers::FillStyle::Least);
         if let Some(path) = least.get("path").and_then(Value::as_str) {
             // Each variable of the path is 1.
             let pieces = path.split('{').enumerate().map(|(index, piece)| match (index, piece.split_once('}')) {

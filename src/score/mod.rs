@@ -5,13 +5,13 @@ mod batch;
 mod command;
 mod completion_line;
 mod data_problems;
-mod description;
 mod failure_class;
 mod field_compare;
 mod http_request;
 pub mod json;
 mod json_schema;
 mod judge;
+mod outline;
 mod plain_text;
 mod prompts;
 mod result;
@@ -27,9 +27,9 @@ pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_en
 pub use command::{Isolation, Trust, TrustError, isolation};
 pub use completion_line::completion_line;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
-pub use description::describe_task;
 pub use failure_class::{FailureClass, OwnClass};
-pub use json_schema::{Accepted, DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, describe};
+pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use outline::{OutlineEntry, outline};
 pub use prompts::{check_prompts, prompt_text, prompt_tokens, thinking_of, tools_of, turns_of};
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
@@ -57,6 +57,16 @@ pub enum ScoreError {
         /// JSON pointer into the schema.
         pointer: String,
         /// What is wrong and what to do.
+        message: String,
+    },
+    /// A statement of an SQL schema.
+    #[error("{label} line {line} column {column}: {message}")]
+    Statement {
+        label: String,
+        /// 1-based.
+        line: usize,
+        /// 1-based, in characters.
+        column: usize,
         message: String,
     },
     /// A command that the user has not allowed to run.

@@ -3,7 +3,7 @@
 use super::json::{self, Kind, Places, Syntax, Value};
 use super::json_schema::meta_problems;
 use super::json_schema::{Draft, Holds, KEYWORDS, Keyword};
-use super::{ScoreError, Scorer};
+use super::{OutlineEntry, ScoreError, Scorer, outline};
 use crate::format::slip_of;
 use crate::task::{Task, TaskError};
 
@@ -34,11 +34,15 @@ pub struct Diagnosis {
     pub scorer: Result<Scorer, String>,
     /// The task with this text, where it can be read.
     pub task: Option<Task>,
+    /// Of that task.
+    pub outline: Vec<OutlineEntry>,
 }
 
 /// Reads a text as that of the task's definition, and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
-    if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) }
+    let mut found = if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) };
+    found.outline = found.task.as_ref().map(outline).unwrap_or_default();
+    found
 }
 
 /// A definition that is no schema: its first error, if any.
@@ -49,10 +53,17 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
         Ok(task) => Scorer::new(task).map_err(|error| {
             faults.push(match &error {
                 ScoreError::Schema { label, line, column, message, .. }
+                | ScoreError::Statement { label, line, column, message }
                     if *label == task.label(&task.definition_file) =>
                 {
                     let (line, column, message) = (*line, *column, message.clone());
                     Fault { line, column, length: 1, message, is_error: true }
+                }
+                ScoreError::Untrusted { command, .. } => {
+                    let keys = crate::task::score_keys(text).into_iter().flat_map(|(_, keys)| keys);
+                    let offset = keys.filter(|key| key.name == "command").find_map(|key| key.offset);
+                    let message = format!("`{command}` is not trusted, so it does not run and nothing is scored");
+                    at(text, offset.unwrap_or(0), offset.map_or(1, |_| text.len()), message, true)
                 }
                 _ => at(text, 0, 1, error.to_string(), true),
             });
@@ -63,7 +74,7 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
             Err(error.to_string())
         }
     };
-    Diagnosis { faults, scorer, task: with_text.ok() }
+    Diagnosis { faults, scorer, task: with_text.ok(), outline: Vec::new() }
 }
 
 fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
@@ -78,7 +89,7 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
             };
             let fault = at(text, error.offset, error.offset + 1, message, true);
             let sentence = format!("line {} column {}: {}", fault.line, fault.column, fault.message);
-            return Diagnosis { faults: vec![fault], scorer: Err(sentence), task: None };
+            return Diagnosis { faults: vec![fault], scorer: Err(sentence), task: None, outline: Vec::new() };
         }
     };
     let root = &document.root;
@@ -98,7 +109,7 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     faults.sort_by_key(|fault| (fault.line, fault.column, !fault.is_error));
     faults.dedup();
     faults.truncate(MAX_FAULTS);
-    Diagnosis { faults, scorer, task }
+    Diagnosis { faults, scorer, task, outline: Vec::new() }
 }
 
 fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, String> {

@@ -96,8 +96,11 @@ pub(super) struct Kind {
     pub(super) score_keys: &'static [&'static str],
 }
 
+/// Keys of `[score]` that all kinds read.
+pub(super) const COMMON_SCORE_KEYS: [&str; 3] = ["kind", "tiers", "strip_thinking"];
+
 /// The first is that of a task that names none.
-const KINDS: [Kind; 8] = [
+pub(super) const KINDS: [Kind; 8] = [
     Kind {
         name: "json_schema",
         keys: &["schema"],
@@ -117,11 +120,15 @@ pub(super) fn kind(top: &Section<'_>) -> Read<&'static Kind> {
     top.free_section("score")?.map_or(Ok(&KINDS[0]), |score| kind_of(&score))
 }
 
+pub(super) fn kind_named(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
 /// The kind that a block names.
 pub(super) fn kind_of(score: &Section<'_>) -> Read<&'static Kind> {
     let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else { return Ok(&KINDS[0]) };
     let names = || KINDS.iter().map(|kind| kind.name);
-    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+    kind_named(&name).ok_or_else(|| {
         let near = crate::format::did_you_mean(&name, names());
         score.error("kind", offset, format!("takes {}, not {name:?}{near}", names().collect::<Vec<_>>().join(", ")))
     })

@@ -8,6 +8,7 @@ pub mod openapi;
 mod parse;
 mod references;
 mod resolve;
+mod score_keys;
 mod source;
 mod toml_section;
 mod tools;
@@ -18,6 +19,7 @@ pub use error::TaskError;
 pub use openapi::{HttpRules, MessagePart};
 pub use parse::PARTS;
 pub use references::{decode_path, encode_path};
+pub use score_keys::{ScoreKey, score_keys};
 use source::Home;
 pub use tools::{Function, ToolsError, functions};
 

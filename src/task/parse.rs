@@ -43,7 +43,7 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
             format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
         ));
     }
-    let known = [&["kind", "tiers", "strip_thinking"], kind.score_keys].concat();
+    let known = [&definition::COMMON_SCORE_KEYS, kind.score_keys].concat();
     let block = top.section("score", &known)?;
     let score = block.as_ref().map_or(Ok(ScoreRules::PLAIN), |block| read_rules(block, kind))?;
     let (definition, definition_file, definition_text) = Definition::read(kind, &top, block.as_ref(), &home, text)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::drafts::files::DraftFile;
-use crate::score::{Fault, Scorer};
+use crate::score::{Fault, OutlineEntry, Scorer};
 use crate::task::Task;
 
 #[derive(Debug, Default)]
@@ -22,6 +22,10 @@ pub struct SchemaDraft {
     pub version: u64,
     /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
+    /// Of the last text that could be read.
+    pub outline: Vec<OutlineEntry>,
+    /// Whether that is an older one.
+    pub is_outline_old: bool,
     /// The expected answers checked with it so far.
     pub expected: Option<ExpectedAnswers>,
     /// The task with the last text that compiled.

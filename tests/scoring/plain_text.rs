@@ -121,5 +121,5 @@ fn the_other_questions_about_a_task_are_answered_truthfully() {
     assert_ne!(task.definition_digest(), load("kind = \"text\"\nnormalise = \"trim\"").unwrap().definition_digest());
     let again = task.with_definition_text("name = \"u\"\n[score]\nkind = \"regex\"\npattern = 'x'").unwrap();
     assert_eq!((again.name.as_str(), again.kind()), ("u", "regex"));
-    assert_eq!(grpo_tui::score::describe_task(&again)[0].text, "a text with a match for x");
+    assert_eq!(grpo_tui::score::outline(&again)[0].text, "a text with a match for x");
 }

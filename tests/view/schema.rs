@@ -82,7 +82,7 @@ fn every_printable_key_types_and_escape_leaves() {
     assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
-    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "accepted answers");
+    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "outline");
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn the_expected_answers_that_an_edit_breaks_are_counted_named_and_opened() {
 fn the_reward_hacking_check_is_visible_at_80x24() {
     let stage = stage(80, 24);
     assert!(stage.shows("reward-hacking check") && stage.shows("degenerate answers pass"), "{}", stage.screen());
-    assert!(stage.shows("accepted answers") && stage.shows("expected answers"), "{}", stage.screen());
+    assert!(stage.shows("outline") && stage.shows("expected answers"), "{}", stage.screen());
 }
 
 #[test]
@@ -460,4 +460,29 @@ fn keywords_values_and_names_are_completed_while_typing() {
     assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"required\": []\n}");
     stage.keys("esc u");
     assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"req\n}", "one step of undo");
+}
+
+#[test]
+fn the_outline_leads_to_tables_and_columns_of_a_database() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let folder = options.here.join("tasks/sales");
+        std::fs::create_dir_all(&folder).unwrap();
+        let toml = "name = \"sales\"\nschema = \"schema.sql\"\n[score]\nkind = \"sql\"\n";
+        std::fs::write(folder.join("task.toml"), toml).unwrap();
+        let schema = "CREATE TABLE vendors (\n  id INTEGER PRIMARY KEY,\n  name TEXT NOT NULL\n);\nINSERT INTO vendors VALUES (1, 'Groner'), (2, 'Maki');\n";
+        std::fs::write(folder.join("schema.sql"), schema).unwrap();
+    });
+    stage.keys("f2 tab j");
+    insta::assert_snapshot!(stage.screen());
+    stage.keys("j j enter");
+    assert_eq!(stage.model.schema.editor.cursor(), (2, 2));
+    stage.keys("backspace");
+    assert_eq!(stage.model.schema.editor.cursor(), (0, 0), "and back");
+    // What does not run leaves the outline of what did, and its fault stands at the statement.
+    stage.keys("enter").types("x");
+    let fault = &stage.model.shared.draft.faults[0];
+    assert_eq!((fault.line, fault.column), (1, 1), "{fault:?}");
+    assert!(stage.shows("STALE outline") && stage.shows("vendors: a table"), "{}", stage.screen());
+    stage.keys("esc s");
+    assert!(stage.shows("Outline") && stage.shows("TEXT, not null"), "{}", stage.screen());
 }

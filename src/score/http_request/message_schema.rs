@@ -4,21 +4,55 @@ use serde_json::{Map, Value, json};
 
 use super::super::json_schema::Written;
 use super::document::{Api, Body, Content, Parameter, Parts};
-use super::schemas::{LazySchema, Schemas};
+use super::schemas::{LazySchema, Schemas, Whole};
+use crate::task::openapi::escaped;
 use crate::task::{HttpRules, MessagePart};
 
 /// Operations that are described.
 const MOST_OPERATIONS: usize = 50;
 
+/// An operation and its messages.
+pub(in crate::score) struct MessageSchema {
+    /// `POST /invoices (createInvoice)`.
+    pub(in crate::score) name: String,
+    /// JSON pointer into the document.
+    pub(in crate::score) pointer: String,
+    /// The path is a constant with `{NAME}` in it.
+    pub(in crate::score) schema: Value,
+    /// The parameters of the path, each with its schema.
+    pub(in crate::score) path: Vec<(String, Value)>,
+    /// JSON pointers into [`Self::schema`] and, below `/path/`, to the parameters; with those into the document.
+    places: Vec<(String, String)>,
+}
+
+impl MessageSchema {
+    /// The JSON pointer into the document of one into the schema.
+    pub(in crate::score) fn place(&self, pointer: &str) -> String {
+        let inside = |(from, to): &(String, String)| {
+            let rest = pointer.strip_prefix(from.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+            Some((from.len(), format!("{to}{rest}"), rest.is_empty()))
+        };
+        let nearest = self.places.iter().filter_map(inside).max_by_key(|(length, ..)| *length);
+        nearest.map_or_else(
+            || self.pointer.clone(),
+            // Of a parameter all is meant, not its schema alone.
+            |(_, place, is_whole)| match place.strip_suffix("/schema") {
+                Some(parameter) if is_whole => parameter.to_owned(),
+                _ => place,
+            },
+        )
+    }
+}
+
 /// A schema in the making.
 struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,
+    places: Vec<(String, String)>,
 }
 
-/// The operations that a task uses, each with the schema of its messages; nothing where the document is at fault. The
-/// path is a constant with `{NAME}` in it.
-pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<(String, Value)> {
+/// The operations that a task uses, each with the schema of its messages; nothing where the document is at fault.
+pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSchema> {
     let written = Written { label: "", text: "", pointer: "" };
     let Ok(api) = Api::new(written, rules, assert_formats) else { return Vec::new() };
     let named = rules.operation.as_deref().and_then(|name| api.named(name));
@@ -28,14 +62,20 @@ pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool)
             let operation = &api.operations[index];
             let path = api.paths.iter().find(|(_, operations)| operations.contains(&index)).map(|(path, _)| &path.text)?;
             let parts = operation.parts.as_ref().ok()?;
-            let mut draft = Draft { schemas: &api.schemas, definitions: Map::new() };
+            let mut draft = Draft { schemas: &api.schemas, definitions: Map::new(), places: Vec::new() };
+            let of_path = |parameter: &Parameter| {
+                let schema = draft.schema(&format!("/path/{}", escaped(&parameter.name)), &parameter.schema);
+                (parameter.name.clone(), schema)
+            };
+            let variables = parts.path.iter().map(of_path).collect();
             let (mut properties, required) = match rules.part {
                 MessagePart::Request => draft.request(&operation.method, path, parts),
                 MessagePart::Response => draft.response(parts),
             };
             properties.retain(|_, schema| !schema.is_null());
             let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false, "$defs": draft.definitions});
-            Some((operation.name.clone(), schema))
+            let (name, pointer) = (operation.name.clone(), operation.pointer.clone());
+            Some(MessageSchema { name, pointer, schema, path: variables, places: draft.places })
         })
         .collect()
 }
@@ -45,8 +85,8 @@ impl Draft<'_> {
         let mut properties = Map::from_iter([
             ("method".to_owned(), json!({"const": method})),
             ("path".to_owned(), json!({"const": path})),
-            ("query".to_owned(), self.named(&parts.query)),
-            ("headers".to_owned(), self.named(&parts.headers)),
+            ("query".to_owned(), self.named("query", &parts.query)),
+            ("headers".to_owned(), self.named("headers", &parts.headers)),
         ]);
         let mut required = vec!["method", "path"];
         let has_required = |parameters: &[Parameter]| parameters.iter().any(|parameter| parameter.required);
@@ -68,7 +108,7 @@ impl Draft<'_> {
         }
         let mut required = vec!["status"];
         if let Some(response) = parts.responses.values().next() {
-            properties.insert("headers".to_owned(), self.named(&response.headers));
+            properties.insert("headers".to_owned(), self.named("headers", &response.headers));
             if response.body.required {
                 properties.insert("body".to_owned(), self.body(&response.body));
                 required.push("body");
@@ -78,11 +118,14 @@ impl Draft<'_> {
     }
 
     /// An object of parameters; null for none.
-    fn named(&mut self, parameters: &[Parameter]) -> Value {
+    fn named(&mut self, key: &str, parameters: &[Parameter]) -> Value {
         if parameters.is_empty() {
             return Value::Null;
         }
-        let schemas = parameters.iter().map(|parameter| (parameter.name.clone(), self.schema(&parameter.schema)));
+        let schemas = parameters.iter().map(|parameter| {
+            let at = format!("/properties/{key}/properties/{}", escaped(&parameter.name));
+            (parameter.name.clone(), self.schema(&at, &parameter.schema))
+        });
         let properties: Map<String, Value> = schemas.collect();
         let required: Vec<&str> =
             parameters.iter().filter(|parameter| parameter.required).map(|parameter| parameter.name.as_str()).collect();
@@ -91,13 +134,16 @@ impl Draft<'_> {
 
     fn body(&mut self, body: &Body) -> Value {
         let schema = body.content(None).and_then(|content: &Content| content.schema.as_ref());
-        schema.map_or(Value::Bool(true), |schema| self.schema(schema))
+        schema.map_or(Value::Bool(true), |schema| self.schema("/properties/body", schema))
     }
 
-    fn schema(&mut self, schema: &LazySchema) -> Value {
-        let Ok(mut whole) = self.schemas.whole(&schema.pointer).map(|whole| whole.value) else {
+    /// A schema of the document, which is to stand at a JSON pointer.
+    fn schema(&mut self, at: &str, schema: &LazySchema) -> Value {
+        self.places.push((at.to_owned(), schema.pointer.clone()));
+        let Ok(Whole { value: mut whole, definitions }) = self.schemas.whole(&schema.pointer) else {
             return Value::Bool(true);
         };
+        self.places.extend(definitions.into_iter().map(|(name, pointer)| (format!("/$defs/{name}"), pointer)));
         if let Some(Value::Object(definitions)) = whole.as_object_mut().and_then(|members| members.remove("$defs")) {
             self.definitions.extend(definitions);
         }

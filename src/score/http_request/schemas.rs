@@ -52,7 +52,7 @@ pub(super) struct Schemas {
 pub(super) struct Whole {
     pub(super) value: Value,
     /// Name in `$defs` -> JSON pointer into the document.
-    definitions: BTreeMap<String, String>,
+    pub(super) definitions: BTreeMap<String, String>,
 }
 
 /// A schema of the document, compiled when it is first asked for.

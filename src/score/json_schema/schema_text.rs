@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::schema_keywords::Keyword;
+use crate::task::openapi::escaped;
 
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;
@@ -66,7 +67,7 @@ const SPOKEN: [&str; 29] = [
 
 /// One line of the description.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub(in crate::score) struct Accepted {
     /// How deep it is nested; the whole answer is 0.
     pub depth: usize,
     /// The field's name, or what the line is about.
@@ -75,18 +76,28 @@ pub struct Accepted {
     pub required: Option<bool>,
     /// What it may be.
     pub text: String,
+    /// JSON pointer into the schema, to where the line is defined.
+    pub pointer: String,
 }
 
 /// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).
-pub fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
+pub(in crate::score) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
     let mut words = Words { root: schema, formats_count, lines: Vec::new(), open: Vec::new() };
-    words.value(schema, 0, "the answer".to_owned(), None);
+    words.value(schema, "", Line { depth: 0, name: "the answer".to_owned(), required: None, pointer: String::new() });
     if words.is_full() {
         words.lines.truncate(MAX_LINES);
-        let text = "more lines omitted".to_owned();
-        words.lines.push(Accepted { depth: 0, name: "…".to_owned(), required: None, text });
+        let (name, text) = ("…".to_owned(), "more lines omitted".to_owned());
+        words.lines.push(Accepted { depth: 0, name, required: None, text, pointer: String::new() });
     }
     words.lines
+}
+
+/// A line whose text is to be found.
+struct Line {
+    depth: usize,
+    name: String,
+    required: Option<bool>,
+    pointer: String,
 }
 
 struct Words<'a> {
@@ -98,101 +109,103 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn push(&mut self, depth: usize, name: String, required: Option<bool>, text: String) {
-        self.lines.push(Accepted { depth, name, required, text });
+    fn push(&mut self, Line { depth, name, required, pointer }: Line, text: impl Into<String>) {
+        self.lines.push(Accepted { depth, name, required, text: text.into(), pointer });
     }
 
     fn is_full(&self) -> bool {
         self.lines.len() > MAX_LINES
     }
 
-    fn value(&mut self, schema: &'a Value, depth: usize, name: String, required: Option<bool>) {
+    /// `at`: the pointer of the schema, which a reference may have led to.
+    fn value(&mut self, schema: &'a Value, at: &str, line: Line) {
         if self.is_full() {
             return;
         }
         let keywords = match schema {
             Value::Object(keywords) => keywords,
-            Value::Bool(false) => {
-                return self.push(depth, name, required, "nothing: no value is accepted here".to_owned());
-            }
-            _ => return self.push(depth, name, required, "anything".to_owned()),
+            Value::Bool(false) => return self.push(line, "nothing: no value is accepted here"),
+            _ => return self.push(line, "anything"),
         };
         if let Some(address) = keywords.get("$ref").and_then(Value::as_str) {
-            return self.reference(keywords, address, depth, name, required);
+            return self.reference(keywords, address, line);
         }
-        self.push(depth, name, required, self.sentence(keywords));
+        let depth = line.depth;
+        self.push(line, self.sentence(keywords));
         if depth < MAX_DEPTH {
-            self.inside(keywords, depth + 1);
+            self.inside(keywords, at, depth + 1);
         } else if keywords.contains_key("properties") || keywords.contains_key("items") {
-            self.push(depth + 1, "…".to_owned(), None, "nested deeper than is shown".to_owned());
+            let line = Line { depth: depth + 1, name: "…".to_owned(), required: None, pointer: at.to_owned() };
+            self.push(line, "nested deeper than is shown");
         }
     }
 
-    fn reference(
-        &mut self,
-        keywords: &'a Map<String, Value>,
-        address: &'a str,
-        depth: usize,
-        name: String,
-        required: Option<bool>,
-    ) {
-        let target = address.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+    fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, line: Line) {
+        let rest =
+            Line { depth: line.depth + 1, name: "and".to_owned(), required: None, pointer: line.pointer.clone() };
+        let target = address.strip_prefix('#').and_then(|pointer| Some((pointer, self.root.pointer(pointer)?)));
         match target {
-            Some(_) if self.open.contains(&address) => {
-                self.push(depth, name, required, format!("recursive, see {address}"))
-            }
-            Some(target) if depth < MAX_DEPTH => {
+            Some(_) if self.open.contains(&address) => self.push(line, format!("recursive, see {address}")),
+            Some((pointer, target)) if line.depth < MAX_DEPTH => {
                 self.open.push(address);
-                self.value(target, depth, name, required);
+                self.value(target, pointer, line);
                 self.open.pop();
             }
-            _ => self.push(depth, name, required, format!("see {address}")),
+            _ => self.push(line, format!("see {address}")),
         }
         if keywords.keys().any(|key| key != "$ref" && !SILENT.contains(&key.as_str())) {
-            let rest: Map<String, Value> = keywords
+            let others: Map<String, Value> = keywords
                 .iter()
                 .filter(|(key, _)| *key != "$ref")
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
-            self.push(depth + 1, "and".to_owned(), None, self.sentence(&rest));
+            self.push(rest, self.sentence(&others));
         }
     }
 
     /// What stands inside a value: fields, items, alternatives.
-    fn inside(&mut self, keywords: &'a Map<String, Value>, depth: usize) {
+    fn inside(&mut self, keywords: &'a Map<String, Value>, at: &str, depth: usize) {
         let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);
         for (key, schema) in properties.into_iter().flatten() {
-            self.value(schema, depth, key.clone(), Some(required.contains(key.as_str())));
+            let (at, required) = (format!("{at}/properties/{}", escaped(key)), Some(required.contains(key.as_str())));
+            self.value(schema, &at, Line { depth, name: key.clone(), required, pointer: at.clone() });
         }
-        for key in
-            strings(keywords.get("required")).filter(|key| !properties.is_some_and(|known| known.contains_key(*key)))
-        {
-            self.push(depth, key.to_owned(), Some(true), "anything: `properties` does not describe it".to_owned());
+        for (index, key) in strings(keywords.get("required")).enumerate() {
+            if !properties.is_some_and(|known| known.contains_key(key)) {
+                let pointer = format!("{at}/required/{index}");
+                let line = Line { depth, name: key.to_owned(), required: Some(true), pointer };
+                self.push(line, "anything: `properties` does not describe it");
+            }
         }
+        let mut value = |schema: &'a Value, place: String, name: String| {
+            let at = format!("{at}/{place}");
+            self.value(schema, &at, Line { depth, name, required: None, pointer: at.clone() });
+        };
         for (pattern, schema) in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
-            self.value(schema, depth, format!("fields named like /{pattern}/"), None);
+            let place = format!("patternProperties/{}", escaped(pattern));
+            value(schema, place, format!("fields named like /{pattern}/"));
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("additionalProperties") {
-            self.value(schema, depth, "any other field".to_owned(), None);
+            value(schema, "additionalProperties".to_owned(), "any other field".to_owned());
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("propertyNames") {
-            self.value(schema, depth, "each field's name".to_owned(), None);
+            value(schema, "propertyNames".to_owned(), "each field's name".to_owned());
         }
-        for (place, schema) in keywords.get("prefixItems").and_then(Value::as_array).into_iter().flatten().enumerate() {
-            self.value(schema, depth, format!("item {}", place + 1), None);
+        for (index, schema) in keywords.get("prefixItems").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            value(schema, format!("prefixItems/{index}"), format!("item {}", index + 1));
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("items") {
             let name = if keywords.contains_key("prefixItems") { "each further item" } else { "each item" };
-            self.value(schema, depth, name.to_owned(), None);
+            value(schema, "items".to_owned(), name.to_owned());
         }
         for (keyword, name) in [("anyOf", "either"), ("oneOf", "exactly one"), ("allOf", "and also")] {
-            for schema in keywords.get(keyword).and_then(Value::as_array).into_iter().flatten() {
-                self.value(schema, depth, name.to_owned(), None);
+            for (index, schema) in keywords.get(keyword).and_then(Value::as_array).into_iter().flatten().enumerate() {
+                value(schema, format!("{keyword}/{index}"), name.to_owned());
             }
         }
         if let Some(schema) = keywords.get("not") {
-            self.value(schema, depth, "but not".to_owned(), None);
+            value(schema, "not".to_owned(), "but not".to_owned());
         }
     }
 

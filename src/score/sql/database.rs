@@ -41,6 +41,21 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<Cell>>,
 }
 
+/// A table or view of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableColumns {
+    pub(super) name: String,
+    pub(super) is_view: bool,
+    pub(super) columns: Vec<Column>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    /// Its type as declared, and whether it is a key.
+    pub(super) about: String,
+}
+
 /// Why a query has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -137,6 +152,38 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
         connection.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, 200)?;
         connection.authorizer(Some(in_query))
+    }
+
+    /// The tables and views, in the order in which they were made; at most so many.
+    pub(super) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
+        // What describes tables is no query of a completion.
+        let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
+            let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
+            let mut names = connection.prepare(sql)?;
+            let named = names.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?;
+            let mut tables = Vec::new();
+            for named in named.take(most) {
+                let (name, is_view) = named?;
+                let mut info = connection.prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?1)")?;
+                let columns = info.query_map([&name], |row| {
+                    let declared: String = row.get(1)?;
+                    let mut about = if declared.is_empty() { "any type".to_owned() } else { declared };
+                    if row.get::<_, i64>(3)? > 0 {
+                        about.push_str(", primary key");
+                    } else if row.get(2)? {
+                        about.push_str(", not null");
+                    }
+                    Ok(Column { name: row.get(0)?, about })
+                })?;
+                let columns = columns.collect::<Result<_, _>>()?;
+                tables.push(TableColumns { name, is_view, columns });
+            }
+            Ok(tables)
+        };
+        let open = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        let found = open.and_then(|()| read(&self.connection));
+        let closed = self.connection.authorizer(Some(in_query));
+        closed.and(found).map_err(|error| failure(&error))
     }
 
     /// The rows of a query.

@@ -3,6 +3,7 @@
 
 mod compare;
 mod database;
+mod outline;
 mod query;
 
 use std::cell::RefCell;
@@ -16,6 +17,7 @@ use crate::dataset::PromptRow;
 use crate::task::{SqlRules, Task};
 use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
+pub(super) use outline::outline;
 use query::{NotParsed, Parsed, dialect, parse};
 
 /// Databases that a thread keeps open, those used last.
@@ -72,9 +74,9 @@ impl Sql {
         {
             let (offset, failure) = Database::first_fault(schema).unwrap_or((0, failure));
             let (line, column) = crate::format::line_column(schema, offset);
-            let label = format!("{} line {line} column {column}", task.label(&task.definition_file));
+            let label = task.label(&task.definition_file);
             let message = format!("{}; each statement must run in SQLite", failure.message);
-            return Err(ScoreError::Reference { label, message });
+            return Err(ScoreError::Statement { label, line, column, message });
         }
         Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
     }

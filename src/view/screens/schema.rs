@@ -1,4 +1,4 @@
-//! The schema screen: the schema in an editor, with what it accepts, the expected answers that it rejects, the current
+//! The schema screen: the schema in an editor, with its outline, the expected answers that it rejects, the current
 //! scores of the samples, and the rewards of degenerate answers.
 
 pub mod actions;
@@ -9,6 +9,7 @@ pub mod file;
 mod keyword_help;
 mod layout;
 mod navigate;
+mod outline_pane;
 mod score_preview;
 mod side_panes;
 mod structure;
@@ -17,30 +18,28 @@ use completion::Completion;
 use expected::{Baseline, Rejections};
 use structure::{Place, Structure};
 
+use crate::score::Tier;
 use crate::score::audit::Finding;
-use crate::score::{Accepted, Tier};
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::list_cursor::Cursor;
 
 const EDITOR: &str = "editor";
-/// A description of what the schema accepts.
-const ACCEPTS: &str = "accepted answers";
+/// What defines answers: fields, functions, operations, tables, keys.
+const OUTLINE: &str = "outline";
 /// Expected answers, and the samples' scores.
 const SCORES: &str = "sample scores";
 /// Rewards of degenerate answers.
 const DEGENERATE: &str = "reward-hacking check";
 /// All panes in tab order.
-const PANES: [&str; 4] = [EDITOR, ACCEPTS, SCORES, DEGENERATE];
+const PANES: [&str; 4] = [EDITOR, OUTLINE, SCORES, DEGENERATE];
 
 #[derive(Debug)]
 pub struct Schema {
     pub editor: Editor,
     /// Whether the editor has the keys.
     pub typing: bool,
-    /// What the last schema that compiled accepts.
-    pub accepts: Vec<Accepted>,
     /// The samples' scores with it.
     pub effects: Option<ScorePreview>,
     /// The expected answers that it rejects.
@@ -55,11 +54,12 @@ pub struct Schema {
     jumps: Vec<Place>,
     baseline: Option<Baseline>,
     pane: &'static str,
+    /// The selected entry of the outline.
+    outline: Cursor,
     /// Scroll positions of the side panes.
     tops: [Cursor; 4],
     /// The text last loaded into the editor or read from it.
     shown: Option<String>,
-    described: u64,
 }
 
 impl Default for Schema {
@@ -67,7 +67,6 @@ impl Default for Schema {
         Self {
             editor: Editor::new("", true),
             typing: false,
-            accepts: Vec::new(),
             effects: None,
             rejections: None,
             degenerate: None,
@@ -76,9 +75,9 @@ impl Default for Schema {
             jumps: Vec::new(),
             baseline: None,
             pane: EDITOR,
+            outline: Cursor::default(),
             tops: [Cursor::default(); 4],
             shown: None,
-            described: 0,
         }
     }
 }

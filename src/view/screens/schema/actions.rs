@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 
 use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::{EDITOR, PANES, Schema, draw, file, layout, navigate, score_preview, side_panes};
+use super::{EDITOR, OUTLINE, PANES, Schema, draw, file, layout, navigate, outline_pane, score_preview, side_panes};
 use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
@@ -23,7 +23,7 @@ type Action = screen::Action<Schema>;
 
 pub const SCREEN: Definition<Schema> = Definition {
     title: "Schema",
-    help: "What defines a correct answer: a JSON Schema, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
+    help: "What defines a correct answer, by the kind of scorer: a schema, tools, tables, an API, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
     panes: &PANES,
     actions: ACTIONS,
     pane: |schema| schema.pane,
@@ -34,7 +34,7 @@ pub const SCREEN: Definition<Schema> = Definition {
     on_paste,
     mouse,
     opens: |schema, shared, (column, row)| {
-        layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR)
+        layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR || pane == OUTLINE)
     },
     on_show,
     on_change,
@@ -43,6 +43,7 @@ pub const SCREEN: Definition<Schema> = Definition {
 
 const HERE: Scope = Scope::Screen(Screen::Schema);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
+const IN_OUTLINE: Scope = Scope::Pane(Screen::Schema, OUTLINE);
 
 const ACTIONS: &[Action] = &[
     Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |schema, _| {
@@ -94,6 +95,9 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.outline", "Outline", "", &["s", "alt-s"], IN_EDITOR, navigate::outline)
         .also(&["symbols", "properties", "definitions"])
         .unless(no_text),
+    Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
+        .also(&["goto", "jump"])
+        .unless(|_, shared| shared.draft.outline.is_empty().then(|| "the outline is empty".to_owned())),
     Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
         .also(&["goto definition", "references", "$ref"])
         .unless(no_text),
@@ -260,12 +264,11 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
             show_text(schema, shared);
             (schema.rejections, schema.baseline, schema.degenerate) = (None, None, None);
             (shared.draft.expected, shared.last_scores) = (None, None);
-            schema.described = 0;
+            schema.outline = Cursor::default();
             commands.extend(drafts::look::<Schema>(shared));
             commands
         }
         Change::Schema => {
-            describe(schema, shared);
             let is_shown = shared.screen == Screen::Schema;
             if !is_shown {
                 // What an older schema says is not shown as this one's: by the stages of the runs screen, or here later.
@@ -279,14 +282,6 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Copied(copy) => file::copied(schema, shared, copy),
         Change::File(path) => file::file_written(shared, path),
         _ => Vec::new(),
-    }
-}
-
-fn describe(schema: &mut Schema, shared: &Shared) {
-    let draft = &shared.draft;
-    if let Some(task) = draft.task.as_ref().filter(|_| draft.version != schema.described) {
-        schema.accepts = crate::score::describe_task(task);
-        schema.described = draft.version;
     }
 }
 
@@ -368,6 +363,9 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
 }
 
 fn scroll(schema: &mut Schema, shared: &mut Shared, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
+    if pane == OUTLINE {
+        return go(&mut schema.outline, shared.draft.outline.len());
+    }
     let length = side_panes::lines(schema, shared, pane).len();
     if let Some(top) = PANES.iter().position(|other| *other == pane).and_then(|place| schema.tops.get_mut(place)) {
         go(top, length);
@@ -400,8 +398,10 @@ fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Com
                 focus(schema, shared, pane);
             }
             schema.completion = None;
-            if pane == EDITOR {
-                point(schema, shared, event);
+            match outline_pane::entry_at(schema, shared, event.row).filter(|_| pane == OUTLINE) {
+                Some(entry) => schema.outline.index = entry,
+                None if pane == EDITOR => point(schema, shared, event),
+                None => {}
             }
             return Vec::new();
         }

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::layout::areas;
-use super::{EDITOR, PANES, Schema, keyword_help, layout, side_panes};
+use super::{EDITOR, OUTLINE, PANES, Schema, keyword_help, layout, outline_pane, side_panes};
 use crate::format::counted;
 use crate::secrets::visible;
 use crate::view::drafts::choice;
@@ -113,8 +113,8 @@ const LEAST_HELP: usize = 24;
 
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;
-    let stale = shared.draft.stale.is_some();
     // Stale: of the last schema that compiled, not of the current text.
+    let stale = if name == OUTLINE { shared.draft.is_outline_old } else { shared.draft.stale.is_some() };
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);
     if stale {
@@ -122,8 +122,14 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
     }
     let inner = frame_of.inner(area);
     let place = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
-    let lines = side_panes::lines(schema, shared, name);
-    let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
+    let (lines, top) = match name {
+        OUTLINE => outline_pane::lines(schema, shared, inner),
+        _ => {
+            let lines = side_panes::lines(schema, shared, name);
+            let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
+            (lines, top)
+        }
+    };
     frame.render_widget(frame_of, area);
     scrolled(theme, (lines, top), "", frame, inner);
 }

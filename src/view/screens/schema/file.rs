@@ -34,6 +34,7 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             commands = drafts::park(schema, shared);
             shared.draft.file = drafts::begin::<Schema>(shared, task);
             shared.draft.scorer = None;
+            shared.draft.outline = Vec::new();
             // What is known of the other task's schema says nothing of this one.
             shared.draft.version += 1;
         }
@@ -60,6 +61,12 @@ fn compile(draft: &SchemaDraft) -> Command {
             let Some(found) = found else { return Vec::new() };
             let draft = &mut shared.draft;
             draft.faults = found.faults;
+            // A program that is not trusted says nothing against the text.
+            let is_read = found.scorer.is_ok() || found.task.as_ref().is_some_and(Task::runs_programs);
+            draft.is_outline_old = !is_read && !draft.outline.is_empty();
+            if is_read {
+                draft.outline = found.outline;
+            }
             match (found.scorer, found.task) {
                 (Ok(scorer), Some(task)) => {
                     draft.scorer = Some(Arc::new(scorer));

@@ -3,7 +3,7 @@
 use super::file::follow;
 use super::keyword_help::{self, name, summary};
 use super::structure::{Place, Role, Structure};
-use super::{EDITOR, Schema};
+use super::{EDITOR, Schema, outline_pane};
 use crate::score::Fault;
 use crate::view::message::{Change, Command};
 use crate::view::popup::{Ask, Page, Pick, PickEntry, Popup};
@@ -150,6 +150,10 @@ fn pick_place(
 /// Properties, definitions and the branches around them, in the order of the text.
 pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let structure = &schema.structure;
+    if structure.nodes.is_empty() {
+        let (entries, places) = outline_pane::choices(shared);
+        return pick_place(schema, shared, "Outline", entries, places);
+    }
     let (mut entries, mut places) = (Vec::new(), Vec::new());
     for (index, node) in structure.nodes.iter().enumerate() {
         let Some(parent) = node.parent.and_then(|parent| structure.node(parent)) else { continue };
@@ -174,6 +178,20 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
         return Vec::new();
     }
     pick_place(schema, shared, "Outline", entries, places)
+}
+
+/// Moves the text cursor to where the selected entry of the outline is defined.
+pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let entries = &shared.draft.outline;
+    match schema.outline.at(entries.len()).and_then(|index| entries.get(index)).map(|entry| entry.place) {
+        Some(Some((line, column))) => {
+            schema.pane = EDITOR;
+            jump(schema, shared, (line - 1, column - 1));
+        }
+        Some(None) => shared.complain("this line has no place in the text"),
+        None => {}
+    }
+    Vec::new()
 }
 
 /// From a reference to its definition; from a definition to the references that name it.

@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
-use super::{ACCEPTS, DEGENERATE, SCORES, Schema, ScorePreview};
+use super::{DEGENERATE, SCORES, Schema, ScorePreview};
 use crate::score::Tier;
 use crate::task::{PromptSet, Task};
 use crate::view::shared::Shared;
@@ -13,38 +13,10 @@ use crate::view::theme::Theme;
 /// All lines of a pane, before it is scrolled and wrapped.
 pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'static>> {
     match pane {
-        ACCEPTS => accepts(schema, shared),
         SCORES => scores(schema, shared),
         DEGENERATE => degenerate(schema, shared),
         _ => Vec::new(),
     }
-}
-
-fn accepts(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
-    if schema.accepts.is_empty() {
-        return vec![Line::styled("does not compile: see the editor", theme.style(Role::Faint))];
-    }
-    let line = |accepted: &crate::score::Accepted| {
-        let (mark, role) = match accepted.required {
-            Some(true) => (theme.glyph("● ", "* "), Role::Accent),
-            Some(false) => (theme.glyph("○ ", "o "), Role::Faint),
-            None => ("", Role::Faint),
-        };
-        let word = match accepted.required {
-            Some(true) => "required, ",
-            Some(false) => "optional, ",
-            None => "",
-        };
-        Line::from(vec![
-            Span::raw("  ".repeat(accepted.depth)),
-            Span::styled(mark, theme.style(role)),
-            Span::styled(format!("{}: ", accepted.name), theme.style(Role::JsonKey)),
-            Span::styled(word, theme.style(Role::Faint)),
-            Span::raw(accepted.text.clone()),
-        ])
-    };
-    schema.accepts.iter().map(line).collect()
 }
 
 fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {

@@ -1,0 +1,271 @@
+//! What defines a task's answers, a line each, with its place in the text of the definition: fields of a schema, functions,
+//! operations, tables, or keys of `task.toml`.
+
+use super::http_request::message_schemas;
+use super::json::{self, Kind, Place, Places};
+use super::json_schema::{Accepted, describe};
+use super::sql;
+use crate::format::line_column;
+use crate::task::{CommandMode, Definition, HttpRules, TASK_FILE, Task, ToolRules, functions, score_keys};
+
+/// One line of an outline.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutlineEntry {
+    /// How deep it is nested.
+    pub depth: usize,
+    /// The name of a field, function, table or key, or what the line is about.
+    pub name: String,
+    /// Whether the field must be there; `None` where the line is no field.
+    pub required: Option<bool>,
+    /// What it is or may be.
+    pub text: String,
+    /// Line and column, both from 1, in the text of the definition.
+    pub place: Option<(usize, usize)>,
+    /// More about it, in lines.
+    pub details: Vec<String>,
+}
+
+/// The outline of a task's [`Task::definition_text`].
+pub fn outline(task: &Task) -> Vec<OutlineEntry> {
+    let formats_count = task.score.assert_formats;
+    let lines = match &task.definition {
+        _ if task.definition_file == TASK_FILE => return std::iter::once(answer(task)).chain(keys(task)).collect(),
+        Definition::Sql(_) => {
+            return std::iter::once(answer(task)).chain(sql::outline(&task.definition_text)).collect();
+        }
+        Definition::JsonSchema(files) => describe(&files.schema, formats_count),
+        Definition::ToolCalls(rules) => of_tools(rules, formats_count),
+        Definition::HttpRequest(rules) => of_operations(rules, formats_count),
+        _ => Vec::new(),
+    };
+    let first = task.schema().is_none().then(|| answer(task));
+    first.into_iter().chain(placed(&task.definition_text, lines)).collect()
+}
+
+/// Finds the place of each JSON pointer: that of the key, where the value has one.
+fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
+    let document = json::parse(text, 0).ok();
+    let mut places = Places::new(text);
+    let offset = |pointer: &str| {
+        let root = &document.as_ref()?.root;
+        let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
+        match &root.pointer(parent)?.kind {
+            Kind::Object(object) if !pointer.is_empty() => {
+                object.get(&key.replace("~1", "/").replace("~0", "~")).map(|member| member.key_start)
+            }
+            _ => root.pointer(pointer).map(|value| value.start),
+        }
+    };
+    let entry = |line: Accepted| {
+        let place = offset(&line.pointer).map(|offset| places.of(offset));
+        let Accepted { depth, name, required, text, .. } = line;
+        let place = place.map(|Place { line, column }| (line, column));
+        OutlineEntry { depth, name, required, text, place, details: Vec::new() }
+    };
+    lines.into_iter().map(entry).collect()
+}
+
+fn of_tools(rules: &ToolRules, formats_count: bool) -> Vec<Accepted> {
+    let nothing = serde_json::json!({"type": "object"});
+    let mut lines = Vec::new();
+    for function in rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default() {
+        let at = function.pointer();
+        let description = rules.tools.as_ref().and_then(|tools| tools.pointer(&at)?.get("description")?.as_str());
+        lines.push(Accepted {
+            depth: 0,
+            name: function.name.to_owned(),
+            required: None,
+            text: description.unwrap_or("a function").to_owned(),
+            pointer: format!("{at}/name"),
+        });
+        let arguments = describe(function.parameters.unwrap_or(&nothing), formats_count).into_iter().skip(1);
+        lines.extend(arguments.map(|line| Accepted { pointer: format!("{at}/parameters{}", line.pointer), ..line }));
+    }
+    lines
+}
+
+fn of_operations(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
+    let mut lines = Vec::new();
+    for operation in message_schemas(rules, formats_count) {
+        let (name, text) = match operation.name.split_once(" (") {
+            Some((route, id)) => (route.to_owned(), id.trim_end_matches(')').to_owned()),
+            None => (operation.name.clone(), format!("a {}", rules.part.name())),
+        };
+        lines.push(Accepted { depth: 0, name, required: None, text, pointer: operation.pointer.clone() });
+        for (variable, schema) in &operation.path {
+            let at = format!("/path/{}", crate::task::openapi::escaped(variable));
+            let of_variable = describe(schema, formats_count).into_iter().take(1);
+            lines.extend(of_variable.map(|line| Accepted {
+                depth: 1,
+                name: format!("{{{variable}}}"),
+                required: Some(true),
+                pointer: operation.place(&at),
+                ..line
+            }));
+        }
+        // The name of the operation says method and path.
+        let is_said = |line: &Accepted| ["/properties/method", "/properties/path"].contains(&line.pointer.as_str());
+        let fields = describe(&operation.schema, formats_count).into_iter().skip(1).filter(|line| !is_said(line));
+        lines.extend(fields.map(|line| Accepted { pointer: operation.place(&line.pointer), ..line }));
+    }
+    lines
+}
+
+/// What an answer is, in a sentence.
+fn answer(task: &Task) -> OutlineEntry {
+    let normalised = |names: &str| match names {
+        "" => String::new(),
+        names => format!(", compared by {}", names.replace('+', ", ")),
+    };
+    let text = match &task.definition {
+        Definition::JsonSchema(_) => "one JSON value that the schema accepts".to_owned(),
+        Definition::Text { normalise } => format!("the row's `expected`, or one of its list{}", normalised(normalise)),
+        Definition::Regex { pattern } => {
+            let groups = task.score.normalise.iter().map(|(group, names)| format!("; {group}{}", normalised(names)));
+            format!("a text with a match for {pattern}{}", groups.collect::<String>())
+        }
+        Definition::ToolCalls(rules) => {
+            let order = if rules.in_order { "in the order of `expected`" } else { "in any order" };
+            let whose = if rules.tools.is_some() { "" } else { " of the row's `tools`" };
+            format!("calls of functions{whose}, {order}")
+        }
+        Definition::Command(rules) => {
+            let command = rules.command.join(" ");
+            match &rules.mode {
+                CommandMode::Code(_) => format!("code that passes `{command}`"),
+                _ => format!("what `{command}` scores"),
+            }
+        }
+        Definition::HttpRequest(rules) => format!("a {} as one JSON object", rules.part.name()),
+        Definition::Sql(rules) => {
+            let whose = if rules.has_schema { "these tables" } else { "those of the row's `schema`" };
+            format!("a query ({}) on {whose}, with the result of `expected`", rules.dialect)
+        }
+    };
+    OutlineEntry { name: "the answer".to_owned(), text, ..OutlineEntry::default() }
+}
+
+fn keys(task: &Task) -> Vec<OutlineEntry> {
+    let text = task.definition_text.as_str();
+    let mut entries = Vec::new();
+    for (part, keys) in score_keys(text) {
+        entries.push(OutlineEntry {
+            name: part.as_ref().map_or_else(|| "[score]".to_owned(), |name| format!("[[reward]] {name}")),
+            text: if part.is_some() { "a part of the reward" } else { "what judges an answer" }.to_owned(),
+            place: keys.iter().filter_map(|key| key.offset).min().map(|offset| line_column(text, offset)),
+            ..OutlineEntry::default()
+        });
+        let entry = |key: crate::task::ScoreKey| OutlineEntry {
+            depth: 1,
+            name: key.name,
+            text: key.value.unwrap_or_else(|| format!("not set: {}", key.default)),
+            place: key.offset.map(|offset| line_column(text, offset)),
+            details: vec![key.meaning.to_owned()],
+            ..OutlineEntry::default()
+        };
+        entries.extend(keys.into_iter().map(entry));
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, required, text and place of each line.
+    fn shown(task: &Task) -> Vec<String> {
+        let line = |entry: &OutlineEntry| {
+            let must = entry.required.map_or("", |must| if must { "!" } else { "?" });
+            let place = entry.place.map_or_else(String::new, |(line, column)| format!(" @{line}:{column}"));
+            format!("{}{}{must}: {}{place}", " ".repeat(entry.depth), entry.name, entry.text)
+        };
+        outline(task).iter().map(line).collect()
+    }
+
+    /// A task of files.
+    fn task(files: &[(&str, &str)]) -> Task {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Task::load(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn fields_of_a_schema_have_the_places_of_their_keys() {
+        let schema = "{\n  \"properties\": {\n    \"a/b\": {\"$ref\": \"#/$defs/m\"}\n  },\n  \"$defs\": {\"m\": {\"type\": \"object\", \"properties\": {\"n\": {\"type\": \"integer\"}}}}\n}";
+        let task = task(&[("task.toml", "name = \"t\"\nschema = \"s.json\""), ("s.json", schema)]);
+        assert_eq!(
+            shown(&task),
+            [
+                "the answer: anything (no `type`); if an object with 1 field; others are allowed @1:1",
+                " a/b?: an object with 1 field; others are allowed @3:5",
+                "  n?: a whole number @5:52",
+            ]
+        );
+    }
+
+    #[test]
+    fn functions_have_their_parameters() {
+        let tools = "[{\"type\": \"function\", \"function\": {\n  \"name\": \"find\",\n  \"parameters\": {\"type\": \"object\", \"required\": [\"q\"], \"properties\": {\n    \"q\": {\"enum\": [\"a\", \"b\"]}}}}},\n {\"name\": \"stop\"}]";
+        let toml = "name = \"t\"\n[score]\nkind = \"tool_calls\"\ntools = \"t.json\"";
+        assert_eq!(
+            shown(&task(&[("task.toml", toml), ("t.json", tools)])),
+            [
+                "the answer: calls of functions, in the order of `expected`",
+                "find: a function @2:3",
+                " q!: one of \"a\", \"b\" @4:5",
+                "stop: a function @5:3",
+            ]
+        );
+    }
+
+    #[test]
+    fn operations_have_their_parameters_and_bodies() {
+        let document = r##"{"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": {
+  "/a/{id}": {
+    "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}],
+    "post": {
+      "operationId": "makeA",
+      "parameters": [
+        {"name": "n", "in": "query", "schema": {"type": "integer"}}],
+      "requestBody": {"required": true, "content": {"application/json": {
+        "schema": {"$ref": "#/components/schemas/A"}}}},
+      "responses": {}}}},
+  "components": {"schemas": {"A": {"type": "object", "properties": {
+    "v": {"type": "string"}}}}}}"##;
+        let toml = "name = \"t\"\n[score]\nkind = \"http_request\"\nopenapi = \"o.json\"";
+        assert_eq!(
+            shown(&task(&[("task.toml", toml), ("o.json", document)])),
+            [
+                "the answer: a request as one JSON object",
+                "POST /a/{id}: makeA @4:5",
+                " {id}!: a whole number @3:20",
+                " query?: an object with 1 field and no others @4:5",
+                "  n?: a whole number @7:9",
+                " body!: an object with 1 field; others are allowed @8:53",
+                "  v?: text @12:5",
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_of_the_score_are_listed_where_no_file_defines_answers() {
+        let toml = "name = \"t\"\n[score]\nkind = \"regex\"\npattern = 'a+'\n[[reward]]\npart = \"exact\"\nweight = 1";
+        assert_eq!(
+            shown(&task(&[("task.toml", toml)])),
+            [
+                "the answer: a text with a match for a+",
+                "[score]: what judges an answer @3:8",
+                " kind: \"regex\" @3:8",
+                " pattern: 'a+' @4:11",
+                " tiers: not set: 0, 0.5, 1",
+                " strip_thinking: not set: true",
+                " normalise: not set: none",
+                "[[reward]] exact: a part of the reward @6:8",
+                " part: \"exact\" @6:8",
+                " weight: 1 @7:10",
+            ]
+        );
+    }
+}
