@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
-/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_zsh)`, `cfg(has_fish)`: shells. Tests that cannot run so are ignored.
+/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_zsh)`, `cfg(has_fish)`: shells.
+/// `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -17,11 +18,12 @@ fn main() {
             println!("cargo:rustc-cfg={name}");
         }
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for shell in ["zsh", "fish"] {
-        println!("cargo:rustc-check-cfg=cfg(has_{shell})");
-        if std::env::split_paths(&path).any(|folder| folder.join(shell).exists()) {
-            println!("cargo:rustc-cfg=has_{shell}");
+    println!("cargo:rerun-if-env-changed=CHECKERS");
+    let folders = ["CHECKERS", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
+    for program in ["zsh", "fish", "shellcheck"] {
+        println!("cargo:rustc-check-cfg=cfg(has_{program})");
+        if folders.iter().flat_map(std::env::split_paths).any(|folder| folder.join(program).exists()) {
+            println!("cargo:rustc-cfg=has_{program}");
         }
     }
     println!("cargo:rerun-if-env-changed=TENSORBOARD_PYTHON");

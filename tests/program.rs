@@ -67,6 +67,11 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// A `PATH` with the checkers of code in the folder that `CHECKERS` names, before those of the machine.
+pub(crate) fn checkers() -> String {
+    [std::env::var("CHECKERS").unwrap_or_default(), std::env::var("PATH").unwrap_or_default()].join(":")
+}
+
 pub(crate) fn sample_data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)
 }

@@ -22,10 +22,10 @@ use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, an
-    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`), or RUN, RUN@STEP, RUN@best, RUN@last
+    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows

@@ -19,10 +19,10 @@ use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
-    /// Model: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`), or
-    /// RUN, RUN@STEP, RUN@best, RUN@last
+    /// Model: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
+    /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
     /// Prompt id in any of the task's sets; repeatable [default: the eval set's first]

@@ -15,7 +15,7 @@ use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional); `-`: standard input
     /// [default: the task's samples]

@@ -37,7 +37,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Choice {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// Print one JSON document
     #[arg(long)]

@@ -26,14 +26,14 @@ use result::show;
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     #[arg(required_unless_present = "resume")]
     pub(super) task: Option<String>,
     /// Resume a run from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
     /// Model to start from: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
-    /// `tiny-tools`), or a run's result
+    /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// Training method: grpo or sft

@@ -24,4 +24,5 @@ macro_rules! model {
     };
 }
 
-pub(super) static MODELS: &[EmbeddedModel] = &[model!("tiny"), model!("tiny-sql"), model!("tiny-tools")];
+pub(super) static MODELS: &[EmbeddedModel] =
+    &[model!("tiny"), model!("tiny-sql"), model!("tiny-tools"), model!("tiny-shell")];

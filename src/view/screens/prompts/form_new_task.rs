@@ -131,7 +131,9 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         // A task whose schema does not compile is no task.
         let scorer = |task: &Task| match Scorer::new(task) {
             // Its command runs when it is trusted.
-            Ok(_) | Err(ScoreError::Untrusted { .. }) => Ok::<_, Box<dyn std::error::Error>>(()),
+            Ok(_) | Err(ScoreError::Untrusted { .. } | ScoreError::NotInstalled { .. }) => {
+                Ok::<_, Box<dyn std::error::Error>>(())
+            }
             Err(error) => Err(error.into()),
         };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;

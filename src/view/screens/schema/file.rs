@@ -274,7 +274,8 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     let lines = all.iter().flat_map(|trust| {
-        trust.command_lines().chain((!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", "))))
+        let files = (!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", ")));
+        trust.command_lines().chain(files).chain(trust.missing.clone())
     });
     let lines: Vec<String> = lines.map(|line| visible(&line).into_owned()).collect();
     let text = format!("{}\n\nIt runs with your rights.", lines.join("\n"));
