@@ -78,7 +78,7 @@ pub enum ScoreError {
         /// In backticks.
         commands: String,
         place: String,
-        /// Another line, if the machine also lacks the program.
+        /// The rest of the sentence, if the machine also lacks the program.
         missing: String,
     },
     /// A command that this machine lacks.
@@ -87,4 +87,11 @@ pub enum ScoreError {
     /// A schema file that `$ref` names.
     #[error("{label}: {message}")]
     Reference { label: String, message: String },
+}
+
+impl ScoreError {
+    /// Whether the task is right, and only its command may not run or is not installed.
+    pub fn is_of_command(&self) -> bool {
+        matches!(self, Self::Untrusted { .. } | Self::NotInstalled { .. })
+    }
 }

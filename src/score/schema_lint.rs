@@ -34,6 +34,8 @@ pub struct Diagnosis {
     pub scorer: Result<Scorer, String>,
     /// The task with this text, where it can be read.
     pub task: Option<Task>,
+    /// Whether the text is right, and only its command may not run or is not installed.
+    pub needs_command: bool,
     /// Of that task.
     pub outline: Vec<OutlineEntry>,
 }
@@ -48,6 +50,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
 /// A definition that is no schema: its first error, if any.
 fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let mut faults = Vec::new();
+    let mut needs_command = false;
     let with_text = task.with_definition_text(text);
     let scorer = match &with_text {
         Ok(task) => Scorer::new(task).map_err(|error| {
@@ -59,14 +62,14 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
                     let (line, column, message) = (*line, *column, message.clone());
                     Fault { line, column, length: 1, message, is_error: true }
                 }
-                ScoreError::Untrusted { command, .. } => {
+                _ if error.is_of_command() => {
                     let keys = crate::task::score_keys(text).into_iter().flat_map(|(_, keys)| keys);
                     let offset = keys.filter(|key| key.name == "command").find_map(|key| key.offset);
-                    let message = format!("`{command}` is not trusted, so it does not run and nothing is scored");
-                    at(text, offset.unwrap_or(0), offset.map_or(1, |_| text.len()), message, true)
+                    at(text, offset.unwrap_or(0), offset.map_or(1, |_| text.len()), error.to_string(), true)
                 }
                 _ => at(text, 0, 1, error.to_string(), true),
             });
+            needs_command = error.is_of_command();
             error.to_string()
         }),
         Err(error) => {
@@ -74,7 +77,7 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
             Err(error.to_string())
         }
     };
-    Diagnosis { faults, scorer, task: with_text.ok(), outline: Vec::new() }
+    Diagnosis { faults, scorer, task: with_text.ok(), needs_command, outline: Vec::new() }
 }
 
 fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
@@ -89,7 +92,13 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
             };
             let fault = at(text, error.offset, error.offset + 1, message, true);
             let sentence = format!("line {} column {}: {}", fault.line, fault.column, fault.message);
-            return Diagnosis { faults: vec![fault], scorer: Err(sentence), task: None, outline: Vec::new() };
+            return Diagnosis {
+                faults: vec![fault],
+                scorer: Err(sentence),
+                task: None,
+                needs_command: false,
+                outline: Vec::new(),
+            };
         }
     };
     let root = &document.root;
@@ -99,8 +108,13 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     }
     odd(text, root, Draft::D2020, &mut faults);
     let with_text = task.with_definition_text(text);
+    let mut needs_command = false;
     let (scorer, task) = match with_text {
-        Ok(task) => (compile(&task, text, root, &mut faults), Some(task)),
+        Ok(task) => {
+            let scorer = compile(&task, text, root, &mut faults);
+            needs_command = scorer.as_ref().is_err_and(ScoreError::is_of_command);
+            (scorer.map_err(|error| error.to_string()), Some(task))
+        }
         Err(error) => {
             faults.push(of_task(&task.label(&task.definition_file), &error, text));
             (Err(error.to_string()), None)
@@ -109,25 +123,22 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     faults.sort_by_key(|fault| (fault.line, fault.column, !fault.is_error));
     faults.dedup();
     faults.truncate(MAX_FAULTS);
-    Diagnosis { faults, scorer, task, outline: Vec::new() }
+    Diagnosis { faults, scorer, task, needs_command, outline: Vec::new() }
 }
 
-fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, String> {
+fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, ScoreError> {
     let problems = task.schema().map(meta_problems).unwrap_or_default();
     for (pointer, message) in &problems {
         faults.push(at_pointer(text, root, pointer, message.clone()));
     }
-    Scorer::new(task).map_err(|error| {
-        match &error {
-            ScoreError::Schema { pointer, message, label, .. }
-                if problems.is_empty() && *label == task.label(&task.definition_file) =>
-            {
-                faults.push(at_pointer(text, root, pointer, message.clone()));
-            }
-            ScoreError::Schema { .. } if !problems.is_empty() => {}
-            _ => faults.push(at(text, 0, 1, error.to_string(), true)),
+    Scorer::new(task).inspect_err(|error| match error {
+        ScoreError::Schema { pointer, message, label, .. }
+            if problems.is_empty() && *label == task.label(&task.definition_file) =>
+        {
+            faults.push(at_pointer(text, root, pointer, message.clone()));
         }
-        error.to_string()
+        ScoreError::Schema { .. } if !problems.is_empty() => {}
+        _ => faults.push(at(text, 0, 1, error.to_string(), true)),
     })
 }
 

@@ -18,6 +18,8 @@ pub struct SchemaDraft {
     pub scorer: Option<Arc<Scorer>>,
     /// Why the text does not compile now: the scorer is that of an older text.
     pub stale: Option<String>,
+    /// Whether the text is right, and only its command may not run or is not installed.
+    pub needs_command: bool,
     /// Counts the texts that compiled.
     pub version: u64,
     /// Errors and warnings, in the order of the text.
@@ -53,6 +55,16 @@ pub struct ExpectedAnswers {
 impl SchemaDraft {
     pub fn is_changed(&self) -> bool {
         self.text != self.saved
+    }
+
+    /// Why nothing is scored, where no text has compiled so far.
+    pub fn unscored(&self) -> Option<&str> {
+        self.stale.as_deref().filter(|_| self.scorer.is_none())
+    }
+
+    /// What is wrong, without the reason; `name`: the text or its file.
+    pub fn stale_title(&self, name: &str) -> String {
+        if self.needs_command { format!("{name}: the command may not run") } else { format!("{name} does not compile") }
     }
 
     /// What the text is called in messages.

@@ -141,3 +141,26 @@ fn a_live_run_is_opened_at_the_start_and_is_the_one_to_watch() {
     }
     assert!(stage.shows("1 run · 1 active") && stage.shows("live01 running"), "{}", stage.screen());
 }
+
+/// It is right, and says on every screen that nothing is scored, and what to do.
+#[test]
+fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let task = options.here.join("tasks/shell-lint");
+        crate::program::sample_task_named("shell-lint", &task, [4, 2, 2]);
+    });
+    stage.keys("f2");
+    assert!(stage.shows("not scored: shell-lint: scores by the command `bash -n"), "{}", stage.screen());
+    assert!(stage.shows("1 error in line 17"), "{}", stage.screen());
+    stage.keys("enter").types("# mine\n").keys("ctrl-o esc");
+    let saved = std::fs::read_to_string(stage.folder.path().join("tasks/shell-lint/task.toml")).unwrap();
+    assert!(saved.starts_with("# mine\n"), "saved without a question:\n{}", stage.screen());
+    for (key, text) in [
+        ("f1", "task.toml: the command may not run"),
+        ("f3", "expected answers not checked: shell-lint: scores"),
+        ("f4", "T trusts"),
+        ("f5", "not trusted on this machine: read it, then"),
+    ] {
+        assert!(stage.keys(key).shows(text), "{key}:\n{}", stage.screen());
+    }
+}

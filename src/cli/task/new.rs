@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (task, problems) = new.write(&folder, |task| {
         let scorer = match Scorer::new(task) {
             // Nothing of it has run, so nothing is checked.
-            Err(ScoreError::Untrusted { .. } | ScoreError::NotInstalled { .. }) => return Ok(Vec::new()),
+            Err(error) if error.is_of_command() => return Ok(Vec::new()),
             scorer => scorer.map_err(|error| Failure::from(named(error)))?,
         };
         // Of a task without rows there is nothing to check.

@@ -87,7 +87,7 @@ pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<(), ScoreError>
             task: task.name.clone(),
             commands: trust.command_lines().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and "),
             place: task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
-            missing: trust.missing.map_or_else(String::new, |missing| format!("\n{missing}")),
+            missing: trust.missing.map_or_else(String::new, |missing| format!("; {missing}")),
         }),
         Ok(Trust { missing: Some(missing), .. }) => Err(ScoreError::NotInstalled { task: task.name.clone(), missing }),
         Ok(_) => Ok(()),

@@ -87,7 +87,8 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
     }
     let name = shared.draft.name();
     if let Some(stale) = &shared.draft.stale {
-        lines.push(bad(shared, &format!("the {name} in the editor does not compile: {stale}")));
+        lines
+            .push(bad(shared, &format!("{}: {stale}", shared.draft.stale_title(&format!("the {name} in the editor")))));
     } else if shared.draft.is_changed() {
         lines.push(bad(shared, &format!("the {name} in the editor is not saved: the run uses the saved file")));
     }

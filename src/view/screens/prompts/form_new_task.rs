@@ -7,8 +7,8 @@ use super::form_fields::{Form, FormKind};
 use super::form_import::{MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses};
 use crate::dataset::import::{MappingText, parse_split};
 use crate::dataset::new_task::{NewTask, Sources, folder_of};
+use crate::score::Scorer;
 use crate::score::json;
-use crate::score::{ScoreError, Scorer};
 use crate::task::Task;
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
@@ -131,10 +131,8 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         // A task whose schema does not compile is no task.
         let scorer = |task: &Task| match Scorer::new(task) {
             // Its command runs when it is trusted.
-            Ok(_) | Err(ScoreError::Untrusted { .. } | ScoreError::NotInstalled { .. }) => {
-                Ok::<_, Box<dyn std::error::Error>>(())
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if !error.is_of_command() => Err::<_, Box<dyn std::error::Error>>(error.into()),
+            _ => Ok(()),
         };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
         let (task, _) = new.write(&folder, scorer).map_err(|error| error.to_string())?;

@@ -308,7 +308,10 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
     let all = prompts.expected.len();
     let sentence = match checked == all {
-        false => "checking expected answers ...".to_owned(),
+        false => match shared.draft.unscored() {
+            Some(why) => format!("expected answers not checked: {why}"),
+            None => "checking expected answers ...".to_owned(),
+        },
         true if absent == all => "no expected answers: rows are scored for validity only".to_owned(),
         true => {
             format!("expected answers: {valid} of {} valid", all - absent)

@@ -136,7 +136,7 @@ fn define(shared: &Shared) -> Vec<Part> {
     let draft = &shared.draft;
     let file = &open.task.definition_file;
     let schema = match () {
-        () if draft.stale.is_some() => (Role::Bad, format!("{file} does not compile")),
+        () if draft.stale.is_some() => (Role::Bad, draft.stale_title(file)),
         () if draft.is_changed() => (Role::Marked, format!("{file} not saved")),
         () => (Role::Text, file.clone()),
     };

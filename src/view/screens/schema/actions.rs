@@ -172,7 +172,9 @@ fn no_faults(_: &Schema, shared: &Shared) -> Option<String> {
 
 /// Saves; asks first if the schema does not compile.
 fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let Some(why) = shared.draft.stale.clone() else { return file::save(shared) };
+    let Some(why) = shared.draft.stale.clone().filter(|_| !shared.draft.needs_command) else {
+        return file::save(shared);
+    };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
     shared.popup =
         Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", |_: &mut Schema, shared| {

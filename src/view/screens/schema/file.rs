@@ -61,8 +61,8 @@ fn compile(draft: &SchemaDraft) -> Command {
             let Some(found) = found else { return Vec::new() };
             let draft = &mut shared.draft;
             draft.faults = found.faults;
-            // A program that is not trusted says nothing against the text.
-            let is_read = found.scorer.is_ok() || found.task.as_ref().is_some_and(Task::runs_programs);
+            draft.needs_command = found.needs_command;
+            let is_read = found.scorer.is_ok() || found.needs_command;
             draft.is_outline_old = !is_read && !draft.outline.is_empty();
             if is_read {
                 draft.outline = found.outline;
@@ -220,7 +220,8 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
 pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let Some(base) = draft.base.clone() else { return Vec::new() };
-    let (text, saved, compiles) = (draft.text.clone(), draft.saved.clone(), draft.stale.is_none());
+    let (text, saved, compiles) =
+        (draft.text.clone(), draft.saved.clone(), draft.stale.is_none() || draft.needs_command);
     let data = shared.options.data.clone();
     let written = text.clone();
     let work = Work::once(

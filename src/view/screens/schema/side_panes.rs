@@ -24,6 +24,9 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let Some(open) = &shared.task else { return vec![faint("loading task ...".to_owned())] };
     let task = shared.draft.task.as_deref().unwrap_or(&open.task);
+    if let Some(why) = shared.draft.unscored() {
+        return vec![faint(format!("not scored: {why}"))];
+    }
     let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
@@ -197,7 +200,8 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
 fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(findings) = &schema.degenerate else {
-        return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
+        let text = shared.draft.unscored().map_or("scoring degenerate answers ...", |_| "not scored");
+        return vec![Line::styled(text, theme.style(Role::Faint))];
     };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();

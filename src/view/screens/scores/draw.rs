@@ -147,11 +147,12 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     if let Some(error) = scores.error.as_ref().or(shared.task_error.as_ref()) {
         return vec![bad(error)];
     }
-    if shared.draft.scorer.is_none()
-        && let Some(stale) = &shared.draft.stale
-    {
-        let hint = format!("{} opens the editor", shared.key_of("screen.schema"));
-        return vec![bad(&format!("{} does not compile: {stale}", shared.draft.name())), plain(&hint)];
+    let draft = &shared.draft;
+    if let Some(why) = draft.unscored() {
+        let then =
+            if draft.needs_command { format!(", {} trusts", shared.key_of("schema.trust")) } else { String::new() };
+        let hint = format!("{} opens the editor{then}", shared.key_of("screen.schema"));
+        return vec![bad(&format!("{}: {why}", draft.stale_title(draft.name()))), plain(&hint)];
     }
     if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];
