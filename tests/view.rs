@@ -23,6 +23,7 @@ mod ranks;
 mod run_chart;
 mod runs;
 mod schema;
+mod schema_program;
 mod scores;
 mod start_gate;
 mod styles;

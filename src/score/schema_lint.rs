@@ -3,7 +3,7 @@
 use super::json::{self, Kind, Places, Syntax, Value};
 use super::json_schema::meta_problems;
 use super::json_schema::{Draft, Holds, KEYWORDS, Keyword};
-use super::{OutlineEntry, ScoreError, Scorer, outline};
+use super::{OutlineEntry, ScoreError, Scorer, Trust, outline};
 use crate::format::slip_of;
 use crate::task::{Task, TaskError};
 
@@ -38,12 +38,17 @@ pub struct Diagnosis {
     pub needs_command: bool,
     /// Of that task.
     pub outline: Vec<OutlineEntry>,
+    /// The programs that it names.
+    pub programs: Vec<Trust>,
 }
 
 /// Reads a text as that of the task's definition, and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     let mut found = if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) };
-    found.outline = found.task.as_ref().map(outline).unwrap_or_default();
+    if let Some(task) = &found.task {
+        found.outline = outline(task);
+        found.programs = Trust::of(task).unwrap_or_default();
+    }
     found
 }
 
@@ -77,7 +82,7 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
             Err(error.to_string())
         }
     };
-    Diagnosis { faults, scorer, task: with_text.ok(), needs_command, outline: Vec::new() }
+    Diagnosis { faults, scorer, task: with_text.ok(), needs_command, outline: Vec::new(), programs: Vec::new() }
 }
 
 fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
@@ -98,6 +103,7 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
                 task: None,
                 needs_command: false,
                 outline: Vec::new(),
+                programs: Vec::new(),
             };
         }
     };
@@ -123,7 +129,7 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     faults.sort_by_key(|fault| (fault.line, fault.column, !fault.is_error));
     faults.dedup();
     faults.truncate(MAX_FAULTS);
-    Diagnosis { faults, scorer, task, needs_command, outline: Vec::new() }
+    Diagnosis { faults, scorer, task, needs_command, outline: Vec::new(), programs: Vec::new() }
 }
 
 fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, ScoreError> {

@@ -6,7 +6,7 @@ use super::judge::Judge;
 use super::sql::QueryResult;
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
-use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier};
+use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier, Trial};
 use crate::dataset::PromptRow;
 use crate::task::{RewardPart, ScoreRules, Task, TierValues};
 
@@ -84,6 +84,21 @@ impl Rules {
         let start = |text: &str| answer_start(text, self.strip_thinking);
         let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, start(text), *row)).collect();
         self.judge.judge_together(&placed, self.strip_thinking, is_wanted)
+    }
+
+    fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
+        let Judge::Command(command) = &self.judge else { return None };
+        let answer = completion.get(answer_start(completion, self.strip_thinking)..).unwrap_or_default();
+        let tried = command.try_out(answer, row);
+        let value = self.value(&tried.verdict);
+        Some(Trial {
+            part: part.map(str::to_owned),
+            asked: tried.asked,
+            output: tried.output,
+            complaint: tried.complaint,
+            seconds: tried.seconds,
+            score: alone(tried.verdict, value),
+        })
     }
 
     /// In [0, 1].
@@ -192,25 +207,23 @@ impl Scorer {
             Tier::Invalid => self.tiers.invalid,
             Tier::Valid => self.tiers.valid,
         };
-        let mut score = Score {
-            reward: found.reward.unwrap_or(value),
-            tier: found.tier,
-            tolerant: found.tolerant,
-            warnings: found.warnings,
-            errors: found.errors,
-            fields: found.fields,
-            exact: found.exact,
-            failure: found.failure,
-            parts: OrderedMap::default(),
-            metrics: found.metrics,
-        };
-        if score.is_error() {
-            score.reward = f64::NAN;
-        } else {
-            score.parts.0.extend(found.reward.map(|reward| ("score".to_owned(), reward)));
-            self.add_parts(&mut score, found.credit, of_parts);
+        let (credit, given) = (found.credit, found.reward);
+        let mut score = alone(found, given.unwrap_or(value));
+        if !score.is_error() {
+            score.parts.0.extend(given.map(|reward| ("score".to_owned(), reward)));
+            self.add_parts(&mut score, credit, of_parts);
         }
         score
+    }
+
+    /// Puts a completion to each program that scores the task, in a process of its own.
+    pub fn try_programs(&self, completion: &str, row: Option<&PromptRow>) -> Vec<Trial> {
+        let of_part = |part: &Part| {
+            let row = row.map(|row| part.row(row));
+            part.scored_by.as_ref().and_then(|rules| rules.try_program(completion, row.as_ref(), Some(&part.name)))
+        };
+        let own = self.own.try_program(completion, row, None);
+        own.into_iter().chain(self.parts.iter().filter_map(of_part)).collect()
     }
 
     /// Graded credit stays below the next tier; weighted parts come on top.
@@ -243,6 +256,22 @@ impl Scorer {
             score.reward += part.weight * value;
             score.parts.0.push((part.name.clone(), value));
         }
+    }
+}
+
+/// The score of one verdict, without weighted parts.
+fn alone(found: Verdict, reward: f64) -> Score {
+    Score {
+        reward: if found.is_error() { f64::NAN } else { reward },
+        tier: found.tier,
+        tolerant: found.tolerant,
+        warnings: found.warnings,
+        errors: found.errors,
+        fields: found.fields,
+        exact: found.exact,
+        failure: found.failure,
+        parts: OrderedMap::default(),
+        metrics: found.metrics,
     }
 }
 

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::drafts::files::DraftFile;
-use crate::score::{Fault, OutlineEntry, Scorer};
+use crate::score::{Fault, OutlineEntry, Scorer, Trust};
 use crate::task::Task;
+
+/// Modification time and length of a file.
+pub type Stamp = (Option<SystemTime>, u64);
 
 #[derive(Debug, Default)]
 pub struct SchemaDraft {
@@ -28,6 +31,8 @@ pub struct SchemaDraft {
     pub outline: Vec<OutlineEntry>,
     /// Whether that is an older one.
     pub is_outline_old: bool,
+    /// The programs that it names, in the order of its scorers.
+    pub programs: Vec<Trust>,
     /// The expected answers checked with it so far.
     pub expected: Option<ExpectedAnswers>,
     /// The task with the last text that compiled.
@@ -40,8 +45,10 @@ pub struct SchemaDraft {
     pub base: Option<Task>,
     /// The draft file while the text is unsaved.
     pub file: DraftFile,
-    /// Modification time and length of the file when it was last checked.
-    pub seen: Option<(Option<SystemTime>, u64)>,
+    /// The file when it was last checked.
+    pub seen: Option<Stamp>,
+    /// The same of the files of its programs.
+    pub seen_programs: Vec<Option<Stamp>>,
 }
 
 /// How many expected answers there are, and of those checked how many are rejected.

@@ -63,7 +63,8 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     fs::remove_file(&ran).unwrap();
     fs::write(task.join("scorer.py"), changed + "\n").unwrap();
     refused(&["score", "prime-sum"]);
-    assert!(call(here, &["task", "trust", "prime-sum", "--yes"]).status.success());
+    let again = stdout(&call(here, &["task", "trust", "prime-sum", "--yes"]));
+    assert!(again.contains("; the program has changed since it was trusted\n"), "{again}");
     assert!(call(here, &["score", "prime-sum"]).status.success());
     // What the program fails to score is in no rate.
     let failing =

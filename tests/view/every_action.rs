@@ -49,12 +49,17 @@ const PREPARATIONS: [&str; 26] = [
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
-/// run, and a program that answers forecasts.
-fn stage() -> Stage {
+/// run, and a program that answers forecasts. `has_program`: whether a program scores a part of the task's reward.
+fn stage(has_program: bool) -> Stage {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
         let task = options.here.join("tasks/invoice");
         crate::program::sample_task(&task, [10, 10, 10]);
+        if has_program {
+            let toml = std::fs::read_to_string(task.join("task.toml")).unwrap();
+            let part = "[[reward]]\nname = \"style\"\nkind = \"command\"\ncommand = [\"true\"]\nweight = 1\n";
+            std::fs::write(task.join("task.toml"), format!("{toml}\n{part}")).unwrap();
+        }
         write_drafts(&options.data.join("drafts"), &task);
         copy_run(&options.here.join("runs"), "20261119-090000-invoice-aaaaaa", "another", "failed");
         copy_run(&options.here.join("runs"), "20261118-090000-invoice-bbbbbb", "a third", "finished");
@@ -77,7 +82,7 @@ fn write_drafts(folder: &Path, task: &Path) {
 /// Whether the action does anything after a preparation; false also where the preparation leads away from it. What
 /// keeps it from being done is not asked: what an action does then is its own.
 fn works(action: &ActionInfo, preparation: &str) -> bool {
-    let mut stage = stage();
+    let mut stage = stage(action.scope == Scope::Pane(Screen::Schema, "program"));
     let (screen, pane) = match action.scope {
         Scope::Global => (Screen::Live, None),
         Scope::Screen(screen) => (screen, None),

@@ -38,7 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
         }
-        println!("  SHA-256  {}", trust.digest);
+        let changed = if trust.has_changed { "; the program has changed since it was trusted" } else { "" };
+        println!("  SHA-256  {}{changed}", trust.digest);
     }
     if arguments.revoke {
         all.iter().try_for_each(|trust| trust.set(false))?;

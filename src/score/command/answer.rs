@@ -75,6 +75,15 @@ impl Classes {
 }
 
 impl Answer {
+    /// # Errors
+    /// A sentence: the line is no answer.
+    pub(super) fn read(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| {
+            let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
+            format!("the scorer wrote a line that is no answer ({error}): {:?}", shorten(&line))
+        })
+    }
+
     /// The verdict; a failure of the scorer where the answer is none.
     pub(super) fn verdict(self, classes: &Classes) -> Verdict {
         if let Some(error) = self.error {

@@ -8,7 +8,7 @@ use regex::Regex;
 use super::Question;
 use super::answer::shorten;
 use super::process::{PrivateFolder, Program, path_of};
-use super::single_run::{Run, line_reasons, run};
+use super::single_run::{Output, Run, line_reasons, run};
 use crate::files::{self, Access};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
@@ -34,6 +34,7 @@ pub(super) fn check(
     code: &CodeRules,
     folder: &Path,
     question: &Question<'_>,
+    written: &mut Output,
 ) -> Result<Verdict, String> {
     let answer = &question.completion;
     let fenced = fenced(answer);
@@ -46,7 +47,7 @@ pub(super) fn check(
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
-    let checked = checked(rules, code, folder, (source, &question.row))?;
+    let checked = checked(rules, code, folder, (source, &question.row), written)?;
     if fenced.is_some() && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
@@ -68,6 +69,7 @@ fn checked(
     code: &CodeRules,
     folder: &Path,
     (source, row): (&str, &str),
+    written: &mut Output,
 ) -> Result<Checked, String> {
     let work = PrivateFolder::new("code")?;
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
@@ -88,7 +90,7 @@ fn checked(
         let variables = [("ROW", row)];
         let (program, folder) = (path_of(program, folder), work.path());
         let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
-        let Run { exit_code, output, ended } = run(rules, &program, if takes_file { "" } else { source })?;
+        let Run { exit_code, output, ended } = run(rules, &program, if takes_file { "" } else { source }, written)?;
         if exit_code == Some(0) {
             continue;
         }

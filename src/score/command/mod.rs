@@ -7,9 +7,11 @@ mod pool;
 mod process;
 mod sandbox;
 mod single_run;
+mod trial;
 mod trust;
 
 pub use sandbox::{Isolation, isolation};
+pub use trial::Trial;
 pub use trust::{Trust, TrustError};
 
 use std::collections::HashMap;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, Classes, shorten};
+use super::answer::{Answer, Classes};
 use super::process::{Moved, Process, Program};
 use super::{Question, failed};
 use crate::score::verdict::Verdict;
@@ -16,7 +16,7 @@ use crate::task::CommandRules;
 const LINES_UNDER_WAY: usize = 256;
 const BYTES_UNDER_WAY: usize = 1 << 18;
 /// What a program may take to start, besides the time for its first answer: an interpreter that loads its modules.
-const START: Duration = Duration::from_secs(60);
+pub(super) const START: Duration = Duration::from_secs(60);
 /// Fewer questions are not worth another process.
 const LEAST_QUESTIONS: usize = 16;
 /// A program that fails so often without an answer between is not started again for these questions.
@@ -215,16 +215,13 @@ impl LineProcess {
     }
 }
 
-fn too_long(rules: &CommandRules) -> String {
+pub(super) fn too_long(rules: &CommandRules) -> String {
     format!("the scorer wrote a line of more than {} KiB", rules.output_kib)
 }
 
 /// Takes one line of output.
 fn take(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
-    let answer: Answer = serde_json::from_slice(line).map_err(|error| {
-        let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
-        format!("the scorer wrote a line that is no answer ({error}): {:?}", shorten(&line))
-    })?;
+    let answer = Answer::read(line)?;
     let id = answer.id;
     let place =
         held.remove(&id).ok_or_else(|| format!("the scorer answered id {id}, which does not wait for an answer"))?;

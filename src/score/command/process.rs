@@ -268,6 +268,12 @@ impl Process {
         }
     }
 
+    /// The end of what it has written on standard error.
+    pub(super) fn complaint(&mut self) -> String {
+        self.read_complaint();
+        String::from_utf8_lossy(&self.complaint).into_owned()
+    }
+
     fn read_complaint(&mut self) {
         let mut piece = [0; LONGEST_COMPLAINT];
         let Some(stderr) = &mut self.stderr else { return };

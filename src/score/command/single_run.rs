@@ -15,6 +15,8 @@ use crate::task::{CommandMode, CommandRules};
 
 /// Lines of output that become reasons.
 const MOST_REASONS: usize = 20;
+/// Bytes of an output that are shown.
+pub(super) const MOST_SHOWN_BYTES: usize = 16 << 10;
 /// What an environment variable may hold.
 const LONGEST_VARIABLE: usize = 100_000;
 
@@ -31,11 +33,7 @@ pub(super) fn run_all(
         while is_wanted() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = match &rules.mode {
-                CommandMode::Code(code) => code::check(rules, code, folder, question),
-                _ => by_exit_code(rules, folder, question),
-            };
-            let verdict = verdict.unwrap_or_else(|why| failed(&why));
+            let verdict = judge(rules, folder, question, &mut Output::default());
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
@@ -48,10 +46,24 @@ pub(super) fn run_all(
     verdicts.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
-fn by_exit_code(rules: &CommandRules, folder: &Path, question: &Question<'_>) -> Result<Verdict, String> {
+/// The verdict of a process of its own; what it wrote is added to `output`.
+pub(super) fn judge(rules: &CommandRules, folder: &Path, question: &Question<'_>, output: &mut Output) -> Verdict {
+    let verdict = match &rules.mode {
+        CommandMode::Code(code) => code::check(rules, code, folder, question, output),
+        _ => by_exit_code(rules, folder, question, output),
+    };
+    verdict.unwrap_or_else(|why| failed(&why))
+}
+
+fn by_exit_code(
+    rules: &CommandRules,
+    folder: &Path,
+    question: &Question<'_>,
+    written: &mut Output,
+) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
     let program = Program::scorer(rules, folder, &variables);
-    let Run { exit_code, output, ended } = run(rules, &program, &question.completion)?;
+    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written)?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
         Some(1) => (Tier::Invalid, Some(FailureClass::Other)),
@@ -68,6 +80,22 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
     lines.map(|line| Reason::at(shorten(line), Place { line: 1, column: 1 })).collect()
 }
 
+/// What processes wrote, as far as it is shown.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) standard: String,
+    pub(super) complaint: String,
+}
+
+impl Output {
+    /// Adds what a process has written so far, and was not taken as lines.
+    pub(super) fn add(&mut self, process: &mut Process) {
+        let unread = process.unread();
+        self.standard.push_str(&String::from_utf8_lossy(&unread[..unread.len().min(MOST_SHOWN_BYTES)]));
+        self.complaint.push_str(&process.complaint());
+    }
+}
+
 /// A process that has ended.
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
@@ -80,7 +108,12 @@ pub(super) struct Run {
 ///
 /// # Errors
 /// A sentence.
-pub(super) fn run(rules: &CommandRules, program: &Program<'_>, input: &str) -> Result<Run, String> {
+pub(super) fn run(
+    rules: &CommandRules,
+    program: &Program<'_>,
+    input: &str,
+    written: &mut Output,
+) -> Result<Run, String> {
     if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > LONGEST_VARIABLE) {
         return Err(format!("{name} has {} bytes: a variable of a process takes {LONGEST_VARIABLE}", value.len()));
     }
@@ -88,6 +121,16 @@ pub(super) fn run(rules: &CommandRules, program: &Program<'_>, input: &str) -> R
     process.send(input.as_bytes());
     process.close_input();
     let until = Instant::now() + Duration::from_secs_f64(rules.seconds);
+    let ended = wait(rules, &mut process, until);
+    let exit_code = if ended.is_ok() { process.exit_code() } else { None };
+    written.add(&mut process);
+    ended?;
+    let output = String::from_utf8_lossy(process.unread()).into_owned();
+    Ok(Run { exit_code, output, ended: process.last_words() })
+}
+
+/// Reads until the output ends.
+fn wait(rules: &CommandRules, process: &mut Process, until: Instant) -> Result<(), String> {
     loop {
         match process.transfer(until).map_err(|error| format!("the scorer's pipes: {error}"))? {
             Moved::Late => return Err(format!("the scorer gave no answer within {} s", rules.seconds)),
@@ -95,10 +138,7 @@ pub(super) fn run(rules: &CommandRules, program: &Program<'_>, input: &str) -> R
                 return Err(format!("the scorer wrote more than {} KiB", rules.output_kib));
             }
             Moved::Some => {}
-            Moved::Ended => break,
+            Moved::Ended => return Ok(()),
         }
     }
-    let exit_code = process.exit_code();
-    let output = String::from_utf8_lossy(process.unread()).into_owned();
-    Ok(Run { exit_code, output, ended: process.last_words() })
 }

@@ -7,6 +7,10 @@ use crate::files::{self, Access};
 use crate::score::ScoreError;
 use crate::task::{CommandMode, CommandRules, Task, TaskError};
 
+/// Notes that are searched, and bytes of one.
+const MOST_NOTES: usize = 4_096;
+const LONGEST_NOTE: u64 = 1 << 20;
+
 /// A program that a task names, and whether it may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
@@ -18,6 +22,10 @@ pub struct Trust {
     pub is_trusted: bool,
     /// Of a program that this machine lacks: which, and how to install it.
     pub missing: Option<String>,
+    /// Not trusted, but a program of this task's folder was: it has changed since.
+    pub has_changed: bool,
+    /// The task's folder.
+    folder: Option<PathBuf>,
 }
 
 /// How checkers are installed that have no package of their own name everywhere.
@@ -37,7 +45,14 @@ pub enum TrustError {
 impl Trust {
     /// What the task's scorers would run.
     pub fn of(task: &Task) -> Result<Vec<Self>, TrustError> {
-        task.scorers().filter_map(|task| Some(Self::of_scorer(task, task.command()?))).collect()
+        let programs = task.scorers().filter_map(|task| Some(Self::of_scorer(task, task.command()?)));
+        let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
+        if programs.iter().any(|program| !program.is_trusted) {
+            let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
+            trusted.retain(|digest| programs.iter().all(|program| program.digest != *digest));
+            programs.iter_mut().for_each(|program| program.has_changed = !program.is_trusted && !trusted.is_empty());
+        }
+        Ok(programs)
     }
 
     fn of_scorer(task: &Task, rules: &CommandRules) -> Result<Self, TrustError> {
@@ -46,15 +61,17 @@ impl Trust {
         let parse = if let CommandMode::Code(code) = &rules.mode { code.parse.as_slice() } else { &[] };
         let commands = [parse, &rules.command].into_iter().filter(|command| !command.is_empty()).map(<[_]>::to_vec);
         let commands: Vec<Vec<String>> = commands.collect();
-        let folder = task.folder().unwrap_or(Path::new(""));
+        let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
-        let missing = missing.filter(|program| !is_installed(program, folder)).map(|program| not_installed(program));
+        let missing = missing.filter(|program| !is_installed(program, place)).map(|program| not_installed(program));
         Ok(Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             files: rules.files.clone(),
             digest,
             is_trusted,
+            has_changed: false,
+            folder: task.folder().map(real),
         })
     }
 
@@ -70,7 +87,8 @@ impl Trust {
         let failed = |source| TrustError::Write { path: path.clone(), source };
         if is_trusted {
             files::ensure_folder(&folder, Access::Private).map_err(failed)?;
-            let text = format!("{:?}\n{}\n", self.commands, self.files.join("\n"));
+            let of = self.folder.as_deref().map(record).unwrap_or_default();
+            let text = format!("{:?}\n{}\n{of}\n", self.commands, self.files.join("\n"));
             return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
         }
         match std::fs::remove_file(&path) {
@@ -78,6 +96,27 @@ impl Trust {
             _ => Ok(()),
         }
     }
+}
+
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+}
+
+/// The last line of a note: the folder that a program was trusted in.
+fn record(folder: &Path) -> String {
+    format!("in {:?}", folder.display().to_string())
+}
+
+/// Digests of the programs that were trusted in a task's folder.
+fn trusted_of(of: &Path) -> Vec<String> {
+    let last = record(&real(of));
+    let notes = folder().and_then(|folder| std::fs::read_dir(folder).ok());
+    let is_of = |path: &Path| {
+        let text = files::read_at_most(path, LONGEST_NOTE).ok();
+        text.is_some_and(|text| String::from_utf8_lossy(&text).lines().last() == Some(last.as_str()))
+    };
+    let notes = notes.into_iter().flatten().flatten().take(MOST_NOTES).filter(|note| is_of(&note.path()));
+    notes.map(|note| note.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Refuses a scorer whose program may not run, or is not there.

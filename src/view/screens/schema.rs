@@ -10,6 +10,7 @@ mod keyword_help;
 mod layout;
 mod navigate;
 mod outline_pane;
+mod program_pane;
 mod score_preview;
 mod side_panes;
 mod structure;
@@ -18,8 +19,8 @@ use completion::Completion;
 use expected::{Baseline, Rejections};
 use structure::{Place, Structure};
 
-use crate::score::Tier;
 use crate::score::audit::Finding;
+use crate::score::{Isolation, Tier, Trial};
 use crate::view::message::ScreenState;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::Editor;
@@ -28,12 +29,14 @@ use crate::view::widgets::list_cursor::Cursor;
 const EDITOR: &str = "editor";
 /// What defines answers: fields, functions, operations, tables, keys.
 const OUTLINE: &str = "outline";
+/// The program that scores, where one does.
+const PROGRAM: &str = "program";
 /// Expected answers, and the samples' scores.
 const SCORES: &str = "sample scores";
 /// Rewards of degenerate answers.
 const DEGENERATE: &str = "reward-hacking check";
 /// All panes in tab order.
-const PANES: [&str; 4] = [EDITOR, OUTLINE, SCORES, DEGENERATE];
+const PANES: [&str; 5] = [EDITOR, OUTLINE, PROGRAM, SCORES, DEGENERATE];
 
 #[derive(Debug)]
 pub struct Schema {
@@ -53,11 +56,14 @@ pub struct Schema {
     /// Earlier positions of the cursor, to go back to.
     jumps: Vec<Place>,
     baseline: Option<Baseline>,
+    /// The sample that the programs are asked about, and what they answered.
+    sample: Cursor,
+    tried: Option<Tried>,
     pane: &'static str,
     /// The selected entry of the outline.
     outline: Cursor,
     /// Scroll positions of the side panes.
-    tops: [Cursor; 4],
+    tops: [Cursor; 5],
     /// The text last loaded into the editor or read from it.
     shown: Option<String>,
 }
@@ -74,9 +80,11 @@ impl Default for Schema {
             completion: None,
             jumps: Vec::new(),
             baseline: None,
+            sample: Cursor::default(),
+            tried: None,
             pane: EDITOR,
             outline: Cursor::default(),
-            tops: [Cursor::default(); 4],
+            tops: [Cursor::default(); 5],
             shown: None,
         }
     }
@@ -90,6 +98,17 @@ impl Schema {
     fn is_typing(&self) -> bool {
         self.typing && self.pane == EDITOR
     }
+}
+
+/// What the programs said of a sample.
+#[derive(Debug)]
+struct Tried {
+    /// Of the sample.
+    index: usize,
+    /// Of the draft.
+    version: u64,
+    trials: Vec<Trial>,
+    isolation: Isolation,
 }
 
 /// The samples' current scores.

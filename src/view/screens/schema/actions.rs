@@ -4,7 +4,10 @@ use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKin
 
 use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::{EDITOR, OUTLINE, PANES, Schema, draw, file, layout, navigate, outline_pane, score_preview, side_panes};
+use super::{
+    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, draw, file, layout, navigate, outline_pane, program_pane,
+    score_preview, side_panes,
+};
 use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
@@ -44,6 +47,7 @@ pub const SCREEN: Definition<Schema> = Definition {
 const HERE: Scope = Scope::Screen(Screen::Schema);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
 const IN_OUTLINE: Scope = Scope::Pane(Screen::Schema, OUTLINE);
+const IN_PROGRAM: Scope = Scope::Pane(Screen::Schema, PROGRAM);
 
 const ACTIONS: &[Action] = &[
     Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |schema, _| {
@@ -95,9 +99,6 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.outline", "Outline", "", &["s", "alt-s"], IN_EDITOR, navigate::outline)
         .also(&["symbols", "properties", "definitions"])
         .unless(no_text),
-    Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
-        .also(&["goto", "jump"])
-        .unless(|_, shared| shared.draft.outline.is_empty().then(|| "the outline is empty".to_owned())),
     Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
         .also(&["goto definition", "references", "$ref"])
         .unless(no_text),
@@ -114,6 +115,22 @@ const ACTIONS: &[Action] = &[
         schema.editor.select_all();
         Vec::new()
     }),
+    Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
+        .also(&["goto", "jump"])
+        .unless(|_, shared| shared.draft.outline.is_empty().then(|| "the outline is empty".to_owned())),
+    Action::new(
+        "schema.sample.next",
+        "Next sample",
+        "next sample",
+        &["]", "l", "right"],
+        IN_PROGRAM,
+        |schema, shared| choose_sample(schema, shared, 1),
+    )
+    .unless(no_program),
+    Action::new("schema.sample.previous", "Previous sample", "", &["[", "h", "left"], IN_PROGRAM, |schema, shared| {
+        choose_sample(schema, shared, -1)
+    })
+    .unless(no_program),
     Action::new(
         "schema.rejected",
         "List rejected answers",
@@ -141,7 +158,7 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.trust", "Trust command", "", &["T"], HERE, file::ask_trust).also(&["trust", "allow"]).unless(
         |_, shared| {
             let has_command = shared.draft.base.as_ref().is_some_and(|task| task.runs_programs());
-            (!has_command).then(|| "the task runs no command".to_owned())
+            (!has_command && shared.draft.programs.is_empty()).then(|| "the task runs no command".to_owned())
         },
     ),
     choice::take_action(),
@@ -160,6 +177,17 @@ fn typing(schema: &Schema) -> Option<String> {
 
 fn unchanged(shared: &Shared) -> Option<String> {
     (!shared.draft.is_changed()).then(|| "no unsaved changes".to_owned())
+}
+
+fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
+    (!program_pane::runs_programs(shared)).then(|| "the task runs no command".to_owned())
+}
+
+/// Selects another sample, and puts it to the programs.
+fn choose_sample(schema: &mut Schema, shared: &mut Shared, by: isize) -> Vec<Command> {
+    let samples = shared.task.as_ref().and_then(|open| open.samples.as_ref().ok()).map_or(0, Vec::len);
+    schema.sample.go(by, samples);
+    program_pane::try_sample(schema, shared).into_iter().collect()
 }
 
 fn no_search(schema: &Schema, shared: &Shared) -> Option<String> {
@@ -248,15 +276,26 @@ fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     vec![Command::Copy(text)]
 }
 
-fn focus(schema: &mut Schema, _: &mut Shared, pane: &'static str) {
-    schema.pane = pane;
+fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
+    schema.pane = match pane {
+        // Other tasks have none: the focus passes over it.
+        PROGRAM if !program_pane::runs_programs(shared) => {
+            if schema.pane == OUTLINE {
+                SCORES
+            } else {
+                OUTLINE
+            }
+        }
+        pane => pane,
+    };
     schema.typing = false;
     schema.completion = None;
 }
 
 fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
-    file::second(schema, shared).into_iter().chain(degenerate).collect()
+    let tried = program_pane::try_sample(schema, shared);
+    file::second(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
 }
 
 fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -266,7 +305,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
             show_text(schema, shared);
             (schema.rejections, schema.baseline, schema.degenerate) = (None, None, None);
             (shared.draft.expected, shared.last_scores) = (None, None);
-            schema.outline = Cursor::default();
+            (schema.outline, schema.sample, schema.tried) = (Cursor::default(), Cursor::default(), None);
             commands.extend(drafts::look::<Schema>(shared));
             commands
         }
@@ -276,8 +315,17 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
                 // What an older schema says is not shown as this one's: by the stages of the runs screen, or here later.
                 (shared.draft.expected, schema.degenerate) = (None, None);
             }
-            let degenerate = if is_shown { score_preview::score_degenerate(shared) } else { None };
-            let commands = [score_preview::compute(shared), degenerate, score_preview::check_expected(schema, shared)];
+            let shown = if is_shown {
+                [score_preview::score_degenerate(shared), program_pane::try_sample(schema, shared)]
+            } else {
+                [None, None]
+            };
+            if shared.draft.scorer.is_none() {
+                (schema.effects, schema.rejections, schema.degenerate, schema.tried) = (None, None, None, None);
+            }
+            let [degenerate, tried] = shown;
+            let computed = score_preview::compute(shared);
+            let commands = [computed, degenerate, tried, score_preview::check_expected(schema, shared)];
             commands.into_iter().flatten().collect()
         }
         Change::Second => file::second(schema, shared),

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use super::layout::areas;
-use super::{EDITOR, OUTLINE, PANES, Schema, keyword_help, layout, outline_pane, side_panes};
+use super::{EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane, program_pane, side_panes};
 use crate::format::counted;
 use crate::secrets::visible;
 use crate::view::drafts::choice;
@@ -114,7 +114,12 @@ const LEAST_HELP: usize = 24;
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;
     // Stale: of the last schema that compiled, not of the current text.
-    let stale = if name == OUTLINE { shared.draft.is_outline_old } else { shared.draft.stale.is_some() };
+    let stale = match name {
+        OUTLINE => shared.draft.is_outline_old,
+        // Nothing of an older text is shown.
+        _ if name == PROGRAM || program_pane::untrusted(shared).is_some() => false,
+        _ => shared.draft.stale.is_some(),
+    };
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);
     if stale {

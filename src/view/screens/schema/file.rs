@@ -1,6 +1,6 @@
 //! The schema's file and its text under edit: opening, compiling, saving, the external editor, changes on disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::structure::Structure;
@@ -34,7 +34,7 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
             commands = drafts::park(schema, shared);
             shared.draft.file = drafts::begin::<Schema>(shared, task);
             shared.draft.scorer = None;
-            shared.draft.outline = Vec::new();
+            (shared.draft.outline, shared.draft.programs) = (Vec::new(), Vec::new());
             // What is known of the other task's schema says nothing of this one.
             shared.draft.version += 1;
         }
@@ -66,6 +66,7 @@ fn compile(draft: &SchemaDraft) -> Command {
             draft.is_outline_old = !is_read && !draft.outline.is_empty();
             if is_read {
                 draft.outline = found.outline;
+                draft.programs = found.programs;
             }
             match (found.scorer, found.task) {
                 (Ok(scorer), Some(task)) => {
@@ -74,7 +75,15 @@ fn compile(draft: &SchemaDraft) -> Command {
                     draft.stale = None;
                     draft.version += 1;
                 }
-                (Err(error), _) => draft.stale = Some(error),
+                (Err(error), task) => {
+                    // What a program said that may not run any more is no score of this text.
+                    if found.needs_command {
+                        draft.scorer = None;
+                        draft.version += 1;
+                        draft.task = task.map(Arc::new).or(draft.task.take());
+                    }
+                    draft.stale = Some(error);
+                }
                 (Ok(_), None) => {}
             }
             vec![Command::Changed(Change::Schema)]
@@ -119,31 +128,40 @@ pub fn second(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 
 fn look_at_file(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (path, seen, base) = (draft.path()?, draft.seen, draft.base.clone()?);
+    let (path, seen, base, programs) = (draft.path()?, draft.seen, draft.base.clone()?, program_files(draft));
     Some(Work::once(
         "draft.disk",
         move || {
             let stamp = task_files::stamp(&path);
+            let programs: Vec<_> = programs.iter().map(|path| task_files::stamp(path)).collect();
             let read = || String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok();
             let text = if stamp == seen { None } else { read() };
-            (path, stamp, text)
+            (path, stamp, programs, text)
         },
-        |schema: &mut Schema, shared, (path, stamp, text)| {
+        |schema: &mut Schema, shared, (path, stamp, programs, text)| {
             if shared.draft.path().as_ref() != Some(&path) || shared.is_busy("task.save") {
                 return Vec::new();
             }
             let draft = &mut shared.draft;
             let vanished = draft.seen.is_some() && stamp.is_none();
             draft.seen = stamp;
+            let is_new = draft.seen_programs.len() == programs.len() && draft.seen_programs != programs;
+            draft.seen_programs = programs;
+            let again = is_new.then(|| [compile(draft), compile_saved(draft)]);
             if vanished {
                 shared.complain(format!("{} was deleted on disk: save to write it again", path.display()));
             }
-            match text {
-                Some(text) => on_disk(schema, shared, text),
-                None => Vec::new(),
-            }
+            let read = text.map(|text| on_disk(schema, shared, text)).unwrap_or_default();
+            again.into_iter().flatten().chain(read).collect()
         },
     ))
+}
+
+/// The files of the programs, which another program may change.
+fn program_files(draft: &SchemaDraft) -> Vec<PathBuf> {
+    let folder = draft.base.as_ref().and_then(Task::folder);
+    let files = draft.programs.iter().flat_map(|program| &program.files);
+    folder.into_iter().flat_map(|folder| files.clone().map(|file| folder.join(file))).collect()
 }
 
 /// Handles the file's content: loaded if there is no unsaved text, else the user decides.

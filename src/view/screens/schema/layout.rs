@@ -2,7 +2,7 @@
 
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
 
-use super::{DEGENERATE, EDITOR, OUTLINE, SCORES, Schema};
+use super::{DEGENERATE, EDITOR, OUTLINE, PROGRAM, SCORES, Schema, program_pane};
 use crate::view::drafts::choice;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::Window;
@@ -26,10 +26,12 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
         let [editor, other] = Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
         return vec![(EDITOR, editor), (beside, other)];
     }
+    // A program says more than its keys.
+    let about = if program_pane::runs_programs(shared) && focused != OUTLINE { PROGRAM } else { OUTLINE };
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 18 {
-        let upper = if focused == DEGENERATE { DEGENERATE } else { OUTLINE };
+        let upper = if focused == DEGENERATE { DEGENERATE } else { about };
         let [accepts, scores] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
@@ -37,16 +39,17 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     // Where there is little room the focused pane gets most of it.
     let is_low = side.height < 30;
     let (scores, weights) = match focused {
-        OUTLINE if is_low => (SCORE_ROWS, [3, 1]),
+        OUTLINE | PROGRAM if is_low => (SCORE_ROWS, [3, 1]),
         DEGENERATE if is_low => (SCORE_ROWS, [1, 3]),
         SCORES if is_low => (SCORE_ROWS + 3, [1, 1]),
         _ if is_low => (SCORE_ROWS, [1, 1]),
-        _ => (SCORE_ROWS + 3, [1, 1]),
+        DEGENERATE => (SCORE_ROWS + 3, [1, 1]),
+        _ => (SCORE_ROWS + 3, if about == PROGRAM { [2, 1] } else { [1, 1] }),
     };
     let [accepts, scores, degenerate] =
         Layout::vertical([Constraint::Fill(weights[0]), Constraint::Length(scores), Constraint::Fill(weights[1])])
             .areas(side);
-    vec![(EDITOR, editor), (OUTLINE, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
+    vec![(EDITOR, editor), (about, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
 }
 
 /// The pane at a terminal position.

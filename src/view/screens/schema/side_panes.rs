@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
-use super::{DEGENERATE, SCORES, Schema, ScorePreview};
+use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
 use crate::score::Tier;
 use crate::task::{PromptSet, Task};
 use crate::view::shared::Shared;
@@ -13,6 +13,7 @@ use crate::view::theme::Theme;
 /// All lines of a pane, before it is scrolled and wrapped.
 pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'static>> {
     match pane {
+        PROGRAM => program_pane::lines(schema, shared),
         SCORES => scores(schema, shared),
         DEGENERATE => degenerate(schema, shared),
         _ => Vec::new(),
@@ -24,8 +25,8 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let Some(open) = &shared.task else { return vec![faint("loading task ...".to_owned())] };
     let task = shared.draft.task.as_deref().unwrap_or(&open.task);
-    if let Some(why) = shared.draft.unscored() {
-        return vec![faint(format!("not scored: {why}"))];
+    if let Some(why) = no_scores(shared) {
+        return vec![why];
     }
     let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
@@ -54,6 +55,14 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     }
     lines.extend(rules(task, schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
     lines
+}
+
+/// Why nothing is scored.
+fn no_scores(shared: &Shared) -> Option<Line<'static>> {
+    let theme = &shared.theme;
+    let untrusted = program_pane::untrusted(shared).map(|why| Line::styled(why, theme.style(Role::Warning)));
+    let unscored = || Some(Line::styled(format!("not scored: {}", shared.draft.unscored()?), theme.style(Role::Faint)));
+    untrusted.or_else(unscored)
 }
 
 /// How many expected answers the schema rejects, and the first of their lines.
@@ -199,9 +208,11 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
 
 fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
+    if let Some(why) = no_scores(shared) {
+        return vec![why];
+    }
     let Some(findings) = &schema.degenerate else {
-        let text = shared.draft.unscored().map_or("scoring degenerate answers ...", |_| "not scored");
-        return vec![Line::styled(text, theme.style(Role::Faint))];
+        return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
     };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();

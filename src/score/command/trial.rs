@@ -1,0 +1,106 @@
+//! One completion put to a program in a process of its own, with all that was asked and answered.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::answer::{Answer, Classes};
+use super::pool::{START, too_long};
+use super::process::{Moved, Process, Program};
+use super::single_run::{MOST_SHOWN_BYTES, Output, judge};
+use super::{CommandScorer, Question, failed};
+use crate::dataset::PromptRow;
+use crate::score::Score;
+use crate::score::verdict::Verdict;
+use crate::task::{CommandMode, CommandRules};
+
+/// What a program was asked, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The `[[reward]]` that it scores; `None` for `[score]`.
+    pub part: Option<String>,
+    /// What it reads.
+    pub asked: String,
+    /// What it wrote on standard output; a checker of code on standard error, too.
+    pub output: String,
+    /// The end of what it wrote on standard error.
+    pub complaint: String,
+    pub seconds: f64,
+    /// Of this program alone.
+    pub score: Score,
+}
+
+/// The same before it is known which scorer asked.
+pub(in crate::score) struct Tried {
+    pub(in crate::score) asked: String,
+    pub(in crate::score) output: String,
+    pub(in crate::score) complaint: String,
+    pub(in crate::score) seconds: f64,
+    pub(in crate::score) verdict: Verdict,
+}
+
+impl CommandScorer {
+    /// Asks a process of its own, which has to start, and remembers nothing.
+    pub(in crate::score) fn try_out(&self, answer: &str, row: Option<&PromptRow>) -> Tried {
+        let question = Question::new(answer, row);
+        let start = Instant::now();
+        let mut written = Output::default();
+        let (asked, verdict) = match &self.rules.mode {
+            CommandMode::Lines => {
+                let line = format!("{{\"id\":1,{}}}\n", question.json);
+                let verdict = ask(&self.rules, &self.folder, &line, &mut written).unwrap_or_else(|why| failed(&why));
+                (line, verdict)
+            }
+            CommandMode::ExitCode => {
+                let asked = format!("ROW={}\n{}", question.row, question.completion);
+                (asked, judge(&self.rules, &self.folder, &question, &mut written))
+            }
+            CommandMode::Code(code) => {
+                let asked = format!("{} with\n{}", code.file, question.completion);
+                (asked, judge(&self.rules, &self.folder, &question, &mut written))
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        let Output { standard, complaint } = written;
+        Tried { asked, output: standard, complaint, seconds, verdict }
+    }
+}
+
+/// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
+fn ask(rules: &CommandRules, folder: &Path, line: &str, written: &mut Output) -> Result<Verdict, String> {
+    let mut process = Process::start(rules.memory_mib, &Program::scorer(rules, folder, &[]))?;
+    process.send(line.as_bytes());
+    process.close_input();
+    let mut until = Instant::now() + START + Duration::from_secs_f64(rules.seconds);
+    let mut answer = None;
+    let ended = loop {
+        let moved = process.transfer(until);
+        let took = process.lines(|line| {
+            let room = MOST_SHOWN_BYTES.saturating_sub(written.standard.len());
+            written.standard.push_str(&String::from_utf8_lossy(&line[..line.len().min(room)]));
+            written.standard.push('\n');
+            answer.get_or_insert_with(|| Answer::read(line));
+            Ok::<_, String>(())
+        });
+        if answer.is_some() {
+            // It has nothing more to do.
+            until = until.min(Instant::now() + Duration::from_secs(1));
+        }
+        match (took, moved) {
+            (Err(why), _) => break Err(why),
+            (_, Ok(Moved::Some)) if process.unread().len() > rules.output_bytes() => break Err(too_long(rules)),
+            (_, Ok(Moved::Some)) => {}
+            (_, Ok(Moved::Late)) if answer.is_some() => break Ok(()),
+            (_, Ok(Moved::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
+            (_, Ok(Moved::Ended)) if answer.is_some() => break Ok(()),
+            (_, Ok(Moved::Ended)) => break Err(format!("the scorer {}", process.last_words())),
+            (_, Err(error)) => break Err(format!("the scorer's pipes: {error}")),
+        }
+    };
+    written.add(&mut process);
+    ended?;
+    let answer = answer.unwrap_or_else(|| Err("the scorer gave no answer".to_owned()))?;
+    match answer.id {
+        1 => Ok(answer.verdict(&Classes::default())),
+        id => Err(format!("the scorer answered id {id}, and was asked 1")),
+    }
+}
