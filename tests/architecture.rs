@@ -53,6 +53,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("frizbee", &["view"]),
     ("memchr", &["view"]),
     ("regex", &["task", "score", "run", "view"]),
+    ("regex_syntax", &["score"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),

@@ -172,10 +172,11 @@ fn run_audit(choice: &Choice) -> Outcome {
         format!("{all} prompts")
     };
     println!("What degenerate answers would earn in {} ({prompts})\n", task.name);
-    println!("{:<36} {:<10} {:>6}", "answer", "tier", "reward");
+    let width = findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0).max(36);
+    println!("{:<width$} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(
-            "{:<36} {:<10} {:>6.2}  {}",
+            "{:<width$} {:<10} {:>6.2}  {}",
             visible(&finding.name),
             finding.tier.name(),
             finding.reward,

@@ -269,7 +269,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             }
             if report.tiers.invalid > report.tiers.unparsable {
                 changes.push(
-                    "for a JSON schema set graded = true under [score], so that near misses earn partial credit"
+                    "give near misses partial credit: graded = true under [score] (json_schema, code), or [[reward]] part = \"fields\""
                         .to_owned(),
                 );
             }
@@ -315,7 +315,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     }
     if report.tiers.valid < RARELY_VALID {
         changes.push(
-            "almost no completion is valid yet: give partial credit (for a JSON schema `graded = true`)".to_owned(),
+            "almost no completion is valid yet; give partial credit: graded = true (json_schema, code), or [[reward]] part = \"fields\"".to_owned(),
         );
     }
     let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE {

@@ -1,6 +1,7 @@
 //! Rewards of degenerate answers: a model trained with a schema that accepts `{}` learns to write `{}`.
 
 mod degenerate_answers;
+mod shortest_match;
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::http_request::message_schemas;
 use super::json::parse_prefix;
-use super::{Scorer, Tier, mean_reward};
+use super::{Scorer, Tier, mean_reward, sql};
 use crate::dataset::PromptRow;
 use crate::task::{Definition, HttpRules, MessagePart, Task, ToolRules, functions};
 
@@ -17,6 +18,9 @@ use crate::task::{Definition, HttpRules, MessagePart, Task, ToolRules, functions
 const MAX_ROWS: usize = 500;
 /// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
 const MAX_BYTES: usize = 4 << 20;
+
+/// What makes a valid answer worth less than a right one.
+const BY_EXPECTED: &str = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
 /// A lazy answer and what it earns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,12 +57,40 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         }
         findings.push(finding(name, &|_| completion.clone(), advice));
     }
+    if let Definition::Sql(_) = &task.definition {
+        let whole = |row: Option<&PromptRow>| {
+            let table = sql::first_table(task, row)?;
+            Some(format!("SELECT * FROM \"{}\"", table.replace('"', "\"\"")))
+        };
+        if rows.first().map_or_else(|| whole(None), |row| whole(Some(row))).is_some() {
+            let answer = |row: Option<&PromptRow>| whole(row).unwrap_or_default();
+            findings.push(finding("all of the first table", &answer, BY_EXPECTED));
+        }
+    }
+    if matches!(task.kind(), "text" | "regex" | "command") && !rows.is_empty() {
+        let prompt = |row: Option<&PromptRow>| row.map(prompt_of).unwrap_or_default();
+        findings.push(finding(
+            "the prompt itself",
+            &prompt,
+            "an answer that repeats the prompt earns it: ask for more",
+        ));
+    }
     if rows.iter().any(|row| example_in(row).is_some()) {
         let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
         let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
         findings.push(finding("the prompt's own example", &example, advice));
     }
-    if let Some(constant) = most_common_expected(rows).and_then(|expected| scorer.expected_completion(expected)) {
+    // Of a program only the program knows which completion gives an `expected`: its text may.
+    let completion_of = |expected: &Value| {
+        let text = || expected.as_str().map_or_else(|| expected.to_string(), str::to_owned);
+        scorer.expected_completion(expected).or_else(|| (task.kind() == "command").then(text))
+    };
+    if task.kind() == "command" && most_common_expected(rows).is_some() {
+        let other = |row: Option<&PromptRow>| row.and_then(|row| other_expected(row, rows)).and_then(completion_of);
+        let advice = "the program takes another row's answer: let it compare with the row";
+        findings.push(finding("the expected answer of another row", &|row| other(row).unwrap_or_default(), advice));
+    }
+    if let Some(constant) = most_common_expected(rows).and_then(completion_of) {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
         findings.push(finding("one answer for every prompt", &|_| constant.clone(), advice));
     }
@@ -76,8 +108,8 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
         return message_candidates(rules, task.score.assert_formats);
     }
     if let Definition::Sql(_) = &task.definition {
-        let narrow = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
-        return vec![("a constant", "SELECT 1".to_owned(), narrow), ("a word", "x".to_owned(), narrow)];
+        let lazy = [("an empty answer", ""), ("a constant", "SELECT 1"), ("a word", "x")];
+        return lazy.map(|(name, text)| (name, text.to_owned(), BY_EXPECTED)).into();
     }
     if task.kind() == "code" {
         let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
@@ -166,12 +198,30 @@ fn message_candidates(rules: &HttpRules, assert_formats: bool) -> Vec<(&'static 
 /// Where no schema says which form an answer has.
 fn plain_candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     let narrow = "let `[score]` ask for more, or give every row an `expected`";
-    vec![
-        ("a word", "x".to_owned(), narrow),
-        ("zero", "0".to_owned(), narrow),
-        ("an empty object", "{}".to_owned(), narrow),
-        ("the system text", task.system.clone().unwrap_or_default(), narrow),
-    ]
+    let lazy = [("an empty answer", ""), ("a word", "x"), ("zero", "0"), ("an empty object", "{}")];
+    let mut candidates: Vec<_> = lazy.map(|(name, text)| (name, text.to_owned(), narrow)).into();
+    candidates.extend(task.system.clone().map(|system| ("the system text", system, narrow)));
+    if let Definition::Regex { pattern } = &task.definition {
+        let shortest = shortest_match::shortest_match(pattern);
+        candidates.extend(shortest.map(|text| ("a shortest match", text, BY_EXPECTED)));
+    }
+    candidates
+}
+
+/// What the user of a prompt says last.
+fn prompt_of(row: &PromptRow) -> String {
+    row.messages
+        .iter()
+        .rfind(|message| message.role == "user")
+        .map(|message| message.content.clone())
+        .unwrap_or_default()
+}
+
+/// The `expected` of the next row that has another one.
+fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Option<&'a Value> {
+    let after = rows.iter().position(|other| std::ptr::eq(other, row)).unwrap_or(0);
+    let others = rows.iter().cycle().skip(after + 1).take(rows.len());
+    others.filter_map(|other| other.expected.as_ref()).find(|expected| Some(*expected) != row.expected.as_ref())
 }
 
 fn finding(

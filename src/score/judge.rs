@@ -107,7 +107,8 @@ impl Judge {
         match self {
             Self::JsonSchema(_) | Self::HttpRequest(_) => Some(expected.to_string()),
             Self::Text(_) => Text::completion_of(expected),
-            Self::Regex(_) => None,
+            // The text that a pattern is to match, it matches alone.
+            Self::Regex(_) => expected.as_str().map(str::to_owned),
             Self::Command(command) => command.completion_of(expected),
             Self::Sql(_) => expected.as_str().map(str::to_owned),
             Self::ToolCalls(_) => Some(ToolCalls::completion_of(expected)),

@@ -1,7 +1,8 @@
 //! The audit names schemas that lazy answers satisfy.
 
+use grpo_tui::dataset::PromptRow;
 use grpo_tui::score::Scorer;
-use grpo_tui::score::audit::audit;
+use grpo_tui::score::audit::{Finding, audit};
 use grpo_tui::task::Task;
 
 use super::{folder_with, row};
@@ -79,4 +80,80 @@ fn the_audit_of_large_schemas_and_recursive_ones_ends() {
         assert!(!audit(&task, &Scorer::new(&task).unwrap(), &rows).is_empty());
         assert!(!grpo_tui::score::outline(&task).is_empty());
     }
+}
+
+/// Names, answers and tiers of a task's degenerate answers; weak ones have a mark.
+fn lazy_answers(files: &[(&str, &str)], rows: &[PromptRow]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let task = Task::load(folder.path()).unwrap();
+    let findings = audit(&task, &Scorer::new(&task).unwrap(), rows);
+    let line = |finding: &Finding| {
+        let Finding { name, completion, tier, .. } = finding;
+        format!("{name}: {completion:?} {}{}", tier.name(), if finding.weak { " weak" } else { "" })
+    };
+    findings.iter().map(line).collect()
+}
+
+#[test]
+fn each_kind_has_lazy_answers_of_its_own() {
+    let rows = |all: [&str; 3]| {
+        let mut rows = all.map(row);
+        rows.iter_mut().for_each(|row| {
+            row.messages.push(serde_json::from_str(r#"{"role": "user", "content": "Which?"}"#).unwrap());
+        });
+        rows
+    };
+    let check = |files: &[(&str, &str)], all: [&str; 3], expected: &[&str]| {
+        let found = lazy_answers(files, &rows(all));
+        for line in expected {
+            assert!(found.iter().any(|found| found == line), "{line}: {found:#?}");
+        }
+    };
+    let text = "name = \"t\"\n[score]\nkind = \"text\"";
+    check(
+        &[("task.toml", text)],
+        ["\"no\"", "\"yes\"", "\"yes\""],
+        &[
+            "an empty answer: \"\" unparsable",
+            "the prompt itself: \"Which?\" invalid",
+            "one answer for every prompt: \"yes\" invalid",
+        ],
+    );
+    let regex = "name = \"t\"\n[score]\nkind = \"regex\"\npattern = '^[A-Z]{2}-\\d+$'";
+    check(
+        &[("task.toml", regex)],
+        ["\"AB-1\"", "\"AB-2\"", "\"AB-2\""],
+        &[
+            "an empty answer: \"\" unparsable",
+            "a shortest match: \"XX-0\" valid weak",
+            "the prompt itself: \"Which?\" invalid",
+            "one answer for every prompt: \"AB-2\" valid weak",
+        ],
+    );
+    let sql = "name = \"t\"\nschema = \"s.sql\"\n[score]\nkind = \"sql\"\n[[reward]]\npart = \"exact\"\nweight = 1";
+    let tables = "CREATE TABLE \"a \"\"b\"\"\" (id); CREATE TABLE c (id); INSERT INTO c VALUES (1)";
+    check(
+        &[("task.toml", sql), ("s.sql", tables)],
+        ["\"SELECT id FROM c\"", "\"SELECT 2\"", "\"SELECT 2\""],
+        &[
+            "an empty answer: \"\" unparsable",
+            "a constant: \"SELECT 1\" valid",
+            "all of the first table: \"SELECT * FROM \\\"a \\\"\\\"b\\\"\\\"\\\"\" valid",
+            "one answer for every prompt: \"SELECT 2\" valid",
+        ],
+    );
+    let calls = "name = \"t\"\n[score]\nkind = \"tool_calls\"\ntools = \"t.json\"";
+    let tools = r#"[{"name": "find", "parameters": {"type": "object", "required": ["q"], "properties": {"q": {"enum": ["a"]}}}}]"#;
+    check(
+        &[("task.toml", calls), ("t.json", tools)],
+        ["[]", "[]", "[]"],
+        &[
+            "no call: \"[]\" valid weak",
+            "the first tool without arguments: \"{\\\"name\\\":\\\"find\\\",\\\"arguments\\\":{}}\" invalid",
+            "the first tool with the least arguments: \"{\\\"name\\\":\\\"find\\\",\\\"arguments\\\":{\\\"q\\\":\\\"a\\\"}}\" valid weak",
+        ],
+    );
 }

@@ -148,3 +148,37 @@ fn a_part_by_a_program_is_trusted_for_itself_and_its_failure_leaves_no_reward() 
     let task = grpo_tui::task::Task::load(here).unwrap();
     assert_eq!(task.file_names(), ["task.toml", "lint.sh", "c.jsonl"], "a run copies them");
 }
+
+#[test]
+fn what_a_program_gives_lazy_answers_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let write = |name: &str, text: &str| fs::write(here.join(name), text).unwrap();
+    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\ncommand = [\"sh\", \"long.sh\"]\nmode = \"exit_code\"\n";
+    write("task.toml", toml);
+    // Accepts what has more than two letters.
+    write("long.sh", &format!("# {}\nread -r answer\n[ ${{#answer}} -gt 2 ]\n", here.display()));
+    let line = |expected: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Say {expected}\"}}], \"expected\": \"{expected}\"}}\n"
+        )
+    };
+    write("train.jsonl", &(line("one") + &line("no")));
+    assert!(call(here, &["task", "trust", ".", "--yes"]).status.success());
+    let audited = json_lines(&call(here, &["task", "audit", ".", "--json"]));
+    let findings = audited[0]["findings"].as_array().unwrap();
+    let found: Vec<String> = findings
+        .iter()
+        .map(|finding| {
+            format!("{}: {} {} {}", finding["name"], finding["completion"], finding["reward"], finding["weak"])
+        })
+        .collect();
+    for line in [
+        "\"an empty answer\": \"\" 0.5 false",
+        "\"an empty object\": \"{}\" 0.5 false",
+        "\"the prompt itself\": \"Say one\" 1.0 true",
+        "\"the expected answer of another row\": \"no\" 0.75 false",
+    ] {
+        assert!(found.iter().any(|found| found == line), "{line}: {found:#?}");
+    }
+}

@@ -112,7 +112,8 @@ impl<'a> Pass<'a> {
         }
         let problem = self.checks.expected_problem.filter(|_| row.expected.is_some()).and_then(|check| check(row));
         if let Some((class, problem)) = problem {
-            let message = || format!("`expected` would not be valid: {problem}; correct the row or the schema");
+            let definition = self.task.definition_name();
+            let message = || format!("`expected` would not be valid: {problem}; correct the row or the {definition}");
             health.add_to_class(FindingKind::ExpectedInvalid, class, self.place(row.line), message);
         }
         self.tokens(row, health);

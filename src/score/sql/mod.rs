@@ -14,7 +14,7 @@ use super::json::Places;
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::task::{SqlRules, Task};
+use crate::task::{Definition, SqlRules, Task};
 use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
 pub(super) use outline::outline;
@@ -196,6 +196,16 @@ impl Open {
 }
 
 /// Runs work on this thread's database of a schema.
+/// The first table of the database that a row's queries run on.
+pub(super) fn first_table(task: &Task, row: Option<&PromptRow>) -> Option<String> {
+    let has_schema = matches!(&task.definition, Definition::Sql(rules) if rules.has_schema);
+    let schema = text_of(row, "schema").or(has_schema.then_some(task.definition_text.as_str()))?;
+    with_database(schema, |open| {
+        let tables = open.database.as_mut().ok()?.tables(1).ok()?;
+        tables.into_iter().next().map(|table| table.name)
+    })
+}
+
 fn with_database<R>(schema: &str, work: impl FnOnce(&mut Open) -> R) -> R {
     OPEN.with_borrow_mut(|all| {
         match all.iter().position(|open| open.schema == schema) {
