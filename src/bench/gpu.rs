@@ -156,6 +156,7 @@ impl GpuBench {
             train_rows: prompts,
             mean_prompt_tokens: self.prompt_tokens as f64,
             longest_prompt_tokens: self.prompt_tokens,
+            turns: 1,
             eval_rows: 0,
             test_rows: 0,
             mean_completion_tokens: self.new_tokens as f64,

@@ -96,7 +96,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let mut evals = Vec::with_capacity(targets.len());
     for target in &targets {
         let (model, tokenizer) = target.load(&places, &engine)?;
-        let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths(&model, limit))?;
+        let lengths = lengths(&model, limit);
+        let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
         let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
@@ -108,7 +109,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             threads: &threads,
             memory: &RolloutMemory::default(),
         };
-        let records = evaluate(context, &scorer, &prompts, &sampling, arguments.samples as usize)?;
+        let records = evaluate(
+            (context, &task, &scorer),
+            &prompts,
+            lengths.prompt_limit(),
+            &sampling,
+            arguments.samples as usize,
+        )?;
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }

@@ -141,7 +141,8 @@ impl Rows<'_> {
         if self.by_id.is_none() {
             let mut by_id = HashMap::new();
             for set in PromptSet::ALL.into_iter().filter(|set| self.task.set_file(*set).is_some()) {
-                for row in dataset::load(self.task, set)? {
+                // Completions of later turns name them, `ID/2`.
+                for row in dataset::load(self.task, set)?.into_iter().flat_map(|row| row.all_turns(|_| None)) {
                     by_id.entry(row.id.clone()).or_insert_with(|| std::sync::Arc::new(row));
                 }
             }

@@ -11,6 +11,7 @@ pub mod order;
 mod random;
 mod row;
 mod row_template;
+mod turns;
 
 pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::DatasetError;
 use super::random::{mix, text_hash};
+use super::turns;
 use crate::task::{PromptSet, Task, TaskError};
 use crate::text::Message;
 
@@ -43,14 +44,16 @@ impl PromptRow {
         self.fields.get("tools").filter(|tools| !tools.is_null())
     }
 
-    /// Identifies the prompt: all turns with their roles, and tools of the row's own.
+    /// Identifies the prompt: all turns with their roles, later ones included, and tools of the row's own.
     pub(crate) fn prompt_hash(&self) -> u64 {
         let other = |turn: &Message| if turn.other.is_empty() { 0 } else { text_hash(&json!(turn.other).to_string()) };
         let turns = self
             .messages
             .iter()
             .fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn));
-        self.tools().map_or(turns, |tools| mix(turns ^ text_hash(&tools.to_string())))
+        let own =
+            ["tools", "turns"].into_iter().filter_map(|key| self.fields.get(key).filter(|value| !value.is_null()));
+        own.fold(turns, |hash, value| mix(hash ^ text_hash(&value.to_string())))
     }
 }
 
@@ -189,6 +192,7 @@ fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
         return Err(format!("expected an object, found {}; write {{\"messages\": […]}}", show(&value)));
     };
     let messages = messages(&fields)?;
+    turns::check(&fields)?;
     let id = match fields.get("id") {
         None | Some(Value::Null) => format!("{stem}-{line}"),
         Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
@@ -211,7 +215,8 @@ pub(super) fn json_fault(error: &serde_json::Error) -> String {
     format!("not JSON at column {} ({message})", error.column())
 }
 
-fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
+/// The turns under `messages`.
+pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
     let turns = match fields.get("messages") {
         Some(Value::Array(turns)) if turns.is_empty() => {
             return Err("`messages` is empty; it needs at least one user turn".into());
@@ -296,7 +301,7 @@ fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
     }
 }
 
-fn show(value: &Value) -> String {
+pub(super) fn show(value: &Value) -> String {
     clip(&value.to_string())
 }
 

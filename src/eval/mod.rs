@@ -5,18 +5,23 @@ mod candle_parity; // the same log-probs by another implementation
 mod prompts; // rows as the model reads them
 mod sample; // one prompt's completions for a user
 mod sample_server; // a model that stays loaded to be sampled from
+mod turns; // conversations: later prompts from earlier answers
 
 use std::time::Instant;
 
-use crate::rollout::{Completion, Request, RolloutContext, Sampling, StopReason};
-use crate::run::EvalRecord;
+use crate::dataset::PromptRow;
+use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason};
+use crate::run::{EvalRecord, EvalTurn};
 use crate::score::Scorer;
+use crate::task::Task;
+use crate::text::TextError;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
 pub use sample_server::serve;
+pub use turns::{LaterAnswer, later_turns};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -47,50 +52,100 @@ pub fn greedy_requests(prompts: &[Prompt]) -> impl Iterator<Item = Request> {
     requests(prompts, EVAL_STEP, 1).into_iter().map(|request| Request { greedy: true, ..request })
 }
 
-/// Samples and scores `samples` completions of every prompt; records are in prompt order.
+/// Samples and scores `samples` completions of every prompt; records are in prompt order. `most_tokens`: of a prompt.
 pub fn evaluate(
-    context: RolloutContext<'_>,
-    scorer: &Scorer,
+    (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
     prompts: &[Prompt],
+    most_tokens: usize,
     sampling: &Sampling,
     samples: usize,
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let start = Instant::now();
-    let completions = context.rollout(&requests(prompts, EVAL_STEP, samples), sampling)?.completions;
-    records(context, scorer, prompts, completions, start.elapsed().as_secs_f64())
+    let requests = requests(prompts, EVAL_STEP, samples);
+    let completions = context.rollout(&requests, sampling)?.completions;
+    let asked = Asked { prompts, requests: &requests, most_tokens, seconds: start.elapsed().as_secs_f64() };
+    records((context, task, scorer), asked, completions, |requests| {
+        Ok(context.rollout(requests, sampling)?.completions)
+    })
 }
 
-/// Scores the completions of every prompt, which took `seconds`; records are in prompt order.
-pub fn records(
-    context: RolloutContext<'_>,
-    scorer: &Scorer,
-    prompts: &[Prompt],
+/// What the completions of an eval answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub prompts: &'a [Prompt],
+    /// By prompt.
+    pub requests: &'a [Request],
+    /// Of a prompt of any turn.
+    pub most_tokens: usize,
+    /// That the completions took.
+    pub seconds: f64,
+}
+
+/// Scores the completions of every prompt, and what `sample` gives for later turns; records are in prompt order, one for
+/// a conversation.
+///
+/// # Errors
+/// Those of `sample`, and [`EvalError`].
+pub fn records<E: From<EvalError> + From<TextError>>(
+    (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
+    Asked { prompts, requests, most_tokens, mut seconds }: Asked<'_>,
     completions: Vec<Vec<Completion>>,
-    seconds: f64,
-) -> Result<Vec<EvalRecord>, EvalError> {
-    let count = completions.iter().map(Vec::len).sum::<usize>();
-    let seconds = seconds / count.max(1) as f64;
+    mut sample: impl FnMut(&[Request]) -> Result<Vec<Vec<Completion>>, E>,
+) -> Result<Vec<EvalRecord>, E> {
     let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
-    scorer.check_errors(scored.iter().flatten().map(|scored| &scored.score))?;
-    let mut records = Vec::with_capacity(count);
-    for (prompt, completions) in prompts.iter().zip(scored) {
-        for (sample, scored) in completions.into_iter().enumerate() {
-            let score = scored.score;
-            records.push(EvalRecord {
-                prompt_id: prompt.row.id.clone(),
-                sample,
-                tags: prompt.row.tags.clone(),
-                reward: score.reward,
-                tier: score.tier.name().to_owned(),
-                tolerant: score.tolerant,
-                exact: score.exact,
-                score: serde_json::to_value(&score)?,
-                tokens: scored.completion.token_ids.len(),
-                truncated: scored.completion.stop == StopReason::Length,
-                seconds,
-                completion: scored.text,
-            });
+    let first: Vec<_> = prompts
+        .iter()
+        .zip(requests)
+        .zip(&scored)
+        .map(|((prompt, request), scored)| (prompt, request, &**scored))
+        .collect();
+    let later = later_turns((context, task, scorer), &first, most_tokens, |requests| {
+        let start = Instant::now();
+        let completions = sample(requests);
+        seconds += start.elapsed().as_secs_f64();
+        completions
+    })?;
+    let answers = || scored.iter().flatten().chain(later.iter().flatten().flatten().map(|answer| &answer.scored));
+    scorer.check_errors(answers().map(|scored| &scored.score)).map_err(EvalError::from)?;
+    let seconds = seconds / scored.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+    let mut records = Vec::new();
+    for ((prompt, completions), later) in prompts.iter().zip(scored).zip(later) {
+        let mut later: Vec<LaterAnswer> = later.into_iter().flatten().collect();
+        for (sample, first) in completions.into_iter().enumerate() {
+            let mut answers = vec![first];
+            answers.extend(later.extract_if(.., |answer| answer.sample == sample).map(|answer| answer.scored));
+            records.push(EvalRecord { seconds, ..record(&prompt.row, sample, answers, scorer)? });
         }
     }
     Ok(records)
+}
+
+/// The record of a conversation, with the outcome of the answer that decides it.
+fn record(
+    row: &PromptRow,
+    sample: usize,
+    mut answers: Vec<ScoredCompletion>,
+    scorer: &Scorer,
+) -> Result<EvalRecord, EvalError> {
+    scorer.join(&mut answers.iter_mut().map(|answer| &mut answer.score).collect::<Vec<_>>());
+    let tokens = |answer: &ScoredCompletion| answer.completion.token_ids.len();
+    let turn = |answer: &ScoredCompletion| EvalTurn {
+        completion: answer.text.clone(),
+        tokens: tokens(answer),
+        ..EvalTurn::default()
+    };
+    let mut record = EvalRecord {
+        prompt_id: row.id.clone(),
+        sample,
+        tags: row.tags.clone(),
+        tokens: answers.iter().map(tokens).sum(),
+        truncated: answers.iter().any(|answer| answer.completion.stop == StopReason::Length),
+        unanswered: row.turn_count() - answers.len(),
+        turns: if row.turn_count() > 1 { answers.iter().map(turn).collect() } else { Vec::new() },
+        ..EvalRecord::default()
+    };
+    let (scores, texts): (Vec<_>, Vec<_>) = answers.into_iter().map(|answer| (answer.score, answer.text)).unzip();
+    record.completion = texts.into_iter().next().unwrap_or_default();
+    record.judge(&scores)?;
+    Ok(record)
 }

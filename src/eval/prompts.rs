@@ -13,6 +13,8 @@ pub struct Prompt {
     /// Special tokens included.
     pub text: String,
     pub token_ids: Vec<u32>,
+    /// Of the prompt of any of its turns, at most.
+    pub most_tokens: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,16 +100,35 @@ pub fn prepare_rows(
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
         let prompt =
             render(task, row, tokenizer).map_err(|source| PromptError::Text { place: place.clone(), source })?;
-        let tokens = prompt.token_ids.len();
-        if tokens > lengths.prompt_limit() {
-            return Err(PromptError::TooLong { place, tokens, lengths });
+        if prompt.token_ids.len() > lengths.prompt_limit() {
+            return Err(PromptError::TooLong { place, tokens: prompt.token_ids.len(), lengths });
         }
-        Ok(prompt)
+        let most_tokens = most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens)
+            .map_err(|source| PromptError::Text { place: place.clone(), source })?;
+        if most_tokens > lengths.prompt_limit() {
+            let place = format!("{place}, with {} answers of max_completion_tokens", prompt.row.turn_count() - 1);
+            return Err(PromptError::TooLong { place, tokens: most_tokens, lengths });
+        }
+        Ok(Prompt { most_tokens, ..prompt })
     });
     prepared.collect()
 }
 
-fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
+/// Of the last turn's prompt, if every answer before it is as long as it may be.
+fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_tokens: usize) -> Result<usize, TextError> {
+    let answers = vec![""; prompt.row.turn_count() - 1];
+    match prompt.row.after(&answers).filter(|_| !answers.is_empty()) {
+        Some(last) => Ok(render(task, last, tokenizer)?.token_ids.len() + answers.len() * answer_tokens),
+        None => Ok(prompt.token_ids.len()),
+    }
+}
+
+/// A row as the model reads it.
+///
+/// # Errors
+/// Where the template does not take its turns.
+pub(super) fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
-    Ok(Prompt { token_ids: tokenizer.encode(&text)?, text, row })
+    let token_ids = tokenizer.encode(&text)?;
+    Ok(Prompt { most_tokens: token_ids.len(), token_ids, text, row })
 }

@@ -101,7 +101,7 @@ pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: 
     let retention = Retention::of(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
-    let step = config.prompt_groups_per_step as f64 * group;
+    let step = (config.prompt_groups_per_step * data.turns) as f64 * group;
     let events = steps as f64
         * (config.prompt_groups_per_step * config.completions_per_prompt) as f64
         * BYTES_PER_COMPLETION_EVENT;

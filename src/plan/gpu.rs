@@ -156,7 +156,7 @@ pub fn longest_sequence(config: &TrainConfig, data: &DataShape) -> usize {
 
 /// Tokens of a step at the longest prompts and completions, each prompt once per group: the maximum of a micro-batch.
 pub fn step_tokens(config: &TrainConfig, data: &DataShape) -> usize {
-    step_rows(config, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize
+    step_rows(config, data.turns, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize
 }
 
 /// At the longest prompts and completions.
@@ -246,7 +246,9 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
         let rows = (prompts * samples + beside).min(GPU_DECODE_ROWS);
-        let together = (prompts + beside).min(if beside > 0 { rows } else { rows.div_ceil(samples) });
+        // In later turns each completion has a prompt of its own.
+        let asked = if data.turns > 1 { rows } else { prompts + beside };
+        let together = asked.min(if beside > 0 || data.turns > 1 { rows } else { rows.div_ceil(samples) });
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS));

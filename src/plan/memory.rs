@@ -118,7 +118,7 @@ fn parts(
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     let completion = config.max_completion_tokens;
-    let step = step_rows(config, data.longest_prompt_tokens as f64, completion as f64).ceil() as usize;
+    let step = step_rows(config, data.turns, data.longest_prompt_tokens as f64, completion as f64).ceil() as usize;
     let whole_group = data.longest_prompt_tokens + completion;
     // At least one completion with its prompt, at most the step.
     let tokens = config.tokens_per_micro_batch.max(whole_group).min(step);

@@ -36,7 +36,10 @@ pub struct DataShape {
     /// Training prompts in use.
     pub train_rows: usize,
     pub mean_prompt_tokens: f64,
+    /// Of any turn.
     pub longest_prompt_tokens: usize,
+    /// Of a row, at most.
+    pub turns: usize,
     pub eval_rows: usize,
     pub test_rows: usize,
     /// As of [`CompletionLengths`]; `max_completion_tokens` if unknown.
@@ -83,10 +86,12 @@ pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<St
     config.values().into_iter().filter_map(changed).collect()
 }
 
-/// Completions and prompt rows that the engine holds at once.
-fn step_rows(config: &TrainConfig, prompt_tokens: f64, completion_tokens: f64) -> f64 {
-    let groups = config.prompt_groups_per_step as f64;
-    groups * (prompt_tokens + config.completions_per_prompt as f64 * completion_tokens)
+/// Completions and prompt rows of a step that the engine computes; in later turns each completion has a prompt of its
+/// own.
+fn step_rows(config: &TrainConfig, turns: usize, prompt_tokens: f64, completion_tokens: f64) -> f64 {
+    let (groups, completions) = (config.prompt_groups_per_step as f64, config.completions_per_prompt as f64);
+    let later = (turns.max(1) - 1) as f64 * completions * (prompt_tokens + completion_tokens);
+    groups * (prompt_tokens + completions * completion_tokens + later)
 }
 
 /// The number of trained parameters.

@@ -87,6 +87,7 @@ pub(super) mod tests {
         train_rows: 200,
         mean_prompt_tokens: 120.0,
         longest_prompt_tokens: 250,
+        turns: 1,
         eval_rows: 50,
         test_rows: 500,
         mean_completion_tokens: 60.0,

@@ -168,15 +168,16 @@ pub fn time(
 ) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
-    let completions = groups * config.completions_per_prompt as f64;
-    let prefill = prefill_seconds(&shape, data, groups, speed);
-    let decode = decode_seconds(&shape, data, completions, speed);
+    let (completions, turns) = (groups * config.completions_per_prompt as f64, data.turns as f64);
+    // One turn after the other; in later ones each completion has a prompt of its own.
+    let prefill = prefill_seconds(&shape, data, groups + (turns - 1.0) * completions, speed);
+    let decode = turns * decode_seconds(&shape, data, completions, speed);
     let training = training_operations(model, config, data, recompute) / speed.training_per_second;
     let evals = evals(config, steps);
     // Greedy completions, decoded beside so many others.
     let greedy = |rows: usize, beside: f64| {
         let decoded = |completions: f64| decode_seconds(&shape, data, completions, speed);
-        prefill_seconds(&shape, data, rows as f64, speed) + decoded(beside + rows as f64) - decoded(beside)
+        turns * (prefill_seconds(&shape, data, rows as f64, speed) + decoded(beside + rows as f64) - decoded(beside))
     };
     let rollout = completions * config.weight_sync_interval as f64;
     let eval_seconds = 2.0 * (greedy(data.eval_rows, 0.0) + greedy(data.test_rows, 0.0))
@@ -207,7 +208,8 @@ pub fn time(
         eval_seconds,
         total_seconds,
         sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
-        training_tokens: steps as f64 * step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens),
+        training_tokens: steps as f64
+            * step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
         is_upper_bound: data.least_completion_tokens < data.mean_completion_tokens
             && data.mean_completion_tokens >= config.max_completion_tokens as f64,
@@ -248,9 +250,9 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
 /// interval's later steps cost one more forward each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::of(model);
-    let rows = step_rows(config, data.mean_prompt_tokens, data.mean_completion_tokens);
-    let predicted =
-        (config.prompt_groups_per_step * config.completions_per_prompt) as f64 * data.mean_completion_tokens;
+    let rows = step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens);
+    let predicted = (config.prompt_groups_per_step * config.completions_per_prompt * data.turns) as f64
+        * data.mean_completion_tokens;
     let context = (data.mean_prompt_tokens + data.mean_completion_tokens) / 2.0;
     let forward = shape.forward_operations(rows, context, predicted);
     let is_full = config.lora_rank == 0;

@@ -12,7 +12,7 @@ use crate::run::{
     EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals,
     sha256,
 };
-use crate::score::Scorer;
+use crate::score::{Score, Scorer};
 use crate::task::{PromptSet, Task, current_set_name};
 
 /// The prompts of a standalone eval, which may come from a file that is no set of the task.
@@ -220,13 +220,15 @@ impl EvalResult {
                 task.name
             )));
         }
-        let answers: Vec<_> =
-            self.records.iter().map(|record| (record.completion.as_str(), self.rows.get(&record.prompt_id))).collect();
-        let scores = scorer.score_all(&answers);
-        for (record, score) in self.records.iter_mut().zip(scores) {
-            record.score = serde_json::to_value(&score).unwrap_or_default();
-            (record.reward, record.tolerant, record.exact) = (score.reward, score.tolerant, score.exact);
-            score.tier.name().clone_into(&mut record.tier);
+        let rows: Vec<Vec<Option<PromptRow>>> =
+            self.records.iter().map(|record| record.rows(self.rows.get(&record.prompt_id))).collect();
+        let texts = self.records.iter().flat_map(EvalRecord::texts);
+        let answers: Vec<_> = texts.zip(rows.iter().flatten()).map(|(text, row)| (text, row.as_ref())).collect();
+        let mut scores = scorer.score_all(&answers).into_iter();
+        for (record, rows) in self.records.iter_mut().zip(&rows) {
+            let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
+            scorer.join(&mut scores.iter_mut().collect::<Vec<_>>());
+            record.judge(&scores).map_err(|error| ReportError::Unlike(error.to_string()))?;
         }
         self.summary = EvalSummary::from_records(&self.records);
         self.judge = task.judge_name();

@@ -42,8 +42,16 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
         ("P(50 calls valid)", |e| in_a_row(e, 50)),
     ];
     let errors = ("not scored", (|e| e.scorer_errors.to_string()) as Cell);
+    let of_answers: [(&'static str, Cell); 3] = [
+        ("turns", |e| or_na(e.answers.as_ref(), |answers| format!("{:.1}", answers.mean_turns))),
+        ("answers valid", |e| or_na(e.answers.as_ref(), |a| percent_interval(a.valid, a.valid_interval))),
+        ("all valid if independent (p^turns)", |e| {
+            or_na(e.answers.as_ref(), |a| percent_interval(a.independent, a.independent_interval))
+        }),
+    ];
+    let has_turns = evals.iter().any(|summary| summary.answers.is_some());
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
-    let rows = rows.into_iter().chain(has_errors.then_some(errors));
+    let rows = rows.into_iter().chain(of_answers.into_iter().filter(|_| has_turns)).chain(has_errors.then_some(errors));
     rows.map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 

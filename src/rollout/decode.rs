@@ -236,10 +236,8 @@ impl DecodeBatch<'_> {
             return LIKELIEST;
         }
         let position = (row.length() + ahead) as u32;
-        uniform(
-            self.sampling.seed,
-            SampleKey { step: request.step, prompt: request.prompt_number, sample: row.sample, position },
-        )
+        let sample = request.first_sample + row.sample;
+        uniform(self.sampling.seed, SampleKey { step: request.step, prompt: request.prompt_number, sample, position })
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the

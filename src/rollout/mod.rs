@@ -31,6 +31,8 @@ pub struct Request {
     /// The optimizer step or another count; also part of the random numbers' counter.
     pub step: u32,
     pub samples: usize,
+    /// The number of the first one in the random numbers; those of later turns have numbers of their own.
+    pub first_sample: u32,
     /// The likeliest tokens, at any temperature: an eval beside a rollout.
     pub greedy: bool,
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
@@ -41,7 +43,7 @@ pub struct Request {
 impl Request {
     /// Sampled at the temperature of the rollout, to any length.
     pub fn new(prompt: Vec<u32>, prompt_number: u32, step: u32, samples: usize) -> Self {
-        Self { prompt, prompt_number, step, samples, greedy: false, lengths: Vec::new() }
+        Self { prompt, prompt_number, step, samples, first_sample: 0, greedy: false, lengths: Vec::new() }
     }
 }
 

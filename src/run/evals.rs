@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
 use super::error::RunError;
-use crate::score::{FailureClass, null_is_nan};
-use crate::statistics::{Verdict, mcnemar_exact, wilson, wilson_by_prompt};
+use crate::dataset::PromptRow;
+use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
+use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalRecord {
+    /// The row; of a row of several turns one record is a conversation, with the outcome of the answer that decided it.
     pub prompt_id: String,
     /// The sample of that prompt, from 0.
     pub sample: usize,
@@ -36,15 +38,94 @@ pub struct EvalRecord {
     pub truncated: bool,
     /// Its share of the batch's time.
     pub seconds: f64,
+    /// The answers of a conversation; empty for a row of one turn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<EvalTurn>,
+    /// Turns of the row that the conversation did not reach.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unanswered: usize,
+}
+
+/// An answer of a conversation.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalTurn {
+    pub completion: String,
+    /// `unparsable`, `invalid` or `valid`.
+    pub tier: String,
+    pub exact: Option<bool>,
+    /// The stop token included.
+    pub tokens: usize,
+    /// NaN (`null`) where the scorer failed.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub reward: f64,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl EvalRecord {
+    /// Takes the outcome from the scores of its answers, in order.
+    ///
+    /// # Errors
+    /// A score that cannot be written as JSON.
+    pub fn judge(&mut self, scores: &[Score]) -> Result<(), serde_json::Error> {
+        for (turn, score) in self.turns.iter_mut().zip(scores) {
+            score.tier.name().clone_into(&mut turn.tier);
+            (turn.exact, turn.reward) = (score.exact, score.reward);
+        }
+        let deciding = self.deciding_turn();
+        let Some(score) = scores.get(deciding) else { return Ok(()) };
+        if let Some(turn) = self.turns.get(deciding) {
+            self.completion.clone_from(&turn.completion);
+        }
+        // Without an answer for every turn it is neither valid nor exact.
+        let is_complete = self.unanswered == 0;
+        let is_known = scores.iter().any(|score| score.exact.is_some());
+        score.tier.name().clone_into(&mut self.tier);
+        self.score = serde_json::to_value(score)?;
+        self.reward = mean_reward(scores.iter().map(|score| score.reward));
+        self.tolerant = is_complete && scores.iter().all(|score| score.tolerant);
+        self.exact = is_known.then(|| is_complete && scores.iter().all(|score| score.exact != Some(false)));
+        Ok(())
+    }
+
+    /// Of its row.
+    pub fn turn_count(&self) -> usize {
+        self.turns.len().max(1) + self.unanswered
+    }
+
+    /// Its answers.
+    pub fn texts(&self) -> Vec<&str> {
+        if self.turns.is_empty() {
+            return vec![&self.completion];
+        }
+        self.turns.iter().map(|turn| turn.completion.as_str()).collect()
+    }
+
+    /// Its row as each of its answers had it.
+    pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
+        let texts = self.texts();
+        (0..texts.len()).map(|turn| row.and_then(|row| row.after(&texts[..turn]))).collect()
+    }
+
+    /// Of a conversation the answer that decides its outcome, from 0: the first without a score, else the first that is
+    /// not valid, else the first that is not exact, else the last.
+    pub fn deciding_turn(&self) -> usize {
+        let first = |is_wrong: fn(&EvalTurn) -> bool| self.turns.iter().position(is_wrong);
+        first(|turn| turn.reward.is_nan())
+            .or_else(|| first(|turn| turn.tier != "valid"))
+            .or_else(|| first(|turn| turn.exact == Some(false)))
+            .unwrap_or(self.turns.len().saturating_sub(1))
+    }
+
     pub fn parses(&self) -> bool {
         self.tier == "valid" || self.tier == "invalid"
     }
 
     pub fn is_valid(&self) -> bool {
-        self.tier == "valid"
+        self.tier == "valid" && self.unanswered == 0
     }
 
     /// `None` for a completion without a failure, and in the files of older programs.
@@ -93,6 +174,55 @@ pub struct EvalSummary {
     /// events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
+    /// Where rows have several turns; a conversation is then one of `n`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Box<AnswerSummary>>,
+}
+
+/// The answers of conversations, one by one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnswerSummary {
+    /// Answers.
+    pub n: usize,
+    /// Turns of a conversation, on average.
+    pub mean_turns: f64,
+    /// Share that is valid.
+    pub valid: f64,
+    /// 95% interval of `valid`, clustered by conversation.
+    pub valid_interval: [f64; 2],
+    /// The share of conversations that were valid if answers were independent: the mean of `valid ^ turns`.
+    pub independent: f64,
+    /// Of the ends of `valid_interval`.
+    pub independent_interval: [f64; 2],
+}
+
+impl AnswerSummary {
+    fn of(records: &[&EvalRecord]) -> Option<Box<Self>> {
+        let counts = |record: &&EvalRecord| {
+            (record.turns.iter().filter(|turn| turn.tier == "valid").count(), record.turns.len())
+        };
+        let conversations: Vec<(usize, usize)> =
+            records.iter().filter(|record| !record.turns.is_empty()).map(counts).collect();
+        if conversations.is_empty() {
+            return None;
+        }
+        let n = conversations.iter().map(|(_, answers)| answers).sum::<usize>();
+        let valid = conversations.iter().map(|(valid, _)| valid).sum::<usize>() as f64 / n as f64;
+        let valid_interval: [f64; 2] = wilson_by_prompt(&conversations).into();
+        let mean = |of: &dyn Fn(usize) -> f64| {
+            records.iter().map(|record| of(record.turn_count())).sum::<f64>() / records.len() as f64
+        };
+        let independent = |rate: f64| mean(&|turns| compound(rate, turns as u32));
+        Some(Box::new(Self {
+            n,
+            mean_turns: mean(&|turns| turns as f64),
+            valid,
+            valid_interval,
+            independent: independent(valid),
+            independent_interval: valid_interval.map(independent),
+        }))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -133,6 +263,7 @@ impl EvalSummary {
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
+            answers: AnswerSummary::of(&all),
         };
         summary.valid_interval = summary.interval("valid");
         summary

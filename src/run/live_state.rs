@@ -84,7 +84,7 @@ impl RunState {
     pub fn follow(&mut self, reader: &mut EventReader) -> Result<(), RunError> {
         reader.each(|found| match found {
             LogItem::Restarted => *self = Self::default(),
-            LogItem::Event(event) => self.fold(event),
+            LogItem::Event(event) => self.fold(*event),
             LogItem::Skipped(_) => self.skipped += 1,
             LogItem::Missing(count) => self.gaps = self.gaps.saturating_add(count),
         })

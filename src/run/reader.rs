@@ -88,7 +88,7 @@ impl EventReader {
         let mut batch = Batch::default();
         self.each(|found| match found {
             LogItem::Restarted => batch.restarted = true,
-            LogItem::Event(event) => batch.events.push(event),
+            LogItem::Event(event) => batch.events.push(*event),
             LogItem::Skipped(skipped) => batch.skipped.push(skipped),
             LogItem::Missing(count) => batch.gaps += count,
         })?;
@@ -169,7 +169,7 @@ impl EventReader {
                     take(LogItem::Missing(missing));
                 }
                 self.position.last_seq = self.position.last_seq.max(event.seq);
-                take(LogItem::Event(event));
+                take(LogItem::Event(Box::new(event)));
             }
             Err(BadLine::Newer(found)) => {
                 return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION });
@@ -184,7 +184,7 @@ impl EventReader {
 pub enum LogItem {
     /// The file shrank or was replaced: earlier state is void.
     Restarted,
-    Event(Event),
+    Event(Box<Event>),
     Skipped(Skipped),
     /// The number of sequence numbers missing here.
     Missing(u64),

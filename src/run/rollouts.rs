@@ -23,7 +23,7 @@ pub struct RolloutGroup {
     /// From 1.
     pub step: u64,
     pub prompt_id: String,
-    /// The rendered prompt.
+    /// The rendered prompt; empty for a later turn.
     pub prompt: String,
     /// Whether dynamic sampling replaced the group, so that it was not trained on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -34,6 +34,9 @@ pub struct RolloutGroup {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutCompletion {
+    /// Of a later turn, whose prompts differ: its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     pub text: String,
     /// The stop token included.
     pub token_ids: Vec<u32>,

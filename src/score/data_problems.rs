@@ -56,11 +56,14 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<Promp
     refused.chain(repeated_prompts(task, sets)).collect()
 }
 
-fn refused_answers<'a>(task: &Task, scorer: &Scorer, set: PromptSet, rows: &'a [PromptRow]) -> Option<DataProblem> {
-    let answered: Vec<&PromptRow> = rows.iter().filter(|row| row.expected.is_some()).collect();
+fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
+    let turns = |row: &PromptRow| row.all_turns(|expected| scorer.expected_completion(expected));
+    let later: Vec<PromptRow> =
+        rows.iter().filter(|row| row.turn_count() > 1).flat_map(|row| turns(row).into_iter().skip(1)).collect();
+    let answered: Vec<&PromptRow> = rows.iter().chain(&later).filter(|row| row.expected.is_some()).collect();
     let asked = answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1));
-    let answer = |row: &&'a PromptRow| Some((*row, scorer.expected_completion(row.expected.as_ref()?)?));
-    let scored: Vec<(&PromptRow, String)> = asked.filter_map(answer).collect();
+    let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
+    let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let scores =
         scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>());
     let refused: Vec<_> = scored.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid).collect();

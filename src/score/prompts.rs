@@ -36,6 +36,11 @@ pub fn check_prompts<'a>(
 
 /// The failure class of the row's `expected`, written as a completion, if it is not valid, and why.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
+    let turns = row.all_turns(|expected| scorer.expected_completion(expected));
+    turns.iter().find_map(|turn| turn_problem(scorer, turn))
+}
+
+fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
     let score = scorer.score(&scorer.expected_completion(row.expected.as_ref()?)?, Some(row));
     let class = score.failure.unwrap_or(FailureClass::Other).name();
     let reason =

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::json::Place;
 use super::judge::Judge;
 use super::sql::QueryResult;
 use super::unwrap_answer::answer_start;
@@ -170,6 +171,30 @@ impl Scorer {
         self.score_of(self.own.judge(completion, row), self.parts.iter().map(of_part))
     }
 
+    /// Gives the part `chain` of all answers of a conversation the value of the worst one. If one of them has no score,
+    /// none has a reward.
+    pub fn join(&self, answers: &mut [&mut Score]) {
+        let Some(part) = self.parts.iter().find(|part| part.scored_by.is_none() && part.name == "chain") else {
+            return;
+        };
+        if answers.iter().any(|score| score.is_error()) {
+            for score in answers.iter_mut().filter(|score| !score.is_error()) {
+                let start = Place { line: 1, column: 1 };
+                score.errors.push(Reason::at("another answer of the conversation is not scored".to_owned(), start));
+                (score.reward, score.failure) = (f64::NAN, Some(FailureClass::ScorerError));
+                score.parts = OrderedMap::default();
+            }
+            return;
+        }
+        let worst = answers.iter().map(|score| own_value(score)).fold(f64::INFINITY, f64::min);
+        for score in answers {
+            if let Some((_, value)) = score.parts.0.iter_mut().find(|(name, _)| name == "chain") {
+                score.reward += part.weight * (worst - *value);
+                *value = worst;
+            }
+        }
+    }
+
     fn rules(&self) -> impl Iterator<Item = &Rules> {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(|part| part.scored_by.as_ref()))
     }
@@ -248,6 +273,7 @@ impl Scorer {
                     value
                 }
                 _ => match part.name.as_str() {
+                    "chain" => own_value(score),
                     "fields" => score.fields.as_ref().map_or(0.0, share_equal),
                     "exact" => f64::from(u8::from(score.exact == Some(true))),
                     _ => f64::from(u8::from(score.tolerant)),
@@ -273,6 +299,16 @@ fn alone(found: Verdict, reward: f64) -> Score {
         parts: OrderedMap::default(),
         metrics: found.metrics,
     }
+}
+
+/// What an answer is worth to its conversation, in [0, 1]: by its tier, or the number that its program gave.
+fn own_value(score: &Score) -> f64 {
+    let of_tier = match score.tier {
+        Tier::Unparsable => 0.0,
+        Tier::Invalid => 0.5,
+        Tier::Valid => 1.0,
+    };
+    score.parts.get("score").copied().unwrap_or(of_tier)
 }
 
 /// Adds to a score why a part of it is not right: reasons and metrics with the part's name before them, and a failure

@@ -97,7 +97,7 @@ pub(super) struct Kind {
 }
 
 /// Keys of `[score]` that all kinds read.
-pub(super) const COMMON_SCORE_KEYS: [&str; 3] = ["kind", "tiers", "strip_thinking"];
+pub(super) const COMMON_SCORE_KEYS: [&str; 4] = ["kind", "tiers", "strip_thinking", "continue_after_failure"];
 
 /// The first is that of a task that names none.
 pub(super) const KINDS: [Kind; 8] = [

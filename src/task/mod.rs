@@ -113,6 +113,8 @@ pub struct ScoreRules {
     pub assert_formats: bool,
     /// The share of a step's completions whose scorer may fail before the run stops.
     pub max_scorer_errors: f64,
+    /// Whether a conversation goes on after an answer that is not valid.
+    pub continue_after_failure: bool,
     /// Field to normalisations (joined by `+`), only for comparing with `expected`.
     pub normalise: BTreeMap<String, String>,
 }

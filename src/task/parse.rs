@@ -9,9 +9,9 @@ use super::error::Read;
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
 
-/// Reward parts: the share of fields equal to `expected`, whether all are, and whether the completion would pass
-/// without a fence or prose around.
-pub const PARTS: [&str; 3] = ["fields", "exact", "tolerant"];
+/// Reward parts: the worst answer of a row's turns, the share of fields equal to `expected`, whether all are, and
+/// whether the completion would pass without a fence or prose around.
+pub const PARTS: [&str; 4] = ["chain", "fields", "exact", "tolerant"];
 
 pub(super) fn read_task(home: Home) -> Read<Task> {
     let text = home.read_text(TASK_FILE)?;
@@ -91,6 +91,7 @@ impl ScoreRules {
         strip_thinking: true,
         assert_formats: false,
         max_scorer_errors: 0.1,
+        continue_after_failure: false,
         normalise: BTreeMap::new(),
     };
 }
@@ -101,6 +102,7 @@ fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
     rules.assert_formats = score.boolean("assert_formats")?.unwrap_or(rules.assert_formats);
+    rules.continue_after_failure = score.boolean("continue_after_failure")?.unwrap_or(rules.continue_after_failure);
     if let Some(tiers) = score.section("tiers", &["unparsable", "invalid", "valid"])? {
         let values = &mut rules.tiers;
         values.unparsable = reward(&tiers, "unparsable")?.unwrap_or(values.unparsable);

@@ -20,10 +20,11 @@ pub struct ScoreKey {
 }
 
 /// Name, default and meaning of each key.
-const MEANINGS: [(&str, &str, &str); 30] = [
+const MEANINGS: [(&str, &str, &str); 31] = [
     ("kind", "json_schema", "what judges an answer"),
     ("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
     ("strip_thinking", "true", "ignore everything up to the last </think>"),
+    ("continue_after_failure", "false", "a conversation goes on after an answer that is not valid"),
     ("graded", "false", "credit between invalid and valid"),
     ("assert_formats", "false", "check `format` of JSON Schema"),
     ("normalise", "none", "how values are changed before they are compared"),
@@ -51,7 +52,7 @@ const MEANINGS: [(&str, &str, &str); 30] = [
     ("name", "", "in metrics: rewards/NAME/mean"),
     ("weight", "", "times the value from 0 to 1, added to the reward"),
     ("expected", "none", "the field of the rows that it compares with"),
-    ("part of the reward", "", "what is added: fields, exact or tolerant"),
+    ("part of the reward", "", "what is added: fields, exact, tolerant or chain"),
 ];
 
 /// The keys of a `task.toml`: those of `[score]`, set or not, then those of each `[[reward]]` with the part's name.
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(
             blocks.iter().map(shown).collect::<Vec<_>>(),
             [
-                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true",
+                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true continue_after_failure?false",
                 "exact: part=\"exact\"@9 weight=0.5@10",
             ]
         );

@@ -22,6 +22,8 @@ pub(super) fn is_beside(job: &Job) -> bool {
         && (1..job.total_steps).contains(&step)
         && is_due(config.eval_every, step, config.weight_sync_interval)
         && !job.prompts.eval.is_empty()
+        // Later turns need the answers of those before.
+        && job.prompts.eval.iter().all(|prompt| prompt.row.turn_count() == 1)
 }
 
 /// Whether the next rollout is not going to be needed, as far as that is known before the eval.

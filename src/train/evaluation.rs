@@ -9,9 +9,11 @@ use super::eval_beside::{is_beside, is_last, sample_alone, sample_eval};
 use super::job::Job;
 use super::ranked::Command;
 use super::recorder::Recorder;
+use super::setup::lengths;
 use crate::checkpoint;
-use crate::eval::{greedy_requests, records};
+use crate::eval::{Asked, greedy_requests, records};
 use crate::model::Adapters;
+use crate::rollout::Request;
 use crate::run::events::Eval;
 use crate::run::{
     AgainstBase, At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path,
@@ -75,17 +77,21 @@ fn sample_and_record(
 ) -> Result<Eval, TrainError> {
     recorder.phase(step, "eval")?;
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
+    let requests: Vec<Request> = greedy_requests(job.prompts.held_out(set)).collect();
     let sampled = if set == "eval" && target == "trained" && is_beside(job) && !is_last(job) {
         sample_eval(job)?
     } else {
-        let prompts = job.prompts.held_out(set);
-        sample_alone(job, adapters, &greedy_requests(prompts).collect::<Vec<_>>())?
+        sample_alone(job, adapters, &requests)?
     };
     let start = Instant::now();
     // An eval decodes more rows than a step; its memory is released for the gradient.
     job.engine.trim_memory()?;
     let prompts = job.prompts.held_out(set);
-    let records = records(job.rollout_context(), &job.scorer, prompts, sampled.completions, sampled.seconds)?;
+    let most_tokens = lengths(&job.config, job.model.config()).prompt_limit();
+    let asked = Asked { prompts, requests: &requests, most_tokens, seconds: sampled.seconds };
+    let records = records((job.rollout_context(), &job.task, &job.scorer), asked, sampled.completions, |requests| {
+        Ok::<_, TrainError>(sample_alone(job, adapters, requests)?.completions)
+    })?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
     recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;

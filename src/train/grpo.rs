@@ -12,8 +12,10 @@ use super::ranked::{self, SupervisedSettings};
 use super::recorder::Recorder;
 use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
 use super::rollout_plan::next_prompts;
+use crate::dataset::PromptRow;
 use crate::eval::Prompt;
 use crate::plan::StepShape;
+use crate::score::prompt_text;
 use crate::text::json_line;
 use crate::update::{Applied, Example};
 
@@ -51,8 +53,11 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
     let prompts = next_prompts(job, job.config.prompt_groups_per_step);
-    let examples =
-        prompts.iter().map(|&prompt| example(job, &job.prompts.train[prompt])).collect::<Result<Vec<_>, _>>()?;
+    let examples = prompts
+        .iter()
+        .map(|&prompt| examples(job, &job.prompts.train[prompt]))
+        .collect::<Result<Vec<_>, _>>()?
+        .concat();
     let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
     let longest_sequence = lengths().max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * examples.len() };
@@ -88,17 +93,32 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
-/// The answer is the row's `completion`, else what gives its `expected`; JSON with a space after each comma and colon.
-fn example(job: &Job, prompt: &Prompt) -> Result<Example, TrainError> {
-    let written = prompt.row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
-    let answer = match (written, &prompt.row.expected) {
+/// One for each turn of the row, after the answers of the turns before.
+fn examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
+    let (mut examples, mut answers) = (Vec::new(), Vec::new());
+    while let Some(row) = prompt.row.after(&answers) {
+        let missing = || TrainError::NoAnswer { id: row.id.clone(), line: row.line };
+        let answer = answer(job, &row)?.ok_or_else(missing)?;
+        let asked = if answers.is_empty() {
+            prompt.token_ids.clone()
+        } else {
+            job.tokenizer.encode(&prompt_text(&job.task, &job.tokenizer, &row)?)?
+        };
+        let mut completion = job.tokenizer.encode(&answer)?;
+        completion.extend(job.tokenizer.turn_end_id());
+        examples.push(Example { prompt: asked, completion });
+        answers.push(answer);
+    }
+    Ok(examples)
+}
+
+/// The row's `completion`, else what gives its `expected`; JSON with a space after each comma and colon.
+fn answer(job: &Job, row: &PromptRow) -> Result<Option<String>, TrainError> {
+    let written = row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
+    Ok(match (written, &row.expected) {
         (Some(text), _) => Some(text),
         (None, Some(expected)) if job.task.schema().is_some() => Some(json_line(expected)?),
         (None, Some(expected)) => job.scorer.expected_completion(expected),
         (None, None) => None,
-    };
-    let missing = || TrainError::NoAnswer { id: prompt.row.id.clone(), line: prompt.row.line };
-    let mut completion = job.tokenizer.encode(&answer.ok_or_else(missing)?)?;
-    completion.extend(job.tokenizer.turn_end_id());
-    Ok(Example { prompt: prompt.token_ids.clone(), completion })
+    })
 }

@@ -213,16 +213,18 @@ impl<'a> Recorder<'a> {
 
     /// Records a group: texts into the rollouts, numbers into the events. `replaced`: the step does not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
-        let ScoredGroup { prompt, completions, advantages, signal } = group;
+        let ScoredGroup { prompt, own_prompts, completions, advantages, signal } = group;
         let prompt = &job.prompts.train[prompt];
-        let mut event = Group { step, prompt_id: prompt.row.id.clone(), signal, replaced, ..Group::default() };
+        let prompt_id = own_prompts.first().map_or(&prompt.row.id, |own| &own.row.id).clone();
+        let mut event = Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Group::default() };
         let mut record = RolloutGroup {
             step,
-            prompt_id: prompt.row.id.clone(),
-            prompt: prompt.text.clone(),
+            prompt_id,
+            prompt: if own_prompts.is_empty() { prompt.text.clone() } else { String::new() },
             replaced,
             completions: Vec::with_capacity(completions.len()),
         };
+        let mut own_prompts = own_prompts.into_iter();
         for (ScoredCompletion { completion, text, score }, &advantage) in completions.into_iter().zip(&advantages) {
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
@@ -230,6 +232,7 @@ impl<'a> Recorder<'a> {
             event.token_counts.push(completion.token_ids.len());
             event.stop_reasons.push(stop_reason.clone());
             record.completions.push(RolloutCompletion {
+                prompt: own_prompts.next().map(|prompt| prompt.text),
                 text,
                 token_ids: completion.token_ids,
                 log_probs: completion.log_probs,

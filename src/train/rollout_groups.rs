@@ -9,19 +9,22 @@ use super::job::{Job, Sampled};
 use super::rank_work::{add, share_of_time};
 use super::ranked::Command;
 use super::rollout_plan::{Plan, next_plan, requests, take};
+use super::setup::lengths;
 use crate::advantage::{GroupSignal, group_advantages};
 use crate::config::TrainConfig;
-use crate::eval::Prompt;
+use crate::eval::{LaterAnswer, Prompt, later_turns};
 use crate::model::Adapters;
-use crate::rollout::{DecodeCounts, ScoredCompletion, StopReason, signal_of};
+use crate::rollout::{DecodeCounts, Request, ScoredCompletion, StopReason, signal_of};
 use crate::run::events::RankStep;
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
-/// The completions of one prompt.
+/// The completions of one turn of a row.
 #[derive(Debug)]
 pub(super) struct ScoredGroup {
     /// Index of the training prompt.
     pub(super) prompt: usize,
+    /// By completion, in a later turn; empty in the first, whose completions share a prompt.
+    pub(super) own_prompts: Vec<Prompt>,
     pub(super) completions: Vec<ScoredCompletion>,
     /// By completion.
     pub(super) advantages: Vec<f64>,
@@ -63,7 +66,7 @@ pub(super) fn sample_steps(job: &mut Job) -> Result<Vec<StepRollout>, TrainError
     let (prompts, requests) = requests(job, &plan);
     let sampled = sample(job, &requests)?;
     take(job, group_count * plan.len());
-    let mut rollouts = score(job, &plan, prompts, sampled)?;
+    let mut rollouts = score(job, &plan, prompts, &requests, sampled)?;
     if job.config.dynamic_sampling {
         for (step, rollout) in (first_step..).zip(&mut rollouts) {
             refill(job, step, rollout, group_count)?;
@@ -74,18 +77,21 @@ pub(super) fn sample_steps(job: &mut Job) -> Result<Vec<StepRollout>, TrainError
 
 fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usize) -> Result<(), TrainError> {
     for _ in 0..REFILL_ROUNDS {
-        let (mixed, zero_variance): (Vec<_>, Vec<_>) =
-            rollout.groups.drain(..).partition(|group| group.signal == GroupSignal::Mixed);
-        rollout.groups = mixed;
-        if zero_variance.is_empty() {
+        let mut rows = 0;
+        // The turns of a row stay together.
+        for row in by_row(std::mem::take(&mut rollout.groups)) {
+            let is_mixed = row.iter().any(|group| group.signal == GroupSignal::Mixed);
+            rows += usize::from(is_mixed);
+            if is_mixed { &mut rollout.groups } else { &mut rollout.replaced }.extend(row);
+        }
+        let missing = group_count - rows;
+        if missing == 0 {
             return Ok(());
         }
-        rollout.replaced.extend(zero_variance);
-        let missing = group_count - rollout.groups.len();
         let plan = vec![(step, take(job, missing))];
         let (prompts, requests) = requests(job, &plan);
         let sampled = sample_alone(job, Adapters::On, &requests)?;
-        for more in score(job, &plan, prompts, sampled)? {
+        for more in score(job, &plan, prompts, &requests, sampled)? {
             rollout.groups.extend(more.groups);
             rollout.rollout_seconds += more.rollout_seconds;
             rollout.score_seconds += more.score_seconds;
@@ -109,36 +115,90 @@ pub(super) fn remember(job: &mut Job, step: u64, rollout: &StepRollout) -> Resul
     Ok(())
 }
 
-/// The groups of each step, all sampled together.
-fn score(job: &Job, plan: &Plan, prompts: Vec<usize>, sampled: Sampled) -> Result<Vec<StepRollout>, TrainError> {
-    let Sampled { completions, counts, seconds, ranks } = sampled;
-    let rollout_seconds = seconds / plan.len() as f64;
+/// The groups of rows, each in one vector.
+fn by_row(groups: Vec<ScoredGroup>) -> Vec<Vec<ScoredGroup>> {
+    let mut rows: Vec<Vec<ScoredGroup>> = Vec::new();
+    for group in groups {
+        match rows.last_mut().filter(|_| !group.own_prompts.is_empty()) {
+            Some(row) => row.push(group),
+            None => rows.push(vec![group]),
+        }
+    }
+    rows
+}
+
+/// The groups of each step, all sampled together, with those of later turns, which are sampled here.
+fn score(
+    job: &Job,
+    plan: &Plan,
+    prompts: Vec<usize>,
+    requests: &[Request],
+    sampled: Sampled,
+) -> Result<Vec<StepRollout>, TrainError> {
+    let Sampled { completions, mut counts, mut seconds, mut ranks } = sampled;
     let start = Instant::now();
-    let rows = prompts.iter().map(|prompt| &job.prompts.train[*prompt].row);
-    let scored = job.rollout_context().score(&job.scorer, completions, rows)?;
-    job.scorer.check_errors(scored.iter().flatten().map(|scored| &scored.score))?;
-    let mut groups =
-        prompts.into_iter().zip(scored).map(|(prompt, completions)| ScoredGroup::new(&job.config, prompt, completions));
+    let rows = || prompts.iter().map(|prompt| &job.prompts.train[*prompt]);
+    let scored = job.rollout_context().score(&job.scorer, completions, rows().map(|prompt| &prompt.row))?;
+    let first: Vec<_> =
+        rows().zip(requests).zip(&scored).map(|((row, request), scored)| (row, request, &**scored)).collect();
+    let (most_tokens, before) = (lengths(&job.config, job.model.config()).prompt_limit(), seconds);
+    let later = later_turns((job.rollout_context(), &job.task, &job.scorer), &first, most_tokens, |requests| {
+        let more = sample_alone(job, Adapters::On, requests)?;
+        counts += more.counts;
+        seconds += more.seconds;
+        add(&mut ranks, &more.ranks);
+        Ok::<_, TrainError>(more.completions)
+    })?;
+    let of_rows = prompts.iter().zip(scored).zip(later);
+    let rows: Vec<_> = of_rows.map(|((prompt, first), later)| row_groups(job, *prompt, first, later)).collect();
+    let all = rows.iter().flatten().flat_map(|group| &group.completions);
+    job.scorer.check_errors(all.map(|scored| &scored.score))?;
+    let score_seconds = (start.elapsed().as_secs_f64() - (seconds - before)) / plan.len() as f64;
+    let (mut rows, rollout_seconds) = (rows.into_iter(), seconds / plan.len() as f64);
     let mut rollouts = Vec::with_capacity(plan.len());
     for (_, places) in plan {
         rollouts.push(StepRollout {
-            groups: groups.by_ref().take((places.end - places.start) as usize).collect(),
+            groups: rows.by_ref().take((places.end - places.start) as usize).flatten().collect(),
             rollout_seconds,
+            score_seconds,
             counts,
             ranks: share_of_time(&ranks, 1.0 / plan.len() as f64),
             ..StepRollout::default()
         });
     }
-    let score_seconds = start.elapsed().as_secs_f64() / plan.len() as f64;
-    rollouts.iter_mut().for_each(|rollout| rollout.score_seconds = score_seconds);
     Ok(rollouts)
+}
+
+/// The groups of a row, by turn: completions of one turn are compared with each other.
+fn row_groups(
+    job: &Job,
+    prompt: usize,
+    first: Vec<ScoredCompletion>,
+    later: Vec<Vec<LaterAnswer>>,
+) -> Vec<ScoredGroup> {
+    let first = first.into_iter().enumerate().map(|(sample, scored)| (sample, None, scored)).collect();
+    let later = later.into_iter().map(|turn| {
+        turn.into_iter().map(|LaterAnswer { sample, prompt, scored }| (sample, Some(prompt), scored)).collect()
+    });
+    let mut turns: Vec<Vec<(usize, Option<Prompt>, ScoredCompletion)>> = std::iter::once(first).chain(later).collect();
+    for conversation in 0..turns[0].len() {
+        let answers = turns.iter_mut().flatten().filter(|(sample, ..)| *sample == conversation);
+        job.scorer.join(&mut answers.map(|(.., scored)| &mut scored.score).collect::<Vec<_>>());
+    }
+    let group = |turn: Vec<(usize, Option<Prompt>, ScoredCompletion)>| {
+        let (prompts, completions): (Vec<_>, Vec<_>) =
+            turn.into_iter().map(|(_, prompt, scored)| (prompt, scored)).unzip();
+        let own_prompts = prompts.into_iter().flatten().collect();
+        ScoredGroup { own_prompts, ..ScoredGroup::new(&job.config, prompt, completions) }
+    };
+    turns.into_iter().map(group).collect()
 }
 
 impl ScoredGroup {
     fn new(config: &TrainConfig, prompt: usize, completions: Vec<ScoredCompletion>) -> Self {
         let rewards: Vec<f64> = completions.iter().map(|scored| scored.score.reward).collect();
         let advantages = group_advantages(&rewards, config.advantage);
-        Self { prompt, signal: signal_of(&completions), advantages, completions }
+        Self { prompt, own_prompts: Vec::new(), signal: signal_of(&completions), advantages, completions }
     }
 }
 
@@ -153,7 +213,7 @@ pub(super) fn policy_batch<'a>(
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for group in &rollout.groups {
         let mut samples = Vec::with_capacity(group.completions.len());
-        for (scored, &advantage) in group.completions.iter().zip(&group.advantages) {
+        for (index, (scored, &advantage)) in group.completions.iter().zip(&group.advantages).enumerate() {
             let completion = &scored.completion;
             if config.overlong_masking && completion.stop == StopReason::Length {
                 continue;
@@ -162,7 +222,11 @@ pub(super) fn policy_batch<'a>(
             totals.tokens += completion.token_ids.len();
             if group.signal == GroupSignal::Mixed || config.kl_beta > 0.0 {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
-                samples.push(PolicySample { old_log_probs, ..PolicySample::on_policy(completion, advantage) });
+                let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, advantage) };
+                match group.own_prompts.get(index) {
+                    Some(own) => groups.push(PolicyGroup { prompt: Cow::from(&own.token_ids), samples: vec![sample] }),
+                    None => samples.push(sample),
+                }
             }
         }
         if !samples.is_empty() {
@@ -213,7 +277,7 @@ mod tests {
     fn prompts() -> [Prompt; 1] {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        [Prompt { row, text: String::new(), token_ids: vec![9] }]
+        [Prompt { row, text: String::new(), token_ids: vec![9], most_tokens: 1 }]
     }
 
     proptest::proptest! {

@@ -172,11 +172,14 @@ impl PromptSets {
 
     /// Completions are counted at the limit.
     pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
-        let lengths = || self.train.iter().map(|prompt| prompt.token_ids.len());
+        // Of rows of several turns the middle of their first and their longest prompt.
+        let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
+        let turns = |prompts: &[Prompt]| prompts.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1);
         DataShape {
             train_rows: self.train.len(),
-            mean_prompt_tokens: lengths().sum::<usize>() as f64 / self.train.len().max(1) as f64,
-            longest_prompt_tokens: lengths().max().unwrap_or(0),
+            mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>() / self.train.len().max(1) as f64,
+            longest_prompt_tokens: self.train.iter().map(|prompt| prompt.most_tokens).max().unwrap_or(0),
+            turns: turns(&self.train),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
             mean_completion_tokens: config.max_completion_tokens as f64,
@@ -220,6 +223,15 @@ pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<C
     Ok(Checked { model: model_config, data })
 }
 
+/// The limits of a run's prompts and completions.
+pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
+    Lengths {
+        max_seq_len: Some(config.max_seq_len),
+        max_completion_tokens: config.max_completion_tokens,
+        positions: model.max_position_embeddings,
+    }
+}
+
 /// At most `max_rows` of each set.
 fn prompt_sets(
     task: &Task,
@@ -227,11 +239,7 @@ fn prompt_sets(
     model: &ModelConfig,
     config: &TrainConfig,
 ) -> Result<PromptSets, TrainError> {
-    let lengths = Lengths {
-        max_seq_len: Some(config.max_seq_len),
-        max_completion_tokens: config.max_completion_tokens,
-        positions: model.max_position_embeddings,
-    };
+    let lengths = lengths(config, model);
     let set = |set| prepare(task, set, tokenizer, lengths);
     let mut train = set(PromptSet::Train)?;
     if config.max_rows > 0 {

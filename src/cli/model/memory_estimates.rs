@@ -58,6 +58,7 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         train_rows: 1,
         mean_prompt_tokens: (TOKENS / 2) as f64,
         longest_prompt_tokens: TOKENS / 2,
+        turns: 1,
         eval_rows: 0,
         test_rows: 0,
         mean_completion_tokens: config.max_completion_tokens as f64,

@@ -110,7 +110,7 @@ impl<'a> Pass<'a> {
                 || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
             health.add(FindingKind::NoUserTurn, self.place(row.line), message);
         }
-        let problem = self.checks.expected_problem.filter(|_| row.expected.is_some()).and_then(|check| check(row));
+        let problem = self.checks.expected_problem.and_then(|check| check(row));
         if let Some((class, problem)) = problem {
             let definition = self.task.definition_name();
             let message = || format!("`expected` would not be valid: {problem}; correct the row or the {definition}");

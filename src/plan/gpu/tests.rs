@@ -83,7 +83,7 @@ fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
 fn a_rollout_is_bounded_by_its_caches() {
     // 144 KiB a token: 16.4 GB are 512 rows of 217 tokens.
     assert_eq!(gpu_completion_places(&qwen3_8b(), 2) / 217, 511);
-    let long = DataShape { longest_prompt_tokens: 8000, ..DATA };
+    let long = DataShape { longest_prompt_tokens: 8000, turns: 1, ..DATA };
     let parts = rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, 2);
     let prompts = parts.iter().find(|(name, ..)| *name == "KV cache, prompts").unwrap().2;
     // Half as much as the weights.

@@ -239,6 +239,8 @@ struct Sampled {
 /// One completion, without the tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Completion {
+    /// Of a later turn.
+    prompt: Option<String>,
     text: String,
     tokens: usize,
     stop_reason: String,

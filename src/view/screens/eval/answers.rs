@@ -76,7 +76,10 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
         }
     }
     let row = eval.sides(versus).first().and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
-    if let Some(row) = row {
+    // The turn that decided the first conversation.
+    let said = sides.first().map_or(&[][..], |(_, record)| &record.turns[..record.deciding_turn()]);
+    let turn = row.and_then(|row| row.after(&said.iter().map(|turn| &turn.completion).collect::<Vec<_>>()));
+    if let Some(row) = turn {
         lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
         lines.push(Line::default());
         for message in &row.messages {
@@ -123,6 +126,10 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         None => "",
     };
     let cut = if record.truncated { ", truncated" } else { "" };
+    let turn = match record.turn_count() {
+        1 => String::new(),
+        count => format!(", turn {} of {count}", record.deciding_turn() + 1),
+    };
     let unwrapped = if record.tolerant && !record.is_valid() { ", valid after unwrapping" } else { "" };
     Line::from(vec![
         Span::styled(format!("{name}: "), theme.style(role)),
@@ -130,7 +137,7 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
             format!("{} {} {:.2}", theme.tier_glyph(&record.tier), record.tier, record.reward),
             theme.style(Theme::tier_role(&record.tier)),
         ),
-        Span::styled(format!(", {} tokens{values}{cut}{unwrapped}", record.tokens), theme.style(Role::Faint)),
+        Span::styled(format!(", {} tokens{values}{cut}{unwrapped}{turn}", record.tokens), theme.style(Role::Faint)),
     ])
 }
 

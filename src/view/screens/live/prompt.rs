@@ -41,9 +41,10 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         last => format!("Sampled {times} in {}.", counted(last as usize, "step")),
     };
     lines.push(Line::styled(text, theme.style(Role::Faint)));
-    if let Some((group, ..)) = completion::selected(live, shared) {
+    if let Some((group, completion, _)) = completion::selected(live, shared) {
         lines.push(Line::styled("Prompt:", theme.style(Role::Faint)));
-        lines.extend(group.prompt.lines().map(|line| Line::raw(one_line(line))));
+        let prompt = completion.prompt.as_ref().unwrap_or(&group.prompt);
+        lines.extend(prompt.lines().map(|line| Line::raw(one_line(line))));
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
 }

@@ -39,6 +39,7 @@ pub(super) fn has_failed(live: &Live, shared: &Shared) -> bool {
 
 fn sampled(group: RolloutGroup) -> Sampled {
     let completions = group.completions.into_iter().map(|completion| Completion {
+        prompt: completion.prompt,
         text: completion.text,
         tokens: completion.token_ids.len(),
         stop_reason: completion.stop_reason,

@@ -72,8 +72,8 @@ const PROMPT_BYTES: usize = 400;
 
 pub fn rows_of(open: &OpenTask) -> Rows {
     let mut found = Rows::new();
-    for row in open.rows.values().flatten().flatten() {
-        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row.clone()));
+    for row in open.rows.values().flatten().flatten().flat_map(every_turn) {
+        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
     }
     found
 }
@@ -82,10 +82,16 @@ pub fn rows_of(open: &OpenTask) -> Rows {
 pub fn rows_of_run(task: &Path) -> Rows {
     let mut found = Rows::new();
     let Ok(task) = Task::load(task) else { return found };
-    for row in PromptSet::ALL.into_iter().filter_map(|set| dataset::load(&task, set).ok()).flatten() {
+    let rows = PromptSet::ALL.into_iter().filter_map(|set| dataset::load(&task, set).ok()).flatten();
+    for row in rows.flat_map(|row| every_turn(&row)) {
         found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
     }
     found
+}
+
+/// Of later turns without the answers before, which are not known.
+fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
+    row.all_turns(|_| None)
 }
 
 impl Items {

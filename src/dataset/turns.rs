@@ -1,0 +1,138 @@
+//! Rows of several turns: an answer is sampled for each, and later prompts contain the earlier answers.
+
+use serde_json::{Map, Value};
+
+use super::row::{PromptRow, messages, show};
+use crate::text::Message;
+
+/// More would not fit any model's positions.
+const MOST_TURNS: usize = 256;
+
+impl PromptRow {
+    /// The turns of the row: 1, and one for each item of its `turns`.
+    pub fn turn_count(&self) -> usize {
+        1 + self.later_turns().len()
+    }
+
+    /// The row as the turn after these answers has it: with the conversation so far as its prompt, an `expected` and
+    /// other fields of the turn's own, and the id `ID/2` for the second turn. Without answers the row itself, `None` after
+    /// its last turn.
+    pub fn after(&self, answers: &[impl AsRef<str>]) -> Option<Self> {
+        let Some(last) = answers.len().checked_sub(1) else { return Some(self.clone()) };
+        let own = self.later_turns().get(last)?.as_object()?;
+        let mut conversation = self.messages.clone();
+        for (answer, turn) in answers.iter().zip(self.later_turns()) {
+            conversation.push(Message::new("assistant", answer.as_ref()));
+            // Checked when the row was read.
+            conversation.extend(turn.as_object().and_then(|turn| messages(turn).ok()).unwrap_or_default());
+        }
+        let mut fields = self.fields.clone();
+        fields.retain(|key, _| !matches!(key.as_str(), "turns" | "messages" | "expected" | "completion"));
+        fields.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Some(Self {
+            id: format!("{}/{}", self.id, answers.len() + 1),
+            messages: conversation,
+            expected: fields.get("expected").filter(|value| !value.is_null()).cloned(),
+            tags: self.tags.clone(),
+            fields,
+            line: self.line,
+        })
+    }
+
+    /// All turns as they are after the answers that `answer` gives for each turn's `expected`; without one, after an
+    /// empty answer.
+    pub fn all_turns(&self, answer: impl Fn(&Value) -> Option<String>) -> Vec<Self> {
+        let (mut turns, mut answers) = (Vec::new(), Vec::new());
+        while let Some(turn) = self.after(&answers) {
+            answers.push(turn.expected.as_ref().and_then(&answer).unwrap_or_default());
+            turns.push(turn);
+        }
+        turns
+    }
+
+    fn later_turns(&self) -> &[Value] {
+        self.fields.get("turns").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Checks a row's `turns`; the error says what is wrong.
+pub(super) fn check(fields: &Map<String, Value>) -> Result<(), String> {
+    const FORM: &str = "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
+    let turns = match fields.get("turns") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Array(turns)) => turns,
+        Some(other) => return Err(format!("`turns` is {}; {FORM}", show(other))),
+    };
+    if turns.len() >= MOST_TURNS {
+        return Err(format!("`turns` has {} items; at most {} turns follow the first", turns.len(), MOST_TURNS - 1));
+    }
+    for (number, turn) in (2..).zip(turns) {
+        let Value::Object(turn) = turn else {
+            return Err(format!("`turns`: turn {number} is {}; {FORM}", show(turn)));
+        };
+        if turn.contains_key("turns") {
+            return Err(format!("`turns`: turn {number} has `turns` itself; list all turns one after the other"));
+        }
+        messages(turn).map_err(|problem| format!("`turns`: turn {number}: {problem}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::dataset::load_from;
+
+    fn row(value: &Value) -> Result<PromptRow, String> {
+        load_from("rows.jsonl", value.to_string().as_bytes())
+            .map(|mut rows| rows.remove(0))
+            .map_err(|error| error.to_string())
+    }
+
+    fn said(role: &str, content: &str) -> Value {
+        json!({"role": role, "content": content})
+    }
+
+    #[test]
+    fn later_prompts_contain_the_answers() {
+        let row = row(&json!({"id": "c", "messages": [said("user", "one")], "expected": 1, "level": "a", "turns": [
+            {"messages": [said("tool", "two")], "expected": 2},
+            {"messages": [said("user", "three")], "level": "b"},
+        ]}))
+        .unwrap();
+        assert_eq!(row.turn_count(), 3);
+        assert_eq!(row.after(&[] as &[&str]).unwrap(), row);
+        let third = row.after(&["A", "B"]).unwrap();
+        let texts: Vec<(&str, &str)> =
+            third.messages.iter().map(|turn| (turn.role.as_str(), turn.content.as_str())).collect();
+        assert_eq!(
+            texts,
+            [("user", "one"), ("assistant", "A"), ("tool", "two"), ("assistant", "B"), ("user", "three")]
+        );
+        assert_eq!((third.id.as_str(), third.expected, &third.fields["level"]), ("c/3", None, &json!("b")));
+        let second = row.after(&["A"]).unwrap();
+        assert_eq!((second.turn_count(), &second.fields["level"], second.expected), (1, &json!("a"), Some(json!(2))));
+        assert_eq!(row.after(&["A", "B", "C"]), None);
+        let all = row.all_turns(|expected| Some(format!("<{expected}>")));
+        assert_eq!(
+            (all.len(), all[2].messages[1].content.as_str(), all[2].messages[3].content.as_str()),
+            (3, "<1>", "<2>")
+        );
+    }
+
+    #[test]
+    fn turns_that_are_none_are_named() {
+        let check = |turns: Value, problem: &str| {
+            let error = row(&json!({"messages": [said("user", "one")], "turns": turns})).unwrap_err();
+            assert!(error.starts_with("rows.jsonl line 1: ") && error.contains(problem), "{error}");
+        };
+        check(json!("two"), "`turns` is `\"two\"`; write [{\"messages\"");
+        check(json!(["two"]), "turn 2 is `\"two\"`");
+        check(json!([{"messages": [said("user", "two")]}, {"expected": 3}]), "turn 3: missing `messages`");
+        check(json!([{"messages": [said("user", "two")], "turns": []}]), "turn 2 has `turns` itself");
+        check(json!(vec![0; 300]), "`turns` has 300 items; at most 255 turns follow the first");
+    }
+}
