@@ -5,7 +5,9 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::sample_tokens;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
+use grpo_tui::rollout::{
+    Completion, Request, RolloutContext, RolloutMemory, Sampling, StopReason, ThreadPool, generate,
+};
 use grpo_tui::update::{log_probs, pack};
 
 fn model(trainable: Trainable) -> Decoder {
@@ -158,4 +160,50 @@ fn logits_that_are_not_finite_are_refused() {
         let logits = Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap();
         assert!(sample_tokens(&logits, 1.0, &[0.5]).unwrap_err().to_string().contains("not finite"));
     }
+}
+
+/// All that was sampled has been asked before the rollout is over, and is not asked again.
+#[test]
+fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let questions = folder.path().join("questions");
+    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\n";
+    std::fs::write(folder.path().join("task.toml"), toml).unwrap();
+    std::fs::write(folder.path().join("s.sh"), format!("echo asked >> '{}'\n", questions.display())).unwrap();
+    let row =
+        |id: u32| format!("{{\"id\": \"{id}\", \"messages\": [{{\"role\": \"user\", \"content\": \"{id}\"}}]}}\n");
+    std::fs::write(folder.path().join("train.jsonl"), (0..9).map(row).collect::<String>()).unwrap();
+    let task = grpo_tui::task::Task::load(folder.path()).unwrap();
+    grpo_tui::score::Trust::of(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    let scorer = grpo_tui::score::Scorer::new(&task).unwrap();
+    let rows = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap();
+    let (engine, model) = (grpo_tui::kernels::device::Engine::cpu(), model(Trainable::Frozen));
+    let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
+    let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(2).unwrap());
+    let context = RolloutContext {
+        engine: &engine,
+        model: &model,
+        adapters: Adapters::On,
+        tokenizer: &tokenizer,
+        threads: &threads,
+        memory: &memory,
+    };
+    let requests = requests();
+    let by_tokens = requests.iter().map(|request| request.prompt.as_slice()).zip(&rows);
+    let found = context.rollout_while_scoring(&requests, &sampling(1.0), &scorer, by_tokens).unwrap();
+    assert_eq!(found.completions, run(&model, &requests, &sampling(1.0), 1));
+    let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
+    let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap();
+    let of_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
+        completions.iter().map(|completion| (row, text(completion))).collect()
+    };
+    // An empty text is no question.
+    let all = found.completions.iter().enumerate().flat_map(of_row).filter(|(_, text)| !text.trim().is_empty());
+    let different = all.collect::<std::collections::HashSet<_>>().len();
+    let before = asked();
+    assert!(before >= different && different > 60, "{before} of {different}");
+    let scored = context.score(&scorer, found.completions, &rows).unwrap();
+    assert!(scored.iter().flatten().all(|scored| scored.score.reward == 1.0));
+    // One of 64 answers is asked for again.
+    assert!(asked() <= before + 8, "{} after {before}", asked());
 }

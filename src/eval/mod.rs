@@ -62,7 +62,8 @@ pub fn evaluate(
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let start = Instant::now();
     let requests = requests(prompts, EVAL_STEP, samples);
-    let completions = context.rollout(&requests, sampling)?.completions;
+    let rows = prompts.iter().map(|prompt| (prompt.token_ids.as_slice(), &prompt.row));
+    let completions = context.rollout_while_scoring(&requests, sampling, scorer, rows)?.completions;
     let asked = Asked { prompts, requests: &requests, most_tokens, seconds: start.elapsed().as_secs_f64() };
     records((context, task, scorer), asked, completions, |requests| {
         Ok(context.rollout(requests, sampling)?.completions)

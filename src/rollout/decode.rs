@@ -392,6 +392,7 @@ impl DecodeBatch<'_> {
         let before = self.ended.len();
         for row in self.rows.extract_if(.., |row| row.has_ended(self.sampling)) {
             self.free_places.give_back(row.places.0, row.places.1);
+            self.memory.tell(&self.requests[row.request], &row.completion);
             self.ended.push(row);
         }
         if self.ended.len() == before {

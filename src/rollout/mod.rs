@@ -9,6 +9,8 @@ mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Result;
 
@@ -159,6 +161,13 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
+/// A completion that has ended, while others are decoded.
+#[derive(Debug)]
+struct Finished {
+    prompt: Vec<u32>,
+    token_ids: Vec<u32>,
+}
+
 /// What the rollouts of one model keep from one to the next.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
@@ -166,6 +175,8 @@ pub struct RolloutMemory {
     pub history: DraftHistory,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
+    /// Who learns of completions while others are decoded.
+    finished: Mutex<Option<Sender<Finished>>>,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::Kept,
 }
@@ -174,6 +185,18 @@ impl RolloutMemory {
     /// With completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
         Self { history, ..Self::default() }
+    }
+
+    fn set_listener(&self, listener: Option<Sender<Finished>>) {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = listener;
+    }
+
+    fn tell(&self, request: &Request, completion: &Completion) {
+        if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
+            let finished = Finished { prompt: request.prompt.clone(), token_ids: completion.token_ids.clone() };
+            // Whoever listens no longer needs it.
+            let _ = listener.send(finished);
+        }
     }
 
     fn halvings(&self) -> u32 {

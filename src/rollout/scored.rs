@@ -1,8 +1,12 @@
 //! Scored rollouts, for training, evals, samples and the learnability check.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
 use candle_core::Result;
 
-use super::{Completion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use super::{Completion, Finished, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
 use crate::advantage::{GroupSignal, group_signal};
 use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
@@ -44,6 +48,54 @@ impl RolloutContext<'_> {
         let halvings = self.memory.halvings();
         generated.hindrances.extend((halvings > before).then_some(Hindrance::Smaller { parts: 1 << halvings }));
         Ok(generated)
+    }
+
+    /// As [`Self::rollout`]; a scorer that runs programs begins with the completions that end first, so that it has few
+    /// to answer afterwards. `rows`: by the tokens of their prompts.
+    ///
+    /// # Errors
+    /// As [`generate`].
+    pub fn rollout_while_scoring<'r>(
+        &self,
+        requests: &[Request],
+        sampling: &Sampling,
+        scorer: &Scorer,
+        rows: impl Iterator<Item = (&'r [u32], &'r PromptRow)>,
+    ) -> Result<Generated> {
+        if !scorer.runs_programs() {
+            return self.rollout(requests, sampling);
+        }
+        let rows: HashMap<&[u32], &PromptRow> = rows.collect();
+        let (sender, finished) = channel();
+        let is_wanted = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.score_as_they_end(finished, scorer, &rows, &is_wanted));
+            self.memory.set_listener(Some(sender));
+            let generated = self.rollout(requests, sampling);
+            is_wanted.store(generated.is_ok(), Ordering::Relaxed);
+            // With its sender gone the thread ends.
+            self.memory.set_listener(None);
+            generated
+        })
+    }
+
+    /// Asks the scorer, which remembers its answers.
+    fn score_as_they_end(
+        &self,
+        finished: Receiver<Finished>,
+        scorer: &Scorer,
+        rows: &HashMap<&[u32], &PromptRow>,
+        is_wanted: &AtomicBool,
+    ) {
+        while let Ok(first) = finished.recv() {
+            let ended: Vec<Finished> = std::iter::once(first).chain(finished.try_iter()).collect();
+            let asked = ended.iter().filter_map(|Finished { prompt, token_ids }| {
+                Some((self.tokenizer.decode(token_ids, true).ok()?, *rows.get(prompt.as_slice())?))
+            });
+            let asked: Vec<(String, &PromptRow)> = asked.collect();
+            let asked: Vec<_> = asked.iter().map(|(text, row)| (text.as_str(), Some(*row))).collect();
+            let _ = scorer.score_while(&asked, || is_wanted.load(Ordering::Relaxed));
+        }
     }
 
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.

@@ -38,7 +38,7 @@ impl Scorer {
         completions: &[(&str, Option<&PromptRow>)],
         is_wanted: impl Fn() -> bool + Sync,
     ) -> Option<Vec<Score>> {
-        if self.asks_together() {
+        if self.runs_programs() {
             return self.score_together(completions, &is_wanted);
         }
         let score = |(completion, row): &(&str, Option<&PromptRow>)| is_wanted().then(|| self.score(completion, *row));

@@ -261,6 +261,7 @@ mod tests {
                 " pattern: 'a+' @4:11",
                 " tiers: not set: 0, 0.5, 1",
                 " strip_thinking: not set: true",
+                " continue_after_failure: not set: false",
                 " normalise: not set: none",
                 "[[reward]] exact: a part of the reward @6:8",
                 " part: \"exact\" @6:8",

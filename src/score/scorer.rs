@@ -199,8 +199,8 @@ impl Scorer {
         std::iter::once(&self.own).chain(self.parts.iter().filter_map(|part| part.scored_by.as_ref()))
     }
 
-    /// Whether a judge wants many completions together.
-    pub(super) fn asks_together(&self) -> bool {
+    /// Whether programs score: they take long, many completions are asked together, and answers are remembered.
+    pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.judge.asks_together())
     }
 

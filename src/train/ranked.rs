@@ -96,7 +96,9 @@ pub(super) fn sample(
         requests: Cow::from(parts[rank]),
         sampling: Cow::Borrowed(sampling),
     })?;
-    let (own, seconds) = timed(|| own_sample(job, adapters, parts[0], sampling));
+    let context = RolloutContext { adapters, ..job.rollout_context() };
+    let (own, seconds) =
+        timed(|| context.rollout_while_scoring(parts[0], sampling, &job.scorer, job.prompts.rows_by_tokens()));
     let mut generated = own?;
     let mut sampled = vec![(token_count(&generated.completions), seconds)];
     for (seconds, more) in job.ranks.gather::<(f64, Generated)>()? {

@@ -3,6 +3,7 @@
 use super::TrainError;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
+use crate::dataset::PromptRow;
 use crate::eval::{Lengths, Prompt, prepare};
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
@@ -168,6 +169,12 @@ impl PromptSets {
     /// The test set by its name, else the eval set.
     pub(super) fn held_out(&self, set: &str) -> &[Prompt] {
         if set == "test" { &self.test } else { &self.eval }
+    }
+
+    /// The rows of all sets with the tokens of their first prompts.
+    pub(super) fn rows_by_tokens(&self) -> impl Iterator<Item = (&[u32], &PromptRow)> {
+        let all = [&self.train, &self.eval, &self.test].into_iter().flatten();
+        all.map(|prompt| (prompt.token_ids.as_slice(), &prompt.row))
     }
 
     /// Completions are counted at the limit.
