@@ -167,7 +167,7 @@ fn logits_that_are_not_finite_are_refused() {
 fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let folder = tempfile::tempdir().unwrap();
     let questions = folder.path().join("questions");
-    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\n";
+    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nstrip_thinking = false\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\n";
     std::fs::write(folder.path().join("task.toml"), toml).unwrap();
     std::fs::write(folder.path().join("s.sh"), format!("echo asked >> '{}'\n", questions.display())).unwrap();
     let row =
@@ -193,12 +193,12 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let found = context.rollout_while_scoring(&requests, &sampling(1.0), &scorer, by_tokens).unwrap();
     assert_eq!(found.completions, run(&model, &requests, &sampling(1.0), 1));
     let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
-    let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap();
+    let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();
     let of_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
         completions.iter().map(|completion| (row, text(completion))).collect()
     };
     // An empty text is no question.
-    let all = found.completions.iter().enumerate().flat_map(of_row).filter(|(_, text)| !text.trim().is_empty());
+    let all = found.completions.iter().enumerate().flat_map(of_row).filter(|(_, text)| !text.is_empty());
     let different = all.collect::<std::collections::HashSet<_>>().len();
     let before = asked();
     assert!(before >= different && different > 60, "{before} of {different}");
