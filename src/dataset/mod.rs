@@ -6,6 +6,7 @@ pub mod generator;
 pub mod health;
 pub mod import;
 mod infer;
+mod messages;
 pub mod new_task;
 pub mod order;
 mod random;

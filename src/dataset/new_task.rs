@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
-use super::row::json_fault;
+use super::messages::json_fault;
 use super::{DatasetError, read_lines};
 use crate::files::{self, Access};
 use crate::format::counted;

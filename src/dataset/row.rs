@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::DatasetError;
+use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
-use super::turns;
 use crate::task::{PromptSet, Task, TaskError};
 use crate::text::Message;
 
@@ -19,9 +19,6 @@ const LONGEST_LINE_BYTES: usize = 64 << 20;
 const BATCH_LINES: usize = 32_768;
 /// Fewer lines are read faster by one thread.
 const LINES_PER_THREAD: usize = 1_000;
-
-/// Of chat templates.
-const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
@@ -192,7 +189,7 @@ fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
         return Err(format!("expected an object, found {}; write {{\"messages\": […]}}", show(&value)));
     };
     let messages = messages(&fields)?;
-    turns::check(&fields)?;
+    check_turns(&fields)?;
     let id = match fields.get("id") {
         None | Some(Value::Null) => format!("{stem}-{line}"),
         Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
@@ -208,88 +205,6 @@ pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
     format!("{}: {}; write one whole JSON object per line", json_fault(error), clip(text))
 }
 
-/// `not JSON at column 14 (expected value)`; the line is said by who knows it.
-pub(super) fn json_fault(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or(&message);
-    format!("not JSON at column {} ({message})", error.column())
-}
-
-/// The turns under `messages`.
-pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
-    let turns = match fields.get("messages") {
-        Some(Value::Array(turns)) if turns.is_empty() => {
-            return Err("`messages` is empty; it needs at least one user turn".into());
-        }
-        Some(Value::Array(turns)) => turns,
-        Some(other) => {
-            return Err(format!("`messages` is {}; it must be a list of {{\"role\", \"content\"}}", show(other)));
-        }
-        None => {
-            let near = ["prompt", "question", "text", "input", "conversations", "message"]
-                .into_iter()
-                .find(|key| fields.contains_key(*key));
-            let found = near.map_or(String::new(), |key| format!(" (it has {})", clip(key)));
-            return Err(format!(
-                "missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
-            ));
-        }
-    };
-    turns.iter().enumerate().map(|(place, turn)| message(place + 1, turn)).collect()
-}
-
-fn message(place: usize, turn: &Value) -> Result<Message, String> {
-    let text = |key: &str| match turn.get(key) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a string", show(other))),
-        None => Err(format!(
-            "turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}",
-            show(turn)
-        )),
-    };
-    let role = text("role")?;
-    if !ROLES.contains(&role.as_str()) {
-        return Err(format!("turn {place}: role {} is unknown; write one of {}", clip(&role), ROLES.join(", ")));
-    }
-    let mut other = turn.as_object().cloned().unwrap_or_default();
-    other.retain(|key, value| !matches!(key.as_str(), "role" | "content") && !value.is_null());
-    let calls = match other.get_mut("tool_calls") {
-        Some(calls) => tool_calls(calls).map_err(|problem| format!("turn {place}: {problem}"))?,
-        None => 0,
-    };
-    let content = match turn.get("content") {
-        None | Some(Value::Null) if calls > 0 => String::new(),
-        _ => text("content")?,
-    };
-    Ok(Message { role, content, other })
-}
-
-/// Checks the calls of a turn and counts them. Arguments in a string, as OpenAI writes them, become the object that
-/// chat templates expect.
-fn tool_calls(calls: &mut Value) -> Result<usize, String> {
-    const FORM: &str = "write [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}]";
-    let wrong = |found: &Value| format!("`tool_calls` has {}; {FORM}", show(found));
-    let Some(list) = calls.as_array_mut() else { return Err(format!("`tool_calls` is {}; {FORM}", show(calls))) };
-    for call in list.iter_mut() {
-        let shown = call.clone();
-        let function = if call.get("function").is_some() { call.get_mut("function") } else { Some(call) };
-        let function = function.and_then(Value::as_object_mut).ok_or_else(|| wrong(&shown))?;
-        let arguments = function.get("arguments").ok_or_else(|| wrong(&shown))?;
-        if let Some(text) = arguments.as_str() {
-            let object = serde_json::from_str(text).map_err(|error| {
-                format!("`arguments` {} of a call: {}; write an object", clip(text), json_fault(&error))
-            })?;
-            function.insert("arguments".to_owned(), object);
-        }
-        let is_call = function.get("name").is_some_and(Value::is_string)
-            && function.get("arguments").is_some_and(Value::is_object);
-        if !is_call {
-            return Err(wrong(&shown));
-        }
-    }
-    Ok(list.len())
-}
-
 fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
     let wrong = |value: &Value| format!("`tags` contains {}; write a list of strings such as [\"clean\"]", show(value));
     match fields.get("tags") {
@@ -299,13 +214,4 @@ fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
         }
         Some(other) => Err(wrong(other)),
     }
-}
-
-pub(super) fn show(value: &Value) -> String {
-    clip(&value.to_string())
-}
-
-/// At most 60 characters, in backticks.
-fn clip(text: &str) -> String {
-    format!("`{}`", crate::format::shortened(text, 60))
 }

@@ -1,12 +1,10 @@
 //! Rows of several turns: an answer is sampled for each, and later prompts contain the earlier answers.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::row::{PromptRow, messages, show};
+use super::messages::messages;
+use super::row::PromptRow;
 use crate::text::Message;
-
-/// More would not fit any model's positions.
-const MOST_TURNS: usize = 256;
 
 impl PromptRow {
     /// The turns of the row: 1, and one for each item of its `turns`.
@@ -53,29 +51,6 @@ impl PromptRow {
     fn later_turns(&self) -> &[Value] {
         self.fields.get("turns").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
-}
-
-/// Checks a row's `turns`; the error says what is wrong.
-pub(super) fn check(fields: &Map<String, Value>) -> Result<(), String> {
-    const FORM: &str = "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
-    let turns = match fields.get("turns") {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::Array(turns)) => turns,
-        Some(other) => return Err(format!("`turns` is {}; {FORM}", show(other))),
-    };
-    if turns.len() >= MOST_TURNS {
-        return Err(format!("`turns` has {} items; at most {} turns follow the first", turns.len(), MOST_TURNS - 1));
-    }
-    for (number, turn) in (2..).zip(turns) {
-        let Value::Object(turn) = turn else {
-            return Err(format!("`turns`: turn {number} is {}; {FORM}", show(turn)));
-        };
-        if turn.contains_key("turns") {
-            return Err(format!("`turns`: turn {number} has `turns` itself; list all turns one after the other"));
-        }
-        messages(turn).map_err(|problem| format!("`turns`: turn {number}: {problem}"))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     let of_answers: [(&'static str, Cell); 3] = [
         ("turns", |e| or_na(e.answers.as_ref(), |answers| format!("{:.1}", answers.mean_turns))),
         ("answers valid", |e| or_na(e.answers.as_ref(), |a| percent_interval(a.valid, a.valid_interval))),
-        ("all valid if independent (p^turns)", |e| {
+        ("valid if independent", |e| {
             or_na(e.answers.as_ref(), |a| percent_interval(a.independent, a.independent_interval))
         }),
     ];

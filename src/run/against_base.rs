@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::evals::{Comparison, EvalRecord, eval_path, read_evals};
+use super::eval_record::EvalRecord;
+use super::evals::{Comparison, eval_path, read_evals};
 use crate::statistics::Verdict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::directory::sha256;
 use super::durable::{ensure_folder, replace_file};
 use super::error::RunError;
-use super::evals::{EvalRecord, eval_file, write_evals};
+use super::eval_record::EvalRecord;
+use super::evals::{eval_file, write_evals};
 use super::lock::RunLock;
 
 /// Written at the end of an eval.

@@ -13,6 +13,7 @@ mod disk_guard;
 mod durable;
 mod error;
 mod eval_folder;
+mod eval_record;
 mod evals;
 pub mod events;
 mod folder;
@@ -63,9 +64,8 @@ pub use display_name::{check_name, name_path, read_display_name, rename_run};
 pub use durable::{check_export, free_path, write_export};
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{EvalFolder, RESULT_FILE};
-pub use evals::{
-    Comparison, EvalRecord, EvalSummary, EvalTurn, TagSummary, eval_file, eval_path, read_evals, write_evals,
-};
+pub use eval_record::{EvalRecord, EvalTurn};
+pub use evals::{Comparison, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use folder::FileSystem;
 pub use follow::Follower;

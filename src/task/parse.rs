@@ -9,9 +9,9 @@ use super::error::Read;
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
 
-/// Reward parts: the worst answer of a row's turns, the share of fields equal to `expected`, whether all are, and
-/// whether the completion would pass without a fence or prose around.
-pub const PARTS: [&str; 4] = ["chain", "fields", "exact", "tolerant"];
+/// Reward parts: the share of fields equal to `expected`, whether all are, whether the completion would pass without a
+/// fence or prose around, and the worst answer of the row's turns.
+pub const PARTS: [&str; 4] = ["fields", "exact", "tolerant", "chain"];
 
 pub(super) fn read_task(home: Home) -> Read<Task> {
     let text = home.read_text(TASK_FILE)?;

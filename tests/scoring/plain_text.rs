@@ -98,7 +98,7 @@ fn malformed_definitions_name_line_value_and_remedy() {
     );
     check(
         "kind = \"text\"\ngraded = true",
-        " line 4 column 1: unknown key `score.graded`; known keys: kind, tiers, strip_thinking, normalise",
+        " line 4 column 1: unknown key `score.graded`; known keys: kind, tiers, strip_thinking, continue_after_failure, normalise",
     );
     check(
         "kind = \"tex\"",

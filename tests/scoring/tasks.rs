@@ -70,7 +70,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\npart = \"field\"\nweight = 1\n",
-        "line 4 column 8: `reward.part` takes fields, exact, tolerant, not \"field\"",
+        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, not \"field\"",
     );
     check(
         "[[reward]]\npart = \"fields\"\n",
@@ -78,7 +78,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\nweight = 1\n",
-        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, or give the block a `kind`",
+        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, or give the block a `kind`",
     );
     let part = |lines: &str| format!("[[reward]]\nkind = \"regex\"\n{lines}");
     check(

@@ -1,5 +1,4 @@
-//! The live screen while a run is written: what comes is shown, what is asked reaches the worker, and nothing grows
-//! with the events.
+//! The live screen while a run is written: what comes is shown, requests reach the worker, memory stays bounded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +64,8 @@ impl Written {
         events.append(begun).unwrap();
         let rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
         worker.state().status(Status::Running, 0, None).unwrap();
-        let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
-        let reader = RunState::open(run.path()).unwrap().1;
+        let (scorer, reader) =
+            (Scorer::new(&Task::embedded("invoice").unwrap()).unwrap(), RunState::open(run.path()).unwrap().1);
         Self { worker, run, events, rollouts, reader, scorer }
     }
 
@@ -78,7 +77,7 @@ impl Written {
         self.events.append(body).unwrap();
     }
 
-    /// A step with three groups: one that teaches, one dead at the best, one dead at the worst.
+    /// A step with three groups: mixed, all best, all worst.
     pub(super) fn step(&mut self, step: u64) {
         self.append(Phase { step, phase: "rollout".into() });
         let mut valid = 0.0;
@@ -89,7 +88,6 @@ impl Written {
             valid += texts.iter().filter(|text| **text == 0).count() as f64 / 12.0;
             let completions =
                 texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
-                    prompt: None,
                     text: COMPLETIONS[*text].into(),
                     token_ids: vec![7; 40 + *text],
                     log_probs: vec![-0.25; 40 + *text],
@@ -97,6 +95,7 @@ impl Written {
                     reward: Some(score.reward),
                     score: serde_json::to_value(score).unwrap(),
                     advantage: *advantage,
+                    ..Default::default()
                 });
             let group = RolloutGroup {
                 step,

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::dataset::row::{json_fault, not_json};
+use crate::dataset::messages::json_fault;
+use crate::dataset::row::not_json;
 use crate::dataset::{DatasetError, read_lines};
 use crate::files;
 use crate::format::counted;

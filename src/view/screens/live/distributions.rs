@@ -1,5 +1,7 @@
 //! Distributions over a step's groups: advantages, tiers over time, kinds of failure over time.
 
+use std::collections::BTreeMap;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -7,7 +9,7 @@ use ratatui::widgets::Paragraph;
 
 use super::frame::framed;
 use super::{Live, SIGNAL, failures, group_rows};
-use crate::format::{or_na, percent_short};
+use crate::format::{or_na, percent_short, shortened};
 use crate::score::Tier;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -22,10 +24,12 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let advantages =
         if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
-    let room = rows.saturating_sub(advantages.len());
+    let parts = of_parts(live, shared, run, columns, rows.saturating_sub(4) / 4);
+    let room = rows.saturating_sub(advantages.len() + parts.len());
     let failing = of_failures(live, shared, run, columns, room.saturating_sub(3) / 2);
     let mut lines = of_tiers(live, shared, run, columns, room.saturating_sub(failing.len()));
     lines.extend(failing);
+    lines.extend(parts);
     lines.extend(advantages);
     frame.render_widget(Paragraph::new(lines), inside);
 }
@@ -83,6 +87,28 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
         Line::from(vec![Span::raw(format!("{name:<11} {share:>6} ")), Span::styled(curve, theme.style(Role::Invalid))])
     };
     sums.into_iter().take(most).map(line).collect()
+}
+
+/// A histogram of each weighted part of the reward, from 0 to 1, with its mean: the step's completions.
+fn of_parts(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let Some(Ok(groups)) = live.rollouts.of(live.at(run)) else { return Vec::new() };
+    let scores = groups.iter().flat_map(|group| &group.completions).filter_map(|completion| completion.score.as_ref());
+    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, value) in scores.flat_map(|score| score.parts.iter()).filter(|(name, _)| *name != "tier") {
+        values.entry(name).or_default().push(*value);
+    }
+    let bins = columns.saturating_sub(23).clamp(3, 31);
+    let line = |(name, values): (&str, Vec<f64>)| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let bar = bars(theme, &counts(values, (0.0, 1.0), bins), 1).concat();
+        Line::from(vec![
+            Span::raw(format!("{} ", shortened(&format!("{name:<11}"), 11))),
+            Span::styled(bar, theme.style(Role::SeriesTwo)),
+            Span::raw(format!(" mean {mean:.2}")),
+        ])
+    };
+    values.into_iter().take(most).map(line).collect()
 }
 
 /// A histogram of the step's advantages.

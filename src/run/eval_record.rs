@@ -1,0 +1,139 @@
+//! What an eval records of a completion, or of a conversation of several turns.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::PromptRow;
+use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
+
+/// A completion of an eval: one line of `evals/*.jsonl`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalRecord {
+    /// The row; of a row of several turns one record is a conversation, with the outcome of the answer that decided it.
+    pub prompt_id: String,
+    /// The sample of that prompt, from 0.
+    pub sample: usize,
+    pub tags: Vec<String>,
+    pub completion: String,
+    /// NaN (`null`) where the scorer failed.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub reward: f64,
+    /// `unparsable`, `invalid` or `valid`.
+    pub tier: String,
+    /// Whether it would be valid without a fence or text around it.
+    pub tolerant: bool,
+    /// Whether it equals the row's expected value; `None` if there is none.
+    pub exact: Option<bool>,
+    /// As the scorer writes it.
+    pub score: serde_json::Value,
+    /// The stop token included.
+    pub tokens: usize,
+    /// At the token limit.
+    pub truncated: bool,
+    /// Its share of the batch's time.
+    pub seconds: f64,
+    /// The answers of a conversation; empty for a row of one turn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<EvalTurn>,
+    /// Turns of the row that the conversation did not reach.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unanswered: usize,
+}
+
+/// An answer of a conversation.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalTurn {
+    pub completion: String,
+    /// `unparsable`, `invalid` or `valid`.
+    pub tier: String,
+    pub exact: Option<bool>,
+    /// The stop token included.
+    pub tokens: usize,
+    /// NaN (`null`) where the scorer failed.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub reward: f64,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+impl EvalRecord {
+    /// Takes the outcome from the scores of its answers, in order.
+    ///
+    /// # Errors
+    /// A score that cannot be written as JSON.
+    pub fn judge(&mut self, scores: &[Score]) -> Result<(), serde_json::Error> {
+        for (turn, score) in self.turns.iter_mut().zip(scores) {
+            score.tier.name().clone_into(&mut turn.tier);
+            (turn.exact, turn.reward) = (score.exact, score.reward);
+        }
+        let deciding = self.deciding_turn();
+        let Some(score) = scores.get(deciding) else { return Ok(()) };
+        if let Some(turn) = self.turns.get(deciding) {
+            self.completion.clone_from(&turn.completion);
+        }
+        // Without an answer for every turn it is neither valid nor exact.
+        let is_complete = self.unanswered == 0;
+        let is_known = scores.iter().any(|score| score.exact.is_some());
+        score.tier.name().clone_into(&mut self.tier);
+        self.score = serde_json::to_value(score)?;
+        self.reward = mean_reward(scores.iter().map(|score| score.reward));
+        self.tolerant = is_complete && scores.iter().all(|score| score.tolerant);
+        self.exact = is_known.then(|| is_complete && scores.iter().all(|score| score.exact != Some(false)));
+        Ok(())
+    }
+
+    /// Of its row.
+    pub fn turn_count(&self) -> usize {
+        self.turns.len().max(1) + self.unanswered
+    }
+
+    /// Its answers.
+    pub fn texts(&self) -> Vec<&str> {
+        if self.turns.is_empty() {
+            return vec![&self.completion];
+        }
+        self.turns.iter().map(|turn| turn.completion.as_str()).collect()
+    }
+
+    /// Its row as each of its answers had it.
+    pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
+        let texts = self.texts();
+        (0..texts.len()).map(|turn| row.and_then(|row| row.after(&texts[..turn]))).collect()
+    }
+
+    /// Of a conversation the answer that decides its outcome, from 0: the first without a score, else the first that is
+    /// not valid, else the first that is not exact, else the last.
+    pub fn deciding_turn(&self) -> usize {
+        let first = |is_wrong: fn(&EvalTurn) -> bool| self.turns.iter().position(is_wrong);
+        first(|turn| turn.reward.is_nan())
+            .or_else(|| first(|turn| turn.tier != "valid"))
+            .or_else(|| first(|turn| turn.exact == Some(false)))
+            .unwrap_or(self.turns.len().saturating_sub(1))
+    }
+
+    pub fn parses(&self) -> bool {
+        self.tier == "valid" || self.tier == "invalid"
+    }
+
+    pub fn is_valid(&self) -> bool {
+        self.tier == "valid" && self.unanswered == 0
+    }
+
+    /// `None` for a completion without a failure, and in the files of older programs.
+    pub fn failure(&self) -> Option<FailureClass> {
+        serde_json::from_value(self.score["failure"].clone()).ok()
+    }
+
+    /// Whether the scorer failed, so that nothing is known of the completion.
+    pub fn is_error(&self) -> bool {
+        self.failure() == Some(FailureClass::ScorerError)
+    }
+
+    /// Not valid, or valid with wrong values.
+    pub fn fails(&self) -> bool {
+        !self.is_valid() || self.exact == Some(false)
+    }
+}
