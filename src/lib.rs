@@ -6,6 +6,8 @@ pub mod format; // numbers as text for people: percentages, bytes, times, counts
 pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod secrets; // a deterministic scan of what would leave the machine
+#[cfg(feature = "download")]
+mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
 pub mod text; // tokenizer, chat template, stop ids
@@ -16,6 +18,8 @@ pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers
 pub mod report; // a run as one HTML file, CSV or JSON lines
+#[cfg(feature = "download")]
+pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 
 // The engine:
 #[cfg(feature = "engine")]

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
-const FIRST_BLOCK: [&str; 14] = [
+const FIRST_BLOCK: [&str; 16] = [
     "format",
     "files",
     "config",
     "secrets",
+    "http",
     "hub",
     "task",
     "text",
@@ -21,6 +22,7 @@ const FIRST_BLOCK: [&str; 14] = [
     "plan",
     "run",
     "report",
+    "endpoint",
 ];
 const ENGINE: [&str; 9] = ["kernels", "model", "ranks", "rollout", "update", "checkpoint", "eval", "train", "bench"];
 const FRONT: [&str; 2] = ["view", "cli"];
@@ -45,7 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sqlparser", &["score"]),
     ("jsonschema", &["task", "score"]),
     ("jsonc_parser", &["task", "score"]),
-    ("ureq", &["hub"]),
+    ("ureq", &["http", "hub", "endpoint"]),
     ("nvml_wrapper", &["run"]),
     ("ratatui", &["view"]),
     ("ratatui_textarea", &["view"]),
@@ -84,12 +86,12 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 11] =
-    ["hub", "task", "text", "dataset", "score", "run", "report", "model", "checkpoint", "eval", "train"];
+const READERS: [&str; 12] =
+    ["hub", "task", "text", "dataset", "score", "run", "report", "endpoint", "model", "checkpoint", "eval", "train"];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
-/// Files of these rooms that open something else: a folder to lock, the user's own certificates, the system's files.
-const OPEN_OTHERS: [&str; 2] = ["src/hub/pull/client.rs", "src/run/device_slots.rs"];
+/// Files of these rooms that open something else: a folder to lock, the system's files.
+const OPEN_OTHERS: [&str; 1] = ["src/run/device_slots.rs"];
 
 const LINE_LIMIT: usize = 500;
 const EMPTY_NAMES: [&str; 4] = ["utils", "helpers", "common", "misc"];

@@ -9,6 +9,8 @@ mod command_line;
 #[cfg(feature = "engine")]
 mod data_problems;
 mod dataset;
+#[cfg(feature = "download")]
+mod endpoints;
 #[cfg(feature = "engine")]
 mod failpoints;
 #[cfg(feature = "cuda")]

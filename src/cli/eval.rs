@@ -7,12 +7,14 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
+use super::endpoints::Asked;
 use super::output::eprint_line;
 use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json};
 use crate::eval::{evaluate, prepare_rows};
 use crate::format::{duration, percent, percent_interval};
+use crate::kernels::device::Engine;
 use crate::model::Adapters;
 use crate::report::{self, EvalId, Versus, versus_html};
 use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
@@ -25,7 +27,8 @@ pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, an
-    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
+    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), RUN, RUN@STEP, RUN@best, RUN@last, or
+    /// endpoint:NAME, a server of endpoints.toml (docs/endpoints.md): the prompts are sent to it
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
@@ -37,7 +40,13 @@ pub(super) struct Arguments {
     /// Completions per prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     samples: u32,
-    /// Sampling seed
+    /// Endpoints [default: the workspace's endpoints.toml, then ~/.config/grpo-tui/endpoints.toml]
+    #[arg(long, value_name = "FILE")]
+    endpoints: Option<PathBuf>,
+    /// Send the prompt ID to endpoints although it holds what looks like a secret; repeatable
+    #[arg(long, value_name = "ID")]
+    allow_secret: Vec<String>,
+    /// Sampling seed; not sent to endpoints
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Maximum completion tokens, for all models [default: the run's own, else the task's]
@@ -54,7 +63,8 @@ pub(super) struct Arguments {
     /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Folder to create with every answer, the task and the result
+    /// Folder to create with every answer, the task and the result. The same command with the folder of an interrupted
+    /// eval asks endpoints only what they have not answered
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write one self-contained HTML file; secrets are masked
@@ -89,33 +99,33 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
-    let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
-    let engine = arguments.device.engine()?;
-    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
+    // What may not be sent is known before anything is sampled.
+    let asked = Asked {
+        task: &task,
+        scorer: &scorer,
+        rows: &rows,
+        samples: arguments.samples as usize,
+        max_completion_tokens: limit,
+        temperature: arguments.temperature,
+        allowed_secrets: &arguments.allow_secret,
+        folder: None,
+    };
+    for target in &targets {
+        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+    }
+    let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
+    let asked = Asked { folder: folder.as_ref(), ..asked };
+    let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
     for target in &targets {
-        let (model, tokenizer) = target.load(&places, &engine)?;
-        let lengths = lengths(&model, limit);
-        let prompts = prepare_rows(&task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
-        let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
         let start = Instant::now();
-        eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, prompts.len(), rows.set));
-        let context = RolloutContext {
-            engine: &engine,
-            model: &model,
-            adapters: Adapters::On,
-            tokenizer: &tokenizer,
-            threads: &threads,
-            memory: &RolloutMemory::default(),
+        eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
+        let records = match (&target.endpoint, &mut engine) {
+            (Some(endpoint), _) => endpoint.records(&target.name, &asked)?,
+            (None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
+            (None, none) => sample(&arguments, target, &places, none.insert(arguments.device.engine()?), &asked)?,
         };
-        let records = evaluate(
-            (context, &task, &scorer),
-            &prompts,
-            lengths.prompt_limit(),
-            &sampling,
-            arguments.samples as usize,
-        )?;
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
@@ -140,6 +150,31 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     judge(&arguments.fail_under, versus.evals.last())
 }
 
+/// The records of a model on this machine.
+fn sample(
+    arguments: &Arguments,
+    target: &Target,
+    places: &RunFolders,
+    engine: &Engine,
+    asked: &Asked<'_>,
+) -> Result<Vec<EvalRecord>, Failure> {
+    let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, .. } = *asked;
+    let threads = ThreadPool::of_engine(engine, arguments.threads)?;
+    let (model, tokenizer) = target.load(places, engine)?;
+    let lengths = lengths(&model, limit);
+    let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
+    let sampling = Sampling::new(&tokenizer, temperature, limit, arguments.seed);
+    let context = RolloutContext {
+        engine,
+        model: &model,
+        adapters: Adapters::On,
+        tokenizer: &tokenizer,
+        threads: &threads,
+        memory: &RolloutMemory::default(),
+    };
+    Ok(evaluate((context, task, scorer), &prompts, lengths.prompt_limit(), &sampling, samples)?)
+}
+
 fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
     if arguments.models.len() > MOST_TARGETS {
         return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
@@ -152,7 +187,7 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
-        let target = Target::find(text, task, places)?;
+        let target = Target::find(text, task, places, arguments.endpoints.as_deref())?;
         if targets.iter().any(|other| other.name == target.name) {
             return Err(Failure::usage(format!("--model {text}: duplicate name `{}`: write NAME=M", target.name)));
         }
@@ -193,10 +228,17 @@ fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Ve
     let summaries: Map<String, Value> =
         versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
     let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
-    json!({
+    let endpoints =
+        targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
+    let endpoints: Map<String, Value> = endpoints.collect();
+    let mut document = json!({
         "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "models": models, "task": versus.evals[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
-    })
+    });
+    if !endpoints.is_empty() {
+        document["endpoints"] = endpoints.into();
+    }
+    document
 }
 
 /// Exit code 3 if the last model misses a threshold.

@@ -11,6 +11,8 @@ mod dataset;
 mod device;
 mod doctor;
 #[cfg(feature = "engine")]
+mod endpoints;
+#[cfg(feature = "engine")]
 mod eval;
 mod init;
 #[cfg(feature = "view")]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{Rows, Target, common_limit, lengths};
+use super::targets::{ENDPOINT, Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::model::Adapters;
@@ -67,7 +67,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.worker {
         return worker_client::run(&arguments, &task, &requested_rows, &places);
     }
-    let target = Target::find(&arguments.model, &task, &places)?;
+    if arguments.model.starts_with(ENDPOINT) {
+        let message = format!("--model {}: only `eval` takes an endpoint", arguments.model);
+        return Err(Failure::usage(message));
+    }
+    let target = Target::find(&arguments.model, &task, &places, None)?;
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments

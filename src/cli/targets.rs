@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::Failure;
+use super::endpoints::EndpointTarget;
 use crate::checkpoint::{Located, StartModel};
 use crate::dataset::{self, PromptRow};
 use crate::eval::{Lengths, task_limit};
@@ -14,6 +15,9 @@ use crate::run::RunFolders;
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 
+/// What begins the name of an endpoint in `--model`.
+pub(super) const ENDPOINT: &str = "endpoint:";
+
 /// A model and its name in the results.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -21,25 +25,39 @@ pub(super) struct Target {
     pub(super) name: String,
     /// As the user wrote it.
     pub(super) model: String,
+    /// In place of a model on this machine.
+    pub(super) endpoint: Option<EndpointTarget>,
     /// The configured maximum of completion tokens, and whether it is a run's own.
     limit: (usize, bool),
 }
 
 impl Target {
     /// Parses `NAME=M`, or M alone, and locates the model without reading its weights.
-    pub(super) fn find(text: &str, task: &Task, places: &RunFolders) -> Result<Self, Failure> {
+    ///
+    /// `endpoints`: the file that `--endpoints` names.
+    pub(super) fn find(
+        text: &str,
+        task: &Task,
+        places: &RunFolders,
+        endpoints: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
             Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),
             Some(_) => return Err(Failure::usage(format!("--model {text}: write NAME=M, for example base=tiny"))),
             None => (text, text),
         };
+        if let Some(endpoint) = model.strip_prefix(ENDPOINT) {
+            let endpoint = Some(EndpointTarget::find(endpoint, endpoints)?);
+            let limit = (task_limit(task, None)?, false);
+            return Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint, limit });
+        }
         let limit = match Located::find(model, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
             Located::Model(_) | Located::Adapter(_) => {
-                (task_limit(task, model, Located::origin(model, places)?)?, false)
+                (task_limit(task, Some((model, Located::origin(model, places)?)))?, false)
             }
         };
-        Ok(Self { name: name.to_owned(), model: model.to_owned(), limit })
+        Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint: None, limit })
     }
 
     pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {

@@ -139,7 +139,7 @@ fn record(
         prompt_id: row.id.clone(),
         sample,
         tags: row.tags.clone(),
-        tokens: answers.iter().map(tokens).sum(),
+        tokens: Some(answers.iter().map(tokens).sum()),
         truncated: answers.iter().any(|answer| answer.completion.stop == StopReason::Length),
         unanswered: row.turn_count() - answers.len(),
         turns: if row.turn_count() > 1 { answers.iter().map(turn).collect() } else { Vec::new() },

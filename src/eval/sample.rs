@@ -113,16 +113,16 @@ pub fn resolve_task(request: &Sample, own: impl FnOnce() -> Result<Task, SampleE
     }
 }
 
-/// The task's limit of completion tokens for `model`; `origin`: the model that it came from, for the task's defaults.
+/// The task's limit of completion tokens: for a model and the one that it came from, by the task's defaults for it.
 ///
 /// # Errors
 /// [`SampleError`] naming what is wrong with the task's configuration.
-pub fn task_limit(task: &Task, model: &str, origin: String) -> Result<usize, SampleError> {
+pub fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<usize, SampleError> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {
         task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
-        set: vec![format!("base_model={model}")],
-        origin: Some(origin),
+        set: model.iter().map(|(model, _)| format!("base_model={model}")).collect(),
+        origin: model.map(|(_, origin)| origin),
         ..Layers::default()
     };
     Ok(layers.resolve()?.config.max_completion_tokens)

@@ -111,6 +111,6 @@ impl SampleServer {
         if let Some(run) = &self.run {
             return Ok(run.file().config.max_completion_tokens);
         }
-        task_limit(task, &self.name, self.origin.clone())
+        task_limit(task, Some((&self.name, self.origin.clone())))
     }
 }

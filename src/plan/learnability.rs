@@ -353,6 +353,8 @@ fn remedy(class: FailureClass) -> &'static str {
         }
         FailureClass::WrongStatus => "name the operation's statuses in the prompt",
         FailureClass::NoMatch => "say in `system` how the answer is written",
+        // Of an eval; nothing is trained by an endpoint.
+        FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
         FailureClass::Own(_) | FailureClass::Other => {
             "read some of the completions: `grpo-tui score` names each reason"

@@ -227,6 +227,10 @@ impl EvalResult {
         let mut scores = scorer.score_all(&answers).into_iter();
         for (record, rows) in self.records.iter_mut().zip(&rows) {
             let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
+            // What an endpoint did not answer has no score.
+            if record.is_endpoint_error() {
+                continue;
+            }
             scorer.join(&mut scores.iter_mut().collect::<Vec<_>>());
             record.judge(&scores).map_err(|error| ReportError::Unlike(error.to_string()))?;
         }

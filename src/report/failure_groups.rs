@@ -173,7 +173,7 @@ fn properties(record: &EvalRecord, fails: bool) -> Vec<(GroupKind, String)> {
 
 /// Quartiles of the completion tokens.
 fn add_lengths(members: &mut Members, records: &[EvalRecord]) {
-    let mut lengths: Vec<usize> = records.iter().map(|record| record.tokens).collect();
+    let mut lengths: Vec<usize> = records.iter().filter_map(|record| record.tokens).collect();
     lengths.sort_unstable();
     let (Some(shortest), Some(longest)) = (lengths.first(), lengths.last()) else { return };
     let mut from = *shortest;
@@ -183,7 +183,9 @@ fn add_lengths(members: &mut Members, records: &[EvalRecord]) {
         if to < from {
             continue;
         }
-        let inside = (0..records.len()).filter(|index| (from..=to).contains(&records[*index].tokens)).collect();
+        let inside = (0..records.len())
+            .filter(|index| records[*index].tokens.is_some_and(|tokens| (from..=to).contains(&tokens)))
+            .collect();
         let range = if from == to { format!("{to} tokens") } else { format!("{from} to {to} tokens") };
         members.insert((GroupKind::Length, range), inside);
         from = to + 1;
@@ -236,7 +238,7 @@ mod tests {
                 tier: if fails { "invalid" } else { "valid" }.to_owned(),
                 exact: Some(!fails),
                 tags: vec![if messy { "messy" } else { "clean" }.to_owned()],
-                tokens: if fails { 64 } else { index },
+                tokens: Some(if fails { 64 } else { index }),
                 truncated: fails,
                 score: if fails { score } else { Value::Null },
                 ..EvalRecord::default()

@@ -2,8 +2,8 @@
 
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
-use crate::format::{or_na, percent, percent_interval};
-use crate::run::{EvalSummary, TagSummary};
+use crate::format::{amount, duration, or_na, percent, percent_interval};
+use crate::run::{EndpointSummary, EvalSummary, TagSummary};
 use crate::secrets::{redact, visible};
 use crate::statistics::compound;
 
@@ -36,7 +36,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
         ("valid", |e| percent_interval(e.valid, e.valid_interval)),
         ("exact match", |e| or_na(e.exact, |exact| percent_interval(exact, e.interval("exact")))),
         ("valid after unwrapping", |e| percent_interval(e.tolerant, e.interval("tolerant"))),
-        ("mean tokens", |e| format!("{:.1}", e.mean_tokens)),
+        ("mean tokens", |e| or_na(Some(e.mean_tokens).filter(|mean| mean.is_finite()), |mean| format!("{mean:.1}"))),
         ("truncated", |e| percent(e.truncated)),
         ("P(10 calls valid)", |e| in_a_row(e, 10)),
         ("P(50 calls valid)", |e| in_a_row(e, 50)),
@@ -51,7 +51,20 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     ];
     let has_turns = evals.iter().any(|summary| summary.answers.is_some());
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
-    let rows = rows.into_iter().chain(of_answers.into_iter().filter(|_| has_turns)).chain(has_errors.then_some(errors));
+    fn of_endpoint(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
+        or_na(e.endpoint.as_deref().and_then(value), show)
+    }
+    let of_endpoints: [(&'static str, Cell); 5] = [
+        ("endpoint errors", |e| or_na(e.endpoint.as_ref(), |_| e.endpoint_errors.to_string())),
+        ("cost", |e| of_endpoint(e, |endpoint| endpoint.cost, amount)),
+        ("cost of 1,000 answers", |e| of_endpoint(e, |endpoint| endpoint.cost_per_1000_answers, amount)),
+        ("latency, median", |e| of_endpoint(e, |endpoint| endpoint.latency_median_seconds, duration)),
+        ("latency, p95", |e| of_endpoint(e, |endpoint| endpoint.latency_p95_seconds, duration)),
+    ];
+    let has_endpoint = evals.iter().any(|summary| summary.endpoint.is_some());
+    let of_endpoints = of_endpoints.into_iter().filter(|_| has_endpoint);
+    let of_answers = of_answers.into_iter().filter(|_| has_turns);
+    let rows = rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors)).chain(of_endpoints);
     rows.map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 

@@ -81,7 +81,7 @@ fn rates(eval: &Eval) -> Vec<(String, f64)> {
         ("valid", Some(summary.valid)),
         ("exact", summary.exact),
         ("valid_after_unwrapping", Some(summary.tolerant)),
-        ("mean_tokens", Some(summary.mean_tokens)),
+        ("mean_tokens", Some(summary.mean_tokens).filter(|mean| mean.is_finite())),
         ("truncated", Some(summary.truncated)),
     ];
     all.into_iter().filter_map(|(name, rate)| Some((format!("{}/{name}", eval.set), rate?))).collect()

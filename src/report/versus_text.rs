@@ -73,7 +73,8 @@ pub fn versus_csv(versus: &Versus) -> String {
         for record in (0..versus.evals.len()).filter_map(record) {
             let exact = record.exact.map_or_else(String::new, |exact| exact.to_string());
             let failure = record.score["failure"].as_str().unwrap_or_default().to_owned();
-            let (reward, tokens) = (record.reward.to_string(), record.tokens.to_string());
+            let (reward, tokens) =
+                (record.reward.to_string(), record.tokens.map_or_else(String::new, |tokens| tokens.to_string()));
             cells.extend([
                 record.tier.clone(),
                 exact,

@@ -1,10 +1,11 @@
 //! The folder of a standalone eval: the answers of each target, the task, prompts that are no set of the task, and the
 //! result.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::directory::sha256;
-use super::durable::{ensure_folder, replace_file};
+use super::durable::{append_line, ensure_folder, open_append, replace_file, seal};
 use super::error::RunError;
 use super::eval_record::EvalRecord;
 use super::evals::{eval_file, write_evals};
@@ -58,12 +59,41 @@ impl EvalFolder {
         write_evals(&self.path.join(eval_file(0, &word(set), &word(name))), records)
     }
 
+    /// Opens the answers of an endpoint, and returns the lines that an interrupted eval left there.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
+        let path = self.path.join(format!("answers-{}-{}.jsonl", word(set), word(name)));
+        let file = open_append(&path)?;
+        seal(&file, &path)?;
+        let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
+        Ok((AnswerLog { path, file }, text.lines().map(str::to_owned).collect()))
+    }
+
     /// Writes the result, last.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn finish(&self, document: &serde_json::Value) -> Result<(), RunError> {
         replace_file(&self.path.join(RESULT_FILE), format!("{document:#}\n").as_bytes())
+    }
+}
+
+/// Answers that cost money or time, each in the file as soon as it is known.
+#[derive(Debug)]
+pub struct AnswerLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl AnswerLog {
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn append(&self, line: &str) -> Result<(), RunError> {
+        append_line(&self.file, &self.path, format!("{line}\n").as_bytes(), "answer")
     }
 }
 

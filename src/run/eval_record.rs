@@ -26,18 +26,33 @@ pub struct EvalRecord {
     pub exact: Option<bool>,
     /// As the scorer writes it.
     pub score: serde_json::Value,
-    /// The stop token included.
-    pub tokens: usize,
+    /// The stop token included; `None` if an endpoint did not count them.
+    pub tokens: Option<usize>,
     /// At the token limit.
     pub truncated: bool,
-    /// Its share of the batch's time.
+    /// Its share of the batch's time; of an endpoint the latency of its answer.
     pub seconds: f64,
+    /// Only of an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<Box<EndpointCall>>,
     /// The answers of a conversation; empty for a row of one turn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
     /// Turns of the row that the conversation did not reach.
     #[serde(skip_serializing_if = "is_none")]
     pub unanswered: usize,
+}
+
+/// What a completion of an endpoint took.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointCall {
+    /// By the endpoint's count.
+    pub prompt_tokens: Option<usize>,
+    /// In the currency of the prices; `None` without prices or counts.
+    pub cost: Option<f64>,
+    /// Requests, the failed ones included.
+    pub attempts: u32,
 }
 
 /// An answer of a conversation.
@@ -127,9 +142,13 @@ impl EvalRecord {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }
 
-    /// Whether the scorer failed, so that nothing is known of the completion.
+    /// Whether scorer or endpoint failed, so that nothing is known of the completion.
     pub fn is_error(&self) -> bool {
-        self.failure() == Some(FailureClass::ScorerError)
+        matches!(self.failure(), Some(FailureClass::ScorerError | FailureClass::EndpointError))
+    }
+
+    pub fn is_endpoint_error(&self) -> bool {
+        self.failure() == Some(FailureClass::EndpointError)
     }
 
     /// Not valid, or valid with wrong values.

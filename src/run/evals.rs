@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::durable::replace_file;
+use super::endpoint_summary::EndpointSummary;
 use super::error::RunError;
 use super::eval_record::EvalRecord;
+use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 
 /// The result of an eval. Rates are in [0, 1]; with `n` = 0 all are 0.
@@ -19,6 +21,9 @@ pub struct EvalSummary {
     /// Completions that the scorer failed to score: in no other number.
     #[serde(skip_serializing_if = "is_zero")]
     pub scorer_errors: u32,
+    /// Completions that an endpoint failed to give: in no other number.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub endpoint_errors: u32,
     /// Share that parses.
     pub parse: f64,
     /// Share that is valid.
@@ -29,7 +34,8 @@ pub struct EvalSummary {
     pub tolerant: f64,
     /// 95% interval of `valid`, by [`Self::interval`].
     pub valid_interval: [f64; 2],
-    /// Per completion.
+    /// Per completion of known length; NaN (`null`) where an endpoint counts none.
+    #[serde(deserialize_with = "null_is_nan")]
     pub mean_tokens: f64,
     /// Share truncated at the token limit.
     pub truncated: f64,
@@ -40,6 +46,9 @@ pub struct EvalSummary {
     /// events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
+    /// Only of an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Box<EndpointSummary>>,
     /// Where rows have several turns; a conversation is then one of `n`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Box<AnswerSummary>>,
@@ -107,6 +116,8 @@ pub struct TagSummary {
 impl EvalSummary {
     pub fn from_records(records: &[EvalRecord]) -> Self {
         let all: Vec<&EvalRecord> = records.iter().filter(|record| !record.is_error()).collect();
+        let unanswered = records.iter().filter(|record| record.is_endpoint_error()).count();
+        let lengths: Vec<usize> = all.iter().filter_map(|record| record.tokens).collect();
         let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
         for record in &all {
             let mut tags: Vec<&String> = record.tags.iter().collect();
@@ -118,18 +129,20 @@ impl EvalSummary {
         }
         let mut summary = Self {
             n: all.len(),
-            scorer_errors: (records.len() - all.len()) as u32,
+            scorer_errors: (records.len() - all.len() - unanswered) as u32,
+            endpoint_errors: unanswered as u32,
             parse: rate(&all, EvalRecord::parses),
             valid: rate(&all, EvalRecord::is_valid),
             exact: exact_rate(&all),
             tolerant: rate(&all, |record| record.tolerant),
             valid_interval: [0.0, 1.0],
-            mean_tokens: all.iter().map(|record| record.tokens).sum::<usize>() as f64 / all.len().max(1) as f64,
+            mean_tokens: lengths.iter().sum::<usize>() as f64 / lengths.len().max(usize::from(all.is_empty())) as f64,
             truncated: rate(&all, |record| record.truncated),
             by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::of(&all),
+            endpoint: EndpointSummary::of(records).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary
@@ -329,7 +342,7 @@ mod tests {
             tolerant,
             exact,
             tags: vec![tag.into()],
-            tokens: 10,
+            tokens: Some(10),
             ..Default::default()
         }
     }

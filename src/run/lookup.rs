@@ -51,13 +51,18 @@ pub struct RunFolders {
     is_given: bool,
 }
 
+/// The nearest workspace above `from`: a folder with `tasks/`.
+pub fn workspace(from: &Path) -> Option<&Path> {
+    from.ancestors().find(|folder| folder.join("tasks").is_dir())
+}
+
 impl RunFolders {
     /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
             return Self { roots: vec![runs.to_owned()], is_given: true };
         }
-        let workspace = from.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| folder.join("runs"));
+        let workspace = workspace(from).map(|folder| folder.join("runs"));
         let data = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.data_dir().join("runs"));
         let mut roots: Vec<PathBuf> = workspace.into_iter().chain(data).collect();
         if roots.is_empty() {

@@ -51,6 +51,8 @@ pub enum FailureClass {
     NoMatch,
     /// The scorer failed, so that the completion has no reward.
     ScorerError,
+    /// An endpoint gave no answer, so that there is no completion.
+    EndpointError,
     /// A class that a scorer of the user's names.
     Own(OwnClass),
     /// Anything else.
@@ -67,7 +69,7 @@ const LONGEST_NAME: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -91,6 +93,7 @@ impl FailureClass {
         Self::WrongStatus,
         Self::NoMatch,
         Self::ScorerError,
+        Self::EndpointError,
         Self::Other,
     ];
 
@@ -138,6 +141,7 @@ impl FailureClass {
             Self::WrongStatus => "wrong status",
             Self::NoMatch => "no match",
             Self::ScorerError => "scorer error",
+            Self::EndpointError => "endpoint error",
             Self::Own(OwnClass(name)) => name,
             Self::Other => "other",
         }

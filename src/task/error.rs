@@ -2,7 +2,7 @@
 
 use crate::files::Outside;
 
-pub(super) type Read<T> = Result<T, TaskError>;
+pub(crate) type Read<T> = Result<T, TaskError>;
 
 /// Each names the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,8 @@ pub use parse::PARTS;
 pub use references::{decode_path, encode_path};
 pub use score_keys::{ScoreKey, score_keys};
 use source::Home;
+#[cfg(feature = "download")]
+pub(crate) use toml_section::{Section, Source};
 pub use tools::{Function, ToolsError, functions};
 
 use std::borrow::Cow;

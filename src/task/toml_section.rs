@@ -9,13 +9,13 @@ use crate::format::{line_column, nearest};
 
 /// A file's name and text, for errors.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) label: &'a str,
-    pub(super) text: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) text: &'a str,
 }
 
 impl Source<'_> {
-    pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
+    pub(crate) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
         let (line, column) = line_column(self.text, offset);
         TaskError::Place { label: self.label.to_owned(), line, column, message: message.into() }
     }
@@ -23,7 +23,7 @@ impl Source<'_> {
 
 /// A table with known keys.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     source: Source<'a>,
     /// Prefix of keys in errors, such as `score.`
     prefix: String,
@@ -32,7 +32,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Refuses unknown keys, naming the nearest known one.
-    pub(super) fn new(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>, known: &[&str]) -> Read<Self> {
+    pub(crate) fn new(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>, known: &[&str]) -> Read<Self> {
         for (key, _) in table {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
@@ -47,25 +47,25 @@ impl<'a> Section<'a> {
     }
 
     /// A table with arbitrary keys.
-    pub(super) fn free(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>) -> Self {
+    pub(crate) fn free(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>) -> Self {
         Self { source, prefix: prefix.to_owned(), table }
     }
 
     /// All keys with the offsets of their values.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
 
     /// The value and its byte offset.
-    pub(super) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
+    pub(crate) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
         self.table.get(key).map(|value: &Spanned<DeValue<'a>>| (value.get_ref(), value.span().start))
     }
 
-    pub(super) fn error(&self, key: &str, offset: usize, message: impl AsRef<str>) -> TaskError {
+    pub(crate) fn error(&self, key: &str, offset: usize, message: impl AsRef<str>) -> TaskError {
         self.source.error(offset, format!("`{}{key}` {}", self.prefix, message.as_ref()))
     }
 
-    pub(super) fn string(&self, key: &str) -> Read<Option<String>> {
+    pub(crate) fn string(&self, key: &str) -> Read<Option<String>> {
         match self.get(key) {
             None => Ok(None),
             Some((DeValue::String(text), _)) => Ok(Some(text.clone().into_owned())),
@@ -73,7 +73,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Read<Option<bool>> {
+    pub(crate) fn boolean(&self, key: &str) -> Read<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
             Some((DeValue::Boolean(value), _)) => Ok(Some(*value)),
@@ -82,7 +82,7 @@ impl<'a> Section<'a> {
     }
 
     /// A finite number or an integer.
-    pub(super) fn number(&self, key: &str) -> Read<Option<f64>> {
+    pub(crate) fn number(&self, key: &str) -> Read<Option<f64>> {
         let (text, offset) = match self.get(key) {
             None => return Ok(None),
             Some((DeValue::Integer(number), offset)) => (number.to_string(), offset),
@@ -95,7 +95,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn table(&self, key: &str) -> Read<Option<&'a DeTable<'a>>> {
+    pub(crate) fn table(&self, key: &str) -> Read<Option<&'a DeTable<'a>>> {
         match self.get(key) {
             None => Ok(None),
             Some((DeValue::Table(table), _)) => Ok(Some(table)),
@@ -104,18 +104,18 @@ impl<'a> Section<'a> {
     }
 
     /// A nested table with known keys.
-    pub(super) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
+    pub(crate) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
             .transpose()
     }
 
     /// A nested table with arbitrary keys.
-    pub(super) fn free_section(&self, key: &str) -> Read<Option<Self>> {
+    pub(crate) fn free_section(&self, key: &str) -> Read<Option<Self>> {
         Ok(self.table(key)?.map(|table| Self::free(self.source, &format!("{}{key}.", self.prefix), table)))
     }
 
-    pub(super) fn wrong_type(&self, key: &str, offset: usize, expected: &str, found: &DeValue<'_>) -> TaskError {
+    pub(crate) fn wrong_type(&self, key: &str, offset: usize, expected: &str, found: &DeValue<'_>) -> TaskError {
         self.error(key, offset, format!("must be {expected}, not {}", described(found)))
     }
 }

@@ -121,7 +121,7 @@ fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &
                 } else {
                     serde_json::json!({"errors": [{"message": "expected `{`"}]})
                 },
-                tokens: 80,
+                tokens: Some(80),
                 ..EvalRecord::default()
             }
         })

@@ -107,8 +107,8 @@ fn models(typed: &str) -> Vec<(String, String)> {
 
 fn named_models(typed: &str) -> Vec<(String, String)> {
     match typed.split_once('=') {
-        Some((name, model)) => after_name(name, models(model)),
-        None => [named(&["base=", "trained="]), models(typed)].concat(),
+        Some((name, model)) => after_name(name, [named(&["endpoint:"]), models(model)].concat()),
+        None => [named(&["base=", "trained=", "endpoint:"]), models(typed)].concat(),
     }
 }
 

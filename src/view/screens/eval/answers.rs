@@ -7,6 +7,7 @@ use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
 use super::{ANSWERS, Eval, layout};
+use crate::format::or_na;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::view::pane::{framed, scrolled};
@@ -137,7 +138,10 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
             format!("{} {} {:.2}", theme.tier_glyph(&record.tier), record.tier, record.reward),
             theme.style(Theme::tier_role(&record.tier)),
         ),
-        Span::styled(format!(", {} tokens{values}{cut}{unwrapped}{turn}", record.tokens), theme.style(Role::Faint)),
+        Span::styled(
+            format!(", {} tokens{values}{cut}{unwrapped}{turn}", or_na(record.tokens, |tokens| tokens.to_string())),
+            theme.style(Role::Faint),
+        ),
     ])
 }
 

@@ -377,7 +377,12 @@ impl<'a> SummaryText<'a> {
         let mut rates: Line<'static> = std::iter::once(label("valid ")).chain(valid).collect();
         let others = [
             ("  exact ", cells(&|summary| or_na(summary.exact, percent))),
-            ("  tokens ", cells(&|summary| format!("{:.0}", summary.mean_tokens))),
+            (
+                "  tokens ",
+                cells(&|summary| {
+                    or_na(Some(summary.mean_tokens).filter(|mean| mean.is_finite()), |mean| format!("{mean:.0}"))
+                }),
+            ),
             ("  parse ", cells(&|summary| percent(summary.parse))),
         ];
         // What does not fit is left out.

@@ -1,0 +1,174 @@
+//! The endpoints of `eval`: where `endpoints.toml` is, and the records of one that was asked.
+
+use super::targets::Rows;
+use crate::run::EvalFolder;
+use crate::score::Scorer;
+use crate::task::Task;
+
+#[cfg(feature = "download")]
+pub(super) use asking::EndpointTarget;
+#[cfg(not(feature = "download"))]
+pub(super) use unavailable::EndpointTarget;
+
+/// What all targets of an eval are asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) task: &'a Task,
+    pub(super) scorer: &'a Scorer,
+    pub(super) rows: &'a Rows,
+    pub(super) samples: usize,
+    pub(super) max_completion_tokens: usize,
+    pub(super) temperature: f64,
+    /// Ids of prompts that may be sent whatever they hold.
+    pub(super) allowed_secrets: &'a [String],
+    pub(super) folder: Option<&'a EvalFolder>,
+}
+
+#[cfg(feature = "download")]
+mod asking {
+    use std::collections::HashMap;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Serialize};
+    use serde_json::{Value, json};
+
+    use super::Asked;
+    use crate::cli::Failure;
+    use crate::cli::output::eprint_line;
+    use crate::endpoint::{self, Answer, Endpoint, EndpointError, Question, Sampling};
+    use crate::files;
+    use crate::run::{EvalRecord, workspace};
+
+    /// The name of the file, in a workspace and in the user's configuration.
+    const FILE: &str = "endpoints.toml";
+
+    #[derive(Debug)]
+    pub(in crate::cli) struct EndpointTarget(Endpoint);
+
+    /// A line of the log of answers.
+    #[derive(Serialize, Deserialize)]
+    struct Line {
+        /// The digest of its question.
+        question: String,
+        prompt_id: String,
+        answer: Answer,
+    }
+
+    impl EndpointTarget {
+        /// The endpoint of that name in `file`, or in the first of the usual files that exists.
+        pub(in crate::cli) fn find(name: &str, file: Option<&Path>) -> Result<Self, Failure> {
+            let here = std::env::current_dir()?;
+            let own = workspace(&here).map(|folder| folder.join(FILE));
+            let user =
+                directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().join(FILE));
+            let usual: Vec<PathBuf> = own.into_iter().chain(user).collect();
+            let Some(file) = file.or_else(|| usual.iter().find(|file| file.exists()).map(PathBuf::as_path)) else {
+                let files: Vec<String> = usual.iter().map(|file| file.display().to_string()).collect();
+                return Err(Failure::usage(format!(
+                    "--model endpoint:{name}: no {FILE} ({}): write `[{name}]` with base_url and model there, or name a file with --endpoints",
+                    files.join(", ")
+                )));
+            };
+            let label = file.display().to_string();
+            let text = files::read_text(file)
+                .map_err(|error| Failure::usage(format!("{label}: {error}; --endpoints takes a readable TOML file")))?;
+            Ok(Self(Endpoint::find(name, &label, &text, |variable| std::env::var_os(variable))?))
+        }
+
+        /// Whether every prompt may be sent.
+        pub(in crate::cli) fn check(&self, asked: &Asked<'_>) -> Result<(), Failure> {
+            self.questions(asked).map(|_| ())
+        }
+
+        fn questions(&self, asked: &Asked<'_>) -> Result<Vec<Question>, Failure> {
+            let Asked { task, rows, samples, max_completion_tokens, temperature, allowed_secrets, .. } = *asked;
+            let sampling = Sampling { samples, max_completion_tokens, temperature };
+            Ok(endpoint::questions(&self.0, task, (&rows.label, &rows.rows), sampling, allowed_secrets)?)
+        }
+
+        /// Asks what the eval's folder has no answer to, and scores.
+        pub(in crate::cli) fn records(&self, name: &str, asked: &Asked<'_>) -> Result<Vec<EvalRecord>, Failure> {
+            let questions = self.questions(asked)?;
+            let rows = &asked.rows.rows;
+            let (log, lines) = match asked.folder {
+                Some(folder) => {
+                    let (log, lines) = folder.answers(&asked.rows.set, name)?;
+                    (Some(log), lines)
+                }
+                None => (None, Vec::new()),
+            };
+            // A line of another program's is no answer: its question is asked again.
+            let known: HashMap<String, Answer> = lines
+                .iter()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .map(|Line { question, answer, .. }| (question, answer))
+                .collect();
+            let mut done = questions.iter().filter(|question| known.contains_key(&question.digest)).count();
+            if done > 0 {
+                eprint_line(&format!("{name}: {done} of {} answers are from the interrupted eval", questions.len()));
+            }
+            let outcomes = endpoint::ask(&self.0, &questions, &known, |index, answer| {
+                let Question { row, digest, .. } = &questions[index];
+                if let Some(log) = &log {
+                    let prompt_id = rows[*row].id.clone();
+                    let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
+                    log.append(&serde_json::to_string(&line)?)?;
+                }
+                done += 1;
+                if done % 100 == 0 {
+                    eprint_line(&format!("{name}: {done} of {} answers", questions.len()));
+                }
+                Ok::<(), EndpointError>(())
+            })?;
+            let unanswered: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+            if let Some(first) = unanswered.first() {
+                let (count, all) = (unanswered.len(), outcomes.len());
+                eprint_line(&format!("{name}: no answer to {count} of {all}, in no rate; the first: {}", first.reason));
+            }
+            Ok(endpoint::records(&self.0, asked.scorer, rows, &questions, outcomes)?)
+        }
+
+        /// For the eval's document.
+        pub(in crate::cli) fn document(&self) -> Value {
+            let Endpoint { base_url, model, prices, .. } = &self.0;
+            json!({
+                "base_url": base_url, "model": model,
+                "price_per_million_input": prices.input, "price_per_million_output": prices.output,
+            })
+        }
+    }
+}
+
+/// A build without an HTTP client.
+#[cfg(not(feature = "download"))]
+mod unavailable {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::Asked;
+    use crate::cli::Failure;
+    use crate::run::EvalRecord;
+
+    #[derive(Debug)]
+    pub(in crate::cli) enum EndpointTarget {}
+
+    impl EndpointTarget {
+        pub(in crate::cli) fn find(name: &str, _: Option<&Path>) -> Result<Self, Failure> {
+            let message = format!("--model endpoint:{name}: built without the feature `download`: no HTTP client");
+            Err(Failure::failed(message))
+        }
+
+        pub(in crate::cli) fn check(&self, _: &Asked<'_>) -> Result<(), Failure> {
+            match *self {}
+        }
+
+        pub(in crate::cli) fn records(&self, _: &str, _: &Asked<'_>) -> Result<Vec<EvalRecord>, Failure> {
+            match *self {}
+        }
+
+        pub(in crate::cli) fn document(&self) -> Value {
+            match *self {}
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! One question to an endpoint: what counts as an answer, what is asked again, and when.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::HeaderMap;
+
+use super::{Api, Endpoint, EndpointError};
+use crate::format::shortened;
+use crate::http::{Origin, agent_config, problem_of};
+use crate::secrets::{redact, visible};
+
+const MOST_BODY_BYTES: u64 = 16 << 20;
+/// The longest pause before another attempt, whatever the server asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest that the program chooses.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// A shorter key, such as `EMPTY`, is no secret, and may well stand in an answer.
+const SHORTEST_SECRET_KEY: usize = 12;
+const LONGEST_REASON: usize = 300;
+
+/// What the endpoint answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The completion as the scorer reads it; calls of tools in OpenAI's message form.
+    pub text: String,
+    /// By the server's count; `None` if it gave none.
+    pub prompt_tokens: Option<usize>,
+    /// Completion tokens, reasoning included; `None` if the server gave no count.
+    pub tokens: Option<usize>,
+    /// At the token limit.
+    pub truncated: bool,
+    /// Of the attempt that brought the answer.
+    pub seconds: f64,
+    pub attempts: u32,
+}
+
+/// A question that got no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Of the last attempt.
+    pub reason: String,
+    pub attempts: u32,
+    /// Whether every other question would end alike: a wrong key, model or address.
+    pub(super) of_all: bool,
+}
+
+/// An attempt that failed.
+struct Failed {
+    reason: String,
+    next: Next,
+}
+
+enum Next {
+    /// The server may say how long to wait.
+    Again(Option<Duration>),
+    Never,
+    NeverForAny,
+}
+
+impl Failed {
+    fn again(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), next: Next::Again(None) }
+    }
+}
+
+/// Shared by the threads that ask.
+pub(super) struct Client<'e> {
+    endpoint: &'e Endpoint,
+    agent: Agent,
+    url: String,
+}
+
+impl<'e> Client<'e> {
+    pub(super) fn new(endpoint: &'e Endpoint) -> Result<Self, EndpointError> {
+        let unfit =
+            || EndpointError::Unfit { name: endpoint.name.clone(), problem: "base_url is no address".to_owned() };
+        let origin = Origin::of(&endpoint.base_url).ok_or_else(unfit)?;
+        let certificates = endpoint.certificates.as_deref();
+        let config = agent_config(&origin, certificates).map_err(|source| EndpointError::Certificates {
+            path: certificates.map_or_else(String::new, |path| path.display().to_string()),
+            source,
+        })?;
+        let config = config
+            .timeout_global(Some(endpoint.timeout))
+            .timeout_connect(Some(endpoint.timeout.min(Duration::from_secs(15))))
+            // A connection for each thread, so that none pays for a new one.
+            .max_idle_connections(endpoint.concurrency)
+            .max_idle_connections_per_host(endpoint.concurrency);
+        let path = match endpoint.api {
+            Api::Chat => "chat/completions",
+            Api::Completions => "completions",
+        };
+        Ok(Self { endpoint, agent: config.build().into(), url: format!("{}/{path}", endpoint.base_url) })
+    }
+
+    /// Asks until there is an answer or no attempt is left. `index` spreads the pauses of questions that failed
+    /// together; `pause` waits, and returns false once no answer is wanted.
+    pub(super) fn ask(&self, index: usize, body: &str, pause: impl Fn(Duration) -> bool) -> Result<Answer, Unanswered> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let start = Instant::now();
+            let Failed { reason, next } = match self.attempt(body) {
+                Ok(answer) => return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, ..answer }),
+                Err(failed) => failed,
+            };
+            let wait = match next {
+                Next::Again(asked) if attempts <= self.endpoint.retries => {
+                    let doubled = self.endpoint.pause.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_BACKOFF);
+                    let spread = 0.75 + 0.5 * ((index * 7919 + attempts as usize * 104_729) % 1000) as f64 / 1000.0;
+                    asked.unwrap_or(Duration::ZERO).min(LONGEST_PAUSE).max(doubled.mul_f64(spread))
+                }
+                _ => return Err(Unanswered { reason, attempts, of_all: matches!(next, Next::NeverForAny) }),
+            };
+            if !pause(wait) {
+                return Err(Unanswered { reason, attempts, of_all: false });
+            }
+        }
+    }
+
+    fn attempt(&self, body: &str) -> Result<Answer, Failed> {
+        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
+        if let Some(key) = &self.endpoint.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let response = request.send(body).map_err(|error| self.broken(&error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let read = response.into_body().into_with_config().limit(MOST_BODY_BYTES).read_to_vec();
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            // The status says more than a body that did not arrive.
+            Err(_) if !(200..300).contains(&status) => Vec::new(),
+            Err(ureq::Error::BodyExceedsLimit(_)) => {
+                let reason = format!("the answer is longer than {} MiB", MOST_BODY_BYTES >> 20);
+                return Err(Failed { reason, next: Next::Never });
+            }
+            Err(error) => return Err(self.broken(&error)),
+        };
+        let text = self.without_key(&String::from_utf8_lossy(&bytes));
+        if (200..300).contains(&status) {
+            return answer_of(self.endpoint.api, &text).map_err(|reason| Failed::again(self.shown(&reason)));
+        }
+        let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
+        let (next, remedy) = match status {
+            300..=399 => {
+                let place = headers.get("location").and_then(|place| Origin::of(place.to_str().ok()?));
+                let place = place.map_or_else(String::new, |place| format!(" to {}", place.host));
+                return Err(Failed {
+                    reason: self.shown(&format!(
+                        "the server redirects{place} ({status}), which is not followed: mend base_url"
+                    )),
+                    next: Next::NeverForAny,
+                });
+            }
+            401 | 403 => (Next::NeverForAny, "; check api_key_env and what its key may do"),
+            404 => (Next::NeverForAny, "; check base_url, kind and model"),
+            408 | 425 | 429 | 500.. => (Next::Again(retry_after(&headers)), ""),
+            _ => (Next::Never, ""),
+        };
+        Err(Failed { reason: self.shown(&format!("the server answered {status}{said}")) + remedy, next })
+    }
+
+    fn broken(&self, error: &ureq::Error) -> Failed {
+        let reason = self.shown(&problem_of(error));
+        // A certificate does not become right by asking again.
+        let is_tls = match error {
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+            ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+            _ => false,
+        };
+        if is_tls {
+            return Failed { reason: format!("{reason}; check base_url and SSL_CERT_FILE"), next: Next::NeverForAny };
+        }
+        Failed::again(reason)
+    }
+
+    fn without_key(&self, text: &str) -> String {
+        match self.endpoint.key.as_deref().filter(|key| key.len() >= SHORTEST_SECRET_KEY) {
+            Some(key) => text.replace(key, "***"),
+            None => text.to_owned(),
+        }
+    }
+
+    /// A text of the server's as it may stand in messages and files.
+    fn shown(&self, text: &str) -> String {
+        let text = self.without_key(text);
+        shortened(&visible(&redact(&text).0).replace('\n', " "), LONGEST_REASON)
+    }
+}
+
+/// The completion of a body, or why it holds none.
+fn answer_of(api: Api, text: &str) -> Result<Answer, String> {
+    let body: Value = serde_json::from_str(text).map_err(|error| format!("the answer is not JSON ({error})"))?;
+    let Some(choice) = body["choices"].get(0) else {
+        let said = said_by(text).map_or_else(String::new, |said| format!(": {said}"));
+        return Err(format!("the answer has no choices{said}"));
+    };
+    let completion = match api {
+        Api::Completions => choice["text"].as_str().map(str::to_owned),
+        Api::Chat => message_text(&choice["message"]),
+    };
+    // A count beyond all models is none.
+    let count = |name: &str| body["usage"][name].as_u64().filter(|count| *count < 1 << 32).map(|count| count as usize);
+    Ok(Answer {
+        text: completion.ok_or("the first choice has no text")?,
+        prompt_tokens: count("prompt_tokens"),
+        tokens: count("completion_tokens"),
+        truncated: choice["finish_reason"] == "length",
+        seconds: 0.0,
+        attempts: 0,
+    })
+}
+
+/// Calls as the message that makes them, else the text; a model that refuses says so in a field of its own.
+fn message_text(message: &Value) -> Option<String> {
+    let fields = message.as_object()?;
+    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
+        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
+        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
+    }
+    match &message["content"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => Some(message["refusal"].as_str().unwrap_or_default().to_owned()),
+        _ => None,
+    }
+}
+
+/// What a server says of an error.
+fn said_by(text: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(text).ok()?;
+    [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]]
+        .into_iter()
+        .find_map(Value::as_str)
+        .map(str::to_owned)
+}
+
+/// Seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(text).ok()?;
+    Duration::try_from(date.timestamp().duration_since(jiff::Timestamp::now())).ok()
+}

@@ -1,0 +1,255 @@
+//! `endpoints.toml`: the servers that an eval may ask, each with its address, model, prices and limits.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+
+use super::EndpointError;
+use crate::format::did_you_mean;
+use crate::http::Origin;
+use crate::secrets::redact;
+use crate::task::{Section, Source};
+
+const KEYS: [&str; 13] = [
+    "base_url",
+    "model",
+    "api_key_env",
+    "price_per_million_input",
+    "price_per_million_output",
+    "concurrency",
+    "timeout_seconds",
+    "retries",
+    "kind",
+    "json_mode",
+    "strict_schema",
+    "extra_body",
+    "insecure_http",
+];
+/// What the program sets itself, or could not read the answer to.
+const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream", "n"];
+
+/// A server and how it is asked.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub name: String,
+    /// Without a slash at its end.
+    pub base_url: String,
+    /// As the server calls it.
+    pub model: String,
+    pub api: Api,
+    pub prices: Prices,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// For a request and its whole answer.
+    pub timeout: Duration,
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// Before the second attempt; doubled for each further one.
+    pub pause: Duration,
+    pub format: ResponseFormat,
+    /// Fields of every request, over those that the program sets.
+    pub extra_body: Map<String, Value>,
+    /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
+    pub certificates: Option<PathBuf>,
+    pub(super) key: Option<String>,
+}
+
+/// The two request forms of OpenAI's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    Chat,
+    Completions,
+}
+
+/// What the server is asked to hold its answers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFormat {
+    Free,
+    /// `json_object`.
+    Json,
+    /// `json_schema` with the task's schema, `strict`.
+    Schema,
+}
+
+/// For a million tokens, in any currency.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prices {
+    pub input: Option<f64>,
+    pub output: Option<f64>,
+}
+
+impl Prices {
+    /// `None` where a price or a count is not known.
+    pub fn cost(&self, prompt_tokens: Option<usize>, tokens: Option<usize>) -> Option<f64> {
+        Some((prompt_tokens? as f64 * self.input? + tokens? as f64 * self.output?) / 1e6)
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = self.key.as_ref().map(|_| "set");
+        let Self { name, base_url, model, .. } = self;
+        formatter
+            .debug_struct("Endpoint")
+            .field("name", name)
+            .field("base_url", base_url)
+            .field("model", model)
+            .field("key", &key)
+            .finish()
+    }
+}
+
+impl Endpoint {
+    /// The endpoint `name` of a file with this `text`, with its key from the environment. Every endpoint of the file is
+    /// checked.
+    ///
+    /// # Errors
+    /// [`EndpointError`] with file, line and remedy.
+    pub fn find(
+        name: &str,
+        label: &str,
+        text: &str,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        let source = Source { label, text };
+        let at = |offset, message: String| EndpointError::File(source.error(offset, message));
+        let broken = |error: toml::de::Error| at(error.span().map_or(0, |span| span.start), error.message().to_owned());
+        let document = DeTable::parse(text).map_err(broken)?;
+        let values: toml::Table = toml::from_str(text).map_err(broken)?;
+        let mut found = None;
+        for (key, value) in document.get_ref() {
+            let own = key.get_ref().as_ref();
+            let DeValue::Table(table) = value.get_ref() else {
+                return Err(at(
+                    key.span().start,
+                    format!("`{own}` stands outside of a table: write `[NAME]` above it"),
+                ));
+            };
+            let section = Section::new(source, &format!("{own}."), table, &KEYS)?;
+            let extra = values.get(own).and_then(|table| table.get("extra_body"));
+            let (endpoint, key_variable) = Self::read(own, &section, extra, key.span().start, source)?;
+            if own == name {
+                found = Some((endpoint, key_variable));
+            }
+        }
+        let Some((mut endpoint, key_variable)) = found else {
+            let names: Vec<&str> = values.keys().map(String::as_str).collect();
+            let known =
+                if names.is_empty() { "the file has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+            let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
+            return Err(EndpointError::Unknown { name: name.to_owned(), label: label.to_owned(), advice });
+        };
+        if let Some(named) = key_variable {
+            let failed = |problem| EndpointError::Key {
+                label: label.to_owned(),
+                name: name.to_owned(),
+                variable: redact(&named).0.into_owned(),
+                problem,
+            };
+            let key = variable(&named).ok_or_else(|| failed("is not set"))?;
+            let key = key.into_string().map_err(|_| failed("is no text"))?.trim().to_owned();
+            if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(failed(if key.is_empty() { "is empty" } else { "holds what no key has, such as a space" }));
+            }
+            endpoint.key = Some(key);
+        }
+        endpoint.certificates = variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(endpoint)
+    }
+
+    /// The endpoint, and the variable that holds its key.
+    fn read(
+        name: &str,
+        section: &Section<'_>,
+        extra: Option<&toml::Value>,
+        start: usize,
+        source: Source<'_>,
+    ) -> Result<(Self, Option<String>), EndpointError> {
+        let place = |key: &str| section.get(key).map_or(start, |(_, offset)| offset);
+        let wrong = |key: &str, message: &str| EndpointError::File(section.error(key, place(key), message));
+        let required = |key: &'static str, example: &str| -> Result<String, EndpointError> {
+            let text = section.string(key)?.filter(|text| !text.trim().is_empty());
+            text.ok_or_else(|| {
+                source.error(start, format!("`[{name}]` needs {key}: add for example `{example}`")).into()
+            })
+        };
+        let base_url = required("base_url", "base_url = \"https://api.openai.com/v1\"")?;
+        let insecure = section.boolean("insecure_http")?.unwrap_or(false);
+        let origin = Origin::of(&base_url).filter(|_| !base_url.contains(['?', '#']));
+        let Some(origin) = origin else {
+            return Err(wrong(
+                "base_url",
+                "must be an address such as `https://api.openai.com/v1`, without user, password and query",
+            ));
+        };
+        if !origin.is_encrypted() && !origin.is_loopback() && !insecure {
+            return Err(wrong(
+                "base_url",
+                "would send prompts and key unencrypted to another machine: use https://, or add `insecure_http = true` where the network is your own",
+            ));
+        }
+        let number = |key: &str, default: f64, least: f64, most: f64| -> Result<f64, EndpointError> {
+            match section.number(key)? {
+                Some(value) if !(least..=most).contains(&value) => {
+                    Err(wrong(key, &format!("must be between {least} and {most}, not {value}")))
+                }
+                value => Ok(value.unwrap_or(default)),
+            }
+        };
+        let whole = |key: &str, default: f64, least: f64, most: f64| match number(key, default, least, most)? {
+            value if value.fract() != 0.0 => Err(wrong(key, &format!("must be a whole number, not {value}"))),
+            value => Ok(value as usize),
+        };
+        let price = |key: &str| section.get(key).map(|_| number(key, 0.0, 0.0, 1e6)).transpose();
+        let api = match section.string("kind")?.as_deref() {
+            None | Some("chat") => Api::Chat,
+            Some("completions") => Api::Completions,
+            Some(other) => return Err(wrong("kind", &format!("must be \"chat\" or \"completions\", not {other:?}"))),
+        };
+        let format = match (section.boolean("json_mode")?, section.boolean("strict_schema")?) {
+            (Some(true), Some(true)) => {
+                return Err(wrong("json_mode", "is part of `strict_schema`, which is set too: remove one"));
+            }
+            (Some(true), _) => ResponseFormat::Json,
+            (_, Some(true)) => ResponseFormat::Schema,
+            _ => ResponseFormat::Free,
+        };
+        section.table("extra_body")?;
+        let extra_body = extra.map(serde_json::to_value).transpose()?;
+        let extra_body = extra_body.and_then(|value| value.as_object().cloned()).unwrap_or_default();
+        if let Some(own) = OWN_FIELDS.into_iter().find(|own| extra_body.contains_key(*own)) {
+            return Err(wrong("extra_body", &format!("must not hold `{own}`, which grpo-tui sets itself: remove it")));
+        }
+        let key_variable = section.string("api_key_env")?;
+        let is_name = |text: &str| {
+            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                && !text.starts_with(|c: char| c.is_ascii_digit())
+        };
+        if key_variable.as_deref().is_some_and(|text| text.is_empty() || !is_name(text)) {
+            // The text may be a key: it is not repeated.
+            return Err(wrong(
+                "api_key_env",
+                "must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself",
+            ));
+        }
+        let endpoint = Self {
+            name: name.to_owned(),
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            model: required("model", "model = \"gpt-4o-mini\"")?,
+            api,
+            prices: Prices { input: price("price_per_million_input")?, output: price("price_per_million_output")? },
+            concurrency: whole("concurrency", 8.0, 1.0, 512.0)?,
+            timeout: Duration::from_secs_f64(number("timeout_seconds", 120.0, 0.1, 3600.0)?),
+            retries: whole("retries", 5.0, 0.0, 20.0)? as u32,
+            pause: Duration::from_millis(500),
+            format,
+            extra_body,
+            certificates: None,
+            key: None,
+        };
+        Ok((endpoint, key_variable))
+    }
+}

@@ -1,0 +1,159 @@
+//! Prompt rows as requests: messages and tools in OpenAI's form, and no prompt with a secret.
+
+use std::collections::VecDeque;
+
+use serde_json::{Map, Value, json};
+
+use super::{Api, Endpoint, EndpointError, ResponseFormat};
+use crate::dataset::PromptRow;
+use crate::run::sha256;
+use crate::score::tools_of;
+use crate::secrets::scan;
+use crate::task::Task;
+use crate::text::{Message, Thinking, conversation};
+
+/// How completions are sampled.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    /// Per prompt, each a request of its own.
+    pub samples: usize,
+    pub max_completion_tokens: usize,
+    pub temperature: f64,
+}
+
+/// A request for one completion.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Index of its row.
+    pub row: usize,
+    /// Of that prompt, from 0.
+    pub sample: usize,
+    /// JSON.
+    pub body: String,
+    /// Identifies server, request and sample: equal digests ask the same.
+    pub digest: String,
+}
+
+/// The requests for `rows`, which were read from `label`: by row, then by sample. Rows with an id in `allowed` may hold
+/// what looks like a secret.
+///
+/// # Errors
+/// [`EndpointError`] naming the row; what does not suit the endpoint.
+pub fn questions(
+    endpoint: &Endpoint,
+    task: &Task,
+    (label, rows): (&str, &[PromptRow]),
+    sampling: Sampling,
+    allowed: &[String],
+) -> Result<Vec<Question>, EndpointError> {
+    let format = response_format(endpoint, task)?;
+    let mut found = Vec::with_capacity(rows.len() * sampling.samples);
+    for (index, row) in rows.iter().enumerate() {
+        let place = format!("{label} line {} (`{}`)", row.line, row.id);
+        if row.turn_count() > 1 {
+            let problem =
+                "an endpoint is not asked for conversations of several turns yet: leave such rows out".to_owned();
+            return Err(EndpointError::Row { place, problem });
+        }
+        let tools = tools_of(task, Some(row))?;
+        if endpoint.api == Api::Completions && tools.is_some() {
+            let problem = "kind = \"completions\" takes no tools: use kind = \"chat\"".to_owned();
+            return Err(EndpointError::Unfit { name: endpoint.name.clone(), problem });
+        }
+        let messages = conversation(task.system.as_deref(), &row.messages, Thinking::On, true);
+        let mut body = Map::new();
+        body.insert("model".to_owned(), json!(endpoint.model));
+        match endpoint.api {
+            Api::Chat => body.insert("messages".to_owned(), openai_messages(&messages)),
+            Api::Completions => body.insert("prompt".to_owned(), json!(plain_prompt(&messages))),
+        };
+        body.extend(tools.map(|tools| ("tools".to_owned(), tools)));
+        if !allowed.contains(&row.id)
+            && let Some(secret) = body.values().find_map(|value| first_secret(value, ""))
+        {
+            return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
+        }
+        body.insert("temperature".to_owned(), json!(sampling.temperature));
+        // OpenAI's newer models refuse the old name beside the new one.
+        if !endpoint.extra_body.contains_key("max_completion_tokens") {
+            body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
+        }
+        body.extend(format.clone().map(|format| ("response_format".to_owned(), format)));
+        body.extend(endpoint.extra_body.clone());
+        let body = Value::Object(body).to_string();
+        for sample in 0..sampling.samples {
+            let digest = sha256(format!("{}\n{:?}\n{sample}\n{body}", endpoint.base_url, endpoint.api).as_bytes());
+            found.push(Question { row: index, sample, body: body.clone(), digest });
+        }
+    }
+    Ok(found)
+}
+
+fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, EndpointError> {
+    Ok(match endpoint.format {
+        ResponseFormat::Free => None,
+        ResponseFormat::Json => Some(json!({"type": "json_object"})),
+        ResponseFormat::Schema => {
+            let schema = task.schema().ok_or_else(|| EndpointError::Unfit {
+                name: endpoint.name.clone(),
+                problem: format!(
+                    "strict_schema needs a task with a JSON Schema, and {} is of the kind `{}`: remove the key",
+                    task.name,
+                    task.kind()
+                ),
+            })?;
+            // The name may not hold a dot, nor more than 64 letters.
+            let name: String = task.name.replace('.', "_").chars().take(64).collect();
+            Some(json!({"type": "json_schema", "json_schema": {"name": name, "strict": true, "schema": schema}}))
+        }
+    })
+}
+
+/// Earlier calls have ids and arguments as text there, and a result names its call.
+fn openai_messages(messages: &[Message]) -> Value {
+    let mut calls = 0;
+    let mut open: VecDeque<String> = VecDeque::new();
+    let messages = messages.iter().map(|message| {
+        let mut turn = json!(message);
+        if let Some(own) = turn["tool_calls"].as_array_mut() {
+            for call in own {
+                calls += 1;
+                let id = call["id"].as_str().map_or_else(|| format!("call_{calls}"), str::to_owned);
+                let function = if call["function"].is_object() { &call["function"] } else { &*call };
+                let arguments = match &function["arguments"] {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                *call = json!({"id": id, "type": "function", "function": {"name": function["name"], "arguments": arguments}});
+                open.push_back(id);
+            }
+        }
+        if message.role == "tool" && turn["tool_call_id"].is_null() {
+            turn["tool_call_id"] = json!(open.pop_front());
+        }
+        // Reading `turn["…"]` of a missing field to change it leaves a null there.
+        if let Some(fields) = turn.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        turn
+    });
+    Value::Array(messages.collect())
+}
+
+/// A model without a chat template continues the text of the messages.
+fn plain_prompt(messages: &[Message]) -> String {
+    messages.iter().map(|message| format!("{}\n\n", message.content)).collect()
+}
+
+/// The first secret of the texts of a value, in words; `"password": "…"` is read as one text.
+fn first_secret(value: &Value, name: &str) -> Option<String> {
+    match value {
+        Value::String(text) => {
+            let secret = scan(&format!("{name}{text}")).into_iter().next()?;
+            Some(format!("holds what looks like a secret ({}, {})", secret.rule, secret.masked))
+        }
+        Value::Array(values) => values.iter().find_map(|value| first_secret(value, "")),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| first_secret(value, &format!("{name}: "))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
