@@ -1,6 +1,8 @@
 //! The real program from an empty folder: shapes that scripts rely on, exit codes, and nothing but JSON on stdout.
 #![cfg(feature = "engine")]
 
+mod eval;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -121,10 +123,14 @@ fn base_against_a_run() {
     assert_eq!(keys(&eval["targets"]), ["base", "trained"]);
     // The training's own evals, made again from the weights on disk.
     assert_eq!((&eval["targets"]["base"], &eval["targets"]["trained"]), (&report["base"], &report["trained"]));
+    let valid = report["trained"]["valid"].as_f64().unwrap();
+    assert!((eval["in_a_row"]["trained"]["10"].as_f64().unwrap() - valid.powi(10)).abs() < 1e-12, "{eval}");
+    assert_eq!(keys(&eval["in_a_row_interval"]["base"]), ["10", "50"]);
     let comparison = &eval["comparisons"][0];
     let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];
     assert_eq!(keys(comparison)[..fields.len()], fields);
-    let more = ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "verdict", "exact"];
+    let more =
+        ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "adjusted_p", "verdict", "exact"];
     assert_eq!(keys(comparison)[fields.len()..], more);
     assert_eq!(comparison["p"], comparison["mcnemar_p"], "with one completion a prompt the exact McNemar test decides");
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
@@ -149,7 +155,8 @@ fn base_against_a_run() {
             "last=short@last",
         ],
     );
-    let text = stdout(&three);
+    let (text, wanted) = (stdout(&three), "Holm-adjusted 1.0000");
+    assert_eq!(text.matches(wanted).count(), 6, "three comparisons of two metrics: {text}");
     assert!(text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
     let start = text
         .lines()
@@ -161,44 +168,8 @@ fn base_against_a_run() {
         .trim_end_matches('%')
         .to_owned();
     assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
-    let same = "tiny to first:\nvalid: no difference found (+0.0 points, 95% CI [-36.9, +36.9], p = 1.0000), exact: no difference found (+0.0 points, 95% CI [-36.9, +36.9], p = 1.0000)\n  valid: 0 improvements, 0 regressions in 8 prompts\n";
+    let same = "tiny to first:\nvalid: no difference found (+0.0 points, 95% CI [-36.9, +36.9], p = 1.0000, Holm-adjusted 1.0000), exact: no difference found (+0.0 points, 95% CI [-36.9, +36.9], p = 1.0000, Holm-adjusted 1.0000)\n  valid: 0 improvements, 0 regressions in 8 prompts\n";
     assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
-}
-
-#[test]
-fn eval_samples_and_sets() {
-    let (folder, _) = finished();
-    let eval = |more: &[&str]| {
-        call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat())
-    };
-    let sampled = |seed| json(&eval(&["--on", "train", "--temperature", "1", "--samples", "3", "--seed", seed]));
-    let (first, again, other) = (sampled("1"), sampled("1"), sampled("2"));
-    assert_eq!(first["targets"]["m"]["n"], 36);
-    assert_eq!(first, again);
-    assert_ne!(first["targets"], other["targets"]);
-    let cut = json(&eval(&["--on", "eval", "--max-completion-tokens", "5"]));
-    let summary = &cut["targets"]["m"];
-    assert_eq!(
-        (&summary["truncated"], &summary["mean_tokens"], &cut["max_completion_tokens"]),
-        (&1.0.into(), &5.0.into(), &5.into())
-    );
-}
-
-#[test]
-fn a_missed_threshold_is_3() {
-    let (folder, report) = finished();
-    let eval = |threshold: &str| {
-        call(folder, &["eval", "task", "--runs", "runs", "--model", "base=tiny", "--json", "--fail-under", threshold])
-    };
-    let missed = eval("valid=1");
-    assert_eq!(missed.status.code(), Some(3));
-    let valid = report["base"]["valid"].as_f64().unwrap();
-    let expected = format!("error: base: valid {:.1}% [", 100.0 * valid);
-    let by = format!("], n = 8, is {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
-    assert!(stderr(&missed).contains(&expected) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
-    let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
-    assert_eq!(document["targets"]["base"], report["base"]);
-    assert_eq!(eval("valid=0.1").status.code(), Some(0));
 }
 
 #[test]
@@ -222,6 +193,7 @@ fn usage_errors_are_2() {
             &["eval", "task", "--model", "tiny", "--on", "prof"],
             "--on prof: no such file: use train, eval, test, or a file of prompt rows",
         ),
+        (&["eval", "task", "--model", "tiny", "--junit", "ci.xml"], "--fail-under <RATE=X>"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90% write valid=0.9"),
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
         (
@@ -290,41 +262,6 @@ fn runs_are_listed_and_shown() {
     assert!(text.contains("finished, step 2 of 2"), "{text}");
     let none = call(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
     assert_eq!((none.status.code(), stderr(&none).contains("no run `nonesuch` in runs;")), (Some(1), true));
-}
-
-#[test]
-fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
-    let folder = tempfile::tempdir().unwrap();
-    let task = small_task(folder.path());
-    let rows = fs::read_to_string(task.join("eval-large.jsonl")).unwrap();
-    let without = |line: &str| {
-        let mut row: Value = serde_json::from_str(line).unwrap();
-        row.as_object_mut().unwrap().remove("expected");
-        format!("{row}\n")
-    };
-    let mixed: String =
-        rows.lines().enumerate().map(|(at, line)| if at < 2 { format!("{line}\n") } else { without(line) }).collect();
-    fs::write(folder.path().join("rows.jsonl"), mixed).unwrap();
-    let arguments = [
-        "eval",
-        "task",
-        "--model",
-        "base=tiny",
-        "--on",
-        "rows.jsonl",
-        "--fail-under",
-        "exact=1",
-        "--fail-under",
-        "valid=1",
-    ];
-    let output = call(folder.path(), &[&arguments[..], &["--max-completion-tokens", "5", "--json"]].concat());
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let base = &document["targets"]["base"];
-    assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
-    // Wilson's 95% interval of 0 of 2 ends at 65.8%, that of 0 of 8 at 32.4%.
-    let message = stderr(&output);
-    assert!(message.contains("base: exact 0.0% [0.0, 65.8], n = 2, is 100.0 points below the 100.0%"), "{message}");
-    assert!(message.contains("base: valid 0.0% [0.0, 32.4], n = 8, is 100.0 points below"), "{message}");
 }
 
 /// What a run's `run.toml` says of a key, and where it came from.

@@ -81,7 +81,7 @@ proptest! {
 
     #[test]
     fn more_power_needs_more_prompts(fixed in 0.01f64..0.4, broken in 0.0f64..0.4) {
-        if let (Some(less), Some(more)) = (required_n(fixed, broken, 0.8), required_n(fixed, broken, 0.9)) {
+        if let (Some(less), Some(more)) = (required_n(fixed, broken, 0.8, 0.05), required_n(fixed, broken, 0.9, 0.05)) {
             prop_assert!(less <= more);
         }
     }

@@ -7,12 +7,15 @@
 Needs numpy, scipy and statsmodels (written with 2.4, 1.17 and 0.15); no network. The same versions print the same numbers.
 """
 
+import math
 import sys
+from fractions import Fraction
 
 import numpy as np
 import statsmodels.api as sm
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 
@@ -105,6 +108,26 @@ def required(fixed, broken):
     return high
 
 
+def pass_at(j, n, passed):
+    """The paper's formula (Chen et al. 2021) in whole numbers; its code, 1 - prod(1 - j / arange(n - passed + 1, n + 1)), agrees."""
+    return float(1 - Fraction(math.comb(n - passed, j), math.comb(n, j)))
+
+
+def bootstrap(values):
+    """The program's resamples (SplitMix64, src/dataset/random.rs); scipy.stats.bootstrap(method="percentile") with 200,000 others gives the same first two intervals."""
+    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+
+    def mix(bits):
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & mask
+        return bits ^ (bits >> 31)
+
+    n = len(values)
+    key = mix(golden ^ mix((n + golden) & mask))
+    drawn = [values[(mix((key + count * golden) & mask) * n) >> 64] for count in range(1, 10_000 * n + 1)]
+    return np.mean(values), *np.percentile(np.reshape(drawn, (10_000, n)).mean(axis=1), [2.5, 97.5])
+
+
 def tables():
     show = lambda numbers: ", ".join(repr(float(number)) for number in numbers)
     print("// fixed, broken, pairs; difference, low, high, p")
@@ -127,6 +150,22 @@ def tables():
     print("// fixed, broken; required n")
     for fixed, broken in [(0.25, 0.05), (0.12, 0.04), (0.01, 0.0), (0.02, 0.005)]:
         print(f"    ({fixed}, {broken}, {required(fixed, broken)}),")
+    print("// j, n, passed; pass@j")
+    for j, n, passed in [(1, 1, 0), (2, 4, 1), (8, 8, 0), (1, 8, 3), (4, 8, 3), (2, 8, 8), (10, 200, 7), (100, 200, 1), (2, 200, 199), (512, 1024, 3)]:
+        print(f"    ({j}, {n}, {passed}, {pass_at(j, n, passed)!r}),")
+    print("// values; mean, low, high")
+    for values in [[1, 0, 0.5, 1, 0.25, 0.75, 1, 0, 1, 0.5], [1] * 19 + [0], [pass_at(4, 8, passed) for passed in (0, 1, 2, 3, 8, 8, 5, 0, 1, 6, 7, 8)]]:
+        print(f"    (&{[float(one) for one in values]}, [{show(bootstrap(values))}]),")
+    print("// p-values; adjusted by Holm's method")
+    for p_values in [[0.01, 0.04, 0.03], [0.005, 0.011, 0.02, 0.04, 0.13], [0.03, 0.03, 0.5], [0.4, 0.9, 1.0], [1e-12, 0.049, 0.024]]:
+        print(f"    (&{p_values}, &[{show(multipletests(p_values, method='holm')[1])}]),")
+    print("// k, n, p; P(X <= k)")
+    for k, n, p in [(0, 10, 0.3), (3, 10, 0.3), (41, 50, 0.9), (480, 1040, 0.5), (2, 2000, 0.004)]:
+        print(f"    ({k}, {n}, {p}, {float(stats.binom.cdf(k, n, p))!r}),")
+    print("// found, size, failures, all; p")
+    for found, size, failures, all in [(12, 48, 12, 100), (9, 15, 40, 200), (50, 60, 300, 500), (7, 9, 14, 30)]:
+        table = [[found, size - found], [failures - found, all - size - failures + found]]
+        print(f"    ([{found}, {size}, {failures}, {all}], {float(stats.fisher_exact(table, alternative='greater').pvalue)!r}),")
 
 
 def coverage():

@@ -13,10 +13,10 @@ use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::{Failure, Outcome, print, print_json};
 use crate::eval::{evaluate, prepare_rows};
-use crate::format::{duration, percent, percent_interval};
+use crate::format::{duration, percent};
 use crate::kernels::device::Engine;
 use crate::model::Adapters;
-use crate::report::{self, EvalId, Versus, versus_html};
+use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, sha256};
 use crate::score::Scorer;
@@ -70,25 +70,26 @@ pub(super) struct Arguments {
     /// Write one self-contained HTML file; secrets are masked
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Overwrite FILE
-    #[arg(long, requires = "html")]
+    /// Write Markdown for a pull request: thresholds, verdicts, rates, groups of failures; secrets are masked
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write JUnit XML for a CI server: a test case per --fail-under; secrets are masked
+    #[arg(long, value_name = "FILE", requires = "fail_under")]
+    junit: Option<PathBuf>,
+    /// Overwrite these files
+    #[arg(long)]
     force: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-/// A `--fail-under` limit.
-#[derive(Clone, Debug)]
-struct Threshold {
-    metric: String,
-    lowest: f64,
-}
-
 const MOST_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    check_page(arguments.html.as_deref(), arguments.force)?;
+    for file in [&arguments.html, &arguments.markdown, &arguments.junit] {
+        check_page(file.as_deref(), arguments.force)?;
+    }
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -139,15 +140,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
+    let Some(last) = versus.evals.last() else { return Ok(ExitCode::SUCCESS) };
     if let Some(file) = &arguments.html {
         write_page(file, &versus_html(&versus)?, arguments.force)?;
+    }
+    if let Some(file) = &arguments.markdown {
+        let text = versus_markdown(&versus) + &thresholds_markdown(&arguments.fail_under, last);
+        write_page(file, &Page::masked(&text), arguments.force)?;
+    }
+    if let Some(file) = &arguments.junit {
+        write_page(file, &junit(&arguments.fail_under, last)?, arguments.force)?;
     }
     if arguments.json {
         print_json(&format!("{document}\n"))?;
     } else {
         print(&versus.page())?;
     }
-    judge(&arguments.fail_under, versus.evals.last())
+    judge(&arguments.fail_under, last)
 }
 
 /// The records of a model on this machine.
@@ -227,12 +236,15 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
 fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Versus) -> Value {
     let summaries: Map<String, Value> =
         versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
+    let in_a_row = |place: usize| -> Map<String, Value> {
+        versus.evals.iter().map(|eval| (eval.name.clone(), eval.in_a_row()[place].clone())).collect()
+    };
     let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
     let endpoints =
         targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
     let endpoints: Map<String, Value> = endpoints.collect();
     let mut document = json!({
-        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "models": models, "task": versus.evals[0].task, "set": arguments.on,
+        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0), "in_a_row_interval": in_a_row(1), "models": models, "task": versus.evals[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
     });
     if !endpoints.is_empty() {
@@ -242,40 +254,9 @@ fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Ve
 }
 
 /// Exit code 3 if the last model misses a threshold.
-fn judge(thresholds: &[Threshold], last: Option<&report::EvalResult>) -> Outcome {
-    let Some(report::EvalResult { name, summary, .. }) = last else { return Ok(ExitCode::SUCCESS) };
-    let mut missed = Vec::new();
-    for Threshold { metric, lowest } in thresholds {
-        let rate = summary.metric(metric);
-        // A missing rate misses every threshold.
-        if rate.is_nan() || rate < *lowest {
-            let (rows, interval) = (summary.rows_of(metric), summary.interval(metric));
-            missed.push(format!(
-                "{name}: {metric} {}, n = {rows}, is {:.1} points below the {} of --fail-under",
-                percent_interval(rate, interval),
-                100.0 * (lowest - rate),
-                percent(*lowest)
-            ));
-        }
-    }
+fn judge(thresholds: &[Threshold], last: &report::EvalResult) -> Outcome {
+    let missed: Vec<String> = thresholds.iter().filter_map(|threshold| threshold.missed(last)).collect();
     if missed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure { code: 3, message: missed.join("\n") }) }
-}
-
-impl Threshold {
-    fn parse(text: &str) -> Result<Self, String> {
-        let names = ["parse", "valid", "exact", "tolerant"];
-        let (metric, lowest) = text.split_once('=').ok_or("write it as RATE=X, for example valid=0.9")?;
-        if !names.contains(&metric) {
-            return Err(format!("unknown rate `{metric}`: use {}", names.join(", ")));
-        }
-        match lowest.parse::<f64>() {
-            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
-            Ok(percent) if percent > 1.0 && percent <= 100.0 => {
-                Err(format!("a rate is a number from 0 to 1; for {percent}% write {metric}={}", percent / 100.0))
-            }
-            _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
-        }
-    }
 }
 
 /// A sampling temperature: 0 or above, finite.

@@ -12,7 +12,6 @@ use super::{FailureGroups, ReportError, summary_table};
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::Scorer;
 use crate::secrets::visible;
-use crate::statistics::compound;
 use crate::task::Task;
 
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
@@ -201,8 +200,13 @@ impl Versus {
                 prompts.len()
             ));
         }
-        let places = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b)));
-        let pairs = places.map(|(a, b)| PairedComparison::of((a, &evals[a].records), (b, &evals[b].records))).collect();
+        let places: Vec<_> = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b))).collect();
+        let pair = |&(a, b): &(usize, usize)| {
+            PairedComparison::of((a, &evals[a].records), (b, &evals[b].records), places.len())
+        };
+        let mut pairs: Vec<_> = places.iter().map(pair).collect();
+        MetricComparison::adjust(pairs.iter_mut().map(|pair| &mut pair.valid).collect());
+        MetricComparison::adjust(pairs.iter_mut().filter_map(|pair| pair.exact.as_mut()).collect());
         Ok(Self { evals, pairs, prompts, comments: BTreeMap::new(), is_rescored: false, warnings })
     }
 
@@ -223,14 +227,10 @@ impl Versus {
     /// The output of `runs versus --json`.
     pub fn document(&self) -> Value {
         let eval = |eval: &EvalResult| {
-            let in_a_row = |calls| {
-                (compound(eval.summary.valid, calls), eval.summary.valid_interval.map(|rate| compound(rate, calls)))
-            };
-            let [(ten, ten_interval), (fifty, fifty_interval)] = [10, 50].map(in_a_row);
+            let [in_a_row, in_a_row_interval] = eval.in_a_row();
             json!({
                 "name": eval.name, "folder": eval.id.folder, "step": eval.id.step, "set": eval.id.set, "target": eval.id.target,
-                "summary": eval.summary, "in_a_row": {"10": ten, "50": fifty},
-                "in_a_row_interval": {"10": ten_interval, "50": fifty_interval},
+                "summary": eval.summary, "in_a_row": in_a_row, "in_a_row_interval": in_a_row_interval,
             })
         };
         json!({
@@ -280,8 +280,8 @@ impl Versus {
 }
 
 impl PairedComparison {
-    /// Compares two evals by index, prompt by prompt.
-    pub fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord])) -> Self {
+    /// Compares two evals by index, prompt by prompt, as one of `comparisons`.
+    fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord]), comparisons: usize) -> Self {
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
         let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
         let mut tiers = [[0; 3]; 3];
@@ -289,7 +289,7 @@ impl PairedComparison {
         for (before, after) in &both {
             tiers[tier(before)][tier(after)] += 1;
         }
-        let (valid, exact) = MetricComparison::both(first.1, second.1);
+        let (valid, exact) = MetricComparison::both(first.1, second.1, comparisons);
         Self { first: first.0, second: second.0, valid, exact, tiers }
     }
 
@@ -319,14 +319,14 @@ impl PairedComparison {
 
     /// As JSON: the numbers of `valid` on the top level, those of `exact` under their name.
     fn document(&self, names: [&str; 2]) -> Value {
-        let MetricComparison { n, comparison, difference, p, verdict, needed, .. } = &self.valid;
+        let MetricComparison { n, comparison, difference, p, adjusted_p, verdict, needed, .. } = &self.valid;
         let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = comparison;
         json!({
             "first": names[0], "second": names[1], "n": n, "fixed": fixed, "broken": broken, "both": both, "neither": neither,
             "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": difference,
             "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
             "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
-            "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "verdict": verdict, "exact": self.exact,
+            "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "adjusted_p": adjusted_p, "verdict": verdict, "exact": self.exact,
         })
     }
 }

@@ -144,7 +144,7 @@ fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
             read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
         };
-        let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?);
+        let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?, 1);
         (valid.n > 0).then_some(ResultComparison { set, comparison: valid.comparison, valid, exact })
     })
 }

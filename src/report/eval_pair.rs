@@ -26,7 +26,7 @@ impl EvalPair {
 
     /// The verdict on both metrics, then the numbers of each.
     pub(super) fn sentences(&self) -> Vec<String> {
-        let (valid, exact) = MetricComparison::both(&self.before, &self.after);
+        let (valid, exact) = MetricComparison::both(&self.before, &self.after, 1);
         sentences(&valid, exact.as_ref())
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::{ReportError, RunOutcome};
 use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
@@ -13,6 +15,7 @@ use crate::run::{
     sha256,
 };
 use crate::score::{Score, Scorer};
+use crate::statistics::compound;
 use crate::task::{PromptSet, Task, current_set_name};
 
 /// The prompts of a standalone eval, which may come from a file that is no set of the task.
@@ -208,6 +211,16 @@ impl EvalResult {
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
         })
+    }
+
+    /// P(10 calls valid) and P(50 calls valid) by number of calls, and their 95% intervals, as JSON.
+    pub fn in_a_row(&self) -> [Value; 2] {
+        let EvalSummary { valid, valid_interval, .. } = &self.summary;
+        let interval = |calls| valid_interval.map(|rate| compound(rate, calls));
+        [
+            json!({"10": compound(*valid, 10), "50": compound(*valid, 50)}),
+            json!({"10": interval(10), "50": interval(50)}),
+        ]
     }
 
     /// Scores the same completions by the rules of `task`.

@@ -1,4 +1,4 @@
-//! HTML pages of a run and of compared evals, each one self-contained file. The markup is in `templates/`; all text is
+//! HTML pages of a run and of compared evals, each one self-contained file, and JUnit XML. The markup is in `templates/`; all text is
 //! masked and escaped here.
 
 mod charts;
@@ -15,6 +15,7 @@ use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versu
 use super::eval_pair::{EvalPair, result_name, sentences};
 use super::event_text::{Level, alert_text, event_text};
 use super::failures::failure_table;
+use super::gate::{Threshold, junit_values};
 use super::run_row::configuration;
 use super::summary_table::{rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
@@ -40,12 +41,13 @@ impl Page {
     }
 }
 
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("page.html", include_str!("templates/page.html")),
     ("page.css", include_str!("templates/page.css")),
     ("parts.html", include_str!("templates/parts.html")),
     ("run.html", include_str!("templates/run.html")),
     ("answers.html", include_str!("templates/answers.html")),
+    ("junit.xml", include_str!("templates/junit.xml")),
 ];
 
 /// The page of a run.
@@ -94,7 +96,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
+    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label], cells].concat());
     let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
     let examples = match versus.pairs.first() {
         Some(pair) => {
@@ -147,6 +149,14 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     )
 }
 
+/// Thresholds of an eval as JUnit XML, for the test reports of a CI server.
+///
+/// # Errors
+/// [`ReportError::Template`].
+pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, ReportError> {
+    render("junit.xml", Serde(junit_values(thresholds, eval)).into())
+}
+
 /// What the failures of an eval have in common.
 fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
     let found = FailureGroups::of(eval);
@@ -182,7 +192,9 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     let visible = clean
         .chars()
         .take(most)
-        .map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) });
+        .map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) })
+        // No characters in XML.
+        .map(|letter| if ['\u{FFFE}', '\u{FFFF}'].contains(&letter) { '\u{FFFD}' } else { letter });
     let cut = if clean.chars().nth(most).is_some() { "…" } else { "" };
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
@@ -194,7 +206,7 @@ fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> se
     let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);
     let titles = base.map(|base| title("base", base)).into_iter().chain([title(&name, &result.summary)]);
     let titles: Vec<String> = std::iter::once(String::new()).chain(titles).collect();
-    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label.to_owned()], cells].concat());
+    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label], cells].concat());
     let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
     let sentences = pair.map(EvalPair::sentences).unwrap_or_default();
     json!({"set": result.set, "titles": titles, "sentences": sentences,

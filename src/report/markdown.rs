@@ -37,7 +37,7 @@ pub fn markdown(report: &Report) -> String {
         let both = base.map_or_else(|| vec![&result.summary], |base| vec![base, &result.summary]);
         let rates = rate_rows(&both).into_iter().map(|(label, mut cells)| {
             let (trained, base) = (cells.pop(), cells.pop());
-            vec![label.to_owned(), or_na(base, |cell| cell), or_na(trained, |cell| cell)]
+            vec![label, or_na(base, |cell| cell), or_na(trained, |cell| cell)]
         });
         text += &table(&escaped(&titles), &rates.collect::<Vec<_>>(), "l");
         let sentences: Vec<String> = pair.iter().flat_map(EvalPair::sentences).collect();

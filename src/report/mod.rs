@@ -9,6 +9,7 @@ mod event_text;
 mod failure_groups;
 mod failures;
 mod filter;
+mod gate;
 mod html;
 mod listing;
 mod markdown;
@@ -33,7 +34,8 @@ pub use eval_results::{
 pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, rates};
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
-pub use html::{Page, html, versus_html};
+pub use gate::{Threshold, thresholds_markdown};
+pub use html::{Page, html, junit, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
 pub use previous_run::RunChanges;

@@ -8,7 +8,9 @@ use super::event_text::Level;
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
-use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, required_n, required_n_of_means};
+use crate::statistics::{
+    Interval, PairedTest, SIGNIFICANT, holm, paired_counts, paired_means, required_n, required_n_of_means,
+};
 
 /// The power for which the required number of prompts is computed.
 const POWER: f64 = 0.8;
@@ -22,6 +24,9 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Two-sided.
     pub p: f64,
+    /// By Holm's method, where several comparisons are made; the verdict follows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjusted_p: Option<f64>,
     /// Of the rate, second minus first.
     pub difference: Interval,
 }
@@ -30,7 +35,7 @@ impl Judged {
     /// For one completion per prompt.
     pub fn of(metric: &'static str, comparison: &Comparison) -> Self {
         let PairedTest { difference, .. } = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
-        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p, difference }
+        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p, adjusted_p: None, difference }
     }
 
     /// [`Level::Good`] only where one of the two is better, the other is not worse, and both were measured.
@@ -64,8 +69,12 @@ impl Judged {
         format!("{}{words}", self.metric)
     }
 
+    /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`.
     fn p_value(self) -> String {
-        if self.p < 1e-4 { format!("{:.1e}", self.p) } else { format!("{:.4}", self.p) }
+        let text = |p: f64| if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") };
+        let adjusted =
+            self.adjusted_p.map_or_else(String::new, |adjusted| format!(", Holm-adjusted {}", text(adjusted)));
+        text(self.p) + &adjusted
     }
 }
 
@@ -98,6 +107,8 @@ pub struct MetricComparison {
     pub difference: Interval,
     /// Two-sided: of the exact McNemar test; with several completions per prompt, of its analogue for mean rates.
     pub p: f64,
+    /// By Holm's method, as one of several comparisons; the verdict follows it. The interval is not adjusted.
+    pub adjusted_p: Option<f64>,
     pub verdict: Verdict,
     /// Completions per prompt.
     #[serde(skip)]
@@ -109,8 +120,10 @@ pub struct MetricComparison {
 }
 
 impl MetricComparison {
-    /// `valid` and `exact`; `None` if no prompt of both has an expected answer.
-    pub fn both(before: &[EvalRecord], after: &[EvalRecord]) -> (Self, Option<Self>) {
+    /// `valid` and `exact`; `None` if no prompt of both has an expected answer. As one of `comparisons`, the required n
+    /// is for a level of 5% / `comparisons`, the least that Holm's method asks; [`Self::adjust`] does the rest.
+    pub fn both(before: &[EvalRecord], after: &[EvalRecord], comparisons: usize) -> (Self, Option<Self>) {
+        let level = SIGNIFICANT / comparisons.max(1) as f64;
         // The completions of a prompt are not independent, so only the first counts.
         let firsts =
             |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
@@ -118,27 +131,47 @@ impl MetricComparison {
         let judged = |metric, comparison: Comparison, measure: fn(&EvalRecord) -> Option<bool>| {
             let samples = before.iter().chain(after).map(|record| record.sample + 1).max().unwrap_or(1);
             if samples == 1 {
-                return Self::of(metric, comparison);
+                return Self::at(level, metric, comparison);
             }
             let differences = differences(before, after, measure);
             let test = paired_means(&differences, samples);
-            Self::tested(metric, comparison, samples, test, || required_n_of_means(&differences, POWER))
+            Self::tested(level, metric, comparison, samples, test, || required_n_of_means(&differences, POWER, level))
         };
         let exact =
             Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
-        (judged("valid", Comparison::of(&first, &second), |record| Some(record.is_valid())), exact)
+        (
+            judged("valid", Comparison::of(&first, &second), |record| (!record.is_error()).then(|| record.is_valid())),
+            exact,
+        )
     }
 
-    /// For one completion per prompt.
+    /// For one completion per prompt and one comparison.
     pub fn of(metric: &'static str, comparison: Comparison) -> Self {
+        Self::at(SIGNIFICANT, metric, comparison)
+    }
+
+    /// Adjusts the p-values and verdicts of one metric in several comparisons.
+    pub fn adjust(family: Vec<&mut Self>) {
+        if family.len() < 2 {
+            return;
+        }
+        let adjusted = holm(&family.iter().map(|judged| judged.p).collect::<Vec<_>>());
+        for (judged, p) in family.into_iter().zip(adjusted) {
+            (judged.adjusted_p, judged.verdict) = (Some(p), Verdict::of(judged.difference.estimate, p));
+            judged.needed = judged.needed.filter(|_| judged.verdict == Verdict::NoDifference);
+        }
+    }
+
+    fn at(level: f64, metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
-        Self::tested(metric, comparison, 1, paired_counts(fixed, broken, pairs), || {
-            required_n(share(fixed), share(broken), POWER)
+        Self::tested(level, metric, comparison, 1, paired_counts(fixed, broken, pairs), || {
+            required_n(share(fixed), share(broken), POWER, level)
         })
     }
 
     fn tested(
+        level: f64,
         metric: &'static str,
         comparison: Comparison,
         samples: usize,
@@ -147,12 +180,18 @@ impl MetricComparison {
     ) -> Self {
         let PairedTest { difference, p } = test;
         let (n, verdict) = (comparison.pairs(), Verdict::of(difference.estimate, p));
-        let needed = if verdict == Verdict::NoDifference { needed().filter(|needed| *needed > n) } else { None };
-        Self { metric, n, comparison, difference, p, verdict, samples, needed }
+        let needed = if p < level { None } else { needed().filter(|needed| *needed > n) };
+        Self { metric, n, comparison, difference, p, adjusted_p: None, verdict, samples, needed }
     }
 
     pub fn judged(&self) -> Judged {
-        Judged { metric: self.metric, verdict: self.verdict, p: self.p, difference: self.difference }
+        Judged {
+            metric: self.metric,
+            verdict: self.verdict,
+            p: self.p,
+            adjusted_p: self.adjusted_p,
+            difference: self.difference,
+        }
     }
 
     /// The prompts that changed.
@@ -244,7 +283,7 @@ mod tests {
                 .collect()
         };
         for samples in [1, 4] {
-            let (valid, exact) = MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5));
+            let (valid, exact) = MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5), 1);
             let exact = exact.as_ref().map(|exact| (exact.verdict, exact.comparison.broken));
             assert_eq!(
                 (valid.verdict, valid.comparison.fixed, exact),
@@ -259,6 +298,6 @@ mod tests {
         }
         let unknown: Vec<EvalRecord> =
             eval(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
-        assert!(MetricComparison::both(&unknown, &unknown).1.is_none());
+        assert!(MetricComparison::both(&unknown, &unknown, 1).1.is_none());
     }
 }

@@ -3,9 +3,9 @@
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{amount, duration, or_na, percent, percent_interval};
-use crate::run::{EndpointSummary, EvalSummary, TagSummary};
+use crate::run::{EndpointSummary, EvalSummary, PassAt, SampleRates, SampleSummary, TagSummary};
 use crate::secrets::{redact, visible};
-use crate::statistics::compound;
+use crate::statistics::{Interval, compound};
 
 /// Compares `first` with `second` on one set.
 pub fn table(
@@ -22,14 +22,14 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     let Some((_, first)) = evals.first() else { return String::new() };
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
     let names = evals.iter().map(|(name, _)| shorten(name)).collect();
-    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
+    let rates = rate_rows(&summaries).into_iter();
     let tags = tag_rows(&summaries).into_iter().map(|row| (row.label(), row.cells));
     let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
     text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
 
 /// One row per measure.
-pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
+pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     let rows: [(&'static str, Cell); 8] = [
         ("parse", |e| percent_interval(e.parse, e.interval("parse"))),
@@ -65,7 +65,36 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(&'static str, Vec<String>)> {
     let of_endpoints = of_endpoints.into_iter().filter(|_| has_endpoint);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
     let rows = rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors)).chain(of_endpoints);
-    rows.map(|(label, cell)| (label, evals.iter().map(|summary| cell(summary)).collect())).collect()
+    rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
+        .chain(sample_rows(evals))
+        .collect()
+}
+
+/// pass@j and the share of prompts of which all samples pass, where prompts have several.
+fn sample_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
+    let columns: Vec<Vec<(String, Interval)>> =
+        evals.iter().map(|summary| summary.samples.as_deref().map_or_else(Vec::new, labelled_rates)).collect();
+    let mut labels: Vec<&String> = Vec::new();
+    for (label, _) in columns.iter().flatten() {
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    let cell = |label: &String, column: &[(String, Interval)]| {
+        let rate = column.iter().find(|(name, _)| name == label);
+        or_na(rate, |(_, Interval { estimate, low, high })| percent_interval(*estimate, [*low, *high]))
+    };
+    labels.iter().map(|label| ((*label).clone(), columns.iter().map(|column| cell(label, column)).collect())).collect()
+}
+
+/// `pass@4`, `pass@4 exact`, `all 4 valid`, `all 4 exact`.
+fn labelled_rates(samples: &SampleSummary) -> Vec<(String, Interval)> {
+    let of = |rates: &SampleRates, suffix: &str, metric: &str| {
+        let pass_at = rates.pass_at.iter().map(|PassAt { j, rate }| (format!("pass@{j}{suffix}"), *rate));
+        pass_at.chain([(format!("all {} {metric}", rates.samples), rates.all)]).collect::<Vec<_>>()
+    };
+    let exact = samples.exact.iter().flat_map(|rates| of(rates, " exact", "exact"));
+    of(&samples.valid, "", "valid").into_iter().chain(exact).collect()
 }
 
 /// A rate of the rows with a tag.

@@ -32,7 +32,7 @@ pub fn versus_markdown(versus: &Versus) -> String {
         text.push('\n');
     }
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| (label.to_owned(), cells));
+    let rates = rate_rows(&summaries).into_iter();
     let tags = tag_rows(&summaries).into_iter().map(|row| (line(&row.label()), row.cells));
     let rows: Vec<Vec<String>> = rates.chain(tags).map(|(label, cells)| [vec![label], cells].concat()).collect();
     text += &table(&[vec![String::new()], names.clone()].concat(), &rows, "l");

@@ -9,6 +9,7 @@ use super::durable::replace_file;
 use super::endpoint_summary::EndpointSummary;
 use super::error::RunError;
 use super::eval_record::EvalRecord;
+use super::sample_rates::{Holds, SampleSummary, counts_by_prompt};
 use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 
@@ -52,6 +53,9 @@ pub struct EvalSummary {
     /// Where rows have several turns; a conversation is then one of `n`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Box<AnswerSummary>>,
+    /// `None` with one completion per prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Box<SampleSummary>>,
 }
 
 /// The answers of conversations, one by one.
@@ -143,6 +147,7 @@ impl EvalSummary {
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::of(&all),
             endpoint: EndpointSummary::of(records).map(Box::new),
+            samples: SampleSummary::of(&all).map(Box::new),
         };
         summary.valid_interval = summary.interval("valid");
         summary
@@ -189,22 +194,13 @@ fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64;
     if records.iter().all(|record| record.sample == 0) {
         return None;
     }
-    type Holds = fn(&EvalRecord) -> Option<bool>;
     let rates: [(&str, Holds); 4] = [
         ("parse", |record| Some(record.parses())),
         ("valid", |record| Some(record.is_valid())),
         ("exact", |record| record.exact),
         ("tolerant", |record| Some(record.tolerant)),
     ];
-    let interval = |holds: Holds| {
-        let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-        for (record, holds) in records.iter().filter_map(|record| Some((record, holds(record)?))) {
-            let (found, of) = prompts.entry(&record.prompt_id).or_default();
-            *found += usize::from(holds);
-            *of += 1;
-        }
-        wilson_by_prompt(&prompts.into_values().collect::<Vec<_>>()).into()
-    };
+    let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
     Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
 }
 

@@ -37,6 +37,7 @@ mod remove;
 mod rollout_search;
 mod rollout_zst;
 mod rollouts;
+mod sample_rates;
 pub mod sampler;
 mod series;
 mod slurm;
@@ -89,6 +90,7 @@ pub use rollouts::{
     GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file,
     rollout_segments, rollouts_to_delete,
 };
+pub use sample_rates::{PassAt, SampleRates, SampleSummary};
 pub use sampler::SampledCompletion;
 pub use series::Series;
 pub use slurm::{

@@ -24,7 +24,7 @@ pub struct PairedTest {
 }
 
 /// The significance level of verdicts.
-const SIGNIFICANT: f64 = 0.05;
+pub const SIGNIFICANT: f64 = 0.05;
 
 /// The verdict on the second of two models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -55,6 +55,20 @@ pub fn mcnemar_exact(fixed: usize, broken: usize) -> f64 {
         return 1.0;
     }
     (2.0 * binomial_cdf(fixed.min(broken), fixed + broken, 0.5)).min(1.0)
+}
+
+/// The p-values of several tests as one family, adjusted by Holm's method (Holm 1979): the chance of any false finding
+/// among those below 5% is at most 5%. In the order given.
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
+    let mut adjusted = vec![0.0; p_values.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max((p_values.len() - rank) as f64 * p_values[index]).min(1.0);
+        adjusted[index] = largest;
+    }
+    adjusted
 }
 
 /// One-sided exact test (Fisher) of whether failures gather in a group: the chance that at least `found` of the
@@ -143,21 +157,21 @@ fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
     product(0.5 * (left + right)).min(product(best))
 }
 
-/// Prompts needed so that the exact McNemar test at 5% sees a true difference with chance `power`. `fixed` and
+/// Prompts needed so that the exact McNemar test at significance `level` sees a true difference with chance `power`. `fixed` and
 /// `broken`: the shares of prompts that the second model would fix and break, in [0, 1]. Where thousands of prompts
 /// change it is Connor's approximation (1987), within 1% of it. `None` where the shares are equal or impossible, since
 /// then no n suffices.
-pub fn required_n(fixed: f64, broken: f64, power: f64) -> Option<usize> {
+pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usize> {
     const MOST_CHANGED: f64 = 5000.0;
     let changed = fixed + broken;
     if fixed < 0.0 || broken < 0.0 || changed > 1.0 {
         return None;
     }
-    let about = connor(changed, fixed - broken, power)?;
+    let about = connor(changed, fixed - broken, power, level)?;
     if about as f64 * changed > MOST_CHANGED {
         return Some(about);
     }
-    let is_enough = |n: usize| mcnemar_power(n, fixed, broken) >= power;
+    let is_enough = |n: usize| mcnemar_power(n, fixed, broken, level) >= power;
     let (mut low, mut high) = (about / 2, about);
     while !is_enough(high) {
         high += high / 4 + 1;
@@ -173,36 +187,36 @@ pub fn required_n(fixed: f64, broken: f64, power: f64) -> Option<usize> {
 }
 
 /// The same for prompts of several samples each, from the prompts' own differences.
-pub fn required_n_of_means(differences: &[f64], power: f64) -> Option<usize> {
+pub fn required_n_of_means(differences: &[f64], power: f64, level: f64) -> Option<usize> {
     let count = differences.len() as f64;
     let mean = differences.iter().sum::<f64>() / count;
-    connor(differences.iter().map(|difference| difference * difference).sum::<f64>() / count, mean, power)
+    connor(differences.iter().map(|difference| difference * difference).sum::<f64>() / count, mean, power, level)
 }
 
 /// Prompts needed by the normal approximation, of the mean square and the mean of a prompt's difference (Connor 1987).
-fn connor(square: f64, mean: f64, power: f64) -> Option<usize> {
+fn connor(square: f64, mean: f64, power: f64, level: f64) -> Option<usize> {
     if mean == 0.0 || !(power > 0.0 && power < 1.0) {
         return None;
     }
-    let spread =
-        normal_quantile(0.975) * square.sqrt() + normal_quantile(power) * (square - mean * mean).max(0.0).sqrt();
+    let spread = normal_quantile(1.0 - level / 2.0) * square.sqrt()
+        + normal_quantile(power) * (square - mean * mean).max(0.0).sqrt();
     let needed = (spread / mean).powi(2).ceil();
     (needed.is_finite() && needed < 1e15).then_some((needed as usize).max(1))
 }
 
-/// The chance that the exact McNemar test on `n` prompts gives p < 0.05 where each is fixed and broken with these
+/// The chance that the exact McNemar test on `n` prompts gives p < `level` where each is fixed and broken with these
 /// chances.
-pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64) -> f64 {
+pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64, level: f64) -> f64 {
     let changed = fixed + broken;
     let (mean, deviation) = (n as f64 * changed, (n as f64 * changed * (1.0 - changed)).max(0.0).sqrt());
     let first = (mean - 9.0 * deviation - 9.0).max(0.0) as usize;
     let last = ((mean + 9.0 * deviation) as usize + 20).min(n);
     // How many of the splits with the fewest on one side are significant; it only grows with the number of changed
     // prompts.
-    let mut significant = (first as f64 / 2.0 - (first as f64).sqrt() - 3.0).max(0.0) as usize;
+    let mut significant = (first as f64 / 2.0 - 1.5 * (first as f64).sqrt() - 3.0).max(0.0) as usize;
     let mut power = 0.0;
     for count in first..=last {
-        while 2 * significant < count && mcnemar_exact(significant, count - significant) < 0.05 {
+        while 2 * significant < count && mcnemar_exact(significant, count - significant) < level {
             significant += 1;
         }
         if significant == 0 {

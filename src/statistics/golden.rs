@@ -2,6 +2,7 @@
 //! tables).
 #![allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal, clippy::type_complexity)]
 
+use super::beta::binomial_cdf;
 use super::compare::mcnemar_power;
 use super::*;
 
@@ -80,6 +81,92 @@ const REQUIRED: &[(f64, f64, usize)] = &[
     (0.02, 0.005, 926),
 ];
 
+#[rustfmt::skip]
+const PASS_AT: &[(usize, usize, usize, f64)] = &[
+    // j, n, passed; pass@j
+    (1, 1, 0, 0.0),
+    (2, 4, 1, 0.5),
+    (8, 8, 0, 0.0),
+    (1, 8, 3, 0.375),
+    (4, 8, 3, 0.9285714285714286),
+    (2, 8, 8, 1.0),
+    (10, 200, 7, 0.3055988116177335),
+    (100, 200, 1, 0.5),
+    (2, 200, 199, 1.0),
+    (512, 1024, 3, 0.875366568914956),
+];
+
+#[rustfmt::skip]
+const BOOTSTRAP: &[(&[f64], [f64; 3])] = &[
+    // values; mean, low, high
+    (&[1.0, 0.0, 0.5, 1.0, 0.25, 0.75, 1.0, 0.0, 1.0, 0.5], [0.6, 0.35, 0.825]),
+    (&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.95, 0.85, 1.0]),
+    (&[0.0, 0.5, 0.7857142857142857, 0.9285714285714286, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0], [0.7261904761904763, 0.5059523809523809, 0.9166666666666666]),
+];
+
+#[rustfmt::skip]
+const HOLM: &[(&[f64], &[f64])] = &[
+    // p-values; adjusted by Holm's method
+    (&[0.01, 0.04, 0.03], &[0.03, 0.06, 0.06]),
+    (&[0.005, 0.011, 0.02, 0.04, 0.13], &[0.025, 0.044, 0.06, 0.08, 0.13]),
+    (&[0.03, 0.03, 0.5], &[0.09, 0.09, 0.5]),
+    (&[0.4, 0.9, 1.0], &[1.0, 1.0, 1.0]),
+    (&[1e-12, 0.049, 0.024], &[3e-12, 0.049, 0.048]),
+];
+
+#[rustfmt::skip]
+const BINOMIAL: &[(usize, usize, f64, f64)] = &[
+    // k, n, p; P(X <= k)
+    (0, 10, 0.3, 0.028247524900000005),
+    (3, 10, 0.3, 0.6496107184000002),
+    (41, 50, 0.9, 0.057867205718094256),
+    (480, 1040, 0.5, 0.0071295395476929264),
+    (2, 2000, 0.004, 0.013625379547990653),
+];
+
+#[rustfmt::skip]
+const FISHER: &[([usize; 4], f64)] = &[
+    // found, size, failures, all; p
+    ([12, 48, 12, 100], 6.6324389057701e-05),
+    ([9, 15, 40, 200], 0.0004480803324192017),
+    ([50, 60, 300, 500], 3.562057205455982e-05),
+    ([7, 9, 14, 30], 0.03228385807096451),
+];
+
+#[test]
+fn several_samples_of_a_prompt() {
+    for (j, n, passed, expected) in PASS_AT {
+        near(pass_at(*j, *n, *passed).unwrap(), *expected, &(j, n, passed));
+    }
+    assert_eq!((pass_at(5, 4, 1), pass_at(1, 4, 5)), (None, None));
+    for (values, expected) in BOOTSTRAP {
+        let Interval { estimate, low, high } = bootstrap_mean(values);
+        for (found, expected) in [estimate, low, high].into_iter().zip(expected) {
+            near(found, *expected, values);
+        }
+    }
+    // Equal values do not show that others are equal, too.
+    let (low, high) = wilson(20, 20);
+    assert_eq!(bootstrap_mean(&[1.0; 20]), Interval { estimate: 1.0, low, high });
+    assert_eq!(bootstrap_mean(&[]), Interval { estimate: 0.0, low: 0.0, high: 1.0 });
+}
+
+#[test]
+fn several_comparisons_and_exact_tails() {
+    for (p_values, expected) in HOLM {
+        for (found, expected) in holm(p_values).into_iter().zip(*expected) {
+            near(found, *expected, p_values);
+        }
+    }
+    for (k, n, p, expected) in BINOMIAL {
+        near(binomial_cdf(*k, *n, *p), *expected, &(k, n, p));
+    }
+    for ([found, size, failures, all], expected) in FISHER {
+        let p = over_represented(*found, *size, *failures, *all);
+        assert!((p / expected - 1.0).abs() < 1e-9, "{found} {size} {failures} {all}: {p:e}");
+    }
+}
+
 #[test]
 fn paired_tests_and_their_intervals() {
     for ((fixed, broken, pairs), expected) in COUNTS {
@@ -142,18 +229,20 @@ fn rates_of_one_and_of_several_samples() {
 #[test]
 fn sizes_by_the_exact_test() {
     for (fixed, broken, n, power) in POWER {
-        near(mcnemar_power(*n, *fixed, *broken), *power, &(fixed, broken, n));
+        near(mcnemar_power(*n, *fixed, *broken, 0.05), *power, &(fixed, broken, n));
     }
     for (fixed, broken, n) in REQUIRED {
-        assert_eq!(required_n(*fixed, *broken, 0.8), Some(*n), "{fixed} {broken}");
-        assert_eq!(required_n(*broken, *fixed, 0.8), Some(*n), "{broken} {fixed}");
+        assert_eq!(required_n(*fixed, *broken, 0.8, 0.05), Some(*n), "{fixed} {broken}");
+        assert_eq!(required_n(*broken, *fixed, 0.8, 0.05), Some(*n), "{broken} {fixed}");
     }
     for (fixed, broken) in [(0.1, 0.1), (0.9, 0.2), (0.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
-        assert_eq!(required_n(fixed, broken, 0.8), None, "{fixed} {broken}");
+        assert_eq!(required_n(fixed, broken, 0.8, 0.05), None, "{fixed} {broken}");
     }
     // All prompts change, so that the number of changed ones is not random; and so many that it is approximated.
-    assert!(required_n(0.75, 0.25, 0.8).is_some_and(|n| (30..40).contains(&n)));
-    assert!(required_n(0.302, 0.3, 0.8).is_some_and(|n| (1_150_000..1_200_000).contains(&n)));
+    assert!(required_n(0.75, 0.25, 0.8, 0.05).is_some_and(|n| (30..40).contains(&n)));
+    assert!(required_n(0.302, 0.3, 0.8, 0.05).is_some_and(|n| (1_150_000..1_200_000).contains(&n)));
     let differences = [vec![1.0; 25], vec![-1.0; 5], vec![0.0; 70]].concat();
-    assert_eq!(required_n_of_means(&differences, 0.8), Some(57), "Connor's formula by hand: 56.3");
+    // At a third of the level, by the same script with 0.05 / 3 in `power`.
+    assert_eq!(required_n(0.12, 0.04, 0.8, 0.05 / 3.0), Some(269));
+    assert_eq!(required_n_of_means(&differences, 0.8, 0.05), Some(57), "Connor's formula by hand: 56.3");
 }

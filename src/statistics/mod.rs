@@ -5,11 +5,13 @@ mod compare;
 #[cfg(test)]
 mod golden;
 mod rates;
+mod samples;
 mod smoothing;
 
 pub use compare::{
-    Interval, PairedTest, Verdict, mcnemar_exact, over_represented, paired_counts, paired_means, required_n,
-    required_n_of_means,
+    Interval, PairedTest, SIGNIFICANT, Verdict, holm, mcnemar_exact, over_represented, paired_counts, paired_means,
+    required_n, required_n_of_means,
 };
 pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
+pub use samples::{bootstrap_mean, pass_at};
 pub use smoothing::{Smoothing, smooth};

@@ -176,11 +176,11 @@ impl<'a> SummaryText<'a> {
         }
         let mut lines = vec![Line::from(heading)];
         for (label, cells) in rate_rows(&summaries) {
-            let mut spans = vec![Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))];
+            let mut spans = vec![Span::styled(padded(&label, LABEL, false), theme.style(Role::Faint))];
             spans.extend(cells.iter().enumerate().map(|(place, cell)| {
                 Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
             }));
-            let judged = match label {
+            let judged = match label.as_str() {
                 "valid" => self.pair.map(|pair| &pair.valid),
                 "exact match" => self.pair.and_then(|pair| pair.exact.as_ref()),
                 _ => None,

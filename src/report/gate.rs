@@ -1,0 +1,166 @@
+//! Rates that an eval must reach: what it misses, as text, as Markdown and as JUnit XML.
+
+use serde_json::json;
+
+use super::EvalResult;
+use super::markdown::{line, table};
+use crate::format::{counted, percent, percent_interval};
+use crate::run::EvalRecord;
+
+/// The least value of a rate.
+#[derive(Clone, Debug)]
+pub struct Threshold {
+    /// `parse`, `valid`, `exact` or `tolerant`.
+    pub metric: String,
+    lowest: f64,
+}
+
+impl Threshold {
+    /// Parses `valid=0.9`.
+    ///
+    /// # Errors
+    /// What is wrong, and how to write it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let names = ["parse", "valid", "exact", "tolerant"];
+        let (metric, lowest) = text.split_once('=').ok_or("write it as RATE=X, for example valid=0.9")?;
+        if !names.contains(&metric) {
+            return Err(format!("unknown rate `{metric}`: use {}", names.join(", ")));
+        }
+        match lowest.parse::<f64>() {
+            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
+            Ok(percent) if percent > 1.0 && percent <= 100.0 => {
+                Err(format!("a rate is a number from 0 to 1; for {percent}% write {metric}={}", percent / 100.0))
+            }
+            _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
+        }
+    }
+
+    /// How an eval misses it. A missing rate misses every threshold.
+    pub fn missed(&self, eval: &EvalResult) -> Option<String> {
+        let Self { metric, lowest } = self;
+        let rate = eval.summary.metric(metric);
+        (rate.is_nan() || rate < *lowest).then(|| {
+            format!(
+                "{}: {} is {:.1} points below the {} of --fail-under",
+                eval.name,
+                self.measured(eval),
+                100.0 * (lowest - rate),
+                percent(*lowest)
+            )
+        })
+    }
+
+    /// `valid 62.0% [48.2, 74.1], n = 50,`.
+    fn measured(&self, eval: &EvalResult) -> String {
+        let (metric, summary) = (&self.metric, &eval.summary);
+        let rate = percent_interval(summary.metric(metric), summary.interval(metric));
+        format!("{metric} {rate}, n = {},", summary.rows_of(metric))
+    }
+
+    /// `valid >= 0.9`.
+    fn name(&self) -> String {
+        format!("{} >= {}", self.metric, self.lowest)
+    }
+
+    fn fails(&self, record: &EvalRecord) -> bool {
+        match self.metric.as_str() {
+            "parse" => !record.parses(),
+            "exact" => record.exact == Some(false),
+            "tolerant" => !record.tolerant,
+            _ => !record.is_valid(),
+        }
+    }
+
+    /// The completions that fail it, a line each, and how many more there are.
+    fn failures(&self, eval: &EvalResult) -> Vec<String> {
+        const SHOWN: usize = 50;
+        const LONGEST: usize = 300;
+        let of = |record: &&EvalRecord| !record.is_error() && self.fails(record);
+        let failed: Vec<_> = eval.records.iter().filter(of).collect();
+        let text = |record: &&EvalRecord| {
+            let sample =
+                if eval.summary.samples.is_some() { format!(" sample {}", record.sample) } else { String::new() };
+            let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
+            let exact = if record.is_valid() && record.exact == Some(false) { ", not exact" } else { "" };
+            let text = format!("{}{sample}: {}{exact}: {reason}", record.prompt_id, record.tier);
+            let cut: String = text.trim_end_matches(": ").chars().take(LONGEST).collect();
+            cut
+        };
+        let more = failed.len().saturating_sub(SHOWN);
+        let more = (more > 0).then(|| format!("and {} more", counted(more, "completion")));
+        failed.iter().take(SHOWN).map(text).chain(more).collect()
+    }
+}
+
+/// For a pull request: one row per threshold. The caller masks secrets.
+pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> String {
+    let row = |threshold: &Threshold| {
+        let outcome = if threshold.missed(eval).is_some() { "**missed**" } else { "met" };
+        vec![threshold.name(), line(threshold.measured(eval).trim_end_matches(',')), outcome.to_owned()]
+    };
+    let rows: Vec<_> = thresholds.iter().map(row).collect();
+    let titles = [format!("threshold for {}", line(&eval.name)), "measured".to_owned(), "outcome".to_owned()];
+    if rows.is_empty() { String::new() } else { table(&titles, &rows, "lll") }
+}
+
+/// What `templates/junit.xml` prints: a suite of the eval, a test case per threshold, so that a report of a later commit
+/// has the same names.
+pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde_json::Value {
+    let case = |threshold: &Threshold| {
+        let failure = threshold.missed(eval);
+        let lines = if failure.is_some() { threshold.failures(eval) } else { Vec::new() };
+        json!({"name": threshold.name(), "failure": failure, "lines": lines})
+    };
+    let seconds: f64 = eval.records.iter().map(|record| record.seconds).sum();
+    json!({
+        "suite": format!("{}.{}.{}", eval.task, eval.id.set, eval.name),
+        "failures": thresholds.iter().filter(|threshold| threshold.missed(eval).is_some()).count(),
+        "seconds": format!("{seconds:.3}"),
+        "cases": thresholds.iter().map(case).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::junit;
+    use super::*;
+    use crate::run::EvalSummary;
+
+    #[test]
+    fn a_missed_threshold_is_a_failed_test_case_with_its_completions() {
+        // Not a real token, and assembled here so that no scanner reports it.
+        let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
+        let message = format!("<a> & \u{1b}[31m\u{FFFE} {token}");
+        let record = |index: usize| EvalRecord {
+            prompt_id: format!("p{index}"),
+            tier: if index < 40 { "valid" } else { "invalid" }.to_owned(),
+            exact: Some(index < 30),
+            score: json!({"errors": [{"message": message}]}),
+            ..EvalRecord::default()
+        };
+        let records: Vec<EvalRecord> = (0..100).map(record).collect();
+        let summary = EvalSummary::from_records(&records);
+        let name = "a<\"b\">".to_owned();
+        let eval = EvalResult { name, task: "invoice".to_owned(), records, summary, ..EvalResult::default() };
+        let thresholds = ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::parse(text).unwrap());
+        let page = junit(&thresholds, &eval).unwrap();
+        let text = &page.text;
+        let failure =
+            "a&lt;&quot;b&quot;&gt;: valid 40.0% [30.9, 49.8], n = 100, is 50.0 points below the 90.0% of --fail-under";
+        assert!(
+            text.contains(&format!("<failure type=\"threshold\" message=\"{failure}\">{failure}</failure>")),
+            "{text}"
+        );
+        assert!(text.contains("tests=\"3\" failures=\"1\"") && text.matches("<failure").count() == 1, "{text}");
+        assert!(text.contains("p40: invalid: &lt;a&gt; &amp; ␛[31m\u{FFFD} ghp_…(40 characters)\n"), "{text}");
+        assert!(
+            text.contains("p89: ") && !text.contains("p90: ") && text.contains("and 10 completions more\n"),
+            "{text}"
+        );
+        assert!(!text.contains(&token[4..20]) && page.masked == 50, "{}", page.masked);
+        let rows = thresholds_markdown(&thresholds, &eval);
+        let expected = "| parse >= 1 | parse 100.0% \\[96.3, 100.0\\], n = 100 | met |\n| valid >= 0.9 | valid 40.0% \\[30.9, 49.8\\], n = 100 | **missed** |\n";
+        assert!(rows.contains(expected), "{rows}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Evals with several samples a prompt: pass@j, and the share of prompts of which all samples pass.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::eval_record::EvalRecord;
+use crate::statistics::{Interval, bootstrap_mean, pass_at};
+
+/// Valid, and exact where rows have expected values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleSummary {
+    pub valid: SampleRates,
+    pub exact: Option<SampleRates>,
+}
+
+/// Of one outcome, with 95% bootstrap intervals over prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleRates {
+    /// K, the most samples that a prompt has.
+    pub samples: usize,
+    /// For j = 1, 2, 4, ... and K.
+    pub pass_at: Vec<PassAt>,
+    /// The share of prompts of which all K samples pass.
+    pub all: Interval,
+}
+
+/// The chance that one of `j` samples of a prompt at least passes, as a mean over prompts with so many samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PassAt {
+    pub j: usize,
+    #[serde(flatten)]
+    pub rate: Interval,
+}
+
+impl SampleSummary {
+    /// `None` with one sample a prompt.
+    pub(super) fn of(scored: &[&EvalRecord]) -> Option<Self> {
+        let of = |holds| SampleRates::of(&counts_by_prompt(scored, holds));
+        Some(Self { valid: of(|record| Some(record.is_valid()))?, exact: of(|record| record.exact) })
+    }
+}
+
+impl SampleRates {
+    fn of(prompts: &[(usize, usize)]) -> Option<Self> {
+        let samples = prompts.iter().map(|(_, all)| *all).max().filter(|samples| *samples > 1)?;
+        let mean = |of: &dyn Fn(usize, usize) -> Option<f64>| {
+            bootstrap_mean(&prompts.iter().filter_map(|(passed, all)| of(*passed, *all)).collect::<Vec<_>>())
+        };
+        let powers = std::iter::successors(Some(1), |j| Some(2 * j)).take_while(|j| *j < samples);
+        let pass_at =
+            powers.chain([samples]).map(|j| PassAt { j, rate: mean(&|passed, all| pass_at(j, all, passed)) }).collect();
+        let all = mean(&|passed, all| (all == samples).then(|| f64::from(u8::from(passed == all))));
+        Some(Self { samples, pass_at, all })
+    }
+}
+
+/// An outcome of a record; `None` where it is not known.
+pub(super) type Holds = fn(&EvalRecord) -> Option<bool>;
+
+/// The records of each prompt for which it holds, and all of which it is known.
+pub(super) fn counts_by_prompt(records: &[&EvalRecord], holds: Holds) -> Vec<(usize, usize)> {
+    let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (record, holds) in records.iter().filter_map(|record| Some((record, holds(record)?))) {
+        let (found, of) = prompts.entry(&record.prompt_id).or_default();
+        *found += usize::from(holds);
+        *of += 1;
+    }
+    prompts.into_values().collect()
+}

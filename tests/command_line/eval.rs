@@ -1,0 +1,101 @@
+//! Tests: `grpo-tui eval` with samples, and as a gate for CI.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::finished;
+use crate::program::{call, json, small_task, stderr};
+
+#[test]
+fn eval_samples_and_sets() {
+    let (folder, _) = finished();
+    let eval = |more: &[&str]| {
+        call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat())
+    };
+    let sampled = |seed| json(&eval(&["--on", "train", "--temperature", "1", "--samples", "3", "--seed", seed]));
+    let (first, again, other) = (sampled("1"), sampled("1"), sampled("2"));
+    let summary = &first["targets"]["m"];
+    let (samples, valid) = (&summary["samples"]["valid"], summary["valid"].as_f64().unwrap());
+    assert_eq!((&summary["n"], &samples["samples"]), (&36.into(), &3.into()));
+    let pass_at = |index: usize| samples["pass_at"][index]["estimate"].as_f64().unwrap();
+    let js: Vec<_> = samples["pass_at"].as_array().unwrap().iter().map(|rate| rate["j"].as_u64().unwrap()).collect();
+    assert_eq!((js, summary["samples"]["exact"]["pass_at"].as_array().unwrap().len()), (vec![1, 2, 3], 3));
+    assert!((pass_at(0) - valid).abs() < 1e-12 && pass_at(0) <= pass_at(1) && pass_at(1) <= pass_at(2), "{samples}");
+    assert!(samples["all"]["estimate"].as_f64().unwrap() <= valid && samples["all"]["high"].as_f64().unwrap() < 1.0);
+    assert_eq!(first, again);
+    assert_ne!(first["targets"], other["targets"]);
+    let cut = json(&eval(&["--on", "eval", "--max-completion-tokens", "5"]));
+    let summary = &cut["targets"]["m"];
+    assert_eq!(
+        (&summary["truncated"], &summary["mean_tokens"], &cut["max_completion_tokens"]),
+        (&1.0.into(), &5.0.into(), &5.into())
+    );
+}
+
+#[test]
+fn a_missed_threshold_is_3() {
+    let (folder, report) = finished();
+    let eval = |threshold: &str| {
+        call(folder, &["eval", "task", "--runs", "runs", "--model", "base=tiny", "--json", "--fail-under", threshold])
+    };
+    let missed = eval("valid=1");
+    assert_eq!(missed.status.code(), Some(3));
+    let valid = report["base"]["valid"].as_f64().unwrap();
+    let expected = format!("error: base: valid {:.1}% [", 100.0 * valid);
+    let by = format!("], n = 8, is {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
+    assert!(stderr(&missed).contains(&expected) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
+    let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
+    assert_eq!(document["targets"]["base"], report["base"]);
+    let out = tempfile::tempdir().unwrap();
+    let path = |file: &str| out.path().join(file).display().to_string();
+    let files = ["--junit", &path("ci.xml"), "--markdown", &path("ci.md")];
+    let gate = ["eval", "task", "--model", "base=tiny", "--fail-under", "valid=1", "--fail-under", "parse=0"];
+    let written = call(folder, &[&gate[..], &files].concat());
+    assert_eq!(written.status.code(), Some(3), "{}", stderr(&written));
+    let read = |file: &str| fs::read_to_string(path(file)).unwrap();
+    let (junit, markdown) = (read("ci.xml"), read("ci.md"));
+    assert!(junit.contains("<testcase classname=\"invoice.test.base\" name=\"valid &gt;= 1\""), "{junit}");
+    assert!(junit.contains("tests=\"2\" failures=\"1\"") && junit.contains("<system-out>"), "{junit}");
+    assert!(markdown.starts_with("### base\n") && markdown.contains("| parse >= 0 | parse "), "{markdown}");
+    let again = call(folder, &[&gate[..], &files].concat());
+    assert_eq!(again.status.code(), Some(2), "{}", stderr(&again));
+    assert!(stderr(&again).contains("ci.md") && again.stdout.is_empty(), "{}", stderr(&again));
+    assert_eq!(call(folder, &[&gate[..], &files, &["--force"]].concat()).status.code(), Some(3));
+    assert_eq!(eval("valid=0.1").status.code(), Some(0));
+}
+
+#[test]
+fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    let rows = fs::read_to_string(task.join("eval-large.jsonl")).unwrap();
+    let without = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut().unwrap().remove("expected");
+        format!("{row}\n")
+    };
+    let mixed: String =
+        rows.lines().enumerate().map(|(at, line)| if at < 2 { format!("{line}\n") } else { without(line) }).collect();
+    fs::write(folder.path().join("rows.jsonl"), mixed).unwrap();
+    let arguments = [
+        "eval",
+        "task",
+        "--model",
+        "base=tiny",
+        "--on",
+        "rows.jsonl",
+        "--fail-under",
+        "exact=1",
+        "--fail-under",
+        "valid=1",
+    ];
+    let output = call(folder.path(), &[&arguments[..], &["--max-completion-tokens", "5", "--json"]].concat());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let base = &document["targets"]["base"];
+    assert_eq!((output.status.code(), &base["n"], &base["with_expected"]), (Some(3), &8.into(), &2.into()));
+    // Wilson's 95% interval of 0 of 2 ends at 65.8%, that of 0 of 8 at 32.4%.
+    let message = stderr(&output);
+    assert!(message.contains("base: exact 0.0% [0.0, 65.8], n = 2, is 100.0 points below the 100.0%"), "{message}");
+    assert!(message.contains("base: valid 0.0% [0.0, 32.4], n = 8, is 100.0 points below"), "{message}");
+}
