@@ -19,7 +19,7 @@ use crate::run::{
     list_checkpoints,
 };
 use crate::secrets::is_control;
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{CommandMode, PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use result::show;
 
@@ -221,6 +221,9 @@ pub(super) fn create(
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
     let checked = check(task, &located.source(places)?, &config)?;
     check_sets(task, &config)?;
+    if task.command().is_some_and(|rules| matches!(rules.mode, CommandMode::Code(_))) {
+        eprint_line("checking the expected answers by the task's program ...");
+    }
     let data = read_data(task)?;
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
     let is_forecast = config.method == Method::Grpo;
