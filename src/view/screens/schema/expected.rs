@@ -1,5 +1,6 @@
 //! The expected answers that the schema in the editor rejects, checked in the background while it is edited.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -14,8 +15,11 @@ const BATCH: usize = 4_096;
 /// Rejected rows that are listed; the others are counted.
 const MOST_LISTED: usize = 2_000;
 
-/// A row by its set and its line.
-type RowKey = (PromptSet, usize);
+/// A turn of a row by its set, its line and the messages of its prompt.
+type RowKey = (PromptSet, usize, usize);
+
+/// A turn that is checked, and its set.
+pub(super) type Asked<'a> = (PromptSet, Cow<'a, PromptRow>);
 
 /// The result, or what is known of it so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,34 +66,39 @@ pub(super) struct Baseline {
     pub rejected: Arc<HashSet<RowKey>>,
 }
 
-/// All rows with an expected answer that some completion gives, and their sets.
-pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<(PromptSet, &'a PromptRow)> {
+/// All turns of rows with an expected answer that some completion gives, and their sets.
+pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<Asked<'a>> {
+    let completion = |value: &serde_json::Value| scorer.expected_completion(value);
+    let turns = |row: &'a PromptRow| -> Vec<Cow<'a, PromptRow>> {
+        match row.turn_count() {
+            1 => vec![Cow::Borrowed(row)],
+            _ => row.all_turns(completion).into_iter().map(Cow::Owned).collect(),
+        }
+    };
     let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
-    let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)));
-    let can_be_asked =
-        |row: &PromptRow| row.expected.as_ref().is_some_and(|value| scorer.expected_completion(value).is_some());
-    rows.filter(|(_, row)| can_be_asked(row)).collect()
+    let rows = sets.flat_map(|(set, rows)| rows.iter().flat_map(turns).map(move |row| (set, row)));
+    rows.filter(|(_, row)| row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
+}
+
+fn key((set, row): &Asked<'_>) -> RowKey {
+    (*set, row.line, row.messages.len())
 }
 
 /// The expected answers as completions.
-fn texts(scorer: &Scorer, rows: &[(PromptSet, &PromptRow)]) -> Vec<String> {
+fn texts(scorer: &Scorer, rows: &[Asked<'_>]) -> Vec<String> {
     let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
     rows.iter().map(|(_, row)| text(row).unwrap_or_default()).collect()
 }
 
 /// The rows that a schema rejects; `None` if superseded.
-pub(super) fn rejected_rows(
-    scorer: &Scorer,
-    rows: &[(PromptSet, &PromptRow)],
-    sender: &Sender,
-) -> Option<HashSet<RowKey>> {
+pub(super) fn rejected_rows(scorer: &Scorer, rows: &[Asked<'_>], sender: &Sender) -> Option<HashSet<RowKey>> {
     let mut rejected = HashSet::new();
     for batch in rows.chunks(BATCH) {
         let texts = texts(scorer, batch);
-        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, (_, row))| (text.as_str(), Some(*row))).collect();
+        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
         let scores = scorer.score_while(&answers, || sender.is_wanted())?;
         let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
-        rejected.extend(failed.map(|((set, row), _)| (*set, row.line)));
+        rejected.extend(failed.map(|(asked, _)| key(asked)));
     }
     Some(rejected)
 }
@@ -98,14 +107,13 @@ pub(super) fn rejected_rows(
 /// whether the next one is wanted.
 pub(super) fn check_rows(
     scorer: &Scorer,
-    rows: &[(PromptSet, &PromptRow)],
+    rows: &[Asked<'_>],
     baseline: Option<&Baseline>,
     is_saved: bool,
     sender: &Sender,
     show: impl Fn(Rejections) -> bool,
 ) {
-    let was_rejected =
-        |(set, row): &(PromptSet, &PromptRow)| baseline.is_some_and(|known| known.rejected.contains(&(*set, row.line)));
+    let was_rejected = |asked: &Asked<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
     let new = baseline.map(|_| 0);
     let mut found = Rejections { total: rows.len(), new, ..Rejections::default() };
     // Without rows the result is known at once.
@@ -113,12 +121,12 @@ pub(super) fn check_rows(
     for batch in batches {
         // Of the saved schema it is known which rows it rejects, only not why.
         let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
-        let asked: Vec<(PromptSet, &PromptRow)> = asked.copied().collect();
+        let asked: Vec<Asked<'_>> = asked.cloned().collect();
         let texts = texts(scorer, &asked);
-        let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(*row))).collect();
+        let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
         let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
-        for ((text, (set, row)), score) in texts.iter().zip(&asked).zip(&scores) {
-            let was_rejected = was_rejected(&(*set, *row));
+        for ((text, asked), score) in texts.iter().zip(&asked).zip(&scores) {
+            let (was_rejected, (set, row)) = (was_rejected(asked), asked);
             if score.tier == Tier::Valid {
                 found.mended += usize::from(was_rejected);
                 continue;
