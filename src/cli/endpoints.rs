@@ -20,7 +20,9 @@ pub(super) struct Asked<'a> {
     pub(super) max_completion_tokens: usize,
     pub(super) temperature: f64,
     /// Ids of prompts that may be sent whatever they hold.
+    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is sent"))]
     pub(super) allowed_secrets: &'a [String],
+    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is received"))]
     pub(super) folder: Option<&'a EvalFolder>,
 }
 
