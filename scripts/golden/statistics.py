@@ -113,19 +113,29 @@ def pass_at(j, n, passed):
     return float(1 - Fraction(math.comb(n - passed, j), math.comb(n, j)))
 
 
-def bootstrap(values):
-    """The program's resamples (SplitMix64, src/dataset/random.rs); scipy.stats.bootstrap(method="percentile") with 200,000 others gives the same first two intervals."""
-    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+def mean_by_prompt(values, samples):
+    """Wilson's interval with the effective number of completions and Student's t of the number of prompts."""
+    m, rate = len(values), float(np.mean(values))
+    variance = float(np.var(values, ddof=1)) / m
+    effective = m if rate in (0, 1) else min(rate * (1 - rate) / variance, m * samples)
+    return rate, *wilson(rate, effective, stats.t.ppf(0.975, m - 1))
 
-    def mix(bits):
-        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & mask
-        return bits ^ (bits >> 31)
 
-    n = len(values)
-    key = mix(golden ^ mix((n + golden) & mask))
-    drawn = [values[(mix((key + count * golden) & mask) * n) >> 64] for count in range(1, 10_000 * n + 1)]
-    return np.mean(values), *np.percentile(np.reshape(drawn, (10_000, n)).mean(axis=1), [2.5, 97.5])
+def sample_coverage():
+    """How often 95% intervals of pass@4 of 8 samples hold the truth, where the prompts' chances are of Beta(a, b)."""
+    random, tries = np.random.default_rng(0), 400
+    print("a, b, prompts: held by mean_by_prompt, by the percentile bootstrap")
+    for a, b in [(0.5, 0.5), (2, 2), (8, 1)]:
+        truth = 1 - math.exp(math.lgamma(b + 4) + math.lgamma(a + b) - math.lgamma(b) - math.lgamma(a + b + 4))
+        for prompts in (20, 50, 100, 500):
+            held = np.zeros(2)
+            for _ in range(tries):
+                passed = random.binomial(8, random.beta(a, b, prompts))
+                values = np.array([pass_at(4, 8, one) for one in range(9)])[passed]
+                means = values[random.integers(prompts, size=(1000, prompts))].mean(axis=1)
+                for at, (low, high) in enumerate([mean_by_prompt(values, 8)[1:], np.percentile(means, [2.5, 97.5])]):
+                    held[at] += low - 1e-12 <= truth <= high + 1e-12
+            print(f"  {a} {b} {prompts:4}: {held[0] / tries:.3f} {held[1] / tries:.3f}")
 
 
 def tables():
@@ -153,9 +163,10 @@ def tables():
     print("// j, n, passed; pass@j")
     for j, n, passed in [(1, 1, 0), (2, 4, 1), (8, 8, 0), (1, 8, 3), (4, 8, 3), (2, 8, 8), (10, 200, 7), (100, 200, 1), (2, 200, 199), (512, 1024, 3)]:
         print(f"    ({j}, {n}, {passed}, {pass_at(j, n, passed)!r}),")
-    print("// values; mean, low, high")
-    for values in [[1, 0, 0.5, 1, 0.25, 0.75, 1, 0, 1, 0.5], [1] * 19 + [0], [pass_at(4, 8, passed) for passed in (0, 1, 2, 3, 8, 8, 5, 0, 1, 6, 7, 8)]]:
-        print(f"    (&{[float(one) for one in values]}, [{show(bootstrap(values))}]),")
+    print("// values, samples; mean, low, high")
+    eighths = [pass_at(4, 8, passed) for passed in (0, 1, 2, 3, 8, 8, 5, 0, 1, 6, 7, 8)]
+    for values, samples in [([1, 0, 0.5, 1, 0.25, 0.75, 1, 0, 1, 0.5], 4), ([1] * 19 + [0.875], 8), (eighths, 8)]:
+        print(f"    (&{[float(one) for one in values]}, {samples}, [{show(mean_by_prompt(values, samples))}]),")
     print("// p-values; adjusted by Holm's method")
     for p_values in [[0.01, 0.04, 0.03], [0.005, 0.011, 0.02, 0.04, 0.13], [0.03, 0.03, 0.5], [0.4, 0.9, 1.0], [1e-12, 0.049, 0.024]]:
         print(f"    (&{p_values}, &[{show(multipletests(p_values, method='holm')[1])}]),")
@@ -201,4 +212,4 @@ def coverage():
 
 
 if __name__ == "__main__":
-    coverage() if "--coverage" in sys.argv else tables()
+    (coverage(), sample_coverage()) if "--coverage" in sys.argv else tables()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
-use crate::statistics::{Interval, bootstrap_mean, pass_at};
+use crate::statistics::{Interval, mean_by_prompt, pass_at};
 
 /// Valid, and exact where rows have expected values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct SampleSummary {
     pub exact: Option<SampleRates>,
 }
 
-/// Of one outcome, with 95% bootstrap intervals over prompts.
+/// Of one outcome, with 95% intervals over prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRates {
     /// K, the most samples that a prompt has.
@@ -44,13 +44,16 @@ impl SampleSummary {
 impl SampleRates {
     fn of(prompts: &[(usize, usize)]) -> Option<Self> {
         let samples = prompts.iter().map(|(_, all)| *all).max().filter(|samples| *samples > 1)?;
-        let mean = |of: &dyn Fn(usize, usize) -> Option<f64>| {
-            bootstrap_mean(&prompts.iter().filter_map(|(passed, all)| of(*passed, *all)).collect::<Vec<_>>())
+        let mean = |samples: usize, of: &dyn Fn(usize, usize) -> Option<f64>| {
+            let values: Vec<f64> = prompts.iter().filter_map(|(passed, all)| of(*passed, *all)).collect();
+            mean_by_prompt(&values, samples)
         };
         let powers = std::iter::successors(Some(1), |j| Some(2 * j)).take_while(|j| *j < samples);
-        let pass_at =
-            powers.chain([samples]).map(|j| PassAt { j, rate: mean(&|passed, all| pass_at(j, all, passed)) }).collect();
-        let all = mean(&|passed, all| (all == samples).then(|| f64::from(u8::from(passed == all))));
+        let pass_at = powers
+            .chain([samples])
+            .map(|j| PassAt { j, rate: mean(samples, &|passed, all| pass_at(j, all, passed)) })
+            .collect();
+        let all = mean(1, &|passed, all| (all == samples).then(|| f64::from(u8::from(passed == all))));
         Some(Self { samples, pass_at, all })
     }
 }

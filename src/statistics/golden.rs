@@ -97,11 +97,11 @@ const PASS_AT: &[(usize, usize, usize, f64)] = &[
 ];
 
 #[rustfmt::skip]
-const BOOTSTRAP: &[(&[f64], [f64; 3])] = &[
-    // values; mean, low, high
-    (&[1.0, 0.0, 0.5, 1.0, 0.25, 0.75, 1.0, 0.0, 1.0, 0.5], [0.6, 0.35, 0.825]),
-    (&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0], [0.95, 0.85, 1.0]),
-    (&[0.0, 0.5, 0.7857142857142857, 0.9285714285714286, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0], [0.7261904761904763, 0.5059523809523809, 0.9166666666666666]),
+const RATES_OF_PROMPTS: &[(&[f64], usize, [f64; 3])] = &[
+    // values, samples; mean, low, high
+    (&[1.0, 0.0, 0.5, 1.0, 0.25, 0.75, 1.0, 0.0, 1.0, 0.5], 4, [0.6, 0.3196846672807888, 0.8272342870658209]),
+    (&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.875], 8, [0.99375, 0.9620230361466646, 0.9989989954921662]),
+    (&[0.0, 0.5, 0.7857142857142857, 0.9285714285714286, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0], 8, [0.7261904761904763, 0.4514548964802927, 0.8952525209543764]),
 ];
 
 #[rustfmt::skip]
@@ -139,16 +139,20 @@ fn several_samples_of_a_prompt() {
         near(pass_at(*j, *n, *passed).unwrap(), *expected, &(j, n, passed));
     }
     assert_eq!((pass_at(5, 4, 1), pass_at(1, 4, 5)), (None, None));
-    for (values, expected) in BOOTSTRAP {
-        let Interval { estimate, low, high } = bootstrap_mean(values);
+    for (values, samples, expected) in RATES_OF_PROMPTS {
+        let Interval { estimate, low, high } = mean_by_prompt(values, *samples);
         for (found, expected) in [estimate, low, high].into_iter().zip(expected) {
             near(found, *expected, values);
         }
     }
-    // Equal values do not show that others are equal, too.
-    let (low, high) = wilson(20, 20);
-    assert_eq!(bootstrap_mean(&[1.0; 20]), Interval { estimate: 1.0, low, high });
-    assert_eq!(bootstrap_mean(&[]), Interval { estimate: 0.0, low: 0.0, high: 1.0 });
+    // The rate itself has the interval of `valid`; one outcome a prompt has Wilson's.
+    let Interval { low, high, .. } = mean_by_prompt(&[0.25, 0.5, 1.0], 4);
+    let (expected_low, expected_high) = wilson_by_prompt(&[(1, 4), (2, 4), (4, 4)]);
+    near(low, expected_low, &"low");
+    near(high, expected_high, &"high");
+    let (low, high) = wilson(19, 20);
+    assert_eq!(mean_by_prompt(&[[1.0; 19].as_slice(), &[0.0]].concat(), 1), Interval { estimate: 0.95, low, high });
+    assert_eq!(mean_by_prompt(&[], 4), Interval { estimate: 0.0, low: 0.0, high: 1.0 });
 }
 
 #[test]

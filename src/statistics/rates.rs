@@ -32,7 +32,7 @@ pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
     wilson_of(rate, effective, super::beta::t_critical(prompts_count - 1.0))
 }
 
-fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
+pub(super) fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
     let denominator = 1.0 + z * z / n;
     let centre = (rate + z * z / (2.0 * n)) / denominator;
     let half = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt() / denominator;
