@@ -19,12 +19,18 @@ pub fn table(
 
 /// Evals on one set, one column each.
 pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
-    let Some((_, first)) = evals.first() else { return String::new() };
+    if evals.is_empty() {
+        return String::new();
+    }
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
     let names = evals.iter().map(|(name, _)| shorten(name)).collect();
     let rates = rate_rows(&summaries).into_iter();
     let tags = tag_rows(&summaries).into_iter().map(|row| (row.label(), row.cells));
-    let rows = std::iter::once((format!("{set} set, n = {}", first.n), names)).chain(rates).chain(tags);
+    // Errors of a scorer or an endpoint leave fewer answers to one than to another.
+    let mut counts: Vec<usize> = summaries.iter().map(|summary| summary.n).collect();
+    counts.dedup();
+    let n = counts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let rows = std::iter::once((format!("{set} set, n = {n}"), names)).chain(rates).chain(tags);
     text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
 }
 
