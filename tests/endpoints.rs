@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
 use serde_json::{Value, json};
 
-use crate::program::{call, program, stderr, until};
+use crate::program::{call, program, serve, stderr, until};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
 const RIGHT: &str = r#"{"vendor": "Nordlys AS", "date": "2024-03-01", "currency": "EUR", "amount": 12.5}"#;
@@ -51,17 +51,8 @@ struct Server {
 
 impl Server {
     fn start(replies: &[Reply]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}/v1", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State { replies: replies.iter().cloned().collect(), ..State::default() }));
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = shared.clone();
-                std::thread::spawn(move || answer(stream, &state));
-            }
-        });
-        Self { address, state }
+        Self { address: format!("http://{}/v1", serve(state.clone(), answer)), state }
     }
 
     fn requests(&self) -> Vec<(Option<String>, Value)> {

@@ -2,8 +2,10 @@
 //! home of whoever runs the tests.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -35,6 +37,22 @@ pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]
     let variables = own_home::variables(&folder.join("home"), &folder.join("slots"));
     command.args(arguments).current_dir(folder).envs(variables).stdin(Stdio::null());
     command
+}
+
+/// A server on this machine that answers each connection on a thread of its own; returns its host and port.
+pub(crate) fn serve<S: Send + Sync + 'static>(
+    state: Arc<S>,
+    answer: impl Fn(TcpStream, &S) + Copy + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let state = state.clone();
+            std::thread::spawn(move || answer(stream, &state));
+        }
+    });
+    address
 }
 
 pub(crate) fn stderr(output: &Output) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use grpo_tui::hub::{PullProgress, PullSettings, find_model, pull};
 use sha2::{Digest as _, Sha256};
 
-use crate::program::program;
+use crate::program::{program, serve};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const LISTING: &str = "/api/models/org/small/revision/main?blobs=true";
@@ -46,17 +46,8 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = shared.clone();
-                std::thread::spawn(move || answer(stream, &state));
-            }
-        });
-        Self { address, state }
+        Self { address: format!("http://{}", serve(state.clone(), answer)), state }
     }
 
     /// A server of a whole small model.

@@ -135,8 +135,7 @@ pub fn records(
         // There is a score for each answer.
         let scored = outcome.and_then(|answer| Ok((answer, scores.next().ok_or_else(not_asked)?)));
         Ok(match scored {
-            Ok((Answer { text: completion, prompt_tokens, tokens, truncated, seconds, attempts }, mut score)) => {
-                scorer.join(&mut [&mut score]);
+            Ok((Answer { text: completion, prompt_tokens, tokens, truncated, seconds, attempts }, score)) => {
                 let cost = endpoint.prices.cost(prompt_tokens, tokens);
                 let call = Some(Box::new(EndpointCall { prompt_tokens, cost, attempts }));
                 let mut record = EvalRecord { completion, tokens, truncated, seconds, call, ..record };

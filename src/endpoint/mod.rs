@@ -6,6 +6,7 @@ mod client; // one question: retries, and what an answer is
 mod definition; // endpoints.toml
 mod questions; // rows as requests
 
+use crate::format::counted;
 use crate::run::RunError;
 use crate::score::ScorerErrors;
 use crate::task::TaskError;
@@ -39,7 +40,8 @@ pub enum EndpointError {
     #[error("endpoint `{name}`: {reason}")]
     Refused { name: String, reason: String },
     #[error(
-        "endpoint `{name}` gave no answer to {questions} prompts, after {attempts} attempts at the first: {reason}"
+        "endpoint `{name}` gave no answer to {}, after {} at the first: {reason}",
+        counted(*questions, "prompt"), counted(*attempts as usize, "attempt")
     )]
     NoAnswer { name: String, questions: usize, attempts: u32, reason: String },
     #[error("{0}")]

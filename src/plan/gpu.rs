@@ -246,9 +246,11 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
         let rows = (prompts * samples + beside).min(GPU_DECODE_ROWS);
-        // In later turns each completion has a prompt of its own.
-        let asked = if data.turns > 1 { rows } else { prompts + beside };
-        let together = asked.min(if beside > 0 || data.turns > 1 { rows } else { rows.div_ceil(samples) });
+        let together = match data.turns {
+            1 => (prompts + beside).min(if beside > 0 { rows } else { rows.div_ceil(samples) }),
+            // In later turns each completion has a prompt of its own.
+            _ => rows,
+        };
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS));

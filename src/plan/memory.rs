@@ -126,7 +126,8 @@ fn parts(
     let completions =
         config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
     let decoding = (completions + data.eval_rows).min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
-    let prompts = decoding.div_ceil(config.completions_per_prompt);
+    // In later turns each completion has a prompt of its own.
+    let prompts = if data.turns > 1 { decoding } else { decoding.div_ceil(config.completions_per_prompt) };
     let predicted = head_rows(config, tokens);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
     // Each rank of this host has the model, and a sum of gradients; all together they have these threads.

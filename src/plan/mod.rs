@@ -90,7 +90,7 @@ pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<St
 /// own.
 fn step_rows(config: &TrainConfig, turns: usize, prompt_tokens: f64, completion_tokens: f64) -> f64 {
     let (groups, completions) = (config.prompt_groups_per_step as f64, config.completions_per_prompt as f64);
-    let later = (turns.max(1) - 1) as f64 * completions * (prompt_tokens + completion_tokens);
+    let later = (turns - 1) as f64 * completions * (prompt_tokens + completion_tokens);
     groups * (prompt_tokens + completions * completion_tokens + later)
 }
 

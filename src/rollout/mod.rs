@@ -187,8 +187,10 @@ impl RolloutMemory {
         Self { history, ..Self::default() }
     }
 
-    fn set_listener(&self, listener: Option<Sender<Finished>>) {
-        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = listener;
+    /// Tells `sender` of completions until the guard is dropped.
+    fn listen(&self, sender: Sender<Finished>) -> Listening<'_> {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        Listening(self)
     }
 
     fn tell(&self, request: &Request, completion: &Completion) {
@@ -208,6 +210,15 @@ impl RolloutMemory {
         let is_smaller = all >> self.halvings() > 1;
         self.halvings.fetch_add(u32::from(is_smaller), Ordering::Relaxed);
         is_smaller
+    }
+}
+
+/// Its end ends the channel, so that whoever receives from it does not wait forever, after a panic too.
+struct Listening<'a>(&'a RolloutMemory);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        *self.0.finished.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -70,11 +70,9 @@ impl RolloutContext<'_> {
         let is_wanted = AtomicBool::new(true);
         std::thread::scope(|scope| {
             scope.spawn(|| self.score_as_they_end(finished, scorer, &rows, &is_wanted));
-            self.memory.set_listener(Some(sender));
+            let _listening = self.memory.listen(sender);
             let generated = self.rollout(requests, sampling);
             is_wanted.store(generated.is_ok(), Ordering::Relaxed);
-            // With its sender gone the thread ends.
-            self.memory.set_listener(None);
             generated
         })
     }

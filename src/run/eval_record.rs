@@ -39,7 +39,7 @@ pub struct EvalRecord {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
     /// Turns of the row that the conversation did not reach.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub unanswered: usize,
 }
 
@@ -70,7 +70,7 @@ pub struct EvalTurn {
     pub reward: f64,
 }
 
-fn is_none(count: &usize) -> bool {
+fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 

@@ -90,16 +90,10 @@ impl Rules {
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
         let Judge::Command(command) = &self.judge else { return None };
         let answer = completion.get(answer_start(completion, self.strip_thinking)..).unwrap_or_default();
-        let tried = command.try_out(answer, row);
-        let value = self.value(&tried.verdict);
-        Some(Trial {
-            part: part.map(str::to_owned),
-            asked: tried.asked,
-            output: tried.output,
-            complaint: tried.complaint,
-            seconds: tried.seconds,
-            score: alone(tried.verdict, value),
-        })
+        Some(command.try_out(answer, row, part, |verdict| {
+            let value = self.value(&verdict);
+            alone(verdict, value)
+        }))
     }
 
     /// In [0, 1].

@@ -76,6 +76,12 @@ impl CommandRules {
         if self.processes == 0 { cores() } else { self.processes }
     }
 
+    /// That it starts: for code the parser, if there is one, then the checker.
+    pub fn commands(&self) -> impl Iterator<Item = &[String]> {
+        let parse = if let CommandMode::Code(code) = &self.mode { code.parse.as_slice() } else { &[] };
+        [parse, &self.command].into_iter().filter(|command| !command.is_empty())
+    }
+
     pub fn output_bytes(&self) -> usize {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
     }

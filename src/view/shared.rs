@@ -299,8 +299,7 @@ impl Shared {
 
     /// The row with an id, in whichever set has it.
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
-        let sets = self.task.as_ref()?.rows.values().flatten();
-        sets.flatten().find(|row| row.id == id)
+        self.task.as_ref()?.row(id)
     }
 }
 
@@ -311,6 +310,11 @@ impl OpenTask {
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
         let samples = samples(&task);
         Self { argument: shortest_argument(&task, here), task, rows, samples }
+    }
+
+    /// The row with an id, in whichever set has it.
+    pub fn row(&self, id: &str) -> Option<&PromptRow> {
+        self.rows.values().flatten().flatten().find(|row| row.id == id)
     }
 }
 

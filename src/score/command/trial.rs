@@ -29,18 +29,15 @@ pub struct Trial {
     pub score: Score,
 }
 
-/// The same before it is known which scorer asked.
-pub(in crate::score) struct Tried {
-    pub(in crate::score) asked: String,
-    pub(in crate::score) output: String,
-    pub(in crate::score) complaint: String,
-    pub(in crate::score) seconds: f64,
-    pub(in crate::score) verdict: Verdict,
-}
-
 impl CommandScorer {
-    /// Asks a process of its own, which has to start, and remembers nothing.
-    pub(in crate::score) fn try_out(&self, answer: &str, row: Option<&PromptRow>) -> Tried {
+    /// Asks a process of its own, which has to start, and remembers nothing. `score`: of its verdict.
+    pub(in crate::score) fn try_out(
+        &self,
+        answer: &str,
+        row: Option<&PromptRow>,
+        part: Option<&str>,
+        score: impl FnOnce(Verdict) -> Score,
+    ) -> Trial {
         let question = Question::new(answer, row);
         let start = Instant::now();
         let mut written = Output::default();
@@ -60,8 +57,8 @@ impl CommandScorer {
             }
         };
         let seconds = start.elapsed().as_secs_f64();
-        let Output { standard, complaint } = written;
-        Tried { asked, output: standard, complaint, seconds, verdict }
+        let Output { standard: output, complaint } = written;
+        Trial { part: part.map(str::to_owned), asked, output, complaint, seconds, score: score(verdict) }
     }
 }
 

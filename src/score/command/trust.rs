@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::process::is_installed;
 use crate::files::{self, Access};
 use crate::score::ScoreError;
-use crate::task::{CommandMode, CommandRules, Task, TaskError};
+use crate::task::{CommandRules, Task, TaskError};
 
 /// Notes that are searched, and bytes of one.
 const MOST_NOTES: usize = 4_096;
@@ -58,9 +58,7 @@ impl Trust {
     fn of_scorer(task: &Task, rules: &CommandRules) -> Result<Self, TrustError> {
         let digest = task.command_digest(rules)?;
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
-        let parse = if let CommandMode::Code(code) = &rules.mode { code.parse.as_slice() } else { &[] };
-        let commands = [parse, &rules.command].into_iter().filter(|command| !command.is_empty()).map(<[_]>::to_vec);
-        let commands: Vec<Vec<String>> = commands.collect();
+        let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
         let missing = missing.filter(|program| !is_installed(program, place)).map(|program| not_installed(program));

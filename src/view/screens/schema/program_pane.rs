@@ -6,7 +6,7 @@ use super::{Schema, Tried};
 use crate::format::shortened;
 use crate::score::{Isolation, Trial, Trust};
 use crate::secrets::{visible, visible_lines};
-use crate::task::{CommandMode, CommandRules, Task};
+use crate::task::{CommandRules, Task};
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -46,10 +46,7 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
         "schema.program",
         move |_| {
             let sample = open.samples.as_ref().ok()?.get(index)?;
-            let row = sample
-                .prompt_id
-                .as_deref()
-                .and_then(|id| open.rows.values().flatten().flatten().find(|row| row.id == id));
+            let row = sample.prompt_id.as_deref().and_then(|id| open.row(id));
             let trials = scorer.try_programs(&sample.text, row);
             Some(Tried { index, version, trials, isolation: known.unwrap_or_else(crate::score::isolation) })
         },
@@ -103,9 +100,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
 }
 
 fn commands(rules: &CommandRules) -> String {
-    let parse = if let CommandMode::Code(code) = &rules.mode { code.parse.as_slice() } else { &[] };
-    let all = [parse, &rules.command].into_iter().filter(|command| !command.is_empty());
-    all.map(|command| command.join(" ")).collect::<Vec<_>>().join("; ")
+    rules.commands().map(|command| command.join(" ")).collect::<Vec<_>>().join("; ")
 }
 
 fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
