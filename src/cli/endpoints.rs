@@ -1,6 +1,7 @@
 //! The endpoints of `eval`: where `endpoints.toml` is, and the records of one that was asked.
 
 use super::targets::Rows;
+use super::variants::Variant;
 use crate::run::EvalFolder;
 use crate::score::Scorer;
 use crate::task::Task;
@@ -24,6 +25,13 @@ pub(super) struct Asked<'a> {
     pub(super) allowed_secrets: &'a [String],
     #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is received"))]
     pub(super) folder: Option<&'a EvalFolder>,
+}
+
+impl<'a> Asked<'a> {
+    /// With a target's own prompts.
+    pub(super) fn of(self, variant: Option<&'a Variant>) -> Self {
+        variant.map_or(self, |variant| Self { task: &variant.task, rows: &variant.rows, ..self })
+    }
 }
 
 #[cfg(feature = "download")]

@@ -11,6 +11,7 @@ use super::endpoints::Asked;
 use super::output::eprint_line;
 use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
+use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
 use crate::eval::{evaluate, prepare_rows};
 use crate::format::{duration, percent};
@@ -40,6 +41,12 @@ pub(super) struct Arguments {
     /// Completions per prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     samples: u32,
+    /// System prompt of a model, in place of the task's: compares prompts, on one model or several; repeatable
+    #[arg(long = "system", value_name = "NAME=FILE")]
+    systems: Vec<String>,
+    /// Train rows with their answers before each prompt of a model, chosen by --seed; repeatable
+    #[arg(long, value_name = "NAME=N")]
+    few_shot: Vec<String>,
     /// Endpoints [default: the workspace's endpoints.toml, then ~/.config/grpo-tui/endpoints.toml]
     #[arg(long, value_name = "FILE")]
     endpoints: Option<PathBuf>,
@@ -100,6 +107,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     {
         return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
     }
+    let named = Variants { systems: &arguments.systems, few_shot: &arguments.few_shot, seed: arguments.seed };
+    named.check(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>())?;
+    let variants = targets.iter().map(|target| named.of(&target.name, &task, &scorer, &rows));
+    let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     // What may not be sent is known before anything is sampled.
     let asked = Asked {
@@ -112,14 +123,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         allowed_secrets: &arguments.allow_secret,
         folder: None,
     };
-    for target in &targets {
-        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+    for (target, variant) in targets.iter().zip(&variants) {
+        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked.of(variant.as_ref())))?;
     }
     let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
     let asked = Asked { folder: folder.as_ref(), ..asked };
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
-    for target in &targets {
+    for (target, variant) in targets.iter().zip(&variants) {
+        let asked = asked.of(variant.as_ref());
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
         let records = match (&target.endpoint, &mut engine) {
@@ -130,13 +142,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
-        let result = result(&task, &rows, &target.name, records);
+        let description = variant.as_ref().map(Variant::description).unwrap_or_default();
+        let result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
     let versus = Versus::of(evals)?;
-    let document = document(&arguments, &targets, limit, &versus);
+    let mut document = document(&arguments, &targets, limit, &versus);
+    let variants = targets
+        .iter()
+        .zip(&variants)
+        .filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
+    let variants: Map<String, Value> = variants.collect();
+    if !variants.is_empty() {
+        document["prompts"] = variants.into();
+    }
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
@@ -229,6 +250,7 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
         judge: task.judge_name(),
         schema_digest: task.definition_digest(),
         task_digest: task.digest(),
+        prompts: String::new(),
         rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),
     }
 }

@@ -40,6 +40,8 @@ mod targets;
 mod task;
 #[cfg(feature = "engine")]
 mod train;
+#[cfg(feature = "engine")]
+mod variants;
 #[cfg(feature = "view")]
 mod workbench;
 mod worker;

@@ -189,6 +189,8 @@ impl Versus {
         for other in &evals[1..] {
             warnings.extend(check_comparable(&evals[0], other)?);
         }
+        let own = evals.iter().filter(|eval| !eval.prompts.is_empty());
+        warnings.extend(own.map(|eval| format!("prompts of {}: {}", eval.name, eval.prompts)));
         let prompts = joined(&evals);
         if prompts.is_empty() {
             return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));

@@ -11,8 +11,8 @@ use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, eval_path, list_checkpoints, read_evals,
-    sha256,
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, eval_path, list_checkpoints,
+    prompt_variant, read_evals, sha256,
 };
 use crate::score::{Score, Scorer};
 use crate::statistics::compound;
@@ -52,6 +52,8 @@ pub struct EvalResult {
     pub schema_digest: String,
     /// SHA-256 of the whole task.
     pub task_digest: String,
+    /// How its prompts differ from the task's own; empty where they do not.
+    pub prompts: String,
     /// Prompt rows by id.
     pub rows: BTreeMap<String, PromptRow>,
 }
@@ -208,6 +210,7 @@ impl EvalResult {
             judge: task.judge_name(),
             schema_digest: task.definition_digest(),
             task_digest: task.digest(),
+            prompts: prompt_variant(&id.folder, &id.target).unwrap_or_default(),
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
         })

@@ -80,6 +80,14 @@ impl EvalFolder {
     }
 }
 
+/// How the prompts of a target of a standalone eval differ from the task's own, in words; `None` where they do not.
+pub fn prompt_variant(folder: &Path, target: &str) -> Option<String> {
+    let text = crate::files::read_text(&folder.join(RESULT_FILE)).ok()?;
+    let document: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let of = document["prompts"].as_object()?.iter().find(|(name, _)| word(name) == target)?.1;
+    of["description"].as_str().map(str::to_owned)
+}
+
 /// Answers that cost money or time, each in the file as soon as it is known.
 #[derive(Debug)]
 pub struct AnswerLog {

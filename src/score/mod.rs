@@ -30,7 +30,7 @@ pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, 
 pub use failure_class::{FailureClass, OwnClass};
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
 pub use outline::{OutlineEntry, outline};
-pub use prompts::{check_prompts, prompt_text, prompt_tokens, thinking_of, tools_of, turns_of};
+pub use prompts::{check_prompts, prompt_text, prompt_tokens, reference_answer, thinking_of, tools_of, turns_of};
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};

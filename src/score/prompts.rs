@@ -7,7 +7,7 @@ use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow};
 use crate::task::{Definition, Task, functions};
-use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, openai_tools};
+use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
 ///
@@ -46,6 +46,21 @@ fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, Strin
     let reason =
         || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
     (score.tier != Tier::Valid).then(|| (class, reason()))
+}
+
+/// The answer to learn from: the row's `completion`, else what gives its `expected`; JSON with a space after each comma
+/// and colon. `None` where neither says how to write it.
+///
+/// # Errors
+/// An `expected` that cannot be written as JSON.
+pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result<Option<String>, TextError> {
+    let written = row.fields.get("completion").and_then(Value::as_str).map(str::to_owned);
+    Ok(match (written, &row.expected) {
+        (Some(text), _) => Some(text),
+        (None, Some(expected)) if task.schema().is_some() => Some(json_line(expected)?),
+        (None, Some(expected)) => scorer.expected_completion(expected),
+        (None, None) => None,
+    })
 }
 
 /// How the task asks for reasoning.

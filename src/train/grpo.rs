@@ -12,11 +12,9 @@ use super::ranked::{self, SupervisedSettings};
 use super::recorder::Recorder;
 use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
 use super::rollout_plan::next_prompts;
-use crate::dataset::PromptRow;
 use crate::eval::Prompt;
 use crate::plan::StepShape;
-use crate::score::prompt_text;
-use crate::text::json_line;
+use crate::score::{prompt_text, reference_answer};
 use crate::update::{Applied, Example};
 
 /// Computes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
@@ -98,7 +96,7 @@ fn examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     while let Some(row) = prompt.row.after(&answers) {
         let missing = || TrainError::NoAnswer { id: row.id.clone(), line: row.line };
-        let answer = answer(job, &row)?.ok_or_else(missing)?;
+        let answer = reference_answer(&job.task, &job.scorer, &row)?.ok_or_else(missing)?;
         let asked = if answers.is_empty() {
             prompt.token_ids.clone()
         } else {
@@ -110,15 +108,4 @@ fn examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
         answers.push(answer);
     }
     Ok(examples)
-}
-
-/// The row's `completion`, else what gives its `expected`; JSON with a space after each comma and colon.
-fn answer(job: &Job, row: &PromptRow) -> Result<Option<String>, TrainError> {
-    let written = row.fields.get("completion").and_then(|text| text.as_str()).map(str::to_owned);
-    Ok(match (written, &row.expected) {
-        (Some(text), _) => Some(text),
-        (None, Some(expected)) if job.task.schema().is_some() => Some(json_line(expected)?),
-        (None, Some(expected)) => job.scorer.expected_completion(expected),
-        (None, None) => None,
-    })
 }

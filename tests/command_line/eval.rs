@@ -99,3 +99,38 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
     assert!(message.contains("base: exact 0.0% [0.0, 65.8], n = 2, is 100.0 points below the 100.0%"), "{message}");
     assert!(message.contains("base: valid 0.0% [0.0, 32.4], n = 8, is 100.0 points below"), "{message}");
 }
+
+#[test]
+fn prompts_of_a_target_are_varied_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    fs::write(folder.path().join("terse.txt"), "JSON only.\n").unwrap();
+    let targets = ["--model", "A=tiny", "--model", "B=tiny", "--model", "C=tiny", "--max-completion-tokens", "24"];
+    let eval = |more: &[&str]| call(folder.path(), &[&["eval", "task"], &targets[..], more].concat());
+    let variants = ["--system", "B=terse.txt", "--few-shot", "C=2", "--out", "out"];
+    let document = json(&eval(&[&variants[..], &["--json"]].concat()));
+    let (own, shots) = (&document["prompts"], document["prompts"]["C"]["few_shot"].as_array().unwrap());
+    assert_eq!((&own["A"], &own["B"]["system"], shots.len()), (&Value::Null, &"JSON only.".into(), 2));
+    let read = |name: &str| fs::read_to_string(folder.path().join("out/evals").join(name)).unwrap();
+    let answers = |name: &str| read(&format!("step-000000-test-{name}.jsonl"));
+    assert!(answers("A") != answers("B") && answers("A") != answers("C"), "{}", answers("A"));
+    // The reader of the folder says so, too.
+    let shown = call(folder.path(), &["runs", "versus", "out"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let expected = format!("note: prompts of C: 2 examples of the train set ({}, ", shots[0].as_str().unwrap());
+    assert!(text.contains(&expected) && text.contains("note: prompts of B: system prompt of terse.txt ("), "{text}");
+    for (more, problem) in [
+        (
+            &["--system", "D=terse.txt"][..],
+            "--system D=terse.txt: write NAME=prompt.txt with the name of a --model: A, B, C",
+        ),
+        (&["--system", "B=none.txt"], "none.txt: "),
+        (&["--few-shot", "B=0"], "--few-shot: `0` is not a number of examples from 1 to 64"),
+        (&["--few-shot", "B=1", "--few-shot", "B=2"], "`B` has one already"),
+        (&["--few-shot", "B=1", "--on", "train"], "choose another set with --on"),
+    ] {
+        let refused = eval(more);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(problem), "{}", stderr(&refused));
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Eval, EvalJob};
-use crate::format::short_id;
+use crate::format::{counted, short_id};
 use crate::report::list_evals;
 use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
 use crate::score::given_threads;
@@ -92,25 +92,74 @@ fn model_and_set(text: &str) -> Option<(&str, &str)> {
     text.trim().rsplit_once(' ').map(|(model, on)| (model.trim(), on)).filter(|(model, _)| !model.is_empty())
 }
 
+/// Asks for a model and for the prompts that it answers beside the task's own.
+pub(super) fn ask_variants(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else { return Vec::new() };
+    let set = [PromptSet::Eval, PromptSet::Test].into_iter().find(|set| open.rows.contains_key(set));
+    let proposed = format!("{} {} few:3", shared.new_run.base_model, set.unwrap_or(PromptSet::Train).name());
+    let label = "Model, set, then one or two variants of the task's prompt: a file with a system prompt, few:N (train rows as examples), or FILE,few:N";
+    let question = Ask::new("Compare system prompts", label, &proposed, |_: &mut Eval, shared, text| {
+        if let Some((model, on, variants)) = prompt_variants(&text) {
+            confirm_targets(shared, model, on.to_owned(), &variants);
+        }
+        Vec::new()
+    });
+    let wrong = |text: &str| {
+        prompt_variants(text).is_none().then(|| "write `MODEL SET VARIANT`, such as `tiny eval few:3`".to_owned())
+    };
+    shared.popup = Some(Popup::Ask(question.checked(wrong)));
+    Vec::new()
+}
+
+/// Model, set, and the flags of `eval` for each variant.
+fn prompt_variants(text: &str) -> Option<(&str, &str, Vec<Vec<String>>)> {
+    let mut words = text.split_whitespace();
+    let (model, on) = (words.next()?, words.next()?);
+    let variants: Vec<Vec<String>> = words
+        .zip(["B", "C", "D"])
+        .map(|(variant, name)| {
+            let flags = variant.split(',').map(|part| match part.strip_prefix("few:") {
+                Some(count) => ["--few-shot".to_owned(), format!("{name}={count}")],
+                None => ["--system".to_owned(), format!("{name}={part}")],
+            });
+            flags.flatten().collect()
+        })
+        .collect();
+    (1..=2).contains(&variants.len()).then_some((model, on, variants))
+}
+
 /// Says what is evaluated, and asks for confirmation.
 fn confirm_baseline(shared: &mut Shared, model: String, on: String) {
+    confirm_targets(shared, &model, on, &[]);
+}
+
+/// The same of the base, and of the base with other prompts.
+fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec<String>]) {
     let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else { return };
     let rows = PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
     let prompts = rows.map_or_else(|| format!("the prompts of {on}"), |rows| format!("{rows} {on} prompts"));
+    let with = match variants.len() {
+        0 => String::new(),
+        count => format!(" with the task's prompt and {}", counted(count, "variant")),
+    };
+    // The task's own prompt first, as A.
+    let names = if variants.is_empty() { &["base"][..] } else { &["A", "B", "C"][..=variants.len()] };
+    let targets = names.iter().flat_map(|name| ["--model".to_owned(), format!("{name}={model}")]);
+    let targets: Vec<String> = targets.chain(variants.iter().flatten().cloned()).collect();
     let unsaved = match shared.draft.is_changed() {
         true => format!(" Unsaved edits of the {} are not used.", shared.draft.name()),
         false => String::new(),
     };
     let text = format!(
-        "{model} answers {prompts} of {}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
+        "{model} answers {prompts} of {}{with}, greedy. Duration unknown.{unsaved}\nContinues after you quit. Results: {}.",
         open.task.name,
         evals_folder(&shared.options.data).display()
     );
     shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
         let name = shared.task.as_ref().map_or_else(String::new, |open| open.task.name.clone());
         let runs = shared.options.run_folders.for_new_runs().display().to_string();
-        let mut arguments = vec![task, "--model".to_owned(), format!("base={model}"), "--on".to_owned(), on];
-        arguments.extend(["--runs".to_owned(), runs]);
+        let mut arguments = vec![task, "--on".to_owned(), on, "--runs".to_owned(), runs];
+        arguments.extend(targets);
         arguments.extend(shared.new_run.device.clone());
         begin(shared, &name, move || Ok(arguments))
     })));
