@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
-use grpo_tui::kernels::sampler::sample_tokens;
+use grpo_tui::kernels::sampler::{Draw, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{
     Completion, Request, RolloutContext, RolloutMemory, Sampling, StopReason, ThreadPool, generate,
@@ -129,8 +129,8 @@ fn sampler_follows_its_distribution() {
         let batch = row.repeat((50, 1)).unwrap();
         for chunk in 0..draws / 50 {
             let place = |i: usize| SampleKey { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
-            let uniforms: Vec<f64> = (0..50).map(|i| uniform(42, place(i))).collect();
-            for drawn in sample_tokens(&batch, temperature, &uniforms).unwrap() {
+            let draws: Vec<Draw> = (0..50).map(|i| Draw { uniform: uniform(42, place(i)), temperature }).collect();
+            for drawn in sample_tokens(&batch, &draws).unwrap() {
                 let id = drawn.token_id as usize;
                 assert!((f64::from(drawn.log_prob) - (weights[id] / total).ln()).abs() < 1e-4);
                 counts[id] += 1;
@@ -158,7 +158,8 @@ fn sampler_follows_its_distribution() {
 fn logits_that_are_not_finite_are_refused() {
     for bad in [f32::NAN, f32::INFINITY] {
         let logits = Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap();
-        assert!(sample_tokens(&logits, 1.0, &[0.5]).unwrap_err().to_string().contains("not finite"));
+        let draw = Draw { uniform: 0.5, temperature: 1.0 };
+        assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
     }
 }
 

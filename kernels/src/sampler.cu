@@ -54,6 +54,11 @@ struct Weigher {
   __device__ __forceinline__ double weight(float logit) const { return (double)exponential(shifted(logit)); }
 };
 
+// What a row's token is sampled by, as sampler.rs has it.
+struct Draw {
+  double uniform, temperature;
+};
+
 struct SampledToken {
   uint32_t token;
   float log_prob;
@@ -126,13 +131,13 @@ __device__ uint32_t invert(const Weigher &weigher, const double *sums, int tiles
 }
 
 // All threads of the row's blocks take part; the result stands in warp 0 of the first. Dynamic shared memory: a double a tile.
-template <int BLOCKS> __device__ SampledToken draw(const float *row, int vocabulary, double temperature, double uniform) {
+template <int BLOCKS> __device__ SampledToken draw(const float *row, int vocabulary, Draw by) {
   using Row = Blocks<BLOCKS>;
   extern __shared__ double sums[];
   __shared__ uint32_t likeliest;
   __shared__ float maximum;
-  const bool greedy = temperature == 0.0 || uniform < 0.0, wide = rows_aligned<4>(vocabulary, row);
-  const float inverse = greedy ? 1.0f : (float)(1.0 / temperature);
+  const bool greedy = by.temperature == 0.0 || by.uniform < 0.0, wide = rows_aligned<4>(vocabulary, row);
+  const float inverse = greedy ? 1.0f : (float)(1.0 / by.temperature);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tiles = (vocabulary + TILE - 1) / TILE, block = Row::number();
   float largest = block_max(wide ? own_largest<4>(row, vocabulary, inverse, block, BLOCKS) : own_largest<1>(row, vocabulary, inverse, block, BLOCKS));
   if (threadIdx.x == 0) {
@@ -165,24 +170,24 @@ template <int BLOCKS> __device__ SampledToken draw(const float *row, int vocabul
   }
   __syncwarp();
   if (!isfinite(total)) return {NOT_FINITE, __int_as_float(0x7fc00000)};
-  const uint32_t token = greedy ? likeliest : invert(weigher, sums, tiles, vocabulary, uniform * total);
+  const uint32_t token = greedy ? likeliest : invert(weigher, sums, tiles, vocabulary, by.uniform * total);
   if (token >= (uint32_t)vocabulary) return {NOT_FINITE, __int_as_float(0x7fc00000)};
   return {token, (float)((double)weigher.shifted(row[token]) - log(total))};
 }
 
 #define SAMPLE(BLOCKS)                                                                                                         \
   const int row = blockIdx.x / BLOCKS;                                                                                         \
-  const SampledToken token = draw<BLOCKS>(logits + (size_t)row * vocabulary, vocabulary, temperature, uniforms[row]);          \
+  const SampledToken token = draw<BLOCKS>(logits + (size_t)row * vocabulary, vocabulary, draws[row]);                           \
   if (threadIdx.x == 0 && blockIdx.x % BLOCKS == 0) drawn[row] = token;
 
 extern "C" __global__ void __launch_bounds__(1024)
-    sample(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
+    sample(const float *logits, const Draw *draws, SampledToken *drawn, int vocabulary) {
   SAMPLE(1)
 }
 
 #if __CUDA_ARCH__ >= 900
 extern "C" __global__ void __cluster_dims__(4, 1, 1) __launch_bounds__(1024)
-    sample_by_four(const float *logits, const double *uniforms, SampledToken *drawn, int vocabulary, double temperature) {
+    sample_by_four(const float *logits, const Draw *draws, SampledToken *drawn, int vocabulary) {
   SAMPLE(4)
 }
 #endif

@@ -10,6 +10,23 @@ use super::real::vectorised;
 /// In place of a row's random number: its likeliest token at any temperature, as at temperature 0.
 pub const LIKELIEST: f64 = -1.0;
 
+/// What a row's token is sampled by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// In [0, 1), or [`LIKELIEST`].
+    pub uniform: f64,
+    /// 0 is greedy.
+    pub temperature: f64,
+}
+
+impl Draw {
+    /// As [`sample_into`] reads it: the halves of both numbers, the low one first.
+    pub fn words(self) -> [u32; 4] {
+        let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
+        [uniform as u32, (uniform >> 32) as u32, temperature as u32, (temperature >> 32) as u32]
+    }
+}
+
 /// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at
 /// temperature 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,30 +36,30 @@ pub struct SampledToken {
     pub log_prob: f32,
 }
 
-/// `logits`: [rows, vocabulary]; `uniforms`: one number in [0, 1) a row, or [`LIKELIEST`]. Inverts the cumulative distribution in the
-/// order of the ids: no truncation of any kind.
+/// `logits`: [rows, vocabulary]; `draws`: one a row. Inverts the cumulative distribution in the order of the ids: no
+/// truncation of any kind.
 ///
 /// # Errors
 /// When a row's logits are not finite.
-pub fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
+pub fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, temperature, uniforms);
+        return gpu::sample_tokens(logits, draws);
     }
-    by_number_type!(logits, draw(logits, temperature, uniforms))
+    by_number_type!(logits, draw(logits, draws))
 }
 
-/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `uniforms` [rows, 2], u32,
-/// the halves of f64 numbers, the low one first -> `drawn` [rows, 2], u32, read by [`sampled`].
+/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `draws` [rows, 4], u32,
+/// [`Draw::words`] -> `drawn` [rows, 2], u32, read by [`sampled`].
 ///
 /// # Errors
 /// On the CPU, and when shapes or number types do not fit.
-pub fn sample_into(logits: &Tensor, temperature: f64, uniforms: &Tensor, drawn: &Tensor) -> Result<()> {
+pub fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_into(logits, temperature, uniforms, drawn);
+        return gpu::sample_into(logits, draws, drawn);
     }
-    bail!("a recorded draw needs a GPU: {temperature} {:?}", [logits, uniforms, drawn].map(Tensor::device))
+    bail!("a recorded draw needs a GPU: {:?}", [logits, draws, drawn].map(Tensor::device))
 }
 
 /// Tokens as [`sample_into`] left them: id and the bits of the log-prob, of each row. Where logits are not finite the id
@@ -63,17 +80,17 @@ pub fn sampled(drawn: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
 /// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
 const BLOCK: usize = 64;
 
-fn draw<T: Real>(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
+fn draw<T: Real>(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
     let (rows, vocabulary) = logits.dims2()?;
-    if rows != uniforms.len() {
-        bail!("{} random numbers for {rows} rows", uniforms.len())
+    if rows != draws.len() {
+        bail!("{} draws for {rows} rows", draws.len())
     }
     let logits_read = read(logits)?;
     let mut scaled = vec![T::of(0.0); vocabulary];
     let mut weights = vec![T::of(0.0); vocabulary];
     let mut blocks = vec![0.0_f64; vocabulary.div_ceil(BLOCK)];
     let mut drawn = Vec::with_capacity(rows);
-    for (row, &uniform) in logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(uniforms) {
+    for (row, &Draw { uniform, temperature }) in logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(draws) {
         let greedy = temperature == 0.0 || uniform < 0.0;
         let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
         let largest = vectorised(|| {
@@ -140,8 +157,8 @@ pub fn take_drawn(tokens: &Tensor, drawn: &Tensor) -> Result<Tensor> {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::SampledToken;
-    use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, launch, module};
+    use super::{Draw, SampledToken};
+    use crate::cuda::{Grid, Module, at, capability, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
 
@@ -151,16 +168,15 @@ mod gpu {
     /// Vocabularies of which a row is worth four blocks.
     const CLUSTER_FROM: usize = 1 << 15;
 
-    pub(super) fn sample_tokens(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<SampledToken>> {
-        let (rows, device) = (uniforms.len(), device(logits)?);
+    pub(super) fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
+        let (rows, device) = (draws.len(), device(logits)?);
         if rows == 0 {
             return Ok(Vec::new());
         }
-        let halves: Vec<u32> =
-            uniforms.iter().flat_map(|uniform| [uniform.to_bits() as u32, (uniform.to_bits() >> 32) as u32]).collect();
-        let uniforms = Tensor::from_vec(halves, (rows, 2), logits.device())?;
+        let words: Vec<u32> = draws.iter().flat_map(|draw| draw.words()).collect();
+        let draws = Tensor::from_vec(words, (rows, 4), logits.device())?;
         let drawn = empty((rows, 2), DType::U32, device)?;
-        sample_into(logits, temperature, &uniforms, &drawn)?;
+        sample_into(logits, &draws, &drawn)?;
         super::sampled(drawn.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
     }
 
@@ -172,7 +188,7 @@ mod gpu {
         Ok(taken)
     }
 
-    pub(super) fn sample_into(logits: &Tensor, temperature: f64, uniforms: &Tensor, drawn: &Tensor) -> Result<()> {
+    pub(super) fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
             bail!(
@@ -181,12 +197,12 @@ mod gpu {
                 logits.shape()
             )
         }
-        for tensor in [uniforms, drawn] {
-            if tensor.dtype() != DType::U32 || tensor.dims() != [rows, 2] {
-                bail!("{:?} {:?}, not [{rows}, 2] of u32", tensor.dtype(), tensor.shape())
+        for (tensor, words) in [(draws, 4), (drawn, 2)] {
+            if tensor.dtype() != DType::U32 || tensor.dims() != [rows, words] {
+                bail!("{:?} {:?}, not [{rows}, {words}] of u32", tensor.dtype(), tensor.shape())
             }
         }
-        let arguments = [at(logits)?, at(uniforms)?, at(drawn)?, int(vocabulary), Argument::Double(temperature)];
+        let arguments = [at(logits)?, at(draws)?, at(drawn)?, int(vocabulary)];
         let device = device(logits)?;
         let (name, blocks) =
             if capability(device)? >= 9 && vocabulary >= CLUSTER_FROM { ("sample_by_four", 4) } else { ("sample", 1) };

@@ -1,24 +1,26 @@
 //! Decoding: prompts wait in a queue, are prefilled when there is room, and their rows are decoded side by side, each
 //! with the tokens that are drafted for it. Rows that end make room for the next prompts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{FedToken, Feed, FreePlaces, KvCache, Room, joined};
-use super::{Completion, DecodeCounts, Generated, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
+use super::kv_cache::{Capacity, FedToken, Feed, FreePlaces, KvCache, Room, joined};
+use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
+use super::{Completion, DecodeCounts, Generated, Hindrance, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{LIKELIEST, SampledToken, sample_tokens};
+use crate::kernels::sampler::{Draw, LIKELIEST, SampledToken, sample_tokens};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
 
 /// A completion that is being decoded.
 struct Row {
-    request: usize,
+    request: u64,
     sample: u32,
     /// In `DecodeBatch::prompts`.
     prompt: usize,
@@ -29,6 +31,8 @@ struct Row {
     /// The passes that it was in, of those that were read.
     passes: usize,
     completion: Completion,
+    /// The source wants no more of it.
+    is_dropped: bool,
     draft: Draft,
     /// The index of its newest token among the draws of the last pass, where that was not read yet.
     pending: Option<usize>,
@@ -49,9 +53,17 @@ enum Computing {
     Recorded(super::decode_gpu::Steps),
 }
 
+/// A request with completions that have not ended.
+struct Accepted {
+    request: Request,
+    sampling: Sampling,
+    /// Their number.
+    unfinished: usize,
+}
+
 /// A request, or what fits of it.
 struct Admitted {
-    request: usize,
+    request: u64,
     /// First row and number of rows in the cache.
     prompt: (usize, usize),
     /// Samples with their places.
@@ -61,30 +73,29 @@ struct Admitted {
 struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,
-    requests: &'a [Request],
-    sampling: &'a Sampling,
+    source: &'a mut dyn RequestSource,
+    is_closed: bool,
     memory: &'a RolloutMemory,
     room: Room,
     computing: Computing,
     caches: KvCache,
+    capacity: Capacity,
     /// Of completions.
     free_places: FreePlaces,
     /// Of prompts.
     free_rows: FreePlaces,
-    /// A completion's places at first.
-    first_places: usize,
+    requests: BTreeMap<u64, Accepted>,
     /// The requests that wait, and their samples.
-    waiting: VecDeque<(usize, VecDeque<u32>)>,
+    waiting: VecDeque<(u64, VecDeque<u32>)>,
     /// In the order in which they came.
     prompts: BTreeMap<usize, Prompt>,
     /// Prompts so far.
     prefilled: usize,
     /// In the order in which they came, so that rows of one prompt stand side by side.
     rows: Vec<Row>,
-    ended: Vec<Row>,
     drafter: Drafter,
     /// The requests and samples of the rows of each pass whose draws were not read yet.
-    passes: VecDeque<Vec<(usize, u32)>>,
+    passes: VecDeque<Vec<(u64, u32)>>,
     /// Passes since the last one with a draft.
     undrafted: usize,
     counts: DecodeCounts,
@@ -100,80 +111,68 @@ pub(super) fn decode(
     room: Room,
     threads: &ThreadPool,
 ) -> Result<Generated> {
-    check(model, requests, sampling)?;
     // A tensor on a GPU cannot be empty.
     if requests.iter().all(|request| request.samples == 0) {
         return Ok(Generated { completions: vec![Vec::new(); requests.len()], ..Generated::default() });
     }
-    let waiting: VecDeque<(usize, VecDeque<u32>)> = requests
-        .iter()
-        .enumerate()
-        .filter(|(_, request)| request.samples > 0)
-        .map(|(index, request)| (index, (0..request.samples as u32).collect()))
-        .collect();
-    let (longest, limit) =
-        (requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0), sampling.max_completion_tokens);
-    let halved = |number: usize, least: usize| (number >> memory.halvings()).max(least);
-    let all_rows = room.rows.min(waiting.iter().map(|(_, samples)| samples.len()).sum());
-    let rows = halved(all_rows, 1);
-    let places = halved((all_rows * limit).min(room.places), limit);
-    let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-    let prompt_rows = halved(prompt_rows.min(room.prompt_rows), longest).min(rows * longest);
-    let needed = (places, prompt_rows);
+    let capacity = Capacity::of_list(requests, sampling, room, memory.halvings());
+    let mut source = FixedRequests::new(requests, sampling, memory);
+    let (counts, hindrances) = decode_from(model, adapters, &mut source, memory, (room, capacity), threads)?;
+    Ok(Generated { completions: source.completions(), counts, hindrances })
+}
+
+/// Decodes what a source has until it is closed. `threads` may cancel the work between two tokens.
+pub(super) fn decode_from(
+    model: &Decoder,
+    adapters: Adapters,
+    source: &mut dyn RequestSource,
+    memory: &RolloutMemory,
+    (room, capacity): (Room, Capacity),
+    threads: &ThreadPool,
+) -> Result<(DecodeCounts, Vec<Hindrance>)> {
+    let needed = (capacity.places, capacity.prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
-            let drafted_rows = if sampling.draft_tokens > 0 { room.drafted_rows } else { 0 };
-            let (caches, steps) = memory.buffers.take(model, needed, rows.max(drafted_rows), longest + limit)?;
+            let drafted_rows = if capacity.draft_tokens > 0 { room.drafted_rows } else { 0 };
+            let most_rows = capacity.rows.max(drafted_rows);
+            let (caches, steps) = memory.buffers.take(model, needed, most_rows, capacity.longest)?;
             (caches, Computing::Recorded(steps))
         }
         _ => (KvCache::new(model, needed)?, Computing::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
-        room: Room { rows, ..room },
-        drafter: Drafter::new(sampling.draft_tokens),
-        free_places: FreePlaces::all(places),
-        free_rows: FreePlaces::all(prompt_rows),
-        first_places: if places == rows * limit { limit } else { limit.min(room.first_places) },
+        room: Room { rows: capacity.rows, ..room },
+        drafter: Drafter::new(capacity.draft_tokens),
+        free_places: FreePlaces::all(capacity.places),
+        free_rows: FreePlaces::all(capacity.prompt_rows),
         model,
         adapters,
-        requests,
-        sampling,
+        source,
+        is_closed: false,
         memory,
         computing,
         caches,
-        waiting,
+        capacity,
+        requests: BTreeMap::new(),
+        waiting: VecDeque::new(),
         prompts: BTreeMap::new(),
         prefilled: 0,
         rows: Vec::new(),
-        ended: Vec::new(),
         passes: VecDeque::new(),
         undrafted: 0,
         counts: DecodeCounts::default(),
     };
     loop {
         threads.check()?;
+        batch.receive()?;
         batch.admit()?;
-        if batch.rows.is_empty() && batch.passes.is_empty() && batch.waiting.is_empty() {
-            return Ok(batch.generated());
-        }
-        batch.step()?;
-    }
-}
-
-fn check(model: &Decoder, requests: &[Request], sampling: &Sampling) -> Result<()> {
-    let limit = model.config().max_position_embeddings;
-    for request in requests {
-        let longest = request.prompt.len() + sampling.max_completion_tokens;
-        if request.prompt.is_empty() || longest > limit {
-            bail!(
-                "a prompt of {} tokens and {} new ones do not fit the model's {limit} positions",
-                request.prompt.len(),
-                sampling.max_completion_tokens
-            )
+        if !batch.is_idle() {
+            batch.step()?;
+        } else if batch.is_closed {
+            return Ok(batch.finish());
         }
     }
-    Ok(())
 }
 
 impl DecodeBatch<'_> {
@@ -181,7 +180,7 @@ impl DecodeBatch<'_> {
         let mut batch = PackedBatch::default();
         let mut last_rows = Vec::with_capacity(taken.len());
         for admitted in &taken {
-            let prompt = batch.push_prompt(&self.requests[admitted.request].prompt);
+            let prompt = batch.push_prompt(&self.requests[&admitted.request].request.prompt);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
@@ -195,15 +194,15 @@ impl DecodeBatch<'_> {
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
         for (index, Admitted { request, prompt: place, samples }) in taken.into_iter().enumerate() {
-            let searched = self.sampling.draft_tokens > 0;
-            let ngrams = if searched { Ngrams::of(&self.requests[request].prompt) } else { Ngrams::default() };
+            let Accepted { request: asked, sampling, .. } = &self.requests[&request];
+            let ngrams = if sampling.draft_tokens > 0 { Ngrams::of(&asked.prompt) } else { Ngrams::default() };
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
             for (sample, places) in samples {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
-                let limit = self.requests[request].lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
-                let limit = limit.min(self.sampling.max_completion_tokens);
+                let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
+                let limit = limit.min(sampling.max_completion_tokens);
                 let draft = Draft::default();
                 self.rows.push(Row {
                     request,
@@ -213,6 +212,7 @@ impl DecodeBatch<'_> {
                     limit,
                     passes: 0,
                     completion,
+                    is_dropped: false,
                     draft,
                     pending: None,
                 });
@@ -220,24 +220,23 @@ impl DecodeBatch<'_> {
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
-        let uniforms: Vec<f64> = self.rows[first..].iter().map(|row| self.uniform(row, 0)).collect();
-        let drawn = sample_tokens(&logits, self.sampling.temperature, &uniforms)?;
+        let draws: Vec<Draw> = self.rows[first..].iter().map(|row| self.draw(row, 0)).collect();
+        let drawn = sample_tokens(&logits, &draws)?;
         for (row, token) in self.rows[first..].iter_mut().zip(drawn) {
-            row.push(token);
+            row.push(token, self.source);
         }
         self.retire();
         Ok(())
     }
 
-    /// The random number of a row's draw, `ahead` draws after the next.
-    fn uniform(&self, row: &Row, ahead: usize) -> f64 {
-        let request = &self.requests[row.request];
-        if request.greedy {
-            return LIKELIEST;
-        }
+    /// What a row's token is sampled by, `ahead` tokens after the next.
+    fn draw(&self, row: &Row, ahead: usize) -> Draw {
+        let Accepted { request, sampling, .. } = &self.requests[&row.request];
         let position = (row.length() + ahead) as u32;
         let sample = request.first_sample + row.sample;
-        uniform(self.sampling.seed, SampleKey { step: request.step, prompt: request.prompt_number, sample, position })
+        let key = SampleKey { step: request.step, prompt: request.prompt_number, sample, position };
+        let uniform = if request.greedy { LIKELIEST } else { uniform(sampling.seed, key) };
+        Draw { uniform, temperature: sampling.temperature }
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
@@ -256,7 +255,7 @@ impl DecodeBatch<'_> {
 
     /// Drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
-        let may_draft = self.sampling.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
+        let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
         self.room.runs_ahead && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
@@ -273,12 +272,12 @@ impl DecodeBatch<'_> {
         let padded = if drafted { self.room.padded_drafted } else { self.room.padded }(feeds.len());
         match &mut self.computing {
             Computing::Listed(unread, last) => {
-                *last = draw(self.model, self.adapters, &self.caches, &feeds, last, self.sampling.temperature)?;
+                *last = drawn_after(&feeds, last, self.model, self.adapters, &self.caches)?;
                 unread.push_back(last.clone());
             }
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
-                steps.start(self.model, self.adapters, &self.caches, &feeds, padded, self.sampling.temperature)?;
+                steps.start(self.model, self.adapters, &self.caches, &feeds, padded)?;
             }
         }
         self.counts.steps += 1;
@@ -319,8 +318,8 @@ impl DecodeBatch<'_> {
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
                 for (index, token) in drawn.by_ref().take(draft.tokens.len() + 1).enumerate() {
-                    if index == held && !row.has_ended(self.sampling) {
-                        row.push(token);
+                    if index == held && !row.has_ended(&self.requests) {
+                        row.push(token, self.source);
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
@@ -337,7 +336,7 @@ impl DecodeBatch<'_> {
     /// and gives each row a token and each draft one with its probability.
     fn draft(&mut self) {
         let (rows, balanced) = (self.rows.len(), self.room.balanced_rows);
-        if self.sampling.draft_tokens == 0 || rows >= self.room.drafted_rows {
+        if self.capacity.draft_tokens == 0 || rows >= self.room.drafted_rows {
             return;
         }
         // The least that a row of its own would have to give.
@@ -345,6 +344,7 @@ impl DecodeBatch<'_> {
         for row in &mut self.rows {
             // The last token of a completion is drawn and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
+            let most = most.min(self.requests[&row.request].sampling.draft_tokens);
             let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
             row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);
         }
@@ -383,45 +383,49 @@ impl DecodeBatch<'_> {
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
             row: DecodeRow { first: row.places.0, prefix, length: row.length() + ahead },
             token,
-            uniform: self.uniform(row, ahead),
+            draw: self.draw(row, ahead),
         })
     }
 
-    /// Takes out the rows that have ended, and their prompts after the last of them.
+    /// Gives the rows that have ended to the source, and forgets a request and a prompt after the last of theirs.
     fn retire(&mut self) {
-        let before = self.ended.len();
-        for row in self.rows.extract_if(.., |row| row.has_ended(self.sampling)) {
-            self.free_places.give_back(row.places.0, row.places.1);
-            self.memory.tell(&self.requests[row.request], &row.completion);
-            self.ended.push(row);
-        }
-        if self.ended.len() == before {
+        let ended: Vec<Row> = self.rows.extract_if(.., |row| row.has_ended(&self.requests)).collect();
+        if ended.is_empty() {
             return;
+        }
+        for row in ended {
+            self.free_places.give_back(row.places.0, row.places.1);
+            if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
+                accepted.get_mut().unfinished -= 1;
+                if accepted.get().unfinished == 0 {
+                    accepted.remove();
+                }
+            }
+            self.source.on_end(row.request, row.sample, row.completion);
         }
         self.forget_prompts();
     }
 
-    fn generated(mut self) -> Generated {
-        self.ended.sort_by_key(|row| (row.request, row.sample));
-        let mut completions: Vec<Vec<Completion>> = self.requests.iter().map(|_| Vec::new()).collect();
-        for row in self.ended {
-            completions[row.request].push(row.completion);
-        }
+    fn is_idle(&self) -> bool {
+        self.rows.is_empty() && self.passes.is_empty() && self.waiting.is_empty()
+    }
+
+    fn finish(self) -> (DecodeCounts, Vec<Hindrance>) {
         let hindrances = match self.computing {
             Computing::Listed(..) => Vec::new(),
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
-                let found = steps.unrecorded().map(|cause| super::Hindrance::Unrecorded { cause });
+                let found = steps.unrecorded().map(|cause| Hindrance::Unrecorded { cause });
                 self.memory.buffers.keep(self.model, self.caches, steps);
                 found.into_iter().collect()
             }
         };
-        Generated { completions, counts: self.counts, hindrances }
+        (self.counts, hindrances)
     }
 }
 
 impl Row {
-    fn id(&self) -> (usize, u32) {
+    fn id(&self) -> (u64, u32) {
         (self.request, self.sample)
     }
 
@@ -430,29 +434,30 @@ impl Row {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
     }
 
-    fn push(&mut self, token: SampledToken) {
+    fn push(&mut self, token: SampledToken, source: &mut dyn RequestSource) {
         self.completion.token_ids.push(token.token_id);
         self.completion.log_probs.push(token.log_prob);
+        self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
     }
 
     /// Whether the newest token ends the row; notes why.
-    fn has_ended(&mut self, sampling: &Sampling) -> bool {
-        let stopped = self.completion.token_ids.last().is_some_and(|id| sampling.stop_ids.contains(id));
+    fn has_ended(&mut self, requests: &BTreeMap<u64, Accepted>) -> bool {
+        let stop_ids = &requests[&self.request].sampling.stop_ids;
+        let stopped = self.completion.token_ids.last().is_some_and(|id| stop_ids.contains(id));
         if stopped {
             self.completion.stop = StopReason::Stop;
         }
-        stopped || self.completion.token_ids.len() >= self.limit
+        stopped || self.is_dropped || self.completion.token_ids.len() >= self.limit
     }
 }
 
 /// The draws after each fed token, on the CPU; `last`: those of the pass before.
-fn draw(
+fn drawn_after(
+    feeds: &[Feed],
+    last: &[SampledToken],
     model: &Decoder,
     adapters: Adapters,
     caches: &KvCache,
-    feeds: &[Feed],
-    last: &[SampledToken],
-    temperature: f64,
 ) -> Result<Vec<SampledToken>> {
     let token = |feed: &Feed| match feed.token {
         FedToken::Known(token) => token,
@@ -462,8 +467,8 @@ fn draw(
     let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
-    let uniforms: Vec<f64> = feeds.iter().map(|feed| feed.uniform).collect();
-    sample_tokens(&logits, temperature, &uniforms)
+    let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
+    sample_tokens(&logits, &draws)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Kept {
             None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
         };
         // Few numbers are recorded.
-        steps.longest = longest.next_multiple_of(512);
+        steps.longest = (longest > 0).then(|| longest.next_multiple_of(512));
         Ok((caches, steps))
     }
 
@@ -75,7 +75,7 @@ impl Kept {
 /// What passes read and write, always at the same place, and the recorded ones.
 #[derive(Debug)]
 pub(super) struct Steps {
-    /// [most rows, 8], u32: for n rows the random numbers, [n, 2], the table of `DecodeRows::Table`, [n, 4], tokens and
+    /// [most rows, 10], u32: for n rows `Draw::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens and
     /// positions.
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
@@ -86,8 +86,8 @@ pub(super) struct Steps {
     started: VecDeque<(usize, Arriving)>,
     /// Of all passes so far.
     passes: usize,
-    /// The most tokens of a prompt and its completion together.
-    longest: usize,
+    /// The most tokens of a prompt and its completion together, where that is known before they come.
+    longest: Option<usize>,
     /// `None` after the first pass of so many rows, which loads and selects its kernels.
     graphs: HashMap<Recorded, Option<Graph>>,
     /// Why a pass could not be recorded; kernels are started one by one since.
@@ -100,12 +100,10 @@ struct Recorded {
     rows: usize,
     longest: usize,
     adapters: Adapters,
-    /// The bits of the temperature.
-    temperature: u64,
 }
 
 /// Of a row's inputs.
-const WORDS: usize = 8;
+const WORDS: usize = 10;
 /// Of a row's draw.
 const DRAW: usize = 2;
 
@@ -118,7 +116,7 @@ impl Steps {
             host: [(); 2].map(|()| HostBuffer::new(most_rows * (WORDS + DRAW) * size_of::<u32>(), device)),
             started: VecDeque::new(),
             passes: 0,
-            longest: 0,
+            longest: None,
             graphs: HashMap::new(),
             unrecorded: None,
         })
@@ -143,15 +141,16 @@ impl Steps {
         caches: &KvCache,
         feeds: &[Feed],
         rows: usize,
-        temperature: f64,
     ) -> Result<()> {
         if self.started.len() == self.host.len() {
             bail!("a third pass of decoding before the first was read")
         }
         self.passes += 1;
         self.upload(feeds, rows)?;
-        let step = |steps: &Self| steps.step(model, adapters, caches, rows, temperature);
-        let key = Recorded { rows, longest: self.longest, adapters, temperature: temperature.to_bits() };
+        let fed = || feeds.iter().map(|feed| feed.position() + 1).max().unwrap_or(0);
+        let longest = self.longest.unwrap_or_else(|| fed().next_power_of_two().max(512));
+        let key = Recorded { rows, longest, adapters };
+        let step = |steps: &Self| steps.step(model, caches, key);
         match self.graphs.get(&key) {
             None => {
                 step(self)?;
@@ -190,10 +189,7 @@ impl Steps {
     /// The feeds, the last again and again up to `rows`: it writes the same to the same place.
     fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
         let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
-        let uniforms = (0..rows).flat_map(|index| {
-            let bits = feed(index).uniform.to_bits();
-            [bits as u32, (bits >> 32) as u32]
-        });
+        let draws = (0..rows).flat_map(|index| feed(index).draw.words());
         let table = (0..rows).flat_map(|index| {
             let row = feed(index).row;
             [row.first, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
@@ -203,7 +199,7 @@ impl Steps {
             FedToken::Drawn(index) => DRAWN | index as u32,
         });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
-        let words = uniforms.chain(table).chain(tokens).chain(positions);
+        let words = draws.chain(table).chain(tokens).chain(positions);
         let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -212,12 +208,12 @@ impl Steps {
     }
 
     /// One pass, without the host.
-    fn step(&self, model: &Decoder, adapters: Adapters, caches: &KvCache, rows: usize, temperature: f64) -> Result<()> {
+    fn step(&self, model: &Decoder, caches: &KvCache, Recorded { rows, longest, adapters }: Recorded) -> Result<()> {
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
-        let table = DecodeRows::Table { rows: part(2, 4)?.reshape((rows, 4))?, longest: self.longest };
-        let tokens = take_drawn(&part(6, 1)?, &self.drawn)?;
-        let logits = model.decode(&tokens, &part(7, 1)?, &table, caches.layers(), adapters)?;
-        sample_into(&logits, temperature, &part(0, 2)?.reshape((rows, 2))?, &self.drawn.narrow(0, 0, rows)?)
+        let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, longest };
+        let tokens = take_drawn(&part(8, 1)?, &self.drawn)?;
+        let logits = model.decode(&tokens, &part(9, 1)?, &table, caches.layers(), adapters)?;
+        sample_into(&logits, &part(0, 4)?.reshape((rows, 4))?, &self.drawn.narrow(0, 0, rows)?)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
+use crate::kernels::sampler::Draw;
 use crate::kernels::write_rows::write_rows;
 use crate::model::Decoder;
 
@@ -30,6 +32,47 @@ pub(super) struct Room {
     pub(super) padded_drafted: fn(usize) -> usize,
 }
 
+/// How much of its room a decode takes, and how long what it decodes gets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Capacity {
+    /// Completions that are decoded together.
+    pub(super) rows: usize,
+    /// Of completions, in the cache.
+    pub(super) places: usize,
+    pub(super) prompt_rows: usize,
+    /// A completion's places at first, where it may have more.
+    pub(super) first_places: usize,
+    /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
+    pub(super) longest: usize,
+    /// Of a row, at most.
+    pub(super) draft_tokens: usize,
+}
+
+impl Capacity {
+    /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
+    pub(super) fn of_list(requests: &[Request], sampling: &Sampling, room: Room, halvings: u32) -> Self {
+        let limit = sampling.max_completion_tokens;
+        let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+        let halved = |number: usize, least: usize| (number >> halvings).max(least);
+        let all_rows = room.rows.min(requests.iter().map(|request| request.samples).sum());
+        let rows = halved(all_rows, 1);
+        let places = halved((all_rows * limit).min(room.places), limit);
+        let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
+        let prompt_rows = halved(prompt_rows.min(room.prompt_rows), longest).min(rows * longest);
+        let first_places = if places == rows * limit { limit } else { limit.min(room.first_places) };
+        let draft_tokens = sampling.draft_tokens;
+        Self { rows, places, prompt_rows, first_places, longest: longest + limit, draft_tokens }
+    }
+
+    /// For requests that are not known yet. A completion has all its places from the start, so that none is given up:
+    /// its client has read the beginning.
+    pub(super) fn of_queue(size: QueueSize, draft_tokens: usize) -> Self {
+        let QueueSize { rows, completion_tokens: places, prompt_tokens: prompt_rows } = size;
+        Self { rows, places, prompt_rows, first_places: usize::MAX, longest: 0, draft_tokens }
+    }
+}
+
 /// A token that is fed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FedToken {
@@ -43,7 +86,7 @@ pub(super) enum FedToken {
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
     pub(super) token: FedToken,
-    pub(super) uniform: f64,
+    pub(super) draw: Draw,
 }
 
 impl Feed {

@@ -5,6 +5,7 @@ mod decode; // prompts and their rows decoded together, from a queue
 mod decode_gpu; // a step of decoding recorded as a CUDA graph
 mod draft; // the tokens that may come next, by n-grams of prompt and history
 mod kv_cache; // room, caches, and the rows of a pass
+mod queue; // where requests come from, and who learns of their tokens
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
@@ -17,9 +18,10 @@ use candle_core::Result;
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 use crate::text::Tokenizer;
-use kv_cache::Room;
+use kv_cache::{Capacity, Room};
 
 pub use draft::DraftHistory;
+pub use queue::{Arrivals, QueuedRequest, RequestSource};
 pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
 
@@ -243,6 +245,57 @@ pub fn generate(
         decode::decode(model, adapters, shard, sampling, memory, CPU_ROOM, threads)
     })?;
     Ok(results.into_iter().fold(Generated::default(), Generated::followed_by))
+}
+
+/// What is decoded together at most from a [`RequestSource`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSize {
+    /// Completions.
+    pub rows: usize,
+    /// Their tokens, each counted with the most that it may have.
+    pub completion_tokens: usize,
+    /// Tokens of their prompts.
+    pub prompt_tokens: usize,
+}
+
+impl QueueSize {
+    /// On a GPU what a rollout has; on the CPU that of one thread of several, which share the model.
+    pub fn of(model: &Decoder) -> Self {
+        #[cfg(feature = "cuda")]
+        if model.device().is_cuda() {
+            let Room { rows, places, prompt_rows, .. } = decode_gpu::room(model);
+            return Self { rows, completion_tokens: places, prompt_tokens: prompt_rows };
+        }
+        let token_bytes = model.cache_widths().sum::<usize>() * model.dtype().size_in_bytes();
+        let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
+        let tokens = (CPU_QUEUE_BYTES / token_bytes.max(1)).min(longest);
+        Self { rows: CPU_DECODE_ROWS, completion_tokens: tokens, prompt_tokens: tokens }
+    }
+}
+
+/// Of the keys and values of prompts, and as much again of completions, in one thread. The system provides what is used.
+const CPU_QUEUE_BYTES: usize = 1 << 30;
+
+/// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request. Every request
+/// fits `size` and the model's positions.
+///
+/// # Errors
+/// As [`generate`]; the source may still have completions that have not ended.
+pub fn decode_queue(
+    model: &Decoder,
+    adapters: Adapters,
+    source: &mut dyn RequestSource,
+    (size, draft_tokens): (QueueSize, usize),
+    memory: &RolloutMemory,
+    threads: &ThreadPool,
+) -> Result<(DecodeCounts, Vec<Hindrance>)> {
+    let room = match model.device() {
+        #[cfg(feature = "cuda")]
+        candle_core::Device::Cuda(_) => decode_gpu::room(model),
+        _ => CPU_ROOM,
+    };
+    let capacity = Capacity::of_queue(size, draft_tokens);
+    decode::decode_from(model, adapters, source, memory, (room, capacity), threads)
 }
 
 /// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::sampler::{LIKELIEST, sample_into, sample_tokens, sampled};
+use grpo_tui::kernels::sampler::{Draw, LIKELIEST, sample_into, sample_tokens, sampled};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
@@ -15,10 +15,13 @@ fn both_devices_draw_the_same_tokens() {
             // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
             let drawn = |sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 });
-            let uniforms: Vec<f64> =
-                (0..rows as u32).map(|sample| if sample % 3 == 2 { LIKELIEST } else { drawn(sample) }).collect();
-            let found = sample_tokens(&on_gpu(&logits, DType::F32), temperature, &uniforms).unwrap();
-            for (found, expected) in found.iter().zip(sample_tokens(&logits, temperature, &uniforms).unwrap()) {
+            let draw = |sample| Draw {
+                uniform: if sample % 3 == 2 { LIKELIEST } else { drawn(sample) },
+                temperature: if sample % 5 == 4 { 1.7 } else { temperature },
+            };
+            let draws: Vec<Draw> = (0..rows as u32).map(draw).collect();
+            let found = sample_tokens(&on_gpu(&logits, DType::F32), &draws).unwrap();
+            for (found, expected) in found.iter().zip(sample_tokens(&logits, &draws).unwrap()) {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
                 assert!((found.log_prob - expected.log_prob).abs() < 2e-6, "{found:?}, not {expected:?}");
             }
@@ -26,7 +29,8 @@ fn both_devices_draw_the_same_tokens() {
     }
     for bad in [f32::NAN, f32::INFINITY] {
         let logits = on_gpu(&Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(), DType::F32);
-        assert!(sample_tokens(&logits, 1.0, &[0.5]).unwrap_err().to_string().contains("not finite"));
+        let draw = Draw { uniform: 0.5, temperature: 1.0 };
+        assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
     }
 }
 
@@ -44,9 +48,11 @@ fn the_gpu_sampler_follows_its_distribution() {
     );
     let mut counts = vec![0.0_f64; vocabulary];
     for prompt in 0..draws as u32 / 1000 {
-        let uniforms: Vec<f64> =
-            (0..1000).map(|sample| uniform(42, SampleKey { step: 0, prompt, sample, position: 0 })).collect();
-        for drawn in sample_tokens(&batch, 1.0, &uniforms).unwrap() {
+        let draw = |sample| Draw {
+            uniform: uniform(42, SampleKey { step: 0, prompt, sample, position: 0 }),
+            temperature: 1.0,
+        };
+        for drawn in sample_tokens(&batch, &(0..1000).map(draw).collect::<Vec<_>>()).unwrap() {
             counts[drawn.token_id as usize] += 1.0;
         }
     }
@@ -71,22 +77,21 @@ fn the_gpu_sampler_follows_its_distribution() {
 fn tokens_are_drawn_into_their_places() {
     let (rows, vocabulary) = (3, 5003);
     let logits = on_gpu(&random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap(), DType::F32);
-    let uniforms = [0.1, 0.5, 0.9_f64];
-    let expected = sample_tokens(&logits, 0.7, &uniforms).unwrap();
+    let draws = [0.1, 0.5, 0.9].map(|uniform| Draw { uniform, temperature: 0.7 });
+    let expected = sample_tokens(&logits, &draws).unwrap();
     let spoiled = Tensor::full(f32::NAN, (1, vocabulary), &gpu()).unwrap();
     let logits = Tensor::cat(&[logits.narrow(0, 0, 2).unwrap(), spoiled], 0).unwrap();
     let all = Tensor::zeros((5, 2), DType::U32, &gpu()).unwrap();
     let drawn = all.narrow(0, 1, rows).unwrap();
-    let halves: Vec<u32> =
-        uniforms.iter().flat_map(|uniform| [uniform.to_bits() as u32, (uniform.to_bits() >> 32) as u32]).collect();
-    let uniforms = Tensor::from_vec(halves, (rows, 2), &gpu()).unwrap();
-    sample_into(&logits, 0.7, &uniforms, &drawn).unwrap();
+    let words: Vec<u32> = draws.iter().flat_map(|draw| draw.words()).collect();
+    let draws = Tensor::from_vec(words, (rows, 4), &gpu()).unwrap();
+    sample_into(&logits, &draws, &drawn).unwrap();
     let found = all.to_vec2::<u32>().unwrap();
     assert_eq!((&found[0], &found[4], found[3][0]), (&vec![0, 0], &vec![0, 0], u32::MAX), "and nothing beside them");
     let pairs: Vec<[u32; 2]> = found[1..3].iter().map(|pair| [pair[0], pair[1]]).collect();
     assert_eq!(sampled(&pairs).unwrap(), expected[..2]);
     assert!(sampled(&[[1, 0], [u32::MAX, 0]]).unwrap_err().to_string().contains("not finite"));
-    assert!(sample_into(&logits, 0.7, &uniforms.narrow(0, 0, 2).unwrap(), &drawn).is_err());
+    assert!(sample_into(&logits, &draws.narrow(0, 0, 2).unwrap(), &drawn).is_err());
 }
 
 #[test]

@@ -2,11 +2,38 @@
 
 use std::collections::VecDeque;
 
-use candle_core::Result;
+use candle_core::{Result, bail};
 
-use super::{Admitted, DecodeBatch, Row};
+use super::{Accepted, Admitted, Arrivals, DecodeBatch, QueuedRequest, Row};
 
 impl DecodeBatch<'_> {
+    /// Takes the requests that have come.
+    pub(super) fn receive(&mut self) -> Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let waiting: usize = self.waiting.iter().map(|(_, samples)| samples.len()).sum();
+        match self.source.arrivals(self.room.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
+            Arrivals::Closed => self.is_closed = true,
+            Arrivals::Requests(queued) => queued.into_iter().try_for_each(|queued| self.accept(queued))?,
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, QueuedRequest { id, request, sampling }: QueuedRequest) -> Result<()> {
+        let limit = self.model.config().max_position_embeddings;
+        let (prompt, new) = (request.prompt.len(), sampling.max_completion_tokens);
+        if prompt == 0 || prompt + new > limit {
+            bail!("a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions")
+        }
+        if prompt > self.capacity.prompt_rows || new > self.capacity.places {
+            bail!("a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}", self.capacity)
+        }
+        self.waiting.push_back((id, (0..request.samples as u32).collect()));
+        self.requests.insert(id, Accepted { unfinished: request.samples, request, sampling });
+        Ok(())
+    }
+
     /// Prefills the prompts for which there is room, and draws the first token of their completions.
     pub(super) fn admit(&mut self) -> Result<()> {
         // A prefill reads all weights once more: it waits for several rows.
@@ -25,21 +52,23 @@ impl DecodeBatch<'_> {
     /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
     fn take(&mut self) -> Vec<Admitted> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
-        // Those that are decoded can double theirs at least once.
-        let kept = if self.first_places < self.sampling.max_completion_tokens { self.first_places } else { 0 };
         while let Some((request, samples)) = self.waiting.front_mut() {
-            let length = self.requests[*request].prompt.len();
+            let Accepted { request: asked, sampling, .. } = &self.requests[request];
+            let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens);
+            let first_places = self.capacity.first_places.min(most);
+            // Those that are decoded can double theirs at least once.
+            let kept = if first_places < most { first_places } else { 0 };
             let is_first = count == 0;
             let fits = (taken.is_empty() || prompt_rows + length <= self.room.prefill_rows)
-                && (is_first || self.free_places.count() >= self.first_places * samples.len() + kept * count)
+                && (is_first || self.free_places.count() >= first_places * samples.len() + kept * count)
                 && (is_first || count + samples.len() <= self.room.rows);
             let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
             let mut places = Vec::new();
             while count + places.len() < self.room.rows
                 && places.len() < samples.len()
-                && let Some(first) = self.free_places.take(self.first_places)
+                && let Some(first) = self.free_places.take(first_places)
             {
-                places.push((first, self.first_places));
+                places.push((first, first_places));
             }
             if places.len() < samples.len() && !is_first {
                 places.iter().for_each(|(first, count)| self.free_places.give_back(*first, *count));
@@ -63,7 +92,8 @@ impl DecodeBatch<'_> {
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
-            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(self.sampling.max_completion_tokens));
+            let most = self.requests[&row.request].sampling.max_completion_tokens;
+            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(most));
             if let Some(first) = self.free_places.exchange(old, count) {
                 row.places = (first, count);
                 if first != old.0 {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device};
 
+use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
@@ -143,4 +144,79 @@ fn rows_that_end_make_room_for_the_next_prompts() {
     check(Room { prefill_rows: 1, ..ROOM }, 0);
     check(Room { rows: 16, prompt_rows: 35, ..ROOM }, 0);
     check(Room { rows: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
+}
+
+/// Gives one request at a time, and drops some completions on their way.
+struct Trickle {
+    left: Vec<QueuedRequest>,
+    /// By request: the length at which its completions are dropped.
+    dropped_at: BTreeMap<u64, usize>,
+    told: BTreeMap<(u64, u32), Vec<u32>>,
+    ended: BTreeMap<(u64, u32), Completion>,
+    /// The most completions that were decoded together.
+    together: usize,
+}
+
+impl RequestSource for Trickle {
+    fn arrivals(&mut self, rows: usize, _: bool) -> Arrivals {
+        if self.left.is_empty() {
+            return Arrivals::Closed;
+        }
+        Arrivals::Requests(if rows < 4 { Vec::new() } else { vec![self.left.remove(0)] })
+    }
+
+    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
+        let told = self.told.entry((id, sample)).or_default();
+        told.extend(completion.token_ids.last());
+        assert_eq!(*told, completion.token_ids, "every token is told once");
+        let length = told.len();
+        self.together = self.together.max(self.told.len() - self.ended.len());
+        self.dropped_at.get(&id).is_none_or(|limit| length < *limit)
+    }
+
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        assert!(self.ended.insert((id, sample), completion).is_none());
+    }
+}
+
+#[test]
+fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
+    let sampling = |index: usize| Sampling {
+        temperature: [1.0, 0.0, 0.7][index % 3],
+        max_completion_tokens: 10 + 5 * (index % 4),
+        stop_ids: if index.is_multiple_of(2) { vec![3, 20, 37, 50] } else { Vec::new() },
+        seed: index as u64,
+        draft_tokens: if index.is_multiple_of(4) { 0 } else { 8 },
+    };
+    let (model, threads) = (model(), ThreadPool::new(1).unwrap());
+    let (size, memory) = (QueueSize { rows: 12, completion_tokens: 200, prompt_tokens: 90 }, RolloutMemory::default());
+    let requests = requests();
+    let queued = |(index, request): (usize, &Request)| QueuedRequest {
+        id: 100 - index as u64,
+        request: request.clone(),
+        sampling: sampling(index),
+    };
+    for runs_ahead in [false, true] {
+        let room = Room { runs_ahead, ..ROOM };
+        let mut source = Trickle {
+            left: requests.iter().enumerate().map(queued).collect(),
+            dropped_at: BTreeMap::from([(100 - 3, 1), (100 - 5, 7)]),
+            told: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            together: 0,
+        };
+        let capacity = Capacity::of_queue(size, 8);
+        decode_from(&model, Adapters::On, &mut source, &memory, (room, capacity), &threads).unwrap();
+        assert!((9..=12).contains(&source.together), "{}", source.together);
+        assert_eq!(source.ended.len(), requests.len() * 4);
+        for (index, request) in requests.iter().enumerate() {
+            let (one, id) = (std::slice::from_ref(request), 100 - index as u64);
+            let alone = decode(&model, Adapters::On, one, &sampling(index), &memory, ROOM, &threads).unwrap();
+            for (sample, expected) in (0..).zip(&alone.completions[0]) {
+                let limit = source.dropped_at.get(&id).copied().unwrap_or(usize::MAX);
+                let expected = &expected.token_ids[..expected.token_ids.len().min(limit)];
+                assert_eq!(source.ended[&(id, sample)].token_ids, expected, "request {index}, ahead: {runs_ahead}");
+            }
+        }
+    }
 }

@@ -1,0 +1,87 @@
+//! Where the requests of a decode come from and who learns of their tokens: a list that is there, or clients that come
+//! and go meanwhile.
+
+use super::{Completion, Request, RolloutMemory, Sampling};
+
+/// A request with what its completions are sampled by.
+#[derive(Clone, Debug)]
+pub struct QueuedRequest {
+    /// Given by the source; no two requests that are decoded together share one.
+    pub id: u64,
+    pub request: Request,
+    pub sampling: Sampling,
+}
+
+/// What a source has between two passes.
+#[derive(Debug)]
+pub enum Arrivals {
+    /// Those that have come, maybe none.
+    Requests(Vec<QueuedRequest>),
+    /// No more will come: decoding returns after the last completion.
+    Closed,
+}
+
+/// A queue that is decoded while it is filled.
+pub trait RequestSource {
+    /// Asked between two passes for requests of about `rows` completions. Where nothing is decoded (`is_idle`) it may
+    /// wait, but returns now and then so that the work can be cancelled.
+    fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;
+
+    /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
+    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool;
+
+    /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
+}
+
+/// All requests at once, and their completions.
+#[derive(Debug)]
+pub(super) struct FixedRequests<'a> {
+    requests: &'a [Request],
+    sampling: &'a Sampling,
+    memory: &'a RolloutMemory,
+    is_taken: bool,
+    /// By request; in the order in which they ended.
+    completions: Vec<Vec<(u32, Completion)>>,
+}
+
+impl<'a> FixedRequests<'a> {
+    pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling, memory: &'a RolloutMemory) -> Self {
+        let completions = requests.iter().map(|request| Vec::with_capacity(request.samples)).collect();
+        Self { requests, sampling, memory, is_taken: false, completions }
+    }
+
+    /// Of each request, in order.
+    pub(super) fn completions(self) -> Vec<Vec<Completion>> {
+        let in_order = |mut ended: Vec<(u32, Completion)>| {
+            ended.sort_by_key(|(sample, _)| *sample);
+            ended.into_iter().map(|(_, completion)| completion).collect()
+        };
+        self.completions.into_iter().map(in_order).collect()
+    }
+}
+
+impl RequestSource for FixedRequests<'_> {
+    fn arrivals(&mut self, _: usize, _: bool) -> Arrivals {
+        if std::mem::replace(&mut self.is_taken, true) {
+            return Arrivals::Closed;
+        }
+        let all = (0..).zip(self.requests).filter(|(_, request)| request.samples > 0);
+        let queued = |(id, request): (u64, &Request)| QueuedRequest {
+            id,
+            request: request.clone(),
+            sampling: self.sampling.clone(),
+        };
+        Arrivals::Requests(all.map(queued).collect())
+    }
+
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+        true
+    }
+
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        let index = id as usize;
+        self.memory.tell(&self.requests[index], &completion);
+        self.completions[index].push((sample, completion));
+    }
+}
