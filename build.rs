@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
 /// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_zsh)`, `cfg(has_fish)`: shells.
-/// `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
+/// `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. `cfg(has_rsync)`: in `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -20,7 +20,7 @@ fn main() {
     }
     println!("cargo:rerun-if-env-changed=CHECKERS");
     let folders = ["CHECKERS", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
-    for program in ["zsh", "fish", "shellcheck"] {
+    for program in ["zsh", "fish", "shellcheck", "rsync"] {
         println!("cargo:rustc-check-cfg=cfg(has_{program})");
         if folders.iter().flat_map(std::env::split_paths).any(|folder| folder.join(program).exists()) {
             println!("cargo:rustc-cfg=has_{program}");

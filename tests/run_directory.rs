@@ -12,6 +12,7 @@ mod launch;
 mod listing;
 mod long_log;
 mod outcome;
+mod pull;
 mod results;
 mod rollouts;
 mod search;

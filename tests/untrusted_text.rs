@@ -89,7 +89,7 @@ const A: &str = "runs/20261120-143041-invoice-aaaaaa";
 const B: &str = "runs/20261120-143041-invoice-bbbbbb";
 
 /// What shows or copies a run, in every form.
-const READERS: [&[&str]; 20] = [
+const READERS: [&[&str]; 22] = [
     &["list"],
     &["list", "--sort", "host"],
     &["list", "--json"],
@@ -108,6 +108,8 @@ const READERS: [&[&str]; 20] = [
     &["export", A, "--json"],
     &["export", A, "--html", "run.html"],
     &["versus", A, B, "--html", "versus.html"],
+    &["export", A, "--markdown"],
+    &["versus", A, B, "--markdown"],
     &["promote", A, "--out", "promoted"],
     &["resume", A],
 ];
@@ -280,6 +282,7 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["model", "log-probs", model, "--token-ids", "1,2", "--json"],
         &["model", "export", "--model", other, "--merged", "--out", "exported"],
         &["model", "pull", "bad/name/x"],
+        &["pull", HOSTILE],
         &["worker", "--run", A],
         &["keys", "--check", task],
         &["keys"],
@@ -324,7 +327,7 @@ fn secrets_leave_no_run_folder() {
         let is_export = ["list", "show", "compare", "export"].contains(&arguments[0]);
         assert!(!is_export || whole.contains("secrets are masked"), "{arguments:?}: {whole}");
     }
-    for file in ["run.html", "versus.html", "promoted/provenance.json"] {
+    for file in ["run.html", "versus.html", "promoted/provenance.json", "promoted/README.md"] {
         let text = fs::read_to_string(here.join(file)).unwrap();
         assert!(text.contains("ghp_…(40 characters)") && !text.contains(&token[4..20]), "{file}: {text}");
     }

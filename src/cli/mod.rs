@@ -28,6 +28,7 @@ mod preflight;
 mod progress;
 #[cfg(feature = "engine")]
 mod progress_bar;
+mod pull;
 #[cfg(feature = "engine")]
 mod rank;
 mod runs;
@@ -86,6 +87,8 @@ enum Command {
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
+    /// Copy runs of another host, to read them here
+    Pull(pull::Arguments),
     /// Report what a run can rely on here: logout, engine, GPUs, folders, disk, terminal
     Doctor(doctor::Arguments),
     /// Show key bindings, or check a keymap file
@@ -191,6 +194,7 @@ fn subcommand(command: Command) -> Outcome {
         #[cfg(feature = "engine")]
         Command::Model(arguments) => model::run(arguments),
         Command::Runs(arguments) => runs::run(arguments),
+        Command::Pull(arguments) => pull::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         #[cfg(feature = "view")]
         Command::Keys(arguments) => keys::run(&arguments),

@@ -25,6 +25,27 @@ pub fn markdown(report: &Report) -> String {
         line(&file.config.base_model),
         report.progress()
     );
+    text += &results(report);
+    text += &changed_configuration(report);
+    if let Some(RunChanges { previous, rows }) = RunChanges::of(&report.directory) {
+        let none = if rows.is_empty() { ": nothing" } else { "" };
+        let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
+        if !rows.is_empty() {
+            let rows: Vec<_> = rows.iter().map(|cells| escaped(cells)).collect();
+            text += &table(&["", "previous run", "this run"].map(str::to_owned), &rows, "lll");
+        }
+    }
+    let alerts: Vec<String> =
+        report.history.standing_alerts().map(|alert| format!("- {}\n", line(&alert_text(alert)))).collect();
+    if !alerts.is_empty() {
+        let _ = write!(text, "\nOpen alerts:\n\n{}", alerts.concat());
+    }
+    text
+}
+
+/// Rates of base and result with intervals, verdicts, and failure classes.
+pub(super) fn results(report: &Report) -> String {
+    let mut text = String::new();
     let pair = EvalPair::read(report);
     if let Some(result) = report.result() {
         let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
@@ -53,25 +74,13 @@ pub fn markdown(report: &Report) -> String {
         let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
         text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
     }
-    let changed = RunRow::of(report).changed_keys();
-    if !changed.is_empty() {
-        let rows: Vec<_> = changed.iter().map(|cells| escaped(cells)).collect();
-        text += &table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll");
-    }
-    if let Some(RunChanges { previous, rows }) = RunChanges::of(&report.directory) {
-        let none = if rows.is_empty() { ": nothing" } else { "" };
-        let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
-        if !rows.is_empty() {
-            let rows: Vec<_> = rows.iter().map(|cells| escaped(cells)).collect();
-            text += &table(&["", "previous run", "this run"].map(str::to_owned), &rows, "lll");
-        }
-    }
-    let alerts: Vec<String> =
-        report.history.standing_alerts().map(|alert| format!("- {}\n", line(&alert_text(alert)))).collect();
-    if !alerts.is_empty() {
-        let _ = write!(text, "\nOpen alerts:\n\n{}", alerts.concat());
-    }
     text
+}
+
+/// The keys without their default, and what set them.
+pub(super) fn changed_configuration(report: &Report) -> String {
+    let rows: Vec<_> = RunRow::of(report).changed_keys().iter().map(|cells| escaped(cells)).collect();
+    if rows.is_empty() { String::new() } else { table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll") }
 }
 
 /// Its cells are escaped; `align` has a letter per column, `r` for right.
@@ -86,13 +95,18 @@ fn escaped(cells: &[String]) -> Vec<String> {
     cells.iter().map(|cell| line(cell)).collect()
 }
 
-/// One line of text that cannot begin a cell, a link or markup of its own.
+/// One line of text that cannot begin a cell, a link or markup of its own. An underscore inside a word is none: escaped,
+/// it would hide a secret from who masks them.
 pub(super) fn line(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in visible(text).chars() {
-        if "\\`*_[]<>|#".contains(letter) {
+    let (text, mut escaped) = (visible(text), String::new());
+    let mut letters = text.chars().peekable();
+    let mut is_in_word = false;
+    while let Some(letter) = letters.next() {
+        let continues = is_in_word && letters.peek().is_some_and(|next| next.is_alphanumeric());
+        if "\\`*_[]<>|#".contains(letter) && !(letter == '_' && continues) {
             escaped.push('\\');
         }
+        is_in_word = letter.is_alphanumeric() || (letter == '_' && is_in_word);
         escaped.push(letter);
     }
     escaped
@@ -105,5 +119,6 @@ mod tests {
     #[test]
     fn a_text_is_one_cell_without_markup() {
         assert_eq!(line("a|b\n<i>_x_ [y](z)"), "a\\|b␊\\<i\\>\\_x\\_ \\[y\\](z)");
+        assert_eq!(line("ghp_ab_c __d e_"), "ghp_ab_c \\_\\_d e\\_");
     }
 }

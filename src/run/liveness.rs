@@ -10,6 +10,7 @@ use super::error::RunError;
 use super::events::now_ms;
 use super::folder::FileSystem;
 use super::lock::RunLock;
+use super::pulled::Pulled;
 use super::slurm::{JobPhase, SlurmJob};
 use super::worker_state::{State, Status, boot_id, start_ticks};
 
@@ -42,6 +43,9 @@ impl Liveness {
     pub fn of(run: &Path) -> Self {
         if RunLock::is_held(run) {
             return Self::Alive;
+        }
+        if let Some(copy) = Pulled::of(run) {
+            return Self::Gone(copy.standing());
         }
         let state = State::read(run);
         if let Some(standing) = state.as_ref().and_then(|state| remote_heartbeat(run, state)) {

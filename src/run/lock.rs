@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::directory::host_name;
 use super::error::RunError;
 use super::events::local_now;
+use super::pulled::Pulled;
 
 /// How long a starting worker waits for viewers that are testing the lock.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -71,8 +72,11 @@ impl RunLock {
     /// Takes the run's lock.
     ///
     /// # Errors
-    /// [`RunError::InUse`] with the process that holds it.
+    /// [`RunError::InUse`] with the process that holds it, [`RunError::NoWorker`] of a copy of another host's.
     pub fn acquire(run: &Path) -> Result<Self, RunError> {
+        if let Some(copy) = Pulled::of(run) {
+            return Err(RunError::NoWorker { path: run.to_owned(), standing: copy.standing() });
+        }
         let path = run.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.map_err(RunError::io("open", &path))?;

@@ -8,6 +8,7 @@ use super::events::{End, Event, EventBody};
 use super::folder::FileSystem;
 use super::liveness::{SILENCE, remote_heartbeat};
 use super::lock::RunLock;
+use super::pulled::Pulled;
 use super::slurm::SlurmJob;
 use super::worker_state::{State, Status};
 
@@ -24,6 +25,10 @@ impl State {
             return if locked { None } else { of_job(run, from_log(run), false) };
         };
         let mut died = false;
+        if let Some(copy) = Pulled::of(run).filter(|_| !state.status.is_ended()) {
+            state.cause = Some(copy.standing());
+            return Some(state);
+        }
         if !locked && !state.status.is_ended() && remote_heartbeat(run, &state).is_none() {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {

@@ -18,11 +18,11 @@ use crate::secrets::redact_json;
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
 
 /// Copies the checkpoint of `step` into the new folder `out`, after full fine-tuning with the base's configuration and
-/// tokenizer. Returns the contents of `provenance.json`.
+/// tokenizer. `card`: its README.md. Returns the contents of `provenance.json`.
 ///
 /// # Errors
 /// [`RunError::StartHasNoFiles`] of full training, [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
-pub fn promote(run: &RunDirectory, step: u64, out: &Path) -> Result<Value, RunError> {
+pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<Value, RunError> {
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken { path: out.to_owned() });
     }
@@ -30,10 +30,10 @@ pub fn promote(run: &RunDirectory, step: u64, out: &Path) -> Result<Value, RunEr
         return Err(RunError::StartHasNoFiles { base: run.file().config.base_model.clone() });
     }
     let fail = |path: &Path, source| RunError::io("create", path)(source);
-    files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, building))
+    files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, card, building))
 }
 
-fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunError> {
+fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Value, RunError> {
     let checkpoint = checkpoint_path(run.path(), step);
     let mut files = serde_json::Map::new();
     for entry in std::fs::read_dir(&checkpoint).map_err(RunError::io("read", &checkpoint))? {
@@ -52,6 +52,7 @@ fn fill(run: &RunDirectory, step: u64, building: &Path) -> Result<Value, RunErro
         replace_file(&building.join(name), &bytes)?;
         files.insert(name.to_owned(), sha256(&bytes).into());
     }
+    replace_file(&building.join("README.md"), card.as_bytes())?;
     let file = run.file();
     let history = RunState::read(run.path())?;
     let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));

@@ -134,3 +134,31 @@ fn prompts_of_a_target_are_varied_and_named() {
         assert!(stderr(&refused).contains(problem), "{}", stderr(&refused));
     }
 }
+
+#[test]
+fn a_promoted_checkpoint_has_a_card_of_what_it_is() {
+    let (folder, report) = finished();
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("card").display().to_string();
+    let promote = |more: &[&str]| {
+        call(folder, &[&["runs", "promote", "short@last", "--runs", "runs", "--out", &to], more].concat())
+    };
+    let wrong = promote(&["--gpu-price-per-hour", "-1"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+    assert!(promote(&["--gpu-price-per-hour", "3600000"]).status.success());
+    let card = fs::read_to_string(out.path().join("card/README.md")).unwrap();
+    let valid = format!("| valid | {:.1}% [", 100.0 * report["base"]["valid"].as_f64().unwrap());
+    let provenance: Value =
+        serde_json::from_str(&fs::read_to_string(out.path().join("card/provenance.json")).unwrap()).unwrap();
+    let schema = provenance["task_files"]["schema.json"].as_str().unwrap();
+    for expected in [
+        "---\npipeline_tag: \"text-generation\"\n",
+        "Trained by GRPO with grpo-tui ",
+        &valid,
+        &format!("| schema.json | `{schema}` |"),
+        " device hours at ",
+        "```sh\nvllm serve .\n```",
+    ] {
+        assert!(card.contains(expected), "{expected} is not in {card}");
+    }
+}

@@ -283,7 +283,7 @@ fn promote_copies_what_a_server_needs() {
     let mut names: Vec<_> =
         std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
+    assert_eq!(names, ["README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
     assert_eq!(
         std::fs::read_to_string(out.join("adapter_model.safetensors")).unwrap(),
         "adapter_model.safetensors of step 20"

@@ -68,7 +68,7 @@ fn the_start_of_full_training_has_no_weights_of_its_own() {
     assert!((1..1000).contains(&state.checkpoints[&0].bytes), "{:?}", state.checkpoints);
     // The model that it names is the base.
     assert!(weights(&run, &format!("{}@0", run.path().display())) == weights(&run, "tiny"));
-    let refused = promote(&run, 0, &folder.path().join("out")).unwrap_err().to_string();
+    let refused = promote(&run, 0, "", &folder.path().join("out")).unwrap_err().to_string();
     assert!(refused.contains("is the base model itself") && refused.contains("use `tiny`"), "{refused}");
     assert!(!folder.path().join("out").exists());
     let whole = create(&folder.path().join("whole"), &set);

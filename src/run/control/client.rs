@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::accepted_files::note_without_worker;
 use super::protocol::{Answer, AnswerLine, FOLDER, PROTOCOL_VERSION, Request, Stage, answers_file, request_file};
 use super::verb::Verb;
+use crate::run::Pulled;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::folder::{FolderWatch, private_folder};
 use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
@@ -45,7 +46,7 @@ pub fn ask(
     on_part: &mut dyn FnMut(Value),
 ) -> Result<RequestOutcome, RunError> {
     if let Liveness::Gone(standing) = Liveness::of(run) {
-        if matches!(verb, Verb::Annotate { .. }) {
+        if matches!(verb, Verb::Annotate { .. }) && Pulled::of(run).is_none() {
             note_without_worker(run, verb)?;
             return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
         }

@@ -1,0 +1,124 @@
+//! The model card of a run's checkpoint: what it was trained for and on, how it scores, what it cost, how it is served.
+
+use serde_json::json;
+
+use super::markdown::{changed_configuration, line, results, table};
+use super::{Page, Report};
+use crate::format::{amount, duration, or_na};
+
+/// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
+/// `price`: of an hour of one GPU, in any currency.
+pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
+    let file = report.directory.file();
+    let base = &file.config.base_model;
+    let is_adapter = file.config.lora_rank > 0;
+    let mut metadata = json!({
+        "pipeline_tag": "text-generation",
+        "tags": ["grpo-tui", file.config.method.name(), "structured-output"],
+    });
+    // Of a name on the Hub; a folder of this host is nobody else's.
+    if !std::path::Path::new(base).exists() && base.split('/').count() == 2 {
+        metadata["base_model"] = json!(base);
+    }
+    metadata["library_name"] = json!(if is_adapter { "peft" } else { "transformers" });
+    // JSON is YAML.
+    let front: Vec<String> =
+        metadata.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    let name = if file.name.is_empty() { &file.id } else { &file.name };
+    let mut text = format!("---\n{}---\n\n# {}\n\n", front.concat(), line(name));
+    text += &format!(
+        "Trained by {} with grpo-tui {} from {} for the task {}; the checkpoint of step {step} of run `{}`.\n",
+        file.config.method.name().to_uppercase(),
+        line(&file.binary_version),
+        line(base),
+        line(&file.task),
+        line(&file.id)
+    );
+    let outcome = line(&report.outcome().sentence());
+    let other = report.result().filter(|result| result.step != step);
+    let other = other.map_or_else(String::new, |result| {
+        format!("\nThese are results of step {}: this checkpoint has no eval on that set.\n", result.step)
+    });
+    let configuration = changed_configuration(report);
+    let configuration =
+        if configuration.is_empty() { "\nAll keys have their defaults.\n".to_owned() } else { configuration };
+    let sections = [
+        ("Results", format!("\n{outcome}\n{other}{}", results(report))),
+        ("Configuration", configuration),
+        ("Data", digests(report)),
+        ("Cost", cost(report, price)),
+        ("Serving", serving(base, file.config.lora_rank)),
+    ];
+    text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
+    Page::masked(&text)
+}
+
+/// SHA-256 of what the run was trained on.
+fn digests(report: &Report) -> String {
+    let file = report.directory.file();
+    let of_task = file.task_files.iter().map(|(name, digest)| (name.clone(), digest.clone()));
+    let of_model = [
+        ("base model".to_owned(), file.model_digest.clone()),
+        ("configuration".to_owned(), file.config_digest.clone()),
+    ];
+    let rows = of_task.chain(of_model).map(|(name, digest)| {
+        let digest = or_na(Some(digest).filter(|digest| !digest.is_empty()), |digest| format!("`{digest}`"));
+        vec![line(&name), digest]
+    });
+    table(&["what", "SHA-256"].map(str::to_owned), &rows.collect::<Vec<_>>(), "ll")
+}
+
+/// Of all steps and evals; what was computed again after an interruption counts once.
+fn cost(report: &Report, price: Option<f64>) -> String {
+    let (file, history) = (report.directory.file(), &report.history);
+    let steps =
+        history.metrics.get("seconds").into_iter().flat_map(|series| series.values()).filter(|value| value.is_finite());
+    let seconds = steps.sum::<f64>() + history.evals.values().map(|eval| eval.seconds).sum::<f64>();
+    let hours = seconds / 3600.0 * file.config.ranks as f64;
+    let device = history.run.as_ref().map(|run| line(&run.device));
+    let rows = [
+        ("device", or_na(device, |device| device)),
+        ("processes", file.config.ranks.to_string()),
+        ("steps", history.last_step.to_string()),
+        ("time of steps and evals", duration(seconds)),
+        (
+            "cost",
+            or_na(price, |price| format!("{} ({hours:.2} device hours at {})", amount(hours * price), amount(price))),
+        ),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(label, cell)| vec![label.to_owned(), cell]).collect();
+    table(&["", ""].map(str::to_owned), &rows, "ll")
+}
+
+/// Commands that serve the folder in which the card lies.
+fn serving(base: &str, lora_rank: usize) -> String {
+    let base = shell_word(base);
+    // vLLM takes powers of two from 8 on.
+    let room = lora_rank.next_power_of_two().max(8);
+    let commands = match lora_rank {
+        0 => [
+            ("grpo-tui", "grpo-tui serve .".to_owned()),
+            ("vLLM", "vllm serve .".to_owned()),
+            ("llama.cpp, after its convert_hf_to_gguf.py", "llama-server -m model.gguf".to_owned()),
+        ],
+        _ => [
+            ("grpo-tui", "grpo-tui serve .".to_owned()),
+            ("vLLM", format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=.")),
+            (
+                "llama.cpp, after its convert_hf_to_gguf.py and convert_lora_to_gguf.py",
+                "llama-server -m base.gguf --lora adapter.gguf".to_owned(),
+            ),
+        ],
+    };
+    commands.map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n")).concat()
+}
+
+/// As a shell reads it as one word.
+fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./".contains(letter);
+    if text.chars().all(is_plain) && !text.is_empty() {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
