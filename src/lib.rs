@@ -29,6 +29,8 @@ pub mod model; // tokens -> logits: the decoder, adapters, weights
 #[cfg(feature = "engine")]
 pub mod ranks; // processes that compute one run together
 #[cfg(feature = "engine")]
+pub mod constraint; // what a task takes as an answer -> the tokens that may come next
+#[cfg(feature = "engine")]
 pub mod rollout; // prompts -> groups of completions
 #[cfg(feature = "engine")]
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW

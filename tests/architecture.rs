@@ -24,7 +24,8 @@ const FIRST_BLOCK: [&str; 16] = [
     "report",
     "endpoint",
 ];
-const ENGINE: [&str; 9] = ["kernels", "model", "ranks", "rollout", "update", "checkpoint", "eval", "train", "bench"];
+const ENGINE: [&str; 10] =
+    ["kernels", "model", "ranks", "constraint", "rollout", "update", "checkpoint", "eval", "train", "bench"];
 const FRONT: [&str; 2] = ["view", "cli"];
 
 /// Which rooms may name a crate; no rooms means all. Every dependency has its line.
@@ -45,7 +46,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("csv", &["dataset"]),
     ("rusqlite", &["score"]),
     ("sqlparser", &["score"]),
-    ("jsonschema", &["task", "score"]),
+    ("jsonschema", &["task", "score", "constraint"]),
+    ("jsonschema_regex", &["constraint"]),
+    ("referencing", &["constraint"]),
+    ("llguidance", &["constraint"]),
     ("jsonc_parser", &["task", "score"]),
     ("ureq", &["http", "hub", "endpoint"]),
     ("nvml_wrapper", &["run"]),
@@ -55,7 +59,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("frizbee", &["view"]),
     ("memchr", &["view"]),
     ("regex", &["task", "score", "run", "view"]),
-    ("regex_syntax", &["score"]),
+    ("regex_syntax", &["score", "constraint"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),

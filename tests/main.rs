@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(feature = "engine")]
 mod command_line;
 #[cfg(feature = "engine")]
+mod constrained;
+#[cfg(feature = "engine")]
 mod data_problems;
 mod dataset;
 #[cfg(feature = "download")]

@@ -81,6 +81,18 @@ impl Arriving {
     pub fn wait(self) -> Result<()> {
         self.0.synchronize().map_err(|error| crate::cuda::failed("a copy to the host", error))
     }
+
+    /// Whether it is there already.
+    pub fn has_arrived(&self) -> bool {
+        self.0.is_complete()
+    }
+}
+
+/// Arrives when all work that was started on a GPU so far is done.
+#[cfg(feature = "cuda")]
+pub fn mark(device: &candle_core::Device) -> Result<Arriving> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    stream.record_event(None).map(Arriving).map_err(|error| crate::cuda::failed("an event", error))
 }
 
 /// As [`copy_to_host`] from a GPU, without waiting: `bytes` must not be touched before the copy has arrived.

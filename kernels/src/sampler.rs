@@ -28,7 +28,7 @@ impl Draw {
 }
 
 /// A sampled token and its log-probability, nats. At temperature 0 the likeliest token, and its log-probability at
-/// temperature 1.
+/// temperature 1. Under a mask the probabilities of the allowed tokens are taken to add up to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampledToken {
     pub token_id: u32,
@@ -44,9 +44,31 @@ pub struct SampledToken {
 pub fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, draws);
+        return gpu::sample_tokens(logits, draws, None);
     }
     by_number_type!(logits, draw(logits, draws))
+}
+
+/// As [`sample_tokens`], of the tokens that a mask allows. `masks`: a bit for each token, [`mask_words`] words a row, bit
+/// `id % 32` of word `id / 32`. No other token is ever drawn.
+///
+/// # Errors
+/// When the logits of a row's allowed tokens are not finite, or none is allowed.
+pub fn sample_masked(logits: &Tensor, draws: &[Draw], masks: &[u32]) -> Result<Vec<SampledToken>> {
+    let (rows, vocabulary) = logits.dims2()?;
+    if rows != draws.len() || masks.len() != rows * mask_words(vocabulary) {
+        bail!("{} draws and {} words of masks for {rows} rows of {vocabulary} tokens", draws.len(), masks.len())
+    }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return gpu::sample_tokens(logits, draws, Some(masks));
+    }
+    by_number_type!(logits, draw_masked(logits, draws, masks))
+}
+
+/// The words of a row's mask.
+pub fn mask_words(vocabulary: usize) -> usize {
+    vocabulary.div_ceil(u32::BITS as usize)
 }
 
 /// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `draws` [rows, 4], u32,
@@ -57,9 +79,18 @@ pub fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken
 pub fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_into(logits, draws, drawn);
+        return gpu::sample_into(logits, draws, None, drawn);
     }
     bail!("a recorded draw needs a GPU: {:?}", [logits, draws, drawn].map(Tensor::device))
+}
+
+/// As [`sample_into`], with masks as of [`sample_masked`], [rows, [`mask_words`]].
+///
+/// # Errors
+/// As [`sample_into`].
+#[cfg(feature = "cuda")]
+pub fn sample_masked_into(logits: &Tensor, draws: &Tensor, masks: &Tensor, drawn: &Tensor) -> Result<()> {
+    gpu::sample_into(logits, draws, Some(masks), drawn)
 }
 
 /// Tokens as [`sample_into`] left them: id and the bits of the log-prob, of each row. Where logits are not finite the id
@@ -118,6 +149,69 @@ fn draw<T: Real>(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
     Ok(drawn)
 }
 
+/// Equal to the sum over all tokens to the last bit where all are allowed.
+fn draw_masked<T: Real>(logits: &Tensor, draws: &[Draw], masks: &[u32]) -> Result<Vec<SampledToken>> {
+    let (_, vocabulary) = logits.dims2()?;
+    let logits_read = read(logits)?;
+    let mut allowed: Vec<(usize, T)> = Vec::with_capacity(vocabulary);
+    let mut drawn = Vec::with_capacity(draws.len());
+    let rows =
+        logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(draws).zip(masks.chunks_exact(mask_words(vocabulary)));
+    for ((row, &Draw { uniform, temperature }), mask) in rows {
+        let greedy = temperature == 0.0 || uniform < 0.0;
+        let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
+        allowed.clear();
+        allowed.extend(set_bits(mask).take_while(|id| *id < vocabulary).map(|id| (id, row[id] * inverse)));
+        let mut largest = T::neg_infinity();
+        for &(_, scaled) in &allowed {
+            largest = if scaled > largest { scaled } else { largest };
+        }
+        let weight = |&(_, scaled): &(usize, T)| (scaled - largest).exponential().double();
+        let in_one_block = |one: &(usize, T), other: &(usize, T)| one.0 / BLOCK == other.0 / BLOCK;
+        let blocks = || allowed.chunk_by(in_one_block).map(|block| (block, block.iter().map(weight).sum::<f64>()));
+        let total: f64 = blocks().map(|(_, sum)| sum).sum();
+        if !total.is_finite() {
+            bail!("the model's logits are not finite")
+        }
+        let found = if greedy {
+            allowed.iter().find(|(_, scaled)| *scaled == largest)
+        } else {
+            let (mut sum, target) = (0.0, uniform * total);
+            let mut inverted = None;
+            for (block, of_block) in blocks() {
+                if sum + of_block <= target {
+                    sum += of_block;
+                    continue;
+                }
+                inverted = block.iter().find(|token| {
+                    sum += weight(token);
+                    sum > target
+                });
+                inverted = inverted.or(block.last());
+                break;
+            }
+            // Rounding left the target at the very end.
+            inverted.or(allowed.last())
+        };
+        let Some(&(id, scaled)) = found else { bail!("a mask allows no token") };
+        let log_prob = (scaled - largest).double() - total.ln();
+        drawn.push(SampledToken { token_id: id as u32, log_prob: log_prob as f32 });
+    }
+    Ok(drawn)
+}
+
+/// The indices of the bits that are set, ascending.
+fn set_bits(words: &[u32]) -> impl Iterator<Item = usize> {
+    words.iter().enumerate().flat_map(|(index, &word)| {
+        let mut left = word;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (bit < u32::BITS).then_some(index * u32::BITS as usize + bit as usize)
+        })
+    })
+}
+
 /// The first index at which the running sum of `weights` passes `target`.
 fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
     let mut sum = 0.0;
@@ -168,7 +262,7 @@ mod gpu {
     /// Vocabularies of which a row is worth four blocks.
     const CLUSTER_FROM: usize = 1 << 15;
 
-    pub(super) fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
+    pub(super) fn sample_tokens(logits: &Tensor, draws: &[Draw], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
         let (rows, device) = (draws.len(), device(logits)?);
         if rows == 0 {
             return Ok(Vec::new());
@@ -176,7 +270,9 @@ mod gpu {
         let words: Vec<u32> = draws.iter().flat_map(|draw| draw.words()).collect();
         let draws = Tensor::from_vec(words, (rows, 4), logits.device())?;
         let drawn = empty((rows, 2), DType::U32, device)?;
-        sample_into(logits, &draws, &drawn)?;
+        let masks =
+            masks.map(|masks| Tensor::from_slice(masks, (rows, masks.len() / rows), logits.device())).transpose()?;
+        sample_into(logits, &draws, masks.as_ref(), &drawn)?;
         super::sampled(drawn.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
     }
 
@@ -188,7 +284,7 @@ mod gpu {
         Ok(taken)
     }
 
-    pub(super) fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()> {
+    pub(super) fn sample_into(logits: &Tensor, draws: &Tensor, masks: Option<&Tensor>, drawn: &Tensor) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
             bail!(
@@ -202,10 +298,22 @@ mod gpu {
                 bail!("{:?} {:?}, not [{rows}, {words}] of u32", tensor.dtype(), tensor.shape())
             }
         }
-        let arguments = [at(logits)?, at(draws)?, at(drawn)?, int(vocabulary)];
+        if let Some(masks) = masks
+            && (masks.dtype() != DType::U32 || masks.dims() != [rows, super::mask_words(vocabulary)])
+        {
+            bail!("masks of {rows} rows of {vocabulary} tokens are {:?} {:?}", masks.dtype(), masks.shape())
+        }
+        let mut arguments = vec![at(logits)?, at(draws)?, at(drawn)?, int(vocabulary)];
+        arguments.extend(masks.map(at).transpose()?);
         let device = device(logits)?;
-        let (name, blocks) =
-            if capability(device)? >= 9 && vocabulary >= CLUSTER_FROM { ("sample_by_four", 4) } else { ("sample", 1) };
+        let by_four = capability(device)? >= 9 && vocabulary >= CLUSTER_FROM;
+        let name = match (masks.is_some(), by_four) {
+            (false, false) => "sample",
+            (false, true) => "sample_by_four",
+            (true, false) => "sample_masked",
+            (true, true) => "sample_masked_by_four",
+        };
+        let blocks = if by_four { 4 } else { 1 };
         let threads = vocabulary.next_multiple_of(32).min(1024);
         let shared_bytes = vocabulary.div_ceil(TILE) * size_of::<f64>();
         let grid = Grid { blocks: (rows * blocks, 1, 1), threads, shared_bytes };

@@ -13,13 +13,14 @@ use super::runs::{check_page, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
+use crate::constraint::TaskConstraints;
 use crate::eval::{evaluate, prepare_rows};
 use crate::format::{duration, percent};
 use crate::kernels::device::Engine;
 use crate::model::Adapters;
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, RunFolders, sha256};
+use crate::run::{EvalFolder, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -28,8 +29,9 @@ pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, an
-    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), RUN, RUN@STEP, RUN@best, RUN@last, or
-    /// endpoint:NAME, a server of endpoints.toml (docs/endpoints.md): the prompts are sent to it
+    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), RUN, RUN@STEP, RUN@best, RUN@last;
+    /// constrained:M, any of these whose answers are constrained to the task's schema, tools or pattern while decoding;
+    /// or endpoint:NAME, a server of endpoints.toml (docs/endpoints.md): the prompts are sent to it
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
@@ -112,7 +114,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let variants = targets.iter().map(|target| named.of(&target.name, &task, &scorer, &rows));
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
-    // What may not be sent is known before anything is sampled.
+    // What may not be sent, or cannot be enforced, is known before anything is sampled.
     let asked = Asked {
         task: &task,
         scorer: &scorer,
@@ -124,7 +126,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         folder: None,
     };
     for (target, variant) in targets.iter().zip(&variants) {
-        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked.of(variant.as_ref())))?;
+        let asked = asked.of(variant.as_ref());
+        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+        target.check_constraints(asked.task, asked.rows, &places)?;
     }
     let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
     let asked = Asked { folder: folder.as_ref(), ..asked };
@@ -134,8 +138,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let asked = asked.of(variant.as_ref());
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
-        let records = match (&target.endpoint, &mut engine) {
-            (Some(endpoint), _) => endpoint.records(&target.name, &asked)?,
+        let (records, speed) = match (&target.endpoint, &mut engine) {
+            (Some(endpoint), _) => (endpoint.records(&target.name, &asked)?, None),
             (None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
             (None, none) => sample(&arguments, target, &places, none.insert(arguments.device.engine()?), &asked)?,
         };
@@ -143,7 +147,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             folder.write(&rows.set, &target.name, &records)?;
         }
         let description = variant.as_ref().map(Variant::description).unwrap_or_default();
-        let result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
+        let mut result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
+        // What a constraint costs is seen beside the free models of the same command.
+        result.summary.speed = speed.filter(|_| targets.iter().any(Target::is_constrained)).map(Box::new);
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
@@ -180,29 +186,42 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     judge(&arguments.fail_under, last)
 }
 
-/// The records of a model on this machine.
+/// The records of a model on this machine, and how fast it was.
 fn sample(
     arguments: &Arguments,
     target: &Target,
     places: &RunFolders,
     engine: &Engine,
     asked: &Asked<'_>,
-) -> Result<Vec<EvalRecord>, Failure> {
+) -> Result<(Vec<EvalRecord>, Option<SpeedSummary>), Failure> {
     let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, .. } = *asked;
     let threads = ThreadPool::of_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(places, engine)?;
     let lengths = lengths(&model, limit);
+    let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
     let sampling = Sampling::new(&tokenizer, temperature, limit, arguments.seed);
+    let memory = RolloutMemory::default();
     let context = RolloutContext {
         engine,
         model: &model,
         adapters: Adapters::On,
         tokenizer: &tokenizer,
         threads: &threads,
-        memory: &RolloutMemory::default(),
+        memory: &memory,
     };
-    Ok(evaluate((context, task, scorer), &prompts, lengths.prompt_limit(), &sampling, samples)?)
+    let prompts = (prompts.as_slice(), constraints.as_ref());
+    let records = evaluate((context, task, scorer), prompts, lengths.prompt_limit(), &sampling, samples)?;
+    let overhead = target.is_constrained().then_some(&memory.mask_overhead);
+    let speed = SpeedSummary::of(
+        &records,
+        overhead.map(|masks| MaskCost {
+            masks: masks.masks(),
+            seconds: masks.seconds(),
+            waited_seconds: masks.waited_seconds(),
+        }),
+    );
+    Ok((records, Some(speed)))
 }
 
 fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {

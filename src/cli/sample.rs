@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{ENDPOINT, Rows, Target, common_limit, lengths};
+use super::targets::{CONSTRAINED, ENDPOINT, Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::model::Adapters;
@@ -67,8 +67,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if arguments.worker {
         return worker_client::run(&arguments, &task, &requested_rows, &places);
     }
-    if arguments.model.starts_with(ENDPOINT) {
-        let message = format!("--model {}: only `eval` takes an endpoint", arguments.model);
+    if [ENDPOINT, CONSTRAINED].iter().any(|prefix| arguments.model.starts_with(prefix)) {
+        let message = format!("--model {}: only `eval` takes endpoints and constrained models", arguments.model);
         return Err(Failure::usage(message));
     }
     let target = Target::find(&arguments.model, &task, &places, None)?;

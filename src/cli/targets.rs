@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Failure;
 use super::endpoints::EndpointTarget;
 use crate::checkpoint::{Located, StartModel};
+use crate::constraint::TaskConstraints;
 use crate::dataset::{self, PromptRow};
 use crate::eval::{Lengths, task_limit};
 use crate::kernels::device::Engine;
@@ -17,6 +18,9 @@ use crate::text::Tokenizer;
 
 /// What begins the name of an endpoint in `--model`.
 pub(super) const ENDPOINT: &str = "endpoint:";
+
+/// What begins the name of a model on this machine whose completions are constrained.
+pub(super) const CONSTRAINED: &str = "constrained:";
 
 /// A model and its name in the results.
 #[derive(Debug)]
@@ -51,17 +55,42 @@ impl Target {
             let limit = (task_limit(task, None)?, false);
             return Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint, limit });
         }
-        let limit = match Located::find(model, places)? {
+        let own = model.strip_prefix(CONSTRAINED).unwrap_or(model);
+        if own.starts_with(ENDPOINT) {
+            let message = format!(
+                "--model {text}: an endpoint constrains its completions itself: set strict_schema in endpoints.toml"
+            );
+            return Err(Failure::usage(message));
+        }
+        let limit = match Located::find(own, places)? {
             Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
             Located::Model(_) | Located::Adapter(_) => {
-                (task_limit(task, Some((model, Located::origin(model, places)?)))?, false)
+                (task_limit(task, Some((own, Located::origin(own, places)?)))?, false)
             }
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint: None, limit })
     }
 
+    /// Whether its completions are constrained to what the task takes.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.model.starts_with(CONSTRAINED)
+    }
+
+    /// Says what of the rows cannot be enforced, before anything is sampled.
+    pub(super) fn check_constraints(&self, task: &Task, rows: &Rows, places: &RunFolders) -> Result<(), Failure> {
+        let Some(model) = self.model.strip_prefix(CONSTRAINED) else { return Ok(()) };
+        let tokenizer = Tokenizer::load(&Located::find(model, places)?.source(places)?)?;
+        let constraints = TaskConstraints::new(task, &tokenizer)?;
+        for row in rows.rows.iter().filter(|row| row.tools().is_some()) {
+            let named = |error| Failure::failed(format!("{} line {} (`{}`): {error}", rows.label, row.line, row.id));
+            constraints.of_row(row, "").map_err(named)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
-        Ok(StartModel::find(&self.model, places)?.into_sampler(engine)?)
+        let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
+        Ok(StartModel::find(model, places)?.into_sampler(engine)?)
     }
 }
 

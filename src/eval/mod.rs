@@ -9,6 +9,7 @@ mod turns; // conversations: later prompts from earlier answers
 
 use std::time::Instant;
 
+use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::dataset::PromptRow;
 use crate::rollout::{Completion, Request, RolloutContext, Sampling, ScoredCompletion, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
@@ -33,6 +34,10 @@ pub enum EvalError {
     Scorer(#[from] crate::score::ScorerErrors),
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    #[error("{prompt_id}: the constraint could not go on after {tokens} tokens: simplify the schema")]
+    Stuck { prompt_id: String, tokens: usize },
 }
 
 /// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
@@ -53,15 +58,23 @@ pub fn greedy_requests(prompts: &[Prompt]) -> impl Iterator<Item = Request> {
 }
 
 /// Samples and scores `samples` completions of every prompt; records are in prompt order. `most_tokens`: of a prompt.
+///
+/// # Errors
+/// [`EvalError`].
 pub fn evaluate(
     (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
-    prompts: &[Prompt],
+    (prompts, constraints): (&[Prompt], Option<&TaskConstraints<'_>>),
     most_tokens: usize,
     sampling: &Sampling,
     samples: usize,
 ) -> Result<Vec<EvalRecord>, EvalError> {
+    let mut requests = requests(prompts, EVAL_STEP, samples);
+    if let Some(constraints) = constraints {
+        for (request, prompt) in requests.iter_mut().zip(prompts) {
+            request.constraint = Some(constraints.of_row(&prompt.row, &prompt.text)?);
+        }
+    }
     let start = Instant::now();
-    let requests = requests(prompts, EVAL_STEP, samples);
     let rows = prompts.iter().map(|prompt| (prompt.token_ids.as_slice(), &prompt.row));
     let completions = context.rollout_while_scoring(&requests, sampling, scorer, rows)?.completions;
     let asked = Asked { prompts, requests: &requests, most_tokens, seconds: start.elapsed().as_secs_f64() };
@@ -93,6 +106,12 @@ pub fn records<E: From<EvalError> + From<TextError>>(
     completions: Vec<Vec<Completion>>,
     mut sample: impl FnMut(&[Request]) -> Result<Vec<Vec<Completion>>, E>,
 ) -> Result<Vec<EvalRecord>, E> {
+    for (prompt, completions) in prompts.iter().zip(&completions) {
+        if let Some(stuck) = completions.iter().find(|completion| completion.stop == StopReason::Constraint) {
+            let (prompt_id, tokens) = (prompt.row.id.clone(), stuck.token_ids.len());
+            return Err(EvalError::Stuck { prompt_id, tokens }.into());
+        }
+    }
     let scored = context.score(scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
     let first: Vec<_> = prompts
         .iter()

@@ -3,7 +3,7 @@
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{amount, duration, or_na, percent, percent_interval};
-use crate::run::{EndpointSummary, EvalSummary, PassAt, SampleRates, SampleSummary, TagSummary};
+use crate::run::{EndpointSummary, EvalSummary, MaskCost, PassAt, SampleRates, SampleSummary, TagSummary};
 use crate::secrets::{redact, visible};
 use crate::statistics::{Interval, compound};
 
@@ -69,8 +69,19 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     ];
     let has_endpoint = evals.iter().any(|summary| summary.endpoint.is_some());
     let of_endpoints = of_endpoints.into_iter().filter(|_| has_endpoint);
+    fn of_masks(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
+        or_na(e.speed.as_ref().and_then(|speed| speed.masks.as_ref()), show)
+    }
+    let of_speed: [(&'static str, Cell); 3] = [
+        ("tok/s", |e| or_na(e.speed.as_ref(), |speed| format!("{:.0}", speed.tokens_per_second))),
+        ("ms/mask", |e| of_masks(e, |masks| format!("{:.4}", masks.milliseconds()))),
+        ("masks waited for", |e| of_masks(e, |masks| percent(masks.waited()))),
+    ];
+    let has_speed = evals.iter().any(|summary| summary.speed.is_some());
+    let of_speed = of_speed.into_iter().filter(|_| has_speed);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
-    let rows = rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors)).chain(of_endpoints);
+    let rows =
+        rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors)).chain(of_endpoints).chain(of_speed);
     rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
         .chain(sample_rows(evals))
         .collect()

@@ -8,15 +8,17 @@ use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{Capacity, FedToken, Feed, FreePlaces, KvCache, Room, joined};
+use super::masks::{ConstrainedRow, Lanes, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::{Completion, DecodeCounts, Generated, Hindrance, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{Draw, LIKELIEST, SampledToken, sample_tokens};
+use crate::kernels::sampler::{Draw, LIKELIEST, SampledToken};
 use crate::model::{Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
+mod drafting; // how many tokens are drafted for a pass
 
 /// A completion that is being decoded.
 struct Row {
@@ -36,6 +38,8 @@ struct Row {
     draft: Draft,
     /// The index of its newest token among the draws of the last pass, where that was not read yet.
     pending: Option<usize>,
+    /// Its mask needs all tokens before: such a row is in no pass that runs ahead, and nothing is drafted for it.
+    constrained: Option<ConstrainedRow>,
 }
 
 /// A prompt that is being completed.
@@ -94,6 +98,7 @@ struct DecodeBatch<'a> {
     /// In the order in which they came, so that rows of one prompt stand side by side.
     rows: Vec<Row>,
     drafter: Drafter,
+    lanes: Lanes,
     /// The requests and samples of the rows of each pass whose draws were not read yet.
     passes: VecDeque<Vec<(u64, u32)>>,
     /// Passes since the last one with a draft.
@@ -144,6 +149,7 @@ pub(super) fn decode_from(
     let mut batch = DecodeBatch {
         room: Room { rows: capacity.rows, ..room },
         drafter: Drafter::new(capacity.draft_tokens),
+        lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
         free_places: FreePlaces::all(capacity.places),
         free_rows: FreePlaces::all(capacity.prompt_rows),
         model,
@@ -204,6 +210,7 @@ impl DecodeBatch<'_> {
                 let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(sampling.max_completion_tokens);
                 let draft = Draft::default();
+                let constrained = asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint));
                 self.rows.push(Row {
                     request,
                     sample,
@@ -215,15 +222,20 @@ impl DecodeBatch<'_> {
                     is_dropped: false,
                     draft,
                     pending: None,
+                    constrained,
                 });
                 prompt_of.push(index as u32);
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
         let draws: Vec<Draw> = self.rows[first..].iter().map(|row| self.draw(row, 0)).collect();
-        let drawn = sample_tokens(&logits, &draws)?;
+        let fed: Vec<_> = self.rows[first..].iter_mut().map(|row| row.constrained.as_mut()).collect();
+        let masks = fed.iter().any(Option::is_some).then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
+        let drawn = sample(&logits, &draws, masks.as_deref())?;
         for (row, token) in self.rows[first..].iter_mut().zip(drawn) {
-            row.push(token, self.source);
+            if !row.has_ended(&self.requests) {
+                row.push(token, self.source);
+            }
         }
         self.retire();
         Ok(())
@@ -253,10 +265,13 @@ impl DecodeBatch<'_> {
         self.read(usize::from(is_ahead && is_started))
     }
 
-    /// Drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
+    /// Masks and drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
         let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
-        self.room.runs_ahead && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
+        let is_constrained = self.rows.iter().any(|row| row.constrained.is_some());
+        self.room.runs_ahead
+            && !is_constrained
+            && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
@@ -270,14 +285,21 @@ impl DecodeBatch<'_> {
         }
         let drafted = feeds.len() > rows.len();
         let padded = if drafted { self.room.padded_drafted } else { self.room.padded }(feeds.len());
+        let is_constrained = rows.iter().any(|&row| self.rows[row].constrained.is_some());
+        let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
+        let fed = &mut self.rows;
+        let masks =
+            is_constrained.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
         match &mut self.computing {
             Computing::Listed(unread, last) => {
-                *last = drawn_after(&feeds, last, self.model, self.adapters, &self.caches)?;
+                *last = drawn_after(&feeds, last, self.model, self.adapters, &self.caches, masks)?;
                 unread.push_back(last.clone());
             }
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
-                steps.start(self.model, self.adapters, &self.caches, &feeds, padded)?;
+                if steps.start(self.model, self.adapters, &self.caches, (&feeds, padded), masks)? {
+                    overhead.hide_last();
+                }
             }
         }
         self.counts.steps += 1;
@@ -324,53 +346,13 @@ impl DecodeBatch<'_> {
                     }
                 }
                 self.counts.drafted += draft.tokens.len();
-                self.counts.accepted += row.completion.token_ids.len() - before - 1;
+                // None where its constraint could not go on.
+                self.counts.accepted += (row.completion.token_ids.len() - before).saturating_sub(1);
                 self.drafter.observe(&draft, held);
             }
             self.retire();
         }
         Ok(())
-    }
-
-    /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
-    /// and gives each row a token and each draft one with its probability.
-    fn draft(&mut self) {
-        let (rows, balanced) = (self.rows.len(), self.room.balanced_rows);
-        if self.capacity.draft_tokens == 0 || rows >= self.room.drafted_rows {
-            return;
-        }
-        // The least that a row of its own would have to give.
-        let least = rows as f64 / (balanced + rows) as f64;
-        for row in &mut self.rows {
-            // The last token of a completion is drawn and not fed.
-            let most = row.limit - row.completion.token_ids.len() - 1;
-            let most = most.min(self.requests[&row.request].sampling.draft_tokens);
-            let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
-            row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);
-        }
-        let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
-        gains.sort_by(|a, b| b.total_cmp(a));
-        gains.truncate(self.room.drafted_rows.saturating_sub(rows));
-        let rate = |tokens: f64, count: usize| {
-            let padded = if count == 0 { self.room.padded } else { self.room.padded_drafted };
-            tokens / (balanced + padded(rows + count)) as f64
-        };
-        let (mut tokens, mut best) = (rows as f64, (rate(rows as f64, 0), 0));
-        for (index, gain) in gains.iter().enumerate() {
-            tokens += gain;
-            let with_it = rate(tokens, index + 1);
-            if with_it > best.0 {
-                best = (with_it, index + 1);
-            }
-        }
-        let mut left = best.1;
-        let least = left.checked_sub(1).map_or(f64::INFINITY, |last| gains[last]);
-        for row in &mut self.rows {
-            let kept =
-                row.draft.probabilities.iter().take_while(|probability| **probability >= least).count().min(left);
-            row.draft.truncate(kept);
-            left -= kept;
-        }
     }
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
@@ -434,9 +416,22 @@ impl Row {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
     }
 
+    /// For each token that the next pass feeds of it: what its mask comes from.
+    fn fed(&mut self) -> Vec<Option<&mut ConstrainedRow>> {
+        if self.length() >= self.limit {
+            return Vec::new();
+        }
+        let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
+        fed[0] = self.constrained.as_mut();
+        fed
+    }
+
     fn push(&mut self, token: SampledToken, source: &mut dyn RequestSource) {
         self.completion.token_ids.push(token.token_id);
         self.completion.log_probs.push(token.log_prob);
+        if let Some(constrained) = &mut self.constrained {
+            constrained.push(token.token_id);
+        }
         self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
     }
 
@@ -447,7 +442,11 @@ impl Row {
         if stopped {
             self.completion.stop = StopReason::Stop;
         }
-        stopped || self.is_dropped || self.completion.token_ids.len() >= self.limit
+        let is_stuck = self.constrained.as_ref().is_some_and(|constrained| constrained.failure.is_some());
+        if is_stuck && !stopped {
+            self.completion.stop = StopReason::Constraint;
+        }
+        stopped || is_stuck || self.is_dropped || self.completion.token_ids.len() >= self.limit
     }
 }
 
@@ -458,6 +457,7 @@ fn drawn_after(
     model: &Decoder,
     adapters: Adapters,
     caches: &KvCache,
+    masks: Option<impl FnOnce() -> Vec<u32>>,
 ) -> Result<Vec<SampledToken>> {
     let token = |feed: &Feed| match feed.token {
         FedToken::Known(token) => token,
@@ -468,7 +468,7 @@ fn drawn_after(
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
     let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
-    sample_tokens(&logits, &draws)
+    sample(&logits, &draws, masks.map(|masks| masks()).as_deref())
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 use super::kv_cache::{FedToken, Feed, KvCache, Room};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, start_copy_to_host};
-use crate::kernels::sampler::{DRAWN, SampledToken, sample_into, sampled, take_drawn};
+use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, mark, start_copy_to_host};
+use crate::kernels::sampler::{DRAWN, SampledToken, mask_words, sample_into, sample_masked_into, sampled, take_drawn};
 use crate::model::{Adapters, Decoder};
 use crate::plan::{
     GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
@@ -92,6 +92,29 @@ pub(super) struct Steps {
     graphs: HashMap<Recorded, Option<Graph>>,
     /// Why a pass could not be recorded; kernels are started one by one since.
     unrecorded: Option<String>,
+    /// From the first constrained pass on.
+    masked: Option<Masked>,
+}
+
+/// What stands between a pass and its draws where these wait for masks.
+#[derive(Debug)]
+struct Masked {
+    /// [most rows, vocabulary], f32.
+    logits: Tensor,
+    /// [most rows * words of a mask], u32.
+    masks: Tensor,
+    host: HostBuffer,
+}
+
+impl Masked {
+    fn new(most_rows: usize, vocabulary: usize, device: &Device) -> Result<Self> {
+        let words = most_rows * mask_words(vocabulary);
+        Ok(Self {
+            logits: Tensor::zeros((most_rows, vocabulary), DType::F32, device)?,
+            masks: Tensor::zeros(words, DType::U32, device)?,
+            host: HostBuffer::new(words * size_of::<u32>(), device),
+        })
+    }
 }
 
 /// What the passes of a graph have in common.
@@ -100,6 +123,8 @@ struct Recorded {
     rows: usize,
     longest: usize,
     adapters: Adapters,
+    /// Ends with the logits: its tokens are drawn when the masks are there.
+    is_masked: bool,
 }
 
 /// Of a row's inputs.
@@ -119,6 +144,7 @@ impl Steps {
             longest: None,
             graphs: HashMap::new(),
             unrecorded: None,
+            masked: None,
         })
     }
 
@@ -133,15 +159,15 @@ impl Steps {
     }
 
     /// Starts the draws after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
-    /// under way.
+    /// under way. `masks` is asked while the model computes, for those of the fed tokens; whether they were there first.
     pub(super) fn start(
         &mut self,
         model: &Decoder,
         adapters: Adapters,
         caches: &KvCache,
-        feeds: &[Feed],
-        rows: usize,
-    ) -> Result<()> {
+        (feeds, rows): (&[Feed], usize),
+        masks: Option<impl FnOnce() -> Vec<u32>>,
+    ) -> Result<bool> {
         if self.started.len() == self.host.len() {
             bail!("a third pass of decoding before the first was read")
         }
@@ -149,7 +175,10 @@ impl Steps {
         self.upload(feeds, rows)?;
         let fed = || feeds.iter().map(|feed| feed.position() + 1).max().unwrap_or(0);
         let longest = self.longest.unwrap_or_else(|| fed().next_power_of_two().max(512));
-        let key = Recorded { rows, longest, adapters };
+        let key = Recorded { rows, longest, adapters, is_masked: masks.is_some() };
+        if key.is_masked && self.masked.is_none() {
+            self.masked = Some(Masked::new(self.most_rows(), model.config().vocab_size, model.device())?);
+        }
         let step = |steps: &Self| steps.step(model, caches, key);
         match self.graphs.get(&key) {
             None => {
@@ -169,10 +198,31 @@ impl Steps {
             },
             Some(Some(graph)) => graph.start()?,
         }
+        let mut is_hidden = false;
+        if let Some(masks) = masks {
+            let computed = mark(model.device())?;
+            let words = masks();
+            is_hidden = !computed.has_arrived();
+            self.draw_masked(&words, feeds.len())?;
+        }
         let drawn = self.drawn.narrow(0, 0, feeds.len())?;
         let bytes = draws(self.host[self.passes % 2].bytes_mut(), feeds.len());
         self.started.push_back((feeds.len(), start_copy_to_host(&drawn, bytes)?));
-        Ok(())
+        Ok(is_hidden)
+    }
+
+    /// Starts the draws of as many rows of the last pass.
+    fn draw_masked(&mut self, words: &[u32], rows: usize) -> Result<()> {
+        let Some(Masked { logits, masks, host }) = &mut self.masked else { return Ok(()) };
+        let bytes = &mut host.bytes_mut()[..size_of_val(words)];
+        for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        let masks = masks.narrow(0, 0, words.len())?;
+        copy_to_device(bytes, &masks)?;
+        let draws = self.inputs.narrow(0, 0, 4 * rows)?.reshape((rows, 4))?;
+        let masks = masks.reshape((rows, words.len() / rows))?;
+        sample_masked_into(&logits.narrow(0, 0, rows)?, &draws, &masks, &self.drawn.narrow(0, 0, rows)?)
     }
 
     /// Waits for the draws of the pass that was started first, if there is one.
@@ -208,11 +258,15 @@ impl Steps {
     }
 
     /// One pass, without the host.
-    fn step(&self, model: &Decoder, caches: &KvCache, Recorded { rows, longest, adapters }: Recorded) -> Result<()> {
+    fn step(&self, model: &Decoder, caches: &KvCache, recorded: Recorded) -> Result<()> {
+        let Recorded { rows, longest, adapters, is_masked } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, longest };
         let tokens = take_drawn(&part(8, 1)?, &self.drawn)?;
         let logits = model.decode(&tokens, &part(9, 1)?, &table, caches.layers(), adapters)?;
+        if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
+            return masked.logits.slice_set(&logits, 0, 0);
+        }
         sample_into(&logits, &part(0, 4)?.reshape((rows, 4))?, &self.drawn.narrow(0, 0, rows)?)
     }
 }

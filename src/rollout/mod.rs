@@ -5,22 +5,25 @@ mod decode; // prompts and their rows decoded together, from a queue
 mod decode_gpu; // a step of decoding recorded as a CUDA graph
 mod draft; // the tokens that may come next, by n-grams of prompt and history
 mod kv_cache; // room, caches, and the rows of a pass
+mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 
+use crate::constraint::Constraint;
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, Room};
 
 pub use draft::DraftHistory;
+pub use masks::MaskOverhead;
 pub use queue::{Arrivals, QueuedRequest, RequestSource};
 pub use scored::{RolloutContext, ScoredCompletion, signal_of};
 pub use thread_pool::ThreadPool;
@@ -42,12 +45,24 @@ pub struct Request {
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
+    /// What its completions may be. Not sent to other ranks: only evals and the server constrain.
+    #[serde(skip)]
+    pub constraint: Option<Arc<Constraint>>,
 }
 
 impl Request {
     /// Sampled at the temperature of the rollout, to any length.
     pub fn new(prompt: Vec<u32>, prompt_number: u32, step: u32, samples: usize) -> Self {
-        Self { prompt, prompt_number, step, samples, first_sample: 0, greedy: false, lengths: Vec::new() }
+        Self {
+            prompt,
+            prompt_number,
+            step,
+            samples,
+            first_sample: 0,
+            greedy: false,
+            lengths: Vec::new(),
+            constraint: None,
+        }
     }
 }
 
@@ -84,6 +99,8 @@ pub enum StopReason {
     Stop,
     /// `max_completion_tokens` reached.
     Length,
+    /// The grammar of its constraint became too complex, or no token could follow.
+    Constraint,
 }
 
 impl StopReason {
@@ -92,6 +109,7 @@ impl StopReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::Constraint => "constraint",
         }
     }
 }
@@ -100,7 +118,7 @@ impl StopReason {
 pub struct Completion {
     /// The stop token included.
     pub token_ids: Vec<u32>,
-    /// Of each token under the sampling distribution, nats.
+    /// Of each token under the sampling distribution, nats; under a constraint among the tokens that it allows.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
 }
@@ -175,6 +193,8 @@ struct Finished {
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
+    /// Of constrained completions.
+    pub mask_overhead: MaskOverhead,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
     /// Who learns of completions while others are decoded.

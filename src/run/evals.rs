@@ -10,6 +10,7 @@ use super::endpoint_summary::EndpointSummary;
 use super::error::RunError;
 use super::eval_record::EvalRecord;
 use super::sample_rates::{Holds, SampleSummary, counts_by_prompt};
+use super::speed_summary::SpeedSummary;
 use crate::score::null_is_nan;
 use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
 
@@ -56,6 +57,9 @@ pub struct EvalSummary {
     /// `None` with one completion per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<SampleSummary>>,
+    /// Where a model of the eval is constrained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Box<SpeedSummary>>,
 }
 
 /// The answers of conversations, one by one.
@@ -148,6 +152,7 @@ impl EvalSummary {
             answers: AnswerSummary::of(&all),
             endpoint: EndpointSummary::of(records).map(Box::new),
             samples: SampleSummary::of(&all).map(Box::new),
+            speed: None,
         };
         summary.valid_interval = summary.interval("valid");
         summary

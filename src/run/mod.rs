@@ -42,6 +42,7 @@ mod sample_rates;
 pub mod sampler;
 mod series;
 mod slurm;
+mod speed_summary;
 mod subprocess;
 mod tags;
 mod task_changes;
@@ -98,6 +99,7 @@ pub use series::Series;
 pub use slurm::{
     JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions, submit,
 };
+pub use speed_summary::{MaskCost, SpeedSummary};
 pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use task_changes::{FileChange, RowChanges, task_changes};
 pub use worker::Worker;

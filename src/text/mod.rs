@@ -5,6 +5,7 @@ mod limits;
 mod python_json;
 mod template;
 mod template_source;
+mod token_bytes;
 mod tokenizer;
 mod tokenizer_limits;
 mod tools;

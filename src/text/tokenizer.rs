@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles};
 use crate::hub::ModelSource;
@@ -208,6 +209,14 @@ impl Tokenizer {
     /// One more than the highest id; the embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// The bytes that each id stands for in a decoded text; none for special tokens and unused ids.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.
+    pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
+        token_bytes(&self.inner, self.vocab_size).map_err(|problem| self.problem(problem))
     }
 
     /// The id of one token as it is written in the vocabulary.

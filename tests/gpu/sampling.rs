@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::sampler::{Draw, LIKELIEST, sample_into, sample_tokens, sampled};
+use grpo_tui::kernels::sampler::{Draw, LIKELIEST, mask_words, sample_into, sample_masked, sample_tokens, sampled};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
@@ -31,6 +31,41 @@ fn both_devices_draw_the_same_tokens() {
         let logits = on_gpu(&Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(), DType::F32);
         let draw = Draw { uniform: 0.5, temperature: 1.0 };
         assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
+    }
+}
+
+/// Masks of a third of the tokens, of one, of all and of none.
+#[test]
+#[ignore = "needs a GPU"]
+fn both_devices_draw_the_same_tokens_under_masks() {
+    for (rows, vocabulary) in [(40, 9), (40, 1), (20, 33), (20, 1024), (30, 5003), (64, 151_936)] {
+        let logits = random(2, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
+        let device = on_gpu(&logits, DType::F32);
+        let last = 1.0 - f64::EPSILON / 2.0;
+        let draw = |sample: u32| Draw {
+            uniform: [uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 }), LIKELIEST, last]
+                [sample as usize % 3],
+            temperature: 0.9,
+        };
+        let draws: Vec<Draw> = (0..rows as u32).map(draw).collect();
+        let masks = |allows: &dyn Fn(usize, usize) -> bool| -> Vec<u32> {
+            let mut words = vec![0; rows * mask_words(vocabulary)];
+            for row in 0..rows {
+                let of_row = row * mask_words(vocabulary);
+                (0..vocabulary).filter(|id| allows(row, *id)).for_each(|id| words[of_row + id / 32] |= 1 << (id % 32));
+            }
+            words
+        };
+        let some = masks(&|row, id| id % 3 == row % 3 || id == row % vocabulary);
+        let one = masks(&|row, id| id == (row * 31) % vocabulary);
+        for masks in [some, one, vec![u32::MAX; rows * mask_words(vocabulary)]] {
+            let found = sample_masked(&device, &draws, &masks).unwrap();
+            for (found, expected) in found.iter().zip(sample_masked(&logits, &draws, &masks).unwrap()) {
+                assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}");
+                assert!((found.log_prob - expected.log_prob).abs() < 2e-6, "{found:?}, not {expected:?}");
+            }
+        }
+        assert!(sample_masked(&device, &draws, &vec![0; rows * mask_words(vocabulary)]).is_err());
     }
 }
 

@@ -23,6 +23,7 @@ use calls::{Answer, Call, calls_of};
 use compare::{Expected, compare_calls, expected_calls};
 use own_tools::OwnTools;
 use tools::Tools;
+pub use tools::closed_parameters;
 
 /// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
 const MOST_EXPLAINED: usize = 100;

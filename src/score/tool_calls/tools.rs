@@ -33,7 +33,7 @@ impl Tools {
         let listed = functions(tools).map_err(|error| written.error(&error.pointer, error.message))?;
         let compile = |function: &crate::task::Function<'_>| {
             let pointer = format!("{}/parameters", function.pointer());
-            let schema = closed(function.parameters.unwrap_or(&json!({})));
+            let schema = closed_parameters(function.parameters.unwrap_or(&json!({})));
             Ok(Function {
                 name: function.name.to_owned(),
                 schema: Schema::compile_part(Written { pointer: &pointer, ..written }, schema, assert_formats)?,
@@ -76,7 +76,7 @@ impl Tools {
 }
 
 /// The schema of an object that has no key but those it names, unless it says itself what others may be.
-fn closed(parameters: &Value) -> Value {
+pub fn closed_parameters(parameters: &Value) -> Value {
     let mut schema = parameters.clone();
     let Some(keywords) = schema.as_object_mut() else { return schema };
     let says = |key: &str| parameters.get(key).is_some();
@@ -109,7 +109,7 @@ mod tests {
                 expected[key] = json!(false);
                 expected["properties"] = parameters.get("properties").cloned().unwrap_or(json!({}));
             }
-            assert_eq!(closed(&parameters), expected);
+            assert_eq!(closed_parameters(&parameters), expected);
         }
     }
 

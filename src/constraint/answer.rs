@@ -1,0 +1,141 @@
+//! What a task, or a row's tools, take as an answer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::ConstraintError;
+use super::schema::{HOME, SchemaFile};
+use crate::score::closed_parameters;
+use crate::task::{Definition, Task, encode_path, functions};
+use crate::text::{Message, Thinking, Tokenizer};
+
+/// What a model may answer.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A value that the first of the files accepts.
+    Json { files: Vec<SchemaFile>, assert_formats: bool },
+    /// Calls of functions, one at least. By name: the schema of the arguments.
+    Calls { functions: Vec<(String, SchemaFile)>, form: CallForm, assert_formats: bool },
+    /// Text in which a pattern is found.
+    Text { pattern: String, label: String },
+}
+
+/// How calls are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallForm {
+    /// Each in a `<tool_call>` block, as Hermes and Qwen have it.
+    Blocks,
+    /// A JSON list.
+    List,
+}
+
+impl Answer {
+    /// Any JSON object.
+    pub fn object() -> Self {
+        Self::Json { files: vec![SchemaFile::alone("json_object", &json!({"type": "object"}))], assert_formats: false }
+    }
+
+    /// A value that a schema accepts which refers to no file. `label`: what it is called in errors.
+    pub fn schema(label: &str, schema: &Value) -> Self {
+        Self::Json { files: vec![SchemaFile::alone(label, schema)], assert_formats: false }
+    }
+
+    /// Calls of some of the tools, in OpenAI's schema. `text`: that the tools are the whole of, for places in errors.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Tools`].
+    pub fn calls(
+        (label, text): (&str, &str),
+        tools: &Value,
+        form: CallForm,
+        assert_formats: bool,
+    ) -> Result<Self, ConstraintError> {
+        let fault = |message: String| ConstraintError::Tools { label: label.to_owned(), message };
+        let text: Arc<str> = text.into();
+        let listed = functions(tools).map_err(|error| fault(error.to_string()))?;
+        if listed.is_empty() {
+            return Err(fault("there are none, so no call can be made".to_owned()));
+        }
+        let of_function = |function: &crate::task::Function<'_>| {
+            let file = SchemaFile {
+                label: label.to_owned(),
+                text: Arc::clone(&text),
+                pointer: format!("{}/parameters", function.pointer()),
+                address: format!("{HOME}part.json"),
+                schema: closed_parameters(function.parameters.unwrap_or(&json!({}))),
+            };
+            (function.name.to_owned(), file)
+        };
+        Ok(Self::Calls { functions: listed.iter().map(of_function).collect(), form, assert_formats })
+    }
+
+    /// The right answers of a task; `tools`: a row's own.
+    ///
+    /// # Errors
+    /// [`ConstraintError`] where the task's kind has no grammar, or its files cannot be read.
+    pub(super) fn of_task(task: &Task, form: CallForm, tools: Option<&Value>) -> Result<Self, ConstraintError> {
+        let label = task.label(&task.definition_file);
+        let assert_formats = task.score.assert_formats;
+        match &task.definition {
+            Definition::JsonSchema(files) => {
+                let mut found = vec![SchemaFile {
+                    label,
+                    text: task.definition_text.as_str().into(),
+                    pointer: String::new(),
+                    address: format!("{HOME}{}", encode_path(&task.definition_file)),
+                    schema: files.schema.clone(),
+                }];
+                for (address, file) in &files.references {
+                    found.push(referenced(task, address, file, files.inherited_drafts.get(address))?);
+                }
+                Ok(Self::Json { files: found, assert_formats })
+            }
+            Definition::ToolCalls(rules) => match (tools, &rules.tools) {
+                (Some(own), _) => Self::calls(("`tools` of the row", &own.to_string()), own, form, assert_formats),
+                (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, form, assert_formats),
+                (None, None) => {
+                    Err(ConstraintError::Tools { label, message: "neither the task nor the row has any".to_owned() })
+                }
+            },
+            Definition::Regex { pattern } => Ok(Self::Text { pattern: pattern.clone(), label }),
+            _ => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
+        }
+    }
+
+    pub(super) fn asserts_formats(&self) -> bool {
+        match self {
+            Self::Json { assert_formats, .. } | Self::Calls { assert_formats, .. } => *assert_formats,
+            Self::Text { .. } => false,
+        }
+    }
+}
+
+impl CallForm {
+    /// As the model's chat template writes calls: in blocks, unless it has a form of its own.
+    pub fn of_template(tokenizer: &Tokenizer) -> Self {
+        let mut calling = Message::new("assistant", "");
+        let call = json!({"type": "function", "function": {"name": "f", "arguments": {}}});
+        calling.other.insert("tool_calls".to_owned(), json!([call]));
+        let turns = [Message::new("user", "u"), calling];
+        match tokenizer.render(&turns, None, Thinking::Off) {
+            Ok(text) if !text.contains("<tool_call>") => Self::List,
+            _ => Self::Blocks,
+        }
+    }
+}
+
+/// A file that the schema refers to.
+fn referenced(task: &Task, address: &str, file: &str, draft: Option<&String>) -> Result<SchemaFile, ConstraintError> {
+    let label = task.label(file);
+    let bytes = task.read(file)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut schema: Value = serde_json::from_str(&text)
+        .map_err(|error| ConstraintError::Tools { label: label.clone(), message: error.to_string() })?;
+    if let (Some(members), Some(draft)) = (schema.as_object_mut(), draft) {
+        members.entry("$schema").or_insert_with(|| draft.clone().into());
+    }
+    let address =
+        if address.contains(':') { address.to_owned() } else { format!("{HOME}{}", address.trim_start_matches("./")) };
+    Ok(SchemaFile { label, text: text.into_owned().into(), pointer: String::new(), address, schema })
+}

@@ -1,0 +1,191 @@
+//! Grammars of answers: JSON by a schema, calls of functions, text by a pattern, each after a think block where the
+//! model may think.
+
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use llguidance::{JsonCompileOptions, Matcher, regex_to_lark};
+use regex_syntax::hir::{Hir, HirKind, Look};
+use serde_json::{Value, json};
+
+use super::answer::{Answer, CallForm};
+use super::schema::{Node, Prepared, SchemaFile};
+use super::{ConstraintError, Reasoning, Vocabulary};
+use crate::text::catch_panic::{catch_panic, panic_message};
+
+/// Between tokens of JSON: nothing, a space, or a line break with an indentation.
+const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\x09]{0,40}";
+/// Around the JSON of a call, and after a think block.
+const GAP: &str = r"[\x20\n]{1,4}";
+
+/// Schemas that are compiled alone at most, to find the one at fault.
+const MOST_SEARCHED: usize = 2_000;
+
+/// Compiles the grammar of an answer.
+pub(super) fn compile(
+    vocabulary: &Vocabulary,
+    answer: &Answer,
+    reasoning: Reasoning,
+) -> Result<Matcher, ConstraintError> {
+    let (files, lark, schema): (Vec<&[SchemaFile]>, _, Assemble<'_>) = match answer {
+        Answer::Text { pattern, label } => {
+            return text_matcher(vocabulary, pattern, reasoning)
+                .map_err(|message| ConstraintError::Pattern { label: label.clone(), message });
+        }
+        Answer::Json { files, .. } => (vec![files], "answer: @json", Box::new(|mut schemas| schemas.remove(0))),
+        Answer::Calls { functions, form, .. } => {
+            let files = functions.iter().map(|(_, file)| std::slice::from_ref(file)).collect();
+            let lark = match form {
+                CallForm::Blocks => "answer: call (GAP? call)*\ncall: \"<tool_call>\" GAP? @json GAP? \"</tool_call>\"",
+                CallForm::List => "answer: @json",
+            };
+            (files, lark, Box::new(|schemas| calls(functions, schemas, *form)))
+        }
+    };
+    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
+    let prepare = |prepared: &mut Prepared| -> Result<Vec<Value>, ConstraintError> {
+        files.iter().map(|files| prepared.add(files, answer.asserts_formats())).collect()
+    };
+    let mut prepared = Prepared::default();
+    let whole = schema(prepare(&mut prepared)?);
+    let fault = match json_matcher(vocabulary, &lark, &whole, &prepared) {
+        Ok(matcher) => return Ok(matcher),
+        Err(fault) => fault,
+    };
+    let mut prepared = Prepared::with_nodes();
+    prepare(&mut prepared)?;
+    Err(located(vocabulary, &files.concat(), &prepared, fault))
+}
+
+/// Makes one schema of those of the files.
+type Assemble<'a> = Box<dyn Fn(Vec<Value>) -> Value + 'a>;
+
+/// A call of one of the functions, or a list of them.
+fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm) -> Value {
+    let call = |((name, _), arguments): (&(String, SchemaFile), Value)| {
+        json!({
+            "type": "object",
+            "properties": {"name": {"const": name}, "arguments": {"allOf": [arguments, {"type": "object"}]}},
+            "required": ["name", "arguments"],
+            "additionalProperties": false,
+        })
+    };
+    let call = json!({"anyOf": functions.iter().zip(schemas).map(call).collect::<Vec<_>>()});
+    match form {
+        CallForm::Blocks => call,
+        CallForm::List => json!({"type": "array", "items": call, "minItems": 1}),
+    }
+}
+
+fn before_answer(reasoning: Reasoning) -> &'static str {
+    match reasoning {
+        Reasoning::Off => "start: answer",
+        Reasoning::Open => "start: thought answer\nthought: text GAP?\ntext[suffix=\"</think>\"]: /(?s:.*)/",
+        Reasoning::Allowed => {
+            "start: \"<think>\" thought answer | answer\nthought: text GAP?\ntext[suffix=\"</think>\"]: /(?s:.*)/"
+        }
+    }
+}
+
+fn json_matcher(vocabulary: &Vocabulary, lark: &str, schema: &Value, prepared: &Prepared) -> Result<Matcher, String> {
+    let options = JsonCompileOptions {
+        whitespace_pattern: Some(WHITE_SPACE.to_owned()),
+        // Without `\u` every text is written in one way, so that a key cannot stand twice in two spellings.
+        json_allowed_escapes: Some("nrbtf\\\"".to_owned()),
+        ..JsonCompileOptions::default()
+    };
+    let mut schema = match schema {
+        Value::Object(members) => Value::Object(members.clone()),
+        Value::Bool(true) => json!({}),
+        _ => return Err("no value is valid".to_owned()),
+    };
+    schema["$defs"] = prepared.definitions.clone().into();
+    options.apply_to(&mut schema);
+    let grammars = vec![
+        GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None },
+        GrammarWithLexer { name: Some("json".to_owned()), json_schema: Some(schema), lark_grammar: None },
+    ];
+    matcher(vocabulary, TopLevelGrammar { grammars, max_tokens: None })
+}
+
+/// Text in which a pattern is found, without white space around it, since that is no part of the answer.
+fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) -> Result<Matcher, String> {
+    let hir = regex_syntax::parse(pattern).map_err(|error| error.to_string())?;
+    let terminal = |regex: &str| format!("/{}/", regex_to_lark(regex, ""));
+    let parts = [
+        terminal(&of_whole_text(&hir)),
+        terminal(r"(?s:\S(.*\S)?)"),
+        format!("~{}", terminal("(?s:.*)</think>(?s:.*)")),
+        format!("~{}", terminal("<think>(?s:.*)")),
+    ];
+    let lark = format!("{}\nanswer: TEXT\nTEXT: {}\nGAP: /{GAP}/", before_answer(reasoning), parts.join(" & "));
+    matcher(vocabulary, TopLevelGrammar::from_lark(lark))
+}
+
+/// A pattern of the texts in which another is found.
+fn of_whole_text(hir: &Hir) -> String {
+    const ANY: &str = "(?s:.*)";
+    match hir.kind() {
+        HirKind::Capture(group) => of_whole_text(&group.sub),
+        HirKind::Alternation(branches) => {
+            format!("(?:{})", branches.iter().map(of_whole_text).collect::<Vec<_>>().join("|"))
+        }
+        kind => {
+            let parts = if let HirKind::Concat(parts) = kind { parts.as_slice() } else { std::slice::from_ref(hir) };
+            let is =
+                |part: Option<&Hir>, look| matches!(part.map(Hir::kind), Some(HirKind::Look(found)) if *found == look);
+            let from = usize::from(is(parts.first(), Look::Start));
+            let to = parts.len() - usize::from(parts.len() > from && is(parts.last(), Look::End));
+            let before = if from > 0 { "" } else { ANY };
+            let after = if to < parts.len() { "" } else { ANY };
+            format!("{before}(?:{}){after}", parts[from..to].iter().map(ToString::to_string).collect::<String>())
+        }
+    }
+}
+
+/// The matcher of a grammar, its first mask computed; a sentence where there is none.
+fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher, String> {
+    let built = catch_panic(|| {
+        let mut matcher = Matcher::new(vocabulary.factory.create_parser(grammar));
+        match (matcher.get_error(), matcher.grammar_warnings().first()) {
+            (Some(error), _) => return Err(error),
+            (None, Some(warning)) => return Err(warning.clone()),
+            (None, None) => {}
+        }
+        matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
+        Ok(matcher)
+    });
+    built.unwrap_or_else(|cause| Err(panic_message(cause.as_ref()).unwrap_or("it failed").to_owned()))
+}
+
+/// The innermost schema that fails alone as the whole does, and the keyword without which it does not.
+fn located(vocabulary: &Vocabulary, files: &[SchemaFile], prepared: &Prepared, fault: String) -> ConstraintError {
+    let failure = |schema: &Value| json_matcher(vocabulary, "start: @json", schema, prepared).err();
+    let nodes = prepared.nodes.as_deref().unwrap_or_default();
+    let fails = |node: &&Node| failure(&node.schema).is_some_and(|found| found == fault);
+    let Some(node) = nodes.iter().take(MOST_SEARCHED).find(fails) else {
+        return files.first().map_or_else(
+            || ConstraintError::Vocabulary(fault.clone()),
+            |file| file.error("", format!("the schema cannot be enforced while decoding: {fault}")),
+        );
+    };
+    let members = node.schema.as_object();
+    let without = |keyword: &&String| {
+        let rest: serde_json::Map<String, Value> = members
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key != keyword)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        failure(&rest.into()).is_none()
+    };
+    let keyword = members.and_then(|members| members.keys().rev().find(without));
+    let (file, pointer) = (&files[node.place.0], &node.place.1);
+    match keyword {
+        Some(keyword) => file.error(
+            &format!("{pointer}/{keyword}"),
+            format!(
+                "`{keyword}` cannot be enforced while decoding ({fault}): change it, or sample without a constraint"
+            ),
+        ),
+        None => file.error(pointer, format!("the schema cannot be enforced while decoding: {fault}")),
+    }
+}

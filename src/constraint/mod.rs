@@ -1,0 +1,274 @@
+//! Constrained decoding: what a task takes as an answer, and the text so far -> the tokens that may come next.
+
+mod answer; // what a task, or a row's tools, take as an answer
+mod formats; // formats of strings as patterns
+mod grammar; // answers and think blocks as grammars
+mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
+mod vocabulary; // the bytes of tokens
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use llguidance::Matcher;
+use serde_json::Value;
+
+use crate::dataset::PromptRow;
+use crate::score::{thinking_of, tools_of};
+use crate::task::{Definition, Task, TaskError};
+use crate::text::{TextError, Thinking, Tokenizer};
+
+pub use answer::{Answer, CallForm};
+pub use schema::SchemaFile;
+pub use vocabulary::Vocabulary;
+use vocabulary::{END, advance};
+
+/// Why completions cannot be constrained.
+#[derive(Debug, thiserror::Error)]
+pub enum ConstraintError {
+    #[error(
+        "no constraint can be made of {task} (kind {kind:?}): only json_schema, tool_calls and regex have a grammar; sample without `constrained:`"
+    )]
+    Kind { task: String, kind: &'static str },
+    /// A schema, at the place of what cannot be enforced.
+    #[error("{label} line {line} column {column} ({pointer}): {message}")]
+    Schema {
+        label: String,
+        /// 1-based.
+        line: usize,
+        /// 1-based, in characters.
+        column: usize,
+        /// JSON pointer into the file, or words.
+        pointer: String,
+        message: String,
+    },
+    #[error("{label}: the pattern cannot be enforced while decoding: {message}")]
+    Pattern { label: String, message: String },
+    #[error("{label}: {message}")]
+    Tools { label: String, message: String },
+    #[error(
+        "the tokenizer names no stop token, so a constrained completion would never end: add `eos_token` to tokenizer_config.json"
+    )]
+    NoStopToken,
+    #[error("no constraint can be made for this tokenizer: {0}")]
+    Vocabulary(String),
+    /// The tokens of one completion.
+    #[error("the constraint cannot go on after {tokens} tokens: {message}; simplify the schema")]
+    Mask { tokens: usize, message: String },
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Whether a completion may begin with a think block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reasoning {
+    Off,
+    /// It may write one.
+    Allowed,
+    /// The prompt has opened one.
+    Open,
+}
+
+impl Reasoning {
+    /// Of a prompt, as the model reads it.
+    pub fn of_prompt(thinking: Thinking, prompt: &str) -> Self {
+        match thinking {
+            Thinking::Off => Self::Off,
+            Thinking::On if prompt.trim_end().ends_with("<think>") => Self::Open,
+            Thinking::On => Self::Allowed,
+        }
+    }
+}
+
+/// A compiled grammar of answers in the tokens of one model.
+pub struct Constraint {
+    /// At the beginning. In a lock, since copies share what they learn.
+    start: Mutex<Matcher>,
+    vocabulary: Arc<Vocabulary>,
+    reasoning: Reasoning,
+}
+
+impl PartialEq for Constraint {
+    /// Whether they are one and the same.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Constraint {}
+
+impl std::fmt::Debug for Constraint {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Constraint").field("reasoning", &self.reasoning).finish_non_exhaustive()
+    }
+}
+
+impl Constraint {
+    /// Takes bounded time and memory, whatever the schema.
+    ///
+    /// # Errors
+    /// [`ConstraintError`] naming what cannot be enforced, with its place.
+    pub fn compile(
+        vocabulary: &Arc<Vocabulary>,
+        answer: &Answer,
+        reasoning: Reasoning,
+    ) -> Result<Self, ConstraintError> {
+        let start = Mutex::new(grammar::compile(vocabulary, answer, reasoning)?);
+        Ok(Self { start, vocabulary: Arc::clone(vocabulary), reasoning })
+    }
+
+    /// A copy that computes on another thread without waiting for this one.
+    #[must_use]
+    pub fn independent(&self) -> Self {
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
+        Self { start: Mutex::new(start), vocabulary: Arc::clone(&self.vocabulary), reasoning: self.reasoning }
+    }
+
+    /// A completion without tokens.
+    pub fn begin(&self) -> Progress {
+        let matcher = self.start.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let block = match self.reasoning {
+            Reasoning::Off => Block::Answer,
+            Reasoning::Allowed => Block::Beginning(0),
+            Reasoning::Open => Block::Thinking,
+        };
+        Progress { matcher, vocabulary: Arc::clone(&self.vocabulary), block, matched: 0, tokens: 0 }
+    }
+}
+
+/// A completion that is being decoded.
+pub struct Progress {
+    matcher: Matcher,
+    vocabulary: Arc<Vocabulary>,
+    block: Block,
+    /// How many bytes of `</think>` the text ends with.
+    matched: usize,
+    tokens: usize,
+}
+
+/// Where a completion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    /// So many bytes of `<think>` were written, and nothing else.
+    Beginning(usize),
+    Thinking,
+    /// Another `</think>` in it would hide what stands before.
+    Answer,
+}
+
+const BEGIN: &[u8] = b"<think>";
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Progress").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+impl Progress {
+    /// Sets the bits of the tokens that may come next and clears all others: bit `id % 32` of word `id / 32`. At least
+    /// one is set; stop tokens only where the answer may end.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Mask`].
+    pub fn mask(&mut self, words: &mut [u32]) -> Result<(), ConstraintError> {
+        let tokens = self.tokens;
+        let fault = |message: String| ConstraintError::Mask { tokens, message };
+        let mask = self.matcher.compute_mask_or_eos().map_err(|error| fault(error.to_string()))?;
+        let found = mask.as_slice();
+        words.fill(0);
+        for (word, found) in words.iter_mut().zip(found) {
+            *word = *found;
+        }
+        if self.block == Block::Answer {
+            for &id in &self.vocabulary.ending[self.matched] {
+                if let Some(word) = words.get_mut(id as usize / 32) {
+                    *word &= !(1 << (id % 32));
+                }
+            }
+        }
+        if words.iter().all(|word| *word == 0) {
+            return Err(fault("no token may follow".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Appends a token that the last mask allows. A stop token ends the completion: nothing may be asked after it.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Mask`].
+    pub fn push(&mut self, id: u32) -> Result<(), ConstraintError> {
+        self.tokens += 1;
+        if self.vocabulary.stop_ids.contains(&id) {
+            return Ok(());
+        }
+        let fault = |message: String| ConstraintError::Mask { tokens: self.tokens, message };
+        self.matcher.consume_token(id).map_err(|error| fault(error.to_string()))?;
+        for &byte in self.vocabulary.bytes.get(id as usize).into_iter().flatten() {
+            self.matched = advance(self.matched, byte);
+            self.block = match self.block {
+                Block::Beginning(count) if BEGIN[count] != byte => Block::Answer,
+                Block::Beginning(count) if count + 1 == BEGIN.len() => Block::Thinking,
+                Block::Beginning(count) => Block::Beginning(count + 1),
+                Block::Thinking if self.matched == END.len() => Block::Answer,
+                other => other,
+            };
+            self.matched %= END.len();
+        }
+        Ok(())
+    }
+}
+
+/// The constraints of a task's rows, each compiled once.
+#[derive(Debug)]
+pub struct TaskConstraints<'a> {
+    task: &'a Task,
+    form: CallForm,
+    vocabulary: Arc<Vocabulary>,
+    compiled: Mutex<Compiled>,
+}
+
+/// By a row's own tools, and whether the prompt asks for a think block.
+type Compiled = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
+
+impl<'a> TaskConstraints<'a> {
+    /// Compiles what all rows share.
+    ///
+    /// # Errors
+    /// [`ConstraintError`].
+    pub fn new(task: &'a Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
+        let vocabulary = Vocabulary::new(tokenizer)?;
+        let form = CallForm::of_template(tokenizer);
+        let constraints = Self { task, form, vocabulary, compiled: Mutex::default() };
+        if !matches!(&task.definition, Definition::ToolCalls(rules) if rules.tools.is_none()) {
+            constraints.compiled(None, Reasoning::Off)?;
+        }
+        Ok(constraints)
+    }
+
+    /// Of a row and its prompt, as the model reads it.
+    ///
+    /// # Errors
+    /// [`ConstraintError`].
+    pub fn of_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
+        tools_of(self.task, Some(row))?;
+        let own = row.tools().filter(|_| matches!(self.task.definition, Definition::ToolCalls(_)));
+        self.compiled(own, Reasoning::of_prompt(thinking_of(self.task), prompt))
+    }
+
+    fn compiled(&self, own: Option<&Value>, reasoning: Reasoning) -> Result<Arc<Constraint>, ConstraintError> {
+        let key = (own.cloned(), reasoning);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = compiled.get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let answer = Answer::of_task(self.task, self.form, own)?;
+        let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
+        compiled.insert(key, Arc::clone(&constraint));
+        Ok(constraint)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

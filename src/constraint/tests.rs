@@ -1,0 +1,319 @@
+//! Masks of small vocabularies: what they allow, and that whatever they allow is valid.
+
+use serde_json::json;
+
+use super::*;
+use crate::text::{CHAT_TEMPLATE, train_tokenizer};
+
+fn tokenizer() -> Tokenizer {
+    let texts = [
+        "{\"vendor\": \"Acme\", \"total\": [12.50, 3], \"paid\": true, \"note\": null}",
+        "<tool_call>\n{\"name\": \"pay\", \"arguments\": {}}\n</tool_call> </think> 2024-05-17",
+    ];
+    let files = train_tokenizer(texts.map(str::to_owned).into_iter().cycle().take(40), 400, CHAT_TEMPLATE).unwrap();
+    Tokenizer::from_files(&files).unwrap()
+}
+
+/// Whether the constraint takes a text character by character, and the end after it: `+`, `-` where it is not over, or the
+/// part that it takes.
+fn takes(constraint: &Constraint, tokenizer: &Tokenizer, text: &str) -> String {
+    let mut progress = constraint.begin();
+    let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
+    let allows = |words: &[u32], id: u32| words[id as usize / 32] >> (id % 32) & 1 == 1;
+    let mut taken = Vec::new();
+    let mut letters = [0; 4];
+    let ids = text.chars().flat_map(|letter| tokenizer.encode(letter.encode_utf8(&mut letters)).unwrap());
+    for id in ids {
+        progress.mask(&mut words).unwrap();
+        if !allows(&words, id) {
+            return tokenizer.decode(&taken, false).unwrap();
+        }
+        progress.push(id).unwrap();
+        taken.push(id);
+    }
+    progress.mask(&mut words).unwrap();
+    let ends = tokenizer.stop_ids().iter().filter(|id| allows(&words, **id)).count();
+    assert!(ends == 0 || ends == tokenizer.stop_ids().len());
+    if ends > 0 { "+" } else { "-" }.to_owned()
+}
+
+fn compile(answer: &Answer, reasoning: Reasoning) -> Result<(Constraint, Tokenizer), ConstraintError> {
+    let tokenizer = tokenizer();
+    let vocabulary = Vocabulary::new(&tokenizer)?;
+    Ok((Constraint::compile(&vocabulary, answer, reasoning)?, tokenizer))
+}
+
+#[test]
+fn json_is_taken_in_any_of_three_spacings_and_ends_where_it_ends() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", null]}},
+        "required": ["a"], "additionalProperties": false});
+    let (constraint, tokenizer) = compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
+    for (text, expected) in [
+        ("{\"a\":1}", "+"),
+        ("{\"a\": 1, \"b\": \"x\"}", "+"),
+        ("{\n  \"a\": 1,\n  \"b\": null\n}", "+"),
+        ("{\"a\": 1", "-"),
+        (" {\"a\":1}", ""),
+        ("{\"a\":  1}", "{\"a\": "),
+        ("{\"a\":1.5}", "{\"a\":1"),
+        ("{\"b\":null}", "{\""),
+        ("{\"a\":1}\n", "{\"a\":1}"),
+        ("{\"a\":1, \"c\":", "{\"a\":1, \""),
+        ("{\"a\":1}{", "{\"a\":1}"),
+    ] {
+        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn calls_are_taken_in_the_form_of_the_template() {
+    let tools = json!([
+        {"type": "function", "function": {"name": "pay", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}},
+        {"name": "list"},
+    ]);
+    let of = |form| {
+        compile(&Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap(), Reasoning::Off).unwrap()
+    };
+    let (constraint, tokenizer) = of(CallForm::Blocks);
+    for (text, expected) in [
+        ("<tool_call>\n{\"name\": \"pay\", \"arguments\": {\"n\": 1}}\n</tool_call>", "+"),
+        (
+            "<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call><tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>",
+            "+",
+        ),
+        ("<tool_call>{\"name\":\"list\",\"arguments\":{\"n", "<tool_call>{\"name\":\"list\",\"arguments\":{"),
+        ("<tool_call>{\"name\":\"pay\",\"arguments\":{}", "<tool_call>{\"name\":\"pay\",\"arguments\":{"),
+        ("I", ""),
+    ] {
+        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
+    }
+    let (constraint, tokenizer) = of(CallForm::List);
+    for (text, expected) in [("[{\"name\": \"list\", \"arguments\": {}}]", "+"), ("[]", "["), ("<", "")] {
+        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
+    }
+    let none = Answer::calls(("tools", "[]"), &json!([]), CallForm::Blocks, false);
+    assert!(none.unwrap_err().to_string().contains("there are none"));
+}
+
+#[test]
+fn a_pattern_is_found_in_the_answer() {
+    for (pattern, cases) in [
+        (r"^\d{2}-(a|b)$", &[("12-a", "+"), ("12-", "-"), ("x", ""), ("12-a ", "12-a")] as &[_]),
+        (r"\d+", &[("12", "+"), ("a 1 b", "+"), ("abc", "-"), (" 1", "")]),
+        ("^(ja|nein)|x$", &[("ja 2", "+"), ("nein", "+"), ("ab x", "+"), ("jx", "+")]),
+        ("(?i)^yes", &[("YES!", "+"), ("no", "")]),
+    ] {
+        let answer = Answer::Text { pattern: pattern.to_owned(), label: "task.toml".to_owned() };
+        let (constraint, tokenizer) = compile(&answer, Reasoning::Off).unwrap();
+        for (text, expected) in cases {
+            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{pattern} {text}");
+        }
+    }
+    let refused = Answer::Text { pattern: r"\bfoo\b".to_owned(), label: "task.toml".to_owned() };
+    let error = compile(&refused, Reasoning::Off).unwrap_err().to_string();
+    assert!(error.starts_with("task.toml: the pattern cannot be enforced"), "{error}");
+}
+
+#[test]
+fn a_think_block_is_free_and_stands_once_before_the_answer() {
+    let answer = Answer::schema("schema", &json!({"type": "array", "items": {"type": "string"}}));
+    let check = |reasoning, cases: &[(&str, &str)]| {
+        let (constraint, tokenizer) = compile(&answer, reasoning).unwrap();
+        for (text, expected) in cases {
+            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{reasoning:?} {text}");
+        }
+    };
+    check(
+        Reasoning::Off,
+        &[
+            ("[\"a\"]", "+"),
+            ("<think>", ""),
+            ("[\"</think>", "[\"</think"),
+            ("[\"<think>\"]", "+"),
+            ("[\"</thin\", \"k>\"]", "+"),
+        ],
+    );
+    check(
+        Reasoning::Allowed,
+        &[
+            ("[\"a\"]", "+"),
+            ("<think>so {\"a", "-"),
+            ("<think>so</think>\n\n[\"a\"]", "+"),
+            ("<think></think>[]", "+"),
+            ("<think>so</think>[\"</think>", "<think>so</think>[\"</think"),
+            ("so", ""),
+        ],
+    );
+    check(Reasoning::Open, &[("so</think>[]", "+"), ("[]", "-"), ("<think></think>[]", "+")]);
+    let text = Answer::Text { pattern: "a".to_owned(), label: String::new() };
+    let (constraint, tokenizer) = compile(&text, Reasoning::Allowed).unwrap();
+    for (text, expected) in [("<think>b</think>\na", "+"), ("a", "+"), ("<think>a", "-"), ("a</think>", "a</think")] {
+        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_token_that_closes_a_think_block_is_no_part_of_an_answer() {
+    let answer = Answer::schema("schema", &json!({"type": "string"}));
+    let (constraint, tokenizer) = compile(&answer, Reasoning::Allowed).unwrap();
+    let close = tokenizer.token_id("</think>").unwrap();
+    let allows = |text: &str| {
+        let mut progress = constraint.begin();
+        let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
+        tokenizer.encode(text).unwrap().into_iter().for_each(|id| progress.push(id).unwrap());
+        progress.mask(&mut words).unwrap();
+        words[close as usize / 32] >> (close % 32) & 1 == 1
+    };
+    assert!(allows("<think>so") && !allows("\"so") && !allows("<think>so</think>\"so"));
+}
+
+/// A schema of what grammars can say, small enough that random texts end.
+fn any_schema() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        (-20i64..20, 0i64..30).prop_map(|(least, more)| json!({"type": "integer", "minimum": least, "maximum": least + more})),
+        (-4i32..4, 1i32..5).prop_map(|(least, more)| json!({"type": "number", "minimum": f64::from(least) / 2.0, "exclusiveMaximum": f64::from(least + more)})),
+        prop::sample::select(vec![2.0, 0.5, 0.1, 3.0]).prop_map(|step| json!({"type": "number", "multipleOf": step, "minimum": -9, "maximum": 9})),
+        (-4i32..4, 1i32..5, prop::bool::ANY).prop_map(|(least, more, half)| {
+            let least = f64::from(least) / if half { 2.0 } else { 1.0 };
+            json!({"type": "number", "exclusiveMinimum": least, "maximum": least + f64::from(more) * 0.4})
+        }),
+        (0u8..3, 0u8..4).prop_map(|(least, more)| json!({"type": "string", "minLength": least, "maxLength": least + more})),
+        prop::sample::select(vec!["^[a-c]+$", "x|y", "^\\d{2}", "\\s", "[^a]$", "^.$", "\\w\\W"]).prop_map(|pattern| json!({"type": "string", "pattern": pattern, "maxLength": 6})),
+        Just(json!({"enum": [1, 2.5, "a\"b", null, [1, {"k": true}], -0.1, 1e3]})),
+        Just(json!({"const": {"a": [], "b": "\n\"é"}})),
+        prop::sample::select(vec!["date", "time", "date-time", "ipv4", "uuid"]).prop_map(|format| json!({"type": "string", "format": format})),
+        Just(json!({"type": ["boolean", "null"]})),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let list = prop::collection::vec(inner.clone(), 1..3);
+        prop_oneof![
+            (inner.clone(), 0usize..3, 0usize..3).prop_map(|(items, least, more)| json!({"type": "array", "items": items, "minItems": least, "maxItems": least + more})),
+            list.clone().prop_map(|items| json!({"type": "array", "prefixItems": items, "items": false, "minItems": 1})),
+            list.clone().prop_map(|branches| json!({"anyOf": branches})),
+            list.clone().prop_map(|branches| json!({"oneOf": branches})),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| json!({"allOf": [a, {"anyOf": [b, {"type": ["string", "integer"]}]}]})),
+            (inner.clone(), inner.clone(), any::<bool>(), 0usize..3).prop_map(|(a, b, open, least)| json!({
+                "type": "object", "properties": {"a": a, "b/~": b}, "required": if open { vec!["a"] } else { vec![] },
+                "additionalProperties": if open { json!({"type": "null"}) } else { json!(false) }, "minProperties": least, "maxProperties": 3,
+            })),
+            (inner.clone(), inner).prop_map(|(a, b)| json!({"type": "object", "patternProperties": {"^x": a}, "properties": {"xy": b}, "additionalProperties": false, "maxProperties": 2})),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 300, ..Default::default() })]
+
+    /// Tokens are drawn at random from the masks; what ends is valid, and its value in another spacing is taken, too.
+    #[test]
+    fn whatever_a_constraint_emits_is_valid(schema in any_schema(), seed in 0u64..1 << 60) {
+        static SHARED: std::sync::OnceLock<(Arc<Vocabulary>, Tokenizer)> = std::sync::OnceLock::new();
+        let (vocabulary, tokenizer) = SHARED.get_or_init(|| { let tokenizer = tokenizer(); (Vocabulary::new(&tokenizer).unwrap(), tokenizer) });
+        let answer = Answer::Json { files: vec![SchemaFile::alone("schema", &schema)], assert_formats: true };
+        // What it names instead is tested elsewhere.
+        let Ok(constraint) = Constraint::compile(vocabulary, &answer, Reasoning::Off) else { return Ok(()) };
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        let (mut progress, mut words, mut text, mut random) = (constraint.begin(), vec![0; tokenizer.vocab_size().div_ceil(32)], Vec::new(), seed);
+        for _ in 0..300 {
+            progress.mask(&mut words).unwrap();
+            let allowed: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|id| words[*id as usize / 32] >> (id % 32) & 1 == 1).collect();
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let end = allowed.iter().copied().find(|id| tokenizer.stop_ids().contains(id)).filter(|_| random >> 62 > 0);
+            let id = end.unwrap_or(allowed[(random >> 33) as usize % allowed.len()]);
+            if tokenizer.stop_ids().contains(&id) {
+                let text = tokenizer.decode(&text, true).unwrap();
+                let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{schema}: {text:?}: {error}"));
+                proptest::prop_assert!(validator.is_valid(&value), "{}: {}", schema, text);
+                if !text.contains(['.', 'e', 'E']) && !text.contains("-0") {
+                    for other in [value.to_string(), serde_json::to_string_pretty(&value).unwrap(), crate::text::json_line(&value).unwrap()] {
+                        proptest::prop_assert_eq!(takes(&constraint, tokenizer, &other), "+", "{}: {}", &schema, other);
+                    }
+                }
+                return Ok(());
+            }
+            progress.push(id).unwrap();
+            text.push(id);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_named_with_its_place() {
+    let check = |schema: serde_json::Value, assert_formats: bool, expected: &[&str]| {
+        let mut file = SchemaFile::alone("schema.json", &schema);
+        file.text = serde_json::to_string_pretty(&schema).unwrap().into();
+        let answer = Answer::Json { files: vec![file], assert_formats };
+        let error = compile(&answer, Reasoning::Off).map(|_| schema.clone()).unwrap_err().to_string();
+        for part in expected {
+            assert!(error.contains(part), "{schema}: {error:?} lacks {part:?}");
+        }
+    };
+    let within = |schema: serde_json::Value| json!({"type": "object", "properties": {"a": schema}});
+    for keyword in ["not", "if", "contains", "propertyNames", "dependentSchemas", "unevaluatedItems"] {
+        let inner = match keyword {
+            "if" => json!({"if": {"const": 1}, "then": false}),
+            "dependentSchemas" => json!({"dependentSchemas": {"b": false}}),
+            _ => json!({keyword: {"type": "string"}}),
+        };
+        check(
+            within(inner),
+            false,
+            &["schema.json line 5 column", &format!("/properties/a/{keyword}): `{keyword}` cannot be enforced")],
+        );
+    }
+    check(
+        within(json!({"uniqueItems": true})),
+        false,
+        &["/properties/a/uniqueItems", "`uniqueItems` cannot be enforced"],
+    );
+    check(within(json!({"minProperties": 2})), false, &["/properties/a/minProperties"]);
+    check(within(json!({"const": 9_007_199_254_740_993_u64})), false, &["/properties/a/const", "2^53"]);
+    check(within(json!({"const": "a\u{1}"})), false, &["/properties/a/const", "control character"]);
+    check(within(json!({"pattern": "a\\x01"})), false, &["/properties/a/pattern", "control characters"]);
+    check(within(json!({"pattern": "(?=a)b"})), false, &["/properties/a/pattern", "look-around"]);
+    check(within(json!({"pattern": "\\bb"})), false, &["/properties/a/pattern", "`pattern` cannot be enforced"]);
+    check(
+        within(json!({"oneOf": [{"type": "number"}, {"type": "integer"}]})),
+        false,
+        &["/properties/a/oneOf", "`oneOf` cannot be enforced"],
+    );
+    for bounds in [
+        json!({"exclusiveMinimum": 1, "maximum": 1.5}),
+        json!({"exclusiveMaximum": 0, "minimum": -0.5}),
+        json!({"allOf": [{"exclusiveMaximum": -1}, {"exclusiveMinimum": -1.5}]}),
+    ] {
+        check(within(bounds), false, &["/exclusiveM", "excluded whole number"]);
+    }
+    check(within(json!({"format": "email"})), true, &["/properties/a/format", "\"email\"", "assert_formats = false"]);
+    check(
+        json!({"$ref": "#/$defs/x", "$defs": {"x": within(json!({"not": {}}))}}),
+        false,
+        &["/$defs/x/properties/a/not"],
+    );
+    check(
+        json!({"type": "object", "required": ["a"], "properties": {"a": false}}),
+        false,
+        &["(/properties)", "property 'a' is unsatisfiable"],
+    );
+    check(json!(false), false, &["no value is valid"]);
+}
+
+#[test]
+fn what_has_no_effect_is_no_obstacle() {
+    for schema in [
+        json!({"uniqueItems": false, "then": {"type": "string"}, "minContains": 2, "propertyNames": true, "x-other": {"not": {}}}),
+        json!({"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/definitions/a", "not": {}, "definitions": {"a": {"type": "null"}}}),
+        json!({"$schema": "http://json-schema.org/draft-07/schema#", "dependentRequired": {"a": ["b"]}}),
+        json!({"type": "object", "properties": {"a": {}}, "unevaluatedProperties": false}),
+        json!({"x-guidance": {"lenient": true}, "type": "null"}),
+        json!({"format": "email", "type": "string"}),
+        json!({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
+        json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 1.5, "minimum": -1}),
+        json!(true),
+    ] {
+        assert!(compile(&Answer::schema("s", &schema), Reasoning::Off).is_ok(), "{schema}");
+    }
+    let lenient = json!({"x-guidance": {"lenient": true}, "uniqueItems": true});
+    assert!(compile(&Answer::schema("s", &lenient), Reasoning::Off).is_err());
+}

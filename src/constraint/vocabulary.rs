@@ -1,0 +1,102 @@
+//! The vocabulary of a model as grammars see it: the bytes of each token, and where a think block ends in them.
+
+use std::sync::Arc;
+
+use llguidance::ParserFactory;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+
+use super::ConstraintError;
+use crate::text::Tokenizer;
+use crate::text::catch_panic::catch_panic;
+
+/// What closes a think block.
+pub(super) const END: &[u8] = b"</think>";
+
+/// A tokenizer's vocabulary, prepared once for all grammars.
+pub struct Vocabulary {
+    pub(super) factory: ParserFactory,
+    /// By id; none for tokens that are no text.
+    pub(super) bytes: Vec<Vec<u8>>,
+    /// By how many bytes of [`END`] the text before ends with: the tokens that complete it.
+    pub(super) ending: [Vec<u32>; END.len()],
+    pub(super) stop_ids: Vec<u32>,
+}
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Vocabulary").field("tokens", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Vocabulary {
+    /// # Errors
+    /// [`ConstraintError`] where the tokenizer's bytes are not known, or nothing ends a completion.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Arc<Self>, ConstraintError> {
+        let mut bytes = tokenizer.token_bytes()?;
+        let stop_ids: Vec<u32> =
+            tokenizer.stop_ids().iter().copied().filter(|id| (*id as usize) < bytes.len()).collect();
+        if stop_ids.is_empty() {
+            return Err(ConstraintError::NoStopToken);
+        }
+        for (id, token) in (0..).zip(&mut bytes) {
+            // 0xFF is part of no text, and marks special tokens in the trie.
+            if stop_ids.contains(&id) || token.first() == Some(&0xFF) {
+                token.clear();
+            }
+        }
+        let ending = std::array::from_fn(|before| {
+            let completes = |(id, token): (u32, &Vec<u8>)| completes(before, token).then_some(id);
+            (0..).zip(&bytes).filter_map(completes).collect()
+        });
+        let built = catch_panic(|| {
+            let trie = TokTrie::from(&TokRxInfo::new(bytes.len() as u32, stop_ids[0]), &bytes);
+            let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&stop_ids)));
+            ParserFactory::new_simple(&environment)
+        });
+        let mut factory = match built {
+            Ok(Ok(factory)) => factory,
+            Ok(Err(error)) => return Err(ConstraintError::Vocabulary(error.to_string())),
+            Err(_) => return Err(ConstraintError::Vocabulary("its tokens make no trie".to_owned())),
+        };
+        factory.quiet().limits_mut().verbose_errors = false;
+        Ok(Arc::new(Self { factory, bytes, ending, stop_ids }))
+    }
+}
+
+/// How many bytes of [`END`] a text ends with after `byte`, if it ended with so many before; all of them start anew.
+pub(super) fn advance(before: usize, byte: u8) -> usize {
+    match END.get(before % END.len()) {
+        Some(next) if *next == byte => before % END.len() + 1,
+        _ => usize::from(byte == END[0]),
+    }
+}
+
+fn completes(before: usize, token: &[u8]) -> bool {
+    let mut matched = before;
+    token.iter().any(|&byte| {
+        matched = advance(matched, byte);
+        matched == END.len()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_complete_the_end_of_a_think_block_are_found() {
+        for (before, token, expected) in [
+            (0, "</think>", true),
+            (0, " a</think>b", true),
+            (0, "</think", false),
+            (7, ">", true),
+            (7, "<</think>", true),
+            (2, "think>\n", true),
+            (2, "thin", false),
+            (1, "<</think>", true),
+            (3, "/think>", false),
+        ] {
+            assert_eq!(completes(before, token.as_bytes()), expected, "{before} {token}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The masks of constrained rows: what may come next is computed while the model computes, then sampled from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use crate::constraint::{Constraint, ConstraintError, Progress};
+use crate::kernels::sampler::{Draw, SampledToken, mask_words, sample_masked, sample_tokens};
+use crate::score::on_every_core;
+
+/// A row's progress through its constraint.
+#[derive(Debug)]
+pub(super) struct ConstrainedRow {
+    progress: Progress,
+    /// Rows of one lane share what they learn of a grammar, and are computed one after another.
+    lane: usize,
+    /// Why it cannot go on.
+    pub(super) failure: Option<ConstraintError>,
+}
+
+/// The constraints of a decode, by lane.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    count: usize,
+    /// By the constraint that a request names; it is kept, so that its address stays its own.
+    copies: HashMap<*const Constraint, (Arc<Constraint>, Vec<Constraint>)>,
+    rows: usize,
+}
+
+impl Lanes {
+    /// `count`: threads that compute masks.
+    pub(super) fn new(count: usize) -> Self {
+        Self { count: count.max(1), copies: HashMap::new(), rows: 0 }
+    }
+
+    /// A new completion under a constraint.
+    pub(super) fn row(&mut self, constraint: &Arc<Constraint>) -> ConstrainedRow {
+        let lane = self.rows % self.count;
+        self.rows += 1;
+        // Constraints that no request names any more.
+        self.copies.retain(|_, (constraint, _)| Arc::strong_count(constraint) > 1);
+        let (_, copies) =
+            self.copies.entry(Arc::as_ptr(constraint)).or_insert_with(|| (Arc::clone(constraint), Vec::new()));
+        while copies.len() <= lane {
+            copies.push(constraint.independent());
+        }
+        ConstrainedRow { progress: copies[lane].begin(), lane, failure: None }
+    }
+}
+
+impl ConstrainedRow {
+    pub(super) fn push(&mut self, token: u32) {
+        if let Err(error) = self.progress.push(token) {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// Where there is none, all tokens are allowed and the row is to be ended.
+    fn mask(&mut self, words: &mut [u32]) {
+        if let Err(error) = self.progress.mask(words) {
+            self.failure.get_or_insert(error);
+            words.fill(u32::MAX);
+        }
+    }
+}
+
+/// The masks of rows in order: all bits are set for rows without a constraint.
+pub(super) fn masks(rows: Vec<Option<&mut ConstrainedRow>>, vocabulary: usize, overhead: &MaskOverhead) -> Vec<u32> {
+    let start = Instant::now();
+    let width = mask_words(vocabulary);
+    let mut words = vec![u32::MAX; rows.len() * width];
+    let mut lanes: Vec<Vec<(&mut ConstrainedRow, &mut [u32])>> = Vec::new();
+    let mut count = 0;
+    for (row, words) in rows.into_iter().zip(words.chunks_exact_mut(width)) {
+        let Some(row) = row else { continue };
+        count += 1;
+        if lanes.len() <= row.lane {
+            lanes.resize_with(row.lane + 1, Vec::new);
+        }
+        lanes[row.lane].push((row, words));
+    }
+    let of_lane =
+        |lane: Vec<(&mut ConstrainedRow, &mut [u32])>| lane.into_iter().for_each(|(row, words)| row.mask(words));
+    match lanes.len() {
+        0 | 1 => lanes.into_iter().for_each(of_lane),
+        _ => on_every_core(|| lanes.into_par_iter().for_each(of_lane)),
+    }
+    overhead.add(count, start.elapsed());
+    words
+}
+
+/// Draws a token a row, under masks where there are any.
+pub(super) fn sample(logits: &Tensor, draws: &[Draw], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
+    masks.map_or_else(|| sample_tokens(logits, draws), |masks| sample_masked(logits, draws, masks))
+}
+
+/// How long masks took.
+#[derive(Debug, Default)]
+pub struct MaskOverhead {
+    masks: AtomicU64,
+    nanoseconds: AtomicU64,
+    /// Of those of the last pass.
+    last: AtomicU64,
+    /// While the model computed.
+    hidden: AtomicU64,
+}
+
+impl MaskOverhead {
+    fn add(&self, masks: u64, time: Duration) {
+        let nanoseconds = time.as_nanos() as u64;
+        self.masks.fetch_add(masks, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.last.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The masks of the last pass were there before its logits.
+    #[cfg(feature = "cuda")]
+    pub(super) fn hide_last(&self) {
+        self.hidden.fetch_add(self.last.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Masks that were computed.
+    pub fn masks(&self) -> u64 {
+        self.masks.load(Ordering::Relaxed)
+    }
+
+    /// From the first mask of a pass to its last, summed over the passes of all threads.
+    pub fn seconds(&self) -> f64 {
+        self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Of [`Self::seconds`], those in which nothing else was computed, at most.
+    pub fn waited_seconds(&self) -> f64 {
+        self.seconds() - self.hidden.load(Ordering::Relaxed) as f64 / 1e9
+    }
+}
