@@ -3,8 +3,9 @@
 use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
-/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_zsh)`, `cfg(has_fish)`: shells.
-/// `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. `cfg(has_rsync)`: in `PATH`. Tests that cannot run so are ignored.
+/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_openai)`: the same of
+/// `OPENAI_PYTHON` and OpenAI's client. `cfg(has_zsh)`, `cfg(has_fish)`: shells. `cfg(has_rsync)`, `cfg(has_curl)`:
+/// programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -20,16 +21,18 @@ fn main() {
     }
     println!("cargo:rerun-if-env-changed=CHECKERS");
     let folders = ["CHECKERS", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
-    for program in ["zsh", "fish", "shellcheck", "rsync"] {
+    for program in ["zsh", "fish", "shellcheck", "rsync", "curl"] {
         println!("cargo:rustc-check-cfg=cfg(has_{program})");
         if folders.iter().flat_map(std::env::split_paths).any(|folder| folder.join(program).exists()) {
             println!("cargo:rustc-cfg=has_{program}");
         }
     }
-    println!("cargo:rerun-if-env-changed=TENSORBOARD_PYTHON");
-    println!("cargo:rustc-check-cfg=cfg(has_tensorboard)");
-    if let Some(python) = std::env::var_os("TENSORBOARD_PYTHON").filter(|python| Path::new(python).exists()) {
-        println!("cargo:rustc-cfg=has_tensorboard");
-        println!("cargo:rustc-env=TENSORBOARD_PYTHON={}", python.display());
+    for (variable, name) in [("TENSORBOARD_PYTHON", "has_tensorboard"), ("OPENAI_PYTHON", "has_openai")] {
+        println!("cargo:rerun-if-env-changed={variable}");
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if let Some(python) = std::env::var_os(variable).filter(|python| Path::new(python).exists()) {
+            println!("cargo:rustc-cfg={name}");
+            println!("cargo:rustc-env={variable}={}", python.display());
+        }
     }
 }

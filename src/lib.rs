@@ -18,6 +18,7 @@ pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers
 pub mod report; // a run as one HTML file, CSV or JSON lines
+pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
 #[cfg(feature = "download")]
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 
@@ -42,6 +43,8 @@ pub mod eval; // targets on held-out prompts
 pub mod train; // the loops
 #[cfg(feature = "engine")]
 pub mod bench; // the speed of a machine
+#[cfg(feature = "serve")]
+pub mod serve; // OpenAI-compatible server
 
 // The front end:
 #[cfg(feature = "view")]

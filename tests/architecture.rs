@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
-const FIRST_BLOCK: [&str; 16] = [
+const FIRST_BLOCK: [&str; 17] = [
     "format",
     "files",
     "config",
@@ -22,10 +22,11 @@ const FIRST_BLOCK: [&str; 16] = [
     "plan",
     "run",
     "report",
+    "openai",
     "endpoint",
 ];
-const ENGINE: [&str; 10] =
-    ["kernels", "model", "ranks", "constraint", "rollout", "update", "checkpoint", "eval", "train", "bench"];
+const ENGINE: [&str; 11] =
+    ["kernels", "model", "ranks", "constraint", "rollout", "update", "checkpoint", "eval", "train", "bench", "serve"];
 const FRONT: [&str; 2] = ["view", "cli"];
 
 /// Which rooms may name a crate; no rooms means all. Every dependency has its line.
@@ -64,14 +65,18 @@ const CRATES: &[(&str, &[&str])] = &[
     ("unicode_segmentation", &["view"]),
     ("unicode_width", &["view"]),
     ("notify", &["run", "view"]),
-    ("tokio", &["run", "view", "eval"]),
+    ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["score", "run", "view", "cli"]),
     ("postcard", &["ranks"]),
-    ("rustix", &["files", "score", "plan", "ranks", "run", "view"]),
+    ("rustix", &["files", "score", "plan", "ranks", "run", "serve", "view"]),
     // close_range for launched programs, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
     // libraries.
     ("libc", &["files", "run", "view", "kernels"]),
+    ("axum", &["serve"]),
     ("base64", &["view"]),
+    ("futures_core", &["serve"]),
+    ("hyper", &["serve"]),
+    ("hyper_util", &["serve"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),

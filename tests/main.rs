@@ -35,6 +35,8 @@ mod ranks;
 mod rollout;
 mod run_directory;
 mod scoring;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "view")]
 mod shell_completion;
 #[cfg(feature = "engine")]

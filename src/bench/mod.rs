@@ -2,9 +2,11 @@
 
 mod cpu;
 mod gpu;
+mod server;
 
 pub use cpu::measure_cpu;
 pub use gpu::{GpuBench, measure_gpu};
+pub use server::{LoadError, ServerLoad, measure_server};
 
 use serde::Serialize;
 

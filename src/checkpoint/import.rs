@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::CheckpointError;
@@ -80,6 +80,41 @@ impl PeftAdapter {
             return Err(refused(&path, problem));
         }
         Ok(adapter)
+    }
+
+    /// Several adapters as one whose rank is made of theirs, each filled up with zeros to as many numbers; and that
+    /// number. Its scale is 1: theirs are in the B's. A row of a batch uses its own alone (`model::AdapterUse`).
+    ///
+    /// # Errors
+    /// A tensor operation that fails.
+    pub(super) fn side_by_side(adapters: &[Self], config: &ModelConfig) -> Result<(Self, usize), CheckpointError> {
+        // Whole 16 bytes of bf16 a row.
+        let slot = adapters.iter().map(|adapter| adapter.rank).max().unwrap_or(0).next_multiple_of(8);
+        let mut tensors = HashMap::new();
+        for (name, shape) in adapter_names(config, slot) {
+            let is_a = name.contains(".lora_A.");
+            let part = |adapter: &Self| -> candle_core::Result<Tensor> {
+                let Some(own) = adapter.tensors.get(&name) else {
+                    return Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu);
+                };
+                let scale = if is_a { 1.0 } else { adapter.alpha / adapter.rank as f64 };
+                let dimension = usize::from(!is_a);
+                own.to_dtype(DType::F32)?.affine(scale, 0.0)?.pad_with_zeros(dimension, 0, slot - adapter.rank)
+            };
+            let parts = adapters.iter().map(part).collect::<candle_core::Result<Vec<_>>>()?;
+            tensors.insert(name, Tensor::cat(&parts, usize::from(!is_a))?);
+        }
+        let (rank, weights_path) = (slot * adapters.len(), PathBuf::new());
+        let (base_model, targets) = (None, Targets::Shown);
+        Ok((Self { rank, alpha: rank as f64, base_model, targets, tensors, weights_path }, slot))
+    }
+
+    /// Checks that the adapter is one of a model's.
+    ///
+    /// # Errors
+    /// As [`PeftAdapter::check`].
+    pub(super) fn check_fits(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
+        self.check(&adapter_names(config, self.rank))
     }
 
     /// Whether a folder holds an adapter and no model.

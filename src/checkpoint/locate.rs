@@ -25,6 +25,9 @@ pub enum StartError {
         "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
     )]
     AdapterBase { folder: String, base: String, source: Box<StartError> },
+    /// An adapter that cannot share the base.
+    #[error("`{name}` {problem}: it cannot be served beside this model; serve it by a server of its own")]
+    NotBeside { name: String, problem: &'static str },
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
     Neither { name: String, model: Box<HubError>, run: Box<RunError> },

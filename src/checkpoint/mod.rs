@@ -5,6 +5,7 @@ mod import; // PEFT's adapters
 mod locate; // where the model is that M names
 mod new_folder; // one that appears at once
 mod open_model; // its weights, perhaps with an adapter beside them
+mod side_by_side; // one base with several adapters
 mod start_model; // and its tokenizer, to prompt it
 mod tensor_file; // safetensors, a piece at a time
 mod trainer_state; // save and resume
@@ -14,6 +15,7 @@ pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use new_folder::WriteChunk;
 pub use open_model::OpenModel;
+pub use side_by_side::SharedBase;
 pub use start_model::StartModel;
 pub use tensor_file::{Numbers, STAGE_BYTES, StreamedTensor};
 pub use trainer_state::{Contents, Snapshot, TrainerState, load, load_parameters, remove, size};

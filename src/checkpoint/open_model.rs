@@ -90,6 +90,24 @@ impl OpenModel {
         Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
     }
 
+    /// The decoder with several adapters of this model's weights side by side, its own first where it has one; and the
+    /// numbers of each in the rank.
+    ///
+    /// # Errors
+    /// [`StartError`] for weights or an adapter that do not fit.
+    pub(super) fn decoder_with(
+        &self,
+        others: Vec<PeftAdapter>,
+        engine: &Engine,
+    ) -> Result<(Decoder, usize), StartError> {
+        let all: Vec<PeftAdapter> = self.adapter.iter().cloned().chain(others).collect();
+        all.iter().try_for_each(|adapter| adapter.check_fits(&self.config))?;
+        let (adapter, slot) = PeftAdapter::side_by_side(&all, &self.config)?;
+        let model = Decoder::new(&self.config, &self.weights, adapter.trainable(), 0, engine.dtype, &engine.device)?;
+        adapter.apply(model.parameters())?;
+        Ok((model, slot))
+    }
+
     /// Whether it is neither a run's result nor has an adapter.
     pub fn is_plain(&self) -> bool {
         self.adapter.is_none() && self.label == self.source.name

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
-use crate::bench::{GpuBench, Measurement, measure_cpu, measure_gpu};
+use crate::bench::{GpuBench, Measurement, ServerLoad, measure_cpu, measure_gpu, measure_server};
 use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
@@ -41,6 +41,45 @@ enum Command {
     },
     /// Measure GPU peaks, then prefill, decode and full steps at a model's shape with random weights
     Gpu(Box<GpuArguments>),
+    /// Measure a running server of OpenAI's API, such as `serve` or vLLM: tokens/s, time to first token, latency
+    Serve(Box<ServeArguments>),
+}
+
+#[derive(Debug, clap::Args)]
+struct ServeArguments {
+    /// Its address
+    #[arg(long, default_value = "http://127.0.0.1:8000/v1")]
+    url: String,
+    /// Model as the server names it
+    #[arg(long, value_name = "M")]
+    model: String,
+    /// Requests at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    clients: u16,
+    /// Requests in all, after one of each client that is not counted [default: eight of each client]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    requests: Option<u32>,
+    /// Prompt tokens
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt_tokens: u32,
+    /// New tokens per completion; stop tokens end none
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    new_tokens: u32,
+    /// Prompts are random token ids below this
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    vocabulary: u32,
+    /// Sampling temperature; 0: greedy
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    temperature: f64,
+    /// Ask for whole answers, not for streams
+    #[arg(long)]
+    no_stream: bool,
+    /// Environment variable with the server's key
+    #[arg(long, value_name = "NAME")]
+    api_key_env: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,6 +165,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (shape, threads, no_run, json) = match arguments.command {
         Command::Cpu { shape, threads, no_run, json } => (shape, threads, no_run, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
+        Command::Serve(arguments) => return run_serve(*arguments),
     };
     let threads = ThreadPool::new(threads)?;
     let config = find_model(&shape)?.config()?;
@@ -180,6 +220,39 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
             serde_json::json!({ "device": device, "shape": arguments.shape, "results": results })
         ))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_serve(arguments: ServeArguments) -> Outcome {
+    let ServeArguments { url, model, clients, .. } = arguments;
+    let Some((host, path)) = url.strip_prefix("http://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else {
+        return Err(Failure::usage(format!("--url {url}: write http://HOST:PORT/v1")));
+    };
+    let variable = |name: String| {
+        std::env::var(&name)
+            .map_err(|_| Failure::usage(format!("--api-key-env {name}: the environment has no such variable")))
+    };
+    let load = ServerLoad {
+        host: if host.contains(':') { host.to_owned() } else { format!("{host}:80") },
+        path: format!("/{}", path.trim_end_matches('/')),
+        model,
+        clients: clients.into(),
+        requests: arguments.requests.map_or(8 * usize::from(clients), |requests| requests as usize),
+        prompt_tokens: arguments.prompt_tokens as usize,
+        new_tokens: arguments.new_tokens as usize,
+        vocabulary: arguments.vocabulary as usize,
+        temperature: arguments.temperature,
+        stream: !arguments.no_stream,
+        key: arguments.api_key_env.map(variable).transpose()?,
+    };
+    let results = measure_server(&load)?;
+    if arguments.json {
+        return print_json(&format!(
+            "{}\n",
+            serde_json::json!({ "url": url, "model": load.model, "results": results })
+        ));
+    }
+    results.iter().for_each(|measurement| println!("{}", line(measurement)));
     Ok(ExitCode::SUCCESS)
 }
 

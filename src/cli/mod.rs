@@ -35,6 +35,8 @@ mod runs;
 #[cfg(feature = "engine")]
 mod sample;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod slurm;
 #[cfg(feature = "engine")]
 mod targets;
@@ -78,6 +80,9 @@ enum Command {
     /// Sample completions of a task's prompts
     #[cfg(feature = "engine")]
     Sample(sample::Arguments),
+    /// Serve a model or a run to OpenAI's clients
+    #[cfg(feature = "serve")]
+    Serve(serve::Arguments),
     /// Create or check a task, or check its reward for degenerate answers
     Task(task::Arguments),
     /// Import, build or check a task's prompt sets
@@ -189,6 +194,8 @@ fn subcommand(command: Command) -> Outcome {
         Command::Score(arguments) => score::run(arguments),
         #[cfg(feature = "engine")]
         Command::Sample(arguments) => sample::run(arguments),
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Dataset(arguments) => dataset::run(arguments),
         #[cfg(feature = "engine")]

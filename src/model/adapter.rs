@@ -9,6 +9,7 @@ use super::Gradients;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
 use crate::kernels::open_rows::{OpenAdapters, OpenRows};
+use crate::kernels::row_adapters::keep_own;
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -17,6 +18,28 @@ pub enum Adapters {
     On,
     /// The model as it started.
     Off,
+}
+
+/// Adapters on or off, and where several stand side by side in the rank, whose numbers each row uses.
+#[derive(Clone, Copy, Debug)]
+pub struct AdapterUse<'a> {
+    pub adapters: Adapters,
+    /// By row the number of its adapter, or [`NO_ADAPTER`](crate::kernels::row_adapters::NO_ADAPTER): `[rows]`, u32;
+    /// and the numbers that each has in the rank. `None`: every row uses all of it.
+    pub own: Option<(&'a Tensor, usize)>,
+}
+
+impl<'a> AdapterUse<'a> {
+    /// `slot`: the numbers of each adapter in the rank, where there is `own`.
+    pub(crate) fn of(adapters: Adapters, own: Option<&'a Tensor>, slot: usize) -> Self {
+        Self { adapters, own: own.map(|own| (own, slot)) }
+    }
+}
+
+impl From<Adapters> for AdapterUse<'_> {
+    fn from(adapters: Adapters) -> Self {
+        Self { adapters, own: None }
+    }
 }
 
 /// The adapters of one matrix, or of the parts of a packed one: their A's stand one below the other, since all read the
@@ -78,33 +101,41 @@ impl AdapterSet {
     }
 
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
-    pub(super) fn open(&self, x: &Tensor, weight: &Tensor) -> Result<Option<OpenRows>> {
+    pub(super) fn open(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
         let Some(Joined { matrix, b }) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
             return Ok(None);
         };
         let rows = matmul_f32(x, &matrix.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?.t()?)?;
+        self.keep_own(rows.narrow(1, outputs, self.used())?, used)?;
         Ok(Some(OpenRows { rows, adapters: Some(OpenAdapters { b: b.clone(), parts: self.parts.len() }) }))
     }
 
     /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
-    pub(super) fn write_inner(&self, x: &Tensor, weight: &Tensor) -> Result<()> {
+    pub(super) fn write_inner(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<()> {
         let Some(Joined { matrix: joined, .. }) = &self.joined else { return Ok(()) };
         let (outputs, inputs) = weight.dims2()?;
         let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
-        matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)
+        matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)?;
+        self.keep_own(tail, used).map(drop)
+    }
+
+    /// What the A's made of rows: of each row its own adapter's part.
+    fn keep_own(&self, inner: Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
+        let rank = if self.joined.is_some() { joined_rank(self.rank) } else { self.rank };
+        used.own.map_or(Ok(inner.clone()), |(own, slot)| keep_own(inner, own, rank, slot))
     }
 
     /// `x`: [rows, inputs + room], `weight`: [outputs, inputs] -> [rows, outputs], the matrix' and the adapters' part.
-    pub(super) fn forward(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
         if let Some(Joined { matrix: joined, .. }) = &self.joined {
-            self.write_inner(x, weight)?;
+            self.write_inner(x, weight, used)?;
             let columns = inputs + self.used();
             return matmul(&x.narrow(1, 0, columns)?, &joined.narrow(0, 0, outputs)?.narrow(1, 0, columns)?.t()?);
         }
         let y = matmul(x, &weight.t()?)?;
-        let inner = matmul(x, &self.a.t()?)?;
+        let inner = self.keep_own(matmul(x, &self.a.t()?)?, used)?;
         for (index, part) in self.parts.iter().enumerate() {
             let own = inner.narrow(1, index * self.rank, self.rank)?;
             matmul_add(&y.narrow(1, part.columns.start, part.columns.len())?, &own, &part.b.t()?, self.scale)?;

@@ -8,7 +8,9 @@ use super::linear::Linear;
 use super::load::ModelLoader;
 use super::packed_batch::DeviceBatch;
 use super::parameters::exact_type;
-use super::{Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights};
+use super::{
+    AdapterUse, Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights,
+};
 use crate::hub::ModelConfig;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
@@ -159,7 +161,7 @@ impl Decoder {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
         for layer in &self.layers {
-            stream = layer.forward(stream, self.rows(&batch, adapters))?.0;
+            stream = layer.forward(stream, self.rows(&batch, adapters.into()))?.0;
         }
         Ok(self.norm(&stream)?.1)
     }
@@ -171,7 +173,7 @@ impl Decoder {
         let mut stream = self.embed(&batch.token_ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On))?;
+            let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On.into()))?;
             layers.push(match (recompute, self.device.is_cpu()) {
                 (true, _) => Saved::Input(saved.into_input()),
                 (false, true) => Saved::All(Box::new((saved, derived))),
@@ -198,7 +200,7 @@ impl Decoder {
         }
         let (weight, room) = (&self.final_norm.weight, self.layers.last().map_or(0, Layer::gradient_room));
         let mut gradient = rms_norm_backward(gradient, &last, weight, self.config.rms_norm_eps, None, room)?;
-        let context = self.rows(&placed, Adapters::On);
+        let context = self.rows(&placed, Adapters::On.into());
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
             let (saved, derived) = match saved {
                 Saved::Input(input) => {
@@ -224,7 +226,7 @@ impl Decoder {
     pub(crate) fn prefill(
         &self,
         batch: &PackedBatch,
-        adapters: Adapters,
+        adapters: AdapterUse<'_>,
         mut store: impl FnMut(usize, Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
@@ -245,7 +247,7 @@ impl Decoder {
         positions: &Tensor,
         rows: &DecodeRows,
         caches: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
-        adapters: Adapters,
+        adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
         let mut stream = self.embed(newest)?;
         for (layer, cache) in self.layers.iter().zip(caches) {
@@ -279,7 +281,7 @@ impl Decoder {
         batch.place(self.config.vocab_size, self.table.positions(), &self.device)
     }
 
-    fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: Adapters) -> RowContext<'a> {
+    fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: AdapterUse<'a>) -> RowContext<'a> {
         RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::adapter::Adapters;
+use super::adapter::AdapterUse;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::kernels::adamw::MatrixCopy;
@@ -73,8 +73,7 @@ pub struct RowContext<'a> {
     pub segments: &'a Segments,
     /// Cosines and sines.
     pub table: &'a RopeTable,
-    /// Adapters on or off.
-    pub adapters: Adapters,
+    pub adapters: AdapterUse<'a>,
 }
 
 /// What a layer's backward reads, with [`Derived`]: no product with the layer's matrices is repeated.
@@ -155,7 +154,7 @@ impl Layer {
         (positions, table): (&Tensor, &RopeTable),
         (prompts, written): (&Tensor, &Tensor),
         rows: &DecodeRows,
-        adapters: Adapters,
+        adapters: AdapterUse<'_>,
     ) -> Result<Stream> {
         let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, 0)?;
         let packed = self.query_key_value.open(&normed, adapters)?;

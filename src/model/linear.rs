@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::adapter::{AdapterSet, Adapters};
+use super::adapter::{AdapterSet, AdapterUse, Adapters};
 use super::gradients::Gradients;
 use super::parameters::exact_type;
 use crate::kernels::bias::add_bias;
@@ -39,9 +39,9 @@ impl Linear {
     }
 
     /// `x`: [rows, inputs + room] -> [rows, outputs].
-    pub(super) fn forward(&self, x: &Tensor, adapters: Adapters) -> Result<Tensor> {
-        let y = match self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
-            Some(set) => set.forward(x, &self.weight)?,
+    pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        let y = match self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
+            Some(set) => set.forward(x, &self.weight, adapters)?,
             None => matmul(&x.narrow(1, 0, self.weight.dims2()?.1)?, &self.weight.t()?)?,
         };
         match &self.bias {
@@ -51,21 +51,21 @@ impl Linear {
     }
 
     /// `x`: [rows, inputs + room] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
-    pub(super) fn with_inner(&self, x: Tensor, adapters: Adapters) -> Result<Tensor> {
-        if let Some(set) = self.adapters.as_ref().filter(|_| adapters == Adapters::On) {
-            set.write_inner(&x, &self.weight)?;
+    pub(super) fn with_inner(&self, x: Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        if let Some(set) = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
+            set.write_inner(&x, &self.weight, adapters)?;
         }
         Ok(x)
     }
 
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
     /// do.
-    pub(super) fn open(&self, x: &Tensor, adapters: Adapters) -> Result<OpenRows> {
-        let set = self.adapters.as_ref().filter(|_| adapters == Adapters::On && self.bias.is_none());
-        if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight))? {
+    pub(super) fn open(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On && self.bias.is_none());
+        if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
             return Ok(open);
         }
-        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters == Adapters::Off);
+        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
         if is_plain && x.device().is_cuda() {
             return Ok(OpenRows::complete(matmul_f32(x, &self.weight.t()?)?));
         }

@@ -11,7 +11,7 @@ mod parameters; // the flat buffer of what is trained
 mod shard; // what each rank moves of it
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
-pub use adapter::Adapters;
+pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;
 pub use layer::{Layer, RowContext};

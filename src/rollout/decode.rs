@@ -15,7 +15,7 @@ use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{Draw, LIKELIEST, SampledToken};
-use crate::model::{Adapters, Decoder, PackedBatch};
+use crate::model::{AdapterUse, Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
 mod drafting; // how many tokens are drafted for a pass
@@ -61,6 +61,7 @@ enum Computing {
 struct Accepted {
     request: Request,
     sampling: Sampling,
+    adapter: u32,
     /// Their number.
     unfinished: usize,
 }
@@ -184,15 +185,19 @@ pub(super) fn decode_from(
 impl DecodeBatch<'_> {
     fn prefill(&mut self, taken: Vec<Admitted>) -> Result<()> {
         let mut batch = PackedBatch::default();
-        let mut last_rows = Vec::with_capacity(taken.len());
+        let (mut last_rows, mut own) = (Vec::with_capacity(taken.len()), Vec::new());
         for admitted in &taken {
-            let prompt = batch.push_prompt(&self.requests[&admitted.request].request.prompt);
+            let Accepted { request, adapter, .. } = &self.requests[&admitted.request];
+            let prompt = batch.push_prompt(&request.prompt);
+            own.resize(prompt.start + prompt.length, *adapter);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
-        let normed = self.model.prefill(&batch, self.adapters, store)?;
         let device = self.model.device();
+        let slot = self.capacity.adapter_slot;
+        let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
+        let normed = self.model.prefill(&batch, AdapterUse::of(self.adapters, own.as_ref(), slot), store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
             gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
         };
@@ -292,12 +297,14 @@ impl DecodeBatch<'_> {
             is_constrained.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
         match &mut self.computing {
             Computing::Listed(unread, last) => {
-                *last = drawn_after(&feeds, last, self.model, self.adapters, &self.caches, masks)?;
+                let adapters = (self.adapters, self.capacity.adapter_slot);
+                *last = drawn_after(&feeds, last, self.model, adapters, &self.caches, masks)?;
                 unread.push_back(last.clone());
             }
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
-                if steps.start(self.model, self.adapters, &self.caches, (&feeds, padded), masks)? {
+                let adapters = (self.adapters, self.capacity.adapter_slot);
+                if steps.start(self.model, adapters, &self.caches, (&feeds, padded), masks)? {
                     overhead.hide_last();
                 }
             }
@@ -366,6 +373,7 @@ impl DecodeBatch<'_> {
             row: DecodeRow { first: row.places.0, prefix, length: row.length() + ahead },
             token,
             draw: self.draw(row, ahead),
+            adapter: self.requests[&row.request].adapter,
         })
     }
 
@@ -455,7 +463,7 @@ fn drawn_after(
     feeds: &[Feed],
     last: &[SampledToken],
     model: &Decoder,
-    adapters: Adapters,
+    (adapters, slot): (Adapters, usize),
     caches: &KvCache,
     masks: Option<impl FnOnce() -> Vec<u32>>,
 ) -> Result<Vec<SampledToken>> {
@@ -466,6 +474,8 @@ fn drawn_after(
     let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
     let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
+    let own = (slot > 0).then(|| column(&|feed| feed.adapter)).transpose()?;
+    let adapters = AdapterUse::of(adapters, own.as_ref(), slot);
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
     let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
     sample(&logits, &draws, masks.map(|masks| masks()).as_deref())

@@ -11,7 +11,7 @@ use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, mark, start_copy_to_host};
 use crate::kernels::sampler::{DRAWN, SampledToken, mask_words, sample_into, sample_masked_into, sampled, take_drawn};
-use crate::model::{Adapters, Decoder};
+use crate::model::{AdapterUse, Adapters, Decoder};
 use crate::plan::{
     GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
 };
@@ -75,8 +75,8 @@ impl Kept {
 /// What passes read and write, always at the same place, and the recorded ones.
 #[derive(Debug)]
 pub(super) struct Steps {
-    /// [most rows, 10], u32: for n rows `Draw::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens and
-    /// positions.
+    /// [most rows, 11], u32: for n rows `Draw::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
+    /// positions and adapters.
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
     drawn: Tensor,
@@ -123,12 +123,14 @@ struct Recorded {
     rows: usize,
     longest: usize,
     adapters: Adapters,
+    /// Numbers of each of several in the rank.
+    slot: usize,
     /// Ends with the logits: its tokens are drawn when the masks are there.
     is_masked: bool,
 }
 
 /// Of a row's inputs.
-const WORDS: usize = 10;
+const WORDS: usize = 11;
 /// Of a row's draw.
 const DRAW: usize = 2;
 
@@ -163,7 +165,7 @@ impl Steps {
     pub(super) fn start(
         &mut self,
         model: &Decoder,
-        adapters: Adapters,
+        (adapters, slot): (Adapters, usize),
         caches: &KvCache,
         (feeds, rows): (&[Feed], usize),
         masks: Option<impl FnOnce() -> Vec<u32>>,
@@ -175,7 +177,7 @@ impl Steps {
         self.upload(feeds, rows)?;
         let fed = || feeds.iter().map(|feed| feed.position() + 1).max().unwrap_or(0);
         let longest = self.longest.unwrap_or_else(|| fed().next_power_of_two().max(512));
-        let key = Recorded { rows, longest, adapters, is_masked: masks.is_some() };
+        let key = Recorded { rows, longest, adapters, slot, is_masked: masks.is_some() };
         if key.is_masked && self.masked.is_none() {
             self.masked = Some(Masked::new(self.most_rows(), model.config().vocab_size, model.device())?);
         }
@@ -250,6 +252,7 @@ impl Steps {
         });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
         let words = draws.chain(table).chain(tokens).chain(positions);
+        let words = words.chain((0..rows).map(|index| feed(index).adapter));
         let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -259,10 +262,12 @@ impl Steps {
 
     /// One pass, without the host.
     fn step(&self, model: &Decoder, caches: &KvCache, recorded: Recorded) -> Result<()> {
-        let Recorded { rows, longest, adapters, is_masked } = recorded;
+        let Recorded { rows, longest, adapters, slot, is_masked } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, longest };
         let tokens = take_drawn(&part(8, 1)?, &self.drawn)?;
+        let own = (slot > 0).then(|| part(10, 1)).transpose()?;
+        let adapters = AdapterUse::of(adapters, own.as_ref(), slot);
         let logits = model.decode(&tokens, &part(9, 1)?, &table, caches.layers(), adapters)?;
         if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
             return masked.logits.slice_set(&logits, 0, 0);

@@ -47,6 +47,8 @@ pub(super) struct Capacity {
     pub(super) longest: usize,
     /// Of a row, at most.
     pub(super) draft_tokens: usize,
+    /// Numbers of each adapter in the rank, where several stand side by side, else 0.
+    pub(super) adapter_slot: usize,
 }
 
 impl Capacity {
@@ -62,14 +64,14 @@ impl Capacity {
         let prompt_rows = halved(prompt_rows.min(room.prompt_rows), longest).min(rows * longest);
         let first_places = if places == rows * limit { limit } else { limit.min(room.first_places) };
         let draft_tokens = sampling.draft_tokens;
-        Self { rows, places, prompt_rows, first_places, longest: longest + limit, draft_tokens }
+        Self { rows, places, prompt_rows, first_places, longest: longest + limit, draft_tokens, adapter_slot: 0 }
     }
 
     /// For requests that are not known yet. A completion has all its places from the start, so that none is given up:
     /// its client has read the beginning.
-    pub(super) fn of_queue(size: QueueSize, draft_tokens: usize) -> Self {
+    pub(super) fn of_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         let QueueSize { rows, completion_tokens: places, prompt_tokens: prompt_rows } = size;
-        Self { rows, places, prompt_rows, first_places: usize::MAX, longest: 0, draft_tokens }
+        Self { rows, places, prompt_rows, first_places: usize::MAX, longest: 0, draft_tokens, adapter_slot }
     }
 }
 
@@ -87,6 +89,8 @@ pub(super) struct Feed {
     pub(super) row: DecodeRow,
     pub(super) token: FedToken,
     pub(super) draw: Draw,
+    /// Which of several it uses.
+    pub(super) adapter: u32,
 }
 
 impl Feed {

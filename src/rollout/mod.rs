@@ -296,8 +296,9 @@ impl QueueSize {
 /// Of the keys and values of prompts, and as much again of completions, in one thread. The system provides what is used.
 const CPU_QUEUE_BYTES: usize = 1 << 30;
 
-/// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request. Every request
-/// fits `size` and the model's positions.
+/// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request;
+/// `adapter_slot`: where several adapters stand side by side, the numbers of each in the rank, else 0. Every request fits
+/// `size` and the model's positions.
 ///
 /// # Errors
 /// As [`generate`]; the source may still have completions that have not ended.
@@ -305,7 +306,7 @@ pub fn decode_queue(
     model: &Decoder,
     adapters: Adapters,
     source: &mut dyn RequestSource,
-    (size, draft_tokens): (QueueSize, usize),
+    (size, draft_tokens, adapter_slot): (QueueSize, usize, usize),
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<Hindrance>)> {
@@ -314,7 +315,7 @@ pub fn decode_queue(
         candle_core::Device::Cuda(_) => decode_gpu::room(model),
         _ => CPU_ROOM,
     };
-    let capacity = Capacity::of_queue(size, draft_tokens);
+    let capacity = Capacity::of_queue(size, draft_tokens, adapter_slot);
     decode::decode_from(model, adapters, source, memory, (room, capacity), threads)
 }
 

@@ -10,6 +10,9 @@ pub struct QueuedRequest {
     pub id: u64,
     pub request: Request,
     pub sampling: Sampling,
+    /// Of several side by side the number of the one that it uses (`model::AdapterUse`); `None`: the base alone. Without
+    /// effect where there are not several.
+    pub adapter: Option<u32>,
 }
 
 /// What a source has between two passes.
@@ -71,6 +74,7 @@ impl RequestSource for FixedRequests<'_> {
             id,
             request: request.clone(),
             sampling: self.sampling.clone(),
+            adapter: None,
         };
         Arrivals::Requests(all.map(queued).collect())
     }

@@ -43,7 +43,12 @@ impl ThreadPool {
 
     /// On a GPU one: its work is launched by the calling thread alone.
     pub fn of_engine(engine: &Engine, count: usize) -> Result<Self> {
-        if engine.device.is_cpu() { Self::new(count) } else { Ok(Self { pool: None, is_cancelled: None }) }
+        if engine.device.is_cpu() { Self::new(count) } else { Ok(Self::calling()) }
+    }
+
+    /// Of the calling thread alone.
+    pub fn calling() -> Self {
+        Self { pool: None, is_cancelled: None }
     }
 
     /// Work fails soon after `is_cancelled` returns true: within a decode step, a micro-batch or a prompt's prefill.

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use candle_core::{Result, bail};
 
+use crate::kernels::row_adapters::NO_ADAPTER;
+
 use super::{Accepted, Admitted, Arrivals, DecodeBatch, QueuedRequest, Row};
 
 impl DecodeBatch<'_> {
@@ -20,7 +22,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    fn accept(&mut self, QueuedRequest { id, request, sampling }: QueuedRequest) -> Result<()> {
+    fn accept(&mut self, QueuedRequest { id, request, sampling, adapter }: QueuedRequest) -> Result<()> {
         let limit = self.model.config().max_position_embeddings;
         let (prompt, new) = (request.prompt.len(), sampling.max_completion_tokens);
         if prompt == 0 || prompt + new > limit {
@@ -30,7 +32,10 @@ impl DecodeBatch<'_> {
             bail!("a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}", self.capacity)
         }
         self.waiting.push_back((id, (0..request.samples as u32).collect()));
-        self.requests.insert(id, Accepted { unfinished: request.samples, request, sampling });
+        self.requests.insert(
+            id,
+            Accepted { unfinished: request.samples, request, sampling, adapter: adapter.unwrap_or(NO_ADAPTER) },
+        );
         Ok(())
     }
 

@@ -195,6 +195,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         id: 100 - index as u64,
         request: request.clone(),
         sampling: sampling(index),
+        adapter: None,
     };
     for runs_ahead in [false, true] {
         let room = Room { runs_ahead, ..ROOM };
@@ -205,7 +206,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
             ended: BTreeMap::new(),
             together: 0,
         };
-        let capacity = Capacity::of_queue(size, 8);
+        let capacity = Capacity::of_queue(size, 8, 0);
         decode_from(&model, Adapters::On, &mut source, &memory, (room, capacity), &threads).unwrap();
         assert!((9..=12).contains(&source.together), "{}", source.together);
         assert_eq!(source.ended.len(), requests.len() * 4);

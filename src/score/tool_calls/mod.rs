@@ -19,6 +19,7 @@ use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
+pub use calls::tool_calls_in;
 use calls::{Answer, Call, calls_of};
 use compare::{Expected, compare_calls, expected_calls};
 use own_tools::OwnTools;

@@ -1,0 +1,61 @@
+//! Several adapters beside one matrix: a row's product with all A's keeps the numbers of its own adapter alone.
+
+use candle_core::{Result, Tensor, bail};
+
+/// Of a row that uses no adapter.
+pub const NO_ADAPTER: u32 = u32::MAX;
+
+/// Sets the numbers of other adapters to 0; on a GPU in the tensor's own memory. `inner`: [rows, parts * rank], the rank
+/// made of adapters of `slot` numbers each; `own`: [rows], u32, each the number of an adapter or [`NO_ADAPTER`].
+pub fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
+    let (rows, columns) = inner.dims2()?;
+    if own.dims() != [rows] || slot == 0 || !rank.is_multiple_of(slot) || !columns.is_multiple_of(rank) {
+        bail!("adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}", own.shape(), inner.shape())
+    }
+    #[cfg(feature = "cuda")]
+    if inner.device().is_cuda() {
+        return gpu::keep_own(inner, own, rank, slot);
+    }
+    let own = own.to_vec1::<u32>()?;
+    let kept = own
+        .iter()
+        .flat_map(|own| (0..columns).map(move |column| f32::from(u8::from((column % rank / slot) as u32 == *own))));
+    let mask = Tensor::from_iter(kept, inner.device())?.reshape((rows, columns))?.to_dtype(inner.dtype())?;
+    inner * mask
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{Result, Tensor};
+
+    use crate::cuda::{Grid, Module, at, device, int, launch, module, rows_at};
+
+    static MODULE: Module = module!("row_adapters");
+
+    pub(super) fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
+        let (rows, columns) = inner.dims2()?;
+        let [numbers, stride] = rows_at(&inner)?;
+        let arguments = [numbers, stride, at(own)?, int(rows), int(columns), int(rank), int(slot)];
+        let grid = Grid::elements(rows * columns);
+        launch(device(&inner)?, &MODULE, "keep_own", Some(inner.dtype()), grid, &arguments)?;
+        Ok(inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn rows_keep_the_numbers_of_their_own_adapter() {
+        // Two parts of rank 4, two adapters of two numbers each.
+        let inner = Tensor::from_iter((1..=24).map(|n| n as f32), &Device::Cpu).unwrap().reshape((3, 8)).unwrap();
+        let own = Tensor::new(&[1_u32, NO_ADAPTER, 0], &Device::Cpu).unwrap();
+        let kept = keep_own(inner.clone(), &own, 4, 2).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(kept, [[0., 0., 3., 4., 0., 0., 7., 8.], [0.; 8], [17., 18., 0., 0., 21., 22., 0., 0.]]);
+        assert!(keep_own(inner, &own, 3, 2).is_err());
+    }
+}

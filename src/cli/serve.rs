@@ -1,0 +1,106 @@
+//! `grpo-tui serve`: an OpenAI-compatible server of a model or a run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::device::DeviceArguments;
+use super::output::eprint_line;
+use super::{Failure, Outcome};
+use crate::checkpoint::{Located, SharedBase};
+use crate::rollout::ThreadPool;
+use crate::run::RunFolders;
+use crate::score::thinking_of;
+use crate::serve::{ApiKey, ServedModel, Settings, serve};
+use crate::task::Task;
+use crate::text::Thinking;
+
+/// Of a model that is no run's, where nothing is said.
+const MAX_COMPLETION_TOKENS: usize = 1024;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Model: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
+    /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
+    model: String,
+    /// Another adapter of the same base, which requests name by `model`; its weights are held once; repeatable
+    #[arg(long = "adapter", value_name = "NAME=RUN", value_parser = adapter)]
+    adapters: Vec<(String, String)>,
+    /// Address and port; any but loopback needs --api-key-env; port 0: any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Environment variable with the key that clients must send
+    #[arg(long, value_name = "NAME")]
+    api_key_env: Option<String>,
+    /// Completion tokens of a request that names no limit, and the most one may name [default: the run's own, else 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_completion_tokens: Option<u32>,
+    /// Requests that wait at most; more are refused with status 429
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    queue: u32,
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// CPU threads; 0: all cores
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let Arguments { model: name, adapters, listen, api_key_env, max_completion_tokens, queue, runs, device, threads } =
+        arguments;
+    let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
+    if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
+        return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
+    }
+    let key = api_key_env.as_deref().map(key).transpose()?;
+    if key.is_none() && !listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
+        )));
+    }
+    let places = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
+    let located = Located::find(&name, &places)?;
+    let (own_limit, thinking) = match &located {
+        Located::Run { run, .. } => {
+            (run.file().config.max_completion_tokens, thinking_of(&Task::load(&run.task_path())?))
+        }
+        Located::Model(_) | Located::Adapter(_) => (MAX_COMPLETION_TOKENS, Thinking::On),
+    };
+    let engine = device.engine()?;
+    let pool = ThreadPool::of_engine(&engine, threads)?;
+    let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
+    let SharedBase { model, tokenizer, adapter_slot, own, others } =
+        SharedBase::open(located, &runs, &places, &engine)?;
+    let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
+    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).collect();
+    let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
+    let device = engine.name();
+    let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let served = ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, max_completion_tokens };
+    let settings = Settings { listen, key, queued: queue as usize };
+    let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
+    serve(served, settings, &pool, on_listening, eprint_line)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The key in an environment variable; it is in no message.
+fn key(variable: &str) -> Result<ApiKey, Failure> {
+    let refuse = |why: &str| Failure::usage(format!("--api-key-env {variable}: {why}"));
+    let key = std::env::var(variable).map_err(|_| refuse("the environment has no such variable, or it is not text"))?;
+    let is_sendable = key.bytes().all(|byte| byte.is_ascii_graphic());
+    match key.len() >= 8 && is_sendable {
+        true => Ok(ApiKey::new(&key)),
+        false => Err(refuse("a key has at least 8 characters, all of them visible ASCII")),
+    }
+}
+
+fn adapter(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').map(|(name, run)| (name.trim(), run.trim()));
+    let (name, run) = parts
+        .filter(|(name, run)| !name.is_empty() && !run.is_empty())
+        .ok_or_else(|| format!("`{text}`: write NAME=RUN, for example trained=RUN@best"))?;
+    Ok((name.to_owned(), run.to_owned()))
+}

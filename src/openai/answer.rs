@@ -1,0 +1,222 @@
+//! Answers, whole or in chunks, as the API's JSON.
+
+use serde_json::{Value as Json, json};
+
+/// Which of the two APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    Completions,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token, or a text of `stop`.
+    Stop,
+    Length,
+    /// It calls tools.
+    ToolCalls,
+}
+
+impl Finish {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
+}
+
+/// A sampled token with its log-probability, nats.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogProb {
+    pub token: String,
+    pub log_prob: f32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    pub name: String,
+    /// A JSON object.
+    pub arguments: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub prompt_tokens: usize,
+    pub completion_tokens: usize,
+}
+
+impl Usage {
+    fn json(self) -> Json {
+        json!({
+            "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        })
+    }
+}
+
+/// What all parts of an answer have in common.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub api: Api,
+    /// Unique; begins with `chatcmpl-` or `cmpl-`.
+    pub id: String,
+    pub model: String,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+impl Answer {
+    /// A completion; `log_probs`: where they were asked for.
+    pub fn choice(
+        &self,
+        index: usize,
+        text: &str,
+        calls: &[ToolCall],
+        log_probs: Option<&[TokenLogProb]>,
+        finish: Finish,
+    ) -> Json {
+        let log_probs = log_probs.map(|tokens| self.log_probs(tokens, 0));
+        match self.api {
+            Api::Chat => {
+                let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.into() };
+                let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+                if !calls.is_empty() {
+                    message["tool_calls"] = self.calls(index, calls, false);
+                }
+                json!({"index": index, "message": message, "logprobs": log_probs, "finish_reason": finish.name()})
+            }
+            Api::Completions => {
+                json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish.name()})
+            }
+        }
+    }
+
+    /// All completions.
+    pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
+        let mut whole = self.head(if self.api == Api::Chat { "chat.completion" } else { "text_completion" }, choices);
+        whole["usage"] = usage.json();
+        whole
+    }
+
+    /// The chunk that begins a completion of a chat; there is none of a text.
+    pub fn first_chunk(&self, index: usize) -> Option<Json> {
+        let delta = json!({"role": "assistant", "content": "", "refusal": null});
+        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+        (self.api == Api::Chat).then(|| self.chunk(vec![choice]))
+    }
+
+    /// More of a completion's text; `text_bytes`: of what came before.
+    pub fn text_chunk(&self, index: usize, text: &str, log_probs: Option<&[TokenLogProb]>, text_bytes: usize) -> Json {
+        let log_probs = log_probs.map(|tokens| self.log_probs(tokens, text_bytes));
+        self.chunk(vec![match self.api {
+            Api::Chat => {
+                json!({"index": index, "delta": {"content": text}, "logprobs": log_probs, "finish_reason": null})
+            }
+            Api::Completions => json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": null}),
+        }])
+    }
+
+    pub fn calls_chunk(&self, index: usize, calls: &[ToolCall]) -> Json {
+        let delta = json!({"tool_calls": self.calls(index, calls, true)});
+        self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
+    }
+
+    /// The end of a completion.
+    pub fn last_chunk(&self, index: usize, finish: Finish) -> Json {
+        self.chunk(vec![match self.api {
+            Api::Chat => json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish.name()}),
+            Api::Completions => json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish.name()}),
+        }])
+    }
+
+    pub fn usage_chunk(&self, usage: Usage) -> Json {
+        let mut chunk = self.chunk(Vec::new());
+        chunk["usage"] = usage.json();
+        chunk
+    }
+
+    fn chunk(&self, choices: Vec<Json>) -> Json {
+        self.head(if self.api == Api::Chat { "chat.completion.chunk" } else { "text_completion" }, choices)
+    }
+
+    fn head(&self, object: &str, choices: Vec<Json>) -> Json {
+        json!({"id": self.id, "object": object, "created": self.created, "model": self.model, "choices": choices})
+    }
+
+    fn log_probs(&self, tokens: &[TokenLogProb], text_bytes: usize) -> Json {
+        match self.api {
+            Api::Chat => {
+                let token = |TokenLogProb { token, log_prob }: &TokenLogProb| {
+                    // A token may be a part of a character.
+                    let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
+                    json!({"token": token, "logprob": log_prob, "bytes": bytes, "top_logprobs": []})
+                };
+                json!({"content": tokens.iter().map(token).collect::<Vec<_>>(), "refusal": null})
+            }
+            Api::Completions => {
+                let mut end = text_bytes;
+                let start = |token: &TokenLogProb| {
+                    end += token.token.len();
+                    end - token.token.len()
+                };
+                let offsets: Vec<usize> = tokens.iter().map(start).collect();
+                json!({
+                    "tokens": tokens.iter().map(|token| &token.token).collect::<Vec<_>>(),
+                    "token_logprobs": tokens.iter().map(|token| token.log_prob).collect::<Vec<_>>(),
+                    "top_logprobs": null, "text_offset": offsets,
+                })
+            }
+        }
+    }
+
+    fn calls(&self, choice: usize, calls: &[ToolCall], in_chunk: bool) -> Json {
+        let call = |(index, call): (usize, &ToolCall)| {
+            let mut json = json!({
+                "id": format!("call_{}_{choice}_{index}", self.id.rsplit('-').next().unwrap_or_default()), "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            });
+            if in_chunk {
+                json["index"] = index.into();
+            }
+            json
+        };
+        calls.iter().enumerate().map(call).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_the_shape_of_the_api() {
+        let answer = |api| Answer { api, id: "cmpl-7".to_owned(), model: "m".to_owned(), created: 5 };
+        let (chat, text) = (answer(Api::Chat), answer(Api::Completions));
+        let tokens = [("é", -0.5), ("\u{fffd}", -1.5)]
+            .map(|(token, log_prob)| TokenLogProb { token: token.to_owned(), log_prob });
+        let call = ToolCall { name: "f".to_owned(), arguments: "{}".to_owned() };
+        assert_eq!(
+            chat.choice(1, "", std::slice::from_ref(&call), Some(&tokens), Finish::ToolCalls),
+            json!({"index": 1, "message": {"role": "assistant", "content": null, "refusal": null, "tool_calls": [
+                {"id": "call_7_1_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+                "logprobs": {"content": [{"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": []},
+                    {"token": "\u{fffd}", "logprob": -1.5, "bytes": null, "top_logprobs": []}], "refusal": null},
+                "finish_reason": "tool_calls"})
+        );
+        let choice = text.choice(0, "é?", &[], Some(&tokens), Finish::Length);
+        assert_eq!(choice["logprobs"]["text_offset"], json!([0, 2]));
+        let whole = text.whole(vec![choice], Usage { prompt_tokens: 3, completion_tokens: 2 });
+        assert_eq!((&whole["object"], &whole["usage"]["total_tokens"]), (&json!("text_completion"), &json!(5)));
+        assert_eq!(chat.text_chunk(0, "x", None, 0)["choices"][0]["delta"], json!({"content": "x"}));
+        assert_eq!(chat.last_chunk(0, Finish::Stop)["choices"][0]["finish_reason"], "stop");
+        assert_eq!(chat.calls_chunk(0, &[call])["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
+        assert!(text.first_chunk(0).is_none() && chat.first_chunk(0).is_some());
+        assert_eq!(chat.usage_chunk(Usage::default())["choices"], json!([]));
+    }
+}

@@ -1,0 +1,45 @@
+//! OpenAI's HTTP API as a server sees it: request bodies -> what is asked for, answers and errors -> JSON. Nothing here
+//! samples or listens.
+
+mod answer;
+mod fields;
+mod request;
+mod turns;
+
+pub use answer::{Answer, Api, Finish, TokenLogProb, ToolCall, Usage};
+pub use request::{GenerationRequest, Prompt, ResponseFormat, TextPrompt};
+
+use serde_json::{Value as Json, json};
+
+/// A refusal in the API's shape.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub status: u16,
+    /// `invalid_request_error`, `authentication_error`, ...
+    pub kind: &'static str,
+    /// For programs.
+    pub code: Option<&'static str>,
+    pub message: String,
+    /// The field that is wrong.
+    pub parameter: Option<String>,
+    /// In `Retry-After`.
+    pub retry_seconds: Option<u32>,
+}
+
+impl ApiError {
+    /// A body that cannot be served as it is.
+    pub fn invalid(parameter: &str, message: impl Into<String>) -> Self {
+        let parameter = (!parameter.is_empty()).then(|| parameter.to_owned());
+        Self { parameter, ..Self::new(400, "invalid_request_error", None, message) }
+    }
+
+    pub fn new(status: u16, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { status, kind, code, message: message.into(), parameter: None, retry_seconds: None }
+    }
+
+    /// As a body.
+    pub fn json(&self) -> Json {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}})
+    }
+}

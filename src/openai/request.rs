@@ -1,0 +1,356 @@
+//! A request body -> what is asked for. What cannot be honoured is refused by its name, never ignored: a client that asks
+//! for top-p and gets none would measure something else than it believes.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use super::fields::{known, shown, unsupported, wrong};
+use super::turns::message;
+use super::{Api, ApiError};
+use crate::text::Message;
+
+/// Completions of a prompt at most.
+const MOST_SAMPLES: u64 = 128;
+/// Prompts of one body.
+const MOST_PROMPTS: usize = 128;
+/// Turns of a conversation.
+const MOST_MESSAGES: usize = 4096;
+const MOST_STOPS: usize = 16;
+const LONGEST_STOP_BYTES: usize = 1024;
+/// A lower temperature divides logits to infinity.
+const LEAST_TEMPERATURE: f64 = 0.01;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationRequest {
+    /// As listed by `/v1/models`.
+    pub model: String,
+    pub prompt: Prompt,
+    /// Completions of each prompt.
+    pub samples: usize,
+    pub seed: Option<u64>,
+    /// Texts before which a completion ends.
+    pub stop: Vec<String>,
+    pub max_tokens: Option<usize>,
+    /// 0 is greedy.
+    pub temperature: f64,
+    pub log_probs: bool,
+    pub stream: bool,
+    /// A last chunk with the token counts.
+    pub include_usage: bool,
+    /// Stop tokens end nothing: for benchmarks (vLLM's extension).
+    pub ignore_eos: bool,
+    pub response_format: ResponseFormat,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    Chat {
+        messages: Vec<Message>,
+        /// In OpenAI's schema.
+        tools: Option<Json>,
+        /// The chat template's switch; `None`: as the server has it.
+        thinking: Option<bool>,
+    },
+    /// Used as they are, without a chat template.
+    Texts(Vec<TextPrompt>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextPrompt {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResponseFormat {
+    Text,
+    JsonObject,
+    JsonSchema(Json),
+}
+
+impl GenerationRequest {
+    /// Parses a body of `/v1/chat/completions` or `/v1/completions`.
+    ///
+    /// # Errors
+    /// [`ApiError`] with status 400 and the field's name.
+    pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
+        let body: Json = serde_json::from_slice(body)
+            .map_err(|error| ApiError::invalid("", format!("the body is not valid JSON: {error}")))?;
+        let Json::Object(body) = body else {
+            return Err(ApiError::invalid("", "the body is not a JSON object"));
+        };
+        // A null is what an absent field is.
+        let fields = Fields(
+            body.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value)).collect(),
+        );
+        fields.check_names(api)?;
+        fields.refuse_what_is_not_done(api)?;
+        let stream = fields.flag("stream")?;
+        let options = fields.object("stream_options")?;
+        if let Some(options) = options {
+            if !stream {
+                return Err(ApiError::invalid("stream_options", "`stream_options` needs `stream`: true"));
+            }
+            known(options, "stream_options", &["include_usage", "include_obfuscation", "continuous_usage_stats"])?;
+            for name in ["include_obfuscation", "continuous_usage_stats"] {
+                if options.get(name).is_some_and(|value| *value == Json::Bool(true)) {
+                    return Err(unsupported(&format!("stream_options.{name}")));
+                }
+            }
+        }
+        let include_usage = match options.and_then(|options| options.get("include_usage")) {
+            None | Some(Json::Null) => false,
+            Some(Json::Bool(included)) => *included,
+            Some(_) => return Err(wrong("stream_options.include_usage", "true or false")),
+        };
+        Ok(Self {
+            model: fields.text("model")?.ok_or_else(|| ApiError::invalid("model", "`model` is missing"))?.to_owned(),
+            samples: fields.whole("n", 1, MOST_SAMPLES)?.unwrap_or(1) as usize,
+            seed: fields.seed()?,
+            stop: fields.stop()?,
+            max_tokens: fields.max_tokens()?,
+            temperature: fields.temperature()?,
+            log_probs: fields.log_probs(api)?,
+            stream,
+            include_usage,
+            ignore_eos: fields.flag("ignore_eos")?,
+            response_format: fields.response_format()?,
+            prompt: match api {
+                Api::Chat => fields.chat()?,
+                Api::Completions => Prompt::Texts(fields.texts()?),
+            },
+        })
+    }
+}
+
+/// Of both APIs; those from `user` on have no effect on what is sampled.
+const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos response_format top_p top_k \
+    min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
+    skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
+    priority request_id";
+const CHAT_NAMES: &str = "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls chat_template_kwargs \
+    functions function_call modalities reasoning_effort verbosity";
+const COMPLETION_NAMES: &str = "prompt echo suffix";
+
+/// The fields that are not null.
+struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
+
+impl<'b> Fields<'b> {
+    fn get(&self, name: &str) -> Option<&'b Json> {
+        self.0.get(name).copied()
+    }
+
+    fn check_names(&self, api: Api) -> Result<(), ApiError> {
+        let own = if api == Api::Chat { CHAT_NAMES } else { COMPLETION_NAMES };
+        let is_known = |name: &str| NAMES.split(' ').chain(own.split(' ')).any(|known| known == name);
+        match self.0.keys().find(|name| !is_known(name)) {
+            Some(name) => Err(ApiError::invalid(&shown(name), format!("unknown field `{}`", shown(name)))),
+            None => Ok(()),
+        }
+    }
+
+    /// Fields that have an effect elsewhere are taken at the value that has none.
+    fn refuse_what_is_not_done(&self, api: Api) -> Result<(), ApiError> {
+        let number = |value: &Json, none: &[f64]| value.as_f64().is_some_and(|value| none.contains(&value));
+        let empty = |value: &Json| value.as_object().is_some_and(Map::is_empty);
+        for (name, &value) in &self.0 {
+            let (is_none, why) = match *name {
+                "top_p" => {
+                    (number(value, &[1.0]), "only 1 is supported: completions are samples of the whole distribution")
+                }
+                "top_k" => {
+                    (number(value, &[-1.0, 0.0]), "not supported: completions are samples of the whole distribution")
+                }
+                "min_p" | "min_tokens" => (number(value, &[0.0]), "not supported"),
+                "presence_penalty" | "frequency_penalty" => (number(value, &[0.0]), "only 0 is supported"),
+                "repetition_penalty" | "length_penalty" => (number(value, &[1.0]), "only 1 is supported"),
+                "logit_bias" => (empty(value), "not supported"),
+                "top_logprobs" => {
+                    (number(value, &[0.0]), "not supported: `logprobs` gives those of the sampled tokens")
+                }
+                "best_of" => {
+                    (self.get("n").map_or(number(value, &[1.0]), |n| n == value), "only the value of `n` is supported")
+                }
+                "skip_special_tokens" => (*value == Json::Bool(true), "only true is supported"),
+                "parallel_tool_calls" => (*value == Json::Bool(true), "only true is supported"),
+                "tool_choice" => {
+                    (matches!(value.as_str(), Some("auto" | "none")), "only \"auto\" and \"none\" are supported")
+                }
+                "modalities" => (*value == serde_json::json!(["text"]), "only [\"text\"] is supported"),
+                "functions" | "function_call" => (false, "use `tools`"),
+                "reasoning_effort" | "verbosity" | "suffix" => (false, "not supported"),
+                "echo" => (*value == Json::Bool(false), "not supported"),
+                "logprobs" if api == Api::Completions => {
+                    (number(value, &[0.0]), "only 0 is supported: the log-probs of the sampled tokens")
+                }
+                _ => continue,
+            };
+            if !is_none {
+                return Err(ApiError {
+                    code: Some("unsupported_parameter"),
+                    ..ApiError::invalid(name, format!("`{name}`: {why}"))
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&'b str>, ApiError> {
+        self.get(name).map(|value| value.as_str().ok_or_else(|| wrong(name, "a text"))).transpose()
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        self.get(name).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(name, "true or false")))
+    }
+
+    fn object(&self, name: &str) -> Result<Option<&'b Map<String, Json>>, ApiError> {
+        self.get(name).map(|value| value.as_object().ok_or_else(|| wrong(name, "an object"))).transpose()
+    }
+
+    fn whole(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_u64().filter(|value| (least..=most).contains(value)) {
+            Some(value) => Ok(Some(value)),
+            None => Err(wrong(name, &format!("a whole number from {least} to {most}"))),
+        }
+    }
+
+    fn seed(&self) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.get("seed") else { return Ok(None) };
+        let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+        seed.map(Some).ok_or_else(|| wrong("seed", "a whole number of 64 bits"))
+    }
+
+    fn max_tokens(&self) -> Result<Option<usize>, ApiError> {
+        let tokens = |name| self.whole(name, 1, u64::from(u32::MAX));
+        let (old, new) = (tokens("max_tokens")?, tokens("max_completion_tokens")?);
+        if old.is_some() && new.is_some() && old != new {
+            let message = "`max_completion_tokens` and `max_tokens` differ: give one of them";
+            return Err(ApiError::invalid("max_completion_tokens", message));
+        }
+        Ok(new.or(old).map(|tokens| tokens as usize))
+    }
+
+    fn temperature(&self) -> Result<f64, ApiError> {
+        let Some(value) = self.get("temperature") else { return Ok(1.0) };
+        let allowed = |value: &f64| *value == 0.0 || (LEAST_TEMPERATURE..=2.0).contains(value);
+        value.as_f64().filter(allowed).ok_or_else(|| wrong("temperature", "0, which is greedy, or from 0.01 to 2"))
+    }
+
+    fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
+        match api {
+            Api::Chat => self.flag("logprobs"),
+            Api::Completions => Ok(self.get("logprobs").is_some()),
+        }
+    }
+
+    fn stop(&self) -> Result<Vec<String>, ApiError> {
+        let expected = || {
+            wrong(
+                "stop",
+                &format!("a text, or a list of at most {MOST_STOPS}, of 1 to {LONGEST_STOP_BYTES} bytes each"),
+            )
+        };
+        let Some(value) = self.get("stop") else { return Ok(Vec::new()) };
+        let texts = match value {
+            Json::String(text) => vec![text.clone()],
+            Json::Array(texts) if texts.len() <= MOST_STOPS => texts
+                .iter()
+                .map(|text| text.as_str().map(str::to_owned).ok_or_else(expected))
+                .collect::<Result<Vec<_>, _>>()?,
+            _ => return Err(expected()),
+        };
+        match texts.iter().all(|text| (1..=LONGEST_STOP_BYTES).contains(&text.len())) {
+            true => Ok(texts),
+            false => Err(expected()),
+        }
+    }
+
+    fn response_format(&self) -> Result<ResponseFormat, ApiError> {
+        const NAME: &str = "response_format";
+        let Some(format) = self.object(NAME)? else { return Ok(ResponseFormat::Text) };
+        known(format, NAME, &["type", "json_schema"])?;
+        match format.get("type").and_then(Json::as_str) {
+            Some("text") => Ok(ResponseFormat::Text),
+            Some("json_object") => Ok(ResponseFormat::JsonObject),
+            Some("json_schema") => {
+                let Some(Json::Object(named)) = format.get("json_schema") else {
+                    return Err(wrong("response_format.json_schema", "an object with `name` and `schema`"));
+                };
+                known(named, "response_format.json_schema", &["name", "schema", "strict", "description"])?;
+                match named.get("schema") {
+                    Some(schema @ Json::Object(_)) => Ok(ResponseFormat::JsonSchema(schema.clone())),
+                    _ => Err(wrong("response_format.json_schema.schema", "a JSON Schema")),
+                }
+            }
+            _ => Err(wrong("response_format.type", "\"text\", \"json_object\" or \"json_schema\"")),
+        }
+    }
+
+    fn chat(&self) -> Result<Prompt, ApiError> {
+        let messages = match self.get("messages") {
+            None => return Err(ApiError::invalid("messages", "`messages` is missing")),
+            Some(Json::Array(messages)) if (1..=MOST_MESSAGES).contains(&messages.len()) => messages,
+            Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MOST_MESSAGES} messages"))),
+        };
+        let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
+        let mut tools = self.tools()?;
+        if self.get("tool_choice").is_some_and(|choice| choice == "none") {
+            tools = None;
+        }
+        let mut thinking = None;
+        if let Some(switches) = self.object("chat_template_kwargs")? {
+            known(switches, "chat_template_kwargs", &["enable_thinking"])?;
+            thinking = switches
+                .get("enable_thinking")
+                .map(|value| {
+                    value.as_bool().ok_or_else(|| wrong("chat_template_kwargs.enable_thinking", "true or false"))
+                })
+                .transpose()?;
+        }
+        Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, thinking })
+    }
+
+    fn tools(&self) -> Result<Option<Json>, ApiError> {
+        let Some(value) = self.get("tools") else { return Ok(None) };
+        let expected = || wrong("tools", "a list of {\"type\": \"function\", \"function\": {\"name\": …}}");
+        let tools = value.as_array().filter(|tools| tools.len() <= MOST_PROMPTS).ok_or_else(expected)?;
+        let is_function = |tool: &Json| {
+            tool.get("type").is_some_and(|kind| kind == "function")
+                && tool.pointer("/function/name").is_some_and(Json::is_string)
+        };
+        if !tools.iter().all(is_function) {
+            return Err(expected());
+        }
+        Ok((!tools.is_empty()).then(|| value.clone()))
+    }
+
+    fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {
+        let expected =
+            || wrong("prompt", &format!("a text, a list of token ids, or a list of at most {MOST_PROMPTS} of them"));
+        let tokens = |list: &[Json]| -> Option<Vec<u32>> {
+            list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+        };
+        match self.get("prompt") {
+            None => Err(ApiError::invalid("prompt", "`prompt` is missing")),
+            Some(Json::String(text)) => Ok(vec![TextPrompt::Text(text.clone())]),
+            Some(Json::Array(list)) if list.first().is_some_and(Json::is_number) => {
+                Ok(vec![TextPrompt::Tokens(tokens(list).ok_or_else(expected)?)])
+            }
+            Some(Json::Array(list)) if (1..=MOST_PROMPTS).contains(&list.len()) => {
+                let prompt = |prompt: &Json| match prompt {
+                    Json::String(text) => Some(TextPrompt::Text(text.clone())),
+                    Json::Array(ids) => tokens(ids).map(TextPrompt::Tokens),
+                    _ => None,
+                };
+                list.iter().map(|one| prompt(one).ok_or_else(expected)).collect()
+            }
+            Some(_) => Err(expected()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

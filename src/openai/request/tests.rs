@@ -1,0 +1,121 @@
+//! What bodies are read as, and by which name they are refused.
+
+use serde_json::json;
+
+use super::*;
+
+fn chat(changes: Json) -> Result<GenerationRequest, ApiError> {
+    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "u"}]});
+    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    GenerationRequest::parse(Api::Chat, body.to_string().as_bytes())
+}
+
+fn completion(changes: Json) -> Result<GenerationRequest, ApiError> {
+    let mut body = json!({"model": "m", "prompt": "p"});
+    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    GenerationRequest::parse(Api::Completions, body.to_string().as_bytes())
+}
+
+#[test]
+fn a_body_is_read_with_its_defaults() {
+    let plain = chat(json!({})).unwrap();
+    assert_eq!((plain.samples, plain.temperature, plain.max_tokens, plain.seed), (1, 1.0, None, None));
+    assert_eq!(plain.prompt, Prompt::Chat { messages: vec![Message::new("user", "u")], tools: None, thinking: None });
+    let full = chat(json!({
+        "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
+        "stream_options": {"include_usage": true}, "top_p": 1, "presence_penalty": 0, "logit_bias": {}, "user": "x", "metadata": {"a": "b"},
+        "store": false, "tool_choice": "auto", "parallel_tool_calls": true, "response_format": {"type": "text"}, "ignore_eos": true,
+        "chat_template_kwargs": {"enable_thinking": false},
+    }))
+    .unwrap();
+    assert_eq!((full.samples, full.seed, full.max_tokens, full.temperature), (3, Some(u64::MAX), Some(7), 0.0));
+    assert!(full.log_probs && full.stream && full.include_usage && full.ignore_eos && full.stop == ["a", "b"]);
+    assert!(matches!(full.prompt, Prompt::Chat { thinking: Some(false), .. }));
+    let texts = |prompt: Json| completion(json!({"prompt": prompt})).unwrap().prompt;
+    let tokens = |ids: &[u32]| TextPrompt::Tokens(ids.to_vec());
+    assert_eq!(texts(json!([1, 2])), Prompt::Texts(vec![tokens(&[1, 2])]));
+    assert_eq!(texts(json!(["a", [3]])), Prompt::Texts(vec![TextPrompt::Text("a".to_owned()), tokens(&[3])]));
+    // Null is absent.
+    assert_eq!(
+        chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null})).unwrap(),
+        plain
+    );
+}
+
+#[test]
+fn turns_are_read_as_templates_take_them() {
+    let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let turns = json!([
+        {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null},
+        {"role": "tool", "content": "t", "tool_call_id": "1"},
+    ]);
+    let Prompt::Chat { messages, .. } = chat(json!({"messages": turns})).unwrap().prompt else { unreachable!() };
+    assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "ab"));
+    assert_eq!(messages[1].tool_calls()[0].pointer("/function/arguments"), Some(&json!({"a": 1})));
+    assert_eq!(messages[2].other["tool_call_id"], "1");
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    let check = |body: Json, name: &str| {
+        let error = chat(body.clone()).unwrap_err();
+        assert_eq!((error.status, error.parameter.as_deref()), (400, Some(name)), "{body}: {error}");
+    };
+    for (body, name) in [
+        (json!({"top_p": 0.9}), "top_p"),
+        (json!({"top_k": 40}), "top_k"),
+        (json!({"top_logprobs": 5}), "top_logprobs"),
+        (json!({"presence_penalty": 1}), "presence_penalty"),
+        (json!({"frequency_penalty": -0.5}), "frequency_penalty"),
+        (json!({"logit_bias": {"5": 1}}), "logit_bias"),
+        (json!({"tool_choice": "required"}), "tool_choice"),
+        (json!({"parallel_tool_calls": false}), "parallel_tool_calls"),
+        (json!({"functions": []}), "functions"),
+        (json!({"reasoning_effort": "low"}), "reasoning_effort"),
+        (json!({"modalities": ["audio"]}), "modalities"),
+        (json!({"frobnicate": 1}), "frobnicate"),
+        (json!({"prompt": "p"}), "prompt"),
+        (json!({"n": 0}), "n"),
+        (json!({"n": 1000}), "n"),
+        (json!({"n": "1"}), "n"),
+        (json!({"seed": 1.5}), "seed"),
+        (json!({"stop": ""}), "stop"),
+        (json!({"stop": [1]}), "stop"),
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"max_tokens": 5, "max_completion_tokens": 6}), "max_completion_tokens"),
+        (json!({"temperature": 1e-6}), "temperature"),
+        (json!({"temperature": -1}), "temperature"),
+        (json!({"stream": 1}), "stream"),
+        (json!({"stream_options": {"include_usage": true}}), "stream_options"),
+        (json!({"stream": true, "stream_options": {"x": true}}), "stream_options.x"),
+        (json!({"response_format": {"type": "xml"}}), "response_format.type"),
+        (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": [{"role": "user"}]}), "messages.0.content"),
+        (json!({"messages": [{"role": "x", "content": ""}]}), "messages.0.role"),
+        (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages.0.content"),
+        (json!({"messages": [{"role": "user", "content": "", "x": 1}]}), "messages.0.x"),
+        (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "messages.0.tool_calls"),
+        (json!({"tools": [{"name": "f"}]}), "tools"),
+        (json!({"chat_template_kwargs": {"x": 1}}), "chat_template_kwargs.x"),
+    ] {
+        check(body, name);
+    }
+    for (body, name) in [
+        (json!({"logprobs": 3}), "logprobs"),
+        (json!({"echo": true}), "echo"),
+        (json!({"best_of": 2}), "best_of"),
+        (json!({"messages": []}), "messages"),
+        (json!({"prompt": [[1], "a", {}]}), "prompt"),
+        (json!({"prompt": [1, -2]}), "prompt"),
+        (json!({"prompt": []}), "prompt"),
+    ] {
+        assert_eq!(completion(body).unwrap_err().parameter.as_deref(), Some(name));
+    }
+    for body in ["", "[]", "{", "{\"model\": \"m\"", "\u{0}", "{\"messages\": []}"] {
+        assert_eq!(GenerationRequest::parse(Api::Chat, body.as_bytes()).unwrap_err().status, 400, "{body}");
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(GenerationRequest::parse(Api::Chat, deep.as_bytes()).unwrap_err().status, 400);
+}

@@ -1,0 +1,217 @@
+//! An OpenAI-compatible server on the rollout engine's own queue: clients' prompts are decoded side by side as they come.
+
+mod connections; // sockets: limits, time-outs, the end of the server
+mod generation; // a request -> prompts in the queue -> an answer, whole or in chunks
+mod http; // addresses, keys, bodies, refusals
+mod metrics; // counts for Prometheus
+mod queue; // between clients and the threads that decode
+mod text_stream; // tokens -> text that is final
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::kernels::cuda_errors::{explained, is_out_of_memory};
+use crate::kernels::device::Engine;
+use crate::model::{Adapters, Decoder};
+use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
+use crate::text::{Thinking, Tokenizer};
+use queue::{Queue, Worker};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("--listen {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the server's threads cannot be started: {0}")]
+    Start(std::io::Error),
+    #[error("decoding failed {failures} times in a row; the last time: {cause}")]
+    Decode { failures: usize, cause: String },
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct ServedModel {
+    pub engine: Engine,
+    pub model: Decoder,
+    pub tokenizer: Tokenizer,
+    /// Of several adapters side by side the numbers of each in the rank, else 0.
+    pub adapter_slot: usize,
+    /// As clients name them, each with its adapter; the first is what others stand beside.
+    pub names: Vec<(String, Option<u32>)>,
+    /// Whether the chat template is to have the model reason, where a request does not say.
+    pub thinking: Thinking,
+    /// Of a request that names no limit, and the most that one may name.
+    pub max_completion_tokens: usize,
+}
+
+#[derive(Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    /// Without one everyone who reaches the address is served.
+    pub key: Option<ApiKey>,
+    /// Requests that wait at most.
+    pub queued: usize,
+}
+
+/// A client's key. Only its hash is held, and hashes are compared, so that the time tells nothing about it.
+#[derive(Clone)]
+pub struct ApiKey([u8; 32]);
+
+impl ApiKey {
+    pub fn new(key: &str) -> Self {
+        Self(Sha256::digest(key.as_bytes()).into())
+    }
+
+    fn is(&self, key: &str) -> bool {
+        let other = Self::new(key).0;
+        self.0.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    }
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ApiKey")
+    }
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue,
+    tokenizer: Arc<Tokenizer>,
+    names: Vec<(String, Option<u32>)>,
+    thinking: Thinking,
+    max_completion_tokens: usize,
+    /// Token ids are below it.
+    vocabulary: usize,
+    /// Tokens of a prompt and its completion together.
+    positions: usize,
+    /// Tokens of a prompt.
+    longest_prompt: usize,
+    key: Option<ApiKey>,
+    is_loopback: bool,
+    /// Seconds since 1970.
+    started: u64,
+}
+
+/// Decoding that fails so often without a token between is given up.
+const MOST_FAILURES: usize = 3;
+
+/// Serves until SIGINT or SIGTERM, then completes what was begun. `on_listening` learns the address; `report` what went
+/// wrong meanwhile.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(
+    served: ServedModel,
+    settings: Settings,
+    threads: &ThreadPool,
+    on_listening: impl FnOnce(SocketAddr),
+    report: impl Fn(&str) + Send + Sync,
+) -> Result<(), ServeError> {
+    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, max_completion_tokens } = served;
+    let refuse = |source| ServeError::Listen { address: settings.listen, source };
+    let listener = TcpListener::bind(settings.listen).map_err(refuse)?;
+    listener.set_nonblocking(true).map_err(refuse)?;
+    let address = listener.local_addr().map_err(refuse)?;
+    let size = QueueSize::of(&model);
+    let positions = model.config().max_position_embeddings;
+    let shared = Arc::new(Shared {
+        queue: Queue::new(settings.queued),
+        tokenizer: Arc::new(tokenizer),
+        names,
+        thinking,
+        max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
+        vocabulary: model.config().vocab_size,
+        positions,
+        longest_prompt: size.prompt_tokens,
+        key: settings.key,
+        is_loopback: address.ip().is_loopback(),
+        started: http::unix_seconds(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // They prepare prompts.
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&is_stopped);
+    let cancelled = move || stopped.load(Ordering::Relaxed);
+    let decoding = Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
+    // A GPU's work is launched by one thread.
+    let count = if engine.device.is_cpu() { threads.count() } else { 1 };
+    on_listening(address);
+    std::thread::scope(|scope| {
+        let listening = scope.spawn(|| {
+            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared)));
+            shared.queue.close();
+            // A second signal, or clients that do not end.
+            is_stopped.store(outcome.is_err(), Ordering::Relaxed);
+            runtime.shutdown_background();
+        });
+        let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
+        let mut outcome = decoding.run(&cancelled);
+        for other in others {
+            outcome = outcome.and(other.join().unwrap_or(Ok(())));
+        }
+        _ = listening.join();
+        outcome
+    })
+}
+
+struct Decoding<'a, R> {
+    engine: &'a Engine,
+    model: &'a Decoder,
+    size: QueueSize,
+    adapter_slot: usize,
+    shared: &'a Shared,
+    report: &'a R,
+}
+
+impl<R: Fn(&str) + Sync> Decoding<'_, R> {
+    /// Decodes until the queue is closed and empty.
+    fn run(&self, cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static)) -> Result<(), ServeError> {
+        let memory = RolloutMemory::default();
+        let mut worker = Worker::new(&self.shared.queue);
+        let mut failures = 0;
+        loop {
+            let threads = ThreadPool::calling().until(cancelled.clone());
+            let settings = (self.size, DRAFT_TOKENS, self.adapter_slot);
+            let Err(error) = decode_queue(self.model, Adapters::On, &mut worker, settings, &memory, &threads) else {
+                return Ok(());
+            };
+            if ThreadPool::is_cancellation(&error) {
+                worker.fail("the server was stopped");
+                self.shared.queue.fail("the server was stopped");
+                return Ok(());
+            }
+            failures = if worker.tokens > 0 { 1 } else { failures + 1 };
+            let cause = explained(&error.to_string());
+            (self.report)(&format!("decoding failed, and its requests with it: {cause}"));
+            worker.fail("decoding failed; the server's log has the cause");
+            if is_out_of_memory(&error) {
+                _ = self.engine.trim_memory();
+            }
+            if failures >= MOST_FAILURES {
+                self.shared.queue.fail("decoding failed; the server's log has the cause");
+                return Err(ServeError::Decode { failures, cause });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_recognised_and_not_shown() {
+        let key = ApiKey::new("sk-secret");
+        assert!(key.is("sk-secret") && !key.is("sk-secreT") && !key.is(""));
+        assert_eq!(format!("{key:?}"), "ApiKey");
+    }
+}

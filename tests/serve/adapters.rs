@@ -1,0 +1,61 @@
+//! Several adapters of one base, each row with its own.
+
+use candle_core::{Device, Tensor};
+use grpo_tui::checkpoint::export_adapter;
+use grpo_tui::hub::find_model;
+use grpo_tui::model::fresh_adapters;
+
+use super::*;
+
+/// An adapter of `tiny` that changes what it says.
+fn write_adapter(folder: &Path, rank: usize, seed: usize) -> String {
+    let parameters = fresh_adapters(&find_model("tiny").unwrap().config().unwrap(), rank).unwrap();
+    let count = parameters.count();
+    let noise = (0..count).map(|i| (((i + 7 * seed) * 37 % 101) as f32 / 101.0 - 0.5) * 0.3);
+    parameters.restore(&Tensor::from_iter(noise, &Device::Cpu).unwrap()).unwrap();
+    let path = folder.join(format!("adapter-{seed}"));
+    export_adapter(&path, &parameters, "tiny", rank, 2.0 * rank as f64).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn adapters_of_one_base_are_decoded_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), rank, seed));
+    let body = |model: &str, prompt: usize| {
+        let prompts = ["{\"vendor\": \"", "{\"total\": 1", "Acme", "- 12.50"];
+        json!({"model": model, "prompt": prompts[prompt], "max_tokens": 30, "temperature": 0, "ignore_eos": true, "n": 2})
+    };
+    let text = |answer: &Json| answer["choices"][0]["text"].as_str().unwrap().to_owned();
+    let alone = [("tiny", "tiny"), (&*a, "a"), (&*b, "b")].map(|(served, name)| {
+        let server = Server::start(&[served]);
+        (name, (0..4).map(|prompt| text(&server.post(TEXT, &body(served, prompt)))).collect::<Vec<String>>())
+    });
+    assert!(alone[0].1 != alone[1].1 && alone[1].1 != alone[2].1, "the adapters change what is said");
+    let [first, second] = [format!("a={a}"), format!("b={b}")];
+    // One thread, so that all are decoded together.
+    let server = Server::start(&["tiny", "--adapter", &first, "--adapter", &second, "--threads", "1"]);
+    let models: Json = serde_json::from_str(&server.ask("GET", "/v1/models", "", b"").2).unwrap();
+    let names: Vec<&str> =
+        models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tiny", "a", "b"]);
+    std::thread::scope(|scope| {
+        let asked = alone
+            .iter()
+            .flat_map(|(name, texts)| (0..4).map(|prompt| (*name, prompt, &texts[prompt])).collect::<Vec<_>>());
+        for (name, prompt, expected) in asked {
+            let (server, body) = (&server, body(name, prompt));
+            scope.spawn(move || assert_eq!(text(&server.post(TEXT, &body)), *expected, "{name}, prompt {prompt}"));
+        }
+    });
+    // An adapter with its own base, to which another is added.
+    let server = Server::start(&[&a, "--adapter", &second]);
+    for (served, name) in [(&*a, 1), ("b", 2)] {
+        assert_eq!(text(&server.post(TEXT, &body(served, 0))), alone[name].1[0]);
+    }
+    let refused = |arguments: &[&str]| super::super::program::stderr(&super::super::program::call_anywhere(arguments));
+    assert!(refused(&["serve", "tiny-sql", "--adapter", &first]).contains("another base"));
+    assert!(refused(&["serve", "tiny", "--adapter", "x=tiny-sql"]).contains("is no adapter"));
+    assert!(refused(&["serve", "tiny", "--adapter", "tiny=tiny"]).contains("served already"));
+    assert!(refused(&["serve", "tiny", "--adapter", "x"]).contains("NAME=RUN"));
+}

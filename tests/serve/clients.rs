@@ -1,0 +1,70 @@
+//! The clients that people have: OpenAI's for Python, and curl.
+
+use std::process::Command;
+
+use super::*;
+
+const SCRIPT: &str = r#"
+import json, sys, openai
+
+client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0)
+found = {"models": [model.id for model in client.models.list()]}
+messages = [{"role": "user", "content": "Invoice of Acme, total 12 EUR"}]
+whole = client.chat.completions.create(model="tiny", messages=messages, max_completion_tokens=30, seed=3, n=2, logprobs=True, temperature=0.7)
+found["texts"] = [choice.message.content for choice in whole.choices]
+found["usage"] = whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+found["logprobs"] = all(token.logprob <= 0 for token in whole.choices[0].logprobs.content)
+streamed, usage = ["", ""], None
+for chunk in client.chat.completions.create(model="tiny", messages=messages, max_completion_tokens=30, seed=3, n=2, temperature=0.7,
+                                            stream=True, stream_options={"include_usage": True}):
+    usage = chunk.usage or usage
+    for choice in chunk.choices:
+        streamed[choice.index] += choice.delta.content or ""
+found["streamed"] = streamed
+found["same usage"] = usage.total_tokens == whole.usage.total_tokens
+text = client.completions.create(model="tiny", prompt="{", max_tokens=5, extra_body={"ignore_eos": True})
+found["completion"] = (text.choices[0].finish_reason, text.usage.completion_tokens)
+found["errors"] = []
+for arguments in [{"top_p": 0.5}, {"model": "gpt-4"}, {"n": 1000}]:
+    try:
+        client.chat.completions.create(**{"model": "tiny", "messages": messages, **arguments})
+    except openai.APIStatusError as error:
+        found["errors"].append([error.status_code, error.param])
+print(json.dumps(found))
+"#;
+
+#[test]
+#[cfg_attr(not(has_openai), ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)")]
+fn openais_own_client_is_served() {
+    let server = Server::start(&["tiny"]);
+    let mut command = Command::new(option_env!("OPENAI_PYTHON").unwrap_or_default());
+    let output = command.args(["-c", SCRIPT, &format!("http://{}/v1", server.address)]).output().unwrap();
+    let found = crate::program::json(&output);
+    assert_eq!((&found["models"], &found["texts"]), (&json!(["tiny"]), &found["streamed"]), "{found}");
+    for key in ["usage", "same usage", "logprobs"] {
+        assert_eq!(found[key], true, "{key}: {found}");
+    }
+    assert_eq!(found["completion"], json!(["length", 5]));
+    assert_eq!(found["errors"], json!([[400, "top_p"], [404, "model"], [400, "n"]]));
+}
+
+#[test]
+#[cfg_attr(not(has_curl), ignore = "curl is not installed")]
+fn curl_is_served() {
+    let server = Server::start(&["tiny"]);
+    let body = chat(json!({"stream": true, "seed": 1})).to_string();
+    let curl = |arguments: &[&str]| {
+        let url = format!("http://{}{CHAT}", server.address);
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--no-buffer", "--noproxy", "*", "-H", "Content-Type: application/json"]);
+        crate::program::stdout(&command.args(arguments).arg(url).output().unwrap())
+    };
+    let text = curl(&["-d", &body]);
+    assert!(text.starts_with("data: {") && text.trim_end().ends_with("data: [DONE]"), "{text}");
+    // A large body is announced first, and sent when it is wanted.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.json");
+    std::fs::write(&file, chat(json!({"messages": [{"role": "user", "content": "x".repeat(10 << 20)}]})).to_string())
+        .unwrap();
+    assert_eq!(error_of(&curl(&["-d", &format!("@{}", file.display())]))["code"], "request_too_large");
+}

@@ -1,0 +1,145 @@
+//! What clients do wrong, on purpose or not.
+
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn what_cannot_be_served_is_refused_in_openais_shape() {
+    let server = Server::start(&["tiny"]);
+    let error = |body: Json, status| server.refused(CHAT, body.to_string().as_bytes(), status);
+    assert_eq!(error(chat(json!({"top_p": 0.5})), 400)["param"], "top_p");
+    assert_eq!(error(chat(json!({"response_format": {"type": "json_object"}})), 400)["param"], "response_format");
+    assert_eq!(error(chat(json!({"model": "gpt-4"})), 404)["code"], "model_not_found");
+    assert_eq!(error(chat(json!({"max_tokens": 1_000_000})), 400)["param"], "max_tokens");
+    assert_eq!(
+        error(chat(json!({"messages": [{"role": "user", "content": "word ".repeat(50_000)}]})), 400)["code"],
+        "context_length_exceeded"
+    );
+    for body in [&b""[..], b"{", b"[]", b"\xff\xfe", b"null", b"{\"model\": \"tiny\"}"] {
+        server.refused(CHAT, body, 400);
+        server.refused(TEXT, body, 400);
+    }
+    let (status, _, text) =
+        server.ask("POST", TEXT, "", json!({"model": "tiny", "prompt": [999_999]}).to_string().as_bytes());
+    assert!(status == 400 && error_of(&text)["message"].as_str().unwrap().contains("vocabulary"), "{text}");
+    // A body of 10 MB, said and unsaid.
+    let large = chat(json!({"messages": [{"role": "user", "content": "x".repeat(10 << 20)}]})).to_string();
+    server.refused(CHAT, large.as_bytes(), 413);
+    let get = |method: &str, path: &str| server.ask(method, path, "", b"");
+    for (method, path, expected) in
+        [("GET", "/v1/embeddings", 404), ("GET", CHAT, 405), ("POST", "/v1/models", 405), ("GET", "/", 404)]
+    {
+        let (status, _, text) = get(method, path);
+        assert_eq!(status, expected, "{method} {path}");
+        error_of(&text);
+    }
+    // A page of another site asks through the user's browser.
+    for header in ["Origin: https://evil.example\r\n", "Host: evil.example\r\n"] {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        let host = if header.starts_with("Host") { String::new() } else { format!("Host: {}\r\n", server.address) };
+        write!(socket, "GET /v1/models HTTP/1.1\r\n{host}{header}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answered(&answer).0, 403, "{header}");
+    }
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    write!(socket, "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert_eq!(answered(&answer).0, 415);
+    // It still serves.
+    server.post(CHAT, &chat(json!({})));
+}
+
+/// Endless as far as a test is concerned.
+fn long() -> Json {
+    json!({"model": "tiny", "prompt": "a", "n": 8, "max_tokens": 400, "ignore_eos": true})
+}
+
+#[test]
+fn rows_of_clients_that_vanish_are_freed() {
+    let server = Server::start(&["tiny", "--threads", "1"]);
+    for stream in [true, false] {
+        let lost = server.metric("lost_clients_total");
+        let mut body = long();
+        body["stream"] = stream.into();
+        let mut socket = server.send("POST", TEXT, "", body.to_string().as_bytes());
+        if stream {
+            socket.read_exact(&mut [0; 100]).unwrap();
+        }
+        until("the rows are decoded", || server.metric("running_rows") > 0.0);
+        let before = server.metric("generation_tokens_total");
+        drop(socket);
+        until("the rows are freed", || server.metric("running_rows") == 0.0);
+        assert_eq!(server.metric("lost_clients_total"), lost + 1.0, "stream: {stream}");
+        assert!(server.metric("generation_tokens_total") - before < 8.0 * 400.0);
+    }
+    server.post(CHAT, &chat(json!({})));
+}
+
+#[test]
+fn a_full_queue_refuses_until_there_is_room() {
+    let server = Server::start(&["tiny", "--threads", "1", "--queue", "2"]);
+    let mut first = long();
+    // More rows than one thread decodes: some wait.
+    first["n"] = 128.into();
+    let socket = server.send("POST", TEXT, "", first.to_string().as_bytes());
+    until("some wait", || server.metric("waiting_requests") >= 2.0);
+    let (status, headers, text) = server.ask("POST", CHAT, "", chat(json!({})).to_string().as_bytes());
+    assert_eq!((status, error_of(&text)["type"].as_str()), (429, Some("rate_limit_error")));
+    assert!(headers.contains("retry-after: 1"), "{headers}");
+    assert_eq!(server.metric("refused_total"), 1.0);
+    drop(socket);
+    until("there is room", || {
+        let (status, ..) = server.ask("POST", CHAT, "", chat(json!({})).to_string().as_bytes());
+        status == 200
+    });
+}
+
+#[test]
+fn a_thousand_connections_are_all_answered() {
+    let server = Server::start(&["tiny"]);
+    let body = json!({"model": "tiny", "prompt": "a", "max_tokens": 2}).to_string();
+    // Open at once, most of them with nothing to say yet.
+    let idle: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let asked: Vec<TcpStream> = (0..600).map(|_| server.send("POST", TEXT, "", body.as_bytes())).collect();
+    let (mut done, mut busy) = (0, 0);
+    for mut socket in asked {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        match answered(&answer) {
+            (200, _, _) => done += 1,
+            (429, _, text) => {
+                error_of(&text);
+                busy += 1;
+            }
+            (status, _, text) => panic!("{status} {text}"),
+        }
+    }
+    assert!(done >= 256 && done + busy == 600, "{done} {busy}");
+    for mut socket in idle {
+        write!(socket, "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        // It may have waited longer than a head may take.
+        assert!(answer.is_empty() || answered(&answer).0 == 200 || answered(&answer).0 == 408, "{answer}");
+    }
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_completes_what_was_begun() {
+    let mut server = Server::start(&["tiny", "--threads", "1"]);
+    let mut body = long();
+    (body["stream"], body["n"]) = (true.into(), 1.into());
+    let mut socket = server.send("POST", TEXT, "", body.to_string().as_bytes());
+    until("it is decoded", || server.metric("running_rows") > 0.0);
+    assert!(Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap().success());
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (_, _, text) = answered(&answer);
+    assert!(text.trim_end().ends_with("data: [DONE]"), "{text}");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let output = Command::new(PROGRAM).args(["serve", "--help"]).output().unwrap();
+    assert!(output.status.success());
+}
