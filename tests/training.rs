@@ -3,6 +3,7 @@
 
 mod conversations;
 mod full_disk;
+mod guard;
 mod learning;
 mod requests;
 mod resume;

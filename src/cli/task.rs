@@ -93,6 +93,7 @@ fn run_check(choice: &Choice, model: Option<&str>) -> Outcome {
     let sets: Vec<_> = loaded.iter().map(|(set, rows)| (*set, rows.len(), answered(rows))).collect();
     let others = [&task.prompts.completions, &task.prompts.generator].into_iter().flatten();
     problems.extend(others.filter_map(|file| task.open(file).err()).map(|error| error.to_string()));
+    let guard = dataset::guard_rows(&task).map_err(|error| problems.push(error.to_string())).unwrap_or_default();
     if choice.json {
         let sets: serde_json::Map<_, _> = sets
             .iter()
@@ -100,7 +101,7 @@ fn run_check(choice: &Choice, model: Option<&str>) -> Outcome {
             .collect();
         let digest = task.digest();
         let ok = problems.is_empty();
-        let document = json!({"task": task.name, "ok": ok, "problems": problems, "warnings": warnings, "sets": sets, "digest": digest});
+        let document = json!({"task": task.name, "ok": ok, "problems": problems, "warnings": warnings, "sets": sets, "guard": guard.len(), "digest": digest});
         print_json(&format!("{document}\n"))?;
     } else {
         println!("{}: {}", task.name, visible(&task.title));
@@ -108,6 +109,9 @@ fn run_check(choice: &Choice, model: Option<&str>) -> Outcome {
         println!("  {kind} {} ok", visible(&task.definition_file));
         for (set, rows, expected) in sets {
             println!("  {:<6} {}, {expected} with an expected answer", set.name(), counted(rows, "row"));
+        }
+        if !guard.is_empty() {
+            println!("  guard  {} against forgetting", counted(guard.len(), "prompt"));
         }
         for warning in &warnings {
             println!("  warning: {}", visible(warning));

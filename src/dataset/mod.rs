@@ -3,6 +3,7 @@
 mod build;
 mod error;
 pub mod generator;
+mod guard;
 pub mod health;
 pub mod import;
 mod infer;
@@ -17,6 +18,7 @@ mod turns;
 pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
 pub use generator::{GeneratedRow, Generator, Stream};
+pub use guard::{GuardRow, guard_rows};
 pub use infer::{Inferred, infer};
 pub use random::CounterRandom;
 pub use row::{PromptRow, load, load_from, open, read_lines, read_rows};

@@ -178,7 +178,7 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
 }
 
 /// Parses a line; the error says what is wrong.
-fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
+pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
             format!("not UTF-8 from byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1)

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
+mod guard; // what a model should not forget
 mod prompts; // rows as the model reads them
 mod sample; // one prompt's completions for a user
 mod sample_server; // a model that stays loaded to be sampled from
@@ -19,6 +20,7 @@ use crate::text::TextError;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
+pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepare_guard};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
 pub use sample_server::serve;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::shown;
 use crate::format::{bytes, counted, duration, percent, percent_short};
 use crate::plan::StepShape;
-use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Memory, Step};
+use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status};
 use crate::secrets::redact;
 
@@ -54,6 +54,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         EventBody::Eval(eval) => {
             Some((if eval.who() == "base" { Level::Base } else { Level::Trained }, eval_text(eval)))
         }
+        EventBody::Guard(guard) => info(format!("step {}: {}", guard.step, guard_text(guard, None))),
         EventBody::Checkpoint(Checkpoint { step, why, bytes: size, .. }) => {
             info(format!("step {step}: checkpoint saved ({why}), {}", bytes(*size)))
         }
@@ -152,6 +153,17 @@ fn step_text(step: &Step, total_steps: u64) -> String {
 
 fn eval_text(eval: &Eval) -> String {
     format!("step {}: eval on {} ({}): {}", eval.step, eval.set, eval.who(), rates(&eval.summary))
+}
+
+/// The guard prompts in one line; beside what they were before training, where that is known.
+pub fn guard_text(guard: &Guard, base: Option<&Guard>) -> String {
+    let change = base.filter(|base| base.step < guard.step).and_then(|base| guard.change(base));
+    let change = change.map_or_else(String::new, |change| {
+        format!(" ({:+.3} [{:+.3}, {:+.3}] since step 0)", change.estimate, change.low, change.high)
+    });
+    let exact = guard.exact.map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
+    let count = counted(guard.log_probs.len(), "guard prompt");
+    format!("{count}: logprob {:.3} nats/token{change}{exact}", guard.log_prob())
 }
 
 /// The rates of an eval in one line.

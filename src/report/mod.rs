@@ -32,7 +32,7 @@ pub use error::ReportError;
 pub use eval_results::{
     EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals, result_on,
 };
-pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, rates};
+pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, guard_text, rates};
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
 pub use gate::{Threshold, thresholds_markdown};

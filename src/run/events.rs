@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::against_base::AgainstBase;
 use super::evals::EvalSummary;
 use crate::advantage::GroupSignal;
+use crate::statistics::{Interval, student_mean};
 use crate::task::current_set_name;
 
 /// The version that this program writes, and the newest that it reads.
@@ -71,6 +72,8 @@ bodies! {
     Group(Group) = "group",
     /// Its completions are in `evals/`.
     Eval(Eval) = "eval",
+    /// The guard prompts, after a step.
+    Guard(Guard) = "guard",
     Checkpoint(Checkpoint) = "checkpoint",
     Device(Device) = "device",
     Alert(Alert) = "alert",
@@ -211,6 +214,39 @@ impl Eval {
     /// `base` or `trained`; at step 0 always `base`.
     pub fn who(&self) -> &str {
         if self.step == 0 { "base" } else { &self.target }
+    }
+}
+
+/// What the model still knows of the guard prompts.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    /// 0 is the base.
+    pub step: u64,
+    /// Of each reference the mean of its tokens, nats, in the order of the file.
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub log_probs: Vec<f64>,
+    /// Of all references.
+    pub tokens: usize,
+    /// The share of greedy answers that are their reference; `None` if none was measured.
+    pub exact: Option<f64>,
+    /// Prompts of that share.
+    pub answers: usize,
+    pub seconds: f64,
+}
+
+impl Guard {
+    /// The mean over prompts, nats/token.
+    pub fn log_prob(&self) -> f64 {
+        self.log_probs.iter().sum::<f64>() / self.log_probs.len() as f64
+    }
+
+    /// The mean change of a prompt's log-prob since `base`, nats/token, with its 95% interval over prompts; `None` of
+    /// fewer than two prompts, or of other ones.
+    pub fn change(&self, base: &Self) -> Option<Interval> {
+        let pairs = self.log_probs.iter().zip(&base.log_probs);
+        let changes: Vec<f64> = pairs.map(|(now, before)| now - before).collect();
+        (self.log_probs.len() == base.log_probs.len()).then(|| student_mean(&changes)).flatten()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::against_base::AgainstBase;
 use super::events::{
-    Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Memory, Note, Phase, RankStep, Run,
+    Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase, RankStep, Run,
 };
 use super::series::Series;
 use crate::config::BestBy;
@@ -39,6 +39,8 @@ pub struct RunState {
     /// By step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
+    /// By step.
+    pub guards: BTreeMap<u64, Guard>,
     /// By step; the keep rules may have removed some.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
     pub device: Option<Device>,
@@ -108,6 +110,13 @@ impl RunState {
             EventBody::Group(group) => self.group(group),
             EventBody::Eval(eval) => {
                 self.evals.insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
+            }
+            EventBody::Guard(guard) => {
+                self.series("guard/log_prob").set(guard.step, guard.log_prob());
+                if let Some(exact) = guard.exact {
+                    self.series("guard/exact").set(guard.step, exact);
+                }
+                self.guards.insert(guard.step, guard);
             }
             EventBody::Checkpoint(checkpoint) => {
                 for step in &checkpoint.removed {
@@ -244,6 +253,7 @@ impl RunState {
         }
         self.groups.retain(|found, _| *found <= step);
         self.evals.retain(|(found, _, _), _| *found <= step);
+        self.guards.retain(|found, _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
         self.alerts_in_order.retain(|alert| alert.step <= step);
         self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();

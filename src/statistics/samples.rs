@@ -34,3 +34,12 @@ pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
     };
     Interval { estimate, low, high }
 }
+
+/// The mean of one number a prompt with Student's 95% interval; `None` of fewer than two.
+pub fn student_mean(values: &[f64]) -> Option<Interval> {
+    let count = values.len() as f64;
+    let estimate = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - estimate).powi(2)).sum();
+    let half = (values.len() > 1).then(|| t_critical(count - 1.0) * (squares / (count * (count - 1.0))).sqrt())?;
+    Some(Interval { estimate, low: estimate - half, high: estimate + half })
+}

@@ -98,6 +98,8 @@ pub struct PromptFiles {
     pub train: Option<String>,
     pub eval: Option<String>,
     pub test: Option<String>,
+    /// What a model should still know after training, with references.
+    pub guard: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
     pub generator: Option<String>,
@@ -409,7 +411,7 @@ impl Task {
         let prompts = &self.prompts;
         let mut names = self.definition_files();
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.test, &prompts.completions, &prompts.generator]
+            [&prompts.train, &prompts.eval, &prompts.test, &prompts.guard, &prompts.completions, &prompts.generator]
                 .into_iter()
                 .filter_map(Option::as_deref),
         );

@@ -67,7 +67,9 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
 }
 
 fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
-    let Some(prompts) = top.section("prompts", &["train", "eval", "test", "proof", "completions", "generator"])? else {
+    let Some(prompts) =
+        top.section("prompts", &["train", "eval", "test", "proof", "guard", "completions", "generator"])?
+    else {
         return Ok(PromptFiles::default());
     };
     let file = |key: &str| prompts.string(key)?.map(|file| home.name(file)).transpose();
@@ -78,6 +80,7 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
         train: file("train")?,
         eval: file("eval")?,
         test: file("test")?.or(file("proof")?),
+        guard: file("guard")?,
         completions: file("completions")?,
         generator: file("generator")?,
     })

@@ -6,8 +6,8 @@ use crate::config::TrainConfig;
 use crate::format::percent_short;
 use crate::report::alert_name;
 use crate::run::RunState;
-use crate::run::events::{Alert, Eval};
-use crate::statistics::wilson;
+use crate::run::events::{Alert, Eval, Guard};
+use crate::statistics::{Interval, wilson};
 
 /// One step's metrics by name.
 type Metrics = BTreeMap<String, f64>;
@@ -36,6 +36,9 @@ const MOST_IMBALANCED: f64 = 1.5;
 /// The time of a rank over that of the others for as many tokens, in each step of a window.
 const SLOW: f64 = 1.25;
 
+/// Nats a token that guard prompts may lose, about 5% of a token's probability.
+const FORGOTTEN: f64 = 0.05;
+
 const VALUE_DRIFT: &str = "value_drift";
 
 /// The last steps, the drift of exact match, and the open alerts: a fold over steps and evals, so that a resumed run
@@ -47,6 +50,8 @@ pub(super) struct Alerts {
     evals: Drift,
     /// On training completions, if no eval measures exact match during the run.
     windows: Drift,
+    /// The guard prompts of the base, and their latest change, nats/token.
+    guard: Option<(Guard, Option<Interval>)>,
     /// Open alerts: rule -> what raises it again if it changes.
     standing: BTreeMap<&'static str, Grade>,
 }
@@ -163,6 +168,7 @@ impl Alerts {
             }
         }
         state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
+        state.guards.range(..=last).for_each(|(_, guard)| alerts.take_guard(guard));
         // The open alerts are the rules violated at that step.
         alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.grade())).collect();
         alerts
@@ -178,6 +184,19 @@ impl Alerts {
     pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
         self.take_eval(eval);
         self.changes(eval.step, config)
+    }
+
+    /// The same for the guard prompts.
+    pub(super) fn observe_guard(&mut self, guard: &Guard, config: &TrainConfig) -> Vec<Alert> {
+        self.take_guard(guard);
+        self.changes(guard.step, config)
+    }
+
+    fn take_guard(&mut self, guard: &Guard) {
+        match &mut self.guard {
+            Some((base, change)) => *change = guard.change(base),
+            None => self.guard = Some((guard.clone(), None)),
+        }
     }
 
     fn take_step(&mut self, metrics: Metrics, config: &TrainConfig) {
@@ -209,7 +228,7 @@ impl Alerts {
         ]
         .into_iter()
         .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
-        .chain([imbalanced_ranks(history), slow_rank(history)])
+        .chain([imbalanced_ranks(history), slow_rank(history), self.guard.as_ref().and_then(forgetting)])
         .flatten()
         .collect()
     }
@@ -385,6 +404,21 @@ fn slow_rank(history: &[Metrics]) -> Option<Finding> {
         ),
         suggestion: "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node."
             .to_owned(),
+    })
+}
+
+/// The references of the guard prompts became less likely, by more than chance.
+fn forgetting((_, change): &(Guard, Option<Interval>)) -> Option<Finding> {
+    let change = change.filter(|change| change.high < -FORGOTTEN)?;
+    Some(Finding {
+        rule: "forgetting",
+        level: "warning",
+        value: change.estimate,
+        sentence: format!(
+            "The guard prompts lost {:.3} nats/token [{:.3}, {:.3}] since step 0: the model forgets what they ask.",
+            -change.estimate, -change.high, -change.low
+        ),
+        suggestion: "Lower learning_rate, raise kl_beta, or take an earlier checkpoint.".to_owned(),
     })
 }
 

@@ -16,6 +16,7 @@ mod rollout_plan; // the next steps' prompts
 mod eval_beside; // an eval decoded with the next rollout
 mod rollout_groups; // one step's groups
 mod evaluation; // base against trained
+mod guard; // what the model forgets
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
 mod checkpoint_writer; // the thread that makes them durable

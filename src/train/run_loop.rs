@@ -9,6 +9,7 @@ use super::early_stop::{is_due, should_stop};
 use super::evaluation::{Report, report, run_eval};
 use super::follower::{Begin, Loaded};
 use super::grpo::{grpo_interval, sft_step};
+use super::guard::measure_guard;
 use super::job::Job;
 use super::rank_work::{LatestReading, RankWork};
 use super::ranked::probe_memory;
@@ -206,6 +207,7 @@ fn run_steps(
     if job.resumed_from.is_none() {
         run_eval(run, job, recorder, "test", "base", 0)?;
         run_eval(run, job, recorder, "eval", "base", 0)?;
+        measure_guard(job, recorder, 0)?;
         save(run, job, recorder, "start")?;
     }
     let cause = loop {
@@ -235,6 +237,7 @@ fn run_steps(
     };
     let step = job.state.step;
     run_eval(run, job, recorder, "eval", "trained", step)?;
+    measure_guard(job, recorder, step)?;
     save(run, job, recorder, "end")?;
     recorder.finish_rollouts()?;
     let report = report(run, job, recorder, start.elapsed().as_secs_f64())?;
@@ -317,6 +320,9 @@ fn after_interval(
     }
     let eval_due = is_due(job.config.eval_every, step, steps);
     let is_evaluated = eval_due && run_eval(run, job, recorder, "eval", "trained", step)?.is_some();
+    if eval_due {
+        measure_guard(job, recorder, step)?;
+    }
     // Every eval saves a checkpoint, so that the best weights on the eval set are kept.
     if eval_due || is_due(job.config.checkpoint_every, step, steps) {
         save(run, job, recorder, if is_evaluated { "eval" } else { "interval" })?;

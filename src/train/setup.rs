@@ -4,7 +4,7 @@ use super::TrainError;
 use crate::checkpoint::StartModel;
 use crate::config::TrainConfig;
 use crate::dataset::PromptRow;
-use crate::eval::{Lengths, Prompt, prepare};
+use crate::eval::{GuardPrompt, Lengths, Prompt, prepare, prepare_guard};
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
@@ -31,6 +31,8 @@ pub(super) struct PromptSets {
     pub(super) eval: Vec<Prompt>,
     /// May be empty.
     pub(super) test: Vec<Prompt>,
+    /// May be empty.
+    pub(super) guard: Vec<GuardPrompt>,
 }
 
 /// A run without weights and optimizer.
@@ -255,5 +257,6 @@ fn prompt_sets(
     if train.is_empty() {
         return Err(TrainError::NoPrompts { task: task.label("task.toml") });
     }
-    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)? })
+    let guard = prepare_guard(task, tokenizer, lengths)?;
+    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)?, guard })
 }

@@ -89,6 +89,7 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         spans.extend([Span::styled(bar, theme.style(Role::Accent)), share_text]);
     }
     spans.extend(rates);
+    spans.extend(guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))));
     if let Some(seconds) = pace(run) {
         if !run.status().is_ended() && total > done {
             spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));
@@ -122,6 +123,21 @@ fn rates(run: &FollowedRun) -> Option<String> {
         None => (history.metric_at("tiers/valid", step)?, history.metric_at("exact", step), format!("train {step}")),
     };
     Some(format!("valid {} exact {} ({of})", percent_short(valid), or_na(exact, percent_short)))
+}
+
+/// What the guard prompts lost or won since step 0; before a second measurement what they have.
+pub(super) fn guard(run: &FollowedRun) -> Option<(String, Role)> {
+    let (_, base) = run.history.guards.first_key_value()?;
+    let (step, now) = run.history.guards.last_key_value()?;
+    let exact = now.exact.map_or_else(String::new, |exact| format!(" exact {}", percent_short(exact)));
+    Some(match now.change(base).filter(|_| *step > base.step) {
+        Some(change) => {
+            let text = format!("guard {:+.3} nats/token{exact} ({step})", change.estimate);
+            let is_open = run.history.standing_alerts().any(|alert| alert.rule == "forgetting");
+            (text, if is_open { Role::Warning } else { Role::Text })
+        }
+        None => (format!("guard {:.3} nats/token{exact}", now.log_prob()), Role::Text),
+    })
 }
 
 /// Planned steps after `set` requests; 0 if unknown.

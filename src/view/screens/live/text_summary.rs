@@ -43,6 +43,7 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("kl {} entropy {}", number("kl"), number("entropy"))),
         Line::raw(format!("loss {} grad norm {}", number("loss"), number("grad_norm"))),
     ];
+    lines.extend(header::guard(run).map(|(text, role)| Line::styled(text, shared.theme.style(role))));
     lines.splice(1..1, log::alerts(shared, run, columns));
     if let Some(why) = &run.error {
         lines.insert(1, Line::styled(why.clone(), shared.theme.style(Role::Bad)));

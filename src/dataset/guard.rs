@@ -1,0 +1,88 @@
+//! Guard prompts: what a model should still know after training, with references. `{"messages": [...], "completion":
+//! "..."}` is a prompt with its answer, `{"text": "..."}` plain text.
+
+use std::io::Cursor;
+
+use serde_json::Value;
+
+use super::DatasetError;
+use super::row::{parse, read_lines};
+use crate::task::Task;
+use crate::text::Message;
+
+/// One guard prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardRow {
+    pub id: String,
+    /// Empty for plain text.
+    pub messages: Vec<Message>,
+    /// The answer, or the text.
+    pub reference: String,
+    /// From 1.
+    pub line: usize,
+}
+
+/// The task's guard prompts; none without `[prompts] guard`.
+///
+/// # Errors
+/// [`DatasetError`] naming file, line and what is missing.
+pub fn guard_rows(task: &Task) -> Result<Vec<GuardRow>, DatasetError> {
+    let Some(file) = &task.prompts.guard else { return Ok(Vec::new()) };
+    let label = task.label(file);
+    let bytes = task.read(file)?;
+    let at = |line: usize, problem: String| DatasetError::Line { label: label.clone(), line, problem };
+    let rows = read_lines(Cursor::new(&bytes)).map(|line| {
+        let (line, bytes) = line.map_err(|(line, problem)| at(line, problem))?;
+        row(&bytes, line).map_err(|problem| at(line, problem))
+    });
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    if rows.is_empty() { Err(DatasetError::Empty { label: label.clone() }) } else { Ok(rows) }
+}
+
+fn row(bytes: &[u8], line: usize) -> Result<GuardRow, String> {
+    const FORM: &str = "write {\"messages\": [...], \"completion\": \"...\"}, or {\"text\": \"...\"}";
+    let text_of = |fields: &serde_json::Map<String, Value>, key: &str| {
+        let text = fields.get(key).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
+        text.map(str::to_owned).ok_or_else(|| format!("`{key}` is no text, or empty; {FORM}"))
+    };
+    if let Ok(Value::Object(fields)) = serde_json::from_slice(bytes)
+        && fields.contains_key("text")
+        && !fields.contains_key("messages")
+    {
+        let id = fields.get("id").and_then(Value::as_str).map_or_else(|| format!("guard-{line}"), str::to_owned);
+        return Ok(GuardRow { id, messages: Vec::new(), reference: text_of(&fields, "text")?, line });
+    }
+    let row = parse(bytes, line, "guard")?;
+    if row.turn_count() > 1 {
+        return Err(format!("`turns`: a guard prompt has one answer; {FORM}"));
+    }
+    let reference = text_of(&row.fields, "completion")?;
+    Ok(GuardRow { id: row.id, messages: row.messages, reference, line })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_an_answer_or_a_text() {
+        let check = |line: &str, expected: Result<(&str, usize, &str), &str>| {
+            let found = row(line.as_bytes(), 7);
+            match (&found, expected) {
+                (Ok(row), Ok((id, turns, reference))) => {
+                    assert_eq!((row.id.as_str(), row.messages.len(), row.reference.as_str()), (id, turns, reference));
+                }
+                (Err(problem), Err(part)) => assert!(problem.contains(part), "{problem}"),
+                _ => panic!("{line}: {found:?}"),
+            }
+        };
+        let prompt = r#""messages": [{"role": "user", "content": "2 + 2?"}]"#;
+        check(&format!("{{\"id\": \"a\", {prompt}, \"completion\": \"4\"}}"), Ok(("a", 1, "4")));
+        check(r#"{"text": "The cat sat."}"#, Ok(("guard-7", 0, "The cat sat.")));
+        check(&format!("{{{prompt}}}"), Err("`completion` is no text, or empty; write {"));
+        check(r#"{"text": " "}"#, Err("`text` is no text, or empty"));
+        check(&format!("{{{prompt}, \"completion\": \"4\", \"turns\": [{{{prompt}}}]}}"), Err("one answer"));
+        check("[1]", Err("expected an object"));
+    }
+}
