@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::dataset::{self, PromptRow};
-use crate::format::{did_you_mean, percent};
-use crate::score::{FailureClass, Score, Scorer, Tier, completion_line, score_stream};
+use crate::format::percent;
+use crate::score::{CompletionLine, FailureClass, Score, Scorer, Tier, score_stream};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -17,7 +17,8 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
-    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional); `-`: standard input
+    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional), or of TRL (`prompt`,
+    /// `completion`), verl (`input`, `output`) or an OpenAI batch; `-`: standard input
     /// [default: the task's samples]
     #[arg(long, value_name = "FILE")]
     completions: Option<String>,
@@ -38,7 +39,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let (label, reader) = open(&task, arguments.completions.as_deref())?;
-    let mut rows = Rows { task: &task, by_id: None };
+    let mut rows = Rows { task: &task, by_id: None, by_prompt: HashMap::new() };
     let items = dataset::read_lines(reader).map(|line| {
         let (number, bytes) =
             line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
@@ -96,37 +97,14 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), F
 }
 
 fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Result<Item, Failure> {
-    let at = |message: String| Failure::failed(format!("{label} line {line}: {message}"));
-    let value: serde_json::Value = completion_line(text).map_err(|error| {
-        let whole = error.to_string();
-        at(format!(
-            "column {}: {}; a line is a JSON object, {{\"completion\":\"…\"}}",
-            error.column(),
-            whole.split(" at line ").next().unwrap_or(&whole)
-        ))
-    })?;
-    let serde_json::Value::Object(mut fields) = value else {
-        return Err(at("not a JSON object; a line is {\"completion\":\"…\"}".to_owned()));
+    let CompletionLine { completion, prompt_id, prompt } =
+        CompletionLine::read(text).map_err(|problem| Failure::failed(format!("{label} line {line}: {problem}")))?;
+    let row = match (&prompt_id, prompt) {
+        (Some(id), _) => rows.find(id)?,
+        (None, Some(prompt)) => rows.asked_by(prompt)?,
+        (None, None) => None,
     };
-    let completion = match fields.remove("completion") {
-        Some(serde_json::Value::String(completion)) => completion,
-        Some(other) => return Err(at(format!("`completion` must be a string, not {}", short(&other.to_string(), 40)))),
-        None => {
-            return Err(at(format!(
-                "missing `completion`{}",
-                did_you_mean("completion", fields.keys().map(String::as_str))
-            )));
-        }
-    };
-    let prompt_id = match fields.remove("prompt_id") {
-        None | Some(serde_json::Value::Null) => None,
-        Some(serde_json::Value::String(id)) => Some(id),
-        Some(other) => return Err(at(format!("`prompt_id` must be a string, not {}", short(&other.to_string(), 40)))),
-    };
-    let row = match &prompt_id {
-        Some(id) => rows.find(id)?,
-        None => None,
-    };
+    let prompt_id = prompt_id.or_else(|| row.as_ref().map(|row| row.id.clone()));
     Ok(Item { completion, prompt_id, row, line })
 }
 
@@ -134,9 +112,29 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
 struct Rows<'t> {
     task: &'t Task,
     by_id: Option<HashMap<String, std::sync::Arc<PromptRow>>>,
+    /// Of prompts of other programs.
+    by_prompt: HashMap<String, Option<std::sync::Arc<PromptRow>>>,
 }
 
 impl Rows<'_> {
+    /// The row whose last message is in a prompt; of several the one with the longest, and none where two are alike.
+    fn asked_by(&mut self, prompt: String) -> Result<Option<std::sync::Arc<PromptRow>>, Failure> {
+        if let Some(known) = self.by_prompt.get(&prompt) {
+            return Ok(known.clone());
+        }
+        self.find("")?;
+        let asks = |row: &&std::sync::Arc<PromptRow>| {
+            row.messages.last().is_some_and(|turn| !turn.content.is_empty() && prompt.contains(&turn.content))
+        };
+        let length = |row: &std::sync::Arc<PromptRow>| row.messages.last().map_or(0, |turn| turn.content.len());
+        let mut found: Vec<_> = self.by_id.iter().flat_map(HashMap::values).filter(asks).cloned().collect();
+        found.sort_by_key(|row| std::cmp::Reverse(length(row)));
+        let is_one = found.len() == 1 || (found.len() > 1 && length(&found[0]) > length(&found[1]));
+        let row = is_one.then(|| found.swap_remove(0));
+        self.by_prompt.insert(prompt, row.clone());
+        Ok(row)
+    }
+
     fn find(&mut self, id: &str) -> Result<Option<std::sync::Arc<PromptRow>>, Failure> {
         if self.by_id.is_none() {
             let mut by_id = HashMap::new();

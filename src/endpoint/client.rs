@@ -10,6 +10,7 @@ use ureq::http::HeaderMap;
 use super::{Api, Endpoint, EndpointError};
 use crate::format::shortened;
 use crate::http::{Origin, agent_config, problem_of};
+use crate::score::message_text;
 use crate::secrets::{redact, visible};
 
 const MOST_BODY_BYTES: u64 = 16 << 20;
@@ -212,20 +213,6 @@ fn answer_of(api: Api, text: &str) -> Result<Answer, String> {
         seconds: 0.0,
         attempts: 0,
     })
-}
-
-/// Calls as the message that makes them, else the text; a model that refuses says so in a field of its own.
-fn message_text(message: &Value) -> Option<String> {
-    let fields = message.as_object()?;
-    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
-        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
-        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
-    }
-    match &message["content"] {
-        Value::String(text) => Some(text.clone()),
-        Value::Null => Some(message["refusal"].as_str().unwrap_or_default().to_owned()),
-        _ => None,
-    }
 }
 
 /// What a server says of an error.

@@ -1,11 +1,117 @@
 //! A line of a file of completions, as other programs write them.
 
+use serde_json::{Map, Value};
+
+use crate::format::{did_you_mean, shortened};
+
+/// A completion as one line of a file has it: `{"completion": ..., "prompt_id": ...}` of this program, `output` and
+/// `input` of verl's rollouts, `completion` and `prompt` of TRL's tables, or the result of an OpenAI batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletionLine {
+    pub completion: String,
+    pub prompt_id: Option<String>,
+    /// The prompt as the other program wrote it.
+    pub prompt: Option<String>,
+}
+
+impl CompletionLine {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// A sentence without the line's number.
+    pub fn read(line: &[u8]) -> Result<Self, String> {
+        let value = completion_line(line).map_err(|error| {
+            let whole = error.to_string();
+            let what = whole.split(" at line ").next().unwrap_or(&whole);
+            format!("column {}: {what}; a line is a JSON object, {{\"completion\":\"…\"}}", error.column())
+        })?;
+        let Value::Object(fields) = value else {
+            return Err("not a JSON object; a line is {\"completion\":\"…\"}".to_owned());
+        };
+        if fields.contains_key("custom_id") {
+            return of_batch(&fields);
+        }
+        let named = |name: &str| match fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(wrong(name, "a string", other)),
+        };
+        if let (Some(completion), Some(prompt)) = (fields.get("output"), fields.get("input"))
+            && !fields.contains_key("completion")
+        {
+            return Ok(Self {
+                completion: text("output", completion)?,
+                prompt_id: None,
+                prompt: Some(text("input", prompt)?),
+            });
+        }
+        let Some(completion) = fields.get("completion") else {
+            return Err(format!(
+                "missing `completion`{}",
+                did_you_mean("completion", fields.keys().map(String::as_str))
+            ));
+        };
+        let prompt = fields.get("prompt").map(|prompt| text("prompt", prompt)).transpose()?;
+        Ok(Self { completion: text("completion", completion)?, prompt_id: named("prompt_id")?, prompt })
+    }
+}
+
+/// A text, or the last of TRL's messages.
+fn text(name: &str, value: &Value) -> Result<String, String> {
+    let found = match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(messages) => messages.last().and_then(message_text),
+        _ => None,
+    };
+    found.ok_or_else(|| wrong(name, "a string", value))
+}
+
+fn wrong(name: &str, kind: &str, found: &Value) -> String {
+    format!("`{name}` must be {kind}, not {}", shortened(&found.to_string(), 40))
+}
+
+/// A line of the output of OpenAI's batch API; `custom_id` is the prompt's id.
+fn of_batch(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
+    let prompt_id = fields.get("custom_id").and_then(Value::as_str).map(str::to_owned);
+    let response = fields.get("response").unwrap_or(&Value::Null);
+    let choice = &response["body"]["choices"][0];
+    let said = message_text(&choice["message"]).or_else(|| choice["text"].as_str().map(str::to_owned));
+    match (said, prompt_id) {
+        (Some(completion), Some(prompt_id)) => {
+            Ok(CompletionLine { completion, prompt_id: Some(prompt_id), prompt: None })
+        }
+        (Some(_), None) => Err("`custom_id` must be a string: the prompt's id".to_owned()),
+        (None, _) => {
+            let status =
+                response["status_code"].as_u64().map_or_else(String::new, |status| format!("status {status}, "));
+            let error = fields.get("error").filter(|error| !error.is_null()).unwrap_or(&response["body"]["error"]);
+            let error = shortened(&error.to_string(), 200);
+            Err(format!("the batch has no completion here ({status}error {error}): leave the line out, or ask again"))
+        }
+    }
+}
+
+/// The text of a message of a chat API; its calls as the message that makes them. A model that refuses says so in a
+/// field of its own. `None` where it is no message.
+pub fn message_text(message: &Value) -> Option<String> {
+    let fields = message.as_object()?;
+    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
+        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
+        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
+    }
+    match &message["content"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => Some(message["refusal"].as_str().unwrap_or_default().to_owned()),
+        _ => None,
+    }
+}
+
 /// The line's JSON. A `\ud800` that stands alone is kept as written: no text has that character, and the completion
 /// with the escape in it is unparsable for that reason, while the other lines have their scores.
 ///
 /// # Errors
 /// Where the line is not JSON for another reason.
-pub fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
+fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
     let again = |text: &str| serde_json::from_str(&half_pairs_as_text(text)).ok();
     serde_json::from_slice(line).or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
 }
@@ -38,8 +144,44 @@ fn half_pairs_as_text(line: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_other_programs_are_completions() {
+        let check = |line: &str, completion: &str, prompt_id: Option<&str>, prompt: Option<&str>| {
+            let found = CompletionLine::read(line.as_bytes());
+            let [prompt_id, prompt] = [prompt_id, prompt].map(|text| text.map(str::to_owned));
+            assert_eq!(found, Ok(CompletionLine { completion: completion.to_owned(), prompt_id, prompt }), "{line}");
+        };
+        check(r#"{"completion": "a", "prompt_id": "p"}"#, "a", Some("p"), None);
+        check(r#"{"input": "ask", "output": "a", "gts": "x", "score": 0.5, "step": 3}"#, "a", None, Some("ask"));
+        check(r#"{"step": 1, "prompt": "ask", "completion": "a", "advantage": 0.1}"#, "a", None, Some("ask"));
+        let messages = r#"{"prompt": [{"role": "user", "content": "ask"}], "completion": [{"role": "assistant", "content": "a"}]}"#;
+        check(messages, "a", None, Some("ask"));
+        let batch = |message: &str| {
+            format!(
+                "{{\"id\": \"b\", \"custom_id\": \"p\", \"response\": {{\"status_code\": 200, \"body\": {{\"choices\": [{{\"message\": {message}}}]}}}}, \"error\": null}}"
+            )
+        };
+        check(&batch(r#"{"role": "assistant", "content": "a"}"#), "a", Some("p"), None);
+        check(&batch(r#"{"content": null, "refusal": "no"}"#), "no", Some("p"), None);
+        let calls = r#"{"content":null,"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+        check(&batch(calls), calls, Some("p"), None);
+        let refused = |line: &str, part: &str| {
+            let problem = CompletionLine::read(line.as_bytes()).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        };
+        refused(
+            r#"{"custom_id": "p", "response": {"status_code": 429, "body": {"error": "slow"}}}"#,
+            "status 429, error \"slow\"",
+        );
+        refused(r#"{"completion": 7}"#, "`completion` must be a string, not 7");
+        refused(r#"{"completio": "x"}"#, "missing `completion`");
+        refused("[]", "not a JSON object");
+        refused("{", "column 1: EOF");
+    }
 
     #[test]
     fn half_a_pair_is_kept_as_text() {

@@ -25,7 +25,7 @@ mod verdict;
 
 pub use batch::{given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use command::{Isolation, Trial, Trust, TrustError, isolation};
-pub use completion_line::completion_line;
+pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};

@@ -24,7 +24,7 @@ use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::report::Listing;
-use crate::score::Scorer;
+use crate::score::{CompletionLine, Scorer};
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug)]
@@ -336,15 +336,9 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
         let (number, line) =
             line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
         let place = || format!("{} line {number}", task.label(file));
-        let value = crate::score::completion_line(&line).map_err(|error| format!("{}: {error}", place()))?;
-        let text = value["completion"]
-            .as_str()
-            .ok_or_else(|| format!("{}: missing `completion`, the text to score", place()))?;
-        samples.push(SampleCompletion {
-            text: text.to_owned(),
-            prompt_id: value["prompt_id"].as_str().map(str::to_owned),
-            line: number,
-        });
+        let CompletionLine { completion, prompt_id, .. } =
+            CompletionLine::read(&line).map_err(|problem| format!("{}: {problem}", place()))?;
+        samples.push(SampleCompletion { text: completion, prompt_id, line: number });
     }
     Ok(samples)
 }

@@ -10,7 +10,7 @@ use super::{
     write_page,
 };
 use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, write_event_file};
-use crate::run::{RunDirectory, RunFolders};
+use crate::run::{RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, read_step, rollout_segments};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
@@ -24,6 +24,9 @@ pub(super) struct Arguments {
     /// Print JSON lines: one object per step
     #[arg(long, group = "form", conflicts_with_all = ["html", "markdown", "tensorboard"])]
     jsonl: bool,
+    /// Print all sampled completions as JSON lines: step, prompt, completion, reward, advantage
+    #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard"])]
+    rollouts: bool,
     /// Print a Markdown summary for a pull request: outcome, rates, verdicts, failure classes, configuration and what
     /// changed since the previous run of the task, alerts; secrets are masked
     #[arg(long, group = "form", conflicts_with_all = ["html", "out", "tensorboard"])]
@@ -50,6 +53,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let runs = super::find_all(arguments.run.iter().map(String::as_str), places)?;
     if let Some(folder) = &arguments.tensorboard {
         return event_files(&runs, folder, arguments);
+    }
+    if arguments.rollouts {
+        return runs.iter().try_fold(ExitCode::SUCCESS, |_, run| rollouts(run));
     }
     let [run] = runs.as_slice() else { return each(runs, arguments) };
     if arguments.out.is_some() {
@@ -79,6 +85,30 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         .collect();
     document["series"] = series.into();
     print_json(document)
+}
+
+/// Prints the completions that the run still has, step by step, with names as in TRL's tables.
+fn rollouts(run: &RunDirectory) -> Outcome {
+    for segment in rollout_segments(run.path())? {
+        for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
+            let lines = read_step(run.path(), step)?.into_iter().flat_map(|group| {
+                let RolloutGroup { prompt_id, prompt, replaced, completions, .. } = group;
+                completions.into_iter().map(move |completion| {
+                    json!({
+                        "run": run.id(), "step": step, "prompt_id": prompt_id,
+                        "prompt": completion.prompt.as_ref().unwrap_or(&prompt), "completion": completion.text,
+                        "reward": completion.reward, "tier": completion.score["tier"], "advantage": completion.advantage,
+                        "tokens": completion.token_ids.len(), "stop_reason": completion.stop_reason, "replaced": replaced,
+                    })
+                })
+            });
+            let lines: Vec<Value> = lines.collect();
+            if !lines.is_empty() {
+                print_json_lines(lines)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes a file per run into a folder; existing files are found before the first is written.
