@@ -39,8 +39,12 @@ pub struct ResultComparison {
 }
 
 impl RunsCompared {
-    /// Compares runs with the first one.
+    /// Compares runs with the first one; several comparisons are one family, adjusted by Holm's method.
     pub fn of(runs: &[Report]) -> Self {
+        let others = runs.get(1..).unwrap_or_default();
+        let mut results: Vec<_> = others.iter().map(|run| result(&runs[0], run, others.len())).collect();
+        MetricComparison::adjust(results.iter_mut().flatten().map(|result| &mut result.valid).collect());
+        MetricComparison::adjust(results.iter_mut().flatten().filter_map(|result| result.exact.as_mut()).collect());
         let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
         let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
         let files: Vec<&RunFile> = runs.iter().map(|run| run.directory.file()).collect();
@@ -56,7 +60,7 @@ impl RunsCompared {
                 .into_iter()
                 .map(|key| (key.clone(), runs.iter().map(|run| run.history.evals.get(&key).cloned()).collect()))
                 .collect(),
-            results: runs.iter().skip(1).map(|run| result(&runs[0], run)).collect(),
+            results,
         }
     }
 
@@ -114,6 +118,10 @@ impl RunsCompared {
             let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
             text.push_str(&verdict_lines(valid, exact.as_ref()));
         }
+        let comparisons = self.results.iter().flatten().count();
+        if comparisons > 1 {
+            let _ = writeln!(text, "\nverdicts by p-values adjusted by Holm's method for {comparisons} comparisons");
+        }
         text
     }
 }
@@ -137,14 +145,14 @@ pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// Compares the results of two runs that were evaluated on the same set.
-fn result(first: &Report, second: &Report) -> Option<ResultComparison> {
+/// Compares the results of two runs that were evaluated on the same set, as one of `comparisons`.
+fn result(first: &Report, second: &Report, comparisons: usize) -> Option<ResultComparison> {
     HELD_OUT_SETS.into_iter().find_map(|set| {
         let records = |run: &Report| {
             let Eval { step, target, .. } = run.history.result(set, run.best())?;
             read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
         };
-        let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?, 1);
+        let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?, comparisons);
         (valid.n > 0).then_some(ResultComparison { set, comparison: valid.comparison, valid, exact })
     })
 }

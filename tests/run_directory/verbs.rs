@@ -71,6 +71,16 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     }
     assert_eq!(document["results"]["exact"]["fixed"], 16);
     assert!(!text.contains("learning_rate"), "{text}");
+    assert!(!text.contains("Holm") && document["results"]["valid"]["adjusted_p"].is_null(), "one comparison: {text}");
+    // Two comparisons with the first run are a family.
+    made(&root, &Made { name: "c", valid: 0.6, set: &["seed=4"], ..Made::default() });
+    let (_, text, _) = runs_command(&root, &["compare", "a", "b", "c", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let p = |result: usize, field: &str| document["all_results"][result]["valid"][field].as_f64().unwrap();
+    assert_eq!((p(0, "adjusted_p"), p(1, "adjusted_p")), (2.0 * p(0, "p"), p(1, "p")), "{text}");
+    let (_, text, _) = runs_command(&root, &["compare", "a", "b", "c"]);
+    assert!(text.contains("p = 1.9e-6, Holm-adjusted 3.8e-6"), "{text}");
+    assert!(text.ends_with("verdicts by p-values adjusted by Holm's method for 2 comparisons\n"), "{text}");
 }
 
 #[test]
