@@ -21,6 +21,7 @@ pub mod report; // a run as one HTML file, CSV or JSON lines
 pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
 #[cfg(feature = "download")]
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
+pub mod study; // sweeps and studies: settings -> runs -> one table
 
 // The engine:
 #[cfg(feature = "engine")]

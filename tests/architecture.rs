@@ -24,6 +24,7 @@ const FIRST_BLOCK: [&str; 17] = [
     "report",
     "openai",
     "endpoint",
+    "study",
 ];
 const ENGINE: [&str; 11] =
     ["kernels", "model", "ranks", "constraint", "rollout", "update", "checkpoint", "eval", "train", "bench", "serve"];
@@ -95,8 +96,21 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 12] =
-    ["hub", "task", "text", "dataset", "score", "run", "report", "endpoint", "model", "checkpoint", "eval", "train"];
+const READERS: [&str; 13] = [
+    "hub",
+    "task",
+    "text",
+    "dataset",
+    "score",
+    "run",
+    "report",
+    "endpoint",
+    "study",
+    "model",
+    "checkpoint",
+    "eval",
+    "train",
+];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 /// Files of these rooms that open something else: a folder to lock, the system's files.

@@ -44,6 +44,8 @@ mod slurm;
 #[cfg(feature = "engine")]
 mod small_disk;
 #[cfg(feature = "engine")]
+mod sweeps;
+#[cfg(feature = "engine")]
 mod training;
 #[cfg(feature = "engine")]
 mod untrusted_files;

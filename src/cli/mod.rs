@@ -39,6 +39,10 @@ mod score;
 mod serve;
 mod slurm;
 #[cfg(feature = "engine")]
+mod study;
+#[cfg(feature = "engine")]
+mod sweep;
+#[cfg(feature = "engine")]
 mod targets;
 mod task;
 #[cfg(feature = "engine")]
@@ -72,6 +76,12 @@ enum Command {
     /// Train a model on a task with GRPO or SFT
     #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
+    /// Train over values of keys, and compare the settings
+    #[cfg(feature = "engine")]
+    Sweep(Box<sweep::Arguments>),
+    /// Answer a question by runs: SFT against GRPO, rewards, group size, rollout interval
+    #[cfg(feature = "engine")]
+    Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
     #[cfg(feature = "engine")]
     Eval(eval::Arguments),
@@ -189,6 +199,10 @@ fn subcommand(command: Command) -> Outcome {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]
         Command::Train(arguments) => train::run(*arguments),
+        #[cfg(feature = "engine")]
+        Command::Sweep(arguments) => sweep::run(*arguments),
+        #[cfg(feature = "engine")]
+        Command::Study(arguments) => study::run(*arguments),
         #[cfg(feature = "engine")]
         Command::Eval(arguments) => eval::run(arguments),
         Command::Score(arguments) => score::run(arguments),

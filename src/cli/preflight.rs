@@ -17,17 +17,19 @@ pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, places: &Ru
     task.embedded_model_note(&origin).map(|note| format!("{note} (--model NAME)"))
 }
 
-/// Prints the warnings and what was not checked; refuses on errors, unless they are ignored.
-pub(super) fn gate(checked: &Preflight, ignore_errors: bool) -> Result<(), Failure> {
+/// Prints the warnings and what was not checked, unless `is_quiet`; refuses on errors, unless they are ignored.
+pub(super) fn gate(checked: &Preflight, ignore_errors: bool, is_quiet: bool) -> Result<(), Failure> {
     let of = |severity| checked.findings.iter().filter(move |finding| finding.severity == severity);
-    of(Severity::Warning).for_each(|finding| eprint_line(&format!("warning: {}", finding.message)));
+    of(Severity::Warning)
+        .filter(|_| !is_quiet)
+        .for_each(|finding| eprint_line(&format!("warning: {}", finding.message)));
     let errors: Vec<&PreflightFinding> = of(Severity::Error).collect();
     if !errors.is_empty() && !ignore_errors {
         let lines: Vec<&str> = errors.iter().map(|finding| finding.message.as_str()).collect();
         return Err(Failure::failed(format!("{}\nto start anyway: {IGNORE_ERRORS}", lines.join("\n"))));
     }
     errors.iter().for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
-    if !checked.not_checked.is_empty() {
+    if !checked.not_checked.is_empty() && !is_quiet {
         eprintln!("not checked: {} (--plan --sample does)", titles(checked.not_checked.iter().copied()));
     }
     Ok(())

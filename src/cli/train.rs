@@ -53,7 +53,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     /// Run name
     #[arg(long)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Forecast memory, time and disk, measured with this model; with --slurm, print the job script; nothing is created
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
@@ -73,6 +73,9 @@ pub(super) struct Arguments {
     /// Of the ranks, those that a launcher has started on this host
     #[arg(skip)]
     local_ranks: Option<usize>,
+    /// Warnings before the run were printed for another one of the same sweep
+    #[arg(skip)]
+    pub(super) is_quiet: bool,
     /// Compute on several GPUs, a rank on each: how many, `all`, or their numbers (0,2,3); sets `ranks`
     #[arg(long, value_name = "GPUS", conflicts_with_all = ["gpu", "cpu"])]
     gpus: Option<Gpus>,
@@ -83,6 +86,13 @@ pub(super) struct Arguments {
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// A run of a sweep, in the folder for new runs.
+    pub(super) fn of_sweep(task: String, set: Vec<String>, preset: Option<String>, places: &RunFolders) -> Self {
+        Self { task: Some(task), set, preset, runs: Some(places.for_new_runs().to_owned()), ..Self::default() }
+    }
 }
 
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
@@ -238,7 +248,7 @@ pub(super) fn create(
         disk: disk.as_ref(),
         signal: None,
     };
-    preflight::gate(&Preflight::of(&config, &facts), arguments.ignore_preflight_errors)?;
+    preflight::gate(&Preflight::of(&config, &facts), arguments.ignore_preflight_errors, arguments.is_quiet)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
@@ -289,7 +299,7 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     )))
 }
 
-fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
+pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
     let preset = arguments.preset.as_deref().map(preset).transpose()?;
     let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();

@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// Compute with this many processes, other than configured
     #[arg(long, value_name = "N")]
     ranks: Option<u16>,
+    /// Stop after this step, with an eval and a checkpoint
+    #[arg(long, value_name = "STEP", conflicts_with = "sampler")]
+    until: Option<u64>,
 }
 
 #[cfg(feature = "engine")]
@@ -70,6 +73,7 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Usable), Failur
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
+    arguments.until.into_iter().for_each(|step| worker.controls().stop_after(step));
     for note in worker.notes() {
         eprint_line(&format!("note: {note}"));
     }

@@ -47,6 +47,7 @@ pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
 pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
 pub use summary_table::{columns, rate_rows, table, tag_rows, value_drift};
+pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, text_table};
 pub use tensorboard::{event_file, write_event_file};
 pub use versus_text::{versus_csv, versus_markdown};

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
 
 use super::directory::RunDirectory;
 use super::error::RunError;
@@ -25,7 +26,8 @@ const READY: &str = "GRPO_TUI_READY_FD";
 /// The longest report of a worker.
 const LONGEST_WORD: usize = 16 * 1024;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceChoice {
     /// The first free GPU, or as many as the run has ranks; else the CPU.
     #[default]
@@ -64,6 +66,8 @@ pub struct Launch {
     pub resume: bool,
     /// Processes that compute it; `None`: as configured.
     pub ranks: Option<u16>,
+    /// Stop after this step, with an eval and a checkpoint, to be resumed.
+    pub until: Option<u64>,
     /// `None`: this one.
     pub program: Option<PathBuf>,
     /// How long to wait for the worker's report.
@@ -76,6 +80,7 @@ impl Default for Launch {
             compute: DeviceChoice::Any,
             resume: false,
             ranks: None,
+            until: None,
             program: None,
             patience: Duration::from_secs(30),
         }
@@ -149,6 +154,7 @@ fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Comman
     command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
     command.args(how.compute.arguments()).args(how.resume.then_some("--resume"));
     command.args(how.ranks.map(|ranks| format!("--ranks={ranks}")));
+    command.args(how.until.map(|step| format!("--until={step}")));
     command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
     // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.

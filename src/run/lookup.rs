@@ -80,6 +80,11 @@ impl RunFolders {
         &self.roots[0]
     }
 
+    /// In order of search.
+    pub fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
     /// For messages.
     pub fn described(&self) -> String {
         self.roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")

@@ -5,6 +5,7 @@ mod compare;
 #[cfg(test)]
 mod golden;
 mod rates;
+mod runs;
 mod samples;
 mod smoothing;
 
@@ -14,4 +15,5 @@ pub use compare::{
 };
 pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
 pub use samples::{mean_by_prompt, pass_at, student_mean};
+pub use runs::{OverRuns, Spread, over_runs};
 pub use smoothing::{Smoothing, smooth};

@@ -223,6 +223,11 @@ fn run_steps(
         if let Some(cause) = should_stop(recorder.history()?, &job.state, &job.config) {
             break cause;
         }
+        if worker.controls().stops_after(job.state.step) {
+            run_eval(run, job, recorder, "eval", "trained", job.state.step)?;
+            save(run, job, recorder, "interrupted")?;
+            return Ok(Ended::Interrupted { step: job.state.step });
+        }
         let steps = job.next_steps();
         if !worker.controls().compute_until(job.state.step + steps) {
             continue;

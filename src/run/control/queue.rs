@@ -63,6 +63,8 @@ struct Shared {
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
+    /// The worker's launcher wants no step after this one for now.
+    last_step: OnceLock<u64>,
     /// `None` for a worker without a log.
     spool: OnceLock<AcceptedFiles>,
     /// Held while one request is accepted, so that files are written in queue order.
@@ -95,6 +97,17 @@ impl RequestQueue {
     pub fn stop_now_when(&self, flag: Arc<AtomicBool>) {
         // Only the first call counts.
         let _ = self.0.interrupted_again.set(flag);
+    }
+
+    /// Ends the run after `step`, with an eval and a checkpoint, to be resumed.
+    pub fn stop_after(&self, step: u64) {
+        // Only the first call counts.
+        let _ = self.0.last_step.set(step);
+    }
+
+    /// Whether [`Self::stop_after`] ends the run after `step`.
+    pub fn stops_after(&self, step: u64) -> bool {
+        self.0.last_step.get().is_some_and(|last| step >= *last)
     }
 
     /// Takes all requests, in order. Each must be recorded as a `control` event, passed to [`Self::recorded`], and

@@ -12,6 +12,7 @@ mod matches;
 mod pipeline;
 mod removal;
 mod search_state;
+mod sweep_detail;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use search_state::Matches;
 
 use crate::report::{self, Entry, Listing, RunGroup, RunRow, group_labels, group_values, order, unknown_field};
-use crate::run::{DiskUse, Field, disk_use};
+use crate::run::{DiskUse, Field, RunFolders, disk_use};
+use crate::study::{SweepFolder, SweepTable};
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
 use crate::view::widgets::filter::Filter;
@@ -61,6 +63,8 @@ pub struct Runs {
     detail_top: Cursor,
     /// Disk usage of the run under the cursor.
     disk: Option<(PathBuf, DiskUse)>,
+    /// The table of the sweep whose runs are the group under the cursor, by its tag.
+    sweep: Option<(String, SweepTable)>,
     chooser: Chooser,
     matches: Matches,
 }
@@ -124,6 +128,7 @@ impl Default for Runs {
             stage: Cursor::default(),
             detail_top: Cursor::default(),
             disk: None,
+            sweep: None,
             chooser: Chooser::default(),
             matches: Matches::default(),
         }
@@ -281,7 +286,7 @@ fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
     listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok())
 }
 
-/// After a cursor move: measures the folder of the run under it, unless that was done.
+/// After a cursor move: measures the folder of the run under it, unless that was done, or reads the sweep of the group.
 fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let under = runs.row_under().map(|row| runs.under_row(row, shared));
     if under != runs.under && (under.is_some() || runs.shown.is_empty()) {
@@ -289,10 +294,10 @@ fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.under = under;
     }
     let measured = runs.disk.as_ref().map(|(path, _)| Under::Run(path.clone()));
-    if measured == runs.under { Vec::new() } else { measure(runs) }
+    if measured == runs.under { Vec::new() } else { measure(runs, shared) }
 }
 
-fn measure(runs: &Runs) -> Vec<Command> {
+fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
     match runs.under.clone() {
         Some(Under::Run(path)) => vec![Work::latest(
             "runs.disk",
@@ -305,8 +310,27 @@ fn measure(runs: &Runs) -> Vec<Command> {
                 Vec::new()
             },
         )],
+        Some(Under::Group(tag)) if runs.group_by.as_deref() == Some("tags") => {
+            vec![read_sweep(tag, shared.options.run_folders.clone())]
+        }
         _ => Vec::new(),
     }
+}
+
+/// Reads the sweep of a tag, if it is one's.
+fn read_sweep(tag: String, places: RunFolders) -> Command {
+    let table = move || {
+        let table = SweepFolder::find(&places, &tag).ok().map(|(folder, sweep)| SweepTable::of(&folder, sweep));
+        table.map(|table| (tag, table))
+    };
+    Work::latest(
+        "runs.sweep",
+        move |_| table(),
+        |runs: &mut Runs, _, table| {
+            runs.sweep = table;
+            Vec::new()
+        },
+    )
 }
 
 /// Why there is no run for an action.

@@ -1,6 +1,7 @@
 //! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
 
-use grpo_tui::run::{RunDirectory, rename_run};
+use grpo_tui::run::{DeviceChoice, RunDirectory, change_tags, rename_run};
+use grpo_tui::study::{FORMAT_VERSION, Metric, Setting, Sweep, SweepFolder, SweepRun};
 
 use super::*;
 
@@ -102,6 +103,63 @@ fn groups_have_means_and_say_what_they_are_of() {
     assert!(stage.shows("in 4 groups by config.seed"), "{}", stage.screen());
     stage.keys("esc");
     assert!(stage.shows("Runs 4 ") && !stage.shows("groups by"), "{}", stage.screen());
+}
+
+/// The runs of `seeds` as a sweep of two learning rates, of which one run has not begun.
+fn swept(folder: &Path) {
+    seeds(folder);
+    let runs = folder.join("runs");
+    let setting = |rate: &str| Setting { label: format!("learning_rate={rate}"), ..Setting::default() };
+    let run = |setting: usize, seed: u64, id: &str| SweepRun {
+        setting,
+        seed,
+        id: (!id.is_empty()).then(|| id.to_owned()),
+        problem: None,
+    };
+    let ids = ["20261110-090000-invoice-aaaaaa", "20261111-090000-invoice-bbbbbb", "20261112-090000-invoice-cccccc"];
+    ids.iter().for_each(|id| drop(change_tags(&runs.join(id), &["rates".to_owned()], &[]).unwrap()));
+    let sweep = Sweep {
+        version: FORMAT_VERSION,
+        name: "rates".to_owned(),
+        study: None,
+        created_ms: 0,
+        task: "invoice".to_owned(),
+        task_digest: String::new(),
+        preset: None,
+        fixed: Vec::new(),
+        metric: Metric::Valid,
+        halving: None,
+        drawn: None,
+        compute: DeviceChoice::Cpu,
+        max_runs: None,
+        max_hours: None,
+        seconds: 0.0,
+        settings: vec![setting("0.5"), setting("0.25")],
+        runs: vec![run(0, 1, ids[0]), run(1, 3, ids[2]), run(0, 2, ids[1]), run(1, 4, "")],
+        pairs: Vec::new(),
+    };
+    SweepFolder::create(&runs, &sweep, &[]).unwrap();
+}
+
+#[test]
+fn the_table_of_a_sweep_stands_in_the_details_of_its_runs() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = stage_with(columns, rows, swept);
+        stage.keys("B g");
+        let row = stage.screen().lines().position(|line| line.contains("rates")).unwrap();
+        stage.keys("G").click(6, row as u16);
+        assert!(
+            stage.shows("rates: sweep of task invoice, 4 seeds; 3 of 4 runs finished, 1 not started"),
+            "{}",
+            stage.screen()
+        );
+        insta::assert_snapshot!(format!("runs_sweep_{columns}x{rows}"), stage.screen());
+        stage.keys("tab");
+        stage.keys("G");
+        assert!(stage.shows("paired by seed"), "the end of the notes: {}", stage.screen());
+        stage.keys("esc B");
+        assert!(!stage.shows("groups by tags"), "{}", stage.screen());
+    }
 }
 
 #[test]

@@ -129,6 +129,12 @@ const ACTIONS: &[Action] = &[
             let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
             none.then(|| "no runs in the list".to_owned())
         }),
+    Action::new("runs.sweeps", "Toggle sweeps", "", &["B"], HERE, list_actions::toggle_sweeps)
+        .also(&["sweep", "study", "group by tags", "grid"])
+        .unless(|runs, shared| {
+            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+            none.then(|| "no runs in the list".to_owned())
+        }),
     Action::new("runs.columns", "Choose columns", "columns", &["|"], HERE, column_chooser::open)
         .also(&["columns", "fields", "wide"])
         .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
@@ -280,7 +286,7 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
             }
             let mut commands = under_cursor(runs, shared);
             if *news && commands.is_empty() {
-                commands = measure(runs);
+                commands = measure(runs, shared);
             }
             commands.extend(show_live(shared, *first));
             commands

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
-use super::{DETAIL, Runs, group_detail, rows_of};
+use super::{DETAIL, Runs, group_detail, rows_of, sweep_detail};
 use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
 use crate::run::{EvalSummary, Status};
@@ -50,6 +50,11 @@ pub(super) fn rows(runs: &Runs, shared: &Shared, area: Rect) -> usize {
 
 fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
     if let Some(group) = runs.group() {
+        let own =
+            runs.sweep.as_ref().filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
+        if let Some((_, table)) = own {
+            return vec![(sweep_detail::lines(table, &shared.theme, inside.width as usize), inside)];
+        }
         return vec![(group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize), inside)];
     }
     let Some(entry) = runs.entry(shared) else { return Vec::new() };

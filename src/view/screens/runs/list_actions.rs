@@ -89,6 +89,16 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
+/// Groups the list by tags, or no more: a sweep's tag is its name, and its table stands in the details of the group.
+pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let is_shown = runs.group_by.as_deref() == Some("tags");
+    runs.group_by = (!is_shown).then(|| "tags".to_owned());
+    runs.expanded.clear();
+    runs.cursor.index = 0;
+    runs.arrange(shared);
+    under_cursor(runs, shared)
+}
+
 /// Changes the display name of the run under the cursor.
 pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else { return Vec::new() };

@@ -1,0 +1,66 @@
+//! `grpo-tui study`: a question answered by runs, such as whether SFT would have done.
+
+use super::sweep::{CommonArguments, begin, blank, fill_runs, of_existing, places, resolve};
+use super::{Failure, Outcome};
+use crate::study::{Metric, Space, Study, StudyError};
+use crate::task::Task;
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["study", "resume", "show", "list"]))]
+#[command(after_long_help = "\
+  sft-vs-grpo       base, SFT, GRPO, GRPO after SFT: at equal updates, and until three evals bring no better valid rate\n  \
+  binary-vs-tiered  rewards of the tiers 0/0/1 against 0/0.5/1\n  \
+  group-size        2, 4, 8 and 16 completions per prompt, at equal completions per step\n  \
+  sync-interval     1, 2, 4 and 8 optimizer steps per rollout\n\n\
+Runs are those of a sweep: tagged, resumable, one at a time on a device.")]
+pub(super) struct Arguments {
+    /// Study: sft-vs-grpo, binary-vs-tiered, group-size or sync-interval
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Study::ALL.map(Study::name)), requires = "task")]
+    study: Option<String>,
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
+    task: Option<String>,
+    /// Seeds: runs of each setting
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Set a configuration key of all runs; repeatable
+    #[arg(long, value_name = "KEY=VALUE", requires = "task")]
+    set: Vec<String>,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let places = places(&arguments.common)?;
+    let study = arguments.study.as_deref().and_then(Study::from_name);
+    let (Some(study), Some(name)) = (study, &arguments.task) else { return of_existing(&arguments.common, &places) };
+    let usage = |error: StudyError| Failure::usage(error.to_string());
+    let task = Task::resolve(name)?;
+    let space = Space::parse(&arguments.set).map_err(usage)?;
+    if let Some(axis) = space.axes.first() {
+        return Err(Failure::usage(format!(
+            "--set {}: a study takes one value a key; `grpo-tui sweep` varies keys",
+            axis.key
+        )));
+    }
+    if !space.seeds.is_empty() {
+        return Err(Failure::usage("--set seed: a study chooses its seeds: say how many with --seeds N"));
+    }
+    let key = |text: &String| text.split_once('=').map_or(String::new(), |(key, _)| key.to_owned());
+    let own = |key: &String| study.keys().contains(&key.as_str()) && (key != "base_model" || study != Study::SftVsGrpo);
+    if let Some(key) = space.fixed.iter().map(key).find(own) {
+        // Of the group size, the number of completions a step is the user's.
+        if study != Study::GroupSize || key == "method" {
+            return Err(Failure::usage(format!(
+                "--set {key}: study {} sets this key itself: leave it out",
+                study.name()
+            )));
+        }
+    }
+    let mut sweep = blank(&arguments.common, &task, space.fixed, Metric::Valid)?;
+    let config = resolve(&sweep, &sweep.fixed, &task, &places)?;
+    sweep.study = Some(study);
+    (sweep.settings, sweep.pairs) = study.settings(&config).map_err(usage)?;
+    let seeds = (config.seed..).take(usize::try_from(arguments.seeds)?).collect();
+    fill_runs(&mut sweep, seeds, &task, &places)?;
+    begin(&arguments.common, &places, &task, sweep)
+}

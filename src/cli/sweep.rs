@@ -1,0 +1,423 @@
+//! `grpo-tui sweep`: runs over values of keys, through the device queue; and what sweeps and studies share.
+
+mod driver;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::device::DeviceArguments;
+use super::{Failure, Outcome, print, print_json, train};
+use crate::config::{ResolvedConfig, TrainConfig};
+use crate::report::text_table;
+use crate::run::{RunFolders, check_export, events::now_ms, free_path, write_export};
+use crate::secrets::visible;
+use crate::study::{
+    FORMAT_VERSION, Halving, MOST_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable,
+    TaskVariant, curves, grid, random, rungs,
+};
+use crate::task::{PromptSet, TASK_FILE, Task};
+use driver::Driver;
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["task", "resume", "show", "list"]))]
+#[command(after_long_help = "\
+The eval set chooses, the test set makes the claim: settings are compared by the best checkpoints on the eval set; each \
+run measures the test set once, at its end, and the sweep shows it of the best setting alone.\n\n\
+  grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2\n  \
+  grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set max_steps=45 --halving")]
+pub(super) struct Arguments {
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
+    task: Option<String>,
+    /// Set a configuration key: a value, a list (1e-5,3e-5), or an inclusive range of whole numbers (0..2); repeatable
+    #[arg(long, value_name = "KEY=VALUES", requires = "task")]
+    set: Vec<String>,
+    /// Draw N of the settings at random instead of all
+    #[arg(long, value_name = "N", requires = "task", value_parser = clap::value_parser!(u64).range(1..))]
+    random: Option<u64>,
+    /// Seed of --random
+    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "random")]
+    random_seed: u64,
+    /// Successive halving: train all settings a little, the best of them more
+    #[arg(long, requires = "task")]
+    halving: bool,
+    /// With --halving: of the settings, 1/N go on at each rung, for N times the steps
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "halving", value_parser = clap::value_parser!(u16).range(2..=64))]
+    factor: u16,
+    /// With --halving: the step at which settings are first compared [default: eval_every]
+    #[arg(long, value_name = "STEP", requires = "halving", value_parser = clap::value_parser!(u64).range(1..))]
+    first_rung: Option<u64>,
+    /// Rate of the best checkpoint on the eval set by which settings are compared: valid, exact, tolerant, parse or reward
+    #[arg(long, default_value = "valid", requires = "task", value_parser = clap::builder::PossibleValuesParser::new(Metric::NAMES))]
+    metric: String,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// Of sweeps and studies.
+#[derive(Debug, clap::Args)]
+pub(super) struct CommonArguments {
+    /// Preset: quick, seed or recommended
+    #[arg(long, requires = "task")]
+    preset: Option<String>,
+    /// Name: the tag of its runs, and for --resume [default: after the task]
+    #[arg(long, requires = "task")]
+    name: Option<String>,
+    /// Start at most N runs; with --resume, N in all
+    #[arg(long, value_name = "N", conflicts_with_all = ["show", "list"])]
+    max_runs: Option<usize>,
+    /// End after H hours, all sessions together; what computes then is stopped with a checkpoint
+    #[arg(long, value_name = "H", conflicts_with_all = ["show", "list"])]
+    max_hours: Option<f64>,
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Continue a sweep: what is finished is kept, what was interrupted is resumed from its checkpoint
+    #[arg(long, value_name = "SWEEP", conflicts_with = "task")]
+    resume: Option<String>,
+    /// With --resume: also resume runs that failed
+    #[arg(long, requires = "resume")]
+    retry_failed: bool,
+    /// Show the table of a sweep, and start nothing
+    #[arg(long, value_name = "SWEEP", conflicts_with_all = ["task", "resume"])]
+    show: Option<String>,
+    /// List sweeps and studies
+    #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
+    list: bool,
+    /// List the runs, and start nothing; forecasts nothing: `train --plan` measures one run
+    #[arg(long, requires = "task")]
+    plan: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Write the learning curves on the eval set as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "list"])]
+    svg: Option<PathBuf>,
+    /// Write the table as Markdown
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "list"])]
+    markdown: Option<PathBuf>,
+    /// Replace the files of --svg and --markdown
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: Arguments) -> Outcome {
+    let places = places(&arguments.common)?;
+    match &arguments.task {
+        None => of_existing(&arguments.common, &places),
+        Some(name) => {
+            let task = Task::resolve(name)?;
+            let sweep = planned(&arguments, &task, &places)?;
+            begin(&arguments.common, &places, &task, sweep)
+        }
+    }
+}
+
+/// Checks the files of an export before hours of computing.
+pub(super) fn places(common: &CommonArguments) -> Result<RunFolders, Failure> {
+    let exports = [&common.svg, &common.markdown];
+    exports.into_iter().flatten().try_for_each(|path| check_export(path, common.force))?;
+    if common.max_hours.is_some_and(|hours| !(hours > 0.0 && hours.is_finite())) {
+        return Err(Failure::usage("--max-hours: must be a number above 0"));
+    }
+    if common.max_runs == Some(0) {
+        return Err(Failure::usage("--max-runs: must be 1 or more"));
+    }
+    Ok(RunFolders::discover(common.runs.as_deref(), &std::env::current_dir()?))
+}
+
+/// What all runs share; `settings` and `runs` are to be filled in.
+pub(super) fn blank(
+    common: &CommonArguments,
+    task: &Task,
+    fixed: Vec<String>,
+    metric: Metric,
+) -> Result<Sweep, Failure> {
+    if task.set_file(PromptSet::Eval).is_none() {
+        return Err(Failure::usage(format!(
+            "settings are compared on the eval set, and {} has none: add `eval = \"FILE.jsonl\"` under [prompts]",
+            task.label(TASK_FILE)
+        )));
+    }
+    let path = task.folder().map(std::path::absolute).transpose()?;
+    let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
+    Ok(Sweep {
+        version: FORMAT_VERSION,
+        name: common.name.clone().unwrap_or_default(),
+        study: None,
+        created_ms: now_ms(),
+        task: path,
+        task_digest: task.digest(),
+        preset: common.preset.clone(),
+        fixed,
+        metric,
+        halving: None,
+        drawn: None,
+        compute: common.device.compute(),
+        max_runs: common.max_runs,
+        max_hours: common.max_hours,
+        seconds: 0.0,
+        settings: Vec::new(),
+        runs: Vec::new(),
+        pairs: Vec::new(),
+    })
+}
+
+/// The configuration of a run with these assignments, as `train` resolves it.
+pub(super) fn resolve(sweep: &Sweep, set: &[String], task: &Task, places: &RunFolders) -> Result<TrainConfig, Failure> {
+    let arguments = train::Arguments::of_sweep(sweep.task.clone(), set.to_vec(), sweep.preset.clone(), places);
+    let ResolvedConfig { config, .. } = train::resolve(&arguments, task, places)?;
+    Ok(config)
+}
+
+fn planned(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Sweep, Failure> {
+    let usage = |error: StudyError| Failure::usage(error.to_string());
+    let space = Space::parse(&arguments.set).map_err(usage)?;
+    if space.axes.is_empty() && space.seeds.len() < 2 {
+        return Err(usage(StudyError::NothingVaries));
+    }
+    let metric = Metric::from_name(&arguments.metric).unwrap_or_default();
+    let mut sweep = blank(&arguments.common, task, space.fixed.clone(), metric)?;
+    let combinations = space.axes.iter().try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
+    let seeds = space.seeds.len().max(1);
+    // A grid too large to be listed is too large to be run, unless some of it is drawn.
+    let too_many = |runs: usize| usage(StudyError::TooMany { runs, most: MOST_RUNS });
+    const MOST_LISTED: usize = 1_000_000;
+    let all = combinations.filter(|all| *all <= MOST_LISTED).ok_or_else(|| too_many(usize::MAX))?;
+    let count = arguments.random.map_or(all, |count| all.min(usize::try_from(count).unwrap_or(usize::MAX)));
+    if arguments.common.max_runs.is_none() && count.saturating_mul(seeds) > MOST_RUNS {
+        return Err(too_many(count.saturating_mul(seeds)));
+    }
+    let mut settings = grid(&space.axes);
+    if arguments.random.is_some() {
+        let kept = random(all, count, arguments.random_seed);
+        settings = kept.into_iter().map(|place| std::mem::take(&mut settings[place])).collect();
+        sweep.drawn = Some([count as u64, all as u64, arguments.random_seed]);
+    }
+    let setting = |values: Vec<(&'static str, String)>| {
+        let set: Vec<String> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let label = if set.is_empty() { "all runs".to_owned() } else { set.join(" ") };
+        Setting { label, set, ..Setting::default() }
+    };
+    sweep.settings = settings.into_iter().map(setting).collect();
+    let seeds = fill_runs(&mut sweep, space.seeds, task, places)?;
+    if arguments.halving {
+        sweep.halving = Some(halving(arguments, &sweep, task, places)?);
+        let runs = sweep.settings.len() * seeds;
+        if let Some(most) = sweep.max_runs.filter(|most| *most < runs) {
+            return Err(Failure::usage(format!(
+                "--max-runs {most}: halving compares all settings at its first rung, which are {runs} runs: give fewer values, or draw some with --random"
+            )));
+        }
+    }
+    Ok(sweep)
+}
+
+/// Checks every setting and makes the runs; the seed of the configuration serves where none is given. Returns how many
+/// seeds there are.
+pub(super) fn fill_runs(
+    sweep: &mut Sweep,
+    mut seeds: Vec<u64>,
+    task: &Task,
+    places: &RunFolders,
+) -> Result<usize, Failure> {
+    for setting in &sweep.settings {
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, places)
+            .map_err(|failure| Failure { message: format!("{}: {}", setting.label, failure.message), ..failure })?;
+        if seeds.is_empty() {
+            seeds.push(config.seed);
+        }
+    }
+    sweep.runs = Sweep::all_runs(sweep.settings.len(), &seeds);
+    Ok(seeds.len())
+}
+
+/// The rungs, which must be the same for all settings.
+fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, places: &RunFolders) -> Result<Halving, Failure> {
+    let mut all = Vec::new();
+    for setting in &sweep.settings {
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, places)?;
+        all.push((config.max_steps, config.eval_every));
+    }
+    let (total, eval_every) = all.first().copied().unwrap_or_default();
+    if total == 0 || all.iter().any(|(steps, _)| *steps != total) {
+        return Err(Failure::usage(
+            "--halving needs one number of steps for all settings: --set max_steps=N, 1 or more",
+        ));
+    }
+    if sweep.settings.len() < 2 {
+        return Err(Failure::usage("--halving needs several settings besides the seed: give a key several values"));
+    }
+    let factor = usize::from(arguments.factor);
+    let rungs = rungs(arguments.first_rung.unwrap_or(eval_every.max(1)), factor, total);
+    if rungs.len() < 2 {
+        let first = arguments.first_rung.unwrap_or(eval_every.max(1));
+        return Err(Failure::usage(format!(
+            "--halving: the first rung, step {first}, is not before the end, step {total}: set --first-rung lower, or max_steps higher"
+        )));
+    }
+    Ok(Halving { factor, rungs, rung: 0 })
+}
+
+/// Names it, and plans or runs it.
+pub(super) fn begin(common: &CommonArguments, places: &RunFolders, task: &Task, mut sweep: Sweep) -> Outcome {
+    let runs = places.for_new_runs();
+    if sweep.name.is_empty() {
+        sweep.name = default_name(&sweep, task, runs);
+    }
+    if common.plan {
+        return plan(&sweep, task, places, common.json);
+    }
+    let variants = variants(&sweep, task)?;
+    let folder = SweepFolder::create(runs, &sweep, &variants).map_err(|error| Failure::usage(error.to_string()))?;
+    eprintln!("{}: {}; resume it with `grpo-tui sweep --resume {0}`", sweep.name, sweep.kind());
+    drive(common, folder, sweep)
+}
+
+/// Tasks whose tiers have other rewards, by the labels' places.
+fn variants(sweep: &Sweep, task: &Task) -> Result<Vec<TaskVariant>, Failure> {
+    let mut variants = Vec::new();
+    for (place, setting) in sweep.settings.iter().enumerate() {
+        let Some(tiers) = setting.tiers else { continue };
+        let mut files = task.files()?;
+        for (name, bytes) in files.iter_mut().filter(|(name, _)| name == TASK_FILE) {
+            let text = crate::study::with_tiers(&String::from_utf8_lossy(bytes), tiers);
+            *bytes = text.map_err(|problem| Failure::failed(format!("{name}: {problem}")))?.into_bytes();
+        }
+        variants.push((place.to_string(), files));
+    }
+    Ok(variants)
+}
+
+/// After study and task, with the first free number.
+fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
+    let kind = sweep.study.map_or("sweep", |study| study.name());
+    let letters = task.name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' });
+    let task: String = letters.skip_while(|letter| *letter == '-').take(32 - kind.len() - 5).collect();
+    let start = if task.is_empty() { kind.to_owned() } else { format!("{task}-{kind}") };
+    let path = free_path(&runs.join(".sweeps").join(start));
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `--resume`, `--show` and `--list`.
+pub(super) fn of_existing(common: &CommonArguments, places: &RunFolders) -> Outcome {
+    let find = |name: &str| SweepFolder::find(places, name).map_err(|error| Failure::failed(error.to_string()));
+    match (&common.resume, &common.show) {
+        (Some(name), _) => {
+            let (folder, mut sweep) = find(name)?;
+            let task = Task::resolve(&sweep.task)?;
+            if task.digest() != sweep.task_digest {
+                let short = |digest: &str| digest.chars().take(8).collect();
+                let error = StudyError::TaskChanged {
+                    task: sweep.task.clone(),
+                    name: sweep.name.clone(),
+                    then: short(&sweep.task_digest),
+                    now: short(&task.digest()),
+                };
+                return Err(Failure::failed(error.to_string()));
+            }
+            sweep.max_runs = common.max_runs.or(sweep.max_runs);
+            sweep.max_hours = common.max_hours.or(sweep.max_hours);
+            drive(common, folder, sweep)
+        }
+        (None, Some(name)) => {
+            let (folder, sweep) = find(name)?;
+            show(common, &SweepTable::of(&folder, sweep))
+        }
+        (None, None) => list(common, places),
+    }
+}
+
+fn drive(common: &CommonArguments, folder: SweepFolder, sweep: Sweep) -> Outcome {
+    let mut driver = Driver::begin(&folder, sweep, common.retry_failed)?;
+    let code = driver.run()?;
+    let sweep = driver.end();
+    show(common, &SweepTable::of(&folder, sweep))?;
+    Ok(code)
+}
+
+fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
+    let export = |path: &PathBuf, text: String| write_export(path, text.as_bytes(), common.force);
+    common.svg.as_ref().map_or(Ok(()), |path| export(path, curves(table)))?;
+    common.markdown.as_ref().map_or(Ok(()), |path| export(path, table.markdown()))?;
+    match common.json {
+        true => print_json(&format!("{:#}\n", table.document())),
+        false => print(&table.text()),
+    }
+}
+
+fn plan(sweep: &Sweep, task: &Task, places: &RunFolders, json: bool) -> Outcome {
+    let mut rows = vec![["run", "setting", "seed", "steps"].map(str::to_owned).to_vec()];
+    let mut documents = Vec::new();
+    for (index, run) in sweep.runs.iter().enumerate() {
+        let setting = &sweep.settings[run.setting];
+        let config = resolve(sweep, &sweep.assignments(run), task, places)?;
+        let steps = if config.max_steps > 0 { config.max_steps.to_string() } else { "by epochs".to_owned() };
+        documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
+            "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
+        rows.push(vec![sweep.run_name(index), setting.label.clone(), run.seed.to_string(), steps]);
+    }
+    if json {
+        let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.task, "metric": sweep.metric.name(),
+            "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
+        return print_json(&format!("{document:#}\n"));
+    }
+    let mut text = format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), task.name, text_table(&rows, "llrr"));
+    if let Some([count, all, seed]) = sweep.drawn {
+        text += &format!("{count} of {all} settings, drawn with seed {seed}\n");
+    }
+    if let Some(Halving { factor, rungs, .. }) = &sweep.halving {
+        let steps: Vec<String> = rungs.iter().map(u64::to_string).collect();
+        text += &format!("rungs at steps {}; 1/{factor} of the settings go on\n", steps.join(", "));
+    }
+    if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
+        text += &format!("the first {most} of {} runs are started\n", sweep.runs.len());
+    }
+    print(&visible_lines(&text))
+}
+
+fn visible_lines(text: &str) -> String {
+    text.lines().map(|line| visible(line).into_owned() + "\n").collect()
+}
+
+fn list(common: &CommonArguments, places: &RunFolders) -> Outcome {
+    let mut rows = vec![["name", "kind", "task", "runs", "state"].map(str::to_owned).to_vec()];
+    let mut documents = Vec::new();
+    for folder in SweepFolder::list(places) {
+        let table = match SweepTable::read(&folder) {
+            Ok(table) => table,
+            Err(error) => {
+                documents.push(serde_json::json!({"name": folder.name(), "error": error.to_string()}));
+                rows.push(vec![
+                    folder.name(),
+                    "unreadable".to_owned(),
+                    String::new(),
+                    String::new(),
+                    error.to_string(),
+                ]);
+                continue;
+            }
+        };
+        let state = if table.is_active { format!("active: {}", table.progress()) } else { table.progress() };
+        let task = table.sweep.task.rsplit('/').next().unwrap_or_default().to_owned();
+        documents.push(table.document());
+        rows.push(vec![folder.name(), table.sweep.kind(), task, table.sweep.runs.len().to_string(), state]);
+    }
+    if common.json {
+        return print_json(&format!("{:#}\n", serde_json::Value::from(documents)));
+    }
+    match rows.len() {
+        1 => print("no sweeps: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`\n"),
+        _ => print(&visible_lines(&text_table(&rows, "lllrl"))),
+    }
+}
+
+/// The exit code of a session.
+fn exit_code(is_interrupted: bool, any_failed: bool) -> ExitCode {
+    match (is_interrupted, any_failed) {
+        (true, _) => ExitCode::from(130),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    }
+}

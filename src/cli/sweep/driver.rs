@@ -1,0 +1,326 @@
+//! Starts and follows the runs of a sweep: as many at once as devices serve, each by a worker of its own, so that a
+//! sweep that ends or dies leaves them as any other run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::exit_code;
+use crate::cli::output::eprint_line;
+use crate::cli::worker::{SignalFlags, install_signal_handlers};
+use crate::cli::{Failure, device, train};
+use crate::format::counted;
+use crate::run::{
+    Device, Launch, Liveness, RunDirectory, RunFolders, RunLock, State, Status, change_tags, launch, stop_worker,
+};
+use crate::study::{Halving, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors};
+use crate::task::Task;
+
+/// How often runs are looked at.
+const ROUND: Duration = Duration::from_millis(200);
+/// How long a worker may take until it is ready, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the time spent is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+
+pub(super) struct Driver<'a> {
+    folder: &'a SweepFolder,
+    sweep: Sweep,
+    devices: Vec<Device>,
+    signals: SignalFlags,
+    /// The runs that were given a worker in this session, or had one when it began.
+    handled: BTreeSet<usize>,
+    /// Those of them that ended without having finished, and those that failed before: left to the next session.
+    left: BTreeSet<usize>,
+    /// The last word printed of each run.
+    shown: BTreeMap<usize, String>,
+    begun: Instant,
+    before: f64,
+    saved: Instant,
+    _lock: RunLock,
+}
+
+impl<'a> Driver<'a> {
+    /// Takes the sweep, and finds the runs that an earlier session started without recording it.
+    pub(super) fn begin(folder: &'a SweepFolder, mut sweep: Sweep, retry_failed: bool) -> Result<Self, Failure> {
+        let lock = folder.lock()?;
+        let devices = device::devices(&sweep.compute)?;
+        let own = RunFolders::discover(Some(folder.runs()), folder.runs());
+        if sweep.runs.iter().any(|run| run.id.is_none()) {
+            let names: BTreeMap<String, String> = own
+                .list()
+                .into_iter()
+                .filter_map(|(_, run)| run.ok().filter(|run| run.file().created_ms >= sweep.created_ms))
+                .map(|run| (run.file().name.clone(), run.id().to_owned()))
+                .collect();
+            for index in 0..sweep.runs.len() {
+                if sweep.runs[index].id.is_none() {
+                    sweep.runs[index].id = names.get(&sweep.run_name(index)).cloned();
+                }
+            }
+        }
+        for run in sweep.runs.iter_mut().filter(|_| retry_failed) {
+            run.problem = None;
+            run.id = run.id.take().filter(|id| folder.runs().join(id).is_dir());
+        }
+        let before = sweep.seconds;
+        let mut driver = Self {
+            folder,
+            sweep,
+            devices,
+            signals: install_signal_handlers()?,
+            handled: BTreeSet::new(),
+            left: BTreeSet::new(),
+            shown: BTreeMap::new(),
+            begun: Instant::now(),
+            before,
+            saved: Instant::now(),
+            _lock: lock,
+        };
+        driver.save()?;
+        let phases = driver.look();
+        let failed = |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Failed(_)) && !retry_failed;
+        driver.left = phases.iter().enumerate().filter(failed).map(|(index, _)| index).collect();
+        Ok(driver)
+    }
+
+    /// Until all is done, a limit is reached, or the user stops it.
+    pub(super) fn run(&mut self) -> Result<ExitCode, Failure> {
+        loop {
+            let phases = self.look();
+            if self.signals.once.load(Ordering::Relaxed) {
+                self.stop_runs(&phases)?;
+                eprintln!("stopped; resume: grpo-tui sweep --resume {}", self.sweep.name);
+                return Ok(exit_code(true, false));
+            }
+            if let Some(hours) = self.sweep.max_hours.filter(|hours| self.seconds() >= 3600.0 * hours) {
+                self.stop_runs(&phases)?;
+                let name = &self.sweep.name;
+                eprintln!("{hours} hours are over; go on with: grpo-tui sweep --resume {name} --max-hours HOURS");
+                return Ok(exit_code(false, false));
+            }
+            match next(&self.sweep, &phases, &self.left, self.capacity()) {
+                Next::Start(index) => self.start(index)?,
+                Next::Resume(index) => self.give_worker(index)?,
+                Next::Blocked(index) => self.fail(index, "the run that it continues has not finished".to_owned())?,
+                Next::Wait => std::thread::sleep(ROUND),
+                Next::Done if self.advance_rung(&phases)? => {}
+                Next::Done => break,
+            }
+            if self.saved.elapsed() > SAVE_EVERY {
+                self.save()?;
+            }
+        }
+        let phases = self.look();
+        if phases.contains(&RunPhase::Planned) && self.is_at_most_runs() {
+            let (name, most) = (&self.sweep.name, self.sweep.max_runs.unwrap_or_default());
+            let started = counted(most, "run");
+            eprintln!("{started} started, as limited; go on with: grpo-tui sweep --resume {name} --max-runs N");
+        }
+        let unfinished = phases.iter().any(|phase| matches!(phase, RunPhase::Failed(_) | RunPhase::Interrupted(_)));
+        Ok(exit_code(false, unfinished))
+    }
+
+    /// Saves the time and gives the sweep back.
+    pub(super) fn end(mut self) -> Sweep {
+        // The runs are as they are; only the time is lost if it cannot be written.
+        if let Err(failure) = self.save() {
+            eprint_line(&failure.message);
+        }
+        self.sweep
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.begun.elapsed().as_secs_f64()
+    }
+
+    fn save(&mut self) -> Result<(), Failure> {
+        (self.sweep.seconds, self.saved) = (self.seconds(), Instant::now());
+        Ok(self.folder.write(&self.sweep)?)
+    }
+
+    fn path(&self, index: usize) -> Option<std::path::PathBuf> {
+        let path = self.folder.runs().join(self.sweep.runs[index].id.as_ref()?);
+        path.is_dir().then_some(path)
+    }
+
+    /// The phase of every run by its state alone; prints what has changed.
+    fn look(&mut self) -> Vec<RunPhase> {
+        let stop = self.sweep.halving.as_ref().and_then(Halving::stop);
+        let mut phases = Vec::new();
+        for index in 0..self.sweep.runs.len() {
+            let state = self.path(index).map(|path| State::observe(&path));
+            let state = state.as_ref().map(|state| {
+                let created = (Status::Created, 0, None);
+                state.as_ref().map_or(created, |state| (state.status, state.step, state.cause.as_deref()))
+            });
+            let run = &self.sweep.runs[index];
+            let phase = RunPhase::of(run, &self.sweep.settings[run.setting], stop, state);
+            let text = match (&phase, &state) {
+                (RunPhase::Planned | RunPhase::Pruned(_) | RunPhase::Active(Status::Created | Status::Starting), _) => {
+                    None
+                }
+                (RunPhase::Failed(cause) | RunPhase::Interrupted(cause), _) => {
+                    Some(format!("{}: {cause}", phase.word()))
+                }
+                (RunPhase::Finished, Some((_, step, _))) => Some(format!("finished at step {step}")),
+                (RunPhase::AtRung(step), _) => Some(format!("waits at step {step}")),
+                _ => Some(phase.word().to_owned()),
+            };
+            if let Some(text) = text.filter(|text| self.shown.get(&index) != Some(text)) {
+                let setting = &self.sweep.settings[run.setting].label;
+                eprint_line(&format!("{} {setting} seed={}: {text}", self.sweep.run_name(index), run.seed));
+                self.shown.insert(index, text);
+            }
+            match &phase {
+                RunPhase::Failed(_) | RunPhase::Interrupted(_) if self.handled.contains(&index) => {
+                    self.left.insert(index);
+                }
+                RunPhase::Active(status) if *status != Status::Created => {
+                    self.handled.insert(index);
+                }
+                _ => {}
+            }
+            phases.push(phase);
+        }
+        phases
+    }
+
+    fn is_at_most_runs(&self) -> bool {
+        let started = self.sweep.runs.iter().filter(|run| run.id.is_some()).count();
+        self.sweep.max_runs.is_some_and(|most| started >= most)
+    }
+
+    /// As many runs at once as devices serve.
+    fn capacity(&self) -> usize {
+        let ranks = self.sweep.fixed.iter().find_map(|text| text.strip_prefix("ranks=")?.parse::<usize>().ok());
+        (self.devices.len() / ranks.unwrap_or(1).max(1)).max(1)
+    }
+
+    /// Creates a run with the checks of `train`, and starts it. Its name is in its folder from the beginning: if this
+    /// process dies before it has saved the id, the next one finds it.
+    fn start(&mut self, index: usize) -> Result<(), Failure> {
+        let created = self.create(index);
+        let is_first = self.sweep.runs.iter().all(|run| run.id.is_none() && run.problem.is_none());
+        match created {
+            Ok(id) => self.sweep.runs[index].id = Some(id),
+            Err(failure) if is_first => {
+                // What is wrong with the first run is wrong with the sweep.
+                self.folder.remove()?;
+                return Err(failure);
+            }
+            Err(failure) => return self.fail(index, failure.message),
+        }
+        self.save()?;
+        self.give_worker(index)
+    }
+
+    fn create(&self, index: usize) -> Result<String, Failure> {
+        let run = &self.sweep.runs[index];
+        let setting = &self.sweep.settings[run.setting];
+        let task = match setting.tiers {
+            Some(_) => Task::load(&self.folder.variant(&run.setting.to_string()))?,
+            None => Task::resolve(&self.sweep.task)?,
+        };
+        let mut set = self.sweep.assignments(run);
+        if let Some(before) = self.sweep.continued(index).and_then(|before| self.path(before)) {
+            set.push(format!("base_model={}@best", before.display()));
+        }
+        let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
+        let mut arguments = train::Arguments::of_sweep(self.sweep.task.clone(), set, self.sweep.preset.clone(), &own);
+        arguments.name = Some(self.sweep.run_name(index));
+        arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
+        Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())
+    }
+
+    /// Starts a worker, to the next rung; a run that had one goes on from its checkpoint.
+    fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
+        let Some(path) = self.path(index) else { return Ok(()) };
+        let launched = RunDirectory::open(&path).and_then(|run| {
+            change_tags(&path, std::slice::from_ref(&self.sweep.name), &[])?;
+            let until = self.sweep.halving.as_ref().and_then(Halving::stop);
+            let compute = self.sweep.compute.clone();
+            let how = Launch { compute, resume: true, until, patience: PATIENCE, ..Launch::default() };
+            launch(&run, &how)
+        });
+        match launched {
+            Ok(launched) if launched.ready => {
+                self.handled.insert(index);
+                self.left.remove(&index);
+                Ok(())
+            }
+            Ok(launched) => self.fail(
+                index,
+                format!("its worker was not ready within {} s: see {}", PATIENCE.as_secs(), launched.log.display()),
+            ),
+            Err(error) => self.fail(index, error.to_string()),
+        }
+    }
+
+    fn fail(&mut self, index: usize, problem: String) -> Result<(), Failure> {
+        self.sweep.runs[index].problem = Some(problem);
+        self.left.insert(index);
+        self.save()
+    }
+
+    /// Stops what computes after its step, at once on a second signal, and waits until it has.
+    fn stop_runs(&mut self, phases: &[RunPhase]) -> Result<(), Failure> {
+        let computes =
+            |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
+        let active: Vec<_> =
+            phases.iter().enumerate().filter(computes).filter_map(|(index, _)| self.path(index)).collect();
+        let is_twice = || self.signals.twice.load(Ordering::Relaxed);
+        if !active.is_empty() {
+            eprintln!("stopping {} after the current step; Ctrl-C again stops at once", counted(active.len(), "run"));
+        }
+        let ask = |now: bool| {
+            for path in active.iter().filter(|path| Liveness::of(path).may_live()) {
+                // One that has just ended needs no stop.
+                if let Err(error) = stop_worker(path, now) {
+                    eprint_line(&error.to_string());
+                }
+            }
+        };
+        ask(false);
+        let mut was_twice = false;
+        while active.iter().any(|path| Liveness::of(path).may_live()) {
+            if is_twice() && !was_twice {
+                was_twice = true;
+                ask(true);
+            }
+            std::thread::sleep(ROUND);
+        }
+        self.save()
+    }
+
+    /// Once all runs have reached their rung, prunes the worse settings; false if there is no further rung, or a run
+    /// has not reached this one.
+    fn advance_rung(&mut self, phases: &[RunPhase]) -> Result<bool, Failure> {
+        let Some(step) = self.sweep.halving.as_ref().and_then(Halving::stop) else { return Ok(false) };
+        let is_there = |phase: &RunPhase| phase.is_settled() || matches!(phase, RunPhase::AtRung(_));
+        if !phases.iter().all(is_there) {
+            return Ok(false);
+        }
+        let table = SweepTable::of(self.folder, self.sweep.clone());
+        let standing: Vec<usize> =
+            (0..self.sweep.settings.len()).filter(|place| self.sweep.settings[*place].pruned.is_none()).collect();
+        let scores: Vec<Option<f64>> =
+            standing.iter().map(|place| table.rows[*place].eval.map(|eval| eval.mean)).collect();
+        let factor = self.sweep.halving.as_ref().map_or(2, |halving| halving.factor);
+        let kept: Vec<usize> = survivors(&scores, factor).into_iter().map(|kept| standing[kept]).collect();
+        for place in standing.iter().filter(|place| !kept.contains(place)) {
+            self.sweep.settings[*place].pruned = Some(step);
+        }
+        if let Some(halving) = &mut self.sweep.halving {
+            halving.rung += 1;
+        }
+        // Those that go on stand where they stopped, short of the next rung.
+        self.handled.clear();
+        let labels: Vec<&str> = kept.iter().map(|place| self.sweep.settings[*place].label.as_str()).collect();
+        let (all, labels) = (standing.len(), labels.join(", "));
+        eprint_line(&format!("step {step}: {} of {all} settings go on: {labels}", kept.len()));
+        self.save()?;
+        Ok(true)
+    }
+}

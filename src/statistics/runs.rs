@@ -1,0 +1,91 @@
+//! One number a run, over runs that differ in their seed alone: the mean and how sure it is.
+
+use super::beta::t_critical;
+
+/// What the bounds beside a mean over runs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// One run: nothing is known of others.
+    OneRun,
+    /// Two runs: their values. A t interval of one degree of freedom is 25 times as wide.
+    Range,
+    /// A 95% interval of the mean by Student's t, three runs or more.
+    Interval,
+}
+
+impl Spread {
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::OneRun => "one run",
+            Self::Range => "range of two runs",
+            Self::Interval => "95% t interval over runs",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct OverRuns {
+    pub n: usize,
+    pub mean: f64,
+    pub low: f64,
+    pub high: f64,
+    pub spread: Spread,
+}
+
+/// The mean over runs with its [`Spread`]: a run counts once, however many prompts it answered. `None` without a finite
+/// value.
+pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
+    let values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    let n = values.len();
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    // The mean of equal values is not to differ by rounding.
+    let mean = if least == most { least } else { values.iter().sum::<f64>() / n as f64 };
+    let (spread, low, high) = match n {
+        0 => return None,
+        1 => (Spread::OneRun, least, most),
+        2 => (Spread::Range, least, most),
+        _ => {
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            let degrees = (n - 1) as f64;
+            let half = t_critical(degrees) * (squares / degrees / n as f64).sqrt();
+            (Spread::Interval, mean - half, mean + half)
+        }
+    };
+    Some(OverRuns { n, mean, low, high, spread })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_counts_once() {
+        // Of a table of Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
+        let check = |values: &[f64], expected: Option<(usize, Spread, [f64; 3])>| {
+            let found = over_runs(values);
+            assert_eq!(found.map(|found| (found.n, found.spread)), expected.map(|(n, spread, _)| (n, spread)));
+            for (a, b) in found
+                .map(|found| [found.mean, found.low, found.high])
+                .iter()
+                .flatten()
+                .zip(expected.map(|(_, _, numbers)| numbers).iter().flatten())
+            {
+                assert!((a - b).abs() < 1e-6, "{values:?}: {found:?}");
+            }
+        };
+        check(&[], None);
+        check(&[f64::NAN], None);
+        check(&[0.5], Some((1, Spread::OneRun, [0.5, 0.5, 0.5])));
+        check(&[0.5, 0.7], Some((2, Spread::Range, [0.6, 0.5, 0.7])));
+        // Standard error 1 / sqrt(3).
+        check(&[1.0, 2.0, 3.0], Some((3, Spread::Interval, [2.0, 2.0 - 2.484_138, 2.0 + 2.484_138])));
+        // Standard error sqrt(2.5 / 5).
+        check(
+            &[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN],
+            Some((5, Spread::Interval, [3.0, 3.0 - 1.963_243, 3.0 + 1.963_243])),
+        );
+        check(&[0.1; 7], Some((7, Spread::Interval, [0.1, 0.1, 0.1])));
+    }
+}

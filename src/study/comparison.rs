@@ -1,0 +1,73 @@
+//! Two settings on the prompts of the test set, each by the results of all its seeds.
+
+use serde_json::{Value, json};
+
+use super::measure::MeasuredRun;
+use crate::report::{Judged, MetricComparison};
+use crate::run::EvalRecord;
+use crate::statistics::{OverRuns, over_runs};
+
+/// The second of two settings against the first.
+#[derive(Debug, Clone)]
+pub struct ArmComparison {
+    pub labels: [String; 2],
+    /// Of the seeds that both have.
+    pub seeds: usize,
+    /// Paired by prompt, the seeds being samples of a prompt: these runs on other prompts.
+    pub valid: MetricComparison,
+    pub exact: Option<MetricComparison>,
+    /// Paired by seed, of the valid rate: other runs on these prompts.
+    pub over_seeds: Option<OverRuns>,
+}
+
+impl ArmComparison {
+    /// `runs`: of both settings with the same seed; with `is_base` it is the base of the first that is compared. As one
+    /// of `comparisons`, to be adjusted.
+    pub(super) fn of(
+        labels: [String; 2],
+        is_base: bool,
+        runs: &[(&MeasuredRun, &MeasuredRun)],
+        comparisons: usize,
+    ) -> Option<Self> {
+        let (mut before, mut after, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+        for (first, second) in runs {
+            let records = (first.test_records(is_base), second.test_records(false));
+            let (Some(first_records), Some(second_records)) = records else { continue };
+            let (Some(before_test), Some(test)) = (&first.test, &second.test) else { continue };
+            let seed = differences.len();
+            differences.push(test.valid - if is_base { before_test.base_valid } else { before_test.valid });
+            before.extend(as_samples(first_records, seed));
+            after.extend(as_samples(second_records, seed));
+        }
+        let (valid, exact) = MetricComparison::both(&before, &after, comparisons);
+        (valid.n > 0).then(|| Self {
+            labels,
+            seeds: differences.len(),
+            valid,
+            exact,
+            over_seeds: over_runs(&differences),
+        })
+    }
+
+    /// Adjusts all of a table by Holm's method, each metric for itself.
+    pub(super) fn adjust(all: &mut [Self]) {
+        MetricComparison::adjust(all.iter_mut().map(|one| &mut one.valid).collect());
+        MetricComparison::adjust(all.iter_mut().filter_map(|one| one.exact.as_mut()).collect());
+    }
+
+    /// `GRPO vs base: valid better (...), exact: no difference found (...)`.
+    pub fn sentence(&self) -> String {
+        let verdict = Judged::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged));
+        format!("{} vs {}: {verdict}", self.labels[1], self.labels[0])
+    }
+
+    pub(super) fn document(&self) -> Value {
+        json!({"first": self.labels[0], "second": self.labels[1], "seeds": self.seeds, "valid": self.valid,
+            "exact": self.exact, "valid_difference_over_seeds": self.over_seeds})
+    }
+}
+
+/// A run's eval has one completion a prompt.
+fn as_samples(records: Vec<EvalRecord>, seed: usize) -> impl Iterator<Item = EvalRecord> {
+    records.into_iter().map(move |record| EvalRecord { sample: seed, ..record })
+}

@@ -1,0 +1,109 @@
+//! Which run of a sweep comes next: a function of where its runs are.
+
+use std::collections::BTreeSet;
+
+use super::sweep::Sweep;
+use super::table::RunPhase;
+use crate::run::Status;
+
+/// What a session of a sweep has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Create this run.
+    Start(usize),
+    /// Give this run a worker.
+    Resume(usize),
+    /// This run continues another, which will not finish.
+    Blocked(usize),
+    /// Something computes, or waits for what does.
+    Wait,
+    Done,
+}
+
+/// Runs are begun in their order, at most `capacity` at once; one that continues another is passed over until that has
+/// finished. `left`: the runs that this session leaves as they are.
+pub fn next(sweep: &Sweep, phases: &[RunPhase], left: &BTreeSet<usize>, capacity: usize) -> Next {
+    let computes = |phase: &&RunPhase| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
+    let active = phases.iter().filter(computes).count();
+    let started = sweep.runs.iter().filter(|run| run.id.is_some()).count();
+    let may_start = sweep.max_runs.is_none_or(|most| started < most);
+    let mut waits = active > 0;
+    for (index, phase) in phases.iter().enumerate().filter(|(index, _)| !left.contains(index)) {
+        let found = match phase {
+            RunPhase::Active(Status::Created) | RunPhase::Interrupted(_) | RunPhase::Failed(_) => Next::Resume(index),
+            RunPhase::Planned if may_start => match sweep.continued(index) {
+                None => Next::Start(index),
+                Some(before) => match &phases[before] {
+                    RunPhase::Finished => Next::Start(index),
+                    phase if phase.is_settled() => return Next::Blocked(index),
+                    _ => continue,
+                },
+            },
+            _ => continue,
+        };
+        if active < capacity {
+            return found;
+        }
+        waits = true;
+    }
+    if waits { Next::Wait } else { Next::Done }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sweep::tests::sweep;
+    use super::*;
+
+    #[test]
+    fn runs_begin_in_order_where_a_device_is_free() {
+        use RunPhase::{AtRung, Failed, Finished, Interrupted, Planned, Pruned};
+        let running = || RunPhase::Active(Status::Running);
+        let waiting = || RunPhase::Active(Status::Waiting);
+        let stopped = || Interrupted(String::new());
+        let failed = || Failed(String::new());
+        let check = |phases: &[RunPhase], left: &[usize], capacity, expected| {
+            let sweep = sweep(&["a", "b"], &[0, 1]);
+            let found = next(&sweep, phases, &left.iter().copied().collect(), capacity);
+            assert_eq!(found, expected, "{phases:?} without {left:?}");
+        };
+        check(&[Planned, Planned, Planned, Planned], &[], 1, Next::Start(0));
+        check(&[running(), Planned, Planned, Planned], &[], 1, Next::Wait);
+        check(&[waiting(), Planned, Planned, Planned], &[], 1, Next::Wait);
+        check(&[running(), Planned, Planned, Planned], &[], 2, Next::Start(1));
+        check(&[Finished, stopped(), Planned, Planned], &[], 1, Next::Resume(1));
+        check(&[Finished, stopped(), Planned, Planned], &[1], 1, Next::Start(2));
+        check(&[Finished, RunPhase::Active(Status::Created), Planned, Planned], &[], 1, Next::Resume(1));
+        check(&[Finished, failed(), Finished, Finished], &[1], 1, Next::Done);
+        check(&[Finished, failed(), Finished, Finished], &[], 1, Next::Resume(1));
+        check(&[AtRung(5), AtRung(5), AtRung(5), running()], &[], 4, Next::Wait);
+        check(&[AtRung(5), Pruned(5), AtRung(5), AtRung(5)], &[], 4, Next::Done);
+        check(&[Finished, Finished, Finished, Finished], &[], 1, Next::Done);
+    }
+
+    #[test]
+    fn a_run_begins_after_the_one_that_it_continues() {
+        let mut sweep = sweep(&["sft", "grpo"], &[0, 1]);
+        sweep.settings[1].after = Some(0);
+        let check = |phases: &[RunPhase], expected| {
+            assert_eq!(next(&sweep, phases, &BTreeSet::new(), 2), expected, "{phases:?}");
+        };
+        use RunPhase::{Finished, Planned};
+        let running = || RunPhase::Active(Status::Running);
+        check(&[running(), Planned, Planned, Planned], Next::Start(2));
+        check(&[running(), Planned, running(), Planned], Next::Wait);
+        check(&[Finished, Planned, running(), Planned], Next::Start(1));
+        check(&[RunPhase::Pruned(1), Planned, Finished, Finished], Next::Blocked(1));
+        assert_eq!(sweep.continued(3), Some(2));
+    }
+
+    #[test]
+    fn no_more_runs_begin_than_asked_for() {
+        let mut sweep = sweep(&["a", "b"], &[0]);
+        sweep.max_runs = Some(1);
+        sweep.runs[0].id = Some("x".to_owned());
+        let none = BTreeSet::new();
+        assert_eq!(next(&sweep, &[RunPhase::Finished, RunPhase::Planned], &none, 1), Next::Done);
+        // One that has begun goes on.
+        assert_eq!(next(&sweep, &[RunPhase::Interrupted(String::new()), RunPhase::Planned], &none, 1), Next::Resume(0));
+    }
+}

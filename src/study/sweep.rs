@@ -1,0 +1,375 @@
+//! What a sweep or study is to run, and what it has started: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::arms::Study;
+use super::error::StudyError;
+use super::halving::Halving;
+use super::measure::Metric;
+use crate::files::{self, Access};
+use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
+
+/// The format that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u64 = 1;
+/// Without `--max-runs`, more runs are taken for a mistake.
+pub const MOST_RUNS: usize = 100;
+/// A run's name adds its number, and a tag has at most 32 characters.
+pub(super) const LONGEST_NAME: usize = 32;
+
+const FILE: &str = "sweep.json";
+/// Beside the runs; hidden, so that nothing takes it for a run.
+const FOLDER: &str = ".sweeps";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u64,
+    /// Also the tag of its runs, and the beginning of their names.
+    pub name: String,
+    /// `None` for a sweep.
+    #[serde(default)]
+    pub study: Option<Study>,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// A folder, absolute, or an embedded task's name.
+    pub task: String,
+    pub task_digest: String,
+    #[serde(default)]
+    pub preset: Option<String>,
+    /// `KEY=VALUE` of all runs.
+    pub fixed: Vec<String>,
+    /// Of the best checkpoint, on the eval set.
+    pub metric: Metric,
+    #[serde(default)]
+    pub halving: Option<Halving>,
+    /// The part of the combinations that was drawn: how many of how many, and the seed.
+    #[serde(default)]
+    pub drawn: Option<[u64; 3]>,
+    pub compute: DeviceChoice,
+    #[serde(default)]
+    pub max_runs: Option<usize>,
+    #[serde(default)]
+    pub max_hours: Option<f64>,
+    /// Wall-clock time of all sessions so far.
+    pub seconds: f64,
+    pub settings: Vec<Setting>,
+    /// Seed by seed, so that a sweep that ends early has compared all settings.
+    pub runs: Vec<SweepRun>,
+    /// Settings that are compared with each other, by place; `None` is the base model.
+    #[serde(default)]
+    pub pairs: Vec<[Option<usize>; 2]>,
+}
+
+/// What the runs of different seeds share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    pub label: String,
+    /// `KEY=VALUE`, beside [`Sweep::fixed`].
+    pub set: Vec<String>,
+    /// Of a study: what is drawn in one chart.
+    #[serde(default)]
+    pub group: String,
+    /// Rewards of the tiers, other than the task's.
+    #[serde(default)]
+    pub tiers: Option<[f64; 3]>,
+    /// The setting of whose run with the same seed this one continues the result.
+    #[serde(default)]
+    pub after: Option<usize>,
+    /// The step after which halving stopped it.
+    #[serde(default)]
+    pub pruned: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepRun {
+    /// Its place.
+    pub setting: usize,
+    pub seed: u64,
+    /// `None`: not started.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Why it could not be started.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+impl Sweep {
+    /// The runs of all settings and seeds.
+    pub fn all_runs(settings: usize, seeds: &[u64]) -> Vec<SweepRun> {
+        let of_seed = |seed: &u64| {
+            let seed = *seed;
+            (0..settings).map(move |setting| SweepRun { setting, seed, id: None, problem: None })
+        };
+        seeds.iter().flat_map(of_seed).collect()
+    }
+
+    /// The name of a run, by which a run is found again whose start was not recorded.
+    pub fn run_name(&self, index: usize) -> String {
+        format!("{}-{:03}", self.name, index + 1)
+    }
+
+    /// The seeds, in order.
+    pub fn seeds(&self) -> Vec<u64> {
+        let mut seeds: Vec<u64> = Vec::new();
+        for run in &self.runs {
+            if !seeds.contains(&run.seed) {
+                seeds.push(run.seed);
+            }
+        }
+        seeds
+    }
+
+    /// The run whose result a run continues.
+    pub fn continued(&self, index: usize) -> Option<usize> {
+        let run = &self.runs[index];
+        let after = self.settings[run.setting].after?;
+        self.runs.iter().position(|other| (other.setting, other.seed) == (after, run.seed))
+    }
+
+    /// The setting whose runs begin with the base model: itself, or the first of those that it continues.
+    pub fn origin(&self, setting: usize) -> usize {
+        // A setting continues an earlier one.
+        self.settings[setting].after.filter(|after| *after < setting).map_or(setting, |after| self.origin(after))
+    }
+
+    /// `sweep` or `study group-size`.
+    pub fn kind(&self) -> String {
+        self.study.map_or_else(|| "sweep".to_owned(), |study| format!("study {}", study.name()))
+    }
+
+    /// `KEY=VALUE` of a run, in the order in which later ones override.
+    pub fn assignments(&self, run: &SweepRun) -> Vec<String> {
+        let seed = format!("seed={}", run.seed);
+        self.fixed.iter().cloned().chain(self.settings[run.setting].set.iter().cloned()).chain([seed]).collect()
+    }
+}
+
+/// The name of a variant of the task, and its files.
+pub type TaskVariant = (String, Vec<(String, Vec<u8>)>);
+
+/// The folder of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SweepFolder {
+    path: PathBuf,
+}
+
+impl SweepFolder {
+    /// Creates it in a folder of runs, with variants of the task: name, and the files of each.
+    ///
+    /// # Errors
+    /// [`StudyError::Name`], [`StudyError::Exists`], or what could not be written.
+    pub fn create(runs: &Path, sweep: &Sweep, variants: &[TaskVariant]) -> Result<Self, StudyError> {
+        if check_tag(&sweep.name).is_some() {
+            return Err(StudyError::Name { name: sweep.name.chars().filter(|letter| !letter.is_control()).collect() });
+        }
+        let root = runs.join(FOLDER);
+        let io =
+            |path: &Path, source| StudyError::Run(RunError::Io { action: "create", path: path.to_owned(), source });
+        files::ensure_folder(&root, Access::Private).map_err(|source| io(&root, source))?;
+        let path = std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
+        if path.symlink_metadata().is_ok() {
+            return Err(StudyError::Exists { name: sweep.name.clone(), folder: runs.to_owned() });
+        }
+        files::create_folder_with(&path, Access::Private, io, |building| {
+            let write = |path: &Path, bytes: &[u8]| {
+                path.parent().map_or(Ok(()), |parent| files::ensure_folder(parent, Access::Private))?;
+                files::create_file(path, bytes, Access::Private)
+            };
+            for (variant, files) in variants {
+                for (file, bytes) in files {
+                    let path = building.join("tasks").join(variant).join(file);
+                    write(&path, bytes).map_err(|source| io(&path, source))?;
+                }
+            }
+            let file = building.join(FILE);
+            write(&file, &text(sweep)).map_err(|source| io(&file, source))
+        })?;
+        Ok(Self { path })
+    }
+
+    /// Finds a sweep by its name in the folders of runs.
+    ///
+    /// # Errors
+    /// [`StudyError::NotFound`] with those there are, or the error of reading it.
+    pub fn find(places: &RunFolders, name: &str) -> Result<(Self, Sweep), StudyError> {
+        let all = Self::list(places);
+        match all.iter().find(|folder| folder.name() == name) {
+            Some(folder) => Ok((folder.clone(), folder.read()?)),
+            None => Err(StudyError::NotFound {
+                name: name.chars().filter(|letter| !letter.is_control()).collect(),
+                folder: places.for_new_runs().to_owned(),
+                known: all.iter().map(Self::name).collect(),
+            }),
+        }
+    }
+
+    /// All sweeps, by name, unread.
+    pub fn list(places: &RunFolders) -> Vec<Self> {
+        let entries = places.roots().iter().filter_map(|root| std::fs::read_dir(root.join(FOLDER)).ok()).flatten();
+        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(FILE).is_file());
+        let mut found: Vec<Self> =
+            paths.map(|path| Self { path: std::path::absolute(&path).unwrap_or(path) }).collect();
+        found.sort_by_key(Self::name);
+        found
+    }
+
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The folder of its runs.
+    pub fn runs(&self) -> &Path {
+        self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
+    }
+
+    /// A variant of the task.
+    pub fn variant(&self, name: &str) -> PathBuf {
+        self.path.join("tasks").join(name)
+    }
+
+    /// Removes a sweep of which nothing was started.
+    ///
+    /// # Errors
+    /// [`StudyError`] naming the folder.
+    pub fn remove(&self) -> Result<(), StudyError> {
+        let path = self.path.clone();
+        let removed = std::fs::remove_dir_all(&path);
+        Ok(removed.map_err(|source| RunError::Io { action: "remove", path, source })?)
+    }
+
+    /// Whether a process computes it.
+    pub fn is_active(&self) -> bool {
+        RunLock::is_held(&self.path)
+    }
+
+    /// The right to start its runs.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] with the process that has it.
+    pub fn lock(&self) -> Result<RunLock, StudyError> {
+        Ok(RunLock::acquire(&self.path)?)
+    }
+
+    /// # Errors
+    /// [`StudyError`] naming the file, and the line where it is damaged.
+    pub fn read(&self) -> Result<Sweep, StudyError> {
+        let path = self.path.join(FILE);
+        let bytes = files::read(&path).map_err(|source| RunError::Io { action: "read", path: path.clone(), source })?;
+        let malformed = |line, message| StudyError::Malformed { path: path.clone(), line, message };
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.line(), error.to_string()))?;
+        if let Some(found) = value["version"].as_u64().filter(|version| *version > FORMAT_VERSION) {
+            return Err(StudyError::Newer { path, found, known: FORMAT_VERSION });
+        }
+        let sweep: Sweep =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.line(), error.to_string()))?;
+        let count = sweep.settings.len();
+        // A path in place of an id would lead out of the folder.
+        let is_id = |run: &SweepRun| run.id.as_ref().is_none_or(|id| !id.starts_with('.') && !id.contains('/'));
+        let places = sweep.settings.iter().filter_map(|setting| setting.after);
+        let places = places.chain(sweep.pairs.iter().flatten().flatten().copied());
+        let is_whole = sweep.runs.iter().all(|run| run.setting < count && is_id(run))
+            && places.into_iter().all(|place| place < count)
+            && sweep.halving.as_ref().is_none_or(|halving| halving.rung < halving.rungs.len());
+        if is_whole { Ok(sweep) } else { Err(malformed(1, "a place or an id is out of range".to_owned())) }
+    }
+
+    /// # Errors
+    /// [`StudyError`] naming the file.
+    pub fn write(&self, sweep: &Sweep) -> Result<(), StudyError> {
+        let path = self.path.join(FILE);
+        let written = files::replace_file(&path, &text(sweep), Access::Private);
+        Ok(written.map_err(|source| RunError::Io { action: "write", path, source })?)
+    }
+}
+
+/// Plain data without maps of other keys than text, so it has a form as JSON.
+fn text(sweep: &Sweep) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(sweep).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::study) fn sweep(labels: &[&str], seeds: &[u64]) -> Sweep {
+        let setting = |label: &&str| Setting { label: (*label).to_owned(), ..Setting::default() };
+        Sweep {
+            version: FORMAT_VERSION,
+            name: "lr".to_owned(),
+            study: None,
+            created_ms: 0,
+            task: "invoice".to_owned(),
+            task_digest: String::new(),
+            preset: None,
+            fixed: vec!["max_steps=2".to_owned()],
+            metric: Metric::Valid,
+            halving: None,
+            drawn: None,
+            compute: DeviceChoice::Cpu,
+            max_runs: None,
+            max_hours: None,
+            seconds: 0.0,
+            settings: labels.iter().map(setting).collect(),
+            runs: Sweep::all_runs(labels.len(), seeds),
+            pairs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn seeds_come_first_and_each_run_has_its_values() {
+        let mut sweep = sweep(&["a", "b"], &[3, 4]);
+        sweep.settings[1].set = vec!["learning_rate=1e-5".to_owned()];
+        let order: Vec<_> = sweep.runs.iter().map(|run| (run.setting, run.seed)).collect();
+        assert_eq!(order, [(0, 3), (1, 3), (0, 4), (1, 4)]);
+        assert_eq!(sweep.assignments(&sweep.runs[3]), ["max_steps=2", "learning_rate=1e-5", "seed=4"]);
+        sweep.settings[1].after = Some(0);
+        assert_eq!((sweep.origin(0), sweep.origin(1)), (0, 0));
+        assert_eq!((sweep.seeds(), sweep.run_name(3)), (vec![3, 4], "lr-004".to_owned()));
+    }
+
+    #[test]
+    fn a_sweep_is_found_again_and_a_damaged_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = RunFolders::discover(Some(folder.path()), folder.path());
+        let sweep = sweep(&["a"], &[0]);
+        let variants = [("binary".to_owned(), vec![("task.toml".to_owned(), b"x".to_vec())])];
+        let made = SweepFolder::create(folder.path(), &sweep, &variants).unwrap();
+        assert_eq!(std::fs::read(made.variant("binary").join("task.toml")).unwrap(), b"x");
+        assert_eq!(SweepFolder::find(&places, "lr").unwrap(), (made.clone(), sweep.clone()));
+        assert!(places.list().is_empty(), "it is no run");
+        let error = |found: Result<_, StudyError>| found.map(|_: (SweepFolder, Sweep)| ()).unwrap_err().to_string();
+        assert!(SweepFolder::create(folder.path(), &sweep, &[]).unwrap_err().to_string().contains("--resume lr"));
+        assert!(error(SweepFolder::find(&places, "other")).contains("there are lr"));
+        for wrong in ["", "a/b", "..", &"x".repeat(40)] {
+            let named = Sweep { name: wrong.to_owned(), ..sweep.clone() };
+            assert!(matches!(SweepFolder::create(folder.path(), &named, &[]), Err(StudyError::Name { .. })), "{wrong}");
+        }
+        let file = made.path.join(FILE);
+        let whole = std::fs::read_to_string(&file).unwrap();
+        let check = |text: &str, expected: &str| {
+            std::fs::write(&file, text).unwrap();
+            let found = error(SweepFolder::find(&places, "lr"));
+            assert!(found.contains("sweep.json") && found.contains(expected), "{found}");
+        };
+        check("{\n\"version\": 1,", "line 2");
+        check(&whole.replace("\"version\": 1", "\"version\": 9"), "newer than this program's 1");
+        check(&whole.replace("\"setting\": 0", "\"setting\": 5"), "out of range");
+        check(&whole.replace("\"id\": null", "\"id\": \"../../x\""), "out of range");
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = SweepFolder::create(folder.path(), &sweep(&["a"], &[0]), &[]).unwrap();
+        let lock = made.lock().unwrap();
+        assert!(made.is_active());
+        drop(lock);
+        assert!(!made.is_active());
+    }
+}

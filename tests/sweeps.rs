@@ -1,0 +1,367 @@
+//! Sweeps and studies by the real program: what they start, what they choose, and what an interruption leaves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::{call, json, json_lines, program, small_task, stderr, stdout, until};
+
+/// Small steps, evaluated after each.
+const FIXED: [&str; 10] = [
+    "--cpu",
+    "--json",
+    "--set",
+    "max_rows=8",
+    "--set",
+    "completions_per_prompt=2",
+    "--set",
+    "prompt_groups_per_step=2",
+    "--set",
+    "eval_every=1",
+];
+
+fn started<'a>(first: &[&'a str]) -> Vec<&'a str> {
+    [first, &FIXED].concat()
+}
+
+/// The runs of a folder by name: id, status and tags. A run that was begun twice would be there twice.
+fn runs(folder: &Path) -> BTreeMap<String, (String, String, String)> {
+    let listed = json_lines(&call(folder, &["runs", "list", "--json", "--columns", "tags", "--runs", "runs"]));
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let row =
+        |run: &Value| (text(&run["name"]), (text(&run["id"]), text(&run["status"]), text(&run["columns"]["tags"])));
+    let found: BTreeMap<_, _> = listed.iter().map(row).collect();
+    assert_eq!(found.len(), listed.len(), "{listed:?}");
+    found
+}
+
+fn states(document: &Value) -> Vec<String> {
+    let settings = document["settings"].as_array().unwrap();
+    let runs = settings.iter().flat_map(|setting| setting["runs"].as_array().unwrap());
+    runs.map(|run| run["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn halving_trains_the_best_setting_to_the_end_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let command = started(&[
+        "sweep",
+        "task",
+        "--runs",
+        "runs",
+        "--name",
+        "lr",
+        "--set",
+        "learning_rate=1e-6,1e-5,1e-4",
+        "--set",
+        "max_steps=3",
+        "--halving",
+        "--first-rung",
+        "1",
+        "--svg",
+        "curves.svg",
+        "--markdown",
+        "table.md",
+    ]);
+    let document = json(&call(folder.path(), &command));
+    let settings = document["settings"].as_array().unwrap();
+    let (kept, pruned): (Vec<&Value>, Vec<&Value>) =
+        settings.iter().partition(|setting| setting["pruned_at"].is_null());
+    assert_eq!((kept.len(), pruned.len()), (1, 2), "{document:#}");
+    assert_eq!((&kept[0]["setting"], &kept[0]["runs"][0]["state"]), (&document["best"], &Value::from("finished")));
+    assert_eq!(kept[0]["runs"][0]["measured"]["step"], 3);
+    // The worse ones have an eval of the rung, a checkpoint to go on from, and no result on the test set.
+    for setting in pruned {
+        let run = &setting["runs"][0];
+        assert_eq!(
+            (&setting["pruned_at"], &run["measured"]["step"], &run["state"]),
+            (&1.into(), &1.into(), &"pruned".into())
+        );
+        let path = folder.path().join("runs").join(run["run"].as_str().unwrap());
+        assert!(
+            path.join("evals/step-000001-eval-trained.jsonl").exists() && path.join("checkpoints/step-000001").exists()
+        );
+        let evals =
+            fs::read_dir(path.join("evals")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(!evals.into_iter().any(|name| name.contains("test-trained")), "the test set chooses nothing");
+        assert!(run["measured"]["test"].is_null());
+    }
+    assert!(
+        kept[0]["runs"][0]["measured"]["test"]["valid"].is_number()
+            && document["comparisons"][0]["valid"]["p"].is_number()
+    );
+    for (name, (_, _, tags)) in runs(folder.path()) {
+        assert!(name.starts_with("lr-00") && tags == "lr", "{name} {tags}");
+    }
+    let table = fs::read_to_string(folder.path().join("table.md")).unwrap();
+    assert!(table.contains("| pruned at step 1 |") && table.contains("best by the eval set"), "{table}");
+    assert_eq!(fs::read_to_string(folder.path().join("curves.svg")).unwrap().matches("<polyline").count(), 3);
+    // Finished: there is nothing to do, and the table is the same.
+    let again = call(folder.path(), &["sweep", "--resume", "lr", "--runs", "runs", "--json"]);
+    assert_eq!(json(&again)["settings"], document["settings"]);
+    let shown = stdout(&call(folder.path(), &["sweep", "--show", "lr", "--runs", "runs"]));
+    assert!(shown.contains("lr: sweep of task task, 1 seed; 1 of 3 runs finished, 2 pruned"), "{shown}");
+    let listed = stdout(&call(folder.path(), &["sweep", "--list", "--runs", "runs"]));
+    assert!(listed.contains("lr    sweep  task     3"), "{listed}");
+}
+
+/// The sweep and its workers die at any moment; what was begun goes on, and nothing is begun twice.
+#[test]
+fn a_killed_sweep_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let first = started(&[
+        "sweep",
+        "task",
+        "--runs",
+        "runs",
+        "--name",
+        "killed",
+        "--set",
+        "learning_rate=1e-6,1e-5",
+        "--set",
+        "seed=0..1",
+        "--set",
+        "max_steps=2",
+    ]);
+    let resume = ["sweep", "--resume", "killed", "--runs", "runs", "--json"];
+    let spawn = |arguments: &[&str]| -> Child {
+        program(folder.path(), arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    // After so many milliseconds: while a run is made, starts, computes, ends.
+    for (index, after) in [30, 400, 1500, 2600, 900].into_iter().enumerate() {
+        let mut sweep = spawn(if index == 0 { &first } else { &resume });
+        if index == 0 {
+            until("the sweep is there", || folder.path().join("runs/.sweeps/killed/sweep.json").exists());
+        }
+        std::thread::park_timeout(Duration::from_millis(after));
+        sweep.kill().unwrap();
+        sweep.wait().unwrap();
+        for (name, (id, _, _)) in runs(folder.path()) {
+            // Every other time its worker dies, too.
+            if index % 2 == 1 {
+                let state =
+                    fs::read_to_string(folder.path().join("runs").join(&id).join("state.json")).unwrap_or_default();
+                let pid = serde_json::from_str::<Value>(&state).ok().and_then(|state| state["pid"].as_i64());
+                let held = call(folder.path(), &["runs", "show", &id, "--runs", "runs", "--json"]);
+                let is_active = json(&held)["status"].as_str().is_some_and(|status| status == "running");
+                if let Some(pid) = pid.filter(|_| is_active) {
+                    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+                }
+            }
+            assert_eq!(seen.entry(name).or_insert_with(|| id.clone()), &id, "a run was begun twice");
+        }
+    }
+    let document = json(&call(folder.path(), &resume));
+    assert_eq!(states(&document), ["finished"; 4], "{document:#}");
+    let found = runs(folder.path());
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["killed-001", "killed-002", "killed-003", "killed-004"]);
+    assert!(seen.iter().all(|(name, id)| found[name].0 == *id), "{seen:?} {found:?}");
+    assert!(found.values().all(|(_, status, tags)| status == "finished" && tags == "killed"), "{found:?}");
+}
+
+#[test]
+fn an_interrupted_sweep_is_resumed_and_limits_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let limited = started(&[
+        "sweep",
+        "task",
+        "--runs",
+        "runs",
+        "--name",
+        "some",
+        "--set",
+        "seed=0..2",
+        "--set",
+        "max_steps=2",
+        "--max-runs",
+        "1",
+    ]);
+    let output = call(folder.path(), &limited);
+    assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
+    assert!(
+        stderr(&output).contains("1 run started, as limited") && stderr(&output).contains("--max-runs N"),
+        "{}",
+        stderr(&output)
+    );
+    // The hours are over before anything is begun.
+    let resume = |more: &[&str]| -> Output {
+        call(folder.path(), &[&["sweep", "--resume", "some", "--runs", "runs", "--json"], more].concat())
+    };
+    let output = resume(&["--max-runs", "3", "--max-hours", "0.000001"]);
+    assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
+    assert!(stderr(&output).contains("hours are over"), "{}", stderr(&output));
+    // Ctrl-C stops what computes after its step.
+    let arguments = ["sweep", "--resume", "some", "--runs", "runs", "--json", "--max-hours", "5", "--max-runs", "3"];
+    let mut sweep = program(folder.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("the second run computes", || runs(folder.path()).get("some-002").is_some_and(|run| run.1 == "running"));
+    std::process::Command::new("kill").args(["-INT", &sweep.id().to_string()]).status().unwrap();
+    assert_eq!(sweep.wait().unwrap().code(), Some(130));
+    let (_, status, _) = runs(folder.path())["some-002"].clone();
+    assert!(status == "interrupted" || status == "finished", "{status}");
+    let document = json(&resume(&[]));
+    assert_eq!(states(&document), ["finished"; 3]);
+    assert!(document["settings"][0]["eval"]["spread"] == "interval" && document["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let command = started(&[
+        "sweep",
+        "task",
+        "--runs",
+        "runs",
+        "--name",
+        "fails",
+        "--set",
+        "base_model=tiny,org/missing",
+        "--set",
+        "max_steps=1",
+    ]);
+    let output = call(folder.path(), &command);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("fails-002 base_model=org/missing seed=0: failed: "), "{}", stderr(&output));
+    let again = call(folder.path(), &["sweep", "--resume", "fails", "--runs", "runs"]);
+    let text = String::from_utf8(again.stdout.clone()).unwrap();
+    assert!(
+        again.status.code() == Some(1) && text.contains("fails-002 failed: ") && text.contains("org/missing"),
+        "{text}"
+    );
+    assert!(text.contains("best by the eval set, of those that finished every seed: base_model=tiny"), "{text}");
+    // A sweep whose first run cannot be made is none.
+    let none = call(
+        folder.path(),
+        &started(&[
+            "sweep",
+            "task",
+            "--runs",
+            "runs",
+            "--name",
+            "none",
+            "--set",
+            "base_model=org/missing",
+            "--set",
+            "seed=0..1",
+        ]),
+    );
+    assert!(none.status.code() == Some(1) && !folder.path().join("runs/.sweeps/none").exists(), "{}", stderr(&none));
+}
+
+#[test]
+fn wrong_requests_start_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let output = call(folder.path(), &[arguments, &["--runs", "runs"]].concat());
+        let text = stderr(&output);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(expected.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
+        assert!(!folder.path().join("runs").exists(), "{arguments:?}");
+    };
+    let sweep = |more: &[&'static str]| [&["sweep", "task"], more].concat();
+    check(&sweep(&["--set", "learning_rat=1,2"]), &["--set learning_rat=1,2", "did you mean `learning_rate`?"]);
+    check(&sweep(&["--set", "learning_rate=1e-5,20"]), &["`20`", "a number from 0 to 10"]);
+    check(&sweep(&["--set", "seed=3..1"]), &["the range is empty", "write 1..3"]);
+    check(&sweep(&["--set", "seed=0..100"]), &["101 runs are more than 100", "--max-runs"]);
+    check(&sweep(&["--set", "max_steps=3"]), &["nothing varies"]);
+    check(&sweep(&[]), &["nothing varies"]);
+    check(
+        &sweep(&["--set", "completions_per_prompt=1,4"]),
+        &["completions_per_prompt=1", "a group of one has zero variance"],
+    );
+    check(&sweep(&["--set", "seed=0,1", "--name", "a/b"]), &["`a/b` is no name of a sweep"]);
+    check(&sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=0", "--halving"]), &["--set max_steps=N"]);
+    check(
+        &sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=4", "--halving", "--first-rung", "4"]),
+        &["step 4, is not before the end"],
+    );
+    check(
+        &sweep(&["--set", "seed=0,1", "--set", "max_steps=4", "--halving", "--first-rung", "1"]),
+        &["several settings besides the seed"],
+    );
+    check(&sweep(&["--set", "seed=0,1", "--max-hours", "0"]), &["--max-hours"]);
+    check(&sweep(&["--set", "seed=0,1", "--metric", "loss"]), &["valid, exact, tolerant, parse, reward"]);
+    check(&["sweep", "--resume", "nothing"], &["no sweep `nothing`", "start one with"]);
+    check(&["study", "group-size", "task", "--set", "seed=1"], &["--seeds N"]);
+    check(&["study", "sync-interval", "task", "--set", "weight_sync_interval=2"], &["sets this key itself"]);
+    check(&["study", "group-size", "task", "--set", "learning_rate=1e-5,1e-4"], &["one value a key"]);
+    let planned = stdout(&call(
+        folder.path(),
+        &[
+            "sweep",
+            "task",
+            "--runs",
+            "runs",
+            "--plan",
+            "--set",
+            "learning_rate=1e-6,1e-5,1e-4",
+            "--set",
+            "seed=0..1",
+            "--random",
+            "2",
+        ],
+    ));
+    assert!(
+        planned.contains("invoice-sweep-004") && planned.contains("2 of 3 settings, drawn with seed 0"),
+        "{planned}"
+    );
+    assert!(!folder.path().join("runs").exists());
+    // Of a task without an eval set nothing can be chosen by one.
+    let task = folder.path().join("task/task.toml");
+    fs::write(&task, fs::read_to_string(&task).unwrap().replace("eval = \"eval.jsonl\"\n", "")).unwrap();
+    check(&sweep(&["--set", "seed=0,1"]), &["settings are compared on the eval set", "task.toml"]);
+}
+
+#[test]
+fn a_study_compares_its_settings_with_adjusted_p_values() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let command = started(&[
+        "study",
+        "sft-vs-grpo",
+        "task",
+        "--runs",
+        "runs",
+        "--seeds",
+        "1",
+        "--set",
+        "max_steps=2",
+        "--svg",
+        "curves.svg",
+    ]);
+    let document = json(&call(folder.path(), &command));
+    assert_eq!(states(&document), ["finished"; 7]);
+    // GRPO after SFT begins where its half of SFT ended.
+    let id = |setting: usize| document["settings"][setting]["runs"][0]["run"].as_str().unwrap();
+    let config = fs::read_to_string(folder.path().join("runs").join(id(3)).join("run.toml")).unwrap();
+    assert!(config.contains(&format!("{}@", id(2))), "{config}");
+    let comparisons = document["comparisons"].as_array().unwrap();
+    assert_eq!(comparisons.len(), 12);
+    // The base of a run that continues another is that of the first.
+    let start = |setting: usize| document["settings"][setting]["runs"][0]["measured"]["test"]["base_valid"].clone();
+    let after = &document["settings"][3]["runs"][0]["measured"]["test"];
+    let expected = after["valid"].as_f64().unwrap() - start(2).as_f64().unwrap();
+    let found =
+        comparisons.iter().find(|one| one["first"] == "base" && one["second"] == document["settings"][3]["setting"]);
+    assert!((found.unwrap()["valid"]["difference"]["estimate"].as_f64().unwrap() - expected).abs() < 1e-9, "{found:?}");
+    assert!(
+        comparisons.iter().all(|one| one["valid"]["adjusted_p"].as_f64() >= one["valid"]["p"].as_f64()),
+        "{comparisons:?}"
+    );
+    let curves = fs::read_to_string(folder.path().join("curves.svg")).unwrap();
+    assert!(curves.contains("2 updates") && curves.contains("convergence"), "{curves}");
+    let name = document["name"].as_str().unwrap();
+    let changed = folder.path().join("task/train.jsonl");
+    fs::write(&changed, fs::read_to_string(&changed).unwrap().replace("Ostkaland", "Westkaland") + "\n").unwrap();
+    let refused = call(folder.path(), &["study", "--resume", name, "--runs", "runs"]);
+    assert!(stderr(&refused).contains("has changed since the sweep"), "{}", stderr(&refused));
+}
