@@ -14,6 +14,6 @@ pub use compare::{
     required_n, required_n_of_means,
 };
 pub use rates::{compound, informative_probability, normal_quantile, wilson, wilson_by_prompt};
-pub use samples::{mean_by_prompt, pass_at, student_mean};
 pub use runs::{OverRuns, Spread, over_runs};
+pub use samples::{mean_by_prompt, pass_at, student_mean};
 pub use smoothing::{Smoothing, smooth};

@@ -1,6 +1,6 @@
 //! One number a run, over runs that differ in their seed alone: the mean and how sure it is.
 
-use super::beta::t_critical;
+use super::samples::student_mean;
 
 /// What the bounds beside a mean over runs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -47,10 +47,8 @@ pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
         1 => (Spread::OneRun, least, most),
         2 => (Spread::Range, least, most),
         _ => {
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            let degrees = (n - 1) as f64;
-            let half = t_critical(degrees) * (squares / degrees / n as f64).sqrt();
-            (Spread::Interval, mean - half, mean + half)
+            let interval = student_mean(&values)?;
+            (Spread::Interval, interval.low, interval.high)
         }
     };
     Some(OverRuns { n, mean, low, high, spread })
