@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms in the order in which data flows: a room uses only rooms before it.
-const FIRST_BLOCK: [&str; 17] = [
+const FIRST_BLOCK: [&str; 18] = [
     "format",
     "files",
     "config",
