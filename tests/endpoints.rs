@@ -422,5 +422,5 @@ fn an_endpoint_is_only_asked_where_it_is_named() {
     };
     check(&["eval", "invoice", "--model", "endpoint:api"], 2, "no endpoints.toml (");
     check(&["eval", "invoice", "--model", "endpoint:api", "--endpoints", "x.toml"], 2, "x.toml: ");
-    check(&["sample", "invoice", "--model", "endpoint:api"], 2, "only `eval` takes an endpoint");
+    check(&["sample", "invoice", "--model", "endpoint:api"], 2, "only `eval` takes endpoints and constrained models");
 }

@@ -15,7 +15,7 @@ use crate::task::Task;
 Runs are those of a sweep: tagged, resumable, one at a time on a device.")]
 pub(super) struct Arguments {
     /// Study: sft-vs-grpo, binary-vs-tiered, group-size or sync-interval
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Study::ALL.map(Study::name)), requires = "task")]
+    #[arg(requires = "task")]
     study: Option<String>,
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: Option<String>,
@@ -31,7 +31,13 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let places = places(&arguments.common)?;
-    let study = arguments.study.as_deref().and_then(Study::from_name);
+    let known = |name: &str| {
+        Study::from_name(name).ok_or_else(|| {
+            let names = Study::ALL.map(Study::name).join(", ");
+            Failure::usage(format!("study {name}: unknown study, use {names}"))
+        })
+    };
+    let study = arguments.study.as_deref().map(known).transpose()?;
     let (Some(study), Some(name)) = (study, &arguments.task) else { return of_existing(&arguments.common, &places) };
     let usage = |error: StudyError| Failure::usage(error.to_string());
     let task = Task::resolve(name)?;

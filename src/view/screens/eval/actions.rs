@@ -155,17 +155,10 @@ const ACTIONS: &[Action] = &[
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
-    Action::new(
-        "eval.prompts",
-        "Compare system prompts",
-        "compare",
-        &["A"],
-        Scope::Screen(Screen::Prompts),
-        eval_job::ask_variants,
-    )
-    .also(&["a/b test", "prompt variants", "few-shot"])
-    .asking()
-    .unless(eval_job::no_baseline),
+    Action::new("eval.prompts", "Compare system prompts", "compare", &["A"], HERE, eval_job::ask_variants)
+        .also(&["a/b test", "prompt variants", "few-shot"])
+        .asking()
+        .unless(eval_job::no_baseline),
 ];
 
 /// Why the evals cannot be re-scored.

@@ -158,8 +158,9 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
     shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
         let name = shared.task.as_ref().map_or_else(String::new, |open| open.task.name.clone());
         let runs = shared.options.run_folders.for_new_runs().display().to_string();
-        let mut arguments = vec![task, "--on".to_owned(), on, "--runs".to_owned(), runs];
+        let mut arguments = vec![task];
         arguments.extend(targets);
+        arguments.extend(["--on".to_owned(), on, "--runs".to_owned(), runs]);
         arguments.extend(shared.new_run.device.clone());
         begin(shared, &name, move || Ok(arguments))
     })));
