@@ -2,10 +2,8 @@
 //! home of whoever runs the tests.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,11 +38,12 @@ pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]
 }
 
 /// A server on this machine that answers each connection on a thread of its own; returns its host and port.
+#[cfg(feature = "download")]
 pub(crate) fn serve<S: Send + Sync + 'static>(
-    state: Arc<S>,
-    answer: impl Fn(TcpStream, &S) + Copy + Send + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    state: std::sync::Arc<S>,
+    answer: impl Fn(std::net::TcpStream, &S) + Copy + Send + 'static,
+) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
