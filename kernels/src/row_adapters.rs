@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 pub const NO_ADAPTER: u32 = u32::MAX;
 
 /// Sets the numbers of other adapters to 0; on a GPU in the tensor's own memory. `inner`: [rows, parts * rank], the rank
-/// made of adapters of `slot` numbers each; `own`: [rows], u32, each the number of an adapter or [`NO_ADAPTER`].
+/// made of adapters of `slot` numbers each; `own`: `[rows]`, u32, each the number of an adapter or [`NO_ADAPTER`].
 pub fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
     let (rows, columns) = inner.dims2()?;
     if own.dims() != [rows] || slot == 0 || !rank.is_multiple_of(slot) || !columns.is_multiple_of(rank) {
