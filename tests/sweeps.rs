@@ -11,21 +11,11 @@ use serde_json::Value;
 use crate::program::{call, json, json_lines, program, small_task, stderr, stdout, until};
 
 /// Small steps, evaluated after each.
-const FIXED: [&str; 10] = [
-    "--cpu",
-    "--json",
-    "--set",
-    "max_rows=8",
-    "--set",
-    "completions_per_prompt=2",
-    "--set",
-    "prompt_groups_per_step=2",
-    "--set",
-    "eval_every=1",
-];
+const FIXED: &str =
+    "--cpu --json --set max_rows=8 --set completions_per_prompt=2 --set prompt_groups_per_step=2 --set eval_every=1";
 
-fn started<'a>(first: &[&'a str]) -> Vec<&'a str> {
-    [first, &FIXED].concat()
+fn started(command: &str) -> Vec<&str> {
+    command.split_whitespace().chain(FIXED.split_whitespace()).collect()
 }
 
 /// The runs of a folder by name: id, status and tags. A run that was begun twice would be there twice.
@@ -49,25 +39,9 @@ fn states(document: &Value) -> Vec<String> {
 fn halving_trains_the_best_setting_to_the_end_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started(&[
-        "sweep",
-        "task",
-        "--runs",
-        "runs",
-        "--name",
-        "lr",
-        "--set",
-        "learning_rate=1e-6,1e-5,1e-4",
-        "--set",
-        "max_steps=3",
-        "--halving",
-        "--first-rung",
-        "1",
-        "--svg",
-        "curves.svg",
-        "--markdown",
-        "table.md",
-    ]);
+    let command = started(
+        "sweep task --runs runs --name lr --set learning_rate=1e-6,1e-5,1e-4 --set max_steps=3 --halving --first-rung 1 --svg curves.svg --markdown table.md",
+    );
     let document = json(&call(folder.path(), &command));
     let settings = document["settings"].as_array().unwrap();
     let (kept, pruned): (Vec<&Value>, Vec<&Value>) =
@@ -115,20 +89,8 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
 fn a_killed_sweep_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let first = started(&[
-        "sweep",
-        "task",
-        "--runs",
-        "runs",
-        "--name",
-        "killed",
-        "--set",
-        "learning_rate=1e-6,1e-5",
-        "--set",
-        "seed=0..1",
-        "--set",
-        "max_steps=2",
-    ]);
+    let first =
+        started("sweep task --runs runs --name killed --set learning_rate=1e-6,1e-5 --set seed=0..1 --set max_steps=2");
     let resume = ["sweep", "--resume", "killed", "--runs", "runs", "--json"];
     let spawn = |arguments: &[&str]| -> Child {
         program(folder.path(), arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -170,20 +132,7 @@ fn a_killed_sweep_loses_nothing() {
 fn an_interrupted_sweep_is_resumed_and_limits_hold() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let limited = started(&[
-        "sweep",
-        "task",
-        "--runs",
-        "runs",
-        "--name",
-        "some",
-        "--set",
-        "seed=0..2",
-        "--set",
-        "max_steps=2",
-        "--max-runs",
-        "1",
-    ]);
+    let limited = started("sweep task --runs runs --name some --set seed=0..2 --set max_steps=2 --max-runs 1");
     let output = call(folder.path(), &limited);
     assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
     assert!(
@@ -215,18 +164,7 @@ fn an_interrupted_sweep_is_resumed_and_limits_hold() {
 fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started(&[
-        "sweep",
-        "task",
-        "--runs",
-        "runs",
-        "--name",
-        "fails",
-        "--set",
-        "base_model=tiny,org/missing",
-        "--set",
-        "max_steps=1",
-    ]);
+    let command = started("sweep task --runs runs --name fails --set base_model=tiny,org/missing --set max_steps=1");
     let output = call(folder.path(), &command);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("fails-002 base_model=org/missing seed=0: failed: "), "{}", stderr(&output));
@@ -240,18 +178,7 @@ fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
     // A sweep whose first run cannot be made is none.
     let none = call(
         folder.path(),
-        &started(&[
-            "sweep",
-            "task",
-            "--runs",
-            "runs",
-            "--name",
-            "none",
-            "--set",
-            "base_model=org/missing",
-            "--set",
-            "seed=0..1",
-        ]),
+        &started("sweep task --runs runs --name none --set base_model=org/missing --set seed=0..1"),
     );
     assert!(none.status.code() == Some(1) && !folder.path().join("runs/.sweeps/none").exists(), "{}", stderr(&none));
 }
@@ -325,19 +252,7 @@ fn wrong_requests_start_nothing() {
 fn a_study_compares_its_settings_with_adjusted_p_values() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started(&[
-        "study",
-        "sft-vs-grpo",
-        "task",
-        "--runs",
-        "runs",
-        "--seeds",
-        "1",
-        "--set",
-        "max_steps=2",
-        "--svg",
-        "curves.svg",
-    ]);
+    let command = started("study sft-vs-grpo task --runs runs --seeds 1 --set max_steps=2 --svg curves.svg");
     let document = json(&call(folder.path(), &command));
     assert_eq!(states(&document), ["finished"; 7]);
     // GRPO after SFT begins where its half of SFT ended.

@@ -53,31 +53,6 @@ pub(super) struct Prepared {
     values: usize,
 }
 
-/// Their values constrain nothing.
-const SILENT: [&str; 21] = [
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "contentEncoding",
-    "contentMediaType",
-    "contentSchema",
-    "$schema",
-    "$id",
-    "id",
-    "$anchor",
-    "$dynamicAnchor",
-    "$recursiveAnchor",
-    "$comment",
-    "$defs",
-    "definitions",
-    "$vocabulary",
-    "additionalItems",
-];
-
 impl SchemaFile {
     /// A schema that refers to no other file.
     pub fn alone(label: &str, schema: &Value) -> Self {
@@ -216,8 +191,9 @@ impl<'r> Walk<'_, 'r> {
         // Until draft 7 keywords beside a reference have no effect.
         let alone = known <= KnownDraft::D7 && members.contains_key("$ref");
         for (key, inner) in members.iter().filter(|(key, _)| !alone || *key == "$ref") {
-            let of_draft = Keyword::named(key).is_some_and(|keyword| keyword.since <= known);
-            if !of_draft || SILENT.contains(&key.as_str()) {
+            let is_silent = |keyword: &Keyword| keyword.since > known || !keyword.constrains(known);
+            // `items` takes its `additionalItems` with it.
+            if key == "additionalItems" || Keyword::named(key).is_none_or(is_silent) {
                 continue;
             }
             let at = (place.0, format!("{}/{}", place.1, escaped(key)));

@@ -296,6 +296,11 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
         false,
         &["(/properties)", "property 'a' is unsatisfiable"],
     );
+    check(
+        json!({"$schema": "http://json-schema.org/draft-07/schema#", "contentEncoding": "base64"}),
+        false,
+        &["(/contentEncoding)", "`contentEncoding` cannot be enforced"],
+    );
     check(json!(false), false, &["no value is valid"]);
 }
 
@@ -308,6 +313,7 @@ fn what_has_no_effect_is_no_obstacle() {
         json!({"type": "object", "properties": {"a": {}}, "unevaluatedProperties": false}),
         json!({"x-guidance": {"lenient": true}, "type": "null"}),
         json!({"format": "email", "type": "string"}),
+        json!({"contentEncoding": "base64", "contentMediaType": "application/json"}),
         json!({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
         json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 1.5, "minimum": -1}),
         json!(true),

@@ -34,7 +34,7 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
         line(&file.task),
         line(&file.id)
     );
-    let outcome = line(&report.outcome().sentence());
+    let outcome = format!("Outcome: {}.", line(&report.outcome().sentence()));
     let other = report.result().filter(|result| result.step != step);
     let other = other.map_or_else(String::new, |result| {
         format!("\nThese are results of step {}: this checkpoint has no eval on that set.\n", result.step)
@@ -74,7 +74,7 @@ fn cost(report: &Report, price: Option<f64>) -> String {
     let steps =
         history.metrics.get("seconds").into_iter().flat_map(|series| series.values()).filter(|value| value.is_finite());
     let seconds = steps.sum::<f64>() + history.evals.values().map(|eval| eval.seconds).sum::<f64>();
-    let hours = seconds / 3600.0 * file.config.ranks as f64;
+    let of_devices = seconds * file.config.ranks as f64;
     let device = history.run.as_ref().map(|run| line(&run.device));
     let rows = [
         ("device", or_na(device, |device| device)),
@@ -83,7 +83,10 @@ fn cost(report: &Report, price: Option<f64>) -> String {
         ("time of steps and evals", duration(seconds)),
         (
             "cost",
-            or_na(price, |price| format!("{} ({hours:.2} device hours at {})", amount(hours * price), amount(price))),
+            or_na(price, |price| {
+                let total = amount(of_devices / 3600.0 * price);
+                format!("{total} ({} of one device, an hour of which costs {})", duration(of_devices), amount(price))
+            }),
         ),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(label, cell)| vec![label.to_owned(), cell]).collect();

@@ -177,7 +177,7 @@ fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
             }
             continue;
         };
-        if keyword.since > draft && keyword.constrains() {
+        if keyword.since > draft && keyword.constrains(keyword.since) {
             warn(format!(
                 "`{key}` has no effect: the schema is {draft}, which does not have it ({})",
                 keyword.drafts()

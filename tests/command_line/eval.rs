@@ -156,7 +156,7 @@ fn a_promoted_checkpoint_has_a_card_of_what_it_is() {
         "Trained by GRPO with grpo-tui ",
         &valid,
         &format!("| schema.json | `{schema}` |"),
-        " device hours at ",
+        " of one device, an hour of which costs ",
         "```sh\nvllm serve .\n```",
     ] {
         assert!(card.contains(expected), "{expected} is not in {card}");

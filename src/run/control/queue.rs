@@ -63,7 +63,7 @@ struct Shared {
     changed: Condvar,
     interrupted: Arc<AtomicBool>,
     interrupted_again: OnceLock<Arc<AtomicBool>>,
-    /// The worker's launcher wants no step after this one for now.
+    /// Where the worker's launcher has it stop, before the run is complete.
     last_step: OnceLock<u64>,
     /// `None` for a worker without a log.
     spool: OnceLock<AcceptedFiles>,

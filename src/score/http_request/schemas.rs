@@ -7,32 +7,9 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use super::super::ScoreError;
-use super::super::json_schema::{Holds, Keyword, Schema, Written};
+use super::super::json_schema::{Draft, Holds, Keyword, Schema, Written};
 use crate::task::MessagePart;
 use crate::task::openapi::{OpenApiError, escaped, resolved, target};
-
-/// Keywords that reject nothing, or would give the schema another address than its place in the document.
-const SILENT: [&str; 19] = [
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "contentEncoding",
-    "contentMediaType",
-    "contentSchema",
-    "$schema",
-    "$id",
-    "id",
-    "$anchor",
-    "$dynamicAnchor",
-    "$comment",
-    "$defs",
-    "definitions",
-    "$vocabulary",
-];
 
 /// Keywords whose schemas judge the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
@@ -142,7 +119,10 @@ impl Schemas {
             }
         }
         for (key, inner) in members {
-            let Some(keyword) = Keyword::named(key).filter(|keyword| !SILENT.contains(&keyword.name)) else { continue };
+            // What rejects nothing could give the schema another address than its place in the document.
+            let Some(keyword) = Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020)) else {
+                continue;
+            };
             if keyword.holds == Holds::Reference {
                 continue;
             }

@@ -85,10 +85,12 @@ impl Keyword {
         KEYWORDS.iter().find(|keyword| keyword.name == name)
     }
 
-    /// Whether a validator that does not know it accepts more values.
-    pub fn constrains(&self) -> bool {
-        let is_note = self.meaning.contains("for readers") || self.name == "$comment";
-        !is_note && !matches!(self.holds, Holds::Text) && self.name != "$defs"
+    /// Whether it can reject a value in a schema of that draft; names, places and notes cannot.
+    pub fn constrains(&self, draft: Draft) -> bool {
+        match self.name {
+            "contentEncoding" | "contentMediaType" => draft == Draft::D7,
+            name => !SILENT.contains(&name),
+        }
     }
 
     /// Its drafts, such as `since 2019-09`.
@@ -102,6 +104,28 @@ impl Keyword {
         }
     }
 }
+
+/// Keywords that reject no value in any draft.
+const SILENT: [&str; 18] = [
+    "$schema",
+    "$vocabulary",
+    "$id",
+    "id",
+    "$defs",
+    "definitions",
+    "$comment",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentSchema",
+];
 
 /// The addresses of the drafts' meta-schemas, newest first.
 pub const DRAFT_ADDRESSES: [&str; 5] = [

@@ -4,33 +4,13 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::schema_keywords::Keyword;
+use super::schema_keywords::{Draft, Keyword};
 use crate::task::openapi::escaped;
 
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;
 /// Lines that are written. A few definitions that name each other stand for millions, so the rest is not even counted.
 const MAX_LINES: usize = 400;
-
-/// Keywords that say nothing about which values are accepted.
-const SILENT: [&str; 16] = [
-    "$schema",
-    "$vocabulary",
-    "$id",
-    "id",
-    "$defs",
-    "definitions",
-    "$comment",
-    "$anchor",
-    "$dynamicAnchor",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-];
 
 /// Keywords that are put into words.
 const SPOKEN: [&str; 29] = [
@@ -64,6 +44,12 @@ const SPOKEN: [&str; 29] = [
     "not",
     "$ref",
 ];
+
+/// In some draft.
+fn may_constrain(key: &str) -> bool {
+    // What rejects a value in any draft does so in this one, or did not exist in it.
+    Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))
+}
 
 /// One line of the description.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +139,7 @@ impl<'a> Words<'a> {
             }
             _ => self.push(line, format!("see {address}")),
         }
-        if keywords.keys().any(|key| key != "$ref" && !SILENT.contains(&key.as_str())) {
+        if keywords.keys().any(|key| key != "$ref" && may_constrain(key)) {
             let others: Map<String, Value> = keywords
                 .iter()
                 .filter(|(key, _)| *key != "$ref")
@@ -216,9 +202,7 @@ impl<'a> Words<'a> {
             (None, None) => self.types(keywords),
         };
         // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
-        let is_unspoken = |key: &&String| {
-            Keyword::named(key).is_some() && !SILENT.contains(&key.as_str()) && !SPOKEN.contains(&key.as_str())
-        };
+        let is_unspoken = |key: &&String| may_constrain(key) && !SPOKEN.contains(&key.as_str());
         let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
         if !unspoken.is_empty() {
             text.push_str(&format!("; also {} (not described)", unspoken.join(", ")));
