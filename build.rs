@@ -3,9 +3,10 @@
 use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
-/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_openai)`: the same of
-/// `OPENAI_PYTHON` and OpenAI's client. `cfg(has_zsh)`, `cfg(has_fish)`: shells. `cfg(has_rsync)`, `cfg(has_curl)`:
-/// programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
+/// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_openai)`, `cfg(has_llama_cpp)`: the
+/// same of `OPENAI_PYTHON` and OpenAI's client, of `LLAMA_CPP_PYTHON` and llama.cpp. `cfg(has_zsh)`, `cfg(has_fish)`:
+/// shells. `cfg(has_rsync)`, `cfg(has_curl)`: programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or
+/// `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -27,7 +28,12 @@ fn main() {
             println!("cargo:rustc-cfg=has_{program}");
         }
     }
-    for (variable, name) in [("TENSORBOARD_PYTHON", "has_tensorboard"), ("OPENAI_PYTHON", "has_openai")] {
+    let readers = [
+        ("TENSORBOARD_PYTHON", "has_tensorboard"),
+        ("OPENAI_PYTHON", "has_openai"),
+        ("LLAMA_CPP_PYTHON", "has_llama_cpp"),
+    ];
+    for (variable, name) in readers {
         println!("cargo:rerun-if-env-changed={variable}");
         println!("cargo:rustc-check-cfg=cfg({name})");
         if let Some(python) = std::env::var_os(variable).filter(|python| Path::new(python).exists()) {

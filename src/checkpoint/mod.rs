@@ -1,6 +1,7 @@
 //! Weights and trainer state on disk, written atomically and bit-exact.
 
 mod export; // a model as Hugging Face files, adapters as PEFT's
+mod gguf; // a model as llama.cpp's one file
 mod import; // PEFT's adapters
 mod locate; // where the model is that M names
 mod new_folder; // one that appears at once
@@ -11,6 +12,7 @@ mod tensor_file; // safetensors, a piece at a time
 mod trainer_state; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
+pub use gguf::{GgufType, export_gguf};
 pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use new_folder::WriteChunk;
@@ -36,6 +38,11 @@ pub enum CheckpointError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// What a GGUF file cannot hold.
+    #[error(
+        "{label}: {problem}; export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py"
+    )]
+    Gguf { label: String, problem: String },
     /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),

@@ -98,21 +98,18 @@ fn serving(base: &str, lora_rank: usize) -> String {
     let base = shell_word(base);
     // vLLM takes powers of two from 8 on.
     let room = lora_rank.next_power_of_two().max(8);
-    let commands = match lora_rank {
-        0 => [
-            ("grpo-tui", "grpo-tui serve .".to_owned()),
-            ("vLLM", "vllm serve .".to_owned()),
-            ("llama.cpp, after its convert_hf_to_gguf.py", "llama-server -m model.gguf".to_owned()),
-        ],
-        _ => [
-            ("grpo-tui", "grpo-tui serve .".to_owned()),
-            ("vLLM", format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=.")),
-            (
-                "llama.cpp, after its convert_hf_to_gguf.py and convert_lora_to_gguf.py",
-                "llama-server -m base.gguf --lora adapter.gguf".to_owned(),
-            ),
-        ],
+    let vllm = match lora_rank {
+        0 => "vllm serve .".to_owned(),
+        _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
     };
+    let commands = [
+        ("grpo-tui", "grpo-tui serve .".to_owned()),
+        ("vLLM", vllm),
+        (
+            "llama.cpp",
+            "grpo-tui model export --model . --gguf q8_0 --out model.gguf\nllama-server -m model.gguf".to_owned(),
+        ),
+    ];
     commands.map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n")).concat()
 }
 

@@ -14,6 +14,7 @@ const NAME: &str = "chat_template";
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     special_tokens: Vec<(String, String)>,
     path: String,
     has_switch: bool,
@@ -46,6 +47,7 @@ impl ChatTemplate {
         caught(|| environment.add_template_owned(NAME, prepared)).map_err(|error| problem(path, &error))?;
         Ok(Self {
             environment,
+            source: source.to_owned(),
             special_tokens,
             path: path.to_owned(),
             has_switch: source.contains("enable_thinking"),
@@ -69,6 +71,16 @@ impl ChatTemplate {
             Some(text) => Self::new(text, special_tokens(tokenizer_config), &path).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Its text, as the model has it.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What the variable of a special token stands for, such as `bos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.special_tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
     }
 
     /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.

@@ -219,6 +219,14 @@ impl Tokenizer {
         token_bytes(&self.inner, self.vocab_size).map_err(|problem| self.problem(problem))
     }
 
+    /// None where the model has none that compiles.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        match &self.template {
+            Template::Ready(template) => Some(template),
+            Template::Missing { .. } | Template::Broken { .. } => None,
+        }
+    }
+
     /// The id of one token as it is written in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

@@ -15,15 +15,15 @@ use super::decoder::{Golden, TOLERANCE, checkpoints};
 use super::golden_folder;
 use crate::program::call_anywhere;
 
-fn model(arguments: &[&str]) -> Output {
+pub(super) fn model(arguments: &[&str]) -> Output {
     call_anywhere(&[&["model"], arguments].concat())
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn printed_log_probs(arguments: &[&str], token_ids: &[u32]) -> Vec<f32> {
+pub(super) fn printed_log_probs(arguments: &[&str], token_ids: &[u32]) -> Vec<f32> {
     let ids: Vec<String> = token_ids.iter().map(u32::to_string).collect();
     let output = model(&[&["log-probs"], arguments, &["--token-ids", &ids.join(","), "--json"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,11 +1,11 @@
 //! `grpo-tui model export`: a model with its adapter merged, as a folder for any server; or the adapter alone, as
-//! PEFT's files.
+//! PEFT's files; or all of it as one file for llama.cpp.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::open;
-use crate::checkpoint::{PeftAdapter, export_adapter, export_merged};
+use crate::checkpoint::{GgufType, PeftAdapter, export_adapter, export_gguf, export_merged};
 use crate::cli::{Failure, Outcome};
 use crate::model::{Trainable, fresh_adapters};
 
@@ -17,21 +17,28 @@ pub(super) struct Arguments {
     /// Adapter folder (PEFT's, or a run's checkpoint) [default: the adapter of M]
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Folder to create
-    #[arg(long, value_name = "DIR")]
+    /// Folder to create; with --gguf, file
+    #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// Merge the adapter into full weights, in the base's dtypes; without it, write the adapter alone as PEFT files
     #[arg(long)]
     merged: bool,
+    /// Write model, merged adapter, tokenizer and chat template as one GGUF file for llama.cpp, its matrices in this type
+    #[arg(long, value_name = "TYPE", conflicts_with = "merged", value_parser = clap::builder::PossibleValuesParser::new(GgufType::NAMES.map(|(name, _)| name)))]
+    gguf: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let out = &arguments.out;
     if out.exists() {
-        return Err(Failure::usage(format!("{} exists: choose a new folder", out.display())));
+        let what = if arguments.gguf.is_some() { "file" } else { "folder" };
+        return Err(Failure::usage(format!("{} exists: choose a new {what}", out.display())));
     }
     let loaded = open(&arguments.model)?;
-    if arguments.merged {
+    let gguf = GgufType::NAMES.into_iter().find(|(name, _)| arguments.gguf.as_deref() == Some(*name));
+    if let Some((_, stored_as)) = gguf {
+        export_gguf(out, &loaded.source, &loaded.merged_with(arguments.adapter.as_deref())?, stored_as)?;
+    } else if arguments.merged {
         export_merged(out, &loaded.source, loaded.stored_as(), &loaded.merged_with(arguments.adapter.as_deref())?)?;
     } else {
         let named = arguments.adapter.as_deref().map(PeftAdapter::read).transpose()?;

@@ -1,0 +1,262 @@
+//! A model as one GGUF file, which llama.cpp and the programs above it load: weights, tokenizer and chat template.
+//! candle writes the container; names, shapes and metadata are those of llama.cpp's `convert_hf_to_gguf.py`.
+
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Value, write};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use serde_json::Value as Json;
+
+use super::CheckpointError;
+use crate::files::{Access, Sync, replace_file_with};
+use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling};
+use crate::model::{Weights, tensor_names};
+use crate::text::Tokenizer;
+
+/// How the matrices of a GGUF file are stored; norms and biases are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufType {
+    F32,
+    F16,
+    Bf16,
+    /// 8 bits and a scale for each 32 numbers of a row.
+    Q8_0,
+}
+
+impl GgufType {
+    /// By the names that llama.cpp's converter has for them.
+    pub const NAMES: [(&str, Self); 4] =
+        [("f32", Self::F32), ("f16", Self::F16), ("bf16", Self::Bf16), ("q8_0", Self::Q8_0)];
+
+    fn dtype(self) -> GgmlDType {
+        match self {
+            Self::F32 => GgmlDType::F32,
+            Self::F16 => GgmlDType::F16,
+            Self::Bf16 => GgmlDType::BF16,
+            Self::Q8_0 => GgmlDType::Q8_0,
+        }
+    }
+
+    /// `general.file_type`.
+    fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q8_0 => 7,
+            Self::Bf16 => 32,
+        }
+    }
+}
+
+/// Writes `weights`, with adapters merged if there are any, and the tokenizer of `source`. Holds the whole file's
+/// tensors in memory.
+///
+/// # Errors
+/// [`CheckpointError::Gguf`] for what the format or llama.cpp does not have; weights that cannot be read.
+pub fn export_gguf(
+    path: &Path,
+    source: &ModelSource,
+    weights: &Weights,
+    stored_as: GgufType,
+) -> Result<(), CheckpointError> {
+    let config = source.config()?;
+    let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
+    let mut tensors = Vec::new();
+    for (name, shape) in tensor_names(&config) {
+        let tensor = weights.get(&name, &shape, DType::F32, &Device::Cpu)?;
+        let dtype = match (shape.as_slice(), stored_as.dtype()) {
+            ([_], _) => GgmlDType::F32,
+            // A row must have whole blocks.
+            ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
+            (_, dtype) => dtype,
+        };
+        tensors.push((gguf_name(&name), QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?));
+    }
+    if config.rope_scaling != RopeScaling::Unscaled {
+        let plain = ModelConfig { rope_scaling: RopeScaling::Unscaled, ..config.clone() }.rope_frequencies();
+        let divisors: Vec<f32> =
+            plain.iter().zip(config.rope_frequencies()).map(|(plain, scaled)| (plain / scaled) as f32).collect();
+        let divisors = Tensor::new(divisors, &Device::Cpu)?;
+        tensors.push(("rope_freqs.weight".to_owned(), QTensor::quantize(&divisors, GgmlDType::F32)?));
+    }
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let written = replace_file_with(path, Access::Umask, Sync::Disk, |file| {
+        let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
+        write(&mut file, &metadata, &tensors).map_err(std::io::Error::other)?;
+        std::io::Write::flush(&mut file)
+    });
+    written.map_err(|source| CheckpointError::Write { path: path.to_owned(), source })
+}
+
+type Metadata = Vec<(String, Value)>;
+
+/// Architecture and shape.
+fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) -> Metadata {
+    let family = match config.architecture {
+        Architecture::Qwen3 => "qwen3",
+        Architecture::Qwen2 => "qwen2",
+        Architecture::Llama => "llama",
+    };
+    let name = source.name.rsplit('/').next().unwrap_or_default();
+    let of_file = [
+        ("general.architecture", Value::String(family.to_owned())),
+        ("general.type", Value::String("model".to_owned())),
+        ("general.name", Value::String(name.to_owned())),
+        ("general.file_type", Value::U32(stored_as.file_type())),
+        ("general.quantization_version", Value::U32(2)),
+    ];
+    let counts = [
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("block_count", config.num_hidden_layers),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", config.num_attention_heads),
+        ("attention.head_count_kv", config.num_key_value_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+        ("rope.dimension_count", config.head_dim),
+        ("vocab_size", config.vocab_size),
+    ];
+    let constants = [("attention.layer_norm_rms_epsilon", config.rms_norm_eps), ("rope.freq_base", config.rope_theta)];
+    let of_file = of_file.map(|(key, value)| (key.to_owned(), value));
+    let counts = counts.map(|(key, count)| (format!("{family}.{key}"), Value::U32(count as u32)));
+    let constants = constants.map(|(key, number)| (format!("{family}.{key}"), Value::F32(number as f32)));
+    of_file.into_iter().chain(counts).chain(constants).collect()
+}
+
+/// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.
+fn gguf_name(name: &str) -> String {
+    const PARTS: [(&str, &str); 15] = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers.", "blk."),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("input_layernorm", "attn_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    PARTS.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries
+/// and keys change places.
+fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
+    let is_turned = config.architecture == Architecture::Llama && (name.contains("q_proj") || name.contains("k_proj"));
+    if !is_turned {
+        return Ok(tensor);
+    }
+    let (heads, rest) = (tensor.dim(0)? / config.head_dim, tensor.elem_count() / tensor.dim(0)?);
+    let halves = tensor.reshape((heads, 2, config.head_dim / 2, rest))?;
+    halves.transpose(1, 2)?.contiguous()?.reshape(tensor.shape())
+}
+
+/// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
+const WORDS: [(&str, &str); 2] = [
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "qwen2",
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "llama-bpe",
+    ),
+];
+
+fn cut_of(tokenizer: &Json) -> Option<&'static str> {
+    let cut = &tokenizer["pre_tokenizer"];
+    let steps: Vec<&Json> = cut["pretokenizers"].as_array().map_or_else(|| vec![cut], |steps| steps.iter().collect());
+    let (bytes, before) = steps.split_last()?;
+    let is_plain = bytes["type"] == "ByteLevel" && bytes["add_prefix_space"] != true;
+    let cuts_words = bytes["use_regex"] != false;
+    match before {
+        _ if !is_plain => None,
+        [] if cuts_words => Some("gpt-2"),
+        [digits] if cuts_words && digits["type"] == "Digits" && digits["individual_digits"] == true => Some("smollm"),
+        [split] if !cuts_words && split["type"] == "Split" && split["behavior"] == "Isolated" => {
+            WORDS.iter().find(|(pattern, _)| split["pattern"]["Regex"] == *pattern).map(|(_, name)| *name)
+        }
+        _ => None,
+    }
+}
+
+/// What `tokenizer.ggml.token_type` calls a token.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// Tokens, merges, stop token and chat template.
+fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {
+    let label = source.label("tokenizer.json");
+    let refused = |problem: String| CheckpointError::Gguf { label: label.clone(), problem };
+    let tokenizer: Json =
+        serde_json::from_str(&source.read_text("tokenizer.json")?).map_err(|error| refused(error.to_string()))?;
+    let (vocab, merges) = (tokenizer["model"]["vocab"].as_object(), tokenizer["model"]["merges"].as_array());
+    let (Some(vocab), Some(merges)) = (vocab, merges) else {
+        return Err(refused("only byte-level BPE tokenizers can be written".to_owned()));
+    };
+    let cut = cut_of(&tokenizer).ok_or_else(|| {
+        refused(format!(
+            "llama.cpp cuts text in no way that equals its `pre_tokenizer`: {}",
+            tokenizer["pre_tokenizer"]
+        ))
+    })?;
+    let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Rows of the embedding without a token have a name as well.
+    let mut tokens: Vec<(String, i32)> = (0..config.vocab_size).map(|id| (format!("[PAD{id}]"), UNUSED)).collect();
+    let known = vocab.iter().map(|(token, id)| (token.as_str(), id, NORMAL));
+    let special = added.iter().map(|token| {
+        let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
+        (token["content"].as_str().unwrap_or_default(), &token["id"], kind)
+    });
+    for (token, id, kind) in known.chain(special) {
+        let row = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
+        *row.ok_or_else(|| {
+            refused(format!("token {token:?} has id {id}, but config.json says `vocab_size` = {}", config.vocab_size))
+        })? = (token.to_owned(), kind);
+    }
+    let merge = |merge: &Json| match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
+        (Some(merge), _) => Some(merge.to_owned()),
+        (_, Some([first, second])) => Some(format!("{} {}", first.as_str()?, second.as_str()?)),
+        _ => None,
+    };
+    let merges: Option<Vec<Value>> = merges.iter().map(|pair| merge(pair).map(Value::String)).collect();
+    let merges = merges
+        .filter(|merges| !merges.is_empty())
+        .ok_or_else(|| refused("its `merges` are no list of pairs of tokens".to_owned()))?;
+    let read = Tokenizer::load(source).map_err(|error| refused(error.to_string()))?;
+    let (names, kinds): (Vec<Value>, Vec<Value>) =
+        tokens.into_iter().map(|(token, kind)| (Value::String(token), Value::I32(kind))).unzip();
+    let mut metadata = vec![
+        ("model", Value::String("gpt2".to_owned())),
+        ("pre", Value::String(cut.to_owned())),
+        ("tokens", Value::Array(names)),
+        ("token_type", Value::Array(kinds)),
+        ("merges", Value::Array(merges)),
+        // As here: what begins a prompt stands in the chat template.
+        ("add_bos_token", Value::Bool(false)),
+    ];
+    let stop = read.turn_end_id().or_else(|| read.stop_ids().first().copied());
+    let named = [("bos_token_id", "bos_token"), ("padding_token_id", "pad_token")];
+    let template = read.chat_template();
+    let named =
+        named.map(|(key, name)| (key, template.and_then(|template| read.token_id(template.special_token(name)?))));
+    let ids = named.into_iter().chain([("eos_token_id", stop)]);
+    metadata.extend(ids.filter_map(|(key, id)| Some((key, Value::U32(id?)))));
+    let mut metadata: Metadata =
+        metadata.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect();
+    metadata.extend(
+        template.map(|template| ("tokenizer.chat_template".to_owned(), Value::String(template.source().to_owned()))),
+    );
+    Ok(metadata)
+}

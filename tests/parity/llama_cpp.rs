@@ -1,0 +1,187 @@
+//! A GGUF file against llama.cpp itself: every golden checkpoint's log-probs, a chat, and what cannot be written.
+
+use std::path::Path;
+use std::process::Command;
+
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::Content;
+use candle_core::{DType, Device};
+use grpo_tui::dataset::{PromptRow, load};
+use grpo_tui::hub::find_model;
+use grpo_tui::model::Weights;
+use grpo_tui::task::{PromptSet, Task};
+use serde_json::{Value, json};
+
+use super::decoder::{Golden, TOLERANCE, checkpoints};
+use super::model_commands::{model, printed_log_probs, text};
+use crate::program::{call_anywhere, json, json_lines, stderr};
+
+/// Greedy tokens with their log-probs after `prompts`, then the answers to `chats`.
+const SCRIPT: &str = r#"
+import json, sys
+import xllamacpp
+job = json.loads(sys.argv[1])
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel, params.warmup = job["model"], 1024, 1, False
+params.cpuparams.n_threads = 1
+# By default parts of the attention are computed in f16.
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+server = xllamacpp.Server(params)
+answers = []
+for prompt in job.get("prompts", []):
+    request = {"prompt": prompt, "n_predict": 8, "temperature": 0, "n_probs": 1}
+    tokens = server.handle_completions(request)["choices"][0]["logprobs"]["content"]
+    answers.append([[token["id"], token["logprob"]] for token in tokens])
+for chat in job.get("chats", []):
+    request = {"messages": chat, "max_tokens": 200, "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
+    answers.append(server.handle_chat_completions(request)["choices"][0]["message"]["content"])
+print(json.dumps(answers))
+"#;
+
+fn llama_cpp(job: &Value) -> Value {
+    let mut command = Command::new(option_env!("LLAMA_CPP_PYTHON").unwrap_or_default());
+    json(&command.args(["-c", SCRIPT, &job.to_string()]).output().unwrap())
+}
+
+/// A folder's model as a file, its matrices in `stored_as`.
+fn export(model_name: &str, stored_as: &str, out: &Path) {
+    let output = model(&["export", "--model", model_name, "--gguf", stored_as, "--out", text(out)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// A golden checkpoint, which has no tokenizer, with one of ASCII letters.
+fn with_tokenizer(golden: &Golden, folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    for entry in std::fs::read_dir(golden.folder()).unwrap().map(|entry| entry.unwrap()) {
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let rows = find_model(text(folder)).unwrap().config().unwrap().vocab_size;
+    let letters = (33..127_u8).map(|letter| char::from(letter).to_string());
+    let pairs = (33..127_u8).map(|letter| format!("a{}", char::from(letter)));
+    let tokens: Vec<String> = letters.chain(pairs).take(rows - 1).collect();
+    let vocab: serde_json::Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+    let merges: Vec<String> = tokens.iter().skip(94).map(|pair| format!("a {}", &pair[1..])).collect();
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": rows - 1, "content": "<|im_end|>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
+}
+
+/// Queries and keys with biases, norms, shared heads; rows that change places for Llama; stretched rotary positions.
+#[test]
+#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+fn llama_cpp_computes_the_log_probs_of_every_architecture() {
+    let work = tempfile::tempdir().unwrap();
+    let prompt = [5, 30, 17, 9, 60, 2];
+    let check = |name: &str, file: &Path, near: f32| {
+        let answers = llama_cpp(&json!({"model": text(file), "prompts": [prompt]}));
+        let found: Vec<(u32, f32)> = serde_json::from_value(answers[0].clone()).unwrap();
+        assert!(!found.is_empty());
+        let sequence: Vec<u32> = prompt.iter().copied().chain(found.iter().map(|(id, _)| *id)).collect();
+        let expected = printed_log_probs(&[name], &sequence);
+        for ((_, found), expected) in found.iter().zip(&expected[prompt.len() - 1..]) {
+            assert!((found - expected).abs() < near, "{name}: {found} instead of {expected}");
+        }
+    };
+    let all = checkpoints();
+    assert!(all.len() >= 7);
+    for golden in &all {
+        let (folder, file) = (work.path().join(&golden.name), work.path().join(format!("{}.gguf", golden.name)));
+        with_tokenizer(golden, &folder);
+        export(text(&folder), "f32", &file);
+        check(text(&folder), &file, TOLERANCE);
+    }
+    // A tiny model's numbers of 8 bits move its log-probs further.
+    for (stored_as, near) in [("bf16", 0.1), ("f16", 0.02), ("q8_0", 0.3)] {
+        let file = work.path().join(format!("tiny-{stored_as}.gguf"));
+        export("tiny", stored_as, &file);
+        check("tiny", &file, near);
+    }
+}
+
+/// Tokenizer, special tokens, chat template and stop token.
+#[test]
+#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+fn llama_cpp_answers_a_chat_as_sample_does() {
+    let work = tempfile::tempdir().unwrap();
+    let file = work.path().join("tiny.gguf");
+    export("tiny", "f32", &file);
+    let task = Task::embedded("invoice").unwrap();
+    let rows = load(&task, PromptSet::Eval).unwrap();
+    let rows = &rows[..4];
+    let system = json!({"role": "system", "content": task.system});
+    let with_system = |row: &PromptRow| -> Vec<Value> {
+        std::iter::once(system.clone()).chain(row.messages.iter().map(|message| json!(message))).collect()
+    };
+    let chats: Vec<_> = rows.iter().map(with_system).collect();
+    let found = llama_cpp(&json!({"model": text(&file), "chats": chats}));
+    let ids = rows.iter().flat_map(|row| ["--prompt", row.id.as_str()]);
+    let sample = ["sample", "invoice", "--model", "tiny", "--n", "1", "--temperature", "0", "--json", "--cpu"];
+    let expected = json_lines(&call_anywhere(&sample.into_iter().chain(ids).collect::<Vec<_>>()));
+    let expected: Vec<&str> = expected.iter().map(|answer| answer["completion"].as_str().unwrap()).collect();
+    assert_eq!(json!(expected), found);
+}
+
+#[test]
+fn matrices_are_stored_as_asked_and_vectors_in_f32() {
+    let work = tempfile::tempdir().unwrap();
+    let (source, file) = (find_model("tiny").unwrap(), work.path().join("tiny.gguf"));
+    let weights = Weights::open(&source).unwrap();
+    export("tiny", "q8_0", &file);
+    let mut reader = std::fs::File::open(&file).unwrap();
+    let content = Content::read(&mut reader).unwrap();
+    let mut numbers = |name: &str, dtype: GgmlDType| -> Vec<f32> {
+        let tensor = content.tensor(&mut reader, name, &Device::Cpu).unwrap();
+        assert_eq!(tensor.dtype(), dtype, "{name}");
+        tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let config = source.config().unwrap();
+    let stored = |name: &str, shape: &[usize]| -> Vec<f32> {
+        weights.get(name, shape, DType::F32, &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let norm = stored("model.norm.weight", &[config.hidden_size]);
+    assert_eq!(numbers("output_norm.weight", GgmlDType::F32), norm);
+    let shape = [config.vocab_size, config.hidden_size];
+    let (rounded, exact) = (numbers("token_embd.weight", GgmlDType::Q8_0), stored("model.embed_tokens.weight", &shape));
+    // Half a step of the largest number of each block, and what f16 takes of its scale.
+    for (rounded, exact) in rounded.chunks(32).zip(exact.chunks(32)) {
+        let most = exact.iter().fold(0.0_f32, |most, number| most.max(number.abs())) / 127.0 * 0.6;
+        assert!(rounded.iter().zip(exact).all(|(a, b)| (a - b).abs() <= most), "{rounded:?} of {exact:?}");
+    }
+    let ends = content.metadata["tokenizer.ggml.eos_token_id"].to_u32().unwrap();
+    assert!(grpo_tui::text::Tokenizer::load(&source).unwrap().stop_ids().contains(&ends));
+    let again = model(&["export", "--model", "tiny", "--gguf", "q8_0", "--out", text(&file)]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("exists: choose a new file"));
+}
+
+#[test]
+fn a_tokenizer_that_llama_cpp_lacks_is_refused_before_anything_is_written() {
+    let work = tempfile::tempdir().unwrap();
+    let (folder, file) = (work.path().join("model"), work.path().join("model.gguf"));
+    with_tokenizer(&Golden::read("tied"), &folder);
+    let path = folder.join("tokenizer.json");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let refused = |change: &dyn Fn(&mut Value), expected: &str| {
+        let mut tokenizer: Value = serde_json::from_str(&whole).unwrap();
+        change(&mut tokenizer);
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        let output = model(&["export", "--model", text(&folder), "--gguf", "f16", "--out", text(&file)]);
+        let said = stderr(&output);
+        assert!(
+            !output.status.success() && said.contains(expected) && said.contains("convert_hf_to_gguf.py"),
+            "{said}"
+        );
+        assert!(!file.exists());
+    };
+    refused(&|tokenizer| tokenizer["pre_tokenizer"] = json!({"type": "Whitespace"}), "\"Whitespace\"");
+    refused(&|tokenizer| tokenizer["model"]["merges"] = json!([]), "`merges`");
+    refused(&|tokenizer| tokenizer["model"] = json!({"type": "Unigram", "vocab": []}), "only byte-level BPE");
+}
