@@ -82,12 +82,14 @@ pub fn export_gguf(
     }
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let written = replace_file_with(path, Access::Umask, Sync::Disk, |file| {
+    let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
+    let written = replace_file_with(path, Access::Private, Sync::Disk, |file| {
         let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
         write(&mut file, &metadata, &tensors).map_err(std::io::Error::other)?;
         std::io::Write::flush(&mut file)
     });
-    written.map_err(|source| CheckpointError::Write { path: path.to_owned(), source })
+    written.map_err(failed)
 }
 
 type Metadata = Vec<(String, Value)>;

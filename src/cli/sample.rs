@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::device::DeviceArguments;
 use super::targets::{CONSTRAINED, ENDPOINT, Rows, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
+use crate::checkpoint::Located;
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::model::Adapters;
 use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, ThreadPool};
@@ -25,6 +26,9 @@ pub(super) struct Arguments {
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
+    /// Sample from what M was trained from instead
+    #[arg(long)]
+    base: bool,
     /// Prompt id in any of the task's sets; repeatable [default: the eval set's first]
     #[arg(long = "prompt", value_name = "ID")]
     prompts: Vec<String>,
@@ -64,14 +68,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
-    if arguments.worker {
-        return worker_client::run(&arguments, &task, &requested_rows, &places);
-    }
     if [ENDPOINT, CONSTRAINED].iter().any(|prefix| arguments.model.starts_with(prefix)) {
         let message = format!("--model {}: only `eval` takes endpoints and constrained models", arguments.model);
         return Err(Failure::usage(message));
     }
-    let target = Target::find(&arguments.model, &task, &places, None)?;
+    let (name, is_trained) =
+        if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
+    if arguments.worker {
+        return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &places);
+    }
+    let target = Target::find(&name, &task, &places, None)?;
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
     let limit = arguments
@@ -85,7 +91,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let context = RolloutContext {
         engine: &engine,
         model: &model,
-        adapters: Adapters::On,
+        adapters: if is_trained { Adapters::On } else { Adapters::Off },
         tokenizer: &tokenizer,
         threads: &threads,
         memory: &RolloutMemory::default(),
@@ -108,6 +114,20 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
     }
     if arguments.json { print_json(&output) } else { print(&output) }
+}
+
+/// The base of a model, and whether its adapters are used: a run's base is the same weights without them, unless the run
+/// trained the weights themselves.
+fn base_of(model: &str, places: &RunFolders) -> Result<(String, bool), Failure> {
+    match Located::find(model, places)? {
+        Located::Run { run, .. } if run.file().config.lora_rank == 0 => {
+            Ok((run.file().config.base_model.clone(), true))
+        }
+        Located::Run { .. } | Located::Adapter(_) => Ok((model.to_owned(), false)),
+        Located::Model(_) => {
+            Err(Failure::usage(format!("--base: {model} is no run and no adapter, so it has no base")))
+        }
+    }
 }
 
 /// The requested rows: of a set or a file, by id, or the first of the eval set (else of another set).

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::command_log::CommandLine;
 use super::options::Options;
 use super::shared::Shared;
+use crate::run::Status;
 use crate::score::given_threads;
 
 /// How often a running program checks for cancellation.
@@ -82,6 +83,23 @@ pub fn task_argument(shared: &Shared) -> Option<String> {
         task.folder()
             .map_or_else(|| task.name.clone(), |folder| shared.options.here.join(folder).display().to_string()),
     )
+}
+
+/// The model of the open run as a command line argument, and which weights it means; or why there is none yet.
+pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), String> {
+    let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
+    let is_active = !run.status().is_ended() && run.status() != Status::Created;
+    if run.history.checkpoints.is_empty() && !is_active {
+        return Err(format!("{} has no checkpoint yet", run.id()));
+    }
+    let (at, what) = match run.best {
+        // Its worker answers between two steps.
+        _ if is_active => ("last", "current weights"),
+        // The best is the base itself.
+        Some(0) => ("last", "last checkpoint"),
+        _ => ("best", "best checkpoint"),
+    };
+    Ok((what, format!("{}@{at}", run.path().display())))
 }
 
 impl Call {

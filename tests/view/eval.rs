@@ -1,6 +1,7 @@
 //! The comparison: evals of the recorded run side by side, found, filtered, read, chosen, refused, exported and
 //! started by keys.
 
+mod chat;
 mod job;
 mod single;
 

@@ -16,7 +16,7 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 26] = [
+const PREPARATIONS: [&str; 28] = [
     "",
     "j",
     "k",
@@ -43,6 +43,8 @@ const PREPARATIONS: [&str; 26] = [
     "esc f v enter",
     "o g enter space j space esc G enter j space c",
     "home b end j",
+    "t",
+    "t x ctrl-o",
 ];
 
 /// Actions that end what goes on, and the key that begins it.

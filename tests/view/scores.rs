@@ -319,7 +319,13 @@ fn completions_are_sampled_from_base_and_trained() {
     check(
         &sampled,
         "r r",
-        &["finished-run@best", "--seed 1", "--worker", "sampled: 4", "trained finished-run@best, sampling 2"],
+        &[
+            "finished-run@best",
+            "--seed 1",
+            "--worker",
+            "sampled: 4",
+            "trained finished-run (best checkpoint), sampling 2",
+        ],
     );
     // Whoever writes a completion by then goes on writing.
     let mut stage = check(&sampled, "b", &[]);

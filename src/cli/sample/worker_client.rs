@@ -19,7 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Sends one request per row and prints each completion as it arrives.
-pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &RunFolders) -> Outcome {
+pub(super) fn run(
+    arguments: &Arguments,
+    (model, is_trained): (&str, bool),
+    task: &Task,
+    chosen: &[Rows],
+    places: &RunFolders,
+) -> Outcome {
     let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
     let task = match task.folder() {
         Some(folder) => std::path::absolute(folder)?.display().to_string(),
@@ -31,11 +37,11 @@ pub(super) fn run(arguments: &Arguments, task: &Task, chosen: &[Rows], places: &
             n: arguments.n as usize,
             temperature: arguments.temperature,
             max_tokens: arguments.max_completion_tokens.map(|tokens| tokens as usize),
-            base: false,
+            base: !is_trained,
             seed: arguments.seed,
             task: Some(task.clone()),
         };
-        let request = SamplingRequest { model: arguments.model.clone(), sample };
+        let request = SamplingRequest { model: model.to_owned(), sample };
         let mut printed = Ok(ExitCode::SUCCESS);
         let mut on_completion = |completion: SampledCompletion| {
             if printed.is_ok() {

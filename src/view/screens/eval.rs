@@ -2,6 +2,7 @@
 
 pub mod actions;
 mod answers;
+mod chat;
 mod chooser;
 mod comment;
 mod draw;
@@ -30,6 +31,7 @@ const SUMMARY: &str = "summary";
 const PROMPTS: &str = "prompts";
 const ANSWERS: &str = "answers";
 const CHOOSER: &str = "chooser";
+const CHAT: &str = "chat";
 
 #[derive(Debug)]
 pub struct Eval {
@@ -64,6 +66,7 @@ pub struct Eval {
     /// Whether answers are side by side or stacked; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<Chooser>,
+    chat: Option<chat::Chat>,
     started: Option<EvalJob>,
     /// Whether evals of earlier sessions were searched.
     looked: bool,
@@ -144,6 +147,7 @@ impl Default for Eval {
             summary_top: Cursor::default(),
             side_by_side: None,
             chooser: None,
+            chat: None,
             started: None,
             looked: false,
         }

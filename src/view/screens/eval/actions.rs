@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::{Margin, Position};
 
 use super::{
-    ANSWERS, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chooser, comment, draw, eval_job, export, failures,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw, eval_job, export, failures,
     is_rescored_by_another, layout, prompts, read, rescore, summary,
 };
 use crate::report::Outcome;
@@ -23,16 +23,22 @@ pub const SCREEN: Definition<Eval> = Definition {
            A base model alone needs no run.",
     panes: &[SUMMARY, PROMPTS, ANSWERS],
     actions: ACTIONS,
-    pane: |eval| if eval.chooser.is_some() { CHOOSER } else { eval.pane },
+    pane: |eval| match (&eval.chat, &eval.chooser) {
+        (Some(_), _) => CHAT,
+        (None, Some(_)) => CHOOSER,
+        (None, None) => eval.pane,
+    },
     focus: |eval, _, pane| {
-        if eval.chooser.is_none() {
+        if eval.chat.is_none() && eval.chooser.is_none() {
             eval.pane = pane;
         }
     },
-    is_typing: |eval| eval.filter.is_typing,
+    is_typing: |eval| eval.filter.is_typing || eval.chat.as_ref().is_some_and(|chat| chat.is_typing),
     on_key,
     on_paste: |eval, _, text| {
-        if eval.filter.paste(text) {
+        if let Some(chat) = &mut eval.chat {
+            chat::paste(chat, text);
+        } else if eval.filter.paste(text) {
             eval.arrange();
         }
         Vec::new()
@@ -55,6 +61,7 @@ pub const SCREEN: Definition<Eval> = Definition {
 
 const HERE: Scope = Scope::Screen(Screen::Eval);
 const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
+const CHATTING: Scope = Scope::Pane(Screen::Eval, CHAT);
 
 const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
@@ -62,6 +69,9 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare)
         .unless(chooser::no_compare),
     Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
+    Action::new("eval.chat.send", "Ask", "ask", &["ctrl-o", "alt-enter"], CHATTING, chat::send),
+    Action::new("eval.chat.edit", "Edit prompt", "edit", &["enter", "i"], CHATTING, chat::edit).asking(),
+    Action::new("eval.chat.leave", "Back", "back", &["esc"], CHATTING, chat::leave),
     Action::new("eval.read", "Show answers", "read", &["enter"], Scope::Pane(Screen::Eval, PROMPTS), |eval, _| {
         eval.pane = ANSWERS;
         eval.top = Cursor::default();
@@ -154,6 +164,9 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
         .also(&["score again", "recorded scores"])
         .unless(no_rescoring),
+    Action::new("eval.chat", "Try own prompt", "try", &["t"], HERE, chat::open)
+        .also(&["chat", "playground", "ask base and trained"])
+        .asking(),
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
     Action::new("eval.prompts", "Compare system prompts", "compare", &["A"], HERE, eval_job::ask_variants)
         .also(&["a/b test", "prompt variants", "few-shot"])
@@ -247,6 +260,11 @@ fn on_key(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
         }
         return Vec::new();
     }
+    let side_by_side = eval.side_by_side;
+    if let Some(chat) = &mut eval.chat {
+        chat::on_key(chat, shared, side_by_side, event);
+        return Vec::new();
+    }
     let page = layout::page_rows(eval, shared);
     if let Some(chooser) = &mut eval.chooser {
         let length = chooser.length();
@@ -284,6 +302,11 @@ fn go(eval: &mut Eval, by: isize) {
 const WHEEL: isize = 3;
 
 fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let side_by_side = eval.side_by_side;
+    if let Some(chat) = &mut eval.chat {
+        chat::mouse(chat, shared, side_by_side, event);
+        return Vec::new();
+    }
     let by = match event.kind {
         MouseEventKind::ScrollDown => 1,
         MouseEventKind::ScrollUp => -1,
@@ -310,6 +333,7 @@ fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command
 /// Whether a double click acts as enter.
 fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
     match &eval.chooser {
+        _ if eval.chat.is_some() => false,
         Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
         None => layout::pane_at(eval, shared, (column, row).into())
             .is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),

@@ -18,7 +18,7 @@ use crate::view::widgets::diff::{difference, headings, side_by_side, unified};
 use crate::view::widgets::text_width::wrapped;
 
 /// Narrower than this, answers are stacked by default.
-const SIDES: usize = 76;
+pub(super) const SIDES: usize = 76;
 
 /// Whether the answers are side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
@@ -57,25 +57,9 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     let comment = Some(versus.comment(&prompt.prompt_id)).filter(|comment| !comment.is_empty());
     let comment = comment.map_or_else(Vec::new, |comment| wrapped(&format!("comment: {comment}"), width));
     let mut lines: Vec<_> = comment.into_iter().map(|line| Line::styled(line, theme.style(Role::Marked))).collect();
-    for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
-        lines.push(scored(theme, name, record, role));
-        for reason in reasons(record) {
-            lines.extend(
-                wrapped(&reason, width.saturating_sub(2))
-                    .into_iter()
-                    .map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
-            );
-        }
-    }
+    lines.extend(judged(theme, &sides, width));
     lines.push(Line::default());
-    match sides.as_slice() {
-        [first, second] => lines.extend(compared(theme, [*first, *second], is_side_by_side(eval, shared), width)),
-        alone => {
-            let texts = alone.iter().flat_map(|(_, record)| record.completion.lines());
-            let texts = texts.flat_map(|line| wrapped(line, width));
-            lines.extend(texts.map(|line| Line::from(line.replace(char::is_control, "·"))));
-        }
-    }
+    lines.extend(texts(theme, &sides, is_side_by_side(eval, shared), width));
     let row = eval.sides(versus).first().and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
     // The turn that decided the first conversation.
     let said = sides.first().map_or(&[][..], |(_, record)| &record.turns[..record.deciding_turn()]);
@@ -94,6 +78,29 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
         }
     }
     lines
+}
+
+/// The score of each answer with its reasons; the base's first.
+pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
+        lines.push(scored(theme, name, record, role));
+        for reason in reasons(record) {
+            let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
+            lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
+        }
+    }
+    lines
+}
+
+/// Two answers compared, or one alone.
+pub(super) fn texts(theme: &Theme, sides: &[(&str, &EvalRecord)], side: bool, width: usize) -> Vec<Line<'static>> {
+    if let [first, second] = sides {
+        return compared(theme, [*first, *second], side, width);
+    }
+    let lines = sides.iter().flat_map(|(_, record)| record.completion.lines());
+    let lines = lines.flat_map(|line| wrapped(line, width));
+    lines.map(|line| Line::from(line.replace(char::is_control, "·"))).collect()
 }
 
 /// The two answers side by side or as one text, with their differences.

@@ -6,12 +6,15 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::layout::places;
-use super::{ANSWERS, Eval, answers, chooser, prompts, summary};
+use super::{ANSWERS, Eval, answers, chat, chooser, prompts, summary};
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
 
 pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    if let Some(chat) = &eval.chat {
+        return chat::draw(chat, shared, eval.side_by_side, frame, area);
+    }
     if let Some(chooser) = &eval.chooser {
         return chooser::draw(shared, chooser, frame, area);
     }
@@ -67,6 +70,7 @@ fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
             key("screen.runs", "list runs; open one to compare base and trained"),
             key("eval.choose", "choose one to three evals of any runs"),
             key("eval.baseline", "run an eval of a base model; no run is needed"),
+            key("eval.chat", "try a prompt of your own"),
         ]),
     }
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);

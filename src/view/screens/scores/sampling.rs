@@ -3,11 +3,10 @@
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
 use crate::dataset::PromptRow;
-use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
-use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument};
+use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trained_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Completions per sampling.
@@ -38,20 +37,9 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
             directory.map_or_else(|| shared.new_run.base_model.clone(), |run| run.file().config.base_model.clone());
         return Ok(("base".to_owned(), base));
     }
-    let Some(run) = run else {
-        let (base, runs) = (shared.key_of("scores.target"), shared.key_of("screen.runs"));
-        return Err(format!("no run is open: {base} samples from the base, {runs} lists runs"));
-    };
-    if !run.status().is_ended() && run.status() != Status::Created {
-        // An active run's worker answers between two steps, with its current weights.
-        return Ok((format!("trained {} (current weights)", run.id()), format!("{}@last", run.path().display())));
-    }
-    if run.history.checkpoints.is_empty() {
-        let base = shared.key_of("scores.target");
-        return Err(format!("{} has no checkpoint yet: {base} samples from its base", run.id()));
-    }
-    let what = if run.best == Some(0) { "base, step 0 of" } else { "trained" };
-    Ok((format!("{what} {}@best", run.id()), format!("{}@best", run.path().display())))
+    let base = |why| format!("{why}; {} samples from the base", shared.key_of("scores.target"));
+    let (what, model) = trained_argument(shared).map_err(base)?;
+    Ok((format!("trained {} ({what})", run.map_or_else(String::new, |run| run.id())), model))
 }
 
 /// The prompt of the completion under the cursor, if it is in the open task; else the first of the sets not trained on.
