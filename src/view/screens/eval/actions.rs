@@ -169,7 +169,6 @@ const ACTIONS: &[Action] = &[
         .asking(),
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
     Action::new("eval.prompts", "Compare system prompts", "compare", &["A"], HERE, eval_job::ask_variants)
-        .also(&["a/b test", "prompt variants", "few-shot"])
         .asking()
         .unless(eval_job::no_baseline),
 ];

@@ -254,7 +254,13 @@ pub(super) fn draw(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, fra
     let look =
         Look { theme, typing: chat.is_typing, focused: chat.is_typing, faults: &[], wraps: shared.wraps(&chat.editor) };
     paint(&chat.editor, look, frame, inside);
-    let inside = framed(theme, "answers, greedy, scored by the saved task", !chat.is_typing, frame, below);
+    let inside = framed(
+        theme,
+        "answers: greedy, scored by the saved task without an expected answer",
+        !chat.is_typing,
+        frame,
+        below,
+    );
     let lines = lines(chat, shared, side_by_side, below);
     let top = chat.top.at(lines.len()).unwrap_or(0);
     scrolled(theme, (lines, top), "", frame, inside);

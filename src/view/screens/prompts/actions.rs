@@ -105,6 +105,12 @@ const ACTIONS: &[Action] = &[
     })
     .asking()
     .unless(no_task),
+    Action::new("prompts.compare", "Compare system prompts", "compare", &["A"], HERE, |_, _| {
+        vec![Command::Perform("eval.prompts")]
+    })
+    .also(&["a/b test", "prompt variants", "few-shot"])
+    .asking()
+    .unless(no_task),
     Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |prompts, shared| {
         prompts.sort = (prompts.sort.0.next(), false);
         arrange(prompts, shared)
