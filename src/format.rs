@@ -44,6 +44,16 @@ pub fn percent_interval(rate: f64, [low, high]: [f64; 2]) -> String {
     format!("{} [{:.1}, {:.1}]", percent(rate), 100.0 * low, 100.0 * high)
 }
 
+/// A difference of rates in percentage points, and its 95% interval: `+40.6`, `[+36.1, +45.0]`.
+pub fn points_interval(difference: f64, [low, high]: [f64; 2]) -> [String; 2] {
+    [format!("{:+.1}", 100.0 * difference), format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high)]
+}
+
+/// `0.0300`, or `1.6e-61`.
+pub fn p_value(p: f64) -> String {
+    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
+}
+
 /// Decimal units, as disks and accelerators are sold: `16.4 GB`.
 pub fn bytes(number: u64) -> String {
     scaled(number as f64, &[" B", " kB", " MB", " GB", " TB"])

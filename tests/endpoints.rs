@@ -14,7 +14,7 @@ use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
 use serde_json::{Value, json};
 
-use crate::program::{call, program, serve, stderr, until};
+use crate::program::{call, program, serve, stderr, stdout, until};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
 const RIGHT: &str = r#"{"vendor": "Nordlys AS", "date": "2024-03-01", "currency": "EUR", "amount": 12.5}"#;
@@ -365,13 +365,18 @@ fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(&[Reply::Status(400, "", format!("bad {KEY}")), Reply::Body(good(KEY))]);
     let mut arguments = workspace(folder.path(), &server);
-    arguments.extend(["--model", "base=tiny", "--max-completion-tokens", "2"]);
+    arguments.extend(["--model", "base=tiny", "--max-completion-tokens", "2", "--gpu-price-per-hour", "3.6"]);
     let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
     assert!(output.status.success(), "{text}");
-    for part in ["endpoint errors", "cost of 1,000 answers", "latency, p95", "no answer to 1 of 3", "answered 400"] {
+    let rows = ["endpoint errors", "cost of 1,000 answers", "latency, p95", "tok/s"];
+    for part in rows.iter().chain(&["no answer to 1 of 3", "answered 400", "sampled on the CPU, so their cost is n/a"]) {
         assert!(text.contains(part), "{part}: {text}");
     }
+    let versus = stdout(&call(folder.path(), &["runs", "versus", "out", "--json"]));
+    let document: Value = serde_json::from_str(&versus).unwrap();
+    let speed = &document["passes"].as_array().unwrap().iter().find(|pass| pass["name"] == "base").unwrap()["summary"];
+    assert!(speed["speed"]["tokens_per_second"].as_f64().unwrap() > 0.0 && speed["speed"]["cost"].is_null(), "{versus}");
     let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
     assert_eq!(document["targets"]["api"]["endpoint_errors"], 1);
     assert_eq!(document["targets"]["api"]["endpoint"]["cost"], 2.0 * 120.0 / 1e6);

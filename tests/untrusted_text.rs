@@ -365,7 +365,10 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         assert_eq!(shown(&refused), ["", "error: o.html exists: name another file, or add --force to replace it\n"]);
         assert_eq!(fs::read_to_string(here.join("o.html")).unwrap(), "mine");
         assert!(with(&["--force"]).status.success());
-        assert_eq!(fs::read_to_string(here.join("o.html")).unwrap(), page);
+        let again = fs::read_to_string(here.join("o.html")).unwrap();
+        // No two evals are as fast.
+        let lines = |page: &str| page.lines().filter(|line| !line.contains("tok&#x2f;s")).collect::<String>();
+        assert_eq!(lines(&again), lines(&page));
     }
 }
 

@@ -138,14 +138,38 @@ def sample_coverage():
             print(f"  {a} {b} {prompts:4}: {held[0] / tries:.3f} {held[1] / tries:.3f}")
 
 
+def paired_sample_coverage():
+    """How often 95% intervals of a difference of pass@4 of 8 samples hold the truth; `mended`: share of failures that the second model does not make."""
+    random, tries = np.random.default_rng(0), 400
+    of_count = np.array([pass_at(4, 8, one) for one in range(9)])
+    print("a, b, mended, prompts: held by paired_means, by the percentile bootstrap over prompts; mean widths")
+    for a, b, mended in [(0.5, 0.5, 0.0), (0.5, 0.5, 0.2), (2, 2, 0.1), (8, 1, 0.0), (8, 1, 0.5), (0.2, 2, 0.2)]:
+        truth = math.exp(math.lgamma(b + 4) + math.lgamma(a + b) - math.lgamma(b) - math.lgamma(a + b + 4)) * (1 - (1 - mended) ** 4)
+        for prompts in (20, 50, 100, 500):
+            held, width = np.zeros(2), np.zeros(2)
+            for _ in range(tries):
+                chances = random.beta(a, b, prompts)
+                after = random.binomial(8, chances + (1 - chances) * mended)
+                values = of_count[after] - of_count[random.binomial(8, chances)]
+                ends = paired_means(values, 8)[1:3] if values.any() else joined(0, 0, 0, prompts)
+                means = values[random.integers(prompts, size=(1000, prompts))].mean(axis=1)
+                for at, (low, high) in enumerate([ends, np.percentile(means, [2.5, 97.5])]):
+                    held[at] += low - 1e-12 <= truth <= high + 1e-12
+                    width[at] += high - low
+            print(f"  {a} {b} {mended} {prompts:4}: {held[0] / tries:.3f} {held[1] / tries:.3f}; {width[0] / tries:.3f} {width[1] / tries:.3f}", flush=True)
+
+
 def tables():
     show = lambda numbers: ", ".join(repr(float(number)) for number in numbers)
     print("// fixed, broken, pairs; difference, low, high, p")
     for counts in [(0, 0, 500), (5, 0, 500), (0, 5, 500), (6, 0, 500), (3, 3, 500), (1, 0, 8), (40, 1, 100), (6, 2, 50), (203, 0, 500), (96, 1, 100),
                    (100, 0, 100), (310, 240, 2000)]:
         print(f"    ({counts}, [{show(paired_counts(*counts))}]),")
-    print("// differences, samples; difference, low, high, p")
-    for differences, samples in [([0.25, 0.5, -0.25, 0, 0, 0, 0.75, 0.25, 0, 0.5], 4), ([1, 1, 0, 0, -1, 0, 0, 1, 0, 0], 1), ([0.5] * 6 + [-0.125] * 2 + [0] * 4, 8)]:
+    passed = [(0, 1), (1, 1), (2, 5), (8, 8), (3, 2), (0, 0), (4, 7), (1, 3), (8, 7), (0, 2)]
+    pass_differences = [pass_at(4, 8, after) - pass_at(4, 8, before) for before, after in passed]
+    print("// differences, samples; difference, low, high, p; the last of pass@4 of 8 samples")
+    for differences, samples in [([0.25, 0.5, -0.25, 0, 0, 0, 0.75, 0.25, 0, 0.5], 4), ([1, 1, 0, 0, -1, 0, 0, 1, 0, 0], 1), ([0.5] * 6 + [-0.125] * 2 + [0] * 4, 8),
+                                 (pass_differences, 8)]:
         print(f"    (&{[float(one) for one in differences]}, {samples}, [{show(paired_means(differences, samples))}]),")
     print("// found and all, a pair a prompt; low, high")
     for prompts in [[(4, 4), (0, 4), (2, 4), (4, 4), (1, 4), (3, 4), (4, 4), (0, 4)], [(3, 3), (2, 2), (1, 4), (0, 2), (5, 5), (1, 1)], [(4, 4)] * 6,
@@ -212,4 +236,4 @@ def coverage():
 
 
 if __name__ == "__main__":
-    (coverage(), sample_coverage()) if "--coverage" in sys.argv else tables()
+    (coverage(), sample_coverage(), paired_sample_coverage()) if "--coverage" in sys.argv else tables()

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::device::DeviceArguments;
 use super::endpoints::Asked;
 use super::output::eprint_line;
-use super::runs::{check_page, write_page};
+use super::runs::{check_page, price, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
@@ -69,6 +69,9 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
+    /// Price of an hour of the GPU, for the cost of models on this machine
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    gpu_price_per_hour: Option<f64>,
     /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -141,15 +144,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let (records, speed) = match (&target.endpoint, &mut engine) {
             (Some(endpoint), _) => (endpoint.records(&target.name, &asked)?, None),
             (None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
-            (None, none) => sample(&arguments, target, &places, none.insert(arguments.device.engine()?), &asked)?,
+            (None, none) => sample(&arguments, target, &places, none.insert(engine_of(&arguments)?), &asked)?,
         };
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
         let description = variant.as_ref().map(Variant::description).unwrap_or_default();
         let mut result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
-        // What a constraint costs is seen beside the free models of the same command.
-        result.summary.speed = speed.filter(|_| targets.iter().any(Target::is_constrained)).map(Box::new);
+        result.summary.speed = speed.map(Box::new);
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
@@ -186,6 +188,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     judge(&arguments.fail_under, last)
 }
 
+fn engine_of(arguments: &Arguments) -> Result<Engine, Failure> {
+    let engine = arguments.device.engine()?;
+    if arguments.gpu_price_per_hour.is_some() && engine.device.is_cpu() {
+        eprint_line("--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a");
+    }
+    Ok(engine)
+}
+
 /// The records of a model on this machine, and how fast it was.
 fn sample(
     arguments: &Arguments,
@@ -213,8 +223,10 @@ fn sample(
     let prompts = (prompts.as_slice(), constraints.as_ref());
     let records = evaluate((context, task, scorer), prompts, lengths.prompt_limit(), &sampling, samples)?;
     let overhead = target.is_constrained().then_some(&memory.mask_overhead);
+    let price = arguments.gpu_price_per_hour.filter(|_| !engine.device.is_cpu());
     let speed = SpeedSummary::of(
         &records,
+        price,
         overhead.map(|masks| MaskCost {
             masks: masks.masks(),
             seconds: masks.seconds(),
@@ -287,6 +299,7 @@ fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Ve
     let mut document = json!({
         "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0), "in_a_row_interval": in_a_row(1), "models": models, "task": versus.evals[0].task, "set": arguments.on,
         "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
+        "gpu_price_per_hour": arguments.gpu_price_per_hour,
     });
     if !endpoints.is_empty() {
         document["endpoints"] = endpoints.into();

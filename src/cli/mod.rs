@@ -84,7 +84,7 @@ enum Command {
     Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
     #[cfg(feature = "engine")]
-    Eval(eval::Arguments),
+    Eval(Box<eval::Arguments>),
     /// Score completions against a task's schema
     Score(score::Arguments),
     /// Sample completions of a task's prompts
@@ -204,7 +204,7 @@ fn subcommand(command: Command) -> Outcome {
         #[cfg(feature = "engine")]
         Command::Study(arguments) => study::run(*arguments),
         #[cfg(feature = "engine")]
-        Command::Eval(arguments) => eval::run(arguments),
+        Command::Eval(arguments) => eval::run(*arguments),
         Command::Score(arguments) => score::run(arguments),
         #[cfg(feature = "engine")]
         Command::Sample(arguments) => sample::run(arguments),

@@ -309,6 +309,20 @@ impl PairedComparison {
         std::iter::once(&self.valid).chain(&self.exact)
     }
 
+    /// The difference of a rate, named as in the table of rates, and whether it is significantly better or worse.
+    pub fn difference(&self, rate: &str) -> Option<(Interval, Verdict)> {
+        let judged = |metric: &MetricComparison| (metric.difference, metric.verdict);
+        match rate {
+            "valid" => Some(judged(&self.valid)),
+            "exact match" => self.exact.as_ref().map(judged),
+            _ => {
+                let found = self.metrics().flat_map(|metric| &metric.of_samples).find(|found| found.rate == rate)?;
+                // It has a test, and decides nothing.
+                Some((found.difference, Verdict::NoDifference))
+            }
+        }
+    }
+
     /// The number of prompts with an outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         match outcome {
@@ -321,15 +335,20 @@ impl PairedComparison {
 
     /// As JSON: the numbers of `valid` on the top level, those of `exact` under their name.
     fn document(&self, names: [&str; 2]) -> Value {
-        let MetricComparison { n, comparison, difference, p, adjusted_p, verdict, needed, .. } = &self.valid;
+        let MetricComparison { n, comparison, difference, p, adjusted_p, verdict, needed, of_samples, .. } =
+            &self.valid;
         let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = comparison;
-        json!({
+        let mut document = json!({
             "first": names[0], "second": names[1], "n": n, "fixed": fixed, "broken": broken, "both": both, "neither": neither,
             "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": difference,
             "exact_difference": self.exact.as_ref().map(|exact| exact.difference),
             "tiers": {"names": TIERS, "from_row_to_column": self.tiers},
-            "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "adjusted_p": adjusted_p, "verdict": verdict, "exact": self.exact,
-        })
+            "clear": *verdict != Verdict::NoDifference, "required_n": needed, "p": p, "adjusted_p": adjusted_p, "verdict": verdict, "exact": self.exact
+        });
+        if !of_samples.is_empty() {
+            document["samples"] = json!(of_samples);
+        }
+        document
     }
 }
 

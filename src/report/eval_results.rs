@@ -11,8 +11,8 @@ use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, eval_path, list_checkpoints,
-    prompt_variant, read_evals, sha256,
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, eval_path,
+    list_checkpoints, read_evals, sha256,
 };
 use crate::score::{Score, Scorer};
 use crate::statistics::compound;
@@ -201,16 +201,17 @@ impl EvalResult {
             (None, None) => return Err(ReportError::NoPrompts { folder: id.folder.clone(), set: id.set.clone() }),
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
+        let stored = StoredTarget::read(&id.folder, &id.target);
         Ok(Self {
             name: id.name(with_folder),
-            summary: EvalSummary::from_records(&records),
+            summary: EvalSummary { speed: stored.speed, ..EvalSummary::from_records(&records) },
             records,
             task: task.name.clone(),
             prompts_digest: sha256(&bytes),
             judge: task.judge_name(),
             schema_digest: task.definition_digest(),
             task_digest: task.digest(),
-            prompts: prompt_variant(&id.folder, &id.target).unwrap_or_default(),
+            prompts: stored.prompts,
             rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
             id,
         })
@@ -250,7 +251,8 @@ impl EvalResult {
             scorer.join(&mut scores.iter_mut().collect::<Vec<_>>());
             record.judge(&scores).map_err(|error| ReportError::Unlike(error.to_string()))?;
         }
-        self.summary = EvalSummary::from_records(&self.records);
+        let speed = self.summary.speed.take();
+        self.summary = EvalSummary { speed, ..EvalSummary::from_records(&self.records) };
         self.judge = task.judge_name();
         (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
         Ok(self)

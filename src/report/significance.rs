@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::event_text::Level;
-use crate::format::counted;
+use super::sample_differences::SampleDifference;
+use crate::format::{counted, p_value, points_interval};
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
 use crate::statistics::{
@@ -56,7 +57,8 @@ impl Judged {
     }
 
     fn with_effect(self) -> String {
-        let (estimate, interval) = in_points(&self.difference);
+        let Interval { estimate, low, high } = self.difference;
+        let [estimate, interval] = points_interval(estimate, [low, high]);
         format!("{} ({estimate} points, 95% CI {interval}, p = {})", self.words(), self.p_value())
     }
 
@@ -71,10 +73,9 @@ impl Judged {
 
     /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`.
     fn p_value(self) -> String {
-        let text = |p: f64| if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") };
         let adjusted =
-            self.adjusted_p.map_or_else(String::new, |adjusted| format!(", Holm-adjusted {}", text(adjusted)));
-        text(self.p) + &adjusted
+            self.adjusted_p.map_or_else(String::new, |adjusted| format!(", Holm-adjusted {}", p_value(adjusted)));
+        p_value(self.p) + &adjusted
     }
 }
 
@@ -86,9 +87,8 @@ impl std::fmt::Display for Judged {
 
 /// The sentence on both metrics, then the numbers of each.
 pub fn verdict_lines(valid: &MetricComparison, exact: Option<&MetricComparison>) -> String {
-    let lines = |judged: &MetricComparison| std::iter::once(judged.numbers()).chain(judged.needed_prompts());
-    let numbers: String =
-        std::iter::once(valid).chain(exact).flat_map(lines).map(|line| format!("  {line}\n")).collect();
+    let metrics = std::iter::once(valid).chain(exact);
+    let numbers: String = metrics.flat_map(MetricComparison::lines).map(|line| format!("  {line}\n")).collect();
     format!("{}\n{numbers}", Judged::sentence(valid.judged(), exact.map(MetricComparison::judged)))
 }
 
@@ -117,6 +117,9 @@ pub struct MetricComparison {
     /// number would.
     #[serde(rename = "required_n")]
     pub needed: Option<usize>,
+    /// Empty with one completion per prompt.
+    #[serde(rename = "samples", skip_serializing_if = "Vec::is_empty")]
+    pub of_samples: Vec<SampleDifference>,
 }
 
 impl MetricComparison {
@@ -135,7 +138,11 @@ impl MetricComparison {
             }
             let differences = differences(before, after, measure);
             let test = paired_means(&differences, samples);
-            Self::tested(level, metric, comparison, samples, test, || required_n_of_means(&differences, POWER, level))
+            let needed = || required_n_of_means(&differences, POWER, level);
+            Self {
+                of_samples: SampleDifference::of(metric, [before, after], measure),
+                ..Self::tested(level, metric, comparison, samples, test, needed)
+            }
         };
         let exact =
             Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
@@ -181,7 +188,8 @@ impl MetricComparison {
         let PairedTest { difference, p } = test;
         let (n, verdict) = (comparison.pairs(), Verdict::of(difference.estimate, p));
         let needed = if p < level { None } else { needed().filter(|needed| *needed > n) };
-        Self { metric, n, comparison, difference, p, adjusted_p: None, verdict, samples, needed }
+        let (adjusted_p, of_samples) = (None, Vec::new());
+        Self { metric, n, comparison, difference, p, adjusted_p, verdict, samples, needed, of_samples }
     }
 
     pub fn judged(&self) -> Judged {
@@ -192,6 +200,12 @@ impl MetricComparison {
             adjusted_p: self.adjusted_p,
             difference: self.difference,
         }
+    }
+
+    /// All of it that the sentence does not say.
+    pub fn lines(&self) -> Vec<String> {
+        let of_samples = self.of_samples.iter().map(SampleDifference::text);
+        std::iter::once(self.numbers()).chain(of_samples).chain(self.needed_prompts()).collect()
     }
 
     /// The prompts that changed.
@@ -213,12 +227,8 @@ impl MetricComparison {
 
 /// A difference of rates in percentage points, with its 95% interval.
 pub fn points(interval: &Interval) -> String {
-    let (estimate, interval) = in_points(interval);
+    let [estimate, interval] = points_interval(interval.estimate, [interval.low, interval.high]);
     format!("{estimate} points {interval}")
-}
-
-fn in_points(Interval { estimate, low, high }: &Interval) -> (String, String) {
-    (format!("{:+.1}", 100.0 * estimate), format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high))
 }
 
 /// Second minus first, averaged over a prompt's completions.

@@ -1,5 +1,6 @@
 //! Tables of evals: rates with intervals, paired tests, compounding, tags.
 
+use super::sample_differences::{all_label, pass_at_label};
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{amount, duration, or_na, percent, percent_interval};
@@ -24,7 +25,7 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     }
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
     let names = evals.iter().map(|(name, _)| shorten(name)).collect();
-    let rates = rate_rows(&summaries).into_iter();
+    let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
     let tags = tag_rows(&summaries).into_iter().map(|row| (row.label(), row.cells));
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
     let mut counts: Vec<usize> = summaries.iter().map(|summary| summary.n).collect();
@@ -57,34 +58,40 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     ];
     let has_turns = evals.iter().any(|summary| summary.answers.is_some());
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
-    fn of_endpoint(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
-        or_na(e.endpoint.as_deref().and_then(value), show)
-    }
-    let of_endpoints: [(&'static str, Cell); 5] = [
-        ("endpoint errors", |e| or_na(e.endpoint.as_ref(), |_| e.endpoint_errors.to_string())),
-        ("cost", |e| of_endpoint(e, |endpoint| endpoint.cost, amount)),
-        ("cost of 1,000 answers", |e| of_endpoint(e, |endpoint| endpoint.cost_per_1000_answers, amount)),
-        ("latency, median", |e| of_endpoint(e, |endpoint| endpoint.latency_median_seconds, duration)),
-        ("latency, p95", |e| of_endpoint(e, |endpoint| endpoint.latency_p95_seconds, duration)),
-    ];
-    let has_endpoint = evals.iter().any(|summary| summary.endpoint.is_some());
-    let of_endpoints = of_endpoints.into_iter().filter(|_| has_endpoint);
-    fn of_masks(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
-        or_na(e.speed.as_ref().and_then(|speed| speed.masks.as_ref()), show)
-    }
-    let of_speed: [(&'static str, Cell); 3] = [
-        ("tok/s", |e| or_na(e.speed.as_ref(), |speed| format!("{:.0}", speed.tokens_per_second))),
-        ("ms/mask", |e| of_masks(e, |masks| format!("{:.4}", masks.milliseconds()))),
-        ("masks waited for", |e| of_masks(e, |masks| percent(masks.waited()))),
-    ];
-    let has_speed = evals.iter().any(|summary| summary.speed.is_some());
-    let of_speed = of_speed.into_iter().filter(|_| has_speed);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
-    let rows =
-        rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors)).chain(of_endpoints).chain(of_speed);
+    let rows = rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors));
     rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
         .chain(sample_rows(evals))
         .collect()
+}
+
+/// What answers cost and how fast they came, one row per measure that is known of one of the evals.
+pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
+    type Cell = fn(&EvalSummary) -> String;
+    fn of_endpoint(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
+        or_na(e.endpoint.as_deref().and_then(value), show)
+    }
+    fn of_masks(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
+        or_na(e.speed.as_ref().and_then(|speed| speed.masks.as_ref()), show)
+    }
+    let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
+    let has_endpoint = has(|e| e.endpoint.is_some());
+    let has_cost = has_endpoint || has(|e| e.cost()[0].is_some());
+    let has_speed = has(|e| e.speed.is_some());
+    let has_masks = has(|e| e.speed.as_ref().is_some_and(|speed| speed.masks.is_some()));
+    let rows: [(&'static str, bool, Cell); 8] = [
+        ("endpoint errors", has_endpoint, |e| or_na(e.endpoint.as_ref(), |_| e.endpoint_errors.to_string())),
+        ("cost", has_cost, |e| or_na(e.cost()[0], amount)),
+        ("cost of 1,000 answers", has_cost, |e| or_na(e.cost()[1], amount)),
+        // Answers of a model on this machine are decoded together: none has a latency of its own.
+        ("latency, median", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_median_seconds, duration)),
+        ("latency, p95", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_p95_seconds, duration)),
+        ("tok/s", has_speed, |e| or_na(e.speed.as_ref(), |speed| format!("{:.0}", speed.tokens_per_second))),
+        ("ms/mask", has_masks, |e| of_masks(e, |masks| format!("{:.4}", masks.milliseconds()))),
+        ("masks waited for", has_masks, |e| of_masks(e, |masks| percent(masks.waited()))),
+    ];
+    let known = rows.into_iter().filter(|(_, is_known, _)| *is_known);
+    known.map(|(label, _, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect())).collect()
 }
 
 /// pass@j and the share of prompts of which all samples pass, where prompts have several.
@@ -106,12 +113,12 @@ fn sample_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
 
 /// `pass@4`, `pass@4 exact`, `all 4 valid`, `all 4 exact`.
 fn labelled_rates(samples: &SampleSummary) -> Vec<(String, Interval)> {
-    let of = |rates: &SampleRates, suffix: &str, metric: &str| {
-        let pass_at = rates.pass_at.iter().map(|PassAt { j, rate }| (format!("pass@{j}{suffix}"), *rate));
-        pass_at.chain([(format!("all {} {metric}", rates.samples), rates.all)]).collect::<Vec<_>>()
+    let of = |rates: &SampleRates, metric: &str| {
+        let pass_at = rates.pass_at.iter().map(|PassAt { j, rate }| (pass_at_label(*j, metric), *rate));
+        pass_at.chain([(all_label(rates.samples, metric), rates.all)]).collect::<Vec<_>>()
     };
-    let exact = samples.exact.iter().flat_map(|rates| of(rates, " exact", "exact"));
-    of(&samples.valid, "", "valid").into_iter().chain(exact).collect()
+    let exact = samples.exact.iter().flat_map(|rates| of(rates, "exact"));
+    of(&samples.valid, "valid").into_iter().chain(exact).collect()
 }
 
 /// A rate of the rows with a tag.
@@ -136,12 +143,21 @@ impl TagRow {
 /// Both rates by tag; exact match only where it is known.
 pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
     let Some(first) = evals.first() else { return Vec::new() };
-    type Rate = fn(&TagSummary) -> Option<f64>;
-    let rates: [(&'static str, Rate); 2] = [("valid", |tagged| Some(tagged.valid)), ("exact", |tagged| tagged.exact)];
+    // Summaries of older programs have no intervals of tags.
+    let cell = |rate: f64, interval: Option<[f64; 2]>| match interval {
+        Some(interval) => percent_interval(rate, interval),
+        None => percent(rate),
+    };
+    type Rate = fn(&TagSummary) -> (Option<f64>, Option<[f64; 2]>);
+    let rates: [(&'static str, Rate); 2] = [
+        ("valid", |tagged| (Some(tagged.valid), tagged.valid_interval)),
+        ("exact", |tagged| (tagged.exact, tagged.exact_interval)),
+    ];
     let row = |tag: &String, n: usize, (metric, rate): (&'static str, Rate)| {
-        let rates: Vec<_> = evals.iter().map(|summary| summary.by_tag.get(tag).and_then(rate)).collect();
-        let is_known = rates.iter().any(Option::is_some);
-        let cells = rates.into_iter().map(|rate| or_na(rate, percent)).collect();
+        let of = |summary: &&EvalSummary| summary.by_tag.get(tag).map_or((None, None), rate);
+        let rates: Vec<_> = evals.iter().map(of).collect();
+        let is_known = rates.iter().any(|(rate, _)| rate.is_some());
+        let cells = rates.into_iter().map(|(rate, interval)| or_na(rate, |rate| cell(rate, interval))).collect();
         is_known.then(|| TagRow { metric, tag: tag.clone(), n, cells })
     };
     first
@@ -173,4 +189,45 @@ fn shorten(name: &str) -> String {
     let name = visible(&redact(name).0).into_owned();
     let letters = name.chars().count();
     if letters <= 22 { name } else { format!("…{}", name.chars().skip(letters - 21).collect::<String>()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::run::SpeedSummary;
+
+    #[test]
+    fn what_is_not_known_of_a_target_is_no_zero() {
+        let speed = |cost: Option<f64>| SpeedSummary {
+            tokens_per_second: 1234.5,
+            cost,
+            cost_per_1000_answers: cost.map(|cost| 10.0 * cost),
+            ..SpeedSummary::default()
+        };
+        let local = |cost| EvalSummary { speed: Some(Box::new(speed(cost))), ..EvalSummary::default() };
+        let endpoint = EndpointSummary { cost: Some(0.5), latency_median_seconds: Some(0.25), ..Default::default() };
+        let remote = EvalSummary { endpoint: Some(Box::new(endpoint)), endpoint_errors: 3, ..EvalSummary::default() };
+        let check = |evals: &[&EvalSummary], expected: &[(&str, &[&str])]| {
+            let found = cost_rows(evals);
+            let found: Vec<(&str, Vec<&str>)> = found
+                .iter()
+                .map(|(label, cells)| (label.as_str(), cells.iter().map(String::as_str).collect()))
+                .collect();
+            assert_eq!(found, expected.iter().map(|(label, cells)| (*label, cells.to_vec())).collect::<Vec<_>>());
+        };
+        check(&[&EvalSummary::default()], &[]);
+        check(&[&local(None), &local(None)], &[("tok/s", &["1234", "1234"])]);
+        check(
+            &[&local(Some(0.02)), &remote, &local(None)],
+            &[
+                ("endpoint errors", &["n/a", "3", "n/a"]),
+                ("cost", &["0.02", "0.5", "n/a"]),
+                ("cost of 1,000 answers", &["0.2", "n/a", "n/a"]),
+                ("latency, median", &["n/a", "0.2 s", "n/a"]),
+                ("latency, p95", &["n/a", "n/a", "n/a"]),
+                ("tok/s", &["1234", "n/a", "1234"]),
+            ],
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::markdown::{line, table};
-use super::summary_table::{rate_rows, tag_rows, value_drift};
+use super::summary_table::{cost_rows, rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Outcome, PairedComparison, Versus, csv_line};
 
 /// For a pull request: verdicts, rates, outcomes, groups of failures, comments.
@@ -23,16 +23,12 @@ pub fn versus_markdown(versus: &Versus) -> String {
         // Writing into a String cannot fail.
         let _ = write!(text, "\n**{from} to {to}: {}**\n", line(&pair.sentence()));
         for metric in pair.metrics() {
-            text.extend(
-                std::iter::once(metric.numbers())
-                    .chain(metric.needed_prompts())
-                    .map(|row| format!("\n- {}", line(&row))),
-            );
+            text.extend(metric.lines().into_iter().map(|row| format!("\n- {}", line(&row))));
         }
         text.push('\n');
     }
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter();
+    let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
     let tags = tag_rows(&summaries).into_iter().map(|row| (line(&row.label()), row.cells));
     let rows: Vec<Vec<String>> = rates.chain(tags).map(|(label, cells)| [vec![label], cells].concat()).collect();
     text += &table(&[vec![String::new()], names.clone()].concat(), &rows, "l");

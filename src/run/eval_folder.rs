@@ -4,12 +4,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::directory::sha256;
 use super::durable::{append_line, ensure_folder, open_append, replace_file, seal};
 use super::error::RunError;
 use super::eval_record::EvalRecord;
 use super::evals::{eval_file, write_evals};
 use super::lock::RunLock;
+use super::speed_summary::SpeedSummary;
 
 /// Written at the end of an eval.
 pub const RESULT_FILE: &str = "eval.json";
@@ -75,17 +78,33 @@ impl EvalFolder {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
-    pub fn finish(&self, document: &serde_json::Value) -> Result<(), RunError> {
+    pub fn finish(&self, document: &Value) -> Result<(), RunError> {
         replace_file(&self.path.join(RESULT_FILE), format!("{document:#}\n").as_bytes())
     }
 }
 
-/// How the prompts of a target of a standalone eval differ from the task's own, in words; `None` where they do not.
-pub fn prompt_variant(folder: &Path, target: &str) -> Option<String> {
-    let text = crate::files::read_text(&folder.join(RESULT_FILE)).ok()?;
-    let document: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let of = document["prompts"].as_object()?.iter().find(|(name, _)| word(name) == target)?.1;
-    of["description"].as_str().map(str::to_owned)
+/// What the result of a standalone eval has of a target beside its records; nothing where there is no result.
+#[derive(Debug, Default)]
+pub struct StoredTarget {
+    /// How its prompts differ from the task's own, in words; empty where they do not.
+    pub prompts: String,
+    pub speed: Option<Box<SpeedSummary>>,
+}
+
+impl StoredTarget {
+    /// `target`: its name as in the names of files.
+    pub fn read(folder: &Path, target: &str) -> Self {
+        let text = crate::files::read_text(&folder.join(RESULT_FILE)).unwrap_or_default();
+        let document: Value = serde_json::from_str(&text).unwrap_or_default();
+        let of = |key: &str| {
+            let targets = document[key].as_object()?;
+            targets.iter().find(|(name, _)| word(name) == target).map(|(_, value)| value.clone())
+        };
+        Self {
+            prompts: of("prompts").unwrap_or_default()["description"].as_str().unwrap_or_default().to_owned(),
+            speed: of("targets").and_then(|summary| serde_json::from_value(summary["speed"].clone()).ok()),
+        }
+    }
 }
 
 /// Answers that cost money or time, each in the file as soon as it is known.

@@ -57,7 +57,7 @@ pub struct EvalSummary {
     /// `None` with one completion per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<SampleSummary>>,
-    /// Where a model of the eval is constrained.
+    /// Of a model on this machine; `None` in evals of a run, which are sampled beside its training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<Box<SpeedSummary>>,
 }
@@ -119,6 +119,11 @@ pub struct TagSummary {
     pub exact: Option<f64>,
     /// Share that parses.
     pub parse: f64,
+    /// 95% intervals as those of the whole set; `None` in summaries of older versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_interval: Option<[f64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_interval: Option<[f64; 2]>,
 }
 
 impl EvalSummary {
@@ -165,6 +170,13 @@ impl EvalSummary {
         self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
     }
 
+    /// Of all answers, and of 1,000; `None` where a price or a count is not known.
+    pub fn cost(&self) -> [Option<f64>; 2] {
+        let of_endpoint = self.endpoint.as_ref().map(|endpoint| [endpoint.cost, endpoint.cost_per_1000_answers]);
+        let of_gpu = || self.speed.as_ref().map(|speed| [speed.cost, speed.cost_per_1000_answers]);
+        of_endpoint.or_else(of_gpu).unwrap_or_default()
+    }
+
     /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other names, and for `exact`
     /// without expected values.
     pub fn metric(&self, name: &str) -> f64 {
@@ -185,11 +197,15 @@ impl EvalSummary {
 
 impl TagSummary {
     fn of(records: &[&EvalRecord]) -> Self {
+        let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+        let exact = exact_rate(records);
         Self {
             n: records.len(),
             valid: rate(records, EvalRecord::is_valid),
-            exact: exact_rate(records),
+            exact,
             parse: rate(records, EvalRecord::parses),
+            valid_interval: Some(interval(|record| Some(record.is_valid()))),
+            exact_interval: exact.map(|_| interval(|record| record.exact)),
         }
     }
 }
@@ -378,7 +394,15 @@ mod tests {
         let summary = EvalSummary::from_records(&before);
         assert_eq!((summary.n, summary.parse, summary.valid, summary.tolerant), (5, 0.8, 0.6, 0.6));
         assert_eq!(summary.exact, Some(1.0 / 3.0));
-        assert_eq!(summary.by_tag["messy"], TagSummary { n: 2, valid: 0.0, exact: Some(0.0), parse: 0.5 });
+        let messy = TagSummary {
+            n: 2,
+            valid: 0.0,
+            exact: Some(0.0),
+            parse: 0.5,
+            valid_interval: Some(wilson(0, 2).into()),
+            exact_interval: Some(wilson(0, 1).into()),
+        };
+        assert_eq!(summary.by_tag["messy"], messy);
         assert_eq!(summary.mean_tokens, 10.0);
         let after = [
             record("a", "valid", None, ""),

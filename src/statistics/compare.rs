@@ -93,7 +93,7 @@ pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
 }
 
 /// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's
-/// mean rates, second minus first, one a prompt, of up to `samples` samples. The test weighs each prompt's sign by how
+/// values in [0, 1], second minus first, one a prompt, of up to `samples` samples: of its mean rates, or of its pass@j. The test weighs each prompt's sign by how
 /// far it moved and counts as many prompts as have the same variance when weighed alike (Kish's effective size); with
 /// one sample it is [`paired_counts`].
 pub fn paired_means(differences: &[f64], samples: usize) -> PairedTest {

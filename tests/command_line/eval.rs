@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::finished;
+use super::{finished, target};
 use crate::program::{call, json, small_task, stderr};
 
 #[test]
@@ -14,8 +14,8 @@ fn eval_samples_and_sets() {
         call(folder, &[&["eval", "task", "--runs", "runs", "--model", "m=short@last", "--json"], more].concat())
     };
     let sampled = |seed| json(&eval(&["--on", "train", "--temperature", "1", "--samples", "3", "--seed", seed]));
-    let (first, again, other) = (sampled("1"), sampled("1"), sampled("2"));
-    let summary = &first["targets"]["m"];
+    let [first, again, other] = ["1", "1", "2"].map(|seed| target(&sampled(seed), "m"));
+    let summary = &first;
     let (samples, valid) = (&summary["samples"]["valid"], summary["valid"].as_f64().unwrap());
     assert_eq!((&summary["n"], &samples["samples"]), (&36.into(), &3.into()));
     let pass_at = |index: usize| samples["pass_at"][index]["estimate"].as_f64().unwrap();
@@ -24,7 +24,15 @@ fn eval_samples_and_sets() {
     assert!((pass_at(0) - valid).abs() < 1e-12 && pass_at(0) <= pass_at(1) && pass_at(1) <= pass_at(2), "{samples}");
     assert!(samples["all"]["estimate"].as_f64().unwrap() <= valid && samples["all"]["high"].as_f64().unwrap() < 1.0);
     assert_eq!(first, again);
-    assert_ne!(first["targets"], other["targets"]);
+    assert_ne!(first, other);
+    let two = ["--model", "n=tiny", "--on", "train", "--temperature", "1", "--samples", "3"];
+    let two = eval(&[two.as_slice(), &["--markdown", "samples.md", "--force"]].concat());
+    let text = fs::read_to_string(folder.join("samples.md")).unwrap();
+    let rates = json(&two)["comparisons"][0]["samples"].as_array().unwrap().clone();
+    let shown: Vec<_> =
+        rates.iter().map(|rate| (rate["rate"].as_str().unwrap(), rate["n"].as_u64().unwrap())).collect();
+    assert_eq!(shown, [("pass@2", 12), ("pass@3", 12), ("all 3 valid", 12)]);
+    assert!(text.contains("\n- pass@2: ") && text.contains("\n- all 3 exact: "), "{text}");
     let cut = json(&eval(&["--on", "eval", "--max-completion-tokens", "5"]));
     let summary = &cut["targets"]["m"];
     assert_eq!(
@@ -46,7 +54,7 @@ fn a_missed_threshold_is_3() {
     let by = format!("], n = 8, is {:.1} points below the 100.0% of --fail-under\n", 100.0 * (1.0 - valid));
     assert!(stderr(&missed).contains(&expected) && stderr(&missed).ends_with(&by), "{}", stderr(&missed));
     let document: Value = serde_json::from_slice(&missed.stdout).unwrap();
-    assert_eq!(document["targets"]["base"], report["base"]);
+    assert_eq!(target(&document, "base"), report["base"]);
     let out = tempfile::tempdir().unwrap();
     let path = |file: &str| out.path().join(file).display().to_string();
     let files = ["--junit", &path("ci.xml"), "--markdown", &path("ci.md")];

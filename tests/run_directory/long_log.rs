@@ -120,7 +120,13 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
 }
 
 fn eval(step: u64, noise: &mut Noise) -> Eval {
-    let tag = TagSummary { n: 10, valid: noise.next(), exact: Some(noise.next()), parse: noise.next() };
+    let tag = TagSummary {
+        n: 10,
+        valid: noise.next(),
+        exact: Some(noise.next()),
+        parse: noise.next(),
+        ..TagSummary::default()
+    };
     let by_tag = ["clean", "messy", "long", "dates", "currency"]
         .into_iter()
         .map(|name| (name.to_owned(), tag.clone()))

@@ -9,7 +9,9 @@ use unicode_width::UnicodeWidthStr;
 use super::Eval;
 use super::{SUMMARY, failures};
 use crate::format::{or_na, percent, percent_interval};
-use crate::report::{MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, points, rate_rows, tag_rows};
+use crate::report::{
+    MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points, rate_rows, tag_rows,
+};
 use crate::run::EvalSummary;
 use crate::view::pane::{framed, more_below};
 use crate::view::shared::Shared;
@@ -139,7 +141,7 @@ impl<'a> SummaryText<'a> {
     fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
         let empty = || vec![Line::default()];
         if inside.width < 100 {
-            let first = [self.rates(), self.verdict(), empty()];
+            let first = [self.rates(), self.verdict(), self.costs(), empty()];
             let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
             return vec![([first.concat(), rest.concat()].concat(), inside)];
         }
@@ -149,7 +151,7 @@ impl<'a> SummaryText<'a> {
             Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
         let beside = SummaryText { width: left.width as usize, ..*self };
         vec![
-            ([beside.rates(), beside.verdict(), beside.tags()].concat(), left),
+            ([beside.rates(), beside.verdict(), beside.costs(), beside.tags()].concat(), left),
             ([self.matrix(), empty(), self.tiers()].concat(), right),
         ]
     }
@@ -157,40 +159,47 @@ impl<'a> SummaryText<'a> {
     /// A table with a row per measure and a column per eval, and the difference of the selected pair.
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let summaries: Vec<_> = self.versus.evals.iter().map(|eval| &eval.summary).collect();
         let wide = self.is_wide();
-        // If the columns do not fit with their intervals, only the rates are shown.
-        let room = (self.width.saturating_sub(LABEL) / summaries.len().max(1)).saturating_sub(1);
+        let names: Vec<String> = self.versus.evals.iter().map(|eval| eval.name.clone()).collect();
+        let mut heading = self.row("", &names);
+        if wide {
+            heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
+        }
+        let mut lines = vec![Line::from(heading)];
+        for (label, cells) in rate_rows(&self.summaries()) {
+            let mut spans = self.row(&label, &cells);
+            if let (true, Some((difference, verdict))) = (wide, self.pair.and_then(|pair| pair.difference(&label))) {
+                spans.push(Span::styled(format!("   {}", points(&difference)), theme.style(role_of(verdict))));
+            }
+            lines.push(Line::from(spans));
+        }
+        lines
+    }
+
+    fn summaries(&self) -> Vec<&EvalSummary> {
+        self.versus.evals.iter().map(|eval| &eval.summary).collect()
+    }
+
+    /// A row of the table; if the columns do not fit with their intervals, only the rates are shown.
+    fn row(&self, label: &str, cells: &[String]) -> Vec<Span<'static>> {
+        let theme = &self.shared.theme;
+        let room = (self.width.saturating_sub(LABEL) / cells.len().max(1)).saturating_sub(1);
         let cell_width = CELL.min(room);
         let shown = |cell: &str| {
             if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() }
         };
         let second = self.pair.map(|pair| pair.second);
         let role = |place: usize| if Some(place) == second { Role::Trained } else { Role::Base };
-        let mut heading = vec![Span::raw(" ".repeat(LABEL))];
-        for (place, eval) in self.versus.evals.iter().enumerate() {
-            heading.push(Span::styled(format!(" {}", padded(&eval.name, cell_width, true)), theme.style(role(place))));
-        }
-        if wide {
-            heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
-        }
-        let mut lines = vec![Line::from(heading)];
-        for (label, cells) in rate_rows(&summaries) {
-            let mut spans = vec![Span::styled(padded(&label, LABEL, false), theme.style(Role::Faint))];
-            spans.extend(cells.iter().enumerate().map(|(place, cell)| {
-                Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
-            }));
-            let judged = match label.as_str() {
-                "valid" => self.pair.map(|pair| &pair.valid),
-                "exact match" => self.pair.and_then(|pair| pair.exact.as_ref()),
-                _ => None,
-            };
-            if let (true, Some(judged)) = (wide, judged) {
-                spans.push(Span::styled(format!("   {}", points(&judged.difference)), theme.style(role_of(judged))));
-            }
-            lines.push(Line::from(spans));
-        }
-        lines
+        let cells = cells.iter().enumerate().map(|(place, cell)| {
+            Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
+        });
+        std::iter::once(Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))).chain(cells).collect()
+    }
+
+    /// Errors of endpoints, costs and speed, below the verdict: they prove nothing.
+    fn costs(&self) -> Vec<Line<'static>> {
+        let rows = cost_rows(&self.summaries());
+        rows.iter().map(|(label, cells)| Line::from(self.row(label, cells))).collect()
     }
 
     /// Whether the table has a column for the difference.
@@ -337,7 +346,9 @@ impl<'a> SummaryText<'a> {
         let arrow = theme.glyph("→", "->");
         let mut texts: Vec<String> = Vec::new();
         for row in tag_rows(&sides.collect::<Vec<_>>()) {
-            let rates = row.cells.join(arrow).replace(' ', "");
+            // Many tags fit without their intervals, which the exports have.
+            let rates = row.cells.iter().map(|cell| cell.split(" [").next().unwrap_or_default());
+            let rates = rates.collect::<Vec<_>>().join(arrow);
             match texts.last_mut().filter(|_| row.metric == "exact") {
                 Some(text) => text.push_str(&format!(", exact {rates}")),
                 None => texts.push(format!("{} ({}) {rates}", row.tag, row.n)),
@@ -405,8 +416,8 @@ impl<'a> SummaryText<'a> {
     }
 }
 
-fn role_of(judged: &MetricComparison) -> Role {
-    match judged.verdict {
+fn role_of(verdict: Verdict) -> Role {
+    match verdict {
         Verdict::Better => Role::Good,
         Verdict::Worse => Role::Warning,
         Verdict::NoDifference => Role::Text,
