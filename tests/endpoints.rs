@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, load_from};
-use grpo_tui::endpoint::{Answer, Endpoint, EndpointError, Question, Sampling, Unanswered, ask, questions, records};
+use grpo_tui::endpoint::{Answer, Endpoint, EndpointError, Question, RequestForm, Sampling, Unanswered, ask, records};
 use grpo_tui::run::{EvalRecord, EvalSummary};
 use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
@@ -131,7 +131,14 @@ fn prompt(id: &str) -> Value {
 const GREEDY: Sampling = Sampling { samples: 1, max_completion_tokens: 64, temperature: 0.0 };
 
 fn asked(endpoint: &Endpoint, task: &str, rows: &[PromptRow]) -> Result<Vec<Question>, EndpointError> {
-    questions(endpoint, &Task::embedded(task).unwrap(), ("rows.jsonl", rows), GREEDY, &[])
+    RequestForm::new(endpoint, &Task::embedded(task).unwrap(), GREEDY)?.first(("rows.jsonl", rows), &[])
+}
+
+/// The records of an eval on these rows of the invoice task.
+fn recorded(endpoint: &Endpoint, task: &Task, rows: &[PromptRow]) -> Result<Vec<EvalRecord>, EndpointError> {
+    let (form, scorer) = (RequestForm::new(endpoint, task, GREEDY)?, Scorer::new(task).unwrap());
+    let questions = form.first(("rows.jsonl", rows), &[])?;
+    records((endpoint, &form), (task, &scorer), rows, questions, HashMap::new(), |_| Ok(()))
 }
 
 fn outcomes(endpoint: &Endpoint, rows: &[PromptRow]) -> Result<Vec<Result<Answer, Unanswered>>, EndpointError> {
@@ -170,13 +177,11 @@ fn what_fails_once_is_asked_again() {
 #[test]
 fn what_fails_to_the_end_is_an_error_of_the_endpoint_in_no_rate() {
     let prompts = rows(&[prompt("a"), prompt("b"), prompt("c")]);
-    let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
+    let task = Task::embedded("invoice").unwrap();
     for (reply, reason) in failing_replies() {
         let server = Server::start(&[Reply::Text("no"), reply.clone(), reply]);
         let endpoint = server.endpoint("price_per_million_input = 1\nprice_per_million_output = 10");
-        let questions = asked(&endpoint, "invoice", &prompts).unwrap();
-        let found = ask(&endpoint, &questions, &HashMap::new(), |_, _| Ok(())).unwrap();
-        let found = records(&endpoint, &scorer, &prompts, &questions, found).unwrap();
+        let found = recorded(&endpoint, &task, &prompts).unwrap();
         let said = found[1].score["errors"][0]["message"].as_str().unwrap();
         assert!(said.contains(reason), "{said:?} lacks {reason:?}");
         assert!(found[1].is_endpoint_error() && found[1].reward.is_nan() && found[1].tokens.is_none());
@@ -246,10 +251,7 @@ fn counts_that_are_none_are_unknown() {
         let choice = json!({"message": {"content": RIGHT}, "finish_reason": "length"});
         let server = Server::start(&[Reply::Body(json!({"choices": [choice], "usage": usage}).to_string())]);
         let endpoint = server.endpoint("price_per_million_input = 1\nprice_per_million_output = 1");
-        let questions = asked(&endpoint, "invoice", &prompts).unwrap();
-        let found = ask(&endpoint, &questions, &HashMap::new(), |_, _| Ok(())).unwrap();
-        let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
-        let found = records(&endpoint, &scorer, &prompts, &questions, found).unwrap();
+        let found = recorded(&endpoint, &Task::embedded("invoice").unwrap(), &prompts).unwrap();
         assert_eq!((found[0].tokens, found[0].truncated), (None, true));
         let summary = EvalSummary::from_records(&found);
         assert!(summary.mean_tokens.is_nan() && summary.endpoint.as_ref().unwrap().cost.is_none());
@@ -313,10 +315,65 @@ fn a_prompt_with_a_secret_is_not_sent_unless_it_is_allowed() {
     assert!(!error.contains(secret), "{error}");
     let task = Task::embedded("invoice").unwrap();
     let allowed = ["leaky".to_owned()];
-    assert_eq!(questions(&endpoint, &task, ("rows.jsonl", &prompts), GREEDY, &allowed).unwrap().len(), 2);
-    let turns = json!({"id": "t", "messages": [{"role": "user", "content": "x"}], "turns": [{"messages": [{"role": "user", "content": "y"}]}]});
-    let error = asked(&endpoint, "invoice", &rows(&[turns])).unwrap_err().to_string();
-    assert!(error.contains("line 1 (`t`): an endpoint is not asked for conversations"), "{error}");
+    let form = RequestForm::new(&endpoint, &task, GREEDY).unwrap();
+    assert_eq!(form.first(("rows.jsonl", &prompts), &allowed).unwrap().len(), 2);
+    let later = conversation("c", &format!("token {secret}"));
+    let error = asked(&endpoint, "invoice", &rows(&[later])).unwrap_err().to_string();
+    assert!(error.contains("rows.jsonl line 1 (`c`)") && error.contains("--allow-secret c"), "{error}");
+    assert!(server.requests().is_empty());
+}
+
+/// A row of two turns.
+fn conversation(id: &str, second: &str) -> Value {
+    let later = json!([{"messages": [{"role": "user", "content": second}]}]);
+    json!({"id": id, "messages": [{"role": "user", "content": format!("invoice {id}")}], "turns": later})
+}
+
+#[test]
+fn a_conversation_is_asked_turn_by_turn_with_the_endpoints_own_answers() {
+    let task = Task::embedded("invoice").unwrap();
+    let two = rows(&[conversation("a", "again"), conversation("b", "once more")]);
+    let more = "price_per_million_input = 1\nprice_per_million_output = 10";
+    // The first turns of both, then the second of b alone: a's first answer is not valid.
+    let server = Server::start(&[Reply::Text("no"), Reply::Text(RIGHT), Reply::Text(RIGHT)]);
+    let found = recorded(&server.endpoint(more), &task, &two).unwrap();
+    let sent: Vec<_> =
+        server.requests().into_iter().map(|(_, body)| body["messages"].as_array().unwrap().clone()).collect();
+    assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 4]);
+    let said = |message: &Value| (message["role"].clone(), message["content"].clone());
+    assert_eq!(said(&sent[2][2]), (json!("assistant"), json!(RIGHT)));
+    assert_eq!(said(&sent[2][3]), (json!("user"), json!("once more")));
+    let shown = |record: &EvalRecord| (record.turns.len(), record.unanswered, record.is_valid(), record.tokens);
+    assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [(1, 1, false, Some(20)), (2, 0, true, Some(40))]);
+    let summary = EvalSummary::from_records(&found);
+    let (endpoint, answers) = (summary.endpoint.unwrap(), summary.answers.unwrap());
+    assert_eq!((summary.n, summary.valid, answers.n, endpoint.answers), (2, 0.5, 3, 3));
+    assert_eq!(endpoint.cost, Some(3.0 * (100.0 + 200.0) / 1e6));
+    // A turn that stays without an answer takes its conversation out of every rate; what was answered had its price.
+    let server = Server::start(&[Reply::Text(RIGHT), Reply::Text(RIGHT), Reply::Status(400, "", String::new())]);
+    let found = recorded(&server.endpoint(more), &task, &two).unwrap();
+    let reason = found[0].score["errors"][0]["message"].as_str().unwrap();
+    assert!(reason.starts_with("turn 2: the server answered 400"), "{reason}");
+    assert_eq!((found[0].turns.len(), found[0].unanswered, found[0].exact), (1, 1, None));
+    let summary = EvalSummary::from_records(&found);
+    let endpoint = summary.endpoint.unwrap();
+    assert_eq!((summary.n, summary.valid, summary.endpoint_errors, summary.answers.unwrap().n), (1, 1.0, 1, 2));
+    assert_eq!((endpoint.answers, endpoint.cost), (3, Some(3.0 * (100.0 + 200.0) / 1e6)));
+}
+
+#[test]
+fn calls_of_an_earlier_turn_go_back_as_calls() {
+    let row = json!({"id": "a", "messages": [{"role": "user", "content": "Is it raining?"}], "tools": [{"name": "weather"}],
+        "turns": [{"messages": [{"role": "tool", "content": "rain"}]}]});
+    let calls = json!([{"id": "x", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]);
+    let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
+    let server = Server::start(&[Reply::Body(json!({"choices": [{"message": message}]}).to_string())]);
+    let found = recorded(&server.endpoint(""), &Task::embedded("tool-calls").unwrap(), &rows(&[row])).unwrap();
+    assert_eq!((found[0].turns.len(), found[0].turns[0].tier.as_str()), (2, "valid"));
+    let messages = &server.requests()[1].1["messages"];
+    let [.., answer, result] = messages.as_array().unwrap().as_slice() else { panic!("{messages}") };
+    assert_eq!((&answer["tool_calls"], &answer["content"]), (&calls, &json!("")));
+    assert_eq!((&result["role"], &result["tool_call_id"]), (&json!("tool"), &json!("x")));
 }
 
 #[test]
@@ -409,7 +466,7 @@ fn an_interrupted_eval_asks_only_what_has_no_answer() {
     child.wait().unwrap();
     let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("2 of 3 answers are from the interrupted eval"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("2 of 3 answers are in the folder: asking 1 question"), "{}", stderr(&output));
     assert_eq!(server.requests().len(), 4);
     let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl")).unwrap();
     let found: Vec<EvalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -45,8 +45,10 @@ mod asking {
     use super::Asked;
     use crate::cli::Failure;
     use crate::cli::output::eprint_line;
-    use crate::endpoint::{self, Answer, Endpoint, EndpointError, Question, Sampling};
+    use crate::cli::targets::Rows;
+    use crate::endpoint::{self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling};
     use crate::files;
+    use crate::format::counted;
     use crate::run::{EvalRecord, workspace};
 
     /// The name of the file, in a workspace and in the user's configuration.
@@ -87,18 +89,24 @@ mod asking {
 
         /// Whether every prompt may be sent.
         pub(in crate::cli) fn check(&self, asked: &Asked<'_>) -> Result<(), Failure> {
-            self.questions(asked).map(|_| ())
+            self.questions(&self.form(asked)?, asked).map(|_| ())
         }
 
-        fn questions(&self, asked: &Asked<'_>) -> Result<Vec<Question>, Failure> {
-            let Asked { task, rows, samples, max_completion_tokens, temperature, allowed_secrets, .. } = *asked;
-            let sampling = Sampling { samples, max_completion_tokens, temperature };
-            Ok(endpoint::questions(&self.0, task, (&rows.label, &rows.rows), sampling, allowed_secrets)?)
+        fn form<'a>(&'a self, asked: &Asked<'a>) -> Result<RequestForm<'a>, Failure> {
+            let Asked { task, samples, max_completion_tokens, temperature, .. } = *asked;
+            Ok(RequestForm::new(&self.0, task, Sampling { samples, max_completion_tokens, temperature })?)
+        }
+
+        /// Of the first turns.
+        fn questions(&self, form: &RequestForm<'_>, asked: &Asked<'_>) -> Result<Vec<Question>, Failure> {
+            let Rows { label, rows, .. } = asked.rows;
+            Ok(form.first((label, rows), asked.allowed_secrets)?)
         }
 
         /// Asks what the eval's folder has no answer to, and scores.
         pub(in crate::cli) fn records(&self, name: &str, asked: &Asked<'_>) -> Result<Vec<EvalRecord>, Failure> {
-            let questions = self.questions(asked)?;
+            let form = self.form(asked)?;
+            let questions = self.questions(&form, asked)?;
             let rows = &asked.rows.rows;
             let (log, lines) = match asked.folder {
                 Some(folder) => {
@@ -113,29 +121,44 @@ mod asking {
                 .filter_map(|line| serde_json::from_str(line).ok())
                 .map(|Line { question, answer, .. }| (question, answer))
                 .collect();
-            let mut done = questions.iter().filter(|question| known.contains_key(&question.digest)).count();
-            if done > 0 {
-                eprint_line(&format!("{name}: {done} of {} answers are from the interrupted eval", questions.len()));
-            }
-            let outcomes = endpoint::ask(&self.0, &questions, &known, |index, answer| {
-                let Question { row, digest, .. } = &questions[index];
-                if let Some(log) = &log {
-                    let prompt_id = rows[*row].id.clone();
-                    let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
-                    log.append(&serde_json::to_string(&line)?)?;
-                }
-                done += 1;
-                if done % 100 == 0 {
-                    eprint_line(&format!("{name}: {done} of {} answers", questions.len()));
+            let (mut turn_name, mut done, mut all) = (name.to_owned(), 0, 0);
+            let show = |progress: Progress<'_>| {
+                match progress {
+                    Progress::Turn { turn, questions, known } => {
+                        if turn > 1 {
+                            turn_name = format!("{name}, turn {turn}");
+                        }
+                        (done, all) = (known, questions);
+                        if known > 0 {
+                            let open = counted(questions - known, "question");
+                            eprint_line(&format!(
+                                "{turn_name}: {known} of {questions} answers are in the folder: asking {open}"
+                            ));
+                        }
+                    }
+                    Progress::Answer(Question { row, digest, .. }, answer) => {
+                        if let Some(log) = &log {
+                            let prompt_id = rows[*row].id.clone();
+                            let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
+                            log.append(&serde_json::to_string(&line)?)?;
+                        }
+                        done += 1;
+                        if done % 100 == 0 {
+                            eprint_line(&format!("{turn_name}: {done} of {all} answers"));
+                        }
+                    }
                 }
                 Ok::<(), EndpointError>(())
-            })?;
-            let unanswered: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+            };
+            let of = (asked.task, asked.scorer);
+            let records = endpoint::records((&self.0, &form), of, rows, questions, known, show)?;
+            let unanswered: Vec<_> = records.iter().filter(|record| record.is_endpoint_error()).collect();
             if let Some(first) = unanswered.first() {
-                let (count, all) = (unanswered.len(), outcomes.len());
-                eprint_line(&format!("{name}: no answer to {count} of {all}, in no rate; the first: {}", first.reason));
+                let (count, all) = (unanswered.len(), records.len());
+                let reason = first.score["errors"][0]["message"].as_str().unwrap_or_default();
+                eprint_line(&format!("{name}: no answer to {count} of {all}, in no rate; the first: {reason}"));
             }
-            Ok(endpoint::records(&self.0, asked.scorer, rows, &questions, outcomes)?)
+            Ok(records)
         }
 
         /// For the eval's document.

@@ -1,8 +1,9 @@
 //! Prompts -> answers of an OpenAI-compatible server: what may be sent, retries, usage and cost. Nothing is sent unless
 //! a target names the endpoint; its key comes from the environment and is shown nowhere.
 
-mod answers; // all questions, so many at once
+mod answers; // many questions, so many at once
 mod client; // one question: retries, and what an answer is
+mod conversations; // turn by turn, and the records
 mod definition; // endpoints.toml
 mod questions; // rows as requests
 
@@ -12,10 +13,11 @@ use crate::score::ScorerErrors;
 use crate::task::TaskError;
 use crate::text::TextError;
 
-pub use answers::{ask, records};
+pub use answers::ask;
 pub use client::{Answer, Unanswered};
+pub use conversations::{Progress, records};
 pub use definition::{Api, Endpoint, Prices, ResponseFormat};
-pub use questions::{Question, Sampling, questions};
+pub use questions::{Question, RequestForm, Sampling};
 
 /// Why an endpoint cannot be asked, or gave no answer at all.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +34,6 @@ pub enum EndpointError {
     Certificates { path: String, source: std::io::Error },
     #[error("{place}: {secret}; nothing was sent: remove it from the prompt, or allow it with --allow-secret {id}")]
     Secret { place: String, id: String, secret: String },
-    #[error("{place}: {problem}")]
-    Row { place: String, problem: String },
     #[error("endpoint `{name}`: {problem}")]
     Unfit { name: String, problem: String },
     /// Other questions would get no other answer.

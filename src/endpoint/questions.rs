@@ -34,33 +34,78 @@ pub struct Question {
     pub digest: String,
 }
 
-/// The requests for `rows`, which were read from `label`: by row, then by sample. Rows with an id in `allowed` may hold
-/// what looks like a secret.
-///
-/// # Errors
-/// [`EndpointError`] naming the row; what does not suit the endpoint.
-pub fn questions(
-    endpoint: &Endpoint,
-    task: &Task,
-    (label, rows): (&str, &[PromptRow]),
+/// What turns rows into requests to one endpoint.
+#[derive(Debug)]
+pub struct RequestForm<'a> {
+    endpoint: &'a Endpoint,
+    task: &'a Task,
     sampling: Sampling,
-    allowed: &[String],
-) -> Result<Vec<Question>, EndpointError> {
-    let format = response_format(endpoint, task)?;
-    let mut found = Vec::with_capacity(rows.len() * sampling.samples);
-    for (index, row) in rows.iter().enumerate() {
-        let place = format!("{label} line {} (`{}`)", row.line, row.id);
-        if row.turn_count() > 1 {
-            let problem =
-                "an endpoint is not asked for conversations of several turns yet: leave such rows out".to_owned();
-            return Err(EndpointError::Row { place, problem });
+    response_format: Option<Value>,
+}
+
+impl<'a> RequestForm<'a> {
+    /// # Errors
+    /// [`EndpointError::Unfit`].
+    pub fn new(endpoint: &'a Endpoint, task: &'a Task, sampling: Sampling) -> Result<Self, EndpointError> {
+        Ok(Self { endpoint, task, sampling, response_format: response_format(endpoint, task)? })
+    }
+
+    /// The requests for the first turn of `rows`, which were read from `label`: by row, then by sample. Rows with an id
+    /// in `allowed` may hold what looks like a secret, in any of their turns.
+    ///
+    /// # Errors
+    /// [`EndpointError`] naming the row; what does not suit the endpoint.
+    pub fn first(
+        &self,
+        (label, rows): (&str, &[PromptRow]),
+        allowed: &[String],
+    ) -> Result<Vec<Question>, EndpointError> {
+        let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
+        for (index, row) in rows.iter().enumerate() {
+            // What the server answers goes back to it alone.
+            for turn in row.all_turns(|_| None).iter().filter(|_| !allowed.contains(&row.id)) {
+                if let Some(secret) = self.prompt(turn, row)?.values().find_map(|value| first_secret(value, "")) {
+                    let place = format!("{label} line {} (`{}`)", row.line, row.id);
+                    return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
+                }
+            }
+            let body = self.body(row, row)?;
+            let samples = 0..self.sampling.samples;
+            found.extend(samples.map(|sample| self.question((index, sample), body.clone())));
         }
-        let tools = tools_of(task, Some(row))?;
+        Ok(found)
+    }
+
+    /// The request for a later turn of `row`, with the conversation so far.
+    pub(super) fn later(
+        &self,
+        place: (usize, usize),
+        turn: &PromptRow,
+        row: &PromptRow,
+    ) -> Result<Question, EndpointError> {
+        Ok(self.question(place, self.body(turn, row)?))
+    }
+
+    fn question(&self, (row, sample): (usize, usize), body: String) -> Question {
+        let Endpoint { base_url, api, .. } = self.endpoint;
+        let digest = sha256(format!("{base_url}\n{api:?}\n{sample}\n{body}").as_bytes());
+        Question { row, sample, body, digest }
+    }
+
+    /// The fields that hold what is sent of a turn.
+    fn prompt(&self, turn: &PromptRow, row: &PromptRow) -> Result<Map<String, Value>, EndpointError> {
+        let Self { endpoint, task, .. } = self;
+        let tools = tools_of(task, Some(turn))?;
         if endpoint.api == Api::Completions && tools.is_some() {
             let problem = "kind = \"completions\" takes no tools: use kind = \"chat\"".to_owned();
             return Err(EndpointError::Unfit { name: endpoint.name.clone(), problem });
         }
-        let messages = conversation(task.system.as_deref(), &row.messages, Thinking::On, true);
+        let mut messages = turn.messages.clone();
+        if endpoint.api == Api::Chat {
+            // Before them are the row's own.
+            messages.iter_mut().skip(row.messages.len()).for_each(with_its_calls);
+        }
+        let messages = conversation(task.system.as_deref(), &messages, Thinking::On, true);
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(endpoint.model));
         match endpoint.api {
@@ -68,25 +113,32 @@ pub fn questions(
             Api::Completions => body.insert("prompt".to_owned(), json!(plain_prompt(&messages))),
         };
         body.extend(tools.map(|tools| ("tools".to_owned(), tools)));
-        if !allowed.contains(&row.id)
-            && let Some(secret) = body.values().find_map(|value| first_secret(value, ""))
-        {
-            return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
-        }
+        Ok(body)
+    }
+
+    fn body(&self, turn: &PromptRow, row: &PromptRow) -> Result<String, EndpointError> {
+        let Self { endpoint, sampling, response_format, .. } = self;
+        let mut body = self.prompt(turn, row)?;
         body.insert("temperature".to_owned(), json!(sampling.temperature));
         // OpenAI's newer models refuse the old name beside the new one.
         if !endpoint.extra_body.contains_key("max_completion_tokens") {
             body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
         }
-        body.extend(format.clone().map(|format| ("response_format".to_owned(), format)));
+        body.extend(response_format.clone().map(|format| ("response_format".to_owned(), format)));
         body.extend(endpoint.extra_body.clone());
-        let body = Value::Object(body).to_string();
-        for sample in 0..sampling.samples {
-            let digest = sha256(format!("{}\n{:?}\n{sample}\n{body}", endpoint.base_url, endpoint.api).as_bytes());
-            found.push(Question { row: index, sample, body: body.clone(), digest });
-        }
+        Ok(Value::Object(body).to_string())
     }
-    Ok(found)
+}
+
+/// An answer of calls, which the scorer reads as OpenAI's message in JSON, as that message.
+fn with_its_calls(message: &mut Message) {
+    let said = serde_json::from_str::<Map<String, Value>>(&message.content).unwrap_or_default();
+    if message.role == "assistant"
+        && let Some(calls) = said.get("tool_calls").filter(|calls| calls.is_array())
+    {
+        message.other.insert("tool_calls".to_owned(), calls.clone());
+        message.content = said["content"].as_str().unwrap_or_default().to_owned();
+    }
 }
 
 fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, EndpointError> {

@@ -153,7 +153,7 @@ fn record(
     let tokens = |answer: &ScoredCompletion| answer.completion.token_ids.len();
     let turn = |answer: &ScoredCompletion| EvalTurn {
         completion: answer.text.clone(),
-        tokens: tokens(answer),
+        tokens: Some(tokens(answer)),
         ..EvalTurn::default()
     };
     let mut record = EvalRecord {

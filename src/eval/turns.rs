@@ -2,7 +2,7 @@
 
 use super::prompts::{Prompt, render};
 use crate::rollout::{Completion, Request, RolloutContext, ScoredCompletion};
-use crate::score::{Score, Scorer, Tier};
+use crate::score::Scorer;
 use crate::task::Task;
 use crate::text::TextError;
 
@@ -37,10 +37,9 @@ pub fn later_turns<E: From<TextError>>(
     mut sample: impl FnMut(&[Request]) -> Result<Vec<Vec<Completion>>, E>,
 ) -> Result<Vec<Vec<Vec<LaterAnswer>>>, E> {
     let mut found: Vec<Vec<Vec<LaterAnswer>>> = vec![Vec::new(); first.len()];
-    let goes_on = |score: &Score| !score.is_error() && (score.tier == Tier::Valid || task.score.continue_after_failure);
     let mut open = Vec::new();
     for (row, (_, _, answers)) in first.iter().enumerate().filter(|(_, (prompt, ..))| prompt.row.turn_count() > 1) {
-        let going_on = answers.iter().enumerate().filter(|(_, answer)| goes_on(&answer.score));
+        let going_on = answers.iter().enumerate().filter(|(_, answer)| answer.score.goes_on(&task.score));
         open.extend(going_on.map(|(sample, answer)| Open { row, sample, answers: vec![answer.text.clone()] }));
     }
     for turn in 1.. {
@@ -68,7 +67,7 @@ pub fn later_turns<E: From<TextError>>(
         for ((mut conversation, prompt), scored) in asked.into_iter().zip(prompts).zip(scored.into_iter().flatten()) {
             let turns = &mut found[conversation.row];
             turns.resize_with(turn as usize, Vec::new);
-            let answers = goes_on(&scored.score).then(|| scored.text.clone());
+            let answers = scored.score.goes_on(&task.score).then(|| scored.text.clone());
             turns[turn as usize - 1].push(LaterAnswer { sample: conversation.sample, prompt, scored });
             if let Some(answer) = answers {
                 conversation.answers.push(answer);

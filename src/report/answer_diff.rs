@@ -12,6 +12,7 @@ use super::{FailureGroups, ReportError, summary_table};
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::Scorer;
 use crate::secrets::visible;
+use crate::statistics::Interval;
 use crate::task::Task;
 
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];

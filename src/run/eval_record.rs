@@ -30,7 +30,7 @@ pub struct EvalRecord {
     pub tokens: Option<usize>,
     /// At the token limit.
     pub truncated: bool,
-    /// Its share of the batch's time; of an endpoint the latency of its answer.
+    /// Its share of the batch's time; of an endpoint the latency of its answer, of a conversation in all.
     pub seconds: f64,
     /// Only of an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub struct EvalRecord {
     /// The answers of a conversation; empty for a row of one turn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
-    /// Turns of the row that the conversation did not reach.
+    /// Turns of the row without an answer: that the conversation did not reach, or that an endpoint did not answer.
     #[serde(skip_serializing_if = "is_zero")]
     pub unanswered: usize,
 }
@@ -63,8 +63,11 @@ pub struct EvalTurn {
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,
     pub exact: Option<bool>,
-    /// The stop token included.
-    pub tokens: usize,
+    /// The stop token included; `None` if an endpoint did not count them.
+    pub tokens: Option<usize>,
+    /// Latency; only of an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// NaN (`null`) where the scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,

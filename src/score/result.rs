@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::FailureClass;
 use super::json::Place;
+use crate::task::ScoreRules;
 
 /// The step that a completion reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,6 +78,11 @@ impl Score {
     /// Whether the scorer failed: there is no reward.
     pub fn is_error(&self) -> bool {
         self.failure == Some(FailureClass::ScorerError)
+    }
+
+    /// Whether a conversation goes on after this answer.
+    pub fn goes_on(&self, rules: &ScoreRules) -> bool {
+        !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
     }
 
     /// Its tier in words.

@@ -1,0 +1,160 @@
+//! Rows as conversations of one or more turns: a turn is asked once the answers before it are known and scored; the
+//! records are like those of a local model.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::answers::{ask, not_asked};
+use super::{Answer, Endpoint, EndpointError, Question, RequestForm, Unanswered};
+use crate::dataset::PromptRow;
+use crate::run::{EndpointCall, EvalRecord, EvalTurn};
+use crate::score::{Score, Scorer};
+use crate::task::Task;
+
+/// What comes about while an endpoint is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// A turn begins, from 1.
+    Turn { turn: usize, questions: usize, known: usize },
+    /// A new answer.
+    Answer(&'a Question, &'a Answer),
+}
+
+/// The answers of one sample of a row.
+#[derive(Debug)]
+struct Conversation {
+    row: usize,
+    sample: usize,
+    answers: Vec<Answer>,
+    /// Of the answers.
+    scores: Vec<Score>,
+    /// What ended it early.
+    failed: Option<Unanswered>,
+}
+
+/// Asks the `questions` of the first turns that `known` does not answer by their digest, then those of later turns, and
+/// scores the answers. A conversation that lacks an answer is an error of the endpoint, in no rate. Records are in the
+/// order of the questions.
+///
+/// # Errors
+/// Those of [`ask`] and of `on_progress`; [`EndpointError::Scorer`] if the scorer failed too often.
+pub fn records(
+    (endpoint, form): (&Endpoint, &RequestForm<'_>),
+    (task, scorer): (&Task, &Scorer),
+    rows: &[PromptRow],
+    mut questions: Vec<Question>,
+    mut known: HashMap<String, Answer>,
+    mut on_progress: impl FnMut(Progress<'_>) -> Result<(), EndpointError>,
+) -> Result<Vec<EvalRecord>, EndpointError> {
+    let begin = |question: &Question| Conversation {
+        row: question.row,
+        sample: question.sample,
+        answers: Vec::new(),
+        scores: Vec::new(),
+        failed: None,
+    };
+    let mut conversations: Vec<Conversation> = questions.iter().map(begin).collect();
+    // Of each question its conversation, and the row as it has it.
+    let first = questions.iter().enumerate().map(|(at, question)| (at, Cow::Borrowed(&rows[question.row])));
+    let mut turns: Vec<(usize, Cow<'_, PromptRow>)> = first.collect();
+    for turn in 1.. {
+        if questions.is_empty() {
+            break;
+        }
+        let count = questions.iter().filter(|question| known.contains_key(&question.digest)).count();
+        on_progress(Progress::Turn { turn, questions: questions.len(), known: count })?;
+        let outcomes = ask(endpoint, &questions, &known, |index, answer| {
+            on_progress(Progress::Answer(&questions[index], answer))
+        })?;
+        let answered = turns.iter().zip(&outcomes);
+        let answered: Vec<_> = answered
+            .filter_map(|((_, row), outcome)| Some((outcome.as_ref().ok()?.text.as_str(), Some(&**row))))
+            .collect();
+        let mut scores = scorer.score_all(&answered).into_iter();
+        let (mut later, mut later_turns) = (Vec::new(), Vec::new());
+        for (((at, _), outcome), question) in turns.into_iter().zip(outcomes).zip(questions) {
+            let conversation = &mut conversations[at];
+            // There is a score for each answer.
+            match outcome.and_then(|answer| Ok((answer, scores.next().ok_or_else(not_asked)?))) {
+                Ok((answer, score)) => {
+                    let goes_on = score.goes_on(&task.score);
+                    known.insert(question.digest, answer.clone());
+                    conversation.answers.push(answer);
+                    conversation.scores.push(score);
+                    let row = &rows[conversation.row];
+                    if goes_on && let Some(next) = row.after(&conversation.texts()) {
+                        later.push(form.later((conversation.row, conversation.sample), &next, row)?);
+                        later_turns.push((at, Cow::Owned(next)));
+                    }
+                }
+                Err(unanswered) => conversation.failed = Some(unanswered),
+            }
+        }
+        (questions, turns) = (later, later_turns);
+    }
+    scorer.check_errors(conversations.iter().flat_map(|conversation| &conversation.scores))?;
+    conversations.into_iter().map(|conversation| Ok(conversation.record(endpoint, scorer, rows)?)).collect()
+}
+
+impl Conversation {
+    fn texts(&self) -> Vec<&str> {
+        self.answers.iter().map(|answer| answer.text.as_str()).collect()
+    }
+
+    fn record(
+        mut self,
+        endpoint: &Endpoint,
+        scorer: &Scorer,
+        rows: &[PromptRow],
+    ) -> Result<EvalRecord, serde_json::Error> {
+        let row = &rows[self.row];
+        // Of no answers nothing is known.
+        let sum = |of: fn(&Answer) -> Option<usize>| {
+            self.answers.iter().map(of).sum::<Option<usize>>().filter(|_| !self.answers.is_empty())
+        };
+        let (prompt_tokens, tokens) = (sum(|answer| answer.prompt_tokens), sum(|answer| answer.tokens));
+        let attempts = self.answers.iter().map(|answer| answer.attempts).sum::<u32>()
+            + self.failed.as_ref().map_or(0, |failed| failed.attempts);
+        let cost = endpoint.prices.cost(prompt_tokens, tokens);
+        let turn = |answer: &Answer| EvalTurn {
+            completion: answer.text.clone(),
+            tokens: answer.tokens,
+            seconds: Some(answer.seconds),
+            ..EvalTurn::default()
+        };
+        let mut record = EvalRecord {
+            prompt_id: row.id.clone(),
+            sample: self.sample,
+            tags: row.tags.clone(),
+            completion: self.answers.first().map(|answer| answer.text.clone()).unwrap_or_default(),
+            tokens,
+            truncated: self.answers.iter().any(|answer| answer.truncated),
+            seconds: self.answers.iter().map(|answer| answer.seconds).sum(),
+            call: Some(Box::new(EndpointCall { prompt_tokens, cost, attempts })),
+            turns: if row.turn_count() > 1 { self.answers.iter().map(turn).collect() } else { Vec::new() },
+            unanswered: row.turn_count() - self.answers.len(),
+            ..EvalRecord::default()
+        };
+        scorer.join(&mut self.scores.iter_mut().collect::<Vec<_>>());
+        record.judge(&self.scores)?;
+        if let Some(Unanswered { reason, .. }) = self.failed {
+            let place = match row.turn_count() {
+                1 => String::new(),
+                _ => format!("turn {}: ", self.answers.len() + 1),
+            };
+            record = EvalRecord {
+                reward: f64::NAN,
+                tier: "unparsable".to_owned(),
+                tolerant: false,
+                exact: None,
+                score: json!({"tier": "unparsable", "failure": "endpoint_error", "errors": [{"message": place + &reason}]}),
+                // One answer, which is missing, is not one that was not reached.
+                unanswered: if row.turn_count() > 1 { record.unanswered } else { 0 },
+                ..record
+            };
+        }
+        Ok(record)
+    }
+}
