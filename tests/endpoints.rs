@@ -1,9 +1,11 @@
 //! Evals of an OpenAI-compatible server on this machine that answers well, refuses, hangs, hangs up and lies.
 
+#[cfg(feature = "engine")]
+mod command;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
 use serde_json::{Value, json};
 
-use crate::program::{call, program, serve, stderr, stdout, until};
+use crate::program::serve;
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
 const RIGHT: &str = r#"{"vendor": "Nordlys AS", "date": "2024-03-01", "currency": "EUR", "amount": 12.5}"#;
@@ -400,89 +402,4 @@ fn a_bad_endpoints_file_is_refused_with_its_place() {
     assert_eq!(error.unwrap_err().to_string(), "no endpoint `apu` in e.toml: it has api; did you mean `api`?");
     let own = "[api]\nbase_url = \"http://10.0.0.1/v1\"\nmodel = \"m\"\ninsecure_http = true";
     assert!(Endpoint::find("api", "e.toml", own, |_| None).is_ok());
-}
-
-/// A folder with three prompts and an `endpoints.toml`, and the arguments of an eval there.
-#[cfg(feature = "engine")]
-fn workspace(folder: &Path, server: &Server) -> Vec<&'static str> {
-    let text: String = ["a", "b", "c"].iter().map(|id| format!("{}\n", prompt(id))).collect();
-    std::fs::write(folder.join("rows.jsonl"), text).unwrap();
-    let endpoints = format!(
-        "[api]\nbase_url = \"{}\"\nmodel = \"m\"\nconcurrency = 1\napi_key_env = \"API_KEY\"\nprice_per_million_input = 1\nprice_per_million_output = 1\n",
-        server.address
-    );
-    std::fs::write(folder.join("endpoints.toml"), endpoints).unwrap();
-    std::fs::create_dir(folder.join("tasks")).unwrap();
-    vec!["eval", "invoice", "--on", "rows.jsonl", "--out", "out", "--model", "api=endpoint:api"]
-}
-
-#[cfg(feature = "engine")]
-#[test]
-fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&[Reply::Status(400, "", format!("bad {KEY}")), Reply::Body(good(KEY))]);
-    let mut arguments = workspace(folder.path(), &server);
-    arguments.extend(["--model", "base=tiny", "--max-completion-tokens", "2", "--gpu-price-per-hour", "3.6"]);
-    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
-    assert!(output.status.success(), "{text}");
-    let rows = ["endpoint errors", "cost of 1,000 answers", "latency, p95", "tok/s"];
-    for part in rows.iter().chain(&["no answer to 1 of 3", "answered 400", "sampled on the CPU, so their cost is n/a"]) {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    let versus = stdout(&call(folder.path(), &["runs", "versus", "out", "--json"]));
-    let document: Value = serde_json::from_str(&versus).unwrap();
-    let speed = &document["passes"].as_array().unwrap().iter().find(|pass| pass["name"] == "base").unwrap()["summary"];
-    assert!(speed["speed"]["tokens_per_second"].as_f64().unwrap() > 0.0 && speed["speed"]["cost"].is_null(), "{versus}");
-    let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
-    assert_eq!(document["targets"]["api"]["endpoint_errors"], 1);
-    assert_eq!(document["targets"]["api"]["endpoint"]["cost"], 2.0 * 120.0 / 1e6);
-    assert_eq!(document["endpoints"]["api"]["model"], "m");
-    assert_eq!(document["comparisons"][0]["n"], 2);
-    let mut files = vec![folder.path().join("out")];
-    let mut all = text;
-    while let Some(path) = files.pop() {
-        if path.is_dir() {
-            files.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else {
-            all += &String::from_utf8_lossy(&std::fs::read(path).unwrap());
-        }
-    }
-    assert!(all.contains("***") && !all.contains(KEY));
-    let failed = program(folder.path(), &arguments[..2]).args(["--model", "api=endpoint:api"]).output().unwrap();
-    assert_eq!(failed.status.code(), Some(1));
-    assert!(stderr(&failed).contains("the environment variable API_KEY is not set"), "{}", stderr(&failed));
-}
-
-#[cfg(feature = "engine")]
-#[test]
-fn an_interrupted_eval_asks_only_what_has_no_answer() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&[Reply::Text("first"), Reply::Text("second"), Reply::Hang]);
-    let arguments = workspace(folder.path(), &server);
-    let mut child = program(folder.path(), &arguments).env("API_KEY", KEY).spawn().unwrap();
-    until("the third request", || server.requests().len() == 3);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("2 of 3 answers are in the folder: asking 1 question"), "{}", stderr(&output));
-    assert_eq!(server.requests().len(), 4);
-    let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl")).unwrap();
-    let found: Vec<EvalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(found.iter().map(|record| record.completion.as_str()).collect::<Vec<_>>(), ["first", "second", RIGHT]);
-}
-
-#[cfg(feature = "engine")]
-#[test]
-fn an_endpoint_is_only_asked_where_it_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let check = |arguments: &[&str], code: i32, expected: &str| {
-        let output = call(folder.path(), arguments);
-        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
-        assert!(stderr(&output).contains(expected), "{:?} lacks {expected:?}", stderr(&output));
-    };
-    check(&["eval", "invoice", "--model", "endpoint:api"], 2, "no endpoints.toml (");
-    check(&["eval", "invoice", "--model", "endpoint:api", "--endpoints", "x.toml"], 2, "x.toml: ");
-    check(&["sample", "invoice", "--model", "endpoint:api"], 2, "only `eval` takes endpoints and constrained models");
 }

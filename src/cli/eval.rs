@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Folder to create with every answer, the task and the result. The same command with the folder of an interrupted
-    /// eval asks endpoints only what they have not answered
+    /// eval, or of one with endpoint errors, asks endpoints only what they have not answered
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write one self-contained HTML file; secrets are masked
@@ -133,7 +133,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
         target.check_constraints(asked.task, asked.rows, &places)?;
     }
-    let folder = arguments.out.as_ref().map(|out| keep(out, &task, &rows)).transpose()?;
+    let settings = settings(&arguments, &task, &targets, &variants, limit);
+    let kept = arguments.out.as_ref().map(|out| keep(out, &task, &rows, &settings)).transpose()?;
+    let (folder, earlier) = kept.unzip();
+    // What was sampled on this machine is known already where endpoints are asked again.
+    let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = Asked { folder: folder.as_ref(), ..asked };
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
@@ -141,31 +145,24 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         let asked = asked.of(variant.as_ref());
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
-        let (records, speed) = match (&target.endpoint, &mut engine) {
-            (Some(endpoint), _) => (endpoint.records(&target.name, &asked)?, None),
-            (None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
-            (None, none) => sample(&arguments, target, &places, none.insert(engine_of(&arguments)?), &asked)?,
+        let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
+            (Some(endpoint), ..) => (endpoint.records(&target.name, &asked)?, None),
+            (None, Some(folder), _) => folder.read(&rows.set, &target.name)?,
+            (None, None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
+            (None, None, none) => sample(&arguments, target, &places, none.insert(engine_of(&arguments)?), &asked)?,
         };
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
         let description = variant.as_ref().map(Variant::description).unwrap_or_default();
         let mut result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
-        result.summary.speed = speed.map(Box::new);
+        result.summary.speed = speed;
         let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
     let versus = Versus::of(evals)?;
-    let mut document = document(&arguments, &targets, limit, &versus);
-    let variants = targets
-        .iter()
-        .zip(&variants)
-        .filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
-    let variants: Map<String, Value> = variants.collect();
-    if !variants.is_empty() {
-        document["prompts"] = variants.into();
-    }
+    let document = document(&versus, settings);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
@@ -203,7 +200,7 @@ fn sample(
     places: &RunFolders,
     engine: &Engine,
     asked: &Asked<'_>,
-) -> Result<(Vec<EvalRecord>, Option<SpeedSummary>), Failure> {
+) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
     let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, .. } = *asked;
     let threads = ThreadPool::of_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(places, engine)?;
@@ -233,7 +230,7 @@ fn sample(
             waited_seconds: masks.waited_seconds(),
         }),
     );
-    Ok((records, Some(speed)))
+    Ok((records, Some(Box::new(speed))))
 }
 
 fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
@@ -257,13 +254,18 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
     Ok(targets)
 }
 
-/// Creates the eval's folder; prompts that are no set of the task are stored with their ids.
-fn keep(out: &Path, task: &Task, rows: &Rows) -> Result<EvalFolder, Failure> {
-    let folder = EvalFolder::create(out, &task.files()?)?;
-    if PromptSet::ALL.into_iter().all(|set| set.name() != rows.set) {
-        folder.keep_prompts(lines(rows).as_bytes())?;
-    }
-    Ok(folder)
+/// Creates the eval's folder, or opens that of the same eval; prompts that are no set of the task are stored with their
+/// ids.
+fn keep(
+    out: &Path,
+    task: &Task,
+    rows: &Rows,
+    settings: &Map<String, Value>,
+) -> Result<(EvalFolder, Option<Value>), Failure> {
+    let is_set = PromptSet::ALL.into_iter().any(|set| set.name() == rows.set);
+    let prompts = (!is_set).then(|| lines(rows));
+    let prompts = prompts.as_ref().map(String::as_bytes);
+    Ok(EvalFolder::create(out, &task.files()?, prompts, settings)?)
 }
 
 fn lines(rows: &Rows) -> String {
@@ -286,23 +288,50 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
     }
 }
 
-fn document(arguments: &Arguments, targets: &[Target], limit: usize, versus: &Versus) -> Value {
+/// What an eval is of: an eval with other settings is another one.
+fn settings(
+    arguments: &Arguments,
+    task: &Task,
+    targets: &[Target],
+    variants: &[Option<Variant>],
+    limit: usize,
+) -> Map<String, Value> {
+    let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
+    let endpoints =
+        targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
+    let prompts = targets.iter().zip(variants);
+    let prompts =
+        prompts.filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
+    let some = |values: Map<String, Value>| if values.is_empty() { Value::Null } else { values.into() };
+    let settings = [
+        ("models", models.into()),
+        ("task", json!(task.name)),
+        ("set", json!(arguments.on)),
+        ("temperature", json!(arguments.temperature)),
+        ("samples", json!(arguments.samples)),
+        ("seed", json!(arguments.seed)),
+        ("max_completion_tokens", json!(limit)),
+        ("gpu_price_per_hour", json!(arguments.gpu_price_per_hour)),
+        ("endpoints", some(endpoints.collect())),
+        ("prompts", some(prompts.collect())),
+    ];
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The result and its settings, without the endpoints and prompts that it does not have.
+fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
     let summaries: Map<String, Value> =
         versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
     let in_a_row = |place: usize| -> Map<String, Value> {
         versus.evals.iter().map(|eval| (eval.name.clone(), eval.in_a_row()[place].clone())).collect()
     };
-    let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
-    let endpoints =
-        targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
-    let endpoints: Map<String, Value> = endpoints.collect();
     let mut document = json!({
-        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0), "in_a_row_interval": in_a_row(1), "models": models, "task": versus.evals[0].task, "set": arguments.on,
-        "temperature": arguments.temperature, "samples": arguments.samples, "seed": arguments.seed, "max_completion_tokens": limit,
-        "gpu_price_per_hour": arguments.gpu_price_per_hour,
+        "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0),
+        "in_a_row_interval": in_a_row(1),
     });
-    if !endpoints.is_empty() {
-        document["endpoints"] = endpoints.into();
+    let is_had = |(name, value): &(String, Value)| !(value.is_null() && ["endpoints", "prompts"].contains(&&**name));
+    if let Some(fields) = document.as_object_mut() {
+        fields.extend(settings.into_iter().filter(is_had));
     }
     document
 }

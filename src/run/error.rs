@@ -42,6 +42,12 @@ pub enum RunError {
     Base { name: String, problem: String },
     #[error("{} exists: choose a new folder", .path.display())]
     Taken { path: PathBuf },
+    #[error("{} has the result of an eval {why}: choose a new folder", .path.display())]
+    Evaluated {
+        path: PathBuf,
+        /// Why it cannot go on.
+        why: String,
+    },
     #[error("{} exists: name another file, or add --force to replace it", .path.display())]
     Exists { path: PathBuf },
     #[error("the run {} is in use by {holder}: follow it with `grpo-tui runs attach`, or stop it first", .path.display())]

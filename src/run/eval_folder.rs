@@ -4,13 +4,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::directory::sha256;
 use super::durable::{append_line, ensure_folder, open_append, replace_file, seal};
 use super::error::RunError;
 use super::eval_record::EvalRecord;
-use super::evals::{eval_file, write_evals};
+use super::evals::{eval_file, read_evals, write_evals};
 use super::lock::RunLock;
 use super::speed_summary::SpeedSummary;
 
@@ -25,33 +24,53 @@ pub struct EvalFolder {
 }
 
 impl EvalFolder {
-    /// Creates or reuses the folder and writes the task's files.
+    /// Creates the folder and writes the files of the task, and `prompts` that are no set of it. A folder of an interrupted
+    /// eval goes on; so does that of a finished one in which an endpoint left prompts without an answer, if it is the same
+    /// eval: equal files, and equal `settings` (fields of its result). Returns that result beside the folder.
     ///
     /// # Errors
-    /// [`RunError::Taken`] if another eval has its result there, [`RunError::InUse`] if one is active there,
-    /// [`RunError::Io`].
-    pub fn create(path: &Path, task_files: &[(String, Vec<u8>)]) -> Result<Self, RunError> {
-        if path.join(RESULT_FILE).exists() || path.join("run.toml").exists() {
+    /// [`RunError::Evaluated`] if another or a complete eval has its result there, [`RunError::Taken`] for a run's folder,
+    /// [`RunError::InUse`] if an eval is active there, [`RunError::Io`].
+    pub fn create(
+        path: &Path,
+        task_files: &[(String, Vec<u8>)],
+        prompts: Option<&[u8]>,
+        settings: &Map<String, Value>,
+    ) -> Result<(Self, Option<Value>), RunError> {
+        if path.join("run.toml").exists() {
             return Err(RunError::Taken { path: path.to_owned() });
+        }
+        let files = task_files.iter().map(|(name, bytes)| (Path::new("task").join(name), bytes.as_slice()));
+        let files: Vec<_> = files.chain(prompts.map(|prompts| (PathBuf::from("prompts.jsonl"), prompts))).collect();
+        let earlier = crate::files::read_text(&path.join(RESULT_FILE)).ok();
+        let earlier: Option<Value> = earlier.map(|text| serde_json::from_str(&text).unwrap_or_default());
+        if let Some(earlier) = &earlier {
+            let other = files
+                .iter()
+                .find(|(name, bytes)| crate::files::read(&path.join(name)).map_or(true, |stored| stored != *bytes));
+            let other = other.map(|(name, _)| format!("with another {}", name.display()));
+            let why = other.or_else(|| other_settings(earlier, settings)).or_else(|| nothing_open(earlier));
+            why.map_or(Ok(()), |why| Err(RunError::Evaluated { path: path.to_owned(), why }))?;
         }
         let path = std::path::absolute(path).map_err(RunError::io("find", path))?;
         ensure_folder(&path.join("evals"))?;
         let lock = RunLock::acquire(&path)?;
-        for (name, bytes) in task_files {
-            let file = path.join("task").join(name);
+        for (name, bytes) in files {
+            let file = path.join(name);
             ensure_folder(file.parent().unwrap_or(&path))?;
             replace_file(&file, bytes)?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok((Self { path, _lock: lock }, earlier))
     }
 
-    /// Writes prompts that are no set of the task.
+    /// What an earlier eval wrote of a model.
     ///
     /// # Errors
-    /// [`RunError::Io`] naming the file.
-    pub fn keep_prompts(&self, lines: &[u8]) -> Result<String, RunError> {
-        replace_file(&self.path.join("prompts.jsonl"), lines)?;
-        Ok(sha256(lines))
+    /// [`RunError`] naming the file.
+    pub fn read(&self, set: &str, name: &str) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), RunError> {
+        let (set, name) = (word(set), word(name));
+        let records = read_evals(&self.path.join(eval_file(0, &set, &name)))?;
+        Ok((records, StoredTarget::read(&self.path, &name).speed))
     }
 
     /// Writes the records of a model.
@@ -81,6 +100,20 @@ impl EvalFolder {
     pub fn finish(&self, document: &Value) -> Result<(), RunError> {
         replace_file(&self.path.join(RESULT_FILE), format!("{document:#}\n").as_bytes())
     }
+}
+
+/// What differs from an earlier result, in words.
+fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
+    let (name, _) = settings.iter().find(|(name, value)| earlier[name.as_str()] != **value)?;
+    Some(format!("with other settings ({name})"))
+}
+
+/// Whether an earlier result has an answer to everything, in words.
+fn nothing_open(earlier: &Value) -> Option<String> {
+    let targets = earlier["targets"].as_object();
+    let is_open = |target: &Value| target["endpoint_errors"].as_u64().is_some_and(|errors| errors > 0);
+    let is_any_open = targets.is_some_and(|targets| targets.values().any(is_open));
+    (!is_any_open).then(|| "in which nothing is left to ask".to_owned())
 }
 
 /// What the result of a standalone eval has of a target beside its records; nothing where there is no result.
@@ -144,21 +177,31 @@ mod tests {
         let path = parent.path().join("one");
         let files =
             [("task.toml".to_owned(), b"name = \"x\"".to_vec()), ("sub/schema.json".to_owned(), b"{}".to_vec())];
-        let folder = EvalFolder::create(&path, &files).unwrap();
-        folder
-            .write(
-                "my set/rows.jsonl",
-                "second-model",
-                &[EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }],
-            )
-            .unwrap();
+        let settings = |seed: u32| Map::from_iter([("temperature".into(), 0.7.into()), ("seed".into(), seed.into())]);
+        let create = |prompts: &str, settings: &Map<String, Value>| {
+            EvalFolder::create(&path, &files, Some(prompts.as_bytes()), settings).map(|(_, earlier)| earlier)
+        };
+        let (folder, earlier) = EvalFolder::create(&path, &files, Some(b"{}\n"), &settings(1)).unwrap();
+        assert!(earlier.is_none());
+        let records = [EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }];
+        folder.write("my set/rows.jsonl", "second-model", &records).unwrap();
         assert!(
             path.join("evals/step-000000-rows-second_model.jsonl").is_file()
                 && path.join("task/sub/schema.json").is_file()
         );
-        assert!(RunLock::is_held(&path) && matches!(EvalFolder::create(&path, &files), Err(RunError::InUse { .. })));
-        folder.keep_prompts(b"{}\n").unwrap();
-        folder.finish(&serde_json::json!({"targets": {}})).unwrap();
-        assert!(matches!(EvalFolder::create(&path, &files), Err(RunError::Taken { .. })));
+        assert_eq!(folder.read("rows.jsonl", "second-model").unwrap().0, records);
+        assert!(RunLock::is_held(&path) && matches!(create("{}\n", &settings(1)), Err(RunError::InUse { .. })));
+        let result = |errors: usize| serde_json::json!({"targets": {"a": {}, "b": {"endpoint_errors": errors}}, "temperature": 0.7, "seed": 1});
+        folder.finish(&result(2)).unwrap();
+        drop(folder);
+        assert_eq!(create("{}\n", &settings(1)).unwrap(), Some(result(2)));
+        let check = |prompts: &str, settings: &Map<String, Value>, expected: &str| {
+            let error = create(prompts, settings).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("{}\n", &settings(2), "an eval with other settings (seed): choose");
+        check("{}{}\n", &settings(1), "an eval with another prompts.jsonl: choose a new folder");
+        std::fs::write(path.join(RESULT_FILE), result(0).to_string()).unwrap();
+        check("{}\n", &settings(1), "an eval in which nothing is left to ask: choose a new folder");
     }
 }
