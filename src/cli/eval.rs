@@ -99,9 +99,7 @@ pub(super) struct Arguments {
 const MOST_TARGETS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    for file in [&arguments.html, &arguments.markdown, &arguments.junit] {
-        check_page(file.as_deref(), arguments.force)?;
-    }
+    check_pages(&arguments)?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -147,7 +145,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
             (Some(endpoint), ..) => (endpoint.records(&target.name, &asked)?, None),
-            (None, Some(folder), _) => folder.read(&rows.set, &target.name)?,
+            (None, Some(folder), _) => {
+                eprint_line(&format!("{}: all answers are in the folder", target.name));
+                folder.read(&rows.set, &target.name)?
+            }
             (None, None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
             (None, None, none) => sample(&arguments, target, &places, none.insert(engine_of(&arguments)?), &asked)?,
         };
@@ -183,6 +184,25 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         print(&versus.page())?;
     }
     judge(&arguments.fail_under, last)
+}
+
+/// Whether each page can be written, and none over another.
+fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
+    let pages = [("--html", &arguments.html), ("--markdown", &arguments.markdown), ("--junit", &arguments.junit)];
+    let mut written: Vec<(&str, PathBuf)> = Vec::new();
+    for (option, file) in pages.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?))) {
+        check_page(Some(file), arguments.force)?;
+        // The file need not exist, its folder does.
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let place =
+            folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(file.file_name().unwrap_or_default());
+        if let Some((other, _)) = written.iter().find(|(_, other)| *other == place) {
+            let message = format!("{other} and {option} name the same file, {}: name two files", file.display());
+            return Err(Failure::usage(message));
+        }
+        written.push((option, place));
+    }
+    Ok(())
 }
 
 fn engine_of(arguments: &Arguments) -> Result<Engine, Failure> {
@@ -300,8 +320,7 @@ fn settings(
     let endpoints =
         targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
     let prompts = targets.iter().zip(variants);
-    let prompts =
-        prompts.filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
+    let prompts = prompts.filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
     let some = |values: Map<String, Value>| if values.is_empty() { Value::Null } else { values.into() };
     let settings = [
         ("models", models.into()),

@@ -109,6 +109,19 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
 }
 
 #[test]
+fn two_pages_are_two_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |more: &[&str], expected: &str| {
+        let output = call(folder.path(), &[&["eval", "invoice", "--model", "base=tiny"], more].concat());
+        assert_eq!((output.status.code(), stderr(&output).contains(expected)), (Some(2), true), "{}", stderr(&output));
+        assert!(!folder.path().join("a.txt").exists());
+    };
+    check(&["--html", "a.txt", "--markdown", "./a.txt"], "--html and --markdown name the same file, ./a.txt: name two");
+    let junit = ["--fail-under", "valid=0", "--markdown", "a.txt", "--junit", "a.txt", "--force"];
+    check(&junit, "--markdown and --junit name the same file, a.txt: name two");
+}
+
+#[test]
 fn prompts_of_a_target_are_varied_and_named() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
