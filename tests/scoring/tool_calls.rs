@@ -183,6 +183,46 @@ fn calls_are_compared_with_the_expected_ones() {
 }
 
 #[test]
+fn where_no_call_is_expected_text_declines() {
+    let scorer = scorer(Some(TOOLS), "[[reward]]\npart = \"exact\"\nweight = 0.5\n").unwrap();
+    let block = "<tool_call>{\"name\":\"clock\",\"arguments\":{}}</tool_call>";
+    let bare = "{\"name\":\"clock\",\"arguments\":{}}";
+    let declines = [
+        "I cannot do that: no tool books hotels.".to_owned(),
+        "\n Sorry.\nLook at [the page](https://example.org), or say {city}.".to_owned(),
+        "<think>Which tool? None.</think>No tool fits.".to_owned(),
+        "Nothing to call: [].".to_owned(),
+        "1. No tool fits.".to_owned(),
+        "- \"Hotels\" has no tool.".to_owned(),
+    ];
+    for completion in &declines {
+        let score = scorer.score(completion, Some(&expecting("[]")));
+        assert_eq!((shown(&score).as_str(), score.exact, score.reward), ("valid", Some(true), 1.5), "{completion}");
+        assert_eq!(score.fields.as_ref().unwrap().get("calls"), Some(&true), "{completion}");
+        // Where a call is expected, or nothing is known of it, it is as before.
+        let score = scorer.score(completion, Some(&expecting(bare)));
+        assert_eq!((score.tier, score.exact, score.reward), (Tier::Unparsable, Some(false), 0.0), "{completion}");
+        assert_eq!(scorer.score(completion, None).tier, Tier::Unparsable, "{completion}");
+    }
+    for completion in [
+        String::new(),
+        "  ".to_owned(),
+        "<think>No tool fits.".to_owned(),
+        format!("I look. {block}"),
+        format!("I call {bare}."),
+        "I call <tool_call>{\"name\":\"clo".to_owned(),
+        format!("{block} Done."),
+        "<tool_call>{\"name\":\"clock\",".to_owned(),
+        "{\"name\":\"clock\"".to_owned(),
+        format!("```json\n{bare}\n```"),
+        "```\nNo.\n```".to_owned(),
+    ] {
+        let score = scorer.score(&completion, Some(&expecting("[]")));
+        assert_eq!((score.tier, score.exact, score.reward), (Tier::Unparsable, Some(false), 0.0), "{completion}");
+    }
+}
+
+#[test]
 fn a_row_brings_its_own_tools() {
     let own = r#","tools":[{"type":"function","function":{"name":"ping","parameters":{"properties":{"n":{"type":"integer"}}}}}]"#;
     let ping = r#"{"name":"ping","arguments":{"n":1}}"#;

@@ -3,7 +3,7 @@
 use super::super::FailureClass;
 use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Value};
 use super::super::string_places::StringPlaces;
-use super::super::unwrap_answer::{Unreadable, class_of_text};
+use super::super::unwrap_answer::{Unreadable, class_of_text, inner_values, unclosed_think};
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
@@ -124,6 +124,17 @@ impl ArgumentPlaces<'_> {
     pub(super) fn of(&mut self, offset: usize) -> usize {
         self.0.as_mut().map_or(offset, |places| places.of(offset))
     }
+}
+
+/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and holds none.
+pub(super) fn is_decline(completion: &str, from: usize) -> bool {
+    let answer = completion.get(after_white_space(completion, from)..).unwrap_or_default();
+    let is_call = |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
+    !answer.is_empty()
+        && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
+        && !answer.contains(OPEN)
+        && unclosed_think(completion, from, from).is_none()
+        && inner_values(completion, from, is_call).is_none()
 }
 
 /// The calls of one JSON value: a list, a message with `tool_calls`, or one call.

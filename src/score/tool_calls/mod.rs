@@ -20,7 +20,7 @@ use crate::dataset::PromptRow;
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
 pub use calls::tool_calls_in;
-use calls::{Answer, Call, calls_of};
+use calls::{Answer, Call, calls_of, is_decline};
 use compare::{Expected, compare_calls, expected_calls};
 use own_tools::OwnTools;
 use tools::Tools;
@@ -88,6 +88,10 @@ impl ToolCalls {
         let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(completion));
         let mut verdict = match calls {
             Ok(calls) => self.judge_calls(completion, &tools, &calls, expected.as_deref(), &mut budget),
+            // Where no call is expected, saying so makes none.
+            Err(_) if expected.as_ref().is_some_and(Vec::is_empty) && is_decline(completion, from) => {
+                self.judge_calls(completion, &tools, &[], expected.as_deref(), &mut budget)
+            }
             Err(why) => Verdict {
                 exact: expected.is_some().then_some(false),
                 ..judge_unreadable(completion, (from, is_stripped), &tools, why, &mut budget)
