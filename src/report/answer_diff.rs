@@ -9,6 +9,7 @@ use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
 use super::significance::{Judged, MetricComparison, Verdict, verdict_lines};
 use super::{FailureGroups, ReportError, summary_table};
+use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
 use crate::score::Scorer;
 use crate::secrets::visible;
@@ -89,13 +90,17 @@ impl Outcome {
         if self == Self::Both { "valid" } else { "not valid" }
     }
 
-    fn of(before: &EvalRecord, after: &EvalRecord) -> Self {
-        match (before.is_valid(), after.is_valid()) {
+    /// `None` where one has no score or no answer.
+    fn of(before: &EvalRecord, after: &EvalRecord) -> Option<Self> {
+        if before.is_error() || after.is_error() {
+            return None;
+        }
+        Some(match (before.is_valid(), after.is_valid()) {
             (false, true) => Self::Fixed,
             (true, false) => Self::Broken,
             (true, true) => Self::Both,
             (false, false) => Self::Neither,
-        }
+        })
     }
 }
 
@@ -192,6 +197,11 @@ impl Versus {
         }
         let own = evals.iter().filter(|eval| !eval.prompts.is_empty());
         warnings.extend(own.map(|eval| format!("prompts of {}: {}", eval.name, eval.prompts)));
+        let missing = evals.iter().filter(|eval| eval.summary.endpoint_errors > 0);
+        warnings.extend(missing.map(|eval| {
+            let count = counted(eval.summary.endpoint_errors as usize, "answer");
+            format!("{} lacks {count} of {} (endpoint errors), in no rate", eval.name, eval.records.len())
+        }));
         let prompts = joined(&evals);
         if prompts.is_empty() {
             return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));
@@ -219,12 +229,12 @@ impl Versus {
     }
 
     pub fn outcome(&self, prompt: &ComparedPrompt, pair: &PairedComparison) -> Option<Outcome> {
-        Some(Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?))
+        Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?)
     }
 
     /// The outcome of a single eval: [`Outcome::Both`] for a valid answer, else [`Outcome::Neither`].
     pub fn outcome_alone(&self, prompt: &ComparedPrompt) -> Option<Outcome> {
-        self.record(prompt, 0).map(|record| Outcome::of(record, record))
+        self.record(prompt, 0).and_then(|record| Outcome::of(record, record))
     }
 
     /// The output of `runs versus --json`.
@@ -289,7 +299,7 @@ impl PairedComparison {
         let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
         let mut tiers = [[0; 3]; 3];
         let tier = |record: &EvalRecord| TIERS.iter().position(|tier| *tier == record.tier).unwrap_or(0);
-        for (before, after) in &both {
+        for (before, after) in both.iter().filter(|(before, after)| !before.is_error() && !after.is_error()) {
             tiers[tier(before)][tier(after)] += 1;
         }
         let (valid, exact) = MetricComparison::both(first.1, second.1, comparisons);

@@ -95,10 +95,12 @@ impl FailureGroups {
         }
         add_lengths(&mut members, records);
         add_row_values(&mut members, eval);
+        let scored: BTreeSet<usize> = (0..records.len()).filter(|index| !records[*index].is_error()).collect();
+        members.values_mut().for_each(|of| of.retain(|index| scored.contains(index)));
         members.retain(|_, of| of.intersection(&failing).next().is_some());
 
         let is_first = |index: &&usize| records[**index].sample == 0;
-        let prompts = records.iter().filter(|record| record.sample == 0).count();
+        let prompts = scored.iter().filter(is_first).count();
         let failed_prompts = failing.iter().filter(is_first).count();
         let tested = members.keys().filter(|(kind, _)| !kind.is_of_failures_only()).count();
         let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
@@ -112,14 +114,14 @@ impl FailureGroups {
                 failures: inside.len(),
                 completions: of.len(),
                 share_of_failures: share(inside.len(), failing.len()),
-                share_of_set: share(of.len(), records.len()),
+                share_of_set: share(of.len(), scored.len()),
                 over_represented: !kind.is_of_failures_only() && p() * (tested as f64) < SIGNIFICANT,
                 records: inside,
             }
         };
         let mut groups: Vec<FailureGroup> = members.into_iter().map(group).collect();
         groups.sort_by_key(|group| (group.kind, !group.over_represented, std::cmp::Reverse(group.failures)));
-        Self { completions: records.len(), failures: failing.len(), groups }
+        Self { completions: scored.len(), failures: failing.len(), groups }
     }
 
     /// The title of a table.

@@ -154,8 +154,8 @@ impl EvalRecord {
         self.failure() == Some(FailureClass::EndpointError)
     }
 
-    /// Not valid, or valid with wrong values.
+    /// Not valid, or valid with wrong values; nothing is known of one without a score or an answer.
     pub fn fails(&self) -> bool {
-        !self.is_valid() || self.exact == Some(false)
+        !self.is_error() && (!self.is_valid() || self.exact == Some(false))
     }
 }
