@@ -105,7 +105,7 @@ const ACTIONS: &[Action] = &[
     })
     .asking()
     .unless(no_task),
-    Action::new("prompts.compare", "Compare system prompts", "compare", &["A"], HERE, |_, _| {
+    Action::new("prompts.compare", "Compare system prompts", "", &["A"], HERE, |_, _| {
         vec![Command::Perform("eval.prompts")]
     })
     .also(&["a/b test", "prompt variants", "few-shot"])
