@@ -2,6 +2,7 @@
 
 mod adapters;
 mod clients;
+mod constraints;
 mod robustness;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -8,6 +8,7 @@ use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{Located, SharedBase};
+use crate::hub::embedded_model_names;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
 use crate::score::thinking_of;
@@ -63,11 +64,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     let places = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
     let located = Located::find(&name, &places)?;
-    let (own_limit, thinking) = match &located {
+    let (own_limit, trained) = match &located {
         Located::Run { run, .. } => {
-            (run.file().config.max_completion_tokens, thinking_of(&Task::load(&run.task_path())?))
+            (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
-        Located::Model(_) | Located::Adapter(_) => (MAX_COMPLETION_TOKENS, Thinking::On),
+        Located::Model(_) | Located::Adapter(_) => (MAX_COMPLETION_TOKENS, None),
     };
     let engine = device.engine()?;
     let pool = ThreadPool::of_engine(&engine, threads)?;
@@ -79,7 +80,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let served = ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, max_completion_tokens };
+    // The embedded models were trained on tasks without.
+    let is_embedded = embedded_model_names().any(|known| known == names[0].0);
+    let thinking = trained.unwrap_or(if is_embedded { Thinking::Off } else { Thinking::On });
+    let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
+    let served =
+        ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
     let settings = Settings { listen, key, queued: queue as usize };
     let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
     serve(served, settings, &pool, on_listening, eprint_line)?;

@@ -15,10 +15,28 @@ use crate::text::{Message, Thinking, Tokenizer};
 pub enum Answer {
     /// A value that the first of the files accepts.
     Json { files: Vec<SchemaFile>, assert_formats: bool },
-    /// Calls of functions, one at least. By name: the schema of the arguments.
-    Calls { functions: Vec<(String, SchemaFile)>, form: CallForm, assert_formats: bool },
+    /// Calls of functions. By name: the schema of the arguments.
+    Calls {
+        functions: Vec<(String, SchemaFile)>,
+        form: CallForm,
+        instead: Instead,
+        /// One call at most.
+        is_single: bool,
+        assert_formats: bool,
+    },
     /// Text in which a pattern is found.
     Text { pattern: String, label: String },
+}
+
+/// What may stand in place of calls.
+#[derive(Clone, Debug)]
+pub enum Instead {
+    /// Nothing: one call at least is made.
+    Nothing,
+    /// Text, also before, between and after calls.
+    Text,
+    /// A value that the first of the files accepts.
+    Value(Vec<SchemaFile>),
 }
 
 /// How calls are written.
@@ -41,7 +59,7 @@ impl Answer {
         Self::Json { files: vec![SchemaFile::alone(label, schema)], assert_formats: false }
     }
 
-    /// Calls of some of the tools, in OpenAI's schema. `text`: that the tools are the whole of, for places in errors.
+    /// One call or more of the tools, in OpenAI's schema. `text`: that the tools are the whole of, for places in errors.
     ///
     /// # Errors
     /// [`ConstraintError::Tools`].
@@ -67,7 +85,8 @@ impl Answer {
             };
             (function.name.to_owned(), file)
         };
-        Ok(Self::Calls { functions: listed.iter().map(of_function).collect(), form, assert_formats })
+        let functions = listed.iter().map(of_function).collect();
+        Ok(Self::Calls { functions, form, instead: Instead::Nothing, is_single: false, assert_formats })
     }
 
     /// The right answers of a task; `tools`: a row's own.

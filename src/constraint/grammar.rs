@@ -1,12 +1,14 @@
 //! Grammars of answers: JSON by a schema, calls of functions, text by a pattern, each after a think block where the
 //! model may think.
 
+use std::time::Instant;
+
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{JsonCompileOptions, Matcher, regex_to_lark};
 use regex_syntax::hir::{Hir, HirKind, Look};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, CallForm};
+use super::answer::{Answer, CallForm, Instead};
 use super::schema::{Node, Prepared, SchemaFile};
 use super::{ConstraintError, Reasoning, Vocabulary};
 use crate::text::catch_panic::{catch_panic, panic_message};
@@ -19,25 +21,33 @@ const GAP: &str = r"[\x20\n]{1,4}";
 /// Schemas that are compiled alone at most, to find the one at fault.
 const MOST_SEARCHED: usize = 2_000;
 
-/// Compiles the grammar of an answer.
+/// Compiles the grammar of an answer. `until`: where it fails, how long the place at fault is looked for.
 pub(super) fn compile(
     vocabulary: &Vocabulary,
     answer: &Answer,
     reasoning: Reasoning,
+    until: Instant,
 ) -> Result<Matcher, ConstraintError> {
-    let (files, lark, schema): (Vec<&[SchemaFile]>, _, Assemble<'_>) = match answer {
+    let (files, lark, schemas): (Vec<&[SchemaFile]>, _, Assemble<'_>) = match answer {
         Answer::Text { pattern, label } => {
             return text_matcher(vocabulary, pattern, reasoning)
                 .map_err(|message| ConstraintError::Pattern { label: label.clone(), message });
         }
-        Answer::Json { files, .. } => (vec![files], "answer: @json", Box::new(|mut schemas| schemas.remove(0))),
-        Answer::Calls { functions, form, .. } => {
-            let files = functions.iter().map(|(_, file)| std::slice::from_ref(file)).collect();
-            let lark = match form {
-                CallForm::Blocks => "answer: call (GAP? call)*\ncall: \"<tool_call>\" GAP? @json GAP? \"</tool_call>\"",
-                CallForm::List => "answer: @json",
+        Answer::Json { files, .. } => (
+            vec![files],
+            "answer: @json".to_owned(),
+            Box::new(|schemas| schemas.into_iter().map(|schema| ("json", schema)).collect()),
+        ),
+        Answer::Calls { functions, form, instead, is_single, .. } => {
+            let mut files: Vec<&[SchemaFile]> = functions.iter().map(|(_, file)| std::slice::from_ref(file)).collect();
+            if let Instead::Value(own) = instead {
+                files.push(own);
+            }
+            let assemble = |mut schemas: Vec<Value>| {
+                let value = schemas.drain(functions.len()..).next().map(|value| ("value", value));
+                std::iter::once(("json", calls(functions, schemas, *form, *is_single))).chain(value).collect()
             };
-            (files, lark, Box::new(|schemas| calls(functions, schemas, *form)))
+            (files, lark_of_calls(*form, instead, *is_single), Box::new(assemble))
         }
     };
     let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
@@ -45,21 +55,44 @@ pub(super) fn compile(
         files.iter().map(|files| prepared.add(files, answer.asserts_formats())).collect()
     };
     let mut prepared = Prepared::default();
-    let whole = schema(prepare(&mut prepared)?);
+    let whole = schemas(prepare(&mut prepared)?);
     let fault = match json_matcher(vocabulary, &lark, &whole, &prepared) {
         Ok(matcher) => return Ok(matcher),
         Err(fault) => fault,
     };
     let mut prepared = Prepared::with_nodes();
     prepare(&mut prepared)?;
-    Err(located(vocabulary, &files.concat(), &prepared, fault))
+    Err(located(vocabulary, &files.concat(), &prepared, fault, until))
 }
 
-/// Makes one schema of those of the files.
-type Assemble<'a> = Box<dyn Fn(Vec<Value>) -> Value + 'a>;
+/// Makes the schemas that a grammar names of those of the files.
+type Assemble<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
+
+/// Calls and what may stand in their place; `@json` is one call in a block, or the list of them.
+fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
+    const CALL: &str = "call: \"<tool_call>\" GAP? @json GAP? \"</tool_call>\"";
+    let calls = if is_single { "call" } else { "call (GAP? call)*" };
+    match (form, instead) {
+        (CallForm::Blocks, Instead::Nothing) => format!("answer: {calls}\n{CALL}"),
+        (CallForm::Blocks, Instead::Value(_)) => format!("answer: {calls} | @value\n{CALL}"),
+        (CallForm::Blocks, Instead::Text) => {
+            let most = if is_single { "?" } else { "*" };
+            format!(
+                "answer: called{most} TEXT?\ncalled: opened GAP? @json GAP? \"</tool_call>\"\n\
+                 opened[suffix=\"<tool_call>\"]: /(?s:.*)/\nTEXT: /(?s:.+)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
+            )
+        }
+        (CallForm::List, Instead::Nothing) => "answer: @json".to_owned(),
+        (CallForm::List, Instead::Value(_)) => "answer: @json | @value".to_owned(),
+        // What begins as JSON is a list of calls.
+        (CallForm::List, Instead::Text) => {
+            "answer: @json | TEXT?\nTEXT: /[^\\[{\\s](?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/".to_owned()
+        }
+    }
+}
 
 /// A call of one of the functions, or a list of them.
-fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm) -> Value {
+fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm, is_single: bool) -> Value {
     let call = |((name, _), arguments): (&(String, SchemaFile), Value)| {
         json!({
             "type": "object",
@@ -71,6 +104,7 @@ fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm
     let call = json!({"anyOf": functions.iter().zip(schemas).map(call).collect::<Vec<_>>()});
     match form {
         CallForm::Blocks => call,
+        CallForm::List if is_single => json!({"type": "array", "items": call, "minItems": 1, "maxItems": 1}),
         CallForm::List => json!({"type": "array", "items": call, "minItems": 1}),
     }
 }
@@ -85,24 +119,33 @@ fn before_answer(reasoning: Reasoning) -> &'static str {
     }
 }
 
-fn json_matcher(vocabulary: &Vocabulary, lark: &str, schema: &Value, prepared: &Prepared) -> Result<Matcher, String> {
+/// `schemas`: by the names that the grammar has for them.
+fn json_matcher(
+    vocabulary: &Vocabulary,
+    lark: &str,
+    schemas: &[(&str, Value)],
+    prepared: &Prepared,
+) -> Result<Matcher, String> {
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITE_SPACE.to_owned()),
         // Without `\u` every text is written in one way, so that a key cannot stand twice in two spellings.
         json_allowed_escapes: Some("nrbtf\\\"".to_owned()),
         ..JsonCompileOptions::default()
     };
-    let mut schema = match schema {
-        Value::Object(members) => Value::Object(members.clone()),
-        Value::Bool(true) => json!({}),
-        _ => return Err("no value is valid".to_owned()),
-    };
-    schema["$defs"] = prepared.definitions.clone().into();
-    options.apply_to(&mut schema);
-    let grammars = vec![
-        GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None },
-        GrammarWithLexer { name: Some("json".to_owned()), json_schema: Some(schema), lark_grammar: None },
-    ];
+    let main =
+        GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None };
+    let mut grammars = vec![main];
+    for (name, schema) in schemas {
+        let mut schema = match schema {
+            Value::Object(members) => Value::Object(members.clone()),
+            Value::Bool(true) => json!({}),
+            _ => return Err("no value is valid".to_owned()),
+        };
+        schema["$defs"] = prepared.definitions.clone().into();
+        options.apply_to(&mut schema);
+        let name = Some((*name).to_owned());
+        grammars.push(GrammarWithLexer { name, json_schema: Some(schema), lark_grammar: None });
+    }
     matcher(vocabulary, TopLevelGrammar { grammars, max_tokens: None })
 }
 
@@ -153,14 +196,25 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher,
         matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
         Ok(matcher)
     });
-    built.unwrap_or_else(|cause| Err(panic_message(cause.as_ref()).unwrap_or("it failed").to_owned()))
+    let without_backtrace = |fault: String| fault.split("<backtrace>").next().unwrap_or_default().trim_end().to_owned();
+    built
+        .unwrap_or_else(|cause| Err(panic_message(cause.as_ref()).unwrap_or("it failed").to_owned()))
+        .map_err(without_backtrace)
 }
 
-/// The innermost schema that fails alone as the whole does, and the keyword without which it does not.
-fn located(vocabulary: &Vocabulary, files: &[SchemaFile], prepared: &Prepared, fault: String) -> ConstraintError {
-    let failure = |schema: &Value| json_matcher(vocabulary, "start: @json", schema, prepared).err();
+/// The innermost schema that fails alone as the whole does, and the keyword without which it does not; the whole where
+/// it is not found in time.
+fn located(
+    vocabulary: &Vocabulary,
+    files: &[SchemaFile],
+    prepared: &Prepared,
+    fault: String,
+    until: Instant,
+) -> ConstraintError {
+    let failure =
+        |schema: &Value| json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).err();
     let nodes = prepared.nodes.as_deref().unwrap_or_default();
-    let fails = |node: &&Node| failure(&node.schema).is_some_and(|found| found == fault);
+    let fails = |node: &&Node| Instant::now() < until && failure(&node.schema).is_some_and(|found| found == fault);
     let Some(node) = nodes.iter().take(MOST_SEARCHED).find(fails) else {
         return files.first().map_or_else(
             || ConstraintError::Vocabulary(fault.clone()),

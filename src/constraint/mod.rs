@@ -1,13 +1,17 @@
 //! Constrained decoding: what a task takes as an answer, and the text so far -> the tokens that may come next.
 
 mod answer; // what a task, or a row's tools, take as an answer
+mod bounds; // bounds of numbers that the compiler takes for wider than they are
 mod formats; // formats of strings as patterns
 mod grammar; // answers and think blocks as grammars
 mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
 mod vocabulary; // the bytes of tokens
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZero;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
 use serde_json::Value;
@@ -17,10 +21,13 @@ use crate::score::{thinking_of, tools_of};
 use crate::task::{Definition, Task, TaskError};
 use crate::text::{TextError, Thinking, Tokenizer};
 
-pub use answer::{Answer, CallForm};
+pub use answer::{Answer, CallForm, Instead};
 pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::{END, advance};
+
+/// Of one grammar. Those of thousands of schemas take seconds, and most of them are then too large.
+pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 
 /// Why completions cannot be constrained.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,10 @@ pub enum ConstraintError {
         "the tokenizer names no stop token, so a constrained completion would never end: add `eos_token` to tokenizer_config.json"
     )]
     NoStopToken,
+    #[error(
+        "the grammar of the answers took longer than {seconds} s to compile, the limit: simplify the schema (fewer alternatives, shorter bounds and patterns)"
+    )]
+    Time { seconds: u64 },
     #[error("no constraint can be made for this tokenizer: {0}")]
     Vocabulary(String),
     /// The tokens of one completion.
@@ -105,7 +116,7 @@ impl std::fmt::Debug for Constraint {
 }
 
 impl Constraint {
-    /// Takes bounded time and memory, whatever the schema.
+    /// Takes [`COMPILE_TIME`] at most, whatever the answer.
     ///
     /// # Errors
     /// [`ConstraintError`] naming what cannot be enforced, with its place.
@@ -114,8 +125,10 @@ impl Constraint {
         answer: &Answer,
         reasoning: Reasoning,
     ) -> Result<Self, ConstraintError> {
-        let start = Mutex::new(grammar::compile(vocabulary, answer, reasoning)?);
-        Ok(Self { start, vocabulary: Arc::clone(vocabulary), reasoning })
+        let (own, answer) = (Arc::clone(vocabulary), answer.clone());
+        let until = Instant::now() + COMPILE_TIME / 2;
+        let start = within(COMPILE_TIME, move || grammar::compile(&own, &answer, reasoning, until))??;
+        Ok(Self { start: Mutex::new(start), vocabulary: Arc::clone(vocabulary), reasoning })
     }
 
     /// A copy that computes on another thread without waiting for this one.
@@ -135,6 +148,40 @@ impl Constraint {
         };
         Progress { matcher, vocabulary: Arc::clone(&self.vocabulary), block, matched: 0, tokens: 0 }
     }
+}
+
+/// Does work on a thread of its own, which is left behind where it takes too long: the compiler counts what it does, so
+/// the thread ends at some time, but not soon. At most as many are left behind as there are cores.
+fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 'static) -> Result<R, ConstraintError> {
+    /// Threads that work.
+    static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+    /// Gives its place back.
+    struct Place;
+    impl Drop for Place {
+        fn drop(&mut self) {
+            *RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            RUNNING.1.notify_one();
+        }
+    }
+    let (start, too_long) = (Instant::now(), || ConstraintError::Time { seconds: limit.as_secs() });
+    let most = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = RUNNING.1.wait_timeout_while(running, limit, |running| *running >= most);
+    let (mut running, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+    if waited.timed_out() {
+        return Err(too_long());
+    }
+    *running += 1;
+    drop(running);
+    let (place, (sender, receiver)) = (Place, channel());
+    // Schemas are nested, and the compiler follows them.
+    let thread = std::thread::Builder::new().name("constraint".to_owned()).stack_size(32 << 20);
+    let started = thread.spawn(move || {
+        let _place = place;
+        _ = sender.send(work());
+    });
+    started.map_err(|error| ConstraintError::Vocabulary(error.to_string()))?;
+    receiver.recv_timeout(limit.saturating_sub(start.elapsed())).map_err(|_| too_long())
 }
 
 /// A completion that is being decoded.

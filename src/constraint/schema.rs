@@ -1,6 +1,6 @@
 //! A JSON Schema in one piece, of keywords that can be enforced while decoding: what cannot be is named with its place.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jsonschema_regex::to_rust_regex;
@@ -9,6 +9,7 @@ use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
+use super::bounds::{BESIDE, Bounds};
 use super::formats::pattern_of_format;
 use crate::score::json::{self, Places};
 use crate::score::{Draft as KnownDraft, Keyword};
@@ -38,7 +39,7 @@ pub struct SchemaFile {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) schema: Value,
-    /// In the documents, and a JSON pointer.
+    /// In the documents of all that were added, and a JSON pointer.
     pub(super) place: (usize, String),
 }
 
@@ -51,6 +52,8 @@ pub(super) struct Prepared {
     /// Definitions that have a name.
     named: usize,
     values: usize,
+    /// Documents of the schemas that were added before.
+    documents: usize,
 }
 
 impl SchemaFile {
@@ -71,37 +74,11 @@ impl SchemaFile {
     }
 }
 
-/// Bounds of numbers, above 0 and (with their signs changed) below. The compiler takes a whole number that is excluded
-/// for allowed where another bound lies between it and the next one.
-#[derive(Debug, Default)]
-struct Bounds {
-    excluded: [Vec<(f64, (usize, String))>; 2],
-    other: [Vec<f64>; 2],
-}
-
-impl Bounds {
-    fn note(&mut self, key: &str, bound: f64, place: &(usize, String)) {
-        let is_lower = key.ends_with("inimum");
-        let side = usize::from(if is_lower { bound < 0.0 } else { bound <= 0.0 });
-        if key.starts_with("exclusive") && bound.fract() == 0.0 && is_lower == (side == 0) {
-            self.excluded[side].push((bound.abs(), place.clone()));
-        } else if is_lower == (side == 1) {
-            self.other[side].push(bound.abs());
-        }
-    }
-
-    /// The place of a bound that would be allowed.
-    fn fault(&self) -> Option<&(usize, String)> {
-        let sides = self.excluded.iter().zip(&self.other);
-        let is_near = |bound: &f64, other: &Vec<f64>| other.iter().any(|other| bound < other && *other < bound + 1.0);
-        let mut faults = sides.flat_map(|(excluded, other)| excluded.iter().filter(|(bound, _)| is_near(bound, other)));
-        faults.next().map(|(_, place)| place)
-    }
-}
-
 /// A schema that is being prepared.
 struct Walk<'a, 'r> {
     bounds: Bounds,
+    /// Places of excluded bounds that are replaced by [`BESIDE`] them.
+    moved: HashSet<(usize, String)>,
     documents: &'r [SchemaFile],
     assert_formats: bool,
     prepared: &'a mut Prepared,
@@ -130,26 +107,33 @@ impl Prepared {
             Registry::new().draft(draft).extend(resources).and_then(|builder| builder.prepare()).map_err(fault)?;
         let base = referencing::uri::from_str(&root.address).map_err(fault)?;
         let resolver = registry.resolver(base);
-        let mut walk = Walk {
-            bounds: Bounds::default(),
-            documents,
-            assert_formats,
-            prepared: self,
-            names: HashMap::new(),
-            waiting: VecDeque::new(),
-        };
-        let schema = walk.schema(&root.schema, &resolver, draft, (0, String::new()))?;
-        while let Some((name, value, resolver, draft)) = walk.waiting.pop_front() {
-            let place = walk.place_of(value);
-            let schema = walk.schema(value, &resolver, draft, place)?;
-            walk.prepared.definitions.insert(name, schema);
+        let (named, values, nodes) = (self.named, self.values, self.nodes.as_ref().map_or(0, Vec::len));
+        let mut moved = HashSet::new();
+        loop {
+            let is_again = !moved.is_empty();
+            let mut walk = Walk {
+                bounds: Bounds::default(),
+                moved: std::mem::take(&mut moved),
+                documents,
+                assert_formats,
+                prepared: self,
+                names: HashMap::new(),
+                waiting: VecDeque::new(),
+            };
+            let schema = walk.schema(&root.schema, &resolver, draft, (0, String::new()))?;
+            while let Some((name, value, resolver, draft)) = walk.waiting.pop_front() {
+                let place = walk.place_of(value);
+                let schema = walk.schema(value, &resolver, draft, place)?;
+                walk.prepared.definitions.insert(name, schema);
+            }
+            moved = walk.bounds.faults();
+            if is_again || moved.is_empty() {
+                self.documents += documents.len();
+                return Ok(schema);
+            }
+            (self.named, self.values) = (named, values);
+            self.nodes.iter_mut().for_each(|found| found.truncate(nodes));
         }
-        if let Some(place) = walk.bounds.fault() {
-            let advice = "an excluded whole number and a bound between it and the next one cannot be enforced while decoding: \
-                          allow the number, or move the other bound";
-            return Err(walk.refuse(place, advice.to_owned()));
-        }
-        Ok(schema)
     }
 }
 
@@ -187,7 +171,8 @@ impl<'r> Walk<'_, 'r> {
             .in_subresource(draft.create_resource_ref(value))
             .map_err(|error| self.refuse(&place, error.to_string()))?;
         let (mut plain, mut combining) = (Map::new(), Map::new());
-        let mut formats = Vec::new();
+        // Schemas that apply as well.
+        let mut others = Vec::new();
         // Until draft 7 keywords beside a reference have no effect.
         let alone = known <= KnownDraft::D7 && members.contains_key("$ref");
         for (key, inner) in members.iter().filter(|(key, _)| !alone || *key == "$ref") {
@@ -213,13 +198,21 @@ impl<'r> Walk<'_, 'r> {
                     let is_whole = members.get("type").is_some_and(|kind| kind == "integer");
                     if let Some(bound) = own.and_then(Value::as_f64).filter(|_| !is_whole && key != "multipleOf") {
                         self.bounds.note(key, bound, &at);
+                        if self.moved.contains(&at) {
+                            let is_least = key == "exclusiveMinimum";
+                            let moved = if is_least { bound + BESIDE } else { bound - BESIDE };
+                            others.push(if is_least { json!({"minimum": moved}) } else { json!({"maximum": moved}) });
+                            continue;
+                        }
                     }
                     plain.insert(key.clone(), inner.clone());
                 }
                 "pattern" => {
                     plain.insert(key.clone(), self.pattern(inner.as_str().unwrap_or_default(), &at)?.into());
                 }
-                "format" if self.assert_formats => formats.extend(self.format(inner, &at)?),
+                "format" if self.assert_formats => {
+                    others.extend(self.format(inner, &at)?.map(|pattern| json!({"pattern": pattern})));
+                }
                 "properties" | "patternProperties" => {
                     let mut named = Map::new();
                     for (name, schema) in inner.as_object().into_iter().flatten() {
@@ -273,17 +266,18 @@ impl<'r> Walk<'_, 'r> {
                 _ => return Err(self.refuse(&at, unenforced(key))),
             }
         }
-        if !formats.is_empty() {
+        if !others.is_empty() {
             let own = combining.entry("allOf").or_insert_with(|| json!([]));
             if let Some(branches) = own.as_array_mut() {
-                branches.extend(formats.into_iter().map(|pattern| json!({"pattern": pattern})));
+                branches.append(&mut others);
             }
         }
         // The compiler reads keywords in order, and those that combine must find the others before them.
         plain.extend(combining);
         let schema = Value::Object(plain);
+        let first = self.prepared.documents;
         if let Some(nodes) = &mut self.prepared.nodes {
-            nodes.push(Node { schema: schema.clone(), place });
+            nodes.push(Node { schema: schema.clone(), place: (first + place.0, place.1) });
         }
         Ok(schema)
     }

@@ -7,7 +7,7 @@ mod request;
 mod turns;
 
 pub use answer::{Answer, Api, Finish, TokenLogProb, ToolCall, Usage};
-pub use request::{GenerationRequest, Prompt, ResponseFormat, TextPrompt};
+pub use request::{GenerationRequest, Prompt, ResponseFormat, TextPrompt, ToolChoice, Tools};
 
 use serde_json::{Value as Json, json};
 

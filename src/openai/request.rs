@@ -47,13 +47,33 @@ pub struct GenerationRequest {
 pub enum Prompt {
     Chat {
         messages: Vec<Message>,
-        /// In OpenAI's schema.
-        tools: Option<Json>,
+        tools: Option<Tools>,
         /// The chat template's switch; `None`: as the server has it.
         thinking: Option<bool>,
     },
     /// Used as they are, without a chat template.
     Texts(Vec<TextPrompt>),
+}
+
+/// Functions that the model may call: one at least.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tools {
+    /// In OpenAI's schema, without `strict`: no chat template knows it.
+    pub list: Json,
+    /// Names of those whose arguments must be what their schema takes.
+    pub strict: Vec<String>,
+    pub choice: ToolChoice,
+    /// Whether one completion may make several calls.
+    pub parallel: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolChoice {
+    Auto,
+    /// One call at least.
+    Required,
+    /// One call of this function.
+    Function(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,10 +193,6 @@ impl<'b> Fields<'b> {
                     (self.get("n").map_or(number(value, &[1.0]), |n| n == value), "only the value of `n` is supported")
                 }
                 "skip_special_tokens" => (*value == Json::Bool(true), "only true is supported"),
-                "parallel_tool_calls" => (*value == Json::Bool(true), "only true is supported"),
-                "tool_choice" => {
-                    (matches!(value.as_str(), Some("auto" | "none")), "only \"auto\" and \"none\" are supported")
-                }
                 "modalities" => (*value == serde_json::json!(["text"]), "only [\"text\"] is supported"),
                 "functions" | "function_call" => (false, "use `tools`"),
                 "reasoning_effort" | "verbosity" | "suffix" => (false, "not supported"),
@@ -295,10 +311,7 @@ impl<'b> Fields<'b> {
             Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MOST_MESSAGES} messages"))),
         };
         let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
-        let mut tools = self.tools()?;
-        if self.get("tool_choice").is_some_and(|choice| choice == "none") {
-            tools = None;
-        }
+        let tools = self.tools()?;
         let mut thinking = None;
         if let Some(switches) = self.object("chat_template_kwargs")? {
             known(switches, "chat_template_kwargs", &["enable_thinking"])?;
@@ -312,18 +325,48 @@ impl<'b> Fields<'b> {
         Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, thinking })
     }
 
-    fn tools(&self) -> Result<Option<Json>, ApiError> {
-        let Some(value) = self.get("tools") else { return Ok(None) };
+    fn tools(&self) -> Result<Option<Tools>, ApiError> {
+        let parallel = self.flag("parallel_tool_calls")? || self.get("parallel_tool_calls").is_none();
         let expected = || wrong("tools", "a list of {\"type\": \"function\", \"function\": {\"name\": …}}");
-        let tools = value.as_array().filter(|tools| tools.len() <= MOST_PROMPTS).ok_or_else(expected)?;
-        let is_function = |tool: &Json| {
-            tool.get("type").is_some_and(|kind| kind == "function")
-                && tool.pointer("/function/name").is_some_and(Json::is_string)
+        let mut list: Vec<Json> = match self.get("tools") {
+            None => Vec::new(),
+            Some(Json::Array(tools)) if tools.len() <= MOST_PROMPTS => tools.clone(),
+            Some(_) => return Err(expected()),
         };
-        if !tools.iter().all(is_function) {
-            return Err(expected());
+        let (mut names, mut strict) = (Vec::new(), Vec::new());
+        for tool in &mut list {
+            let is_function = tool.get("type").is_some_and(|kind| kind == "function");
+            let function = tool.get_mut("function").and_then(Json::as_object_mut).filter(|_| is_function);
+            let function = function.ok_or_else(expected)?;
+            let is_strict = match function.shift_remove("strict") {
+                None | Some(Json::Null) => false,
+                Some(Json::Bool(is_strict)) => is_strict,
+                Some(_) => return Err(wrong("tools.function.strict", "true or false")),
+            };
+            let name = function.get("name").and_then(Json::as_str).ok_or_else(expected)?;
+            strict.extend(is_strict.then(|| name.to_owned()));
+            names.push(name.to_owned());
         }
-        Ok((!tools.is_empty()).then(|| value.clone()))
+        let choice = match self.get("tool_choice") {
+            None => ToolChoice::Auto,
+            Some(Json::String(choice)) if choice == "auto" => ToolChoice::Auto,
+            Some(Json::String(choice)) if choice == "none" => return Ok(None),
+            Some(Json::String(choice)) if choice == "required" => ToolChoice::Required,
+            Some(choice) => {
+                let is_function = choice.get("type").is_some_and(|kind| kind == "function");
+                let name = choice.pointer("/function/name").and_then(Json::as_str).filter(|_| is_function);
+                let expected =
+                    "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
+                ToolChoice::Function(name.ok_or_else(|| wrong("tool_choice", expected))?.to_owned())
+            }
+        };
+        match &choice {
+            ToolChoice::Required if names.is_empty() => Err(wrong("tool_choice", "possible without `tools`")),
+            ToolChoice::Function(name) if !names.contains(name) => {
+                Err(ApiError::invalid("tool_choice", format!("`tool_choice`: no tool is named `{}`", shown(name))))
+            }
+            _ => Ok((!names.is_empty()).then_some(Tools { list: list.into(), strict, choice, parallel })),
+        }
     }
 
     fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {

@@ -17,20 +17,24 @@ use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::Shared;
+use super::constraints::Wanted;
 use super::http::{answer, busy, unix_seconds, with_type};
 use super::queue::{CLIENT_TOKENS, Event, Job, Refused};
 use super::text_stream::TextStream;
+use crate::constraint::{Constraint, Reasoning};
 use crate::openai::{
-    Answer, Api, ApiError, Finish, GenerationRequest, Prompt, ResponseFormat, TextPrompt, TokenLogProb, ToolCall, Usage,
+    Answer, Api, ApiError, Finish, GenerationRequest, Prompt, TextPrompt, TokenLogProb, ToolCall, Usage,
 };
 use crate::rollout::{Completion, DRAFT_TOKENS, Request, Sampling, StopReason};
 use crate::score::tool_calls_in;
-use crate::text::{TextError, Thinking, Tokenizer, conversation, openai_tools};
+use crate::text::{TextError, Thinking, conversation};
 
 /// Completions of one body.
 const MOST_COMPLETIONS: usize = 1024;
 /// Completions of a prompt that are decoded by one thread.
 const JOB_SAMPLES: usize = 16;
+/// Tokens of a prompt's end, where it may open a think block.
+const PROMPT_END: usize = 16;
 /// Of one piece of a stream, about.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -45,9 +49,17 @@ pub(super) async fn generate(
     let reading = Arc::clone(&shared);
     // A large prompt is tokenized for a while.
     let prepared = tokio::task::spawn_blocking(move || prepare(&reading, api, &body, arrived));
-    let Prepared { jobs, mut events, mut collected, stream, include_usage } =
+    let Prepared { mut jobs, wanted, mut events, mut collected, stream, include_usage } =
         prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
+    if let Some(wanted) = wanted {
+        for (job, reasoning) in &mut jobs {
+            let constraint = shared.constraints.compiled(&wanted, *reasoning, &shared.tokenizer).await?;
+            job.request.constraint = Some(constraint);
+        }
+        collected.constraint = jobs.first().and_then(|(job, _)| job.request.constraint.clone());
+    }
     drop(room);
+    let jobs = jobs.into_iter().map(|(job, _)| job).collect();
     shared.queue.push(jobs).map_err(|refused| match refused {
         Refused::Full => busy("the queue is full"),
         Refused::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
@@ -74,19 +86,30 @@ fn server_error(why: &str) -> ApiError {
 
 /// What a body asks for, ready to be queued.
 struct Prepared {
-    jobs: Vec<Job>,
+    /// Each with whether its completions may begin with a think block.
+    jobs: Vec<(Job, Reasoning)>,
+    /// What all completions may be.
+    wanted: Option<Arc<Wanted>>,
     events: Receiver<Event>,
     collected: Collected,
     stream: bool,
     include_usage: bool,
 }
 
-fn prepare(shared: &Shared, api: Api, body: &[u8], arrived: Instant) -> Result<Prepared, ApiError> {
+fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Result<Prepared, ApiError> {
     let asked = GenerationRequest::parse(api, body)?;
     let served = shared.names.iter().find(|(name, _)| *name == asked.model);
     let adapter = served.ok_or_else(|| shared.no_model(&asked.model))?.1;
-    constraint(&asked.response_format)?;
-    let has_tools = matches!(&asked.prompt, Prompt::Chat { tools: Some(_), .. });
+    let tools = match &asked.prompt {
+        Prompt::Chat { tools, .. } => tools.as_ref(),
+        Prompt::Texts(_) => None,
+    };
+    let wanted = Wanted::new(&asked.response_format, tools);
+    if wanted.is_some() && asked.ignore_eos {
+        let message = "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
+        return Err(ApiError::invalid("ignore_eos", message));
+    }
+    let has_tools = tools.is_some();
     let prompts = prompts(shared, &asked.prompt)?;
     let count = prompts.len() * asked.samples;
     if count > MOST_COMPLETIONS {
@@ -102,6 +125,7 @@ fn prepare(shared: &Shared, api: Api, body: &[u8], arrived: Instant) -> Result<P
     let mut usage = Usage::default();
     for (index, prompt) in prompts.into_iter().enumerate() {
         usage.prompt_tokens += prompt.len();
+        let reasoning = reasoning(shared, &asked.prompt, &prompt)?;
         let limit = limit(shared, &prompt, asked.max_tokens)?;
         let sampling = Sampling {
             temperature: asked.temperature,
@@ -124,7 +148,7 @@ fn prepare(shared: &Shared, api: Api, body: &[u8], arrived: Instant) -> Result<P
             }));
             let request =
                 Request { first_sample: first as u32, ..Request::new(prompt.clone(), index as u32, 0, samples) };
-            jobs.push(Job {
+            let job = Job {
                 request,
                 sampling: sampling.clone(),
                 adapter,
@@ -133,31 +157,37 @@ fn prepare(shared: &Shared, api: Api, body: &[u8], arrived: Instant) -> Result<P
                 stopped,
                 events: sender.clone(),
                 arrived,
-            });
+            };
+            jobs.push((job, reasoning));
         }
     }
     let id = format!("{}-{:016x}", if api == Api::Chat { "chatcmpl" } else { "cmpl" }, random_seed());
     let collected = Collected {
         answer: Answer { api, id, model: asked.model, created: unix_seconds() },
-        tokenizer: Arc::clone(&shared.tokenizer),
+        shared: Arc::clone(shared),
+        constraint: None,
         choices,
         stop_ids,
         has_tools,
         log_probs: asked.log_probs,
         usage,
     };
-    Ok(Prepared { jobs, events, collected, stream: asked.stream, include_usage: asked.include_usage })
+    Ok(Prepared { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })
 }
 
-/// What a format allows a completion to be.
-fn constraint(format: &ResponseFormat) -> Result<(), ApiError> {
-    match format {
-        ResponseFormat::Text => Ok(()),
-        ResponseFormat::JsonObject | ResponseFormat::JsonSchema(_) => Err(ApiError {
-            code: Some("unsupported_parameter"),
-            ..ApiError::invalid("response_format", "`response_format`: only {\"type\": \"text\"} is supported")
-        }),
-    }
+/// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
+/// constraint leaves it no other beginning that it likes.
+fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
+    let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
+    let end = shared.tokenizer.decode(end, false).map_err(|error| server_error(&error.to_string()))?;
+    let may_reason = match asked {
+        Prompt::Chat { thinking, .. } => thinking.unwrap_or(shared.reasons),
+        Prompt::Texts(_) => false,
+    };
+    Ok(match Reasoning::of_prompt(Thinking::On, &end) {
+        Reasoning::Allowed if !may_reason => Reasoning::Off,
+        found => found,
+    })
 }
 
 fn prompts(shared: &Shared, prompt: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
@@ -170,7 +200,7 @@ fn prompts(shared: &Shared, prompt: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> 
                 None => shared.thinking,
             };
             let turns = conversation(None, messages, thinking, tokenizer.has_thinking_switch());
-            let tools = tools.as_ref().map(openai_tools);
+            let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => {
                     ApiError::invalid("messages", "the model has no chat template: use /v1/completions")
@@ -178,7 +208,7 @@ fn prompts(shared: &Shared, prompt: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> 
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            Ok(vec![tokenizer.prompt_ids(&turns, tools.as_ref(), thinking).map_err(refuse)?])
+            Ok(vec![tokenizer.prompt_ids(&turns, tools, thinking).map_err(refuse)?])
         }
         Prompt::Texts(prompts) => {
             let ids = |prompt: &TextPrompt| match prompt {
@@ -247,7 +277,9 @@ struct Choice {
 /// The completions of a request.
 struct Collected {
     answer: Answer,
-    tokenizer: Arc<Tokenizer>,
+    shared: Arc<Shared>,
+    /// Of the first of its completions.
+    constraint: Option<Arc<Constraint>>,
     choices: Vec<Choice>,
     stop_ids: Vec<u32>,
     has_tools: bool,
@@ -268,7 +300,7 @@ impl Collected {
             return Ok(None);
         };
         let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
-            Ok(TokenLogProb { token: self.tokenizer.decode(&[token_id], false)?, log_prob })
+            Ok(TokenLogProb { token: self.shared.tokenizer.decode(&[token_id], false)?, log_prob })
         };
         match event {
             Event::Token { token_id, log_prob: value, .. } => {
@@ -286,11 +318,18 @@ impl Collected {
                     choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
                 }
             }
+            Event::Ended { completion: Completion { stop: StopReason::Constraint, .. }, .. } => {
+                self.constraint.iter().for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
+                let message =
+                    "the grammar of a completion became too complex while it was decoded: simplify the schema";
+                let field = if self.has_tools { "tools" } else { "response_format" };
+                return Err(ApiError::invalid(field, message));
+            }
             Event::Ended { completion: Completion { token_ids, log_probs, stop }, .. } => {
                 choice.tokens += token_ids.len();
                 let is_stop = token_ids.last().is_some_and(|id| self.stop_ids.contains(id));
                 let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
-                let text = self.tokenizer.decode(own, true).map_err(failed)?;
+                let text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
                 choice.said.push_str(&text);
                 choice.said.push_str(&choice.text.finish().map_err(failed)?);
                 if self.log_probs {

@@ -1,6 +1,7 @@
 //! An OpenAI-compatible server on the rollout engine's own queue: clients' prompts are decoded side by side as they come.
 
 mod connections; // sockets: limits, time-outs, the end of the server
+mod constraints; // what completions may be, compiled once for all who ask the same
 mod generation; // a request -> prompts in the queue -> an answer, whole or in chunks
 mod http; // addresses, keys, bodies, refusals
 mod metrics; // counts for Prometheus
@@ -18,6 +19,7 @@ use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
 use crate::text::{Thinking, Tokenizer};
+use constraints::Constraints;
 use queue::{Queue, Worker};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,8 @@ pub struct ServedModel {
     pub names: Vec<(String, Option<u32>)>,
     /// Whether the chat template is to have the model reason, where a request does not say.
     pub thinking: Thinking,
+    /// Whether completions may begin with a think block, where a request does not say.
+    pub reasons: bool,
     /// Of a request that names no limit, and the most that one may name.
     pub max_completion_tokens: usize,
 }
@@ -81,8 +85,10 @@ impl std::fmt::Debug for ApiKey {
 struct Shared {
     queue: Queue,
     tokenizer: Arc<Tokenizer>,
+    constraints: Arc<Constraints>,
     names: Vec<(String, Option<u32>)>,
     thinking: Thinking,
+    reasons: bool,
     max_completion_tokens: usize,
     /// Token ids are below it.
     vocabulary: usize,
@@ -111,7 +117,8 @@ pub fn serve(
     on_listening: impl FnOnce(SocketAddr),
     report: impl Fn(&str) + Send + Sync,
 ) -> Result<(), ServeError> {
-    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, max_completion_tokens } = served;
+    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
+        served;
     let refuse = |source| ServeError::Listen { address: settings.listen, source };
     let listener = TcpListener::bind(settings.listen).map_err(refuse)?;
     listener.set_nonblocking(true).map_err(refuse)?;
@@ -121,8 +128,10 @@ pub fn serve(
     let shared = Arc::new(Shared {
         queue: Queue::new(settings.queued),
         tokenizer: Arc::new(tokenizer),
+        constraints: Arc::default(),
         names,
         thinking,
+        reasons,
         max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
         vocabulary: model.config().vocab_size,
         positions,
@@ -133,8 +142,8 @@ pub fn serve(
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        // They prepare prompts.
-        .max_blocking_threads(4)
+        // They prepare prompts, and compile constraints.
+        .max_blocking_threads(6)
         .enable_all()
         .build()
         .map_err(ServeError::Start)?;

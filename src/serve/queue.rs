@@ -240,8 +240,9 @@ impl RequestSource for Worker<'_> {
             completion.stop = StopReason::Stop;
         }
         let event = Event::Ended { index: job.first_index + sample as usize, completion };
-        running.is_lost |= job.events.try_send(event).is_err();
+        // Who has the answer finds its rows freed.
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
+        running.is_lost |= job.events.try_send(event).is_err();
         running.unfinished -= 1;
         if running.unfinished == 0 {
             metrics.request.observe(job.arrived.elapsed());

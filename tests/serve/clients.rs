@@ -30,6 +30,43 @@ for arguments in [{"top_p": 0.5}, {"model": "gpt-4"}, {"n": 1000}]:
         client.chat.completions.create(**{"model": "tiny", "messages": messages, **arguments})
     except openai.APIStatusError as error:
         found["errors"].append([error.status_code, error.param])
+
+import enum, pydantic, typing
+
+class Kind(str, enum.Enum):
+    paid = "paid"
+    open = "open"
+
+class Line(pydantic.BaseModel):
+    count: typing.Literal[1, 2, 3]
+    kind: Kind
+
+class Invoice(pydantic.BaseModel):
+    lines: list[Line] = pydantic.Field(min_length=1, max_length=2)
+    late: bool | None
+
+class pay(pydantic.BaseModel):
+    """Pays an invoice."""
+    number: typing.Literal[17, 18]
+
+few = {"model": "tiny", "messages": messages, "max_completion_tokens": 500, "seed": 1}
+parsed = client.chat.completions.parse(**few, n=4, response_format=Invoice)
+found["parsed"] = [isinstance(choice.message.parsed, Invoice) for choice in parsed.choices]
+with client.chat.completions.stream(**few, response_format=Invoice) as stream:
+    deltas = sum(event.type == "content.delta" for event in stream)
+    found["streamed parse"] = deltas > 3 and isinstance(stream.get_final_completion().choices[0].message.parsed, Invoice)
+tools = [openai.pydantic_function_tool(pay)]
+for choice in ["required", {"type": "function", "function": {"name": "pay"}}]:
+    calls = client.chat.completions.parse(**few, tools=tools, tool_choice=choice, parallel_tool_calls=False).choices[0].message.tool_calls
+    found.setdefault("calls", []).append([isinstance(call.function.parsed_arguments, pay) for call in calls[:1]])
+with client.chat.completions.stream(**few, tools=tools, tool_choice="required", parallel_tool_calls=False) as stream:
+    events = [event.type for event in stream]
+    call = stream.get_final_completion().choices[0].message.tool_calls[0].function
+    found["streamed call"] = [call.name, isinstance(call.parsed_arguments, pay), "tool_calls.function.arguments.done" in events]
+try:
+    client.chat.completions.create(**few, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
+except openai.BadRequestError as error:
+    found["errors"].append([error.status_code, error.param])
 print(json.dumps(found))
 "#;
 
@@ -45,7 +82,10 @@ fn openais_own_client_is_served() {
         assert_eq!(found[key], true, "{key}: {found}");
     }
     assert_eq!(found["completion"], json!(["length", 5]));
-    assert_eq!(found["errors"], json!([[400, "top_p"], [404, "model"], [400, "n"]]));
+    assert_eq!(found["errors"], json!([[400, "top_p"], [404, "model"], [400, "n"], [400, "response_format"]]));
+    assert_eq!(found["parsed"], json!([true, true, true, true]), "{found}");
+    assert_eq!((&found["streamed parse"], &found["calls"]), (&json!(true), &json!([[true], [true]])), "{found}");
+    assert_eq!(found["streamed call"], json!(["pay", true, true]), "{found}");
 }
 
 #[test]

@@ -9,7 +9,6 @@ fn what_cannot_be_served_is_refused_in_openais_shape() {
     let server = Server::start(&["tiny"]);
     let error = |body: Json, status| server.refused(CHAT, body.to_string().as_bytes(), status);
     assert_eq!(error(chat(json!({"top_p": 0.5})), 400)["param"], "top_p");
-    assert_eq!(error(chat(json!({"response_format": {"type": "json_object"}})), 400)["param"], "response_format");
     assert_eq!(error(chat(json!({"model": "gpt-4"})), 404)["code"], "model_not_found");
     assert_eq!(error(chat(json!({"max_tokens": 1_000_000})), 400)["param"], "max_tokens");
     assert_eq!(

@@ -57,6 +57,26 @@ fn turns_are_read_as_templates_take_them() {
 }
 
 #[test]
+fn tools_are_read_with_how_they_may_be_called() {
+    let read = |changes: Json| {
+        let tools = json!([{"type": "function", "function": {"name": "f", "strict": true}}, {"type": "function", "function": {"name": "g", "strict": null}}]);
+        let mut body = json!({"tools": tools});
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let Prompt::Chat { tools, .. } = chat(body).unwrap().prompt else { unreachable!() };
+        tools
+    };
+    let tools = read(json!({})).unwrap();
+    assert_eq!((tools.choice, tools.parallel, tools.strict), (ToolChoice::Auto, true, vec!["f".to_owned()]));
+    assert_eq!(tools.list[0], json!({"type": "function", "function": {"name": "f"}}));
+    let one =
+        read(json!({"tool_choice": {"type": "function", "function": {"name": "g"}}, "parallel_tool_calls": false}));
+    let one = one.unwrap();
+    assert_eq!((one.choice, one.parallel), (ToolChoice::Function("g".to_owned()), false));
+    assert_eq!(read(json!({"tool_choice": "required"})).unwrap().choice, ToolChoice::Required);
+    assert_eq!((read(json!({"tool_choice": "none"})), read(json!({"tools": []}))), (None, None));
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let check = |body: Json, name: &str| {
         let error = chat(body.clone()).unwrap_err();
@@ -70,7 +90,11 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"frequency_penalty": -0.5}), "frequency_penalty"),
         (json!({"logit_bias": {"5": 1}}), "logit_bias"),
         (json!({"tool_choice": "required"}), "tool_choice"),
-        (json!({"parallel_tool_calls": false}), "parallel_tool_calls"),
+        (json!({"tool_choice": "any"}), "tool_choice"),
+        (json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}), "tool_choice"),
+        (json!({"tool_choice": {"type": "allowed_tools"}}), "tool_choice"),
+        (json!({"parallel_tool_calls": 1}), "parallel_tool_calls"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}), "tools.function.strict"),
         (json!({"functions": []}), "functions"),
         (json!({"reasoning_effort": "low"}), "reasoning_effort"),
         (json!({"modalities": ["audio"]}), "modalities"),

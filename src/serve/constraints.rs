@@ -1,0 +1,165 @@
+//! What a request's completions may be: its format or its tools -> a constraint, compiled once for all who ask the same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::constraint::{Answer, CallForm, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary};
+use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
+use crate::text::Tokenizer;
+
+/// Constraints that are held; the one that was not asked for longest goes.
+const MOST_HELD: usize = 64;
+/// Constraints that are compiled at once: the others of the threads that may block prepare prompts.
+static COMPILING: Semaphore = Semaphore::const_new(2);
+
+const FORMAT: &str = "response_format";
+const TOOLS: &str = "tools";
+
+/// What completions may be, before it is compiled.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    format: ResponseFormat,
+    tools: Option<Tools>,
+}
+
+type Compiled = Result<Arc<Constraint>, ApiError>;
+type Key = [u8; 32];
+
+/// The compiled constraints of a server.
+#[derive(Debug, Default)]
+pub(super) struct Constraints {
+    /// Of the model's tokens; made for the first request that needs it.
+    vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
+    /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
+    held: Mutex<VecDeque<(Key, Arc<OnceCell<Compiled>>)>>,
+}
+
+impl Wanted {
+    /// `None` where completions are free.
+    pub(super) fn new(format: &ResponseFormat, tools: Option<&Tools>) -> Option<Arc<Self>> {
+        let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
+        let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
+        (!is_free).then(|| Arc::new(Self { format: format.clone(), tools: tools.cloned() }))
+    }
+
+    fn key(&self, reasoning: Reasoning) -> Key {
+        Sha256::digest(format!("{reasoning:?} {self:?}")).into()
+    }
+
+    fn answer(&self, form: CallForm) -> Result<Answer, ConstraintError> {
+        let of_format = match &self.format {
+            ResponseFormat::Text => None,
+            ResponseFormat::JsonObject => Some(Answer::object()),
+            ResponseFormat::JsonSchema(schema) => Some(Answer::schema(FORMAT, schema)),
+        };
+        let Some(tools) = &self.tools else { return Ok(of_format.unwrap_or_else(Answer::object)) };
+        let mut answer = Answer::calls((TOOLS, ""), &tools.list, form, false)?;
+        if let Answer::Calls { functions, instead, is_single, .. } = &mut answer {
+            *is_single = !tools.parallel;
+            match &tools.choice {
+                ToolChoice::Required => {}
+                ToolChoice::Function(name) => {
+                    functions.retain(|(known, _)| known == name);
+                    *is_single = true;
+                }
+                ToolChoice::Auto => {
+                    // Of the others the model decides.
+                    for (name, file) in functions.iter_mut().filter(|(name, _)| !tools.strict.contains(name)) {
+                        *file = SchemaFile::alone(&format!("{TOOLS} `{name}`"), &json!({"type": "object"}));
+                    }
+                    *instead = match of_format {
+                        Some(Answer::Json { files, .. }) => Instead::Value(files),
+                        _ => Instead::Text,
+                    };
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// OpenAI's shape, by the field that the fault is in.
+    fn refusal(&self, error: &ConstraintError) -> ApiError {
+        match error {
+            ConstraintError::Schema { label, pointer, message, .. } => {
+                let (field, place) = match label.as_str() {
+                    FORMAT => (FORMAT, "response_format.json_schema.schema"),
+                    _ => (TOOLS, TOOLS),
+                };
+                let at = if pointer.starts_with('/') { pointer.as_str() } else { "" };
+                ApiError::invalid(field, format!("`{place}`{at}: {message}"))
+            }
+            ConstraintError::Tools { message, .. } => ApiError::invalid(TOOLS, format!("`{TOOLS}`: {message}")),
+            other => {
+                let field = if self.tools.is_some() { TOOLS } else { FORMAT };
+                ApiError::invalid(field, format!("`{field}`: {other}"))
+            }
+        }
+    }
+}
+
+impl Constraints {
+    /// Compiles what was not asked for before, on a thread of its own.
+    pub(super) async fn compiled(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        reasoning: Reasoning,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> Compiled {
+        let key = wanted.key(reasoning);
+        let cell = self.cell(key);
+        let compile = async {
+            let _turn = COMPILING.acquire().await;
+            let (all, wanted, tokenizer) = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
+            let compiled = tokio::task::spawn_blocking(move || all.compile(&wanted, reasoning, &tokenizer)).await;
+            compiled.unwrap_or_else(|_| {
+                Err(ApiError::new(500, "server_error", None, "the constraint could not be compiled"))
+            })
+        };
+        let found = cell.get_or_init(|| compile).await.clone();
+        // Another time the machine may be less busy.
+        if found.as_ref().is_err_and(|error| error.code == Some(TIMED_OUT)) {
+            self.forget(|held| Arc::ptr_eq(held, &cell));
+        }
+        found
+    }
+
+    /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
+    pub(super) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
+        let is_this = |compiled: &Compiled| compiled.as_ref().is_ok_and(|held| Arc::ptr_eq(held, constraint));
+        self.forget(|held| held.get().is_some_and(is_this));
+    }
+
+    fn forget(&self, which: impl Fn(&Arc<OnceCell<Compiled>>) -> bool) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, held)| !which(held));
+    }
+
+    fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = held.iter().position(|(known, _)| *known == key);
+        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| (key, Arc::default()));
+        let cell = Arc::clone(&found.1);
+        held.push_back(found);
+        if held.len() > MOST_HELD {
+            held.pop_front();
+        }
+        cell
+    }
+
+    fn compile(&self, wanted: &Wanted, reasoning: Reasoning, tokenizer: &Tokenizer) -> Compiled {
+        let of_tokenizer =
+            || Vocabulary::new(tokenizer).map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")));
+        let vocabulary = self.vocabulary.get_or_init(of_tokenizer).as_ref().map_err(Clone::clone)?;
+        let answer = wanted.answer(CallForm::of_template(tokenizer)).map_err(|error| wanted.refusal(&error))?;
+        Constraint::compile(vocabulary, &answer, reasoning).map(Arc::new).map_err(|error| {
+            let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
+            ApiError { code, ..wanted.refusal(&error) }
+        })
+    }
+}
+
+/// Code of a schema that takes too long to compile.
+const TIMED_OUT: &str = "schema_too_complex";

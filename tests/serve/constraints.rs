@@ -1,0 +1,171 @@
+//! Formats and tools that completions must follow, beside completions that are free.
+
+use super::*;
+
+fn schema() -> Json {
+    json!({"type": "array", "items": {"enum": [true, false, "maybe"]}, "minItems": 2, "maxItems": 4})
+}
+
+fn format(schema: &Json) -> Json {
+    json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}})
+}
+
+fn texts(answer: &Json) -> Vec<&str> {
+    let text = |choice: &'_ Json| choice.get("text").is_some();
+    let choices = answer["choices"].as_array().unwrap().iter();
+    choices
+        .map(|choice| if text(choice) { &choice["text"] } else { &choice["message"]["content"] }.as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn completions_follow_a_schema_beside_free_ones() {
+    let server = Server::start(&["tiny", "--threads", "1"]);
+    let free = chat(json!({"temperature": 0, "n": 3, "max_tokens": 60}));
+    let alone = server.post(CHAT, &free);
+    let bound =
+        chat(json!({"response_format": format(&schema()), "n": 8, "seed": 5, "logprobs": true, "max_tokens": 400}));
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let check = |answer: &Json| {
+        for (text, choice) in texts(answer).into_iter().zip(answer["choices"].as_array().unwrap()) {
+            assert_eq!(choice["finish_reason"], "stop", "{text}");
+            assert!(serde_json::from_str(text).is_ok_and(|value| validator.is_valid(&value)), "{text}");
+        }
+    };
+    // Side by side in one pass, the free ones as they are alone.
+    let sockets = [&bound, &free, &bound].map(|body| server.send("POST", CHAT, "", body.to_string().as_bytes()));
+    let answers = sockets.map(|mut socket| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        serde_json::from_str::<Json>(&answered(&answer).2).unwrap()
+    });
+    assert_eq!((texts(&answers[1]), texts(&answers[0])), (texts(&alone), texts(&answers[2])));
+    check(&answers[0]);
+    let tokens = answers[0]["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert!(tokens.iter().all(|token| token["logprob"].as_f64().unwrap() <= 1e-6));
+    // In a stream the same, by and by.
+    let mut streamed = bound.clone();
+    streamed["stream"] = true.into();
+    let mut joined = vec![String::new(); 8];
+    let chunks = server.stream(CHAT, &streamed);
+    for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
+        joined[choice["index"].as_u64().unwrap() as usize]
+            .push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+    }
+    assert_eq!(joined, texts(&answers[0]));
+    assert!(chunks.len() > 8 * 3, "{} chunks", chunks.len());
+    // Texts, and any object.
+    check(&server.post(
+        TEXT,
+        &json!({"model": "tiny", "prompt": "Acme", "response_format": format(&schema()), "n": 4, "max_tokens": 400}),
+    ));
+    let object =
+        chat(json!({"response_format": {"type": "json_object"}, "n": 8, "temperature": 0.2, "max_tokens": 200}));
+    let objects = server.post(CHAT, &object);
+    for (text, choice) in texts(&objects).iter().zip(objects["choices"].as_array().unwrap()) {
+        let is_object = serde_json::from_str::<Json>(text).is_ok_and(|value| value.is_object());
+        assert!(is_object || (choice["finish_reason"] == "length" && text.starts_with('{')), "{text}");
+    }
+}
+
+#[test]
+fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
+    let server = Server::start(&["tiny"]);
+    let refused = |changes: Json| server.refused(CHAT, chat(changes).to_string().as_bytes(), 400);
+    let within = |schema: Json| json!({"type": "object", "properties": {"a/b": schema}});
+    for (schema, parts) in [
+        (within(json!({"not": {"type": "null"}})), ["/properties/a~1b/not", "`not` cannot be enforced"]),
+        (within(json!({"pattern": "(?=a)b"})), ["/properties/a~1b/pattern", "look-around"]),
+        (
+            within(json!({"$ref": "https://example.com/x.json"})),
+            ["`response_format.json_schema.schema`", "https://example.com/x.json"],
+        ),
+        (within(json!({"type": "text"})), ["/properties/a~1b/type", "text"]),
+        (json!({"enum": []}), ["`response_format.json_schema.schema`", "cannot be enforced"]),
+    ] {
+        let error = refused(json!({"response_format": format(&schema)}));
+        assert_eq!(
+            (&error["param"], &error["type"]),
+            (&json!("response_format"), &json!("invalid_request_error")),
+            "{error}"
+        );
+        for part in parts {
+            assert!(error["message"].as_str().unwrap().contains(part), "{error} lacks {part}");
+        }
+    }
+    let eos = refused(json!({"response_format": {"type": "json_object"}, "ignore_eos": true}));
+    assert_eq!(eos["param"], "ignore_eos");
+    let tool = |name: &str, schema: Json| json!({"type": "function", "function": {"name": name, "strict": true, "parameters": schema}});
+    let tools = json!([tool("f", json!({})), tool("g", within(json!({"contains": {}})))]);
+    let error = refused(json!({"tools": tools}));
+    assert_eq!(error["param"], "tools", "{error}");
+    let place = "`tools`/1/function/parameters/properties/a~1b/contains: `contains` cannot be enforced";
+    assert!(error["message"].as_str().unwrap().contains(place), "{error}");
+    // Of the functions that cannot be called nothing is asked.
+    let mut other = chat(
+        json!({"tools": tools, "tool_choice": {"type": "function", "function": {"name": "f"}}, "max_tokens": 300}),
+    );
+    assert_eq!(called(&server.post(CHAT, &other)["choices"][0]), [("f".to_owned(), json!({}))]);
+    other["tool_choice"] = json!({"type": "function", "function": {"name": "h"}});
+    assert_eq!(server.refused(CHAT, other.to_string().as_bytes(), 400)["param"], "tool_choice");
+}
+
+/// Names and arguments of the calls.
+fn called(choice: &Json) -> Vec<(String, Json)> {
+    let call = |call: &Json| {
+        let function = &call["function"];
+        let arguments = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+        (function["name"].as_str().unwrap().to_owned(), arguments)
+    };
+    choice["message"]["tool_calls"].as_array().into_iter().flatten().map(call).collect()
+}
+
+#[test]
+fn tools_are_called_where_they_must_be_and_as_they_must_be() {
+    // A model that knows of no tools.
+    let server = Server::start(&["tiny"]);
+    let tool = |name: &str, strict: bool| {
+        let parameters = json!({"type": "object", "properties": {"on": {"type": "boolean"}, "level": {"enum": [1, 2]}}, "required": ["on"], "additionalProperties": false});
+        json!({"type": "function", "function": {"name": name, "strict": strict, "parameters": parameters}})
+    };
+    let validator = jsonschema::validator_for(&tool("a", true)["function"]["parameters"]).unwrap();
+    let body = |changes: Json| {
+        let mut body =
+            chat(json!({"tools": [tool("dim", true), tool("ring", false)], "n": 8, "seed": 3, "max_tokens": 300}));
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        body
+    };
+    for (changes, names, single) in [
+        (json!({"tool_choice": "required"}), &["dim", "ring"][..], false),
+        (json!({"tool_choice": "required", "parallel_tool_calls": false}), &["dim", "ring"], true),
+        (json!({"tool_choice": {"type": "function", "function": {"name": "ring"}}}), &["ring"], true),
+    ] {
+        let answer = server.post(CHAT, &body(changes.clone()));
+        for choice in answer["choices"].as_array().unwrap() {
+            let calls = called(choice);
+            // It may go on calling to its limit.
+            if choice["finish_reason"] == "length" && !single {
+                continue;
+            }
+            assert_eq!(choice["finish_reason"], "tool_calls", "{choice}");
+            assert!(!calls.is_empty() && (!single || calls.len() == 1), "{choice}");
+            for (name, arguments) in calls {
+                assert!(
+                    names.contains(&name.as_str()) && validator.is_valid(&arguments),
+                    "{changes}: {name} {arguments}"
+                );
+            }
+        }
+    }
+    // Left to itself it calls nothing, and says what it would say without a constraint.
+    let free = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", false)], "n": 1})));
+    let strict = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", true)], "n": 1})));
+    assert_eq!((texts(&free), called(&free["choices"][0])), (texts(&strict), vec![]));
+    // A format beside tools: a value, or calls.
+    let either = server.post(CHAT, &body(json!({"response_format": format(&schema())})));
+    let values = jsonschema::validator_for(&schema()).unwrap();
+    for choice in either["choices"].as_array().unwrap().iter().filter(|choice| choice["finish_reason"] == "stop") {
+        let text = choice["message"]["content"].as_str().unwrap();
+        assert!(values.is_valid(&serde_json::from_str(text).unwrap()), "{text}");
+    }
+}
