@@ -208,6 +208,28 @@ fn completions_end_where_they_are_told_to() {
     assert_eq!(choices[2]["text"], choices[3]["text"]);
 }
 
+/// Name and arguments of each call.
+fn functions(calls: &[Json]) -> Vec<(String, String)> {
+    let text = |call: &Json, key: &str| call["function"][key].as_str().unwrap().to_owned();
+    calls.iter().map(|call| (text(call, "name"), text(call, "arguments"))).collect()
+}
+
+/// As [`functions`], put together from the chunks of a completion as clients do it: a name comes first.
+fn streamed_calls(chunks: &[Json], index: u64) -> Vec<(String, String)> {
+    let mut calls: Vec<(String, String)> = Vec::new();
+    let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+    let deltas = choices.filter(|choice| choice["index"] == index).map(|choice| &choice["delta"]["tool_calls"]);
+    for call in deltas.filter_map(Json::as_array).flatten() {
+        let at = call["index"].as_u64().unwrap() as usize;
+        if let Some(name) = call["function"]["name"].as_str() {
+            assert!(at == calls.len() && call["id"].is_string(), "{call}");
+            calls.push((name.to_owned(), String::new()));
+        }
+        calls[at].1.push_str(call["function"]["arguments"].as_str().unwrap());
+    }
+    calls
+}
+
 #[test]
 fn calls_of_tools_are_taken_out_of_the_text() {
     let server = Server::start(&["tiny-tools"]);
@@ -237,9 +259,7 @@ fn calls_of_tools_are_taken_out_of_the_text() {
             let arguments = call["function"]["arguments"].as_str().unwrap();
             assert!(serde_json::from_str::<Json>(arguments).unwrap().is_object() && call["id"].is_string());
         }
-        let deltas = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].as_array()).flatten();
-        let functions = |calls: Vec<&Json>| calls.into_iter().map(|call| call["function"].clone()).collect::<Vec<_>>();
-        assert_eq!(functions(deltas.collect()), functions(calls.iter().collect()));
+        assert_eq!(streamed_calls(&chunks, 0), functions(calls));
     }
     assert!(called > 0, "the embedded model calls tools");
 }

@@ -45,6 +45,15 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
+/// What a completion says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// In a think block before all else.
+    pub reasoning: String,
+    pub text: String,
+    pub calls: Vec<ToolCall>,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub prompt_tokens: usize,
@@ -76,18 +85,24 @@ impl Answer {
     pub fn choice(
         &self,
         index: usize,
-        text: &str,
-        calls: &[ToolCall],
+        Content { reasoning, text, calls }: &Content,
         log_probs: Option<&[TokenLogProb]>,
         finish: Finish,
     ) -> Json {
         let log_probs = log_probs.map(|tokens| self.log_probs(tokens, 0));
         match self.api {
             Api::Chat => {
-                let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.into() };
+                let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.as_str().into() };
                 let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+                if !reasoning.is_empty() {
+                    message["reasoning_content"] = reasoning.as_str().into();
+                }
                 if !calls.is_empty() {
-                    message["tool_calls"] = self.calls(index, calls, false);
+                    let call = |(number, call): (usize, &ToolCall)| {
+                        let function = json!({"name": call.name, "arguments": call.arguments});
+                        json!({"id": self.call_id(index, number), "type": "function", "function": function})
+                    };
+                    message["tool_calls"] = calls.iter().enumerate().map(call).collect();
                 }
                 json!({"index": index, "message": message, "logprobs": log_probs, "finish_reason": finish.name()})
             }
@@ -122,9 +137,22 @@ impl Answer {
         }])
     }
 
-    pub fn calls_chunk(&self, index: usize, calls: &[ToolCall]) -> Json {
-        let delta = json!({"tool_calls": self.calls(index, calls, true)});
+    /// More of a think block.
+    pub fn reasoning_chunk(&self, index: usize, text: &str) -> Json {
+        let delta = json!({"reasoning_content": text});
         self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
+    }
+
+    /// A call: its name, then its arguments. `number`: of the call.
+    pub fn call_chunks(&self, index: usize, number: usize, call: &ToolCall) -> [Json; 2] {
+        let id = self.call_id(index, number);
+        let first =
+            json!({"index": number, "id": id, "type": "function", "function": {"name": call.name, "arguments": ""}});
+        let second = json!({"index": number, "function": {"arguments": call.arguments}});
+        [first, second].map(|call| {
+            let delta = json!({"tool_calls": [call]});
+            self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
+        })
     }
 
     /// The end of a completion.
@@ -175,18 +203,8 @@ impl Answer {
         }
     }
 
-    fn calls(&self, choice: usize, calls: &[ToolCall], in_chunk: bool) -> Json {
-        let call = |(index, call): (usize, &ToolCall)| {
-            let mut json = json!({
-                "id": format!("call_{}_{choice}_{index}", self.id.rsplit('-').next().unwrap_or_default()), "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            });
-            if in_chunk {
-                json["index"] = index.into();
-            }
-            json
-        };
-        calls.iter().enumerate().map(call).collect()
+    fn call_id(&self, choice: usize, number: usize) -> String {
+        format!("call_{}_{choice}_{number}", self.id.rsplit('-').next().unwrap_or_default())
     }
 }
 
@@ -201,21 +219,27 @@ mod tests {
         let tokens = [("é", -0.5), ("\u{fffd}", -1.5)]
             .map(|(token, log_prob)| TokenLogProb { token: token.to_owned(), log_prob });
         let call = ToolCall { name: "f".to_owned(), arguments: "{}".to_owned() };
+        let content = Content { calls: vec![call.clone()], reasoning: "so".to_owned(), ..Content::default() };
         assert_eq!(
-            chat.choice(1, "", std::slice::from_ref(&call), Some(&tokens), Finish::ToolCalls),
-            json!({"index": 1, "message": {"role": "assistant", "content": null, "refusal": null, "tool_calls": [
+            chat.choice(1, &content, Some(&tokens), Finish::ToolCalls),
+            json!({"index": 1, "message": {"role": "assistant", "content": null, "refusal": null, "reasoning_content": "so", "tool_calls": [
                 {"id": "call_7_1_0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 "logprobs": {"content": [{"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": []},
                     {"token": "\u{fffd}", "logprob": -1.5, "bytes": null, "top_logprobs": []}], "refusal": null},
                 "finish_reason": "tool_calls"})
         );
-        let choice = text.choice(0, "é?", &[], Some(&tokens), Finish::Length);
+        let content = Content { text: "é?".to_owned(), ..Content::default() };
+        let choice = text.choice(0, &content, Some(&tokens), Finish::Length);
         assert_eq!(choice["logprobs"]["text_offset"], json!([0, 2]));
         let whole = text.whole(vec![choice], Usage { prompt_tokens: 3, completion_tokens: 2 });
         assert_eq!((&whole["object"], &whole["usage"]["total_tokens"]), (&json!("text_completion"), &json!(5)));
         assert_eq!(chat.text_chunk(0, "x", None, 0)["choices"][0]["delta"], json!({"content": "x"}));
         assert_eq!(chat.last_chunk(0, Finish::Stop)["choices"][0]["finish_reason"], "stop");
-        assert_eq!(chat.calls_chunk(0, &[call])["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
+        assert_eq!(chat.reasoning_chunk(0, "x")["choices"][0]["delta"], json!({"reasoning_content": "x"}));
+        let calls = chat.call_chunks(0, 2, &call).map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].clone());
+        let function = json!({"name": "f", "arguments": ""});
+        assert_eq!(calls[0], json!([{"index": 2, "id": "call_7_0_2", "type": "function", "function": function}]));
+        assert_eq!(calls[1], json!([{"index": 2, "function": {"arguments": "{}"}}]));
         assert!(text.first_chunk(0).is_none() && chat.first_chunk(0).is_some());
         assert_eq!(chat.usage_chunk(Usage::default())["choices"], json!([]));
     }

@@ -6,7 +6,7 @@ mod fields;
 mod request;
 mod turns;
 
-pub use answer::{Answer, Api, Finish, TokenLogProb, ToolCall, Usage};
+pub use answer::{Answer, Api, Content, Finish, TokenLogProb, ToolCall, Usage};
 pub use request::{GenerationRequest, Prompt, ResponseFormat, TextPrompt, ToolChoice, Tools};
 
 use serde_json::{Value as Json, json};

@@ -36,7 +36,7 @@ pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
-pub use tool_calls::{closed_parameters, tool_calls_in};
+pub use tool_calls::{CallReader, Said, closed_parameters};
 
 use crate::task::TaskError;
 

@@ -34,6 +34,7 @@ type Key = [u8; 32];
 pub(super) struct Constraints {
     /// Of the model's tokens; made for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
+    form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
     held: Mutex<VecDeque<(Key, Arc<OnceCell<Compiled>>)>>,
 }
@@ -127,6 +128,11 @@ impl Constraints {
         found
     }
 
+    /// How the model writes calls.
+    pub(super) fn form(&self, tokenizer: &Tokenizer) -> CallForm {
+        *self.form.get_or_init(|| CallForm::of_template(tokenizer))
+    }
+
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
     pub(super) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
         let is_this = |compiled: &Compiled| compiled.as_ref().is_ok_and(|held| Arc::ptr_eq(held, constraint));
@@ -153,7 +159,7 @@ impl Constraints {
         let of_tokenizer =
             || Vocabulary::new(tokenizer).map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")));
         let vocabulary = self.vocabulary.get_or_init(of_tokenizer).as_ref().map_err(Clone::clone)?;
-        let answer = wanted.answer(CallForm::of_template(tokenizer)).map_err(|error| wanted.refusal(&error))?;
+        let answer = wanted.answer(self.form(tokenizer)).map_err(|error| wanted.refusal(&error))?;
         Constraint::compile(vocabulary, &answer, reasoning).map(Arc::new).map_err(|error| {
             let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
             ApiError { code, ..wanted.refusal(&error) }

@@ -1,32 +1,26 @@
-//! A request -> prompts in the queue -> an answer, whole or in chunks. An answer that is dropped, since its client is
+//! A request -> prompts in the queue -> an answer. An answer that is dropped, since its client is
 //! gone, closes the channel of its tokens: the rows behind it are freed.
 
-use std::convert::Infallible;
-use std::fmt::Write;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use serde_json::Value as Json;
 use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::Shared;
+use super::collected::{Choice, Chunks, Collected, Progress, server_error};
 use super::constraints::Wanted;
 use super::http::{answer, busy, unix_seconds, with_type};
 use super::queue::{CLIENT_TOKENS, Event, Job, Refused};
-use super::text_stream::TextStream;
-use crate::constraint::{Constraint, Reasoning};
-use crate::openai::{
-    Answer, Api, ApiError, Finish, GenerationRequest, Prompt, TextPrompt, TokenLogProb, ToolCall, Usage,
-};
-use crate::rollout::{Completion, DRAFT_TOKENS, Request, Sampling, StopReason};
-use crate::score::tool_calls_in;
+use super::text_stream::{TextStream, ThinkBlock};
+use crate::constraint::{CallForm, Reasoning};
+use crate::openai::{Answer, Api, ApiError, GenerationRequest, Prompt, TextPrompt, Usage};
+use crate::rollout::{DRAFT_TOKENS, Request, Sampling};
+use crate::score::CallReader;
 use crate::text::{TextError, Thinking, conversation};
 
 /// Completions of one body.
@@ -35,8 +29,6 @@ const MOST_COMPLETIONS: usize = 1024;
 const JOB_SAMPLES: usize = 16;
 /// Tokens of a prompt's end, where it may open a think block.
 const PROMPT_END: usize = 16;
-/// Of one piece of a stream, about.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Answers a body.
 pub(super) async fn generate(
@@ -65,7 +57,7 @@ pub(super) async fn generate(
         Refused::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
     })?;
     if stream {
-        let chunks = Chunks { events, collected, include_usage, is_begun: false, is_over: false };
+        let chunks = Chunks::new(events, collected, include_usage);
         let mut response = with_type(200, "text/event-stream; charset=utf-8", Body::from_stream(chunks));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         return Ok(response);
@@ -78,10 +70,6 @@ pub(super) async fn generate(
         }
     }
     Ok(answer(200, &collected.whole()))
-}
-
-fn server_error(why: &str) -> ApiError {
-    ApiError::new(500, "server_error", None, why)
 }
 
 /// What a body asks for, ready to be queued.
@@ -110,6 +98,8 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
         return Err(ApiError::invalid("ignore_eos", message));
     }
     let has_tools = tools.is_some();
+    // Where calls are bound to blocks, other JSON is text.
+    let takes_json = wanted.is_none() || shared.constraints.form(&shared.tokenizer) == CallForm::List;
     let prompts = prompts(shared, &asked.prompt)?;
     let count = prompts.len() * asked.samples;
     if count > MOST_COMPLETIONS {
@@ -139,12 +129,10 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
-                said: String::new(),
-                given_bytes: 0,
-                tokens: 0,
-                log_probs: Vec::new(),
-                finish: None,
+                thoughts: ThinkBlock::new(reasoning).filter(|_| api == Api::Chat),
+                calls: has_tools.then(|| CallReader::new(takes_json)),
                 stopped: (Arc::clone(&stopped), sample),
+                progress: Progress::default(),
             }));
             let request =
                 Request { first_sample: first as u32, ..Request::new(prompt.clone(), index as u32, 0, samples) };
@@ -168,7 +156,6 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
         constraint: None,
         choices,
         stop_ids,
-        has_tools,
         log_probs: asked.log_probs,
         usage,
     };
@@ -258,203 +245,4 @@ fn random_seed() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one((COUNT.fetch_add(1, Ordering::Relaxed), std::process::id()))
-}
-
-/// A completion as far as it is there.
-struct Choice {
-    text: TextStream,
-    /// All of it.
-    said: String,
-    /// Of it, those that chunks had.
-    given_bytes: usize,
-    tokens: usize,
-    log_probs: Vec<TokenLogProb>,
-    finish: Option<Finish>,
-    /// Where the thread that decodes looks whether to go on.
-    stopped: (Arc<[AtomicBool]>, usize),
-}
-
-/// The completions of a request.
-struct Collected {
-    answer: Answer,
-    shared: Arc<Shared>,
-    /// Of the first of its completions.
-    constraint: Option<Arc<Constraint>>,
-    choices: Vec<Choice>,
-    stop_ids: Vec<u32>,
-    has_tools: bool,
-    log_probs: bool,
-    usage: Usage,
-}
-
-impl Collected {
-    fn is_complete(&self) -> bool {
-        self.choices.iter().all(|choice| choice.finish.is_some())
-    }
-
-    /// Takes an event; the completion that it is of, unless that had ended.
-    fn take(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
-        let failed = |error: TextError| server_error(&error.to_string());
-        let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else { return Ok(None) };
-        let Some(choice) = self.choices.get_mut(index).filter(|choice| choice.finish.is_none()) else {
-            return Ok(None);
-        };
-        let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
-            Ok(TokenLogProb { token: self.shared.tokenizer.decode(&[token_id], false)?, log_prob })
-        };
-        match event {
-            Event::Token { token_id, log_prob: value, .. } => {
-                choice.tokens += 1;
-                if self.stop_ids.contains(&token_id) {
-                    return Ok(None);
-                }
-                let text = choice.text.push(token_id).map_err(failed)?;
-                choice.said.push_str(&text);
-                if self.log_probs {
-                    choice.log_probs.push(log_prob(token_id, value).map_err(failed)?);
-                }
-                if choice.text.is_stopped() {
-                    choice.finish = Some(Finish::Stop);
-                    choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
-                }
-            }
-            Event::Ended { completion: Completion { stop: StopReason::Constraint, .. }, .. } => {
-                self.constraint.iter().for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
-                let message =
-                    "the grammar of a completion became too complex while it was decoded: simplify the schema";
-                let field = if self.has_tools { "tools" } else { "response_format" };
-                return Err(ApiError::invalid(field, message));
-            }
-            Event::Ended { completion: Completion { token_ids, log_probs, stop }, .. } => {
-                choice.tokens += token_ids.len();
-                let is_stop = token_ids.last().is_some_and(|id| self.stop_ids.contains(id));
-                let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
-                let text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
-                choice.said.push_str(&text);
-                choice.said.push_str(&choice.text.finish().map_err(failed)?);
-                if self.log_probs {
-                    let tokens = own.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
-                    choice.log_probs.extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
-                }
-                let by_text = choice.text.is_stopped();
-                choice.finish = Some(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
-            }
-            Event::Failed(_) => {}
-        }
-        self.usage.completion_tokens = self.choices.iter().map(|choice| choice.tokens).sum();
-        Ok(Some(index))
-    }
-
-    /// The text of an ended completion, its calls, and why it ended.
-    fn ended<'c>(&self, choice: &'c Choice) -> (&'c str, Vec<ToolCall>, Finish) {
-        let finish = choice.finish.unwrap_or(Finish::Length);
-        if let Some((said, calls)) = tool_calls_in(&choice.said).filter(|_| self.has_tools) {
-            let calls = calls.into_iter().map(|(name, arguments)| ToolCall { name, arguments }).collect();
-            return (said, calls, if finish == Finish::Stop { Finish::ToolCalls } else { finish });
-        }
-        (&choice.said, Vec::new(), finish)
-    }
-
-    fn whole(&self) -> Json {
-        let choice = |(index, choice): (usize, &Choice)| {
-            let (text, calls, finish) = self.ended(choice);
-            let log_probs = self.log_probs.then_some(choice.log_probs.as_slice());
-            self.answer.choice(index, text, &calls, log_probs, finish)
-        };
-        self.answer.whole(self.choices.iter().enumerate().map(choice).collect(), self.usage)
-    }
-
-    /// What is new of a completion, as chunks. Where there are tools the text is given out at its end: what looks like
-    /// text may become a call.
-    fn chunks(&mut self, index: usize) -> Vec<Json> {
-        let mut chunks = Vec::new();
-        let choice = &self.choices[index];
-        let (text, calls, finish) = match choice.finish {
-            Some(_) => {
-                let (text, calls, finish) = self.ended(choice);
-                (text, calls, Some(finish))
-            }
-            None if self.has_tools => return chunks,
-            None => (choice.said.as_str(), Vec::new(), None),
-        };
-        let given = choice.given_bytes.min(text.len());
-        let new = &text[given..];
-        if !new.is_empty() || (self.log_probs && !choice.log_probs.is_empty()) {
-            let log_probs = self.log_probs.then_some(choice.log_probs.as_slice());
-            chunks.push(self.answer.text_chunk(index, new, log_probs, given));
-        }
-        if !calls.is_empty() {
-            chunks.push(self.answer.calls_chunk(index, &calls));
-        }
-        chunks.extend(finish.map(|finish| self.answer.last_chunk(index, finish)));
-        let choice = &mut self.choices[index];
-        choice.given_bytes = choice.said.len();
-        choice.log_probs.clear();
-        chunks
-    }
-}
-
-/// The answer as server-sent events.
-struct Chunks {
-    events: Receiver<Event>,
-    collected: Collected,
-    include_usage: bool,
-    is_begun: bool,
-    is_over: bool,
-}
-
-impl Chunks {
-    /// Adds what an event brings; whether more comes.
-    fn write(&mut self, event: Option<Event>, text: &mut String) -> bool {
-        let failed = match event {
-            Some(Event::Failed(why)) => Some(server_error(&why)),
-            None => Some(server_error("the server was stopped")),
-            Some(event) => match self.collected.take(event) {
-                Ok(Some(index)) => {
-                    self.collected.chunks(index).iter().for_each(|chunk| send(text, chunk));
-                    None
-                }
-                Ok(None) => None,
-                Err(error) => Some(error),
-            },
-        };
-        if let Some(error) = failed {
-            send(text, &error.json());
-            return false;
-        }
-        if !self.collected.is_complete() {
-            return true;
-        }
-        if self.include_usage {
-            send(text, &self.collected.answer.usage_chunk(self.collected.usage));
-        }
-        text.push_str("data: [DONE]\n\n");
-        false
-    }
-}
-
-fn send(text: &mut String, chunk: &Json) {
-    _ = write!(text, "data: {chunk}\n\n");
-}
-
-impl futures_core::Stream for Chunks {
-    type Item = Result<Bytes, Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut text = String::new();
-        if !std::mem::replace(&mut self.is_begun, true) {
-            let answer = &self.collected.answer;
-            (0..self.collected.choices.len())
-                .filter_map(|index| answer.first_chunk(index))
-                .for_each(|chunk| send(&mut text, &chunk));
-        }
-        while !self.is_over && text.len() < PIECE_BYTES {
-            match self.events.poll_recv(context) {
-                Poll::Ready(event) => self.is_over = !self.write(event, &mut text),
-                Poll::Pending if text.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready((!text.is_empty()).then(|| Ok(text.into())))
-    }
 }

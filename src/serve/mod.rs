@@ -1,12 +1,13 @@
 //! An OpenAI-compatible server on the rollout engine's own queue: clients' prompts are decoded side by side as they come.
 
+mod collected; // the completions of a request as they come -> an answer, whole or in chunks
 mod connections; // sockets: limits, time-outs, the end of the server
 mod constraints; // what completions may be, compiled once for all who ask the same
-mod generation; // a request -> prompts in the queue -> an answer, whole or in chunks
+mod generation; // a request -> prompts in the queue
 mod http; // addresses, keys, bodies, refusals
 mod metrics; // counts for Prometheus
 mod queue; // between clients and the threads that decode
-mod text_stream; // tokens -> text that is final
+mod text_stream; // tokens -> text that is final, without its think block
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::text::{TextError, Tokenizer};
+use crate::constraint::Reasoning;
+use crate::text::{TextError, Tokenizer, unfinished};
 
 #[derive(Debug)]
 pub(super) struct TextStream {
@@ -78,13 +79,74 @@ impl TextStream {
         if all || self.is_stopped {
             return std::mem::take(&mut self.held);
         }
-        let begins = |at: usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[at..]));
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let nearest = self.held.len().saturating_sub(longest);
-        let places = self.held.char_indices().map(|(at, _)| at).filter(|at| *at >= nearest);
-        let end = places.into_iter().find(|at| begins(*at)).unwrap_or(self.held.len());
+        let ends = self.stops.iter().map(|stop| unfinished(&self.held, stop));
+        let end = ends.min().unwrap_or(self.held.len());
         let rest = self.held.split_off(end);
         std::mem::replace(&mut self.held, rest)
+    }
+}
+
+/// Takes the think block out of a text as it comes.
+#[derive(Debug)]
+pub(super) struct ThinkBlock {
+    place: Place,
+    held: String,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// It may begin.
+    Before,
+    Inside,
+    /// White space after it is no part of the text.
+    Gap,
+    After,
+}
+
+impl ThinkBlock {
+    /// `None` where a completion has none.
+    pub(super) fn new(reasoning: Reasoning) -> Option<Self> {
+        let place = match reasoning {
+            Reasoning::Off => return None,
+            Reasoning::Allowed => Place::Before,
+            Reasoning::Open => Place::Inside,
+        };
+        Some(Self { place, held: String::new() })
+    }
+
+    /// What a piece of text adds to the block, and to the text without it.
+    pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
+        const BEGIN: &str = "<think>";
+        const END: &str = "</think>";
+        self.held.push_str(text);
+        let mut thought = String::new();
+        if matches!(self.place, Place::Before) {
+            let begun = self.held.trim_start();
+            if let Some(rest) = begun.strip_prefix(BEGIN) {
+                (self.place, self.held) = (Place::Inside, rest.to_owned());
+            } else if is_end || !BEGIN.starts_with(begun) {
+                self.place = Place::After;
+            } else {
+                return (String::new(), String::new());
+            }
+        }
+        if matches!(self.place, Place::Inside) {
+            let found = self.held.find(END);
+            let end = if is_end { self.held.len() } else { unfinished(&self.held, END) };
+            thought = self.held.drain(..found.unwrap_or(end)).collect();
+            if found.is_some() {
+                self.held.drain(..END.len());
+                self.place = Place::Gap;
+            }
+        }
+        if matches!(self.place, Place::Gap) {
+            self.held.drain(..self.held.len() - self.held.trim_start().len());
+            if !self.held.is_empty() {
+                self.place = Place::After;
+            }
+        }
+        let said = if matches!(self.place, Place::After) { std::mem::take(&mut self.held) } else { String::new() };
+        (thought, said)
     }
 }
 
@@ -92,6 +154,30 @@ impl TextStream {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_think_block_is_taken_out_of_a_text_however_it_comes() {
+        for (reasoning, text, thought, said) in [
+            (Reasoning::Allowed, "<think>so</think>\n\n[1] </think>", "so", "[1] </think>"),
+            (Reasoning::Allowed, "\n<think>a <b </thin</think>x", "a <b </thin", "x"),
+            (Reasoning::Allowed, "<thin", "", "<thin"),
+            (Reasoning::Allowed, " a <think>b</think>", "", " a <think>b</think>"),
+            (Reasoning::Allowed, "<think>so </th", "so </th", ""),
+            (Reasoning::Open, "\nso\n</think>\n", "\nso\n", ""),
+            (Reasoning::Open, "</think>a", "", "a"),
+        ] {
+            for step in [1, 2, 100] {
+                let mut block = ThinkBlock::new(reasoning).unwrap();
+                let letters: Vec<char> = text.chars().collect();
+                let mut parts: Vec<_> =
+                    letters.chunks(step).map(|part| block.push(&part.iter().collect::<String>(), false)).collect();
+                parts.push(block.push("", true));
+                let joined: (String, String) = parts.into_iter().unzip();
+                assert_eq!(joined, (thought.to_owned(), said.to_owned()), "{reasoning:?} {text} by {step}");
+            }
+        }
+        assert!(ThinkBlock::new(Reasoning::Off).is_none());
+    }
 
     #[test]
     fn text_comes_in_whole_characters_and_ends_before_a_stop_text() {

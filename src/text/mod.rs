@@ -99,6 +99,13 @@ pub fn conversation(
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 
+/// Where in a text that goes on a marker may have begun that is not complete; the text's length if nowhere.
+pub fn unfinished(text: &str, marker: &str) -> usize {
+    let nearest = text.len().saturating_sub(marker.len());
+    let begins = |at: &usize| text.get(*at..).is_some_and(|end| marker.starts_with(end));
+    (nearest..text.len()).find(begins).unwrap_or(text.len())
+}
+
 /// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON
 /// written.
 ///

@@ -157,6 +157,27 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
             }
         }
     }
+    // In a stream each call comes when it is complete, those of truncated completions, too.
+    let many = body(json!({"tool_choice": "required"}));
+    let mut streamed = many.clone();
+    streamed["stream"] = true.into();
+    let (whole, chunks) = (server.post(CHAT, &many), server.stream(CHAT, &streamed));
+    let mut most = 0;
+    for (index, choice) in (0..).zip(whole["choices"].as_array().unwrap()) {
+        let calls = functions(choice["message"]["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default());
+        most = most.max(calls.len());
+        assert_eq!(streamed_calls(&chunks, index), calls);
+    }
+    assert!(most > 1, "none made several calls");
+    // Text comes as it is sampled, though there are tools.
+    let mut free = body(json!({"n": 1, "tools": [tool("ring", false)]}));
+    let text = texts(&server.post(CHAT, &free))[0].to_owned();
+    free["stream"] = true.into();
+    let chunks = server.stream(CHAT, &free);
+    let pieces: Vec<&str> =
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(pieces.concat(), text);
+    assert!(pieces.len() > 5, "{pieces:?}");
     // Left to itself it calls nothing, and says what it would say without a constraint.
     let free = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", false)], "n": 1})));
     let strict = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", true)], "n": 1})));
@@ -168,4 +189,29 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
         let text = choice["message"]["content"].as_str().unwrap();
         assert!(values.is_valid(&serde_json::from_str(text).unwrap()), "{text}");
     }
+}
+
+#[test]
+fn a_think_block_is_told_apart_from_the_answer() {
+    let server = Server::start(&["tiny"]);
+    let thinking = json!({"enable_thinking": true});
+    // The model knows of none, but likes it better than the other beginning.
+    let mut body = chat(
+        json!({"chat_template_kwargs": thinking, "response_format": format(&json!({"const": "Acme"})), "n": 8, "seed": 1, "max_tokens": 40}),
+    );
+    let whole = server.post(CHAT, &body);
+    body["stream"] = true.into();
+    let chunks = server.stream(CHAT, &body);
+    let mut reasoned = 0;
+    for choice in whole["choices"].as_array().unwrap() {
+        let message = &choice["message"];
+        let thought = message["reasoning_content"].as_str().unwrap_or_default();
+        reasoned += usize::from(!thought.is_empty());
+        assert!(!message["content"].as_str().unwrap().contains("think>") && !thought.contains("think>"), "{message}");
+        let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+        let own = choices.filter(|other| other["index"] == choice["index"]);
+        let joined: String = own.filter_map(|other| other["delta"]["reasoning_content"].as_str()).collect();
+        assert_eq!(joined, thought);
+    }
+    assert!(reasoned > 0, "none reasoned: {whole}");
 }

@@ -5,8 +5,8 @@ use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Valu
 use super::super::string_places::StringPlaces;
 use super::super::unwrap_answer::{Unreadable, class_of_text, inner_values, unclosed_think};
 
-const OPEN: &str = "<tool_call>";
-const CLOSE: &str = "</tool_call>";
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
 const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 
 /// The JSON of a completion.
@@ -43,20 +43,6 @@ pub(super) enum Arguments<'d> {
 }
 
 type Read<T> = Result<T, Unreadable>;
-
-/// The calls that a completion makes, each a name and its arguments as JSON, and the text before them. None where it
-/// makes none, or one that cannot be read: then it is text.
-pub fn tool_calls_in(completion: &str) -> Option<(&str, Vec<(String, String)>)> {
-    let answer = Answer::blocks_within(completion, 0).or_else(|| Answer::read(completion, 0).ok())?;
-    let calls = answer.calls(completion).ok().filter(|calls| !calls.is_empty())?;
-    let arguments = |call: &Call<'_>| {
-        let value = call.arguments.value();
-        call.arguments.text(completion).get(value.start..value.end).map(str::to_owned)
-    };
-    let calls = calls.iter().map(|call| Some((call.name.to_owned(), arguments(call)?))).collect::<Option<_>>()?;
-    let said = if answer.are_blocks { completion.split(OPEN).next().unwrap_or_default() } else { "" };
-    Some((said.trim_end(), calls))
-}
 
 impl<'t> Answer<'t> {
     /// Reads the text from a byte offset to its end.
@@ -360,28 +346,6 @@ mod tests {
             (r#"{"content":"Wait.","tool_calls":[]}"#, "Prose 1:12"),
         ] {
             assert_eq!(read(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn calls_are_taken_out_of_a_completion() {
-        let call = |name: &str, arguments: &str| (name.to_owned(), arguments.to_owned());
-        for (text, expected) in [
-            (
-                "Hm.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call> x",
-                Some(("Hm.", vec![call("f", "{\"a\": 1}")])),
-            ),
-            ("[{\"name\":\"f\",\"arguments\":{}}]", Some(("", vec![call("f", "{}")]))),
-            (
-                r#"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#,
-                Some(("", vec![call("f", "{\"a\":1}")])),
-            ),
-            ("[]", None),
-            ("{\"a\": 1}", None),
-            ("f()", None),
-            ("<tool_call>{\"name\":\"f\",\"argu", None),
-        ] {
-            assert_eq!(tool_calls_in(text), expected, "{text}");
         }
     }
 

@@ -4,6 +4,7 @@
 mod calls;
 mod compare;
 mod own_tools;
+mod reader;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -19,10 +20,10 @@ use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
-pub use calls::tool_calls_in;
 use calls::{Answer, Call, calls_of, is_decline};
 use compare::{Expected, compare_calls, expected_calls};
 use own_tools::OwnTools;
+pub use reader::{CallReader, Said};
 use tools::Tools;
 pub use tools::closed_parameters;
 

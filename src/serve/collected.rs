@@ -1,0 +1,278 @@
+//! The completions of a request as their tokens come -> an answer, whole or as server-sent events.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use serde_json::Value as Json;
+use tokio::sync::mpsc::Receiver;
+
+use super::Shared;
+use super::queue::Event;
+use super::text_stream::{TextStream, ThinkBlock};
+use crate::constraint::Constraint;
+use crate::openai::{Answer, ApiError, Content, Finish, TokenLogProb, ToolCall, Usage};
+use crate::rollout::{Completion, StopReason};
+use crate::score::{CallReader, Said};
+use crate::text::TextError;
+
+/// Of one piece of a stream, about.
+const PIECE_BYTES: usize = 64 << 10;
+
+pub(super) fn server_error(why: &str) -> ApiError {
+    ApiError::new(500, "server_error", None, why)
+}
+
+/// A completion as far as it is there.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) text: TextStream,
+    /// What is taken out of the text first; `None`: nothing.
+    pub(super) thoughts: Option<ThinkBlock>,
+    /// `None` where there are no tools: all is text.
+    pub(super) calls: Option<CallReader>,
+    /// Where the thread that decodes looks whether to go on.
+    pub(super) stopped: (Arc<[AtomicBool]>, usize),
+    pub(super) progress: Progress,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// What no chunk had.
+    parts: Vec<Part>,
+    /// Of text, that chunks had.
+    given_bytes: usize,
+    /// Calls that were made.
+    called: usize,
+    tokens: usize,
+    /// Those that no chunk had.
+    log_probs: Vec<TokenLogProb>,
+    finish: Option<Finish>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Thought(String),
+    Said(Said),
+}
+
+impl Choice {
+    /// Takes more of the text, or its end.
+    fn hear(&mut self, text: String, is_end: bool) {
+        let (thought, mut said) = match &mut self.thoughts {
+            Some(block) => block.push(&text, is_end),
+            None => (String::new(), text),
+        };
+        let parts = &mut self.progress.parts;
+        parts.extend((!thought.is_empty()).then_some(Part::Thought(thought)));
+        let Some(reader) = &mut self.calls else {
+            parts.extend((!said.is_empty()).then(|| Part::Said(Said::Text(std::mem::take(&mut said)))));
+            return;
+        };
+        let mut found = reader.push(&said);
+        if is_end {
+            found.extend(reader.finish());
+        }
+        self.progress.called += found.iter().filter(|said| matches!(said, Said::Call { .. })).count();
+        parts.extend(found.into_iter().map(Part::Said));
+    }
+
+    fn end(&mut self, finish: Finish) {
+        let calls = self.progress.called > 0 && finish == Finish::Stop;
+        self.progress.finish = Some(if calls { Finish::ToolCalls } else { finish });
+    }
+}
+
+/// The completions of a request.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) answer: Answer,
+    pub(super) shared: Arc<Shared>,
+    /// Of the first of its completions.
+    pub(super) constraint: Option<Arc<Constraint>>,
+    pub(super) choices: Vec<Choice>,
+    pub(super) stop_ids: Vec<u32>,
+    pub(super) log_probs: bool,
+    pub(super) usage: Usage,
+}
+
+impl Collected {
+    pub(super) fn is_complete(&self) -> bool {
+        self.choices.iter().all(|choice| choice.progress.finish.is_some())
+    }
+
+    /// Takes an event; the completion that it is of, unless that had ended.
+    pub(super) fn take(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
+        let failed = |error: TextError| server_error(&error.to_string());
+        let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else { return Ok(None) };
+        let choice = self.choices.get_mut(index).filter(|choice| choice.progress.finish.is_none());
+        let Some(choice) = choice else { return Ok(None) };
+        let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
+            Ok(TokenLogProb { token: self.shared.tokenizer.decode(&[token_id], false)?, log_prob })
+        };
+        match event {
+            Event::Token { token_id, log_prob: value, .. } => {
+                choice.progress.tokens += 1;
+                if self.stop_ids.contains(&token_id) {
+                    return Ok(None);
+                }
+                let text = choice.text.push(token_id).map_err(failed)?;
+                if self.log_probs {
+                    choice.progress.log_probs.push(log_prob(token_id, value).map_err(failed)?);
+                }
+                let is_stopped = choice.text.is_stopped();
+                choice.hear(text, is_stopped);
+                if is_stopped {
+                    choice.end(Finish::Stop);
+                    choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
+                }
+            }
+            Event::Ended { completion: Completion { stop: StopReason::Constraint, .. }, .. } => {
+                let field = if choice.calls.is_some() { "tools" } else { "response_format" };
+                self.constraint.iter().for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
+                let message =
+                    "the grammar of a completion became too complex while it was decoded: simplify the schema";
+                return Err(ApiError::invalid(field, message));
+            }
+            Event::Ended { completion: Completion { token_ids, log_probs, stop }, .. } => {
+                choice.progress.tokens += token_ids.len();
+                let is_stop = token_ids.last().is_some_and(|id| self.stop_ids.contains(id));
+                let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
+                let mut text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
+                text.push_str(&choice.text.finish().map_err(failed)?);
+                if self.log_probs {
+                    let tokens = own.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
+                    choice.progress.log_probs.extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+                }
+                choice.hear(text, true);
+                let by_text = choice.text.is_stopped();
+                choice.end(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
+            }
+            Event::Failed(_) => {}
+        }
+        self.usage.completion_tokens = self.choices.iter().map(|choice| choice.progress.tokens).sum();
+        Ok(Some(index))
+    }
+
+    /// The answer, where no part of it was given out.
+    pub(super) fn whole(self) -> Json {
+        let Self { answer, choices, log_probs, usage, .. } = self;
+        let choice = |(index, choice): (usize, Choice)| {
+            let mut content = Content::default();
+            for part in choice.progress.parts {
+                match part {
+                    Part::Thought(thought) => content.reasoning.push_str(&thought),
+                    Part::Said(Said::Text(text)) => content.text.push_str(&text),
+                    Part::Said(Said::Call { name, arguments }) => content.calls.push(ToolCall { name, arguments }),
+                }
+            }
+            let log_probs = log_probs.then_some(choice.progress.log_probs.as_slice());
+            answer.choice(index, &content, log_probs, choice.progress.finish.unwrap_or(Finish::Length))
+        };
+        let choices = choices.into_iter().enumerate().map(choice).collect();
+        answer.whole(choices, usage)
+    }
+
+    /// What is new of a completion, as chunks.
+    fn chunks(&mut self, index: usize) -> Vec<Json> {
+        let (answer, progress) = (&self.answer, &mut self.choices[index].progress);
+        let mut chunks = Vec::new();
+        let parts = std::mem::take(&mut progress.parts);
+        let mut log_probs = Some(std::mem::take(&mut progress.log_probs)).filter(|_| self.log_probs);
+        let mut number =
+            progress.called - parts.iter().filter(|part| matches!(part, Part::Said(Said::Call { .. }))).count();
+        for part in parts {
+            match part {
+                Part::Thought(thought) => chunks.push(answer.reasoning_chunk(index, &thought)),
+                Part::Said(Said::Text(text)) => {
+                    let log_probs = log_probs.as_mut().map(std::mem::take);
+                    chunks.push(answer.text_chunk(index, &text, log_probs.as_deref(), progress.given_bytes));
+                    progress.given_bytes += text.len();
+                }
+                Part::Said(Said::Call { name, arguments }) => {
+                    chunks.extend(answer.call_chunks(index, number, &ToolCall { name, arguments }));
+                    number += 1;
+                }
+            }
+        }
+        if let Some(left) = log_probs.filter(|left| !left.is_empty()) {
+            chunks.push(answer.text_chunk(index, "", Some(&left), progress.given_bytes));
+        }
+        chunks.extend(progress.finish.map(|finish| answer.last_chunk(index, finish)));
+        chunks
+    }
+}
+
+/// The answer as server-sent events.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    pub(super) events: Receiver<Event>,
+    pub(super) collected: Collected,
+    pub(super) include_usage: bool,
+    is_begun: bool,
+    is_over: bool,
+}
+
+impl Chunks {
+    pub(super) fn new(events: Receiver<Event>, collected: Collected, include_usage: bool) -> Self {
+        Self { events, collected, include_usage, is_begun: false, is_over: false }
+    }
+
+    /// Adds what an event brings; whether more comes.
+    fn write(&mut self, event: Option<Event>, text: &mut String) -> bool {
+        let failed = match event {
+            Some(Event::Failed(why)) => Some(server_error(&why)),
+            None => Some(server_error("the server was stopped")),
+            Some(event) => match self.collected.take(event) {
+                Ok(Some(index)) => {
+                    self.collected.chunks(index).iter().for_each(|chunk| send(text, chunk));
+                    None
+                }
+                Ok(None) => None,
+                Err(error) => Some(error),
+            },
+        };
+        if let Some(error) = failed {
+            send(text, &error.json());
+            return false;
+        }
+        if !self.collected.is_complete() {
+            return true;
+        }
+        if self.include_usage {
+            send(text, &self.collected.answer.usage_chunk(self.collected.usage));
+        }
+        text.push_str("data: [DONE]\n\n");
+        false
+    }
+}
+
+fn send(text: &mut String, chunk: &Json) {
+    _ = write!(text, "data: {chunk}\n\n");
+}
+
+impl futures_core::Stream for Chunks {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut text = String::new();
+        if !std::mem::replace(&mut self.is_begun, true) {
+            let answer = &self.collected.answer;
+            (0..self.collected.choices.len())
+                .filter_map(|index| answer.first_chunk(index))
+                .for_each(|chunk| send(&mut text, &chunk));
+        }
+        while !self.is_over && text.len() < PIECE_BYTES {
+            match self.events.poll_recv(context) {
+                Poll::Ready(event) => self.is_over = !self.write(event, &mut text),
+                Poll::Pending if text.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready((!text.is_empty()).then(|| Ok(text.into())))
+    }
+}
