@@ -33,6 +33,8 @@ pub enum Answer {
 pub enum Instead {
     /// Nothing: one call at least is made.
     Nothing,
+    /// `[]`, as tasks read an answer without calls.
+    EmptyList,
     /// Text, also before, between and after calls.
     Text,
     /// A value that the first of the files accepts.
@@ -110,13 +112,22 @@ impl Answer {
                 }
                 Ok(Self::Json { files: found, assert_formats })
             }
-            Definition::ToolCalls(rules) => match (tools, &rules.tools) {
-                (Some(own), _) => Self::calls(("`tools` of the row", &own.to_string()), own, form, assert_formats),
-                (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, form, assert_formats),
-                (None, None) => {
-                    Err(ConstraintError::Tools { label, message: "neither the task nor the row has any".to_owned() })
+            Definition::ToolCalls(rules) => {
+                let mut calls = match (tools, &rules.tools) {
+                    (Some(own), _) => Self::calls(("`tools` of the row", &own.to_string()), own, form, assert_formats),
+                    (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, form, assert_formats),
+                    (None, None) => {
+                        let message = "neither the task nor the row has any".to_owned();
+                        Err(ConstraintError::Tools { label, message })
+                    }
+                }?;
+                if let Self::Calls { instead, .. } = &mut calls
+                    && rules.allows_none
+                {
+                    *instead = Instead::EmptyList;
                 }
-            },
+                Ok(calls)
+            }
             Definition::Regex { pattern } => Ok(Self::Text { pattern: pattern.clone(), label }),
             _ => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
         }

@@ -45,7 +45,9 @@ pub(super) fn compile(
             }
             let assemble = |mut schemas: Vec<Value>| {
                 let value = schemas.drain(functions.len()..).next().map(|value| ("value", value));
-                std::iter::once(("json", calls(functions, schemas, *form, *is_single))).chain(value).collect()
+                std::iter::once(("json", calls(functions, schemas, *form, (instead, *is_single))))
+                    .chain(value)
+                    .collect()
             };
             (files, lark_of_calls(*form, instead, *is_single), Box::new(assemble))
         }
@@ -74,6 +76,7 @@ fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
     let calls = if is_single { "call" } else { "call (GAP? call)*" };
     match (form, instead) {
         (CallForm::Blocks, Instead::Nothing) => format!("answer: {calls}\n{CALL}"),
+        (CallForm::Blocks, Instead::EmptyList) => format!("answer: {calls} | \"[]\"\n{CALL}"),
         (CallForm::Blocks, Instead::Value(_)) => format!("answer: {calls} | @value\n{CALL}"),
         (CallForm::Blocks, Instead::Text) => {
             let most = if is_single { "?" } else { "*" };
@@ -82,7 +85,7 @@ fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
                  opened[suffix=\"<tool_call>\"]: /(?s:.*)/\nTEXT: /(?s:.+)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
             )
         }
-        (CallForm::List, Instead::Nothing) => "answer: @json".to_owned(),
+        (CallForm::List, Instead::Nothing | Instead::EmptyList) => "answer: @json".to_owned(),
         (CallForm::List, Instead::Value(_)) => "answer: @json | @value".to_owned(),
         // What begins as JSON is a list of calls.
         (CallForm::List, Instead::Text) => {
@@ -92,7 +95,12 @@ fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
 }
 
 /// A call of one of the functions, or a list of them.
-fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm, is_single: bool) -> Value {
+fn calls(
+    functions: &[(String, SchemaFile)],
+    schemas: Vec<Value>,
+    form: CallForm,
+    (instead, is_single): (&Instead, bool),
+) -> Value {
     let call = |((name, _), arguments): (&(String, SchemaFile), Value)| {
         json!({
             "type": "object",
@@ -104,6 +112,7 @@ fn calls(functions: &[(String, SchemaFile)], schemas: Vec<Value>, form: CallForm
     let call = json!({"anyOf": functions.iter().zip(schemas).map(call).collect::<Vec<_>>()});
     match form {
         CallForm::Blocks => call,
+        CallForm::List if matches!(instead, Instead::EmptyList) => json!({"type": "array", "items": call}),
         CallForm::List if is_single => json!({"type": "array", "items": call, "minItems": 1, "maxItems": 1}),
         CallForm::List => json!({"type": "array", "items": call, "minItems": 1}),
     }

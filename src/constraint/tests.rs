@@ -91,6 +91,57 @@ fn calls_are_taken_in_the_form_of_the_template() {
     for (text, expected) in [("[{\"name\": \"list\", \"arguments\": {}}]", "+"), ("[]", "["), ("<", "")] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
+    let bound = |form, instead: Instead, is_single| {
+        let mut answer = Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap();
+        if let Answer::Calls { instead: own, is_single: single, .. } = &mut answer {
+            (*own, *single) = (instead, is_single);
+        }
+        compile(&answer, Reasoning::Off).unwrap().0
+    };
+    let (block, list) =
+        ("<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>", "[{\"name\": \"list\", \"arguments\": {}}]");
+    let value = || {
+        Instead::Value(vec![SchemaFile::alone(
+            "v",
+            &json!({"type": "object", "properties": {"v": {"const": 1}}, "required": ["v"]}),
+        )])
+    };
+    let wrong = "<tool_call>{\"name\":\"x";
+    for (form, instead, is_single, cases) in [
+        (CallForm::Blocks, Instead::Nothing, true, &[(&*format!("{block}{block}"), block), (block, "+")] as &[_]),
+        (CallForm::Blocks, Instead::EmptyList, false, &[("[]", "+"), (&*format!("{block}{block}"), "+"), ("No", "")]),
+        (CallForm::Blocks, value(), false, &[("{\"v\": 1}", "+"), (&*format!("{block}{block}"), "+"), ("[]", "")]),
+        (
+            CallForm::Blocks,
+            Instead::Text,
+            false,
+            &[
+                ("No <tool.", "+"),
+                ("", "+"),
+                (&*format!("Look: {block} and\n{block} {{}}"), "+"),
+                (&*format!("Look: {wrong}"), "Look: <tool_call>{\"name\":\""),
+            ],
+        ),
+        (
+            CallForm::Blocks,
+            Instead::Text,
+            true,
+            &[
+                (block, "+"),
+                (&*format!("a{block}b"), "+"),
+                (&*format!("{block} {block}"), &*format!("{block} <tool_call")),
+            ],
+        ),
+        (CallForm::List, Instead::Nothing, true, &[(list, "+"), ("[]", "[")]),
+        (CallForm::List, Instead::EmptyList, false, &[("[]", "+"), (list, "+")]),
+        (CallForm::List, value(), false, &[("{\"v\": 1}", "+"), (list, "+"), ("[]", "[")]),
+        (CallForm::List, Instead::Text, false, &[("No [1].", "+"), (list, "+"), ("[1]", "["), (block, "<tool_call")]),
+    ] {
+        let constraint = bound(form, instead.clone(), is_single);
+        for (text, expected) in cases {
+            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{form:?} {instead:?} {is_single} {text}");
+        }
+    }
     let none = Answer::calls(("tools", "[]"), &json!([]), CallForm::Blocks, false);
     assert!(none.unwrap_err().to_string().contains("there are none"));
 }
@@ -236,6 +287,19 @@ proptest::proptest! {
             text.push(id);
         }
     }
+}
+
+#[test]
+fn a_constraint_that_takes_too_long_is_given_up() {
+    let (sender, receiver) = channel::<()>();
+    let error = within(Duration::ZERO, move || receiver.recv()).unwrap_err().to_string();
+    assert!(error.contains("took longer than 0 s to compile"), "{error}");
+    drop(sender);
+    assert_eq!(within(COMPILE_TIME, || 7).unwrap(), 7);
+    let tools = json!([{"name": "f"}, {"name": "g", "parameters": {"properties": {"a": {"not": {}}}}}]);
+    let answer = Answer::calls(("t.json", &tools.to_string()), &tools, CallForm::Blocks, false).unwrap();
+    let error = compile(&answer, Reasoning::Off).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("(/1/parameters/properties/a/not)"), "{error}");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct ToolRules {
     pub tools: Option<Value>,
     /// Whether calls must be in the order of the expected ones.
     pub in_order: bool,
+    /// Whether an answer may make no call.
+    pub allows_none: bool,
 }
 
 /// A JSON Schema and the files that it refers to.
@@ -108,7 +110,11 @@ pub(super) const KINDS: [Kind; 8] = [
     },
     Kind { name: "text", keys: &[], score_keys: &["normalise"] },
     Kind { name: "regex", keys: &[], score_keys: &["pattern", "normalise"] },
-    Kind { name: "tool_calls", keys: &[], score_keys: &["tools", "order", "assert_formats", "normalise"] },
+    Kind {
+        name: "tool_calls",
+        keys: &[],
+        score_keys: &["tools", "order", "allow_no_call", "assert_formats", "normalise"],
+    },
     Kind { name: "command", keys: &[], score_keys: &command::KEYS },
     Kind { name: "code", keys: &[], score_keys: &command::CODE_KEYS },
     Kind { name: "sql", keys: &["schema"], score_keys: &["dialect"] },
@@ -162,12 +168,14 @@ impl Definition {
             }
             ("tool_calls", Some(score)) => {
                 let in_order = score.boolean("order")?.unwrap_or(true);
+                let allows_none = score.boolean("allow_no_call")?.unwrap_or(false);
+                let rules = ToolRules { tools: None, in_order, allows_none };
                 match read_file(score, "tools", home)? {
                     Some((file, text)) => {
                         let tools = Some(home.parse_json(&file, &text)?);
-                        return Ok((Self::ToolCalls(ToolRules { tools, in_order }), file, text));
+                        return Ok((Self::ToolCalls(ToolRules { tools, ..rules }), file, text));
                     }
-                    None => Self::ToolCalls(ToolRules { tools: None, in_order }),
+                    None => Self::ToolCalls(rules),
                 }
             }
             ("http_request", Some(score)) => {

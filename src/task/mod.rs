@@ -313,9 +313,10 @@ impl Task {
             Definition::JsonSchema(_) => Cow::Borrowed(&self.definition_text),
             Definition::Text { normalise } => Cow::Owned(format!("text\n{normalise}")),
             Definition::Regex { pattern } => Cow::Owned(format!("regex\n{pattern}")),
-            Definition::ToolCalls(ToolRules { tools, in_order }) => {
+            Definition::ToolCalls(ToolRules { tools, in_order, allows_none }) => {
                 let tools = tools.as_ref().map(|_| self.definition_text.as_str()).unwrap_or_default();
-                Cow::Owned(format!("tool_calls\n{in_order}\n{tools}"))
+                let none = if *allows_none { "none\n" } else { "" };
+                Cow::Owned(format!("tool_calls\n{in_order}\n{none}{tools}"))
             }
             Definition::Command(rules) => return self.command_digest(rules).unwrap_or_default(),
             Definition::Sql(SqlRules { has_schema, dialect }) => {

@@ -20,7 +20,7 @@ pub struct ScoreKey {
 }
 
 /// Name, default and meaning of each key.
-const MEANINGS: [(&str, &str, &str); 31] = [
+const MEANINGS: [(&str, &str, &str); 32] = [
     ("kind", "json_schema", "what judges an answer"),
     ("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
     ("strip_thinking", "true", "ignore everything up to the last </think>"),
@@ -32,6 +32,7 @@ const MEANINGS: [(&str, &str, &str); 31] = [
     ("pattern", "", "the regular expression; its named groups are the fields of `expected`"),
     ("tools", "those of each row", "the file of the functions"),
     ("order", "true", "whether calls count in order"),
+    ("allow_no_call", "false", "whether an answer may make no call, `[]`"),
     ("dialect", "sqlite", "the grammar of queries"),
     ("openapi", "", "the OpenAPI document"),
     ("operation", "any", "the operation that completions are of"),

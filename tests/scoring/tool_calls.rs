@@ -109,6 +109,10 @@ fn each_fault_of_a_call_has_its_name_and_place() {
     ] {
         assert_eq!(shown(&scorer.score(completion, None)), expected, "{completion}");
     }
+    let lenient = self::scorer(Some(TOOLS), "allow_no_call = true").unwrap();
+    assert_eq!(shown(&lenient.score("[]", None)), "valid");
+    let expected = expecting("[{\"name\":\"clock\",\"arguments\":{}}]");
+    assert!(shown(&lenient.score("[]", Some(&expected))).starts_with("invalid [wrong calls]"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(super) struct ToolCalls {
     /// Of rows.
     own: OwnTools,
     in_order: bool,
+    allows_none: bool,
     /// By argument.
     normalise: BTreeMap<String, Normalisation>,
 }
@@ -51,6 +52,7 @@ impl ToolCalls {
             tools: own.tools.as_ref().map(compile).transpose()?,
             own: OwnTools::new(rules.assert_formats),
             in_order: own.in_order,
+            allows_none: own.allows_none,
             normalise: rules.normalise.iter().map(named).collect(),
         })
     }
@@ -126,8 +128,12 @@ impl ToolCalls {
         let (fields, differences) = compared.map(|compared| (compared.fields, compared.differences)).unzip();
         let mut warnings = Vec::new();
         let mut faults = if are_valid(tools, calls, budget) {
-            // An empty list can be right only where no call is expected.
-            if calls.is_empty() && expected.is_none() { vec![no_call(completion)] } else { Vec::new() }
+            // An empty list can be right only where no call is expected, or the task allows it.
+            if calls.is_empty() && expected.is_none() && !self.allows_none {
+                vec![no_call(completion)]
+            } else {
+                Vec::new()
+            }
         } else {
             explain(completion, tools, calls, &mut warnings)
         };
