@@ -8,7 +8,7 @@ mod robustness;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
@@ -29,7 +29,19 @@ impl Server {
     fn start_with(arguments: &[&str], environment: impl FnOnce(&Path) -> &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = program(folder.path(), &["serve"]);
-        command.args(arguments).args(["--listen", "127.0.0.1:0"]).envs(environment(folder.path()).iter().copied());
+        command.envs(environment(folder.path()).iter().copied());
+        Self::started(command, arguments, folder)
+    }
+
+    fn start_in(current: &Path, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = program(folder.path(), &["serve"]);
+        command.current_dir(current);
+        Self::started(command, arguments, folder)
+    }
+
+    fn started(mut command: Command, arguments: &[&str], folder: tempfile::TempDir) -> Self {
+        command.args(arguments).args(["--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

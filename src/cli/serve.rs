@@ -1,16 +1,16 @@
 //! `grpo-tui serve`: an OpenAI-compatible server of a model or a run.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{Located, SharedBase};
-use crate::hub::embedded_model_names;
+use crate::hub::{ModelSource, embedded_model_names};
 use crate::rollout::ThreadPool;
-use crate::run::RunFolders;
+use crate::run::{PROVENANCE, RunFolders};
 use crate::score::thinking_of;
 use crate::serve::{ApiKey, ServedModel, Settings, serve};
 use crate::task::Task;
@@ -68,8 +68,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Located::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
-        Located::Model(_) | Located::Adapter(_) => (MAX_COMPLETION_TOKENS, None),
+        Located::Model(source) | Located::Adapter(source) => {
+            promoted(source).map_or((MAX_COMPLETION_TOKENS, None), |(limit, thinking)| (limit, Some(thinking)))
+        }
     };
+    // The embedded models were trained on tasks without.
+    let is_embedded = embedded_model_names().any(|known| known == name);
+    let name = own_name(name);
     let engine = device.engine()?;
     let pool = ThreadPool::of_engine(&engine, threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
@@ -80,8 +85,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    // The embedded models were trained on tasks without.
-    let is_embedded = embedded_model_names().any(|known| known == names[0].0);
     let thinking = trained.unwrap_or(if is_embedded { Thinking::Off } else { Thinking::On });
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
     let served =
@@ -90,6 +93,24 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
     serve(served, settings, &pool, on_listening, eprint_line)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the folder of a promoted checkpoint says of its run: the limit of completions, and whether its task has the
+/// model reason.
+fn promoted(source: &ModelSource) -> Option<(usize, Thinking)> {
+    let text = source.exists(PROVENANCE).then(|| source.read(PROVENANCE).ok())??;
+    let document: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let limit = document.pointer("/config/max_completion_tokens")?.as_u64()?;
+    let thinking = if document["thinking"].as_bool()? { Thinking::On } else { Thinking::Off };
+    Some((limit as usize, thinking))
+}
+
+/// A folder that is named by a way to it, such as `.`, is called by its own name.
+fn own_name(name: String) -> String {
+    let path = Path::new(&name);
+    let folder = path.file_name().is_none().then(|| path.canonicalize().ok()).flatten();
+    let own = folder.as_deref().and_then(Path::file_name).map(|own| own.to_string_lossy().into_owned());
+    own.unwrap_or(name)
 }
 
 /// The key in an environment variable; it is in no message.

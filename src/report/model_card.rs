@@ -5,6 +5,7 @@ use serde_json::json;
 use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
 use crate::format::{amount, duration, or_na};
+use crate::hub::embedded_model_names;
 
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
 /// `price`: of an hour of one GPU, in any currency.
@@ -95,11 +96,14 @@ fn cost(report: &Report, price: Option<f64>) -> String {
 
 /// Commands that serve the folder in which the card lies.
 fn serving(base: &str, lora_rank: usize) -> String {
+    let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);
     // vLLM takes powers of two from 8 on.
     let room = lora_rank.next_power_of_two().max(8);
     let vllm = match lora_rank {
         0 => "vllm serve .".to_owned(),
+        // No other program has the base.
+        _ if is_embedded => "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned(),
         _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
     };
     let commands = [

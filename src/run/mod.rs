@@ -82,7 +82,7 @@ pub use liveness::{Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
 pub use logout::{LogoutPolicy, ProcessScope};
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
-pub use promote::promote;
+pub use promote::{PROVENANCE, promote};
 pub use pulled::Pulled;
 pub use query::{Comparison as QueryComparison, Field, Query};
 pub use reader::{Batch, EventReader, LogItem, Position, Skipped};

@@ -13,9 +13,13 @@ use super::lookup::{RunFolders, RunReference};
 use crate::files::{self, Access};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::secrets::redact_json;
+use crate::task::Task;
 
 /// Needed only to resume.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
+
+/// The file that says where a promoted checkpoint comes from.
+pub const PROVENANCE: &str = "provenance.json";
 
 /// Copies the checkpoint of `step` into the new folder `out`, after full fine-tuning with the base's configuration and
 /// tokenizer. `card`: its README.md. Returns the contents of `provenance.json`.
@@ -59,11 +63,12 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
         "model_digest": file.model_digest, "config_digest": file.config_digest, "config": file.config, "host": file.host,
+        "thinking": Task::load(&run.task_path()).ok().map(|task| task.thinking),
         "created": file.created, "binary_version": file.binary_version, "files": files,
         "evals": evals.map(|eval| json!({"set": eval.set, "summary": eval.summary})).collect::<Vec<_>>(),
     });
     redact_json(&mut document);
-    replace_file(&building.join("provenance.json"), format!("{document:#}\n").as_bytes())?;
+    replace_file(&building.join(PROVENANCE), format!("{document:#}\n").as_bytes())?;
     Ok(document)
 }
 

@@ -24,10 +24,12 @@ const TOOLS: &str = "tools";
 pub(super) struct Wanted {
     format: ResponseFormat,
     tools: Option<Tools>,
+    /// Of both.
+    digest: [u8; 32],
 }
 
 type Compiled = Result<Arc<Constraint>, ApiError>;
-type Key = [u8; 32];
+type Key = ([u8; 32], Reasoning);
 
 /// The compiled constraints of a server.
 #[derive(Debug, Default)]
@@ -44,11 +46,11 @@ impl Wanted {
     pub(super) fn new(format: &ResponseFormat, tools: Option<&Tools>) -> Option<Arc<Self>> {
         let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
         let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
-        (!is_free).then(|| Arc::new(Self { format: format.clone(), tools: tools.cloned() }))
-    }
-
-    fn key(&self, reasoning: Reasoning) -> Key {
-        Sha256::digest(format!("{reasoning:?} {self:?}")).into()
+        let wanted = || {
+            let digest = Sha256::digest(format!("{format:?} {tools:?}")).into();
+            Arc::new(Self { format: format.clone(), tools: tools.cloned(), digest })
+        };
+        (!is_free).then(wanted)
     }
 
     fn answer(&self, form: CallForm) -> Result<Answer, ConstraintError> {
@@ -110,8 +112,7 @@ impl Constraints {
         reasoning: Reasoning,
         tokenizer: &Arc<Tokenizer>,
     ) -> Compiled {
-        let key = wanted.key(reasoning);
-        let cell = self.cell(key);
+        let cell = self.cell((wanted.digest, reasoning));
         let compile = async {
             let _turn = COMPILING.acquire().await;
             let (all, wanted, tokenizer) = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));

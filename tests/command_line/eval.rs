@@ -171,6 +171,7 @@ fn a_promoted_checkpoint_has_a_card_of_what_it_is() {
     let valid = format!("| valid | {:.1}% [", 100.0 * report["base"]["valid"].as_f64().unwrap());
     let provenance: Value =
         serde_json::from_str(&fs::read_to_string(out.path().join("card/provenance.json")).unwrap()).unwrap();
+    assert_eq!(provenance["thinking"], false);
     let schema = provenance["task_files"]["schema.json"].as_str().unwrap();
     for expected in [
         "---\npipeline_tag: \"text-generation\"\n",

@@ -59,3 +59,20 @@ fn adapters_of_one_base_are_decoded_side_by_side() {
     assert!(refused(&["serve", "tiny", "--adapter", "tiny=tiny"]).contains("served already"));
     assert!(refused(&["serve", "tiny", "--adapter", "x"]).contains("NAME=RUN"));
 }
+
+#[test]
+fn a_promoted_checkpoint_is_served_as_its_run_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = write_adapter(folder.path(), 4, 3);
+    let provenance = json!({"config": {"max_completion_tokens": 7}, "thinking": false});
+    std::fs::write(Path::new(&adapter).join("provenance.json"), provenance.to_string()).unwrap();
+    // As its model card says it.
+    let server = Server::start_in(Path::new(&adapter), &["."]);
+    let ask = |thinking: Json| {
+        let body = json!({"model": "adapter-3", "messages": [{"role": "user", "content": "u"}], "chat_template_kwargs": thinking, "ignore_eos": true});
+        server.post(CHAT, &body)["usage"].clone()
+    };
+    let usage = ask(Json::Null);
+    assert_eq!((&usage, &usage["completion_tokens"]), (&ask(json!({"enable_thinking": false})), &json!(7)));
+    assert_ne!(usage["prompt_tokens"], ask(json!({"enable_thinking": true}))["prompt_tokens"]);
+}

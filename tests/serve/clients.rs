@@ -1,7 +1,5 @@
 //! The clients that people have: OpenAI's for Python, and curl.
 
-use std::process::Command;
-
 use super::*;
 
 const SCRIPT: &str = r#"

@@ -1,7 +1,5 @@
 //! What clients do wrong, on purpose or not.
 
-use std::process::Command;
-
 use super::*;
 
 #[test]
