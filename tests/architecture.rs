@@ -60,7 +60,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crossterm", &["view"]),
     ("frizbee", &["view"]),
     ("memchr", &["view"]),
-    ("regex", &["task", "score", "run", "view"]),
+    ("regex", &["task", "score", "run", "constraint", "view"]),
     ("regex_syntax", &["score", "constraint"]),
     ("similar", &["view"]),
     ("unicode_segmentation", &["view"]),

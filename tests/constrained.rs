@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::constraint::{Answer, CallForm, Constraint, Reasoning, Vocabulary};
+use grpo_tui::constraint::{Answer, CallForm, Constraint, Reasoning, TaskConstraints, Vocabulary};
+use grpo_tui::dataset::read_rows;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{Draw, LIKELIEST, SampledToken, mask_words, sample_masked, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
+use grpo_tui::score::Scorer;
+use grpo_tui::task::Task;
 use grpo_tui::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
 use serde_json::{Value, json};
 
@@ -142,6 +145,115 @@ fn tools_and_patterns_constrain_as_well() {
             assert!(is_valid(&text), "{text:?}");
         }
     }
+}
+
+/// A completion of tokens drawn at random from what a constraint allows, which ends where it can; `None` where it goes on.
+fn random_completion(constraint: &Constraint, tokenizer: &Tokenizer, seed: u32) -> Option<String> {
+    let closing: Vec<u32> = ["\"", "}", "]", "\"}"].iter().flat_map(|text| tokenizer.encode(text).unwrap()).collect();
+    let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
+    let (mut progress, mut taken) = (constraint.begin(), Vec::new());
+    for position in 0..400 {
+        progress.mask(&mut words).unwrap();
+        let allows = |id: &u32| words[*id as usize / 32] >> (id % 32) & 1 == 1;
+        if tokenizer.stop_ids().iter().any(allows) {
+            return Some(tokenizer.decode(&taken, true).unwrap());
+        }
+        let draw = uniform(7, SampleKey { step: 0, prompt: seed, sample: 0, position });
+        let all: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(allows).collect();
+        let near: Vec<u32> = closing.iter().copied().filter(allows).collect();
+        let from = if near.is_empty() || draw < 0.5 { all } else { near };
+        let id = from[(draw * 1e6) as usize % from.len()];
+        progress.push(id).unwrap();
+        taken.push(id);
+    }
+    None
+}
+
+/// A task of requests to an API.
+fn requests_task(document: &Value, lines: &str) -> (tempfile::TempDir, Task) {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("name = \"api\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n{lines}");
+    std::fs::write(folder.path().join("task.toml"), toml).unwrap();
+    std::fs::write(folder.path().join("openapi.json"), serde_json::to_string_pretty(document).unwrap()).unwrap();
+    let task = Task::load(folder.path()).unwrap();
+    (folder, task)
+}
+
+fn document() -> Value {
+    let mut document: Value = serde_json::from_str(include_str!("scoring/http_request/openapi.json")).unwrap();
+    // Of texts and numbers.
+    document["paths"]["/invoices"]["get"]["parameters"][4]["schema"]["properties"]["year"] = json!({"type": "string"});
+    let path = |name: &str, schema: Value| json!({"name": name, "in": "path", "required": true, "schema": schema});
+    document["paths"]["/v{version}/files/{name}"] = json!({
+        "parameters": [path("version", json!({"enum": [1, 2]})), path("name", json!({"type": "string", "minLength": 2, "maxLength": 6}))],
+        "get": {"responses": {}}, "put": {"requestBody": {"content": {"application/json": {"schema": {"type": "boolean"}}}}, "responses": {}},
+    });
+    document
+}
+
+#[test]
+fn requests_are_of_the_operations_of_their_document() {
+    let tokenizer = tokenizer();
+    let row =
+        read_rows("train.jsonl", &br#"{"messages":[{"role":"user","content":"u"}]}"#[..]).next().unwrap().unwrap();
+    for (lines, least) in [("", 4), ("operation = \"createInvoice\"", 1), ("operation = \"GET /invoices/{id}\"", 1)] {
+        let (_folder, task) = requests_task(&document(), lines);
+        let scorer = Scorer::new(&task).unwrap();
+        let constraint = TaskConstraints::new(&task, &tokenizer).unwrap().of_row(&row, "").unwrap();
+        let found: Vec<String> = (0..200).filter_map(|seed| random_completion(&constraint, &tokenizer, seed)).collect();
+        assert!(found.len() > 20, "{lines}: {} ended", found.len());
+        let mut kinds = std::collections::BTreeSet::new();
+        for completion in &found {
+            let score = scorer.score(completion, None);
+            assert_eq!(score.tier.name(), "valid", "{lines}: {completion}: {:?}", score.errors);
+            let value: Value = serde_json::from_str(completion).unwrap();
+            kinds.insert(format!("{} {}", value["method"], value["path"].as_str().unwrap().matches('/').count()));
+        }
+        assert!(kinds.len() >= least, "{lines}: {kinds:?}");
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_told_apart_are_refused_with_their_place() {
+    let tokenizer = tokenizer();
+    let refused = |change: &dyn Fn(&mut Value), lines: &str| {
+        let mut document = document();
+        change(&mut document);
+        let (_folder, task) = requests_task(&document, lines);
+        TaskConstraints::new(&task, &tokenizer).unwrap_err().to_string()
+    };
+    let set = |pointer: &'static str, value: Value| {
+        move |document: &mut Value| *document.pointer_mut(pointer).unwrap() = value.clone()
+    };
+    let id = "/components/parameters/Id/schema";
+    for (pointer, value, parts) in [
+        (id, json!({"type": "string"}), ["(/components/parameters/Id", "may make it /invoices/latest"]),
+        (
+            id,
+            json!({"type": "integer", "minimum": 7}),
+            ["(/components/parameters/Id/schema/minimum)", "`minimum` of a variable"],
+        ),
+        (id, json!({"type": "string", "pattern": "^.+$"}), ["/pattern)", "cannot be enforced"]),
+        (
+            "/paths/~1invoices/get/parameters/4/schema/properties/year",
+            json!({"type": "integer"}),
+            ["(/paths/~1invoices/get/parameters/4", "read from text"],
+        ),
+        (
+            "/components/schemas/Line/properties/sku",
+            json!({"not": {"const": "x"}}),
+            ["(/components/schemas/Line/properties/sku/not)", "`not` cannot be enforced"],
+        ),
+    ] {
+        let error = refused(&set(pointer, value.clone()), "");
+        for part in parts {
+            assert!(
+                error.contains(part) && error.contains("openapi.json line "),
+                "{pointer} {value}: {error} lacks {part}"
+            );
+        }
+    }
+    assert!(refused(&|_| {}, "part = \"response\"\noperation = \"latest\"").contains("responses cannot be enforced"));
 }
 
 /// The tokens of which `allows` holds.

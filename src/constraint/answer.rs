@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::ConstraintError;
+use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
 use crate::score::closed_parameters;
 use crate::task::{Definition, Task, encode_path, functions};
@@ -15,6 +16,8 @@ use crate::text::{Message, Thinking, Tokenizer};
 pub enum Answer {
     /// A value that the first of the files accepts.
     Json { files: Vec<SchemaFile>, assert_formats: bool },
+    /// A value that one of the files accepts alone.
+    AnyJson { files: Vec<SchemaFile>, assert_formats: bool },
     /// Calls of functions. By name: the schema of the arguments.
     Calls {
         functions: Vec<(String, SchemaFile)>,
@@ -84,6 +87,7 @@ impl Answer {
                 pointer: format!("{}/parameters", function.pointer()),
                 address: format!("{HOME}part.json"),
                 schema: closed_parameters(function.parameters.unwrap_or(&json!({}))),
+                origin: None,
             };
             (function.name.to_owned(), file)
         };
@@ -106,6 +110,7 @@ impl Answer {
                     pointer: String::new(),
                     address: format!("{HOME}{}", encode_path(&task.definition_file)),
                     schema: files.schema.clone(),
+                    origin: None,
                 }];
                 for (address, file) in &files.references {
                     found.push(referenced(task, address, file, files.inherited_drafts.get(address))?);
@@ -128,6 +133,10 @@ impl Answer {
                 }
                 Ok(calls)
             }
+            Definition::HttpRequest(rules) => {
+                let files = request_files((&label, &task.definition_text), rules, assert_formats)?;
+                Ok(Self::AnyJson { files, assert_formats })
+            }
             Definition::Regex { pattern } => Ok(Self::Text { pattern: pattern.clone(), label }),
             _ => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
         }
@@ -135,7 +144,9 @@ impl Answer {
 
     pub(super) fn asserts_formats(&self) -> bool {
         match self {
-            Self::Json { assert_formats, .. } | Self::Calls { assert_formats, .. } => *assert_formats,
+            Self::Json { assert_formats, .. }
+            | Self::AnyJson { assert_formats, .. }
+            | Self::Calls { assert_formats, .. } => *assert_formats,
             Self::Text { .. } => false,
         }
     }
@@ -167,5 +178,5 @@ fn referenced(task: &Task, address: &str, file: &str, draft: Option<&String>) ->
     }
     let address =
         if address.contains(':') { address.to_owned() } else { format!("{HOME}{}", address.trim_start_matches("./")) };
-    Ok(SchemaFile { label, text: text.into_owned().into(), pointer: String::new(), address, schema })
+    Ok(SchemaFile { label, text: text.into_owned().into(), pointer: String::new(), address, schema, origin: None })
 }

@@ -38,6 +38,11 @@ pub(super) fn compile(
             "answer: @json".to_owned(),
             Box::new(|schemas| schemas.into_iter().map(|schema| ("json", schema)).collect()),
         ),
+        Answer::AnyJson { files, .. } => (
+            files.iter().map(std::slice::from_ref).collect(),
+            "answer: @json".to_owned(),
+            Box::new(|schemas| vec![("json", json!({"anyOf": schemas}))]),
+        ),
         Answer::Calls { functions, form, instead, is_single, .. } => {
             let mut files: Vec<&[SchemaFile]> = functions.iter().map(|(_, file)| std::slice::from_ref(file)).collect();
             if let Instead::Value(own) = instead {

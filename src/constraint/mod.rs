@@ -4,6 +4,7 @@ mod answer; // what a task, or a row's tools, take as an answer
 mod bounds; // bounds of numbers that the compiler takes for wider than they are
 mod formats; // formats of strings as patterns
 mod grammar; // answers and think blocks as grammars
+mod requests; // the requests that an API takes as schemas
 mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
 mod vocabulary; // the bytes of tokens
 
@@ -33,7 +34,7 @@ pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ConstraintError {
     #[error(
-        "no constraint can be made of {task} (kind {kind:?}): only json_schema, tool_calls and regex have a grammar; sample without `constrained:`"
+        "no constraint can be made of {task} (kind {kind:?}): only json_schema, tool_calls, http_request and regex have a grammar; sample without `constrained:`"
     )]
     Kind { task: String, kind: &'static str },
     /// A schema, at the place of what cannot be enforced.

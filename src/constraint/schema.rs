@@ -12,7 +12,7 @@ use super::ConstraintError;
 use super::bounds::{BESIDE, Bounds};
 use super::formats::pattern_of_format;
 use crate::score::json::{self, Places};
-use crate::score::{Draft as KnownDraft, Keyword};
+use crate::score::{Draft as KnownDraft, Keyword, MessageSchema};
 
 /// Base address of files of a task.
 pub(super) const HOME: &str = "task:///";
@@ -33,6 +33,8 @@ pub struct SchemaFile {
     /// That references name.
     pub address: String,
     pub schema: Value,
+    /// Of a part of an OpenAPI document: where its schemas stand there.
+    pub(super) origin: Option<Arc<MessageSchema>>,
 }
 
 /// A schema that names a place of its source.
@@ -60,11 +62,20 @@ impl SchemaFile {
     /// A schema that refers to no other file.
     pub fn alone(label: &str, schema: &Value) -> Self {
         let (text, address) = (schema.to_string().into(), format!("{HOME}part.json"));
-        Self { label: label.to_owned(), text, pointer: String::new(), address, schema: schema.clone() }
+        Self { label: label.to_owned(), text, pointer: String::new(), address, schema: schema.clone(), origin: None }
+    }
+
+    /// The messages of an operation of a document.
+    pub(super) fn of_message(label: &str, text: Arc<str>, message: &Arc<MessageSchema>) -> Self {
+        let alone = Self::alone(label, &message.schema);
+        Self { text, origin: Some(Arc::clone(message)), ..alone }
     }
 
     pub(super) fn error(&self, pointer: &str, message: String) -> ConstraintError {
-        let pointer = format!("{}{pointer}", self.pointer);
+        let pointer = match &self.origin {
+            Some(message) => message.place(pointer),
+            None => format!("{}{pointer}", self.pointer),
+        };
         let document = json::parse(&self.text, 0).ok();
         let offset = document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start));
         let place = Places::new(&self.text).of(offset.unwrap_or(0));

@@ -19,6 +19,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::Value;
 
+#[cfg(feature = "engine")]
 pub(super) use self::promote::price;
 use super::{Failure, Outcome, output};
 use crate::format::bytes;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::json_schema::Written;
 use super::document::{Api, Body, Content, Parameter, Parts};
-use super::schemas::{LazySchema, Schemas, Whole};
+use super::schemas::{LazySchema, Schemas, Shape, Whole};
 use crate::task::openapi::escaped;
 use crate::task::{HttpRules, MessagePart};
 
@@ -12,22 +12,25 @@ use crate::task::{HttpRules, MessagePart};
 const MOST_OPERATIONS: usize = 50;
 
 /// An operation and its messages.
-pub(in crate::score) struct MessageSchema {
+#[derive(Debug)]
+pub struct MessageSchema {
     /// `POST /invoices (createInvoice)`.
-    pub(in crate::score) name: String,
+    pub name: String,
     /// JSON pointer into the document.
-    pub(in crate::score) pointer: String,
+    pub pointer: String,
     /// The path is a constant with `{NAME}` in it.
-    pub(in crate::score) schema: Value,
+    pub schema: Value,
     /// The parameters of the path, each with its schema.
-    pub(in crate::score) path: Vec<(String, Value)>,
+    pub path: Vec<(String, Value)>,
+    /// JSON pointers into [`Self::schema`] to parameters whose values are read from text as a whole.
+    pub read_from_text: Vec<String>,
     /// JSON pointers into [`Self::schema`] and, below `/path/`, to the parameters; with those into the document.
     places: Vec<(String, String)>,
 }
 
 impl MessageSchema {
     /// The JSON pointer into the document of one into the schema.
-    pub(in crate::score) fn place(&self, pointer: &str) -> String {
+    pub fn place(&self, pointer: &str) -> String {
         let inside = |(from, to): &(String, String)| {
             let rest = pointer.strip_prefix(from.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
             Some((from.len(), format!("{to}{rest}"), rest.is_empty()))
@@ -49,10 +52,11 @@ struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,
     places: Vec<(String, String)>,
+    read_from_text: Vec<String>,
 }
 
 /// The operations that a task uses, each with the schema of its messages; nothing where the document is at fault.
-pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSchema> {
+pub fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSchema> {
     let written = Written { label: "", text: "", pointer: "" };
     let Ok(api) = Api::new(written, rules, assert_formats) else { return Vec::new() };
     let named = rules.operation.as_deref().and_then(|name| api.named(name));
@@ -62,7 +66,7 @@ pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool)
             let operation = &api.operations[index];
             let path = api.paths.iter().find(|(_, operations)| operations.contains(&index)).map(|(path, _)| &path.text)?;
             let parts = operation.parts.as_ref().ok()?;
-            let mut draft = Draft { schemas: &api.schemas, definitions: Map::new(), places: Vec::new() };
+            let mut draft = Draft { schemas: &api.schemas, definitions: Map::new(), places: Vec::new(), read_from_text: Vec::new() };
             let of_path = |parameter: &Parameter| {
                 let schema = draft.schema(&format!("/path/{}", escaped(&parameter.name)), &parameter.schema);
                 (parameter.name.clone(), schema)
@@ -75,7 +79,8 @@ pub(in crate::score) fn message_schemas(rules: &HttpRules, assert_formats: bool)
             properties.retain(|_, schema| !schema.is_null());
             let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false, "$defs": draft.definitions});
             let (name, pointer) = (operation.name.clone(), operation.pointer.clone());
-            Some(MessageSchema { name, pointer, schema, path: variables, places: draft.places })
+            let Draft { places, read_from_text, .. } = draft;
+            Some(MessageSchema { name, pointer, schema, path: variables, read_from_text, places })
         })
         .collect()
 }
@@ -124,6 +129,9 @@ impl Draft<'_> {
         }
         let schemas = parameters.iter().map(|parameter| {
             let at = format!("/properties/{key}/properties/{}", escaped(&parameter.name));
+            if parameter.is_json || parameter.shape != Shape::Scalar {
+                self.read_from_text.push(at.clone());
+            }
             (parameter.name.clone(), self.schema(&at, &parameter.schema))
         });
         let properties: Map<String, Value> = schemas.collect();

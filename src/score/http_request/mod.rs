@@ -25,7 +25,7 @@ use check::{Checked, Routed, check_request, check_response, route};
 use compare::{Comparison, Side, compare_messages};
 use document::Api;
 use message::{Message, Start, read};
-pub(super) use message_schema::message_schemas;
+pub use message_schema::{MessageSchema, message_schemas};
 
 /// Messages inside of other text that are looked at.
 const MOST_INSIDE: usize = 1_000;
