@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use grpo_tui::openai::{Api, GenerationRequest, Prompt};
+use grpo_tui::openai::{Api, GenerationRequest, Prompt, ToolChoice};
 use libfuzzer_sys::fuzz_target;
 
 const LONGEST: Duration = Duration::from_secs(2);
@@ -18,7 +18,22 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(request.max_tokens != Some(0) && request.stop.iter().all(|stop| !stop.is_empty()));
                 assert!(request.stream || !request.include_usage);
                 match request.prompt {
-                    Prompt::Chat { messages, .. } => assert!(api == Api::Chat && !messages.is_empty()),
+                    Prompt::Chat { messages, tools, .. } => {
+                        assert!(api == Api::Chat && !messages.is_empty());
+                        if let Some(tools) = tools {
+                            let names: Vec<_> = tools
+                                .list
+                                .as_array()
+                                .into_iter()
+                                .flatten()
+                                .map(|tool| tool["function"]["name"].as_str())
+                                .collect();
+                            assert!(!names.is_empty() && tools.strict.iter().all(|name| names.contains(&Some(name))));
+                            if let ToolChoice::Function(name) = &tools.choice {
+                                assert!(names.contains(&Some(name)));
+                            }
+                        }
+                    }
                     Prompt::Texts(texts) => assert!(api == Api::Completions && !texts.is_empty()),
                 }
             }

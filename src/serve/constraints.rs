@@ -11,8 +11,9 @@ use crate::constraint::{Answer, CallForm, Constraint, ConstraintError, Instead, 
 use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
 use crate::text::Tokenizer;
 
-/// Constraints that are held; the one that was not asked for longest goes.
+/// Constraints that are held, and what they were asked for with, in bytes; the one that was not asked for longest goes.
 const MOST_HELD: usize = 64;
+const MOST_HELD_BYTES: usize = 4 << 20;
 /// Constraints that are compiled at once: the others of the threads that may block prepare prompts.
 static COMPILING: Semaphore = Semaphore::const_new(2);
 
@@ -24,12 +25,21 @@ const TOOLS: &str = "tools";
 pub(super) struct Wanted {
     format: ResponseFormat,
     tools: Option<Tools>,
-    /// Of both.
+    /// Of both, and their size.
     digest: [u8; 32],
+    bytes: usize,
 }
 
 type Compiled = Result<Arc<Constraint>, ApiError>;
 type Key = ([u8; 32], Reasoning);
+
+#[derive(Debug)]
+struct Held {
+    key: Key,
+    /// That it was asked for with.
+    bytes: usize,
+    cell: Arc<OnceCell<Compiled>>,
+}
 
 /// The compiled constraints of a server.
 #[derive(Debug, Default)]
@@ -38,7 +48,7 @@ pub(super) struct Constraints {
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
     form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
-    held: Mutex<VecDeque<(Key, Arc<OnceCell<Compiled>>)>>,
+    held: Mutex<VecDeque<Held>>,
 }
 
 impl Wanted {
@@ -47,8 +57,9 @@ impl Wanted {
         let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
         let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
         let wanted = || {
-            let digest = Sha256::digest(format!("{format:?} {tools:?}")).into();
-            Arc::new(Self { format: format.clone(), tools: tools.cloned(), digest })
+            let text = format!("{format:?} {tools:?}");
+            let (digest, bytes) = (Sha256::digest(&text).into(), text.len());
+            Arc::new(Self { format: format.clone(), tools: tools.cloned(), digest, bytes })
         };
         (!is_free).then(wanted)
     }
@@ -112,7 +123,7 @@ impl Constraints {
         reasoning: Reasoning,
         tokenizer: &Arc<Tokenizer>,
     ) -> Compiled {
-        let cell = self.cell((wanted.digest, reasoning));
+        let cell = self.cell((wanted.digest, reasoning), wanted.bytes);
         let compile = async {
             let _turn = COMPILING.acquire().await;
             let (all, wanted, tokenizer) = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
@@ -141,16 +152,19 @@ impl Constraints {
     }
 
     fn forget(&self, which: impl Fn(&Arc<OnceCell<Compiled>>) -> bool) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, held)| !which(held));
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| !which(&held.cell));
     }
 
-    fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
+    fn cell(&self, key: Key, bytes: usize) -> Arc<OnceCell<Compiled>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = held.iter().position(|(known, _)| *known == key);
-        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| (key, Arc::default()));
-        let cell = Arc::clone(&found.1);
+        let at = held.iter().position(|known| known.key == key);
+        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| Held { key, bytes, cell: Arc::default() });
+        let cell = Arc::clone(&found.cell);
         held.push_back(found);
-        if held.len() > MOST_HELD {
+        let is_full = |held: &VecDeque<Held>| {
+            held.len() > MOST_HELD || held.iter().map(|held| held.bytes).sum::<usize>() > MOST_HELD_BYTES
+        };
+        while held.len() > 1 && is_full(&held) {
             held.pop_front();
         }
         cell
@@ -170,3 +184,29 @@ impl Constraints {
 
 /// Code of a schema that takes too long to compile.
 const TIMED_OUT: &str = "schema_too_complex";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_were_asked_for_last_are_held() {
+        let constraints = Constraints::default();
+        let key = |number: u8| ([number; 32], Reasoning::Off);
+        let first = constraints.cell(key(0), 10);
+        for number in 1..MOST_HELD as u8 {
+            constraints.cell(key(number), 10);
+        }
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "asked for again");
+        constraints.cell(key(100), 10);
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "the second went");
+        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MOST_HELD);
+        let large = constraints.cell(key(101), MOST_HELD_BYTES + 1);
+        assert!(Arc::ptr_eq(&large, &constraints.cell(key(101), MOST_HELD_BYTES + 1)), "alone");
+        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
+        assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0), 10)));
+        let other = constraints.cell(key(1), 10);
+        constraints.forget(|cell| Arc::ptr_eq(cell, &other));
+        assert!(!Arc::ptr_eq(&other, &constraints.cell(key(1), 10)));
+    }
+}

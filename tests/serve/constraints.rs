@@ -93,6 +93,12 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
             assert!(error["message"].as_str().unwrap().contains(part), "{error} lacks {part}");
         }
     }
+    // What is found only while it is decoded.
+    let many: serde_json::Map<String, Json> = (0..1000).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
+    let error = refused(
+        json!({"response_format": format(&json!({"type": "object", "properties": many, "additionalProperties": false}))}),
+    );
+    assert!(error["message"].as_str().unwrap().contains("became too complex while it was decoded"), "{error}");
     let eos = refused(json!({"response_format": {"type": "json_object"}, "ignore_eos": true}));
     assert_eq!(eos["param"], "ignore_eos");
     let tool = |name: &str, schema: Json| json!({"type": "function", "function": {"name": name, "strict": true, "parameters": schema}});
