@@ -63,8 +63,7 @@ fn pictures_of_base_and_trained() {
     let mut narrow = stage(60, 20);
     narrow.keys("enter");
     assert!(narrow.shows("base: "), "{}", narrow.screen());
-    narrow.keys("esc backtab");
-    assert!(narrow.shows("exact match"), "{}", narrow.screen());
+    assert!(narrow.keys("esc backtab").shows("exact match"), "{}", narrow.screen());
     let mut empty = Stage::new(80, 24);
     empty.keys("7");
     insta::assert_snapshot!("eval_nothing_80x24", empty.screen());

@@ -24,6 +24,8 @@ use crate::report::{
 use crate::run::EvalRecord;
 use crate::view::message::{Command, ScreenState, Work};
 use crate::view::shared::Shared;
+use crate::view::subprocess::CancelToken;
+use crate::view::widgets::editor::Editor;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -66,7 +68,7 @@ pub struct Eval {
     /// Whether answers are side by side or stacked; `None`: as the width allows.
     side_by_side: Option<bool>,
     chooser: Option<Chooser>,
-    chat: Option<chat::Chat>,
+    chat: Option<Chat>,
     started: Option<EvalJob>,
     /// Whether evals of earlier sessions were searched.
     looked: bool,
@@ -82,6 +84,20 @@ struct Chooser {
     evals: Option<Result<Vec<EvalId>, String>>,
     eval: Cursor,
     picked: Vec<EvalId>,
+}
+
+/// A prompt of one's own, and its answers.
+#[derive(Debug)]
+struct Chat {
+    editor: Editor,
+    /// Whether keys go to the prompt.
+    is_typing: bool,
+    /// By name; the base first.
+    answers: Vec<(String, EvalRecord)>,
+    /// What computes, and its last line of progress.
+    job: Option<(CancelToken, String)>,
+    error: Option<String>,
+    top: Cursor,
 }
 
 /// An eval in progress, started in this session or in an earlier one.

@@ -6,7 +6,7 @@ use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{Eval, answers};
+use super::{Chat, Eval, answers};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::run::EvalRecord;
 use crate::view::message::{Command, Work};
@@ -17,19 +17,6 @@ use crate::view::subprocess::{Call, CancelToken, OutputLine, task_argument, trai
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::editor::paint::{Look, paint};
 use crate::view::widgets::list_cursor::Cursor;
-
-#[derive(Debug)]
-pub(super) struct Chat {
-    editor: Editor,
-    /// Whether keys go to the prompt.
-    pub(super) is_typing: bool,
-    /// By name; the base first.
-    answers: Vec<(String, EvalRecord)>,
-    /// What computes, and its last line of progress.
-    job: Option<(CancelToken, String)>,
-    error: Option<String>,
-    top: Cursor,
-}
 
 /// A model that answers: its name, and the words of `sample` that mean it.
 type Side = (String, Vec<String>);
