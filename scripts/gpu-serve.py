@@ -4,9 +4,13 @@
                                                                PEER: a command that serves MODEL on 127.0.0.1:8001, such as vLLM's
 
 The load is that of `bench serve`: 64 clients, each with one request after the other, prompts of 100 random tokens, 64 new ones, no stop. Three rounds, whole answers.
+Of the base also with a `response_format` for none, all and half of the clients, whose answers do not end within 64 tokens; by clients in Python.
 """
-import glob, http.client, json, os, pathlib, subprocess, sys, tempfile, time
+import concurrent.futures, glob, http.client, json, os, pathlib, random, subprocess, sys, tempfile, time
 import random_qwen3
+
+ENTRY = {"type": "object", "properties": {"id": {"type": "integer"}, "name": {"type": "string"}}, "required": ["id", "name"], "additionalProperties": False}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "entries", "strict": True, "schema": {"type": "array", "items": ENTRY, "minItems": 60}}}
 
 
 def whole_vocabulary(folder, copy):
@@ -37,7 +41,28 @@ def wait(port, process, seconds=300):
     sys.exit(f"FAIL serve: nothing answers on port {port} (exit code {process.poll()})")
 
 
-def measure(name, command, port, model):
+def client(port, model, more):
+    connection, tokens = http.client.HTTPConnection("127.0.0.1", port, timeout=60), 0
+    for _ in range(10):
+        body = {"model": model, "prompt": [random.randrange(150000) for _ in range(100)], "max_tokens": 64, **more}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        tokens += json.loads(connection.getresponse().read())["usage"]["completion_tokens"]
+    return tokens
+
+
+def formats(port, model):
+    found = {}
+    for name, every in [("warm", 2), ("none", 0), ("all", 1), ("half", 2)] + 2 * [("none", 0), ("all", 1)]:
+        asked = [{"response_format": FORMAT} if every and at % every == 0 else {"ignore_eos": True} for at in range(64)]
+        start = time.time()
+        with concurrent.futures.ThreadPoolExecutor(64) as clients:
+            tokens = sum(clients.map(lambda more: client(port, model, more), asked))
+        found.setdefault(name, []).append(tokens / (time.time() - start))
+    print("response_format, tok/s:", {name: [round(rate) for rate in rates] for name, rates in found.items()}, flush=True)
+    return found
+
+
+def measure(name, command, port, model, also=None):
     with open(f"{out}.{name}.log", "w") as log:
         start = time.time()
         process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -46,6 +71,8 @@ def measure(name, command, port, model):
             ready = time.time() - start
             load = [binary, "bench", "serve", "--url", f"http://127.0.0.1:{port}/v1", "--model", model, "--vocabulary", "150000", "--requests", "640", "--no-stream", "--json"]
             rounds = [json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)["results"] for _ in range(3)]
+            if also:
+                figures["formats"] = also(port, model)
         finally:
             process.terminate()
             process.wait()
@@ -69,7 +96,7 @@ for seed in (0, 1):
 serve = lambda *more: [binary, "serve", *more, "--runs", str(work / "runs"), "--listen", "127.0.0.1:8002", "--gpu", "0"]
 measure("adapter", serve("served0@last"), 8002, "served0@last")
 measure("two_adapters", serve(model, "--adapter", "a=served0@last", "--adapter", "b=served1@last"), 8002, "a")
-measure("base", serve(model), 8002, model)
+measure("base", serve(model), 8002, model, formats)
 if len(sys.argv) > 4:
     measure("peer", [part.replace("MODEL", model) for part in sys.argv[4:]], 8001, model)
 json.dump(figures, open(out, "w"), indent=1)
