@@ -187,10 +187,9 @@ fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
         }
     };
     let sign = shared.theme.glyph("±", "+-");
-    let groups = runs
-        .group_by
-        .as_ref()
-        .map_or_else(String::new, |by| format!(" in {} groups by {by}, mean {sign}std over runs", runs.groups.len()));
+    let groups = runs.group_by.as_ref().map_or_else(String::new, |by| {
+        format!(" in {} by {by}, mean {sign}std over runs", crate::format::counted(runs.groups.len(), "group"))
+    });
     let full = format!("{count}{groups}{marked}{reading}{}{sort}", shared.theme.glyph(" · ", ", "));
     let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean {sign}std"));
     if full.width() + 6 > width { format!("{count}{by}{marked}") } else { full }
