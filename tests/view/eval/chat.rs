@@ -50,6 +50,9 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
     let [base, trained] = asked.lines().collect::<Vec<_>>()[..] else { panic!("{asked}") };
     assert!(base.contains("finished-run@best --base --on ") && base.contains("--n 1 --temperature 0"), "{base}");
     assert!(trained.contains("finished-run@best --on ") && !asked.contains("Acme"), "{trained}");
+    // What is of the comparison behind does nothing here.
+    stage.keys("f");
+    assert!(stage.shows("esc goes back to the comparison"), "{}", stage.screen());
     // Stacked instead; back to the prompt, out, and in again with the same prompt.
     stage.keys("d");
     assert!(stage.shows("- base tiny"), "{}", stage.screen());

@@ -140,11 +140,14 @@ const ACTIONS: &[Action] = &[
             nothing(eval, shared).or_else(|| eval.shown.is_empty().then(|| "no prompt selected".to_owned()))
         }),
     Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
-        let now = answers::is_side_by_side(eval, shared);
+        let now = match &eval.chat {
+            Some(_) => eval.side_by_side.unwrap_or(usize::from(shared.size.0) >= answers::SIDES + 2),
+            None => answers::is_side_by_side(eval, shared),
+        };
         eval.side_by_side = Some(!now);
         Vec::new()
     })
-    .unless(no_pair),
+    .unless(|eval, shared| if eval.chat.is_some() { None } else { no_pair(eval, shared) }),
     Action::new("eval.copy", "Copy last answer", "copy", &["y"], HERE, |eval, _| copy(eval, true))
         .also(&["yank", "clipboard"])
         .unless(nothing),
@@ -185,6 +188,9 @@ fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
 /// Why there is no comparison for an action.
 fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
+        _ if eval.chat.is_some() || eval.chooser.is_some() => {
+            Some(format!("{} goes back to the comparison", shared.key_of("eval.leave")))
+        }
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(error.clone()),
         None => {
