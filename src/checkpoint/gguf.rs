@@ -12,7 +12,7 @@ use super::CheckpointError;
 use crate::files::{Access, Sync, replace_file_with};
 use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling};
 use crate::model::{Weights, tensor_names};
-use crate::text::Tokenizer;
+use crate::text::{QWEN2_WORDS, Tokenizer};
 
 /// How the matrices of a GGUF file are stored; norms and biases are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,10 +164,7 @@ fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Resu
 
 /// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
 const WORDS: [(&str, &str); 2] = [
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "qwen2",
-    ),
+    (QWEN2_WORDS, "qwen2"),
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         "llama-bpe",

@@ -17,7 +17,7 @@ pub use limits::LONGEST_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use tools::openai_tools;
-pub use train_bpe::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

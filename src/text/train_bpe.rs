@@ -46,7 +46,7 @@ const WHOLE_TOKENS: [(&str, bool); 5] =
 
 /// How Qwen2 cuts text before merging: contractions, words with the character before them, single digits, runs of
 /// signs, line ends, spaces.
-const WORDS: &str =
+pub const QWEN2_WORDS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Trains a tokenizer of at most `vocab_size` tokens (fewer where the texts hold fewer pairs that occur twice). The
@@ -124,7 +124,7 @@ fn tokenizer_config(chat_template: &str) -> String {
 }
 
 fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {
-    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
+    let words = Split::new(SplitPattern::Regex(QWEN2_WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
     let bytes = ByteLevel::new(false, true, false);
     Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
         PreTokenizerWrapper::Split(words),

@@ -63,6 +63,9 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
     // What was typed replaces it.
     stage.types("x").keys("ctrl-o");
     assert!(!stage.shows("Acme") && stage.shows("valid 1.00"), "{}", stage.screen());
+    // What was not asked yet is kept, too.
+    stage.keys("esc t").types("half").keys("esc t");
+    assert!(stage.shows("half"), "{}", stage.screen());
 }
 
 #[test]

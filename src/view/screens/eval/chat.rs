@@ -1,5 +1,7 @@
 //! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
 
+use std::path::Path;
+
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
@@ -42,18 +44,36 @@ fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
 
 /// Opens the pane with the last prompt.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let file = shared.options.data.join(FILE);
-    let row = crate::files::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let text = row.and_then(|row| row["messages"][0]["content"].as_str().map(str::to_owned)).unwrap_or_default();
-    let mut editor = Editor::new(&text, false);
-    editor.select_all();
+    let editor = Editor::new("", false);
     eval.chat =
         Some(Chat { editor, is_typing: true, answers: Vec::new(), job: None, error: None, top: Cursor::default() });
-    Vec::new()
+    let file = shared.options.data.join(FILE);
+    let read = move || {
+        let row: Value = serde_json::from_slice(&crate::files::read(&file).ok()?).ok()?;
+        row["messages"][0]["content"].as_str().map(str::to_owned)
+    };
+    vec![Work::once("eval.chat.last", read, |eval: &mut Eval, _, last: Option<String>| {
+        if let (Some(chat), Some(last)) = (&mut eval.chat, last)
+            && chat.editor.text().is_empty()
+        {
+            chat.editor = Editor::new(&last, false);
+            chat.editor.select_all();
+        }
+        Vec::new()
+    })]
 }
 
-/// The row that was asked last, in the data folder: the prompt is in no command line, and there in the next session.
+/// The prompt's row, in the data folder: it is in no command line, and there in the next session.
 const FILE: &str = "own-prompt.jsonl";
+
+/// Writes the prompt as a row of prompts that `sample` reads.
+fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
+    let file = folder.join(FILE);
+    let row = json!({"id": "own", "messages": [{"role": "user", "content": prompt}]});
+    ensure_folder(folder, Access::Private)
+        .and_then(|()| replace_file(&file, row.to_string().as_bytes(), Access::Private))
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
 
 /// Asks the models one after the other; a worker keeps each loaded for the next prompt.
 pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
@@ -75,28 +95,25 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     (chat.answers, chat.error, chat.top, chat.is_typing) = (Vec::new(), None, Cursor::default(), false);
     chat.job = Some((cancel.clone(), "starting".to_owned()));
     let folder = shared.options.data.clone();
-    let file = folder.join(FILE);
-    let row = json!({"id": "own", "messages": [{"role": "user", "content": prompt}]});
+    let file = folder.join(FILE).display().to_string();
     let mut calls = Vec::new();
     for (name, model) in sides {
         let mut arguments: Vec<String> = ["sample", &task].map(str::to_owned).into();
         arguments.extend(model);
-        arguments.extend(["--on".to_owned(), file.display().to_string()]);
+        arguments.extend(["--on".to_owned(), file.clone()]);
         arguments.extend(["--n", "1", "--temperature", "0", "--json", "--worker", "--runs"].map(str::to_owned));
         arguments.push(shared.options.run_folders.for_new_runs().display().to_string());
         arguments.extend(shared.new_run.device.clone());
-        calls.push((name, Call::of(&shared.options, arguments)));
+        let call = Call::of(&shared.options, arguments);
+        shared.log_command(&call.command_line());
+        calls.push((name, call));
     }
-    let line = calls.last().map(|(_, call)| call.command_line());
-    let ask = Work::stream("eval.chat", move |sender| {
-        let written = ensure_folder(&folder, Access::Private)
-            .and_then(|()| replace_file(&file, row.to_string().as_bytes(), Access::Private));
-        let failed = |name: &str, why: String| {
-            let why = format!("{name}: {why}");
+    vec![Work::stream("eval.chat", move |sender| {
+        let failed = |why: String| {
             sender.send(move |eval: &mut Eval, shared| ended(eval, shared, Some(why)));
         };
-        if let Err(error) = written {
-            return failed(&file.display().to_string(), error.to_string());
+        if let Err(why) = keep(&folder, &prompt) {
+            return failed(why);
         }
         for (name, call) in calls {
             let outcome = call.run(&cancel, &mut |line| {
@@ -105,17 +122,13 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             });
             match outcome {
                 Ok(Some(exit)) if exit.success => {}
-                Ok(Some(exit)) => return failed(&name, exit.reason()),
+                Ok(Some(exit)) => return failed(format!("{name}: {}", exit.reason())),
                 Ok(None) => return,
-                Err(error) => return failed(&name, error),
+                Err(error) => return failed(format!("{name}: {error}")),
             }
         }
         sender.send(move |eval: &mut Eval, shared| ended(eval, shared, None));
-    });
-    vec![match line {
-        Some(line) => ask.like(line),
-        None => ask,
-    }]
+    })]
 }
 
 fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
@@ -169,17 +182,31 @@ fn cancel(chat: &mut Chat) {
     }
 }
 
-/// From the prompt to the answers, and from these out of the pane.
-pub(super) fn leave(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
-    match &mut eval.chat {
-        Some(chat) if chat.is_typing && !chat.answers.is_empty() => chat.is_typing = false,
-        Some(chat) => {
-            cancel(chat);
-            eval.chat = None;
-        }
-        None => {}
+/// From the prompt to the answers, and from these out of the pane, whose prompt is kept.
+pub(super) fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    if let Some(chat) = &mut eval.chat
+        && chat.is_typing
+        && !chat.answers.is_empty()
+    {
+        chat.is_typing = false;
+        return Vec::new();
     }
-    Vec::new()
+    let Some(mut chat) = eval.chat.take() else { return Vec::new() };
+    cancel(&mut chat);
+    let (folder, prompt) = (shared.options.data.clone(), chat.editor.text());
+    if prompt.trim().is_empty() {
+        return Vec::new();
+    }
+    vec![Work::once(
+        "eval.chat.keep",
+        move || keep(&folder, &prompt),
+        |_: &mut Eval, shared, kept| {
+            if let Err(why) = kept {
+                shared.complain(why);
+            }
+            Vec::new()
+        },
+    )]
 }
 
 pub(super) fn edit(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
