@@ -46,6 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("minijinja", &["text", "dataset", "report"]),
     ("minijinja_contrib", &["text", "dataset"]),
     ("csv", &["dataset"]),
+    ("parquet", &["dataset"]),
     ("rusqlite", &["score"]),
     ("sqlparser", &["score"]),
     ("jsonschema", &["task", "score", "constraint"]),

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
+use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, PromptRow};
 use crate::format::percent;
 use crate::score::{CompletionLine, FailureClass, Score, Scorer, Tier, score_stream};
@@ -18,7 +20,7 @@ pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
     /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional), or of TRL (`prompt`,
-    /// `completion`), verl (`input`, `output`) or an OpenAI batch; `-`: standard input
+    /// `completion`), verl (`input`, `output`) or an OpenAI batch; or such a table as .parquet; `-`: standard input
     /// [default: the task's samples]
     #[arg(long, value_name = "FILE")]
     completions: Option<String>,
@@ -26,6 +28,9 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// Numbered from 1; an error is the last.
+type Lines = Box<dyn Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>>>;
 
 /// A line of the completions file, with its prompt row.
 struct Item {
@@ -38,9 +43,9 @@ struct Item {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let (label, reader) = open(&task, arguments.completions.as_deref())?;
+    let (label, lines) = open(&task, arguments.completions.as_deref())?;
     let mut rows = Rows { task: &task, by_id: None, by_prompt: HashMap::new() };
-    let items = dataset::read_lines(reader).map(|line| {
+    let items = lines.map(|line| {
         let (number, bytes) =
             line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
         Ok::<_, Stopped>(read_item(&label, number, &bytes, &mut rows)?)
@@ -81,14 +86,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-fn open(task: &Task, file: Option<&str>) -> Result<(String, Box<dyn BufRead>), Failure> {
+/// The lines of the file of completions, and how messages name it.
+fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
+    let lines = |reader: Box<dyn BufRead>| -> Lines { Box::new(dataset::read_lines(reader)) };
     match (file, &task.prompts.completions) {
-        (Some("-"), _) => Ok(("standard input".to_owned(), Box::new(BufReader::new(io::stdin())))),
+        (Some("-"), _) => Ok(("standard input".to_owned(), lines(Box::new(BufReader::new(io::stdin()))))),
         (Some(path), _) => {
             let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
-            Ok((path.to_owned(), Box::new(BufReader::with_capacity(1 << 16, file))))
+            let lines = match Format::of(Path::new(path)) {
+                Some(Format::Parquet) => {
+                    Box::new(parquet_lines(file).map_err(|problem| Failure::failed(format!("{path}: {problem}")))?)
+                }
+                _ => lines(Box::new(BufReader::with_capacity(1 << 16, file))),
+            };
+            Ok((path.to_owned(), lines))
         }
-        (None, Some(file)) => Ok((task.label(file), task.open(file)?)),
+        (None, Some(file)) => Ok((task.label(file), lines(task.open(file)?))),
         (None, None) => Err(Failure::usage(format!(
             "{} names no `completions` under [prompts]; give them with --completions FILE",
             task.label("task.toml")

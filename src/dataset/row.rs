@@ -96,7 +96,8 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
     read_lines(reader).map(move |line| row_of(line, &label, &stem))
 }
 
-type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
+/// A line with its number (from 1), or the number of one and what is wrong there.
+pub(super) type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
     Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned())

@@ -1,4 +1,4 @@
-//! Rows are imported from CSV, JSON and JSONL with a mapping, and new tasks are made of files; what does not fit is named
+//! Rows are imported from CSV, JSON, JSONL and Parquet with a mapping, and new tasks are made of files; what does not fit is named
 //! with file, line and value.
 
 use std::path::Path;
@@ -68,6 +68,52 @@ fn records_become_rows() {
             {"id": "9", "messages": user("R")},
         ]),
     );
+}
+
+/// Written by pyarrow 26: lists of structs, a struct with a list, a row group a row, zstd.
+const CHATS: &[u8] = include_bytes!("chats.parquet");
+/// Written by pandas 3.1 with the columns of TRL's `GRPOTrainer`, prompts in a chat template, snappy.
+const TRL: &[u8] = include_bytes!("trl.parquet");
+
+#[test]
+fn tables_of_parquet_are_records_and_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let found = import(&file("chats.parquet", CHATS), &mapping(&[]), None, usize::MAX).unwrap();
+    let expected = json!([
+        {"id": "7", "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Ü"}], "expected": {"total": 1.5, "lines": ["a", "b"]}},
+        {"id": "8", "messages": [{"role": "user", "content": "V"}], "expected": {"total": 2.0, "lines": []}},
+    ]);
+    assert_eq!((json!(found.rows), found.problems), (expected, Vec::new()));
+    let score =
+        |path: &Path| call(folder.path(), &["score", "invoice", "--json", "--completions", path.to_str().unwrap()]);
+    let scored = score(&file("trl.parquet", TRL));
+    let scored: Vec<Value> = stdout(&scored).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shown: Vec<Value> = scored.iter().map(|score| json!([score["reward"], score["exact"]])).collect();
+    // The prompts' rows are found: there are expected answers.
+    assert_eq!(json!(shown), json!([[1.0, true], [0.5, false], [0.0, false]]));
+    for (bytes, expected) in [
+        (
+            &TRL[..2000],
+            "cut.parquet: not Parquet, or damaged (Invalid Parquet file. Corrupt footer); write the file anew",
+        ),
+        (&b"{}"[..], "cut.parquet: not Parquet, or damaged ("),
+    ] {
+        let refused = score(&file("cut.parquet", bytes));
+        assert!(stderr(&refused).contains(expected) && refused.status.code() == Some(1), "{}", stderr(&refused));
+    }
+    // Whatever byte is damaged, the program goes on.
+    let path = folder.path().join("damaged.parquet");
+    for at in (0..CHATS.len()).step_by(3) {
+        let mut bytes = CHATS.to_vec();
+        bytes[at] ^= 0x55;
+        std::fs::write(&path, &bytes).unwrap();
+        drop(import(&path, &mapping(&[]), None, usize::MAX));
+    }
 }
 
 #[test]

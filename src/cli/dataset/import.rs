@@ -1,4 +1,4 @@
-//! `grpo-tui dataset import`: adds rows of a CSV, JSON or JSONL file to a task's sets.
+//! `grpo-tui dataset import`: adds rows of a CSV, JSON, JSONL or Parquet file to a task's sets.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ const MAX_LISTED: usize = 20;
 pub(super) struct Arguments {
     /// Task: a folder, or a name in the workspace
     task: String,
-    /// File of prompts: .csv (`,`, `;`, tab or `|`), .json (a list of objects) or .jsonl
+    /// File of prompts: .csv (`,`, `;`, tab or `|`), .json (a list of objects), .jsonl or .parquet
     file: PathBuf,
     /// Set that takes the rows: train, eval or test
     #[arg(long, value_name = "SET", default_value = "train", conflicts_with = "split")]

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// Examples of answers, from which a schema is inferred: a list in .json, or one answer a line in .jsonl
     #[arg(long, value_name = "FILE", conflicts_with = "schema")]
     examples: Option<PathBuf>,
-    /// Prompts: .csv, .json or .jsonl; without schema and examples, the schema is inferred from the expected answers
+    /// Prompts: .csv, .json, .jsonl or .parquet; without schema and examples, the schema is inferred from the expected answers
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     #[command(flatten)]

@@ -1,7 +1,8 @@
-//! Imports prompt rows from CSV, JSON and JSONL: a mapping says which column becomes which part of a row.
+//! Imports prompt rows from CSV, JSON, JSONL and Parquet: a mapping says which column becomes which part of a row.
 
 pub(super) mod cells;
 mod mapping;
+mod parquet;
 mod records;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use mapping::{LAST_TURN, Mapping, MappingText};
+pub use parquet::parquet_lines;
 pub use records::{Format, Record, columns, read_records};
 
 use super::DatasetError;

@@ -1,4 +1,4 @@
-//! Reads the records of a CSV, JSON or JSONL file, each with its line.
+//! Reads the records of a CSV, JSON, JSONL or Parquet file, each with its line.
 
 use std::cmp::Ordering;
 use std::io::{BufRead, Read};
@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::parquet::parquet_lines;
 use crate::dataset::messages::json_fault;
-use crate::dataset::row::not_json;
+use crate::dataset::row::{NumberedLine, not_json};
 use crate::dataset::{DatasetError, read_lines};
 use crate::files;
 use crate::format::counted;
@@ -26,10 +27,12 @@ pub enum Format {
     Json,
     /// An object a line.
     Jsonl,
+    /// A record a row.
+    Parquet,
 }
 
 impl Format {
-    pub const NAMES: [&str; 3] = ["csv", "json", "jsonl"];
+    pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
     /// By a file's ending.
     pub fn of(path: &Path) -> Option<Self> {
@@ -37,6 +40,7 @@ impl Format {
             "csv" | "tsv" => Some(Self::Csv),
             "json" => Some(Self::Json),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -45,7 +49,7 @@ impl Format {
 /// A record: its columns in the order of the file. The cells of a CSV file are strings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The first line of the record, from 1.
+    /// The first line of the record, from 1; in Parquet its row.
     pub line: usize,
     pub fields: Map<String, Value>,
 }
@@ -66,7 +70,11 @@ pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetErro
     let records: Records = match format {
         Format::Json => json(&files::read_text(path).map_err(fail)?),
         Format::Csv => csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?,
-        Format::Jsonl => jsonl(std::io::BufReader::new(files::open(path).map_err(fail)?)),
+        Format::Jsonl => json_lines(read_lines(std::io::BufReader::new(files::open(path).map_err(fail)?))),
+        Format::Parquet => json_lines(
+            parquet_lines(files::open(path).map_err(fail)?)
+                .map_err(|problem| DatasetError::Import { label: label.clone(), problem })?,
+        ),
     };
     let error = |(line, problem)| DatasetError::Line { label: label.clone(), line, problem };
     let records: Vec<Record> = records.take(most).map(|record| record.map_err(error)).collect::<Result<_, _>>()?;
@@ -83,8 +91,8 @@ pub fn columns(records: &[Record]) -> Vec<String> {
     keys.filter(|key| known.insert(key.as_str())).cloned().collect()
 }
 
-fn jsonl(reader: impl BufRead + 'static) -> Records {
-    Box::new(read_lines(reader).map(|line| {
+fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
+    Box::new(lines.map(|line| {
         let (line, bytes) = line?;
         let text = std::str::from_utf8(&bytes).map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
         let text = text.trim_end_matches(['\r', '\n']);

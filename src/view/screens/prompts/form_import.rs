@@ -93,7 +93,7 @@ pub(super) fn files_here(here: &Path) -> String {
     names.sort();
     names.truncate(12);
     match names.is_empty() {
-        true => format!("no .csv, .json or .jsonl file in {}", here.display()),
+        true => format!("no .{} file in {}", Format::NAMES.join(", ."), here.display()),
         false => format!("files here: {}", names.join(", ")),
     }
 }
