@@ -6,6 +6,7 @@ use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
 use crate::format::{amount, duration, or_na};
 use crate::hub::embedded_model_names;
+use crate::task::Task;
 
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
 /// `price`: of an hour of one GPU, in any currency.
@@ -48,7 +49,7 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        ("Serving", serving(base, file.config.lora_rank)),
+        ("Serving", serving(base, file.config.lora_rank, is_thinking_off(report))),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
@@ -94,8 +95,14 @@ fn cost(report: &Report, price: Option<f64>) -> String {
     table(&["", ""].map(str::to_owned), &rows, "ll")
 }
 
-/// Commands that serve the folder in which the card lies.
-fn serving(base: &str, lora_rank: usize) -> String {
+/// Whether the run's task was asked without a think block.
+fn is_thinking_off(report: &Report) -> bool {
+    Task::load(&report.directory.task_path()).is_ok_and(|task| !task.thinking)
+}
+
+/// Commands that serve the folder in which the card lies. `is_thinking_off`: other servers let templates think by
+/// default.
+fn serving(base: &str, lora_rank: usize, is_thinking_off: bool) -> String {
     let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);
     // vLLM takes powers of two from 8 on.
@@ -106,12 +113,17 @@ fn serving(base: &str, lora_rank: usize) -> String {
         _ if is_embedded => "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned(),
         _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
     };
+    let off = |option: &str| match is_thinking_off {
+        true => format!(" {option} '{{\"enable_thinking\": false}}'"),
+        false => String::new(),
+    };
     let commands = [
         ("grpo-tui", "grpo-tui serve .".to_owned()),
-        ("vLLM", vllm),
+        ("vLLM", vllm + &off("--default-chat-template-kwargs")),
         (
             "llama.cpp",
-            "grpo-tui model export --model . --gguf q8_0 --out model.gguf\nllama-server -m model.gguf".to_owned(),
+            "grpo-tui model export --model . --gguf q8_0 --out model.gguf\nllama-server -m model.gguf".to_owned()
+                + &off("--chat-template-kwargs"),
         ),
     ];
     commands.map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n")).concat()
