@@ -19,6 +19,9 @@ pub(super) const HOME: &str = "task:///";
 
 /// Values that a schema with all that it refers to may have.
 const MOST_VALUES: usize = 50_000;
+/// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
+/// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
+const MOST_OPTIONAL: usize = 1_000;
 /// A double tells whole numbers apart up to here.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -225,6 +228,9 @@ impl<'r> Walk<'_, 'r> {
                     others.extend(self.format(inner, &at)?.map(|pattern| json!({"pattern": pattern})));
                 }
                 "properties" | "patternProperties" => {
+                    if key == "properties" {
+                        self.check_optional(members, inner, &at)?;
+                    }
                     let mut named = Map::new();
                     for (name, schema) in inner.as_object().into_iter().flatten() {
                         let at = (at.0, format!("{}/{}", at.1, escaped(name)));
@@ -356,6 +362,28 @@ impl<'r> Walk<'_, 'r> {
             return Err(self.refuse(at, unenforced("minProperties")));
         }
         Ok(())
+    }
+
+    fn check_optional(
+        &self,
+        members: &Map<String, Value>,
+        properties: &Value,
+        at: &(usize, String),
+    ) -> Result<(), ConstraintError> {
+        let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
+        let required: HashSet<&str> = required.filter_map(Value::as_str).collect();
+        let (mut run, mut longest) = (0, 0);
+        for name in properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str()) {
+            run = if required.contains(name) { 0 } else { run + 1 };
+            longest = longest.max(run);
+        }
+        match longest {
+            0..=MOST_OPTIONAL => Ok(()),
+            _ => Err(self.refuse(
+                at,
+                format!("{longest} optional properties in a row cannot be enforced while decoding, at most {MOST_OPTIONAL} can: require some between them, or group them in objects"),
+            )),
+        }
     }
 
     /// Numbers that doubles tell apart, and characters that strings can have without `\u`.

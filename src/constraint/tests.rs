@@ -407,3 +407,60 @@ fn what_has_no_effect_is_no_obstacle() {
     let lenient = json!({"x-guidance": {"lenient": true}, "uniqueItems": true});
     assert!(compile(&Answer::schema("s", &lenient), Reasoning::Off).is_err());
 }
+
+/// Objects with many properties: `required` of them, each after as many optional ones.
+fn wide(properties: usize, required: usize, is_open: bool) -> Value {
+    let name = |index: usize| format!("key_{index}");
+    let of_type = |index: usize| json!({"type": (["integer", "boolean", "null"][index % 3])});
+    let all: serde_json::Map<String, Value> = (0..properties).map(|index| (name(index), of_type(index))).collect();
+    let step = properties.checked_div(required).unwrap_or(properties);
+    let required: Vec<String> = (1..=required).map(|count| name(count * step - 1)).collect();
+    json!({"type": "object", "properties": all, "required": required, "additionalProperties": is_open})
+}
+
+#[test]
+fn an_object_may_have_a_thousand_optional_properties() {
+    for (required, is_open) in [(0, false), (0, true), (4, false)] {
+        let schema = json!({"type": "array", "items": wide(1_000, required, is_open), "minItems": 2});
+        let (constraint, tokenizer) = compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
+        let value = |index: usize| [json!(7), json!(true), json!(null)][index % 3].clone();
+        let of = |indices: &mut dyn Iterator<Item = usize>| -> Value {
+            indices.map(|index| (format!("key_{index}"), value(index))).collect::<serde_json::Map<_, _>>().into()
+        };
+        let value = json!([of(&mut (49..1_000).step_by(50)), of(&mut (249..1_000).step_by(250))]);
+        assert_eq!(takes(&constraint, &tokenizer, &value.to_string()), "+", "{required} {is_open}");
+        let last = value.to_string().replace("\"key_999\":7", "\"key_0\":7");
+        assert_ne!(takes(&constraint, &tokenizer, &last), "+", "the order, or a required property");
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let (mut progress, mut words) = (constraint.begin(), vec![0; tokenizer.vocab_size().div_ceil(32)]);
+        let (mut ids, mut random) = (Vec::new(), 1u64);
+        let text = loop {
+            progress.mask(&mut words).unwrap();
+            let allowed: Vec<u32> = (0..tokenizer.vocab_size() as u32)
+                .filter(|id| words[*id as usize / 32] >> (id % 32) & 1 == 1)
+                .collect();
+            if allowed.iter().any(|id| tokenizer.stop_ids().contains(id)) {
+                break tokenizer.decode(&ids, true).unwrap();
+            }
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let close =
+                ["]", "}", "\""].iter().filter_map(|text| tokenizer.token_id(text)).find(|id| allowed.contains(id));
+            let id = close.filter(|_| random >> 62 > 0).unwrap_or(allowed[(random >> 33) as usize % allowed.len()]);
+            progress.push(id).unwrap();
+            ids.push(id);
+        };
+        assert!(validator.is_valid(&serde_json::from_str(&text).unwrap()), "{text}");
+    }
+    let check = |schema: Value, expected: &str| {
+        let error = compile(&Answer::schema("schema", &schema), Reasoning::Off).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(
+        json!({"properties": {"a": wide(1_001, 0, false)}}),
+        "(/properties/a/properties): 1001 optional properties in a row",
+    );
+    check(wide(5_000, 4, false), "(/properties): 1249 optional properties in a row");
+    let (constraint, tokenizer) = compile(&Answer::schema("schema", &wide(5_000, 50, false)), Reasoning::Off).unwrap();
+    let begun = "{\"key_7\": true, \"key_99\": 1";
+    assert_eq!(takes(&constraint, &tokenizer, begun), "-", "49 more are required");
+}

@@ -12,6 +12,12 @@ use crate::text::catch_panic::catch_panic;
 /// What closes a think block.
 pub(super) const END: &[u8] = b"</think>";
 
+/// What may come next at one place of a grammar: 1,000 optional properties take up to 5,000, those of several
+/// alternatives add up.
+const MOST_ROW_ITEMS: usize = 10_000;
+/// Of all places that the tokens of one mask lead to.
+const MOST_STEP_ITEMS: usize = 200_000;
+
 /// A tokenizer's vocabulary, prepared once for all grammars.
 pub struct Vocabulary {
     pub(super) factory: ParserFactory,
@@ -58,7 +64,9 @@ impl Vocabulary {
             Ok(Err(error)) => return Err(ConstraintError::Vocabulary(error.to_string())),
             Err(_) => return Err(ConstraintError::Vocabulary("its tokens make no trie".to_owned())),
         };
-        factory.quiet().limits_mut().verbose_errors = false;
+        let limits = factory.quiet().limits_mut();
+        limits.verbose_errors = false;
+        (limits.max_items_in_row, limits.step_max_items) = (MOST_ROW_ITEMS, MOST_STEP_ITEMS);
         Ok(Arc::new(Self { factory, bytes, ending, stop_ids }))
     }
 }
