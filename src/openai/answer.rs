@@ -41,7 +41,7 @@ pub struct TokenLogProb {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
     pub name: String,
-    /// A JSON object.
+    /// A JSON object, or the beginning of one where the completion broke off.
     pub arguments: String,
 }
 
@@ -143,16 +143,21 @@ impl Answer {
         self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
     }
 
-    /// A call: its name, then its arguments. `number`: of the call.
-    pub fn call_chunks(&self, index: usize, number: usize, call: &ToolCall) -> [Json; 2] {
+    /// A call begins: its function. `number`: of the call.
+    pub fn call_chunk(&self, index: usize, number: usize, name: &str) -> Json {
+        let function = json!({"name": name, "arguments": ""});
         let id = self.call_id(index, number);
-        let first =
-            json!({"index": number, "id": id, "type": "function", "function": {"name": call.name, "arguments": ""}});
-        let second = json!({"index": number, "function": {"arguments": call.arguments}});
-        [first, second].map(|call| {
-            let delta = json!({"tool_calls": [call]});
-            self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
-        })
+        self.tool_chunk(index, &json!({"index": number, "id": id, "type": "function", "function": function}))
+    }
+
+    /// More of a call's arguments.
+    pub fn arguments_chunk(&self, index: usize, number: usize, arguments: &str) -> Json {
+        self.tool_chunk(index, &json!({"index": number, "function": {"arguments": arguments}}))
+    }
+
+    fn tool_chunk(&self, index: usize, call: &Json) -> Json {
+        let delta = json!({"tool_calls": [call]});
+        self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
     }
 
     /// The end of a completion.
@@ -236,7 +241,8 @@ mod tests {
         assert_eq!(chat.text_chunk(0, "x", None, 0)["choices"][0]["delta"], json!({"content": "x"}));
         assert_eq!(chat.last_chunk(0, Finish::Stop)["choices"][0]["finish_reason"], "stop");
         assert_eq!(chat.reasoning_chunk(0, "x")["choices"][0]["delta"], json!({"reasoning_content": "x"}));
-        let calls = chat.call_chunks(0, 2, &call).map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].clone());
+        let calls = [chat.call_chunk(0, 2, &call.name), chat.arguments_chunk(0, 2, &call.arguments)]
+            .map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].clone());
         let function = json!({"name": "f", "arguments": ""});
         assert_eq!(calls[0], json!([{"index": 2, "id": "call_7_0_2", "type": "function", "function": function}]));
         assert_eq!(calls[1], json!([{"index": 2, "function": {"arguments": "{}"}}]));

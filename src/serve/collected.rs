@@ -46,8 +46,12 @@ pub(super) struct Progress {
     parts: Vec<Part>,
     /// Of text, that chunks had.
     given_bytes: usize,
-    /// Calls that were made.
+    /// Calls that began.
     called: usize,
+    /// Of these, that chunks had.
+    given_calls: usize,
+    /// Whether it ended in the arguments of a call.
+    is_within_call: bool,
     tokens: usize,
     /// Those that no chunk had.
     log_probs: Vec<TokenLogProb>,
@@ -77,12 +81,14 @@ impl Choice {
         if is_end {
             found.extend(reader.finish());
         }
-        self.progress.called += found.iter().filter(|said| matches!(said, Said::Call { .. })).count();
+        self.progress.called += found.iter().filter(|said| matches!(said, Said::Name(_))).count();
+        self.progress.is_within_call = reader.is_within_call();
         parts.extend(found.into_iter().map(Part::Said));
     }
 
     fn end(&mut self, finish: Finish) {
-        let calls = self.progress.called > 0 && finish == Finish::Stop;
+        // A call that a text of `stop` broke off is none to carry out.
+        let calls = self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
         self.progress.finish = Some(if calls { Finish::ToolCalls } else { finish });
     }
 }
@@ -167,7 +173,10 @@ impl Collected {
                 match part {
                     Part::Thought(thought) => content.reasoning.push_str(&thought),
                     Part::Said(Said::Text(text)) => content.text.push_str(&text),
-                    Part::Said(Said::Call { name, arguments }) => content.calls.push(ToolCall { name, arguments }),
+                    Part::Said(Said::Name(name)) => content.calls.push(ToolCall { name, arguments: String::new() }),
+                    Part::Said(Said::Arguments(text)) => {
+                        content.calls.iter_mut().last().into_iter().for_each(|call| call.arguments.push_str(&text));
+                    }
                 }
             }
             let log_probs = log_probs.then_some(choice.progress.log_probs.as_slice());
@@ -183,8 +192,6 @@ impl Collected {
         let mut chunks = Vec::new();
         let parts = std::mem::take(&mut progress.parts);
         let mut log_probs = Some(std::mem::take(&mut progress.log_probs)).filter(|_| self.log_probs);
-        let mut number =
-            progress.called - parts.iter().filter(|part| matches!(part, Part::Said(Said::Call { .. }))).count();
         for part in parts {
             match part {
                 Part::Thought(thought) => chunks.push(answer.reasoning_chunk(index, &thought)),
@@ -193,9 +200,12 @@ impl Collected {
                     chunks.push(answer.text_chunk(index, &text, log_probs.as_deref(), progress.given_bytes));
                     progress.given_bytes += text.len();
                 }
-                Part::Said(Said::Call { name, arguments }) => {
-                    chunks.extend(answer.call_chunks(index, number, &ToolCall { name, arguments }));
-                    number += 1;
+                Part::Said(Said::Name(name)) => {
+                    chunks.push(answer.call_chunk(index, progress.given_calls, &name));
+                    progress.given_calls += 1;
+                }
+                Part::Said(Said::Arguments(text)) => {
+                    chunks.push(answer.arguments_chunk(index, progress.given_calls.saturating_sub(1), &text));
                 }
             }
         }

@@ -18,7 +18,7 @@ use super::http::{answer, busy, unix_seconds, with_type};
 use super::queue::{CLIENT_TOKENS, Event, Job, Refused};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::{CallForm, Reasoning};
-use crate::openai::{Answer, Api, ApiError, GenerationRequest, Prompt, TextPrompt, Usage};
+use crate::openai::{Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, TextPrompt, Usage};
 use crate::rollout::{DRAFT_TOKENS, Request, Sampling};
 use crate::score::CallReader;
 use crate::text::{TextError, Thinking, conversation};
@@ -100,6 +100,8 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
     let has_tools = tools.is_some();
     // Where calls are bound to blocks, other JSON is text.
     let takes_json = wanted.is_none() || shared.constraints.form(&shared.tokenizer) == CallForm::List;
+    // A list may also be a value of the format.
+    let is_enforced = wanted.is_some() && !(takes_json && asked.response_format != ResponseFormat::Text);
     let prompts = prompts(shared, &asked.prompt)?;
     let count = prompts.len() * asked.samples;
     if count > MOST_COMPLETIONS {
@@ -130,7 +132,7 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
                 thoughts: ThinkBlock::new(reasoning).filter(|_| api == Api::Chat),
-                calls: has_tools.then(|| CallReader::new(takes_json)),
+                calls: has_tools.then(|| CallReader::new(takes_json, is_enforced)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));

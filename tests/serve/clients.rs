@@ -60,7 +60,16 @@ for choice in ["required", {"type": "function", "function": {"name": "pay"}}]:
 with client.chat.completions.stream(**few, tools=tools, tool_choice="required", parallel_tool_calls=False) as stream:
     events = [event.type for event in stream]
     call = stream.get_final_completion().choices[0].message.tool_calls[0].function
-    found["streamed call"] = [call.name, isinstance(call.parsed_arguments, pay), "tool_calls.function.arguments.done" in events]
+    found["streamed call"] = [call.name, isinstance(call.parsed_arguments, pay), "tool_calls.function.arguments.done" in events,
+                              events.count("tool_calls.function.arguments.delta") > 2]
+for limit in range(16, 80):
+    try:
+        client.chat.completions.parse(**{**few, "max_completion_tokens": limit}, tools=tools, tool_choice="required")
+    except openai.LengthFinishReasonError as error:
+        calls = error.completion.choices[0].message.tool_calls or []
+        if calls:
+            found["broken call"] = [calls[0].function.name, calls[0].function.arguments[:1], calls[0].function.arguments[-1:]]
+            break
 try:
     client.chat.completions.create(**few, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
 except openai.BadRequestError as error:
@@ -83,7 +92,9 @@ fn openais_own_client_is_served() {
     assert_eq!(found["errors"], json!([[400, "top_p"], [404, "model"], [400, "n"], [400, "response_format"]]));
     assert_eq!(found["parsed"], json!([true, true, true, true]), "{found}");
     assert_eq!((&found["streamed parse"], &found["calls"]), (&json!(true), &json!([[true], [true]])), "{found}");
-    assert_eq!(found["streamed call"], json!(["pay", true, true]), "{found}");
+    assert_eq!(found["streamed call"], json!(["pay", true, true, true]), "{found}");
+    assert_eq!((&found["broken call"][0], &found["broken call"][1]), (&json!("pay"), &json!("{")), "{found}");
+    assert_ne!(found["broken call"][2], "}", "{found}");
 }
 
 #[test]

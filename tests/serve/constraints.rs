@@ -81,6 +81,10 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
             ["`response_format.json_schema.schema`", "https://example.com/x.json"],
         ),
         (within(json!({"type": "text"})), ["/properties/a~1b/type", "text"]),
+        (
+            json!({"properties": (0..1001).map(|n| (n.to_string(), json!({}))).collect::<serde_json::Map<_, _>>()}),
+            ["`/properties: 1001 optional properties in a row cannot be enforced", "at most 1000 can"],
+        ),
         (json!({"enum": []}), ["`response_format.json_schema.schema`", "cannot be enforced"]),
     ] {
         let error = refused(json!({"response_format": format(&schema)}));
@@ -94,10 +98,12 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
         }
     }
     // What is found only while it is decoded.
-    let many: serde_json::Map<String, Json> = (0..1000).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
-    let error = refused(
-        json!({"response_format": format(&json!({"type": "object", "properties": many, "additionalProperties": false}))}),
-    );
+    let many = |of: &str| -> Json {
+        let all: serde_json::Map<String, Json> =
+            (0..900).map(|n| (format!("{of}{n}"), json!({"type": "string"}))).collect();
+        json!({"type": "object", "properties": all, "additionalProperties": false})
+    };
+    let error = refused(json!({"response_format": format(&json!({"anyOf": (["p", "q", "r", "s"].map(many))}))}));
     assert!(error["message"].as_str().unwrap().contains("became too complex while it was decoded"), "{error}");
     let eos = refused(json!({"response_format": {"type": "json_object"}, "ignore_eos": true}));
     assert_eq!(eos["param"], "ignore_eos");
@@ -148,11 +154,11 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
     ] {
         let answer = server.post(CHAT, &body(changes.clone()));
         for choice in answer["choices"].as_array().unwrap() {
-            let calls = called(choice);
             // It may go on calling to its limit.
             if choice["finish_reason"] == "length" && !single {
                 continue;
             }
+            let calls = called(choice);
             assert_eq!(choice["finish_reason"], "tool_calls", "{choice}");
             assert!(!calls.is_empty() && (!single || calls.len() == 1), "{choice}");
             for (name, arguments) in calls {
@@ -163,7 +169,7 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
             }
         }
     }
-    // In a stream each call comes when it is complete, those of truncated completions, too.
+    // In a stream calls come as they are written, those of truncated completions, too.
     let many = body(json!({"tool_choice": "required"}));
     let mut streamed = many.clone();
     streamed["stream"] = true.into();
@@ -175,6 +181,10 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
         assert_eq!(streamed_calls(&chunks, index), calls);
     }
     assert!(most > 1, "none made several calls");
+    let functions = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]["tool_calls"][0]["function"]);
+    let (names, pieces): (Vec<&Json>, Vec<&Json>) =
+        functions.filter(|function| function.is_object()).partition(|function| function["name"].is_string());
+    assert!(pieces.len() > 3 * names.len(), "{} calls in {} pieces", names.len(), pieces.len());
     // Text comes as it is sampled, though there are tools.
     let mut free = body(json!({"n": 1, "tools": [tool("ring", false)]}));
     let text = texts(&server.post(CHAT, &free))[0].to_owned();
@@ -220,4 +230,66 @@ fn a_think_block_is_told_apart_from_the_answer() {
         assert_eq!(joined, thought);
     }
     assert!(reasoned > 0, "none reasoned: {whole}");
+}
+
+/// A completion whole, and the same one put together from its chunks: the calls, the text and how it ended.
+fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<(Vec<(String, String)>, String, String)> {
+    let whole = server.post(CHAT, &body);
+    body["stream"] = true.into();
+    let chunks = server.stream(CHAT, &body);
+    let check = |(index, choice): (u64, &Json)| {
+        let message = &choice["message"];
+        let calls = functions(message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default());
+        let text = message["content"].as_str().unwrap_or_default().to_owned();
+        let own = || {
+            chunks
+                .iter()
+                .flat_map(|chunk| chunk["choices"].as_array().unwrap())
+                .filter(move |own| own["index"] == index)
+        };
+        let streamed: String = own().filter_map(|own| own["delta"]["content"].as_str()).collect();
+        let finish: Vec<&str> = own().filter_map(|own| own["finish_reason"].as_str()).collect();
+        assert_eq!((streamed_calls(&chunks, index), &streamed), (calls.clone(), &text), "{body}");
+        assert_eq!(finish, [choice["finish_reason"].as_str().unwrap()], "{body}");
+        (calls, text, finish[0].to_owned())
+    };
+    (0..).zip(whole["choices"].as_array().unwrap()).map(check).collect()
+}
+
+#[test]
+fn a_call_that_breaks_off_has_a_part_of_its_arguments() {
+    let server = Server::start(&["tiny"]);
+    let tool = json!({"type": "function", "function": {"name": "ring", "parameters": {"type": "object", "properties":
+        {"on": {"type": "boolean"}, "level": {"enum": [1, 2]}}, "required": ["on", "level"]}}});
+    let body = |changes: Json| {
+        let mut body = chat(json!({"tools": [tool], "tool_choice": "required", "n": 4, "seed": 5, "max_tokens": 300}));
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        body
+    };
+    let is_whole = |arguments: &str| serde_json::from_str::<Json>(arguments).is_ok();
+    let (mut broken, mut nameless) = (0, 0);
+    for limit in (4..60).step_by(4) {
+        for (calls, text, finish) in whole_and_streamed(&server, body(json!({"max_tokens": limit}))) {
+            assert_eq!(finish, "length", "{calls:?}");
+            let parts = calls.iter().filter(|(_, arguments)| !is_whole(arguments)).count();
+            assert!(
+                parts == usize::from(calls.last().is_some_and(|last| !is_whole(&last.1))),
+                "only the last: {calls:?}"
+            );
+            assert!(text.is_empty() || parts == 0 && "<tool_call>".starts_with(&text[..11.min(text.len())]), "{text}");
+            broken += parts;
+            nameless += usize::from(calls.is_empty());
+        }
+    }
+    assert!(broken > 3 && nameless > 3, "{broken} {nameless}");
+    for (calls, text, finish) in whole_and_streamed(&server, body(json!({"stop": ["\"level\""]}))) {
+        let [(name, arguments)] = &*calls else { panic!("{calls:?}") };
+        assert!(name == "ring" && arguments.starts_with('{') && !is_whole(arguments), "{arguments}");
+        assert_eq!((&*text, &*finish), ("", "stop"), "a call that broke off is none to carry out");
+    }
+    // A complete one is, though a text ends it.
+    for (calls, _, finish) in whole_and_streamed(&server, body(json!({"stop": ["</tool_call>"]}))) {
+        assert!(calls.len() == 1 && is_whole(&calls[0].1), "{calls:?}");
+        assert_eq!(finish, "tool_calls");
+    }
 }

@@ -4,6 +4,7 @@
 mod calls;
 mod compare;
 mod own_tools;
+mod partial_json;
 mod reader;
 mod tools;
 

@@ -1,7 +1,9 @@
-//! A completion as it comes -> text, given out once it cannot become a call any more, and calls, each once it is complete.
+//! A completion as it comes -> text, given out once it cannot become a call any more, and calls: each once it is
+//! complete, or piece by piece where a constraint sees to it that what begins as a call is one.
 
 use super::super::json;
 use super::calls::{CLOSE, Call, OPEN, calls_of};
+use super::partial_json::{CallHead, Scan, first_from, first_key};
 use crate::text::unfinished;
 
 /// Of calls and of messages with calls: JSON that begins with another key is text.
@@ -12,11 +14,11 @@ const KEYS: [&str; 10] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Text(String),
-    /// `arguments`: a JSON object.
-    Call {
-        name: String,
-        arguments: String,
-    },
+    /// A call begins: its function.
+    Name(String),
+    /// More of the arguments of the call that began last, as the model wrote them: a JSON object in all, unless the call
+    /// broke off.
+    Arguments(String),
 }
 
 /// Reads `<tool_call>` blocks wherever they stand, and a completion that begins as JSON.
@@ -24,6 +26,8 @@ pub enum Said {
 pub struct CallReader {
     /// Whether calls may stand without a block.
     takes_json: bool,
+    /// Whether what begins as a call can only go on as one.
+    is_enforced: bool,
     place: Place,
     /// What was not given out.
     held: String,
@@ -44,19 +48,14 @@ enum Place {
     },
     /// At the beginning of a list, or after one of its calls.
     List,
-}
-
-/// Finds the end of a JSON object in the text that is held.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scan {
-    /// Of the object.
-    start: usize,
-    end: Option<usize>,
-    /// The next byte to read.
-    at: usize,
-    depth: usize,
-    in_string: bool,
-    is_escaped: bool,
+    /// In the arguments of a call that is given out piece by piece.
+    Arguments {
+        in_list: bool,
+    },
+    /// After them, up to the end of the call.
+    Closing {
+        in_list: bool,
+    },
 }
 
 /// What the text that is held is so far.
@@ -70,8 +69,22 @@ enum Found {
 }
 
 impl CallReader {
-    pub fn new(takes_json: bool) -> Self {
-        Self { takes_json, place: Place::Start, held: String::new(), has_called: false, scan: Scan::default() }
+    /// `takes_json`: whether calls may stand without a block. `is_enforced`: whether what begins as a call can only go
+    /// on as one; then calls are given out piece by piece.
+    pub fn new(takes_json: bool, is_enforced: bool) -> Self {
+        Self {
+            takes_json,
+            is_enforced,
+            place: Place::Start,
+            held: String::new(),
+            has_called: false,
+            scan: Scan::default(),
+        }
+    }
+
+    /// Whether a call has begun whose arguments are not complete.
+    pub fn is_within_call(&self) -> bool {
+        matches!(self.place, Place::Arguments { .. })
     }
 
     /// What a piece of text completes.
@@ -85,6 +98,10 @@ impl CallReader {
     /// What was held back; nothing comes after it.
     pub fn finish(&mut self) -> Vec<Said> {
         let rest = std::mem::take(&mut self.held);
+        // What closes a call is no text, though it broke off there.
+        if matches!(self.place, Place::Closing { .. }) {
+            return Vec::new();
+        }
         let text = if self.has_called { rest.trim_end() } else { &rest };
         let said = (!text.is_empty()).then(|| Said::Text(text.to_owned()));
         said.into_iter().collect()
@@ -92,6 +109,11 @@ impl CallReader {
 
     /// Whether there may be more to give out.
     fn step(&mut self, said: &mut Vec<Said>) -> bool {
+        if self.is_enforced
+            && let Some(is_more) = self.piece(said)
+        {
+            return is_more;
+        }
         let found = match self.place {
             Place::Start => {
                 let first = self.held.trim_start().chars().next();
@@ -110,6 +132,8 @@ impl CallReader {
             },
             Place::Block => self.block(),
             Place::Json { .. } => self.json(),
+            // Of enforced calls alone.
+            Place::Arguments { .. } | Place::Closing { .. } => Found::Text,
         };
         match found {
             Found::Open => return false,
@@ -129,6 +153,56 @@ impl CallReader {
             }
         }
         true
+    }
+
+    /// As [`Self::step`], of a call that is enforced; `None` where the text is none so far.
+    fn piece(&mut self, said: &mut Vec<Said>) -> Option<bool> {
+        let (start, in_list) = match self.place {
+            Place::Block => (OPEN.len(), false),
+            Place::Json { in_list: true } => (self.scan.start, true),
+            Place::Arguments { in_list } => {
+                let end = self.scan.end_of(&self.held, 0);
+                let text = match end {
+                    Some(end) => self.take(end),
+                    None => std::mem::take(&mut self.held),
+                };
+                self.scan.rebase();
+                if end.is_some() {
+                    self.place = Place::Closing { in_list };
+                }
+                said.extend((!text.is_empty()).then_some(Said::Arguments(text)));
+                return Some(end.is_some());
+            }
+            Place::Closing { in_list } => return self.closing(in_list),
+            _ => return None,
+        };
+        match CallHead::read(&self.held[start..]) {
+            CallHead::Partial => Some(false),
+            CallHead::Whole { name, arguments } => {
+                self.take(start + arguments);
+                self.place = Place::Arguments { in_list };
+                self.has_called = true;
+                said.push(Said::Name(name));
+                Some(true)
+            }
+            CallHead::Other => None,
+        }
+    }
+
+    fn closing(&mut self, in_list: bool) -> Option<bool> {
+        let rest = self.held.trim_start();
+        let close = if in_list { "" } else { CLOSE };
+        let after = rest.strip_prefix('}').map(|rest| if in_list { rest } else { rest.trim_start() });
+        match after {
+            Some(after) if after.starts_with(close) => {
+                self.take(self.held.len() - after.len() + close.len());
+                self.place = if in_list { Place::List } else { Place::Text };
+                Some(true)
+            }
+            Some(after) if close.starts_with(after) => Some(false),
+            None if rest.is_empty() => Some(false),
+            _ => None,
+        }
     }
 
     fn take(&mut self, end: usize) -> String {
@@ -184,7 +258,7 @@ impl CallReader {
             let Some(item) = first_from(&self.held, start + 1) else { return Some(Found::Open) };
             if self.held[item..].starts_with('{') {
                 self.place = Place::Json { in_list: true };
-                self.scan = Scan { start: item, ..Scan::default() };
+                self.scan = Scan::from(item);
                 return None;
             }
         } else if self.has_called && self.held[start..].starts_with(']') {
@@ -204,159 +278,14 @@ impl CallReader {
             let said = |call: &Call<'_>| {
                 let value = call.arguments.value();
                 let arguments = call.arguments.text(text).get(value.start..value.end)?.to_owned();
-                call.extra_key.is_none().then(|| Said::Call { name: call.name.to_owned(), arguments })
+                call.extra_key.is_none().then(|| [Said::Name(call.name.to_owned()), Said::Arguments(arguments)])
             };
-            calls.iter().map(said).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty())
+            let said = calls.iter().map(said).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty());
+            said.map(|calls| calls.into_iter().flatten().collect())
         };
         read().map_or(Found::Text, |calls| Found::Calls(calls, end))
     }
 }
 
-impl Scan {
-    /// The end of the object that begins at `start`.
-    fn end_of(&mut self, text: &str, start: usize) -> Option<usize> {
-        self.start = start;
-        self.at = self.at.max(start);
-        while self.end.is_none()
-            && let Some(&byte) = text.as_bytes().get(self.at)
-        {
-            self.at += 1;
-            match byte {
-                _ if self.is_escaped => self.is_escaped = false,
-                b'\\' if self.in_string => self.is_escaped = true,
-                b'"' => self.in_string = !self.in_string,
-                _ if self.in_string => {}
-                b'{' | b'[' => self.depth += 1,
-                b'}' | b']' => {
-                    self.depth -= 1;
-                    self.end = (self.depth == 0).then_some(self.at);
-                }
-                _ => {}
-            }
-        }
-        self.end
-    }
-}
-
-/// Where the first character from a byte offset on stands that is not white space.
-fn first_from(text: &str, from: usize) -> Option<usize> {
-    let rest = text.get(from..)?.trim_start();
-    (!rest.is_empty()).then(|| text.len() - rest.len())
-}
-
-/// The first key of an object, once it is written.
-fn first_key(object: &str) -> Option<&str> {
-    let key = object.strip_prefix('{')?.trim_start();
-    match key.strip_prefix('"') {
-        Some(key) => key.split_once('"').map(|(key, _)| key),
-        // Not an object: no key is known.
-        None => key.chars().next().map(|_| ""),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(said: &[Said]) -> String {
-        let mut shown = String::new();
-        for part in said {
-            match part {
-                Said::Text(text) => shown.push_str(text),
-                Said::Call { name, arguments } => shown.push_str(&format!("«{name} {arguments}»")),
-            }
-        }
-        shown
-    }
-
-    fn read(text: &str, takes_json: bool) -> String {
-        let mut reader = CallReader::new(takes_json);
-        let mut said = reader.push(text);
-        said.extend(reader.finish());
-        shown(&said)
-    }
-
-    #[test]
-    fn calls_are_taken_out_of_a_completion_however_it_comes() {
-        let block = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}</tool_call>\\\"\"}}\n</tool_call>";
-        let call = "«f {\"a\": \"}</tool_call>\\\"\"}»";
-        for (text, expected) in [
-            (format!("Hm.\n{block} x"), format!("Hm.{call} x")),
-            (format!("{block}\n{block}\n"), format!("{call}{call}")),
-            (format!("\n\n{block}"), call.to_owned()),
-            (format!("a < b <tool {block}"), format!("a < b <tool{call}")),
-            (format!("<tool_call>no {block}"), format!("<tool_call>no{call}")),
-            (format!("<tool_call>{{}}</tool_call>{block}"), format!("<tool_call>{{}}</tool_call>{call}")),
-            (
-                r#"[{"name":"f","arguments":{}} , {"name":"g","arguments":{"a":[{}]}}]"#.to_owned(),
-                r#"«f {}»«g {"a":[{}]}»"#.to_owned(),
-            ),
-            (r#" {"name":"f","arguments":{}}"#.to_owned(), "«f {}»".to_owned()),
-            (
-                r#"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#.to_owned(),
-                r#"«f {"a":1}»"#.to_owned(),
-            ),
-            (r#"[{"name":"f","arguments":{}}, 7]"#.to_owned(), "«f {}», 7]".to_owned()),
-            (format!("[1] {block}"), format!("[1]{call}")),
-        ] {
-            assert_eq!(read(&text, true), expected, "{text}");
-            let mut reader = CallReader::new(true);
-            let mut letters = [0; 4];
-            let mut said: Vec<Said> =
-                text.chars().flat_map(|letter| reader.push(letter.encode_utf8(&mut letters))).collect();
-            said.extend(reader.finish());
-            assert_eq!(shown(&said), expected, "{text}, letter by letter");
-        }
-        for text in [
-            "f()",
-            "",
-            " ",
-            "\n[]\n",
-            "{\"a\": 1}",
-            "[7]",
-            "[{}]",
-            "{",
-            "[",
-            "[{",
-            "{]",
-            "{7",
-            "<tool_call>{\"name\":\"f\",\"argu",
-            "<tool_call>",
-            "<tool",
-            "{\"name\": \"f\"}",
-            "{\"name\": \"f\", \"arguments\": {}, \"why\": 1}",
-            "<tool_call>{\"name\":\"f\",\"arguments\":{}} x</tool_call>",
-        ] {
-            assert_eq!(read(text, true), text, "text is given out as it is");
-        }
-        assert_eq!(read("{\"name\":\"f\",\"arguments\":{}}", false), "{\"name\":\"f\",\"arguments\":{}}");
-    }
-
-    #[test]
-    fn text_and_calls_are_given_out_as_soon_as_they_can_be() {
-        let check = |parts: &[(&str, &str)]| {
-            let mut reader = CallReader::new(true);
-            for (text, expected) in parts {
-                assert_eq!(shown(&reader.push(text)), *expected, "{text:?} in {parts:?}");
-            }
-        };
-        check(&[
-            ("I ", "I"),
-            ("look <", " look"),
-            ("b <tool", " <b"),
-            ("_call>", ""),
-            ("{\"name\": \"f\", \"arguments\": {}}", ""),
-            ("</tool_call>", "«f {}»"),
-            (" !", " !"),
-        ]);
-        check(&[("{\"ven", ""), ("dor\"", "{\"vendor\""), (": 1", ": 1")]);
-        check(&[("[", ""), ("1", "[1"), (", 2", ", 2")]);
-        check(&[
-            ("[{\"name\":\"f\",\"arguments\":{}}", "«f {}»"),
-            (",{\"name\":\"g\",", ""),
-            ("\"arguments\":{}}", "«g {}»"),
-            ("]", ""),
-        ]);
-        check(&[("<tool_call>", ""), ("x", "<tool_call>x")]);
-    }
-}
+mod tests;
