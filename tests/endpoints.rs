@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, load_from};
 use grpo_tui::endpoint::{Answer, Endpoint, EndpointError, Question, RequestForm, Sampling, Unanswered, ask, records};
-use grpo_tui::run::{EvalRecord, EvalSummary};
+use grpo_tui::run::{EvalRecord, EvalSummary, LogProbs};
 use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
 use serde_json::{Value, json};
@@ -263,6 +263,40 @@ fn counts_that_are_none_are_unknown() {
 }
 
 #[test]
+fn log_probs_are_recorded_where_they_were_asked_for_and_given() {
+    let task = Task::embedded("invoice").unwrap();
+    let reply = |logprobs: Value| {
+        let choice = json!({"message": {"content": RIGHT}, "text": RIGHT, "logprobs": logprobs});
+        Reply::Body(json!({"choices": [choice]}).to_string())
+    };
+    let chat = |values: &[f64]| {
+        let tokens: Vec<Value> = values.iter().map(|value| json!({"logprob": value})).collect();
+        json!({ "content": tokens })
+    };
+    let check = |more: &str, replies: &[Reply], rows: &[PromptRow], expected: Option<LogProbs>| {
+        let found = recorded(&Server::start(replies).endpoint(more), &task, rows).unwrap();
+        assert_eq!(EvalSummary::from_records(&found).endpoint.unwrap().logprobs, expected, "{more}");
+        found
+    };
+    let given = |mean: f64, tokens, answers| Some(LogProbs { mean: Some(mean), tokens, answers });
+    let (both, none) = (rows(&[prompt("a"), prompt("b")]), Some(LogProbs::default()));
+    let replies = [reply(chat(&[-0.5])), reply(chat(&[-1.0, -1.0, -1.0]))];
+    let found = check("logprobs = true", &replies, &both, given(-0.875, 4, 2));
+    assert_eq!(found[1].call.as_ref().unwrap().logprobs, given(-1.0, 3, 1));
+    check("extra_body = { logprobs = true }", &replies, &both, None);
+    let replies = [reply(json!({"token_logprobs": [-0.5, -1.5]})), reply(json!(null))];
+    check("logprobs = true\nkind = \"completions\"", &replies, &both, given(-1.0, 2, 1));
+    // Asked and not given is unknown, and no failure.
+    let found = check("logprobs = true", &[], &both, none);
+    assert!(found.iter().all(EvalRecord::is_valid));
+    // Of a conversation each answer has its own.
+    let two = rows(&[conversation("a", "again")]);
+    let replies = [reply(chat(&[-0.5])), reply(chat(&[-1.5]))];
+    let found = check("logprobs = true", &replies, &two, given(-1.0, 2, 2));
+    assert_eq!(found[0].turns[1].logprobs, given(-1.5, 1, 1));
+}
+
+#[test]
 fn a_request_says_what_the_eval_asks_for() {
     let server = Server::start(&[]);
     let check = |more: &str, field: &str, expected: Value| {
@@ -281,6 +315,10 @@ fn a_request_says_what_the_eval_asks_for() {
     check("extra_body = { temperature = 1, top_k = 5 }", "/temperature", json!(1));
     check("extra_body = { max_completion_tokens = 9 }", "/max_tokens", Value::Null);
     check("kind = \"completions\"", "/messages", Value::Null);
+    check("", "/logprobs", Value::Null);
+    check("logprobs = true", "/logprobs", json!(true));
+    check("logprobs = true\nkind = \"completions\"", "/logprobs", json!(0));
+    check("logprobs = true\nextra_body = { logprobs = 5 }", "/logprobs", json!(5));
     let error = asked(&server.endpoint("strict_schema = true"), "sql", &rows(&[prompt("a")])).unwrap_err();
     assert!(error.to_string().contains("strict_schema needs a task with a JSON Schema"), "{error}");
 }
@@ -388,6 +426,7 @@ fn a_bad_endpoints_file_is_refused_with_its_place() {
     };
     check("modle = 1", "endpoints.toml line 4 column 1: unknown key `api.modle`; did you mean `model`?");
     check("retries = 1.5", "line 4 column 11: `api.retries` must be a whole number, not 1.5");
+    check("logprobs = 1", "line 4 column 12: `api.logprobs` must be true or false, not the number 1");
     check("concurrency = 0", "`api.concurrency` must be between 1 and 512, not 0");
     check("kind = \"responses\"", "must be \"chat\" or \"completions\", not \"responses\"");
     check("json_mode = true\nstrict_schema = true", "`api.json_mode` is part of `strict_schema`");

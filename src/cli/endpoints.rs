@@ -158,16 +158,28 @@ mod asking {
                 let reason = first.score["errors"][0]["message"].as_str().unwrap_or_default();
                 eprint_line(&format!("{name}: no answer to {count} of {all}, in no rate; the first: {reason}"));
             }
+            let answered = records.iter().filter(|record| !record.is_endpoint_error());
+            let logprobs: Vec<_> = answered.filter_map(|record| record.call.as_ref()?.logprobs).collect();
+            let without = logprobs.iter().filter(|logprobs| logprobs.mean.is_none()).count();
+            if without > 0 {
+                let all = logprobs.len();
+                eprint_line(&format!("{name}: logprobs = true, but the server gave none for {without} of {all}"));
+            }
             Ok(records)
         }
 
         /// For the eval's document.
         pub(in crate::cli) fn document(&self) -> Value {
-            let Endpoint { base_url, model, prices, .. } = &self.0;
-            json!({
+            let Endpoint { base_url, model, prices, logprobs, .. } = &self.0;
+            let mut document = json!({
                 "base_url": base_url, "model": model,
                 "price_per_million_input": prices.input, "price_per_million_output": prices.output,
-            })
+            });
+            // Absent, as in the results of versions that did not ask for them.
+            if *logprobs {
+                document["logprobs"] = json!(true);
+            }
+            document
         }
     }
 }

@@ -1,15 +1,17 @@
 //! One question to an endpoint: what counts as an answer, what is asked again, and when.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::HeaderMap;
 
+use super::log_probs::log_probs_of;
 use super::{Api, Endpoint, EndpointError};
 use crate::format::shortened;
 use crate::http::{Origin, agent_config, problem_of};
+use crate::run::LogProbs;
 use crate::score::message_text;
 use crate::secrets::{redact, visible};
 
@@ -36,6 +38,12 @@ pub struct Answer {
     /// Of the attempt that brought the answer.
     pub seconds: f64,
     pub attempts: u32,
+    /// When that attempt began, seconds since 1970; `None` in answers of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<f64>,
+    /// `None` if the endpoint was not asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<LogProbs>,
 }
 
 /// A question that got no answer.
@@ -72,6 +80,8 @@ pub(super) struct Client<'e> {
     endpoint: &'e Endpoint,
     agent: Agent,
     url: String,
+    /// One moment on both clocks, so that a clock that is set meanwhile distorts no time between answers.
+    epoch: (Instant, f64),
 }
 
 impl<'e> Client<'e> {
@@ -94,7 +104,9 @@ impl<'e> Client<'e> {
             Api::Chat => "chat/completions",
             Api::Completions => "completions",
         };
-        Ok(Self { endpoint, agent: config.build().into(), url: format!("{}/{path}", endpoint.base_url) })
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = (Instant::now(), since_1970.as_secs_f64());
+        Ok(Self { endpoint, agent: config.build().into(), url: format!("{}/{path}", endpoint.base_url), epoch })
     }
 
     /// Asks until there is an answer or no attempt is left. `index` spreads the pauses of questions that failed
@@ -105,7 +117,10 @@ impl<'e> Client<'e> {
             attempts += 1;
             let start = Instant::now();
             let Failed { reason, next } = match self.attempt(body) {
-                Ok(answer) => return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, ..answer }),
+                Ok(answer) => {
+                    let begun = Some(self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64());
+                    return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer });
+                }
                 Err(failed) => failed,
             };
             let wait = match next {
@@ -142,7 +157,7 @@ impl<'e> Client<'e> {
         };
         let text = self.without_key(&String::from_utf8_lossy(&bytes));
         if (200..300).contains(&status) {
-            return answer_of(self.endpoint.api, &text).map_err(|reason| Failed::again(self.shown(&reason)));
+            return answer_of(self.endpoint, &text).map_err(|reason| Failed::again(self.shown(&reason)));
         }
         let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
         let (next, remedy) = match status {
@@ -193,13 +208,13 @@ impl<'e> Client<'e> {
 }
 
 /// The completion of a body, or why it holds none.
-fn answer_of(api: Api, text: &str) -> Result<Answer, String> {
+fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     let body: Value = serde_json::from_str(text).map_err(|error| format!("the answer is not JSON ({error})"))?;
     let Some(choice) = body["choices"].get(0) else {
         let said = said_by(text).map_or_else(String::new, |said| format!(": {said}"));
         return Err(format!("the answer has no choices{said}"));
     };
-    let completion = match api {
+    let completion = match endpoint.api {
         Api::Completions => choice["text"].as_str().map(str::to_owned),
         Api::Chat => message_text(&choice["message"]),
     };
@@ -212,6 +227,8 @@ fn answer_of(api: Api, text: &str) -> Result<Answer, String> {
         truncated: choice["finish_reason"] == "length",
         seconds: 0.0,
         attempts: 0,
+        begun: None,
+        logprobs: endpoint.logprobs.then(|| log_probs_of(choice)),
     })
 }
 

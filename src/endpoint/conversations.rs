@@ -9,7 +9,7 @@ use serde_json::json;
 use super::answers::{ask, not_asked};
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm, Unanswered};
 use crate::dataset::PromptRow;
-use crate::run::{EndpointCall, EvalRecord, EvalTurn};
+use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 use crate::task::Task;
 
@@ -122,8 +122,12 @@ impl Conversation {
             completion: answer.text.clone(),
             tokens: answer.tokens,
             seconds: Some(answer.seconds),
+            begun: answer.begun,
+            logprobs: answer.logprobs,
             ..EvalTurn::default()
         };
+        let logprobs = LogProbs::of(self.answers.iter().filter_map(|answer| answer.logprobs));
+        let begun = self.answers.first().filter(|_| row.turn_count() == 1).and_then(|answer| answer.begun);
         let mut record = EvalRecord {
             prompt_id: row.id.clone(),
             sample: self.sample,
@@ -132,7 +136,7 @@ impl Conversation {
             tokens,
             truncated: self.answers.iter().any(|answer| answer.truncated),
             seconds: self.answers.iter().map(|answer| answer.seconds).sum(),
-            call: Some(Box::new(EndpointCall { prompt_tokens, cost, attempts })),
+            call: Some(Box::new(EndpointCall { prompt_tokens, cost, attempts, begun, logprobs })),
             turns: if row.turn_count() > 1 { self.answers.iter().map(turn).collect() } else { Vec::new() },
             unanswered: row.turn_count() - self.answers.len(),
             ..EvalRecord::default()

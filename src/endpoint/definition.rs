@@ -13,7 +13,7 @@ use crate::http::Origin;
 use crate::secrets::redact;
 use crate::task::{Section, Source};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "base_url",
     "model",
     "api_key_env",
@@ -25,6 +25,7 @@ const KEYS: [&str; 13] = [
     "kind",
     "json_mode",
     "strict_schema",
+    "logprobs",
     "extra_body",
     "insecure_http",
 ];
@@ -50,6 +51,8 @@ pub struct Endpoint {
     /// Before the second attempt; doubled for each further one.
     pub pause: Duration,
     pub format: ResponseFormat,
+    /// Whether the server is asked for the log-probs of its answers' tokens.
+    pub logprobs: bool,
     /// Fields of every request, over those that the program sets.
     pub extra_body: Map<String, Value>,
     /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
@@ -246,6 +249,7 @@ impl Endpoint {
             retries: whole("retries", 5.0, 0.0, 20.0)? as u32,
             pause: Duration::from_millis(500),
             format,
+            logprobs: section.boolean("logprobs")?.unwrap_or(false),
             extra_body,
             certificates: None,
             key: None,

@@ -5,6 +5,7 @@ mod answers; // many questions, so many at once
 mod client; // one question: retries, and what an answer is
 mod conversations; // turn by turn, and the records
 mod definition; // endpoints.toml
+mod log_probs; // where the server gives them
 mod questions; // rows as requests
 
 use crate::format::counted;

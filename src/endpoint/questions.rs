@@ -124,6 +124,11 @@ impl<'a> RequestForm<'a> {
         if !endpoint.extra_body.contains_key("max_completion_tokens") {
             body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
         }
+        if endpoint.logprobs {
+            // Of completions the number of alternatives beside each sampled token.
+            let field = if endpoint.api == Api::Chat { json!(true) } else { json!(0) };
+            body.insert("logprobs".to_owned(), field);
+        }
         body.extend(response_format.clone().map(|format| ("response_format".to_owned(), format)));
         body.extend(endpoint.extra_body.clone());
         Ok(Value::Object(body).to_string())

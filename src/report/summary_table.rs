@@ -4,7 +4,7 @@ use super::sample_differences::{all_label, pass_at_label};
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{amount, duration, or_na, percent, percent_interval};
-use crate::run::{EndpointSummary, EvalSummary, MaskCost, PassAt, SampleRates, SampleSummary, TagSummary};
+use crate::run::{EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates, SampleSummary, TagSummary};
 use crate::secrets::{redact, visible};
 use crate::statistics::{Interval, compound};
 
@@ -71,6 +71,14 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     fn of_endpoint(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
         or_na(e.endpoint.as_deref().and_then(value), show)
     }
+    fn logprob(e: &EvalSummary) -> String {
+        let Some(endpoint) = &e.endpoint else { return "n/a".to_owned() };
+        let LogProbs { mean, answers, .. } = endpoint.logprobs.unwrap_or_default();
+        // A mean over some of the answers is no mean of all.
+        let part =
+            if answers < endpoint.answers { format!(" ({answers} of {})", endpoint.answers) } else { String::new() };
+        or_na(mean, |mean| format!("{mean:.3}{part}"))
+    }
     fn of_masks(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
         or_na(e.speed.as_ref().and_then(|speed| speed.masks.as_ref()), show)
     }
@@ -79,14 +87,16 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     let has_cost = has_endpoint || has(|e| e.cost()[0].is_some());
     let has_speed = has(|e| e.speed.is_some());
     let has_masks = has(|e| e.speed.as_ref().is_some_and(|speed| speed.masks.is_some()));
-    let rows: [(&'static str, bool, Cell); 8] = [
+    let has_logprobs = has(|e| e.endpoint.as_ref().is_some_and(|endpoint| endpoint.logprobs.is_some()));
+    let rows: [(&'static str, bool, Cell); 9] = [
         ("endpoint errors", has_endpoint, |e| or_na(e.endpoint.as_ref(), |_| e.endpoint_errors.to_string())),
         ("cost", has_cost, |e| or_na(e.cost()[0], amount)),
         ("cost of 1,000 answers", has_cost, |e| or_na(e.cost()[1], amount)),
         // Answers of a model on this machine are decoded together: none has a latency of its own.
         ("latency, median", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_median_seconds, duration)),
         ("latency, p95", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_p95_seconds, duration)),
-        ("tok/s", has_speed, |e| or_na(e.speed.as_ref(), |speed| format!("{:.0}", speed.tokens_per_second))),
+        ("tok/s", has_speed || has_endpoint, |e| or_na(e.tokens_per_second(), |rate| format!("{rate:.0}"))),
+        ("logprob, nats/token", has_logprobs, logprob),
         ("ms/mask", has_masks, |e| of_masks(e, |masks| format!("{:.4}", masks.milliseconds()))),
         ("masks waited for", has_masks, |e| of_masks(e, |masks| percent(masks.waited()))),
     ];
@@ -206,7 +216,14 @@ mod tests {
             ..SpeedSummary::default()
         };
         let local = |cost| EvalSummary { speed: Some(Box::new(speed(cost))), ..EvalSummary::default() };
-        let endpoint = EndpointSummary { cost: Some(0.5), latency_median_seconds: Some(0.25), ..Default::default() };
+        let endpoint = EndpointSummary {
+            answers: 3,
+            cost: Some(0.5),
+            latency_median_seconds: Some(0.25),
+            tokens_per_second: Some(20.4),
+            logprobs: Some(LogProbs { mean: Some(-0.25), tokens: 60, answers: 3 }),
+            ..Default::default()
+        };
         let remote = EvalSummary { endpoint: Some(Box::new(endpoint)), endpoint_errors: 3, ..EvalSummary::default() };
         let check = |evals: &[&EvalSummary], expected: &[(&str, &[&str])]| {
             let found = cost_rows(evals);
@@ -226,7 +243,8 @@ mod tests {
                 ("cost of 1,000 answers", &["0.2", "n/a", "n/a"]),
                 ("latency, median", &["n/a", "0.2 s", "n/a"]),
                 ("latency, p95", &["n/a", "n/a", "n/a"]),
-                ("tok/s", &["1234", "n/a", "1234"]),
+                ("tok/s", &["1234", "20", "1234"]),
+                ("logprob, nats/token", &["n/a", "-0.250", "n/a"]),
             ],
         );
     }

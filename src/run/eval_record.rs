@@ -53,6 +53,37 @@ pub struct EndpointCall {
     pub cost: Option<f64>,
     /// Requests, the failed ones included.
     pub attempts: u32,
+    /// When the answered request began, seconds since 1970; `None` for a conversation, whose turns have it, and in
+    /// records of older versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun: Option<f64>,
+    /// `None` if the endpoint was not asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<LogProbs>,
+}
+
+/// Log-probs of an endpoint's answers, under its own distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogProbs {
+    /// Nats per token; `None` where the server gave none.
+    pub mean: Option<f64>,
+    /// With a log-prob.
+    pub tokens: usize,
+    /// With log-probs.
+    pub answers: usize,
+}
+
+impl LogProbs {
+    /// Joins those of several answers; answers without any are left out of the mean. `None` if none was asked for any.
+    pub(crate) fn of(answers: impl Iterator<Item = Self>) -> Option<Self> {
+        answers.reduce(|one, other| {
+            let tokens = one.tokens + other.tokens;
+            let sum = |of: Self| of.mean.unwrap_or(0.0) * of.tokens as f64;
+            let mean = (tokens > 0).then(|| (sum(one) + sum(other)) / tokens as f64);
+            Self { mean, tokens, answers: one.answers + other.answers }
+        })
+    }
 }
 
 /// An answer of a conversation.
@@ -68,6 +99,12 @@ pub struct EvalTurn {
     /// Latency; only of an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// As [`EndpointCall::begun`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun: Option<f64>,
+    /// As [`EndpointCall::logprobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<LogProbs>,
     /// NaN (`null`) where the scorer failed.
     #[serde(deserialize_with = "null_is_nan")]
     pub reward: f64,

@@ -177,6 +177,13 @@ impl EvalSummary {
         of_endpoint.or_else(of_gpu).unwrap_or_default()
     }
 
+    /// Completion tokens per second: of a model on this machine while it samples, of an endpoint while a request is under
+    /// way.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| endpoint.tokens_per_second);
+        of_endpoint.or_else(|| self.speed.as_ref().map(|speed| speed.tokens_per_second))
+    }
+
     /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other names, and for `exact`
     /// without expected values.
     pub fn metric(&self, name: &str) -> f64 {

@@ -69,7 +69,7 @@ pub use durable::{check_export, free_path, write_export};
 pub use endpoint_summary::EndpointSummary;
 pub use error::{RunError, is_full_disk};
 pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
-pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
+pub use eval_record::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 pub use evals::{Comparison, EvalSummary, TagSummary, eval_file, eval_path, read_evals, write_evals};
 pub use events::{Event, EventBody};
 pub use folder::FileSystem;

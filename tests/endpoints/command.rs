@@ -44,7 +44,12 @@ fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     );
     let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
     assert_eq!(document["targets"]["api"]["endpoint_errors"], 1);
-    assert_eq!(document["targets"]["api"]["endpoint"]["cost"], 2.0 * 120.0 / 1e6);
+    let endpoint = &document["targets"]["api"]["endpoint"];
+    assert_eq!((&endpoint["cost"], endpoint.get("logprobs")), (&json!(2.0 * 120.0 / 1e6), None));
+    let number = |name: &str| endpoint[name].as_f64().unwrap();
+    // Two answers of 20 tokens, one after the other.
+    assert!((number("tokens_per_second") * number("busy_seconds") - 40.0).abs() < 1e-6, "{endpoint}");
+    assert!(number("busy_seconds") >= number("latency_median_seconds"), "{endpoint}");
     assert_eq!(document["endpoints"]["api"]["model"], "m");
     assert_eq!(document["comparisons"][0]["n"], 2);
     let mut files = vec![folder.path().join("out")];
@@ -78,6 +83,59 @@ fn an_interrupted_eval_asks_only_what_has_no_answer() {
     let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl")).unwrap();
     let found: Vec<EvalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(found.iter().map(|record| record.completion.as_str()).collect::<Vec<_>>(), ["first", "second", RIGHT]);
+    // The time of both sessions is known, and that of the request that was killed is in neither.
+    let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
+    let endpoint = &document["targets"]["api"]["endpoint"];
+    let seconds: f64 = found.iter().map(|record| record.seconds).sum();
+    assert!((endpoint["busy_seconds"].as_f64().unwrap() - seconds).abs() < 1e-4, "{endpoint} {seconds}");
+    assert!((endpoint["tokens_per_second"].as_f64().unwrap() * seconds - 60.0).abs() < 1.0, "{endpoint}");
+}
+
+#[test]
+fn answers_of_an_older_version_have_no_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[Reply::Text("first"), Reply::Text("second"), Reply::Hang]);
+    let arguments = workspace(folder.path(), &server);
+    let mut child = program(folder.path(), &arguments).env("API_KEY", KEY).spawn().unwrap();
+    until("the third request", || server.requests().len() == 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let answers = folder.path().join("out/answers-rows-api.jsonl");
+    let lines = std::fs::read_to_string(&answers).unwrap();
+    let older = lines.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["answer"].as_object_mut().unwrap().remove("begun").is_some());
+        format!("{line}\n")
+    });
+    std::fs::write(&answers, older.collect::<String>()).unwrap();
+    let output = program(folder.path(), &arguments).arg("--json").env("API_KEY", KEY).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let endpoint = &document["targets"]["api"]["endpoint"];
+    assert_eq!((&endpoint["answers"], &endpoint["tokens_per_second"]), (&json!(3), &Value::Null));
+    assert!(endpoint["latency_median_seconds"].is_number(), "{endpoint}");
+}
+
+#[test]
+fn log_probs_stand_in_the_table_and_a_server_without_them_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let choice =
+        json!({"message": {"content": RIGHT}, "logprobs": {"content": [{"logprob": -0.25}, {"logprob": -0.75}]}});
+    let server = Server::start(&[Reply::Body(json!({"choices": [choice]}).to_string())]);
+    let arguments = workspace(folder.path(), &server);
+    let file = folder.path().join("endpoints.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}logprobs = true\n")).unwrap();
+    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let table = String::from_utf8_lossy(&output.stdout);
+    let row = table.lines().find(|line| line.contains("logprob, nats/token")).unwrap_or_else(|| panic!("{table}"));
+    assert!(row.ends_with("-0.500 (1 of 3)"), "{row}");
+    assert!(
+        stderr(&output).contains("api: logprobs = true, but the server gave none for 2 of 3"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

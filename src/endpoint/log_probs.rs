@@ -1,0 +1,60 @@
+//! The log-probs of an answer, where the server gives them.
+
+use serde_json::Value;
+
+use crate::run::LogProbs;
+
+/// A log-prob so far above 0 is rounding.
+const TOLERANCE: f64 = 1e-3;
+/// What OpenAI's API writes for a token so unlikely that it gives no log-prob.
+const UNLIKELY: f64 = -9999.0;
+
+/// Reads either form of a choice: `logprobs.content[].logprob` of chats, `logprobs.token_logprobs` of completions. They
+/// are unknown as a whole if that of one token is.
+pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
+    let given = &choice["logprobs"];
+    let values: Option<Vec<f64>> = match (&given["content"], &given["token_logprobs"]) {
+        (Value::Array(tokens), _) => tokens.iter().map(|token| log_prob(&token["logprob"])).collect(),
+        (_, Value::Array(values)) => values.iter().map(log_prob).collect(),
+        _ => None,
+    };
+    let values = values.unwrap_or_default();
+    match values.len() {
+        0 => LogProbs::default(),
+        tokens => LogProbs { mean: Some(values.iter().sum::<f64>() / tokens as f64), tokens, answers: 1 },
+    }
+}
+
+fn log_prob(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|value| *value > UNLIKELY && *value <= TOLERANCE).map(|value| value.min(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_forms_are_read_and_what_is_no_log_prob_is_unknown() {
+        let check = |logprobs: Value, expected: Option<(f64, usize)>| {
+            let found = log_probs_of(&json!({"logprobs": logprobs}));
+            assert_eq!(found.mean.map(|mean| (mean, found.tokens)), expected, "{logprobs}");
+            assert_eq!(found.answers, usize::from(expected.is_some()));
+        };
+        let chat = |values: &[Value]| {
+            let tokens: Vec<Value> = values.iter().map(|value| json!({"token": "x", "logprob": value})).collect();
+            json!({"content": tokens, "refusal": null})
+        };
+        check(chat(&[json!(-0.5), json!(-1.5)]), Some((-1.0, 2)));
+        check(chat(&[json!(0), json!(1e-6)]), Some((0.0, 2)));
+        check(json!({"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.75]}), Some((-0.5, 2)));
+        check(json!({"content": null, "token_logprobs": [-0.25]}), Some((-0.25, 1)));
+        for none in [json!(null), json!({}), json!([]), json!("x"), chat(&[]), json!({"token_logprobs": []})] {
+            check(none, None);
+        }
+        for bad in [json!(null), json!("-1"), json!(0.5), json!(-9999.0), json!(-1e300)] {
+            check(chat(&[json!(-0.5), bad.clone()]), None);
+            check(json!({"token_logprobs": [bad, -0.5]}), None);
+        }
+    }
+}
