@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::device::DeviceArguments;
 use super::endpoints::Asked;
 use super::output::eprint_line;
-use super::runs::{check_page, price, write_page};
+use super::runs::{check_page, gpu_price, price, write_page};
 use super::targets::{Rows, Target, common_limit, lengths, whole};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
@@ -69,7 +69,8 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Price of an hour of the GPU, for the cost of models on this machine
+    /// Price of an hour of the GPU, for the cost of models on this machine [default: gpu_price_per_hour of
+    /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
     /// CPU threads; 0: all cores
@@ -98,8 +99,10 @@ pub(super) struct Arguments {
 
 const MOST_TARGETS: usize = 3;
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
+pub(super) fn run(mut arguments: Arguments) -> Outcome {
     check_pages(&arguments)?;
+    let is_price_given = arguments.gpu_price_per_hour.is_some();
+    arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -150,7 +153,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
                 folder.read(&rows.set, &target.name)?
             }
             (None, None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
-            (None, None, none) => sample(&arguments, target, &places, none.insert(engine_of(&arguments)?), &asked)?,
+            (None, None, none) => {
+                let engine = none.insert(arguments.device.engine()?);
+                if is_price_given && engine.device.is_cpu() {
+                    eprint_line("--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a");
+                }
+                sample(&arguments, target, &places, engine, &asked)?
+            }
         };
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
@@ -203,14 +212,6 @@ fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
         written.push((option, place));
     }
     Ok(())
-}
-
-fn engine_of(arguments: &Arguments) -> Result<Engine, Failure> {
-    let engine = arguments.device.engine()?;
-    if arguments.gpu_price_per_hour.is_some() && engine.device.is_cpu() {
-        eprint_line("--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a");
-    }
-    Ok(engine)
 }
 
 /// The records of a model on this machine, and how fast it was.

@@ -80,7 +80,7 @@ fn files() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["FILES"]);
     for (file, is) in [
-        ("~/.config/grpo-tui/config.toml", "theme, colours, letters, bandwidth, notifications, mouse"),
+        ("~/.config/grpo-tui/config.toml", "theme, colours, letters, bandwidth, notifications, mouse, GPU price"),
         ("~/.config/grpo-tui/keys.toml", "other keys for actions, such as \"help\" = [\"f12\"]"),
         ("~/.config/grpo-tui/themes/NAME.toml", "themes"),
     ] {

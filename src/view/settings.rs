@@ -1,4 +1,4 @@
-//! The configuration of the view, `config.toml`: theme, colours, ASCII, bandwidth, notifications, mouse.
+//! The user's configuration, `config.toml`: theme, colours, ASCII, bandwidth, notifications, mouse, GPU price.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use toml::de::{DeArray, DeValue};
 use super::terminal_capability::ColourDepth;
 use super::user_file::{UserFile, text};
 use crate::files::{self, Access};
+use crate::run::{GPU_PRICE_KEY, toml_price};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Notifications {
@@ -64,7 +65,7 @@ pub struct Key {
     take: fn(&mut Settings, &DeValue<'_>) -> bool,
 }
 
-pub const KEYS: [Key; 8] = [
+pub const KEYS: [Key; 9] = [
     Key {
         name: "theme",
         values: "\"auto\", or a theme name",
@@ -134,6 +135,13 @@ pub const KEYS: [Key; 8] = [
         meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
         take: |settings, value| value.as_array().and_then(list).map(|names| settings.runs_columns = names).is_some(),
     },
+    Key {
+        name: GPU_PRICE_KEY,
+        values: "a number >= 0",
+        meaning: "price of an hour of one GPU, in any currency: what `eval`, *Run eval* and `runs promote` take where `--gpu-price-per-hour` is not given; without either, cost is n/a",
+        // The commands read it themselves.
+        take: |_, value| toml_price(value).is_some(),
+    },
 ];
 
 fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
@@ -197,6 +205,11 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
 
 fn value_text(value: &Spanned<DeValue<'_>>) -> String {
     let kind = value.get_ref().type_str();
+    match value.get_ref() {
+        DeValue::Integer(number) => return number.to_string(),
+        DeValue::Float(number) => return number.to_string(),
+        _ => {}
+    }
     let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
     text(value).map_or_else(|| format!("{article} {kind}"), |text| format!("\"{text}\""))
 }
@@ -228,6 +241,9 @@ mod tests {
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
         check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
         check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
+        check("gpu_price_per_hour = 2.5", |_| {}, &[]);
+        let price = "config.toml line 1: `gpu_price_per_hour` must be a number >= 0, not -2.5: using the default";
+        check("gpu_price_per_hour = -2.5", |_| {}, &[price]);
         check("runs_columns = [\"run\"]", |settings| settings.runs_columns = vec!["run".to_owned()], &[]);
         check(
             "live_charts = [\"kl\", \"loss\"]",
@@ -237,11 +253,7 @@ mod tests {
         let charts = "config.toml line 1: `live_charts` must be [] or a list of titles and metrics, not an array: using the default";
         check("live_charts = [1]", |_| {}, &[charts]);
         check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
-        check(
-            "mouse = 1",
-            |_| {},
-            &["config.toml line 1: `mouse` must be true or false, not an integer: using the default"],
-        );
+        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not 1: using the default"]);
         let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, problems) = read(&UserFile::new("config.toml", "mouse = \n"));

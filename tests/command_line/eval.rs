@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{finished, target};
-use crate::program::{call, json, small_task, stderr};
+use crate::program::{call, json, program, small_task, stderr};
 
 #[test]
 fn eval_samples_and_sets() {
@@ -166,7 +166,26 @@ fn a_promoted_checkpoint_has_a_card_of_what_it_is() {
     };
     let wrong = promote(&["--gpu-price-per-hour", "-1"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+    // The user's own price is the default, and a wrong one is named before anything is written.
+    let config = out.path().join("config");
+    let by_config = |price: &str| {
+        fs::create_dir_all(config.join("grpo-tui")).unwrap();
+        fs::write(config.join("grpo-tui/config.toml"), format!("mouse = true\ngpu_price_per_hour = {price}\n"))
+            .unwrap();
+        let to = out.path().join("own").display().to_string();
+        let promoted = ["runs", "promote", "short@last", "--runs", "runs", "--out", &to];
+        program(folder, &promoted).env("XDG_CONFIG_HOME", &config).output().unwrap()
+    };
+    for price in ["-1", "nan", "\"2\""] {
+        let refused = by_config(price);
+        let expected = format!("config.toml line 2: `gpu_price_per_hour` must be a number >= 0, not {price}");
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(&expected), "{}", stderr(&refused));
+    }
+    assert!(by_config("3600000").status.success());
     assert!(promote(&["--gpu-price-per-hour", "3600000"]).status.success());
+    let own = fs::read_to_string(out.path().join("own/README.md")).unwrap();
+    assert!(own.contains(" of one device, an hour of which costs "), "{own}");
     let card = fs::read_to_string(out.path().join("card/README.md")).unwrap();
     let valid = format!("| valid | {:.1}% [", 100.0 * report["base"]["valid"].as_f64().unwrap());
     let provenance: Value =

@@ -20,7 +20,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 #[cfg(feature = "engine")]
-pub(super) use self::promote::price;
+pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
 use crate::report::{Page, Report, RunsCompared};

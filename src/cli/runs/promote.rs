@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{Failure, Outcome, output, print_json};
 use crate::report::{Report, model_card};
-use crate::run::{RunError, RunFolders, RunReference, promote};
+use crate::run::{GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,7 +14,8 @@ pub(super) struct Arguments {
     /// Folder to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Price of an hour of one GPU, for the cost in the model card
+    /// Price of an hour of one GPU, for the cost in the model card [default: gpu_price_per_hour of
+    /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
     /// Print what was written as one JSON document
@@ -24,8 +25,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let out = &arguments.out;
+    let price = gpu_price(arguments.gpu_price_per_hour)?;
     let (run, step) = places.find_checkpoint(&RunReference::parse(&arguments.run))?;
-    let card = model_card(&Report::read(run.clone())?, step, arguments.gpu_price_per_hour);
+    let card = model_card(&Report::read(run.clone())?, step, price);
     let document = promote(&run, step, &card.text, out).map_err(|error| match error {
         RunError::Taken { .. } => Failure::usage(error.to_string()),
         error => error.into(),
@@ -43,8 +45,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 
 /// In any currency.
 pub(in crate::cli) fn price(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|price: &f64| price.is_finite() && *price >= 0.0)
-        .ok_or_else(|| "must be a number >= 0".to_owned())
+    text.parse().ok().filter(|price| is_price(*price)).ok_or_else(|| format!("must be {GPU_PRICE_RULE}"))
+}
+
+/// The price of `--gpu-price-per-hour`, else that of the user's `config.toml`.
+pub(in crate::cli) fn gpu_price(given: Option<f64>) -> Result<Option<f64>, Failure> {
+    given.map_or_else(configured_gpu_price, |price| Ok(Some(price))).map_err(|error| Failure::usage(error.to_string()))
 }
