@@ -184,6 +184,31 @@ fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
 }
 
 #[test]
+fn a_config_file_is_the_base_of_all_runs_and_is_kept_for_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let file = folder.path().join("base.toml");
+    fs::write(&file, "[train]\nmax_steps = 1\nlearning_rate = 1e-5\ntemperature = 0.7\nseed = 9\n").unwrap();
+    let command = "sweep task --runs runs --name based --config base.toml --set learning_rate=1e-6,1e-4";
+    call(folder.path(), &[started(command), vec!["--max-runs", "1"]].concat());
+    fs::write(&file, "not TOML any more").unwrap();
+    let resumed = "sweep --resume based --runs runs --max-runs 2 --json";
+    let document = json(&call(folder.path(), &resumed.split_whitespace().collect::<Vec<_>>()));
+    assert_eq!(states(&document), ["finished", "finished"], "{document:#}");
+    let config = |name: &str| {
+        let path = folder.path().join("runs").join(&runs(folder.path())[name].0).join("run.toml");
+        fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap()
+    };
+    for (name, rate) in [("based-001", 1e-6), ("based-002", 1e-4)] {
+        let run = config(name);
+        let (config, sources) = (&run["config"], &run["sources"]);
+        assert_eq!(config["learning_rate"].as_float(), Some(rate), "{name}");
+        assert_eq!((config["temperature"].as_float(), config["seed"].as_integer()), (Some(0.7), Some(9)), "{name}");
+        assert_eq!((sources["temperature"].as_str(), sources["learning_rate"].as_str()), (Some("file"), Some("set")));
+    }
+}
+
+#[test]
 fn wrong_requests_start_nothing() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
@@ -217,6 +242,17 @@ fn wrong_requests_start_nothing() {
     );
     check(&sweep(&["--set", "seed=0,1", "--max-hours", "0"]), &["--max-hours"]);
     check(&sweep(&["--set", "seed=0,1", "--metric", "loss"]), &["valid, exact, tolerant, parse, reward"]);
+    let file = |text: &str| fs::write(folder.path().join("base.toml"), text).unwrap();
+    let with_file = sweep(&["--config", "base.toml", "--set", "seed=0,1"]);
+    check(&with_file, &["--config base.toml: ", "name a TOML file of configuration keys"]);
+    file("max_steps = 2\nlearning_rat = 1e-5\n");
+    check(&with_file, &["base.toml line 2: unknown key `learning_rat`; did you mean `learning_rate`?"]);
+    file("max_steps = 2\nlearning_rate = 20\n");
+    check(&with_file, &["base.toml line 2: `learning_rate` is integer `20`; it must be a number from 0 to 10"]);
+    check(&["study", "group-size", "task", "--config", "base.toml"], &["base.toml line 2: `learning_rate`"]);
+    file("max_steps = \n");
+    check(&with_file, &["base.toml line 1: "]);
+    check(&["sweep", "--resume", "x", "--config", "base.toml"], &["cannot be used with"]);
     check(&["sweep", "--resume", "nothing"], &["no sweep `nothing`", "start one with"]);
     check(&["study", "group-size", "task", "--set", "seed=1"], &["--seeds N"]);
     check(&["study", "sync-interval", "task", "--set", "weight_sync_interval=2"], &["sets this key itself"]);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print, print_json, train};
-use crate::config::{ResolvedConfig, TrainConfig};
+use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
 use crate::report::text_table;
 use crate::run::{RunFolders, check_export, events::now_ms, free_path, write_export};
 use crate::secrets::visible;
@@ -59,6 +59,9 @@ pub(super) struct CommonArguments {
     /// Preset: quick, seed or recommended
     #[arg(long, requires = "task")]
     preset: Option<String>,
+    /// TOML file of configuration keys; --set overrides them. It is kept in the sweep: later changes have no effect
+    #[arg(long, value_name = "FILE", requires = "task")]
+    config: Option<PathBuf>,
     /// Name: the tag of its runs, and for --resume [default: after the task]
     #[arg(long, requires = "task")]
     name: Option<String>,
@@ -140,6 +143,8 @@ pub(super) fn blank(
             task.label(TASK_FILE)
         )));
     }
+    let config_file = train::read_config(common.config.as_deref())?;
+    config_file.as_ref().map_or(Ok(()), ConfigFile::check).map_err(|error| Failure::usage(error.to_string()))?;
     let path = task.folder().map(std::path::absolute).transpose()?;
     let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
     Ok(Sweep {
@@ -150,6 +155,7 @@ pub(super) fn blank(
         task: path,
         task_digest: task.digest(),
         preset: common.preset.clone(),
+        config_file,
         fixed,
         metric,
         halving: None,
@@ -166,7 +172,7 @@ pub(super) fn blank(
 
 /// The configuration of a run with these assignments, as `train` resolves it.
 pub(super) fn resolve(sweep: &Sweep, set: &[String], task: &Task, places: &RunFolders) -> Result<TrainConfig, Failure> {
-    let arguments = train::Arguments::of_sweep(sweep.task.clone(), set.to_vec(), sweep.preset.clone(), places);
+    let arguments = train::Arguments::of_sweep(sweep, set.to_vec(), places);
     let ResolvedConfig { config, .. } = train::resolve(&arguments, task, places)?;
     Ok(config)
 }

@@ -11,7 +11,7 @@ use super::output::eprint_line;
 use super::progress::Progress;
 use super::{Failure, Outcome, preflight, preset};
 use crate::checkpoint::Located;
-use crate::config::{Assignments, Layers, Method, ResolvedConfig, TrainConfig, reference};
+use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
@@ -19,6 +19,7 @@ use crate::run::{
     list_checkpoints,
 };
 use crate::secrets::is_control;
+use crate::study::Sweep;
 use crate::task::{CommandMode, PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use result::show;
@@ -45,6 +46,9 @@ pub(super) struct Arguments {
     /// TOML file of configuration keys
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The file of --config as a sweep has read it
+    #[arg(skip)]
+    config_file: Option<ConfigFile>,
     /// Set a configuration key; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
@@ -90,8 +94,10 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// A run of a sweep, in the folder for new runs.
-    pub(super) fn of_sweep(task: String, set: Vec<String>, preset: Option<String>, places: &RunFolders) -> Self {
-        Self { task: Some(task), set, preset, runs: Some(places.for_new_runs().to_owned()), ..Self::default() }
+    pub(super) fn of_sweep(sweep: &Sweep, set: Vec<String>, places: &RunFolders) -> Self {
+        let Sweep { task, preset, config_file, .. } = sweep.clone();
+        let runs = Some(places.for_new_runs().to_owned());
+        Self { task: Some(task), set, preset, config_file, runs, ..Self::default() }
     }
 }
 
@@ -299,19 +305,25 @@ fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     )))
 }
 
+/// The file of `--config`.
+pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let label = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("--config {label}: {error}; name a TOML file of configuration keys"))
+    })?;
+    Ok(Some(ConfigFile { label, text }))
+}
+
 pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
     let preset = arguments.preset.as_deref().map(preset).transpose()?;
     let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
-    let file = match &arguments.config {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::usage(format!("--config {}: {error}; name a TOML file of configuration keys", path.display()))
-            })?;
-            Some(Assignments::from_toml(&path.display().to_string(), &text).map_err(usage)?)
-        }
+    let file = match &arguments.config_file {
+        Some(file) => Some(file.clone()),
+        None => read_config(arguments.config.as_deref())?,
     };
+    let file = file.map(|file| file.assignments()).transpose().map_err(usage)?;
     let mut set = arguments.set.clone();
     set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));

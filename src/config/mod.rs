@@ -11,6 +11,6 @@ mod value;
 
 pub use choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Preset, Recompute};
 pub use keys::{Derived, KEYS, Key, Rule};
-pub use resolve::{Assignments, ConfigError, Layers, ResolvedConfig, Source};
+pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
 pub use train_config::TrainConfig;
 pub use value::{Kind, StopCondition, Value};

@@ -175,6 +175,33 @@ impl Layers {
     }
 }
 
+/// A file of configuration keys as it was read: what follows from it stays the same when the file changes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ConfigFile {
+    /// Its path as shown in errors.
+    pub label: String,
+    pub text: String,
+}
+
+impl ConfigFile {
+    /// # Errors
+    /// As [`Assignments::from_toml`].
+    pub fn assignments(&self) -> Result<Assignments, ConfigError> {
+        Assignments::from_toml(&self.label, &self.text)
+    }
+
+    /// Checks every key and value on its own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line of the first that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let assignments = self.assignments()?;
+        let mut scratch = ConfigBuilder::default();
+        assignments.entries.iter().try_for_each(|entry| scratch.toml(entry, Source::File))?;
+        assignments.check_models()
+    }
+}
+
 /// The assignments of one TOML table, each with its place.
 #[derive(Debug, Clone, Default)]
 pub struct Assignments {

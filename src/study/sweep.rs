@@ -8,11 +8,12 @@ use super::arms::Study;
 use super::error::StudyError;
 use super::halving::Halving;
 use super::measure::Metric;
+use crate::config::ConfigFile;
 use crate::files::{self, Access};
 use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 2;
 /// Without `--max-runs`, more runs are taken for a mistake.
 pub const MOST_RUNS: usize = 100;
 /// A run's name adds its number, and a tag has at most 32 characters.
@@ -38,6 +39,9 @@ pub struct Sweep {
     pub task_digest: String,
     #[serde(default)]
     pub preset: Option<String>,
+    /// The keys below `fixed`.
+    #[serde(default)]
+    pub config_file: Option<ConfigFile>,
     /// `KEY=VALUE` of all runs.
     pub fixed: Vec<String>,
     /// Of the best checkpoint, on the eval set.
@@ -307,6 +311,7 @@ pub(super) mod tests {
             task: "invoice".to_owned(),
             task_digest: String::new(),
             preset: None,
+            config_file: None,
             fixed: vec!["max_steps=2".to_owned()],
             metric: Metric::Valid,
             halving: None,
@@ -358,7 +363,7 @@ pub(super) mod tests {
             assert!(found.contains("sweep.json") && found.contains(expected), "{found}");
         };
         check("{\n\"version\": 1,", "line 2");
-        check(&whole.replace("\"version\": 1", "\"version\": 9"), "newer than this program's 1");
+        check(&whole.replace("\"version\": 2", "\"version\": 9"), "newer than this program's 2");
         check(&whole.replace("\"setting\": 0", "\"setting\": 5"), "out of range");
         check(&whole.replace("\"id\": null", "\"id\": \"../../x\""), "out of range");
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::exit_code;
+use super::{exit_code, resolve};
 use crate::cli::output::eprint_line;
 use crate::cli::worker::{SignalFlags, install_signal_handlers};
 use crate::cli::{Failure, device, train};
@@ -28,6 +28,8 @@ pub(super) struct Driver<'a> {
     folder: &'a SweepFolder,
     sweep: Sweep,
     devices: Vec<Device>,
+    /// Of a run, at most.
+    ranks: usize,
     signals: SignalFlags,
     /// The runs that were given a worker in this session, or had one when it began.
     handled: BTreeSet<usize>,
@@ -64,11 +66,17 @@ impl<'a> Driver<'a> {
             run.problem = None;
             run.id = run.id.take().filter(|id| folder.runs().join(id).is_dir());
         }
+        // A task or model that is gone fails the runs that need it, with its cause.
+        let ranks = Task::resolve(&sweep.task).ok().and_then(|task| {
+            let all = sweep.settings.iter().map(|setting| [sweep.fixed.as_slice(), &setting.set].concat());
+            all.filter_map(|set| resolve(&sweep, &set, &task, &own).ok()).map(|config| config.ranks).max()
+        });
         let before = sweep.seconds;
         let mut driver = Self {
             folder,
             sweep,
             devices,
+            ranks: ranks.unwrap_or(1),
             signals: install_signal_handlers()?,
             handled: BTreeSet::new(),
             left: BTreeSet::new(),
@@ -194,8 +202,7 @@ impl<'a> Driver<'a> {
 
     /// As many runs at once as devices serve.
     fn capacity(&self) -> usize {
-        let ranks = self.sweep.fixed.iter().find_map(|text| text.strip_prefix("ranks=")?.parse::<usize>().ok());
-        (self.devices.len() / ranks.unwrap_or(1).max(1)).max(1)
+        (self.devices.len() / self.ranks.max(1)).max(1)
     }
 
     /// Creates a run with the checks of `train`, and starts it. Its name is in its folder from the beginning: if this
@@ -228,7 +235,7 @@ impl<'a> Driver<'a> {
             set.push(format!("base_model={}@best", before.display()));
         }
         let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
-        let mut arguments = train::Arguments::of_sweep(self.sweep.task.clone(), set, self.sweep.preset.clone(), &own);
+        let mut arguments = train::Arguments::of_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
         Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())

@@ -126,6 +126,7 @@ fn swept(folder: &Path) {
         task: "invoice".to_owned(),
         task_digest: String::new(),
         preset: None,
+        config_file: None,
         fixed: Vec::new(),
         metric: Metric::Valid,
         halving: None,
