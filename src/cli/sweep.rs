@@ -60,7 +60,7 @@ pub(super) struct CommonArguments {
     #[arg(long, requires = "task")]
     preset: Option<String>,
     /// TOML file of configuration keys; --set overrides them. It is kept in the sweep: later changes have no effect
-    #[arg(long, value_name = "FILE", requires = "task")]
+    #[arg(long, value_name = "FILE", requires = "task", conflicts_with_all = ["resume", "show", "list"])]
     config: Option<PathBuf>,
     /// Name: the tag of its runs, and for --resume [default: after the task]
     #[arg(long, requires = "task")]
