@@ -252,7 +252,18 @@ fn wrong_requests_start_nothing() {
     check(&["study", "group-size", "task", "--config", "base.toml"], &["base.toml line 2: `learning_rate`"]);
     file("max_steps = \n");
     check(&with_file, &["base.toml line 1: "]);
-    check(&["sweep", "--resume", "x", "--config", "base.toml"], &["cannot be used with"]);
+    for (command, option) in [
+        ("sweep", &["--config", "base.toml"][..]),
+        ("sweep", &["--set", "seed=0,1"]),
+        ("sweep", &["--preset", "quick"]),
+        ("sweep", &["--random-seed", "1"]),
+        ("sweep", &["--plan"]),
+        ("study", &["--seeds", "2"]),
+    ] {
+        for of_existing in [&["--resume", "x"][..], &["--show", "x"], &["--list"]] {
+            check(&[&[command], of_existing, option].concat(), &["cannot be used with"]);
+        }
+    }
     check(&["sweep", "--resume", "nothing"], &["no sweep `nothing`", "start one with"]);
     check(&["study", "group-size", "task", "--set", "seed=1"], &["--seeds N"]);
     check(&["study", "sync-interval", "task", "--set", "weight_sync_interval=2"], &["sets this key itself"]);

@@ -7,6 +7,7 @@ use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["study", "resume", "show", "list"]))]
+#[command(group = clap::ArgGroup::new("begins").multiple(true).conflicts_with_all(["resume", "show", "list"]))]
 #[command(after_long_help = "\
   sft-vs-grpo       base, SFT, GRPO, GRPO after SFT: at equal updates, and until three evals bring no better valid rate\n  \
   binary-vs-tiered  rewards of the tiers 0/0/1 against 0/0.5/1\n  \
@@ -20,10 +21,10 @@ pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: Option<String>,
     /// Seeds: runs of each setting
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3, group = "begins", value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
     /// Set a configuration key of all runs; repeatable
-    #[arg(long, value_name = "KEY=VALUE", requires = "task")]
+    #[arg(long, value_name = "KEY=VALUE", group = "begins")]
     set: Vec<String>,
     #[command(flatten)]
     common: CommonArguments,

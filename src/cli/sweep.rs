@@ -20,6 +20,7 @@ use driver::Driver;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["task", "resume", "show", "list"]))]
+#[command(group = clap::ArgGroup::new("begins").multiple(true).conflicts_with_all(["resume", "show", "list"]))]
 #[command(after_long_help = "\
 The eval set chooses, the test set makes the claim: settings are compared by the best checkpoints on the eval set; each \
 run measures the test set once, at its end, and the sweep shows it of the best setting alone.\n\n\
@@ -29,25 +30,25 @@ pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: Option<String>,
     /// Set a configuration key: a value, a list (1e-5,3e-5), or an inclusive range of whole numbers (0..2); repeatable
-    #[arg(long, value_name = "KEY=VALUES", requires = "task")]
+    #[arg(long, value_name = "KEY=VALUES", group = "begins")]
     set: Vec<String>,
     /// Draw N of the settings at random instead of all
-    #[arg(long, value_name = "N", requires = "task", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
     random: Option<u64>,
     /// Seed of --random
-    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "random")]
+    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "random", group = "begins")]
     random_seed: u64,
     /// Successive halving: train all settings a little, the best of them more
-    #[arg(long, requires = "task")]
+    #[arg(long, group = "begins")]
     halving: bool,
     /// With --halving: of the settings, 1/N go on at each rung, for N times the steps
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "halving", value_parser = clap::value_parser!(u16).range(2..=64))]
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "halving", group = "begins", value_parser = clap::value_parser!(u16).range(2..=64))]
     factor: u16,
     /// With --halving: the step at which settings are first compared [default: eval_every]
-    #[arg(long, value_name = "STEP", requires = "halving", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEP", requires = "halving", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
     first_rung: Option<u64>,
     /// Rate of the best checkpoint on the eval set by which settings are compared: valid, exact, tolerant, parse or reward
-    #[arg(long, default_value = "valid", requires = "task", value_parser = clap::builder::PossibleValuesParser::new(Metric::NAMES))]
+    #[arg(long, default_value = "valid", group = "begins", value_parser = clap::builder::PossibleValuesParser::new(Metric::NAMES))]
     metric: String,
     #[command(flatten)]
     common: CommonArguments,
@@ -57,13 +58,13 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
     /// Preset: quick, seed or recommended
-    #[arg(long, requires = "task")]
+    #[arg(long, group = "begins")]
     preset: Option<String>,
     /// TOML file of configuration keys; --set overrides them. It is kept in the sweep: later changes have no effect
-    #[arg(long, value_name = "FILE", requires = "task", conflicts_with_all = ["resume", "show", "list"])]
+    #[arg(long, value_name = "FILE", group = "begins")]
     config: Option<PathBuf>,
     /// Name: the tag of its runs, and for --resume [default: after the task]
-    #[arg(long, requires = "task")]
+    #[arg(long, group = "begins")]
     name: Option<String>,
     /// Start at most N runs; with --resume, N in all
     #[arg(long, value_name = "N", conflicts_with_all = ["show", "list"])]
@@ -87,7 +88,7 @@ pub(super) struct CommonArguments {
     #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
     list: bool,
     /// List the runs, and start nothing; forecasts nothing: `train --plan` measures one run
-    #[arg(long, requires = "task")]
+    #[arg(long, group = "begins")]
     plan: bool,
     #[command(flatten)]
     device: DeviceArguments,
