@@ -1,6 +1,6 @@
 //! The endpoints of `eval`: where `endpoints.toml` is, and the records of one that was asked.
 
-use super::targets::Rows;
+use super::rows::Rows;
 use super::variants::Variant;
 use crate::run::EvalFolder;
 use crate::score::Scorer;
@@ -45,7 +45,7 @@ mod asking {
     use super::Asked;
     use crate::cli::Failure;
     use crate::cli::output::eprint_line;
-    use crate::cli::targets::Rows;
+    use crate::cli::rows::Rows;
     use crate::endpoint::{self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling};
     use crate::files;
     use crate::format::counted;

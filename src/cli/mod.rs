@@ -31,6 +31,8 @@ mod progress_bar;
 mod pull;
 #[cfg(feature = "engine")]
 mod rank;
+#[cfg(feature = "engine")]
+mod rows;
 mod runs;
 #[cfg(feature = "engine")]
 mod sample;

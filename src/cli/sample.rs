@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::targets::{CONSTRAINED, ENDPOINT, Rows, Target, common_limit, lengths};
+use super::rows::Rows;
+use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::Located;
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};

@@ -1,19 +1,17 @@
-//! The models and prompts of `eval` and `sample`.
+//! The models of `eval` and `sample`.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use super::Failure;
 use super::endpoints::EndpointTarget;
+use super::rows::Rows;
 use crate::checkpoint::{Located, StartModel};
 use crate::constraint::TaskConstraints;
-use crate::dataset::{self, PromptRow};
 use crate::eval::{Lengths, task_limit};
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunFolders;
-use crate::task::{PromptSet, Task};
+use crate::task::Task;
 use crate::text::Tokenizer;
 
 /// What begins the name of an endpoint in `--model`.
@@ -106,49 +104,4 @@ pub(super) fn common_limit(targets: &[Target]) -> usize {
 /// Limited by the model's positions only.
 pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
     Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
-}
-
-#[derive(Debug)]
-pub(super) struct Rows {
-    /// `test`, `eval`, `train`, or the file's name.
-    pub(super) set: String,
-    /// For messages.
-    pub(super) label: String,
-    pub(super) rows: Vec<PromptRow>,
-}
-
-impl Rows {
-    /// The rows of `--on test|eval|train|FILE`.
-    pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
-        if let Some(set) = PromptSet::from_name(on) {
-            return Self::of_set(task, set);
-        }
-        let path = Path::new(on);
-        if !path.is_file() {
-            return Err(Failure::usage(format!(
-                "--on {on}: no such file: use train, eval, test, or a file of prompt rows"
-            )));
-        }
-        let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
-        Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
-    }
-
-    pub(super) fn of_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
-        let rows = dataset::load(task, set)?;
-        let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
-        Ok(Self { set: set.name().to_owned(), label, rows })
-    }
-
-    /// The rows for which `condition` holds.
-    pub(super) fn only(&self, condition: impl Fn(&PromptRow) -> bool) -> Self {
-        let rows = self.rows.iter().filter(|row| condition(row)).cloned().collect();
-        Self { set: self.set.clone(), label: self.label.clone(), rows }
-    }
-}
-
-/// A prompt row as JSON, with its id.
-pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
-    let mut fields = row.fields.clone();
-    fields.insert("id".to_owned(), row.id.clone().into());
-    fields.into()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::targets::Rows;
+use super::rows::Rows;
 use crate::dataset::order::epoch_order;
 use crate::dataset::{self, PromptRow};
 use crate::files;

@@ -1,14 +1,14 @@
-//! Addresses, keys, bodies and refusals: every answer is JSON in OpenAI's shape, but for the metrics.
+//! Addresses, keys and bodies: every answer is JSON in OpenAI's shape, but for the metrics.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::generation::generate;
+use super::responses::{answer, busy, refusal, with_type};
 use super::{ApiKey, Shared};
 use crate::openai::{Api, ApiError};
 
@@ -45,10 +46,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 const NO_ADDRESS: &str =
     "no such address; there are /v1/chat/completions, /v1/completions, /v1/models, /health and /metrics";
 const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";
-
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
 
 /// Checks who asks, and counts the answer.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
@@ -160,12 +157,6 @@ async fn collect(mut body: Body) -> Option<Bytes> {
     (seen <= BODY_BYTES).then(|| bytes.into())
 }
 
-/// To be tried again in a second.
-pub(super) fn busy(why: &str) -> ApiError {
-    let message = format!("{why}; try again soon");
-    ApiError { retry_seconds: Some(1), ..ApiError::new(429, "rate_limit_error", Some("rate_limit_exceeded"), message) }
-}
-
 async fn models(State(shared): State<Arc<Shared>>) -> Response {
     let data: Vec<Json> = shared.names().map(|name| listed(&shared, name)).collect();
     answer(200, &json!({"object": "list", "data": data}))
@@ -205,31 +196,4 @@ impl Shared {
             ..ApiError::new(404, "invalid_request_error", Some("model_not_found"), message)
         }
     }
-}
-
-pub(super) fn refusal(error: &ApiError) -> Response {
-    let mut response = answer(error.status, &error.json());
-    if let Some(seconds) = error.retry_seconds {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    // What was not read of the body would be taken for the next request.
-    if matches!(error.status, 408 | 413 | 415) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-pub(super) fn answer(status: u16, json: &Json) -> Response {
-    with_type(status, "application/json", Body::from(json.to_string()))
-}
-
-pub(super) fn with_type(status: u16, kind: &'static str, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // A browser is not to guess that text from a model is a page.
-    response
-        .headers_mut()
-        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    response
 }

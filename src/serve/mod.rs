@@ -4,9 +4,10 @@ mod collected; // the completions of a request as they come -> an answer, whole 
 mod connections; // sockets: limits, time-outs, the end of the server
 mod constraints; // what completions may be, compiled once for all who ask the same
 mod generation; // a request -> prompts in the queue
-mod http; // addresses, keys, bodies, refusals
+mod http; // addresses, keys, bodies
 mod metrics; // counts for Prometheus
 mod queue; // between clients and the threads that decode
+mod responses; // answers and refusals in OpenAI's shape
 mod text_stream; // tokens -> text that is final, without its think block
 
 use std::net::{SocketAddr, TcpListener};
@@ -139,7 +140,7 @@ pub fn serve(
         longest_prompt: size.prompt_tokens,
         key: settings.key,
         is_loopback: address.ip().is_loopback(),
-        started: http::unix_seconds(),
+        started: responses::unix_seconds(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

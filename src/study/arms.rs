@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::axes::Setting;
 use super::error::StudyError;
-use super::sweep::Setting;
 use crate::config::TrainConfig;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,29 @@
 //! `--set KEY=VALUE,VALUE` and `--set KEY=FIRST..LAST`: what varies, and which combinations are run.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::StudyError;
 use crate::config::{ConfigError, Key, Kind};
+
+/// What the runs of different seeds share.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    pub label: String,
+    /// `KEY=VALUE`, beside [`Space::fixed`].
+    pub set: Vec<String>,
+    /// Of a study: what is drawn in one chart.
+    #[serde(default)]
+    pub group: String,
+    /// Rewards of the tiers, other than the task's.
+    #[serde(default)]
+    pub tiers: Option<[f64; 3]>,
+    /// The setting of whose run with the same seed this one continues the result.
+    #[serde(default)]
+    pub after: Option<usize>,
+    /// The step after which halving stopped it.
+    #[serde(default)]
+    pub pruned: Option<u64>,
+}
 
 /// A key with several values, as on a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

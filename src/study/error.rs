@@ -19,11 +19,8 @@ pub enum StudyError {
     TooMany { runs: usize, most: usize },
     #[error("{0}")]
     Unfit(String),
-    #[error(
-        "`{name}` is no name of a sweep: a letter or digit, then also - _ . (at most {} characters)",
-        super::sweep::LONGEST_NAME
-    )]
-    Name { name: String },
+    #[error("`{name}` is no name of a sweep: a letter or digit, then also - _ . (at most {most} characters)")]
+    Name { name: String, most: usize },
     #[error("there is a sweep `{name}` in {}: resume it with --resume {name}, or choose another --name", .folder.display())]
     Exists { name: String, folder: PathBuf },
     #[error("no sweep `{name}` in {}{}", .folder.display(), listed(.known))]

@@ -12,12 +12,12 @@ mod sweep;
 mod table;
 
 pub use arms::{Study, with_tiers};
-pub use axes::{Axis, Space, grid, random};
+pub use axes::{Axis, Setting, Space, grid, random};
 pub use comparison::ArmComparison;
 pub use error::StudyError;
 pub use halving::{Halving, rungs, survivors};
 pub use measure::{MeasuredRun, Metric};
 pub use picture::curves;
 pub use schedule::{Next, next};
-pub use sweep::{FORMAT_VERSION, MOST_RUNS, Setting, Sweep, SweepFolder, SweepRun, TaskVariant};
+pub use sweep::{FORMAT_VERSION, MOST_RUNS, Sweep, SweepFolder, SweepRun, TaskVariant};
 pub use table::{RunPhase, SettingRow, SweepTable};

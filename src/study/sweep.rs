@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::arms::Study;
+use super::axes::Setting;
 use super::error::StudyError;
 use super::halving::Halving;
 use super::measure::Metric;
@@ -17,7 +18,7 @@ pub const FORMAT_VERSION: u64 = 2;
 /// Without `--max-runs`, more runs are taken for a mistake.
 pub const MOST_RUNS: usize = 100;
 /// A run's name adds its number, and a tag has at most 32 characters.
-pub(super) const LONGEST_NAME: usize = 32;
+const LONGEST_NAME: usize = 32;
 
 const FILE: &str = "sweep.json";
 /// Beside the runs; hidden, so that nothing takes it for a run.
@@ -64,26 +65,6 @@ pub struct Sweep {
     /// Settings that are compared with each other, by place; `None` is the base model.
     #[serde(default)]
     pub pairs: Vec<[Option<usize>; 2]>,
-}
-
-/// What the runs of different seeds share.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Setting {
-    pub label: String,
-    /// `KEY=VALUE`, beside [`Sweep::fixed`].
-    pub set: Vec<String>,
-    /// Of a study: what is drawn in one chart.
-    #[serde(default)]
-    pub group: String,
-    /// Rewards of the tiers, other than the task's.
-    #[serde(default)]
-    pub tiers: Option<[f64; 3]>,
-    /// The setting of whose run with the same seed this one continues the result.
-    #[serde(default)]
-    pub after: Option<usize>,
-    /// The step after which halving stopped it.
-    #[serde(default)]
-    pub pruned: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,7 +147,10 @@ impl SweepFolder {
     /// [`StudyError::Name`], [`StudyError::Exists`], or what could not be written.
     pub fn create(runs: &Path, sweep: &Sweep, variants: &[TaskVariant]) -> Result<Self, StudyError> {
         if check_tag(&sweep.name).is_some() {
-            return Err(StudyError::Name { name: sweep.name.chars().filter(|letter| !letter.is_control()).collect() });
+            return Err(StudyError::Name {
+                name: sweep.name.chars().filter(|letter| !letter.is_control()).collect(),
+                most: LONGEST_NAME,
+            });
         }
         let root = runs.join(FOLDER);
         let io =

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
+use super::axes::Setting;
 use super::comparison::ArmComparison;
 use super::error::StudyError;
 use super::measure::{MeasuredRun, Metric};
-use super::sweep::{Setting, Sweep, SweepFolder, SweepRun};
+use super::sweep::{Sweep, SweepFolder, SweepRun};
 use crate::format::{amount, counted, duration, or_na, percent};
 use crate::report::text_table;
 use crate::run::{RunDirectory, RunError, Status};

@@ -2,7 +2,6 @@
 
 use toml::de::DeValue;
 
-use super::definition::missing;
 use super::error::Read;
 use super::source::Home;
 use super::toml_section::Section;
@@ -102,7 +101,7 @@ impl CommandRules {
     /// Reads the keys of the kind `code`.
     pub(super) fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
         let example = "file = \"answer.py\"";
-        let file = score.string("file")?.ok_or_else(|| missing(home, "score.file", example))?;
+        let file = score.string("file")?.ok_or_else(|| home.missing("score.file", example))?;
         if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
             let offset = score.get("file").map_or(0, |(_, offset)| offset);
             let message = format!("is the name of a file such as answer.py, not {file:?}");
@@ -114,7 +113,7 @@ impl CommandRules {
     }
 
     fn read_as(mode: CommandMode, example: &'static str, score: &Section<'_>, home: &Home) -> Read<Self> {
-        let (_, offset) = score.get("command").ok_or_else(|| missing(home, "score.command", example))?;
+        let (_, offset) = score.get("command").ok_or_else(|| home.missing("score.command", example))?;
         let command = strings(score, "command")?;
         if command.first().is_none_or(String::is_empty) {
             return Err(score.error("command", offset, format!("is empty; write for example `{example}`")));

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use super::TASK_FILE;
 use super::command::{self, CommandRules};
 use super::error::Read;
 use super::openapi::{self, HttpRules};
 use super::references::follow_references;
 use super::source::Home;
 use super::toml_section::Section;
-use super::{TASK_FILE, TaskError};
 
 /// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
 /// inside, `date` compares calendar dates however written, `number` reads numbers written as strings.
@@ -159,7 +159,7 @@ impl Definition {
             ("regex", Some(score)) => read_pattern(score, home)?,
             ("sql", Some(score)) => {
                 let dialect = read_dialect(score)?;
-                let found = read_file(top, "schema", home)?;
+                let found = home.file_of(top, "schema")?;
                 let rules = Self::Sql(SqlRules { has_schema: found.is_some(), dialect });
                 match found {
                     Some((file, text)) => return Ok((rules, file, text)),
@@ -170,7 +170,7 @@ impl Definition {
                 let in_order = score.boolean("order")?.unwrap_or(true);
                 let allows_none = score.boolean("allow_no_call")?.unwrap_or(false);
                 let rules = ToolRules { tools: None, in_order, allows_none };
-                match read_file(score, "tools", home)? {
+                match home.file_of(score, "tools")? {
                     Some((file, text)) => {
                         let tools = Some(home.parse_json(&file, &text)?);
                         return Ok((Self::ToolCalls(ToolRules { tools, ..rules }), file, text));
@@ -190,21 +190,9 @@ impl Definition {
     }
 }
 
-/// The name and the text of the file that a key names.
-pub(super) fn read_file(section: &Section<'_>, key: &str, home: &Home) -> Read<Option<(String, String)>> {
-    let Some(file) = section.string(key)? else { return Ok(None) };
-    let file = home.name(file)?;
-    let text = home.read_text(&file)?;
-    Ok(Some((file, text)))
-}
-
-pub(super) fn missing(home: &Home, key: &str, example: &'static str) -> TaskError {
-    TaskError::Missing { label: home.label(TASK_FILE), key: format!("`{key}`"), example }
-}
-
 fn read_schema(top: &Section<'_>, score: Option<&Section<'_>>, home: &Home) -> Read<(Definition, String, String)> {
     let example = "schema = \"schema.json\"";
-    let (file, text) = read_file(top, "schema", home)?.ok_or_else(|| missing(home, "schema", example))?;
+    let (file, text) = home.file_of(top, "schema")?.ok_or_else(|| home.missing("schema", example))?;
     let schema = home.parse_json(&file, &text)?;
     let mut named = BTreeMap::new();
     if let Some(references) = score.map(|score| score.free_section("references")).transpose()?.flatten() {
@@ -229,7 +217,7 @@ fn read_dialect(score: &Section<'_>) -> Read<String> {
 
 fn read_pattern(score: &Section<'_>, home: &Home) -> Read<Definition> {
     let example = r"pattern = '^\d{4}-\d{2}$'";
-    let pattern = score.string("pattern")?.ok_or_else(|| missing(home, "score.pattern", example))?;
+    let pattern = score.string("pattern")?.ok_or_else(|| home.missing("score.pattern", example))?;
     if let Err(error) = regex::Regex::new(&pattern) {
         // Its last line says what is wrong, those above show where.
         let text = error.to_string();

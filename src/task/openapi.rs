@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::TaskError;
-use super::definition::{missing, read_file};
 use super::error::Read;
 use super::references::decode_path;
 use super::source::Home;
@@ -99,8 +98,8 @@ impl HttpRules {
     /// The rules, the document's file and its text.
     pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<(Self, String, String)> {
         let example = "openapi = \"openapi.json\"";
-        let named = read_file(score, "openapi", home)?;
-        let (file, text) = named.ok_or_else(|| missing(home, "score.openapi", example))?;
+        let named = home.file_of(score, "openapi")?;
+        let (file, text) = named.ok_or_else(|| home.missing("score.openapi", example))?;
         let document = parse_document(home, &file, &text)?;
         let part = match (score.string("part")?.as_deref(), score.get("part")) {
             (None | Some("request"), _) => MessagePart::Request,

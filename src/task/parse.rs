@@ -29,9 +29,8 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
     let known = ["system", "thinking", "prompts", "score", "reward", "train"];
     let known = [&["name", "title"], kind.keys, &known].concat();
     let top = Section::new(source, "", document.get_ref(), &known)?;
-    let missing = |key: &str, example| TaskError::Missing { label: label.clone(), key: format!("`{key}`"), example };
 
-    let name = top.string("name")?.ok_or_else(|| missing("name", "name = \"invoice\""))?;
+    let name = top.string("name")?.ok_or_else(|| home.missing("name", "name = \"invoice\""))?;
     if name.is_empty()
         || !name.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.'))
         || name.starts_with('.')

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::embedded::EmbeddedTask;
 use super::error::Read;
+use super::toml_section::Section;
 use super::{TASK_FILE, TaskError};
 use crate::files;
 
@@ -37,6 +38,19 @@ impl Home {
             Self::Embedded(_) => Path::new(""),
         };
         files::inside(folder, file).map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
+    }
+
+    /// The name and the text of the file that a key names.
+    pub(super) fn file_of(&self, section: &Section<'_>, key: &str) -> Read<Option<(String, String)>> {
+        let Some(file) = section.string(key)? else { return Ok(None) };
+        let file = self.name(file)?;
+        let text = self.read_text(&file)?;
+        Ok(Some((file, text)))
+    }
+
+    /// `task.toml` lacks a key.
+    pub(super) fn missing(&self, key: &str, example: &'static str) -> TaskError {
+        TaskError::Missing { label: self.label(TASK_FILE), key: format!("`{key}`"), example }
     }
 
     /// A file's normalized name inside the task, without `.` and doubled slashes. The file may not exist.

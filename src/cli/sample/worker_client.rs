@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Arguments, document};
 use crate::cli::output::eprint_line;
-use crate::cli::targets::{Rows, whole};
+use crate::cli::rows::{Rows, whole};
 use crate::cli::{Outcome, print, print_json};
 use crate::run::sampler::{self, SampleBackend, SamplingRequest};
 use crate::run::{Launch, RunFolders, Sample, SampledCompletion, State};

@@ -8,7 +8,7 @@ use regex::Regex;
 use super::Question;
 use super::answer::shorten;
 use super::process::{PrivateFolder, Program, path_of};
-use super::single_run::{Output, Run, line_reasons, run};
+use super::whole_run::{Output, Run, line_reasons, run};
 use crate::files::{self, Access};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;

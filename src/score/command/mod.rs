@@ -9,6 +9,7 @@ mod sandbox;
 mod single_run;
 mod trial;
 mod trust;
+mod whole_run;
 
 pub use sandbox::{Isolation, isolation};
 pub use trial::Trial;

@@ -8,7 +8,7 @@ use super::document::{Api, Body, Operation, Parameter, Parts};
 use super::message::{Message, Part, Start};
 use super::parameters::{Given, Reading, Style};
 use super::path::Bound;
-use super::query::{query, split_path, take};
+use super::query::{LONGEST_PATH_BYTES, query, split_path, take};
 use super::schemas::{LazySchema, Shape};
 use crate::format::did_you_mean;
 use crate::task::decode_path;
@@ -31,9 +31,6 @@ const USUAL: [&str; 14] = [
     "referer",
     "user-agent",
 ];
-
-/// A path with its query; servers refuse far shorter ones.
-pub(super) const LONGEST_PATH_BYTES: usize = 65_536;
 
 /// The path of a request, found in the document.
 #[derive(Debug)]

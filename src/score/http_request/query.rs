@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use super::super::json::{self, Value};
 use super::super::string_places::StringPlaces;
-use super::check::LONGEST_PATH_BYTES;
 use super::document::Parameter;
 use super::message::{Message, Start};
 use super::parameters::{Given, Style, decode_query, query_pairs};
 use super::schemas::Shape;
 use crate::task::openapi::escaped;
+
+/// A path with its query; servers refuse far shorter ones.
+pub(super) const LONGEST_PATH_BYTES: usize = 65_536;
 
 /// One `name=value` of a query.
 #[derive(Debug, Clone)]

@@ -1,0 +1,54 @@
+//! The prompts of `eval` and `sample`.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use super::Failure;
+use crate::dataset::{self, PromptRow};
+use crate::task::{PromptSet, Task};
+
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// `test`, `eval`, `train`, or the file's name.
+    pub(super) set: String,
+    /// For messages.
+    pub(super) label: String,
+    pub(super) rows: Vec<PromptRow>,
+}
+
+impl Rows {
+    /// The rows of `--on test|eval|train|FILE`.
+    pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
+        if let Some(set) = PromptSet::from_name(on) {
+            return Self::of_set(task, set);
+        }
+        let path = Path::new(on);
+        if !path.is_file() {
+            return Err(Failure::usage(format!(
+                "--on {on}: no such file: use train, eval, test, or a file of prompt rows"
+            )));
+        }
+        let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
+        Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
+    }
+
+    pub(super) fn of_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
+        let rows = dataset::load(task, set)?;
+        let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
+        Ok(Self { set: set.name().to_owned(), label, rows })
+    }
+
+    /// The rows for which `condition` holds.
+    pub(super) fn only(&self, condition: impl Fn(&PromptRow) -> bool) -> Self {
+        let rows = self.rows.iter().filter(|row| condition(row)).cloned().collect();
+        Self { set: self.set.clone(), label: self.label.clone(), rows }
+    }
+}
+
+/// A prompt row as JSON, with its id.
+pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
+    let mut fields = row.fields.clone();
+    fields.insert("id".to_owned(), row.id.clone().into());
+    fields.into()
+}
