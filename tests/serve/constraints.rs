@@ -232,8 +232,11 @@ fn a_think_block_is_told_apart_from_the_answer() {
     assert!(reasoned > 0, "none reasoned: {whole}");
 }
 
-/// A completion whole, and the same one put together from its chunks: the calls, the text and how it ended.
-fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<(Vec<(String, String)>, String, String)> {
+/// The calls of a completion, each with its arguments, its text, and how it ended.
+type Completion = (Vec<(String, String)>, String, String);
+
+/// The completions of a request; each put together from its chunks is the same.
+fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<Completion> {
     let whole = server.post(CHAT, &body);
     body["stream"] = true.into();
     let chunks = server.stream(CHAT, &body);

@@ -154,7 +154,7 @@ fn calls_that_are_enforced_are_given_out_piece_by_piece() {
 fn arguments() -> impl Strategy<Value = String> {
     let text = prop::sample::select(vec!["a", "}", "{\"", "</tool_call>", "<tool_call>{", "é🦀", "\\", "\n", "]"]);
     let value = prop_oneof![
-        text.prop_map(|text| serde_json::Value::from(text)),
+        text.prop_map(serde_json::Value::from),
         Just(serde_json::json!([{"x": {}}, "]}"])),
         Just(serde_json::json!({"y": [1.5, null]})),
     ];
