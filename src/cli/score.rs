@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
-use crate::dataset::{self, PromptRow};
+use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::percent;
 use crate::score::{CompletionLine, FailureClass, Score, Scorer, Tier, score_stream};
 use crate::secrets::visible;
@@ -29,8 +29,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Numbered from 1; an error is the last.
-type Lines = Box<dyn Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>>>;
+/// An error is the last.
+type Lines = Box<dyn Iterator<Item = NumberedLine>>;
 
 /// A line of the completions file, with its prompt row.
 struct Item {

@@ -21,5 +21,5 @@ pub use generator::{GeneratedRow, Generator, Stream};
 pub use guard::{GuardRow, guard_rows};
 pub use infer::{Inferred, infer};
 pub use random::CounterRandom;
-pub use row::{PromptRow, load, load_from, open, read_lines, read_rows};
+pub use row::{NumberedLine, PromptRow, load, load_from, open, read_lines, read_rows};
 pub use row_template::RowTemplate;

@@ -97,7 +97,7 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
 }
 
 /// A line with its number (from 1), or the number of one and what is wrong there.
-pub(super) type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
+pub type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
     Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned())
@@ -141,7 +141,7 @@ fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<Pr
 
 /// The non-blank lines of a JSONL text with their numbers (from 1); an error is the last item. A byte order mark is
 /// dropped; a line of more than 64 MiB is an error.
-pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<(usize, Vec<u8>), (usize, String)>> {
+pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine> {
     let (mut number, mut ended) = (0, false);
     std::iter::from_fn(move || {
         while !ended {

@@ -106,6 +106,10 @@ fn tables_of_parquet_are_records_and_completions() {
         let refused = score(&file("cut.parquet", bytes));
         assert!(stderr(&refused).contains(expected) && refused.status.code() == Some(1), "{}", stderr(&refused));
     }
+    // A time of 292 million years from now.
+    let far = import(&file("far.parquet", include_bytes!("far.parquet")), &mapping(&[]), None, usize::MAX);
+    let far = far.unwrap_err().to_string();
+    assert!(far.contains("far.parquet line 2: not Parquet, or damaged (No such local time)"), "{far}");
     // Whatever byte is damaged, the program goes on.
     let path = folder.path().join("damaged.parquet");
     for at in (0..CHATS.len()).step_by(3) {

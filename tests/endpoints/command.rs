@@ -67,15 +67,21 @@ fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     assert!(stderr(&failed).contains("the environment variable API_KEY is not set"), "{}", stderr(&failed));
 }
 
-#[test]
-fn an_interrupted_eval_asks_only_what_has_no_answer() {
-    let folder = tempfile::tempdir().unwrap();
+/// An eval that was killed while the third of its answers was awaited; the arguments that continue it.
+fn interrupted(folder: &Path) -> (Server, Vec<&'static str>) {
     let server = Server::start(&[Reply::Text("first"), Reply::Text("second"), Reply::Hang]);
-    let arguments = workspace(folder.path(), &server);
-    let mut child = program(folder.path(), &arguments).env("API_KEY", KEY).spawn().unwrap();
+    let arguments = workspace(folder, &server);
+    let mut child = program(folder, &arguments).env("API_KEY", KEY).spawn().unwrap();
     until("the third request", || server.requests().len() == 3);
     child.kill().unwrap();
     child.wait().unwrap();
+    (server, arguments)
+}
+
+#[test]
+fn an_interrupted_eval_asks_only_what_has_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, arguments) = interrupted(folder.path());
     let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("2 of 3 answers are in the folder: asking 1 question"), "{}", stderr(&output));
@@ -94,12 +100,7 @@ fn an_interrupted_eval_asks_only_what_has_no_answer() {
 #[test]
 fn answers_of_an_older_version_have_no_rate() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&[Reply::Text("first"), Reply::Text("second"), Reply::Hang]);
-    let arguments = workspace(folder.path(), &server);
-    let mut child = program(folder.path(), &arguments).env("API_KEY", KEY).spawn().unwrap();
-    until("the third request", || server.requests().len() == 3);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (_server, arguments) = interrupted(folder.path());
     let answers = folder.path().join("out/answers-rows-api.jsonl");
     let lines = std::fs::read_to_string(&answers).unwrap();
     let older = lines.lines().map(|line| {

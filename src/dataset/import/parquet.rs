@@ -4,6 +4,7 @@ use std::fs::File;
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::SerializedFileReader;
+use parquet::record::Row;
 use parquet::record::reader::RowIter;
 
 use crate::dataset::row::NumberedLine;
@@ -19,11 +20,14 @@ pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, S
     let reader = guarded(|| SerializedFileReader::new(file))?;
     let mut rows = Some(RowIter::from_file_into(Box::new(reader)));
     Ok((1..).map_while(move |number| {
-        let row = guarded(|| rows.as_mut().and_then(Iterator::next).transpose()).transpose()?;
-        if row.is_err() {
+        // A row may panic here, too: at a time that no calendar has.
+        let written = |row: Row| row.to_json_value().to_string().into();
+        let line =
+            guarded(|| rows.as_mut().and_then(Iterator::next).transpose().map(|row| row.map(written))).transpose()?;
+        if line.is_err() {
             rows = None;
         }
-        Some(row.map(|row| (number, row.to_json_value().to_string().into())).map_err(|problem| (number, problem)))
+        Some(line.map(|line| (number, line)).map_err(|problem| (number, problem)))
     }))
 }
 
