@@ -38,6 +38,8 @@ pub enum FailureClass {
     WrongCalls,
     UnknownTable,
     UnknownColumn,
+    /// A query that the parser's grammar lacks, though its dialect may have it.
+    NotUnderstood,
     /// A query whose result is not that of the expected one.
     WrongResult,
     /// A request that no operation of the document takes, or of another operation than asked for.
@@ -69,7 +71,7 @@ const LONGEST_NAME: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -86,6 +88,7 @@ impl FailureClass {
         Self::WrongCalls,
         Self::UnknownTable,
         Self::UnknownColumn,
+        Self::NotUnderstood,
         Self::WrongResult,
         Self::WrongOperation,
         Self::MissingParameter,
@@ -134,6 +137,7 @@ impl FailureClass {
             Self::WrongCalls => "wrong calls",
             Self::UnknownTable => "unknown table",
             Self::UnknownColumn => "unknown column",
+            Self::NotUnderstood => "not understood",
             Self::WrongResult => "wrong result",
             Self::WrongOperation => "wrong operation",
             Self::MissingParameter => "missing parameter",

@@ -68,6 +68,121 @@ fn each_fault_of_a_query_has_its_name_and_place() {
     }
 }
 
+/// SQLite's parser judges the dialect `sqlite`, whatever the grammar that finds places makes of a query.
+#[test]
+fn queries_that_sqlite_takes_are_queries() {
+    let schema =
+        format!("{SCHEMA}CREATE INDEX by_name ON city (name);\nCREATE TABLE t (x);\nINSERT INTO t VALUES (1), ('');\n");
+    let scorer = scorer(Some(&schema), "").unwrap();
+    let database = rusqlite::Connection::open_in_memory().unwrap();
+    database.execute_batch(&schema).unwrap();
+    for (query, expected) in [
+        ("SELECT x FROM t WHERE x IS NOT ''", "valid"),
+        ("SELECT x FROM t WHERE x IS 1", "valid"),
+        ("SELECT x FROM t WHERE x IN ((SELECT 1), 2)", "valid"),
+        ("SELECT 1 IN t", "valid"),
+        ("SELECT * FROM city CROSS JOIN t ON city.id = t.x", "valid"),
+        ("SELECT * FROM (t)", "valid"),
+        ("SELECT * FROM city NOT INDEXED WHERE name = 'Oslo'", "valid"),
+        ("SELECT * FROM city INDEXED BY by_name WHERE name = 'Oslo'", "valid"),
+        ("SELECT x NOTNULL FROM t WHERE x IS DISTINCT FROM 2", "valid"),
+        ("SELECT iif(x, 1, 2) FILTER (WHERE x) FROM t", "invalid"),
+        ("SELECT group_concat(x ORDER BY x DESC) FROM t", "valid"),
+        ("SELECT 1 /* to the end", "valid"),
+        (
+            "SELECT 1 WHERE 1 = 1 AND ((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((1))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))",
+            "valid",
+        ),
+        ("SELECT x IS NOT '' FROM nowhere", "invalid"),
+        ("SELECT TOP 1 x FROM t", "unparsable"),
+        ("SELECT x FROM t FETCH FIRST 1 ROW ONLY", "unparsable"),
+        ("SELECT x IS NOT '' FROM", "unparsable"),
+        ("SELECT x IS NOT '' FROM t; SELECT 2", "unparsable"),
+        ("REINDEX city", "invalid"),
+        ("EXPLAIN SELECT x IS NOT '' FROM t", "invalid"),
+    ] {
+        let score = scorer.score(query, None);
+        assert_eq!(score.tier.name(), expected, "{query}: {}", shown(&score));
+        let syntax = |error: rusqlite::Error| {
+            matches!(&error, rusqlite::Error::MultipleStatement)
+                || error.to_string().contains("syntax error")
+                || error.to_string().contains("incomplete")
+        };
+        assert_eq!(score.tier == Tier::Unparsable, database.prepare(query).is_err_and(syntax), "{query}");
+    }
+    // Of an expected query, too, and its order counts.
+    for (answer, expected, found) in [
+        ("SELECT x FROM t WHERE x IS NOT ''", "SELECT 1", "valid"),
+        ("SELECT 1", "SELECT x FROM t WHERE x IS NOT ''", "valid"),
+        (
+            "SELECT name FROM city",
+            "SELECT name FROM city WHERE name IS NOT '' ORDER BY name DESC",
+            "valid [wrong result]; 1:1 wrong order: row 1 is expected to be ('Turku'), found ('Bergen')",
+        ),
+        ("SELECT name FROM city", "SELECT name FROM (city)", "valid"),
+    ] {
+        let row = row(serde_json::json!({"expected": expected}));
+        assert_eq!(shown(&scorer.score(answer, Some(&row))), found, "{answer} for {expected}");
+    }
+    for (query, found) in [
+        ("SELECT\n  TOP 1 x FROM t", "unparsable [syntax]; 2:7 near \"1\": syntax error"),
+        ("SELECT x IS NOT '' FROM", "unparsable [truncated]; 1:24 incomplete input"),
+        ("SELECT x IS NOT '' FORM t", "unparsable [syntax]; 1:25 near \"t\": syntax error"),
+        ("SELECT 1 ORDER x IS NOT ''", "unparsable [syntax]; 1:16 Expected: BY, found: x"),
+        ("SELECT x IS NOT '' FROM t; SELECT 2", "unparsable [prose]; 1:1 several statements; one query is asked for"),
+    ] {
+        assert_eq!(shown(&scorer.score(query, None)), found, "{query}");
+    }
+}
+
+/// The grammar of other dialects lacks some of what they have: what it refuses is not punished as no query, unless none
+/// could take it. Where SQLite runs it, nobody knows, and there is no reward.
+#[test]
+fn what_the_grammar_of_a_dialect_lacks_is_not_understood() {
+    let mut wrong = Vec::new();
+    for (dialect, query, expected) in [
+        ("postgres", "SELECT XMLELEMENT(NAME foo, 'bar')", "invalid [not understood]"),
+        ("postgres", "SELECT concat_ws(',', VARIADIC ARRAY['a', 'b'])", "invalid [not understood]"),
+        (
+            "postgres",
+            "SELECT * FROM ROWS FROM (generate_series(1, 3), generate_series(1, 2))",
+            "invalid [not understood]",
+        ),
+        ("postgres", "SELECT name FROM city WHERE land ISNULL", "unparsable [scorer error]"),
+        // Read as a path into JSON.
+        ("duckdb", "SELECT total: people + 1 FROM city", "invalid [other]"),
+        ("duckdb", "SELECT * FROM city USING SAMPLE 10%", "invalid [not understood]"),
+        ("duckdb", "SELECT * FROM city USING SAMPLE reservoir(50 ROWS)", "invalid [not understood]"),
+        ("duckdb", "SELECT min(*COLUMNS('a.*')) FROM city", "invalid [not understood]"),
+        ("duckdb", "SELECT * FROM (PIVOT city ON land USING sum(people))", "invalid [not understood]"),
+        ("duckdb", "PIVOT city ON land USING sum(people)", "invalid [not understood]"),
+        // No grammar takes these.
+        ("postgres", "The query is SELECT 1", "unparsable [prose]"),
+        ("duckdb", "In short: SELECT 1", "unparsable [prose]"),
+        ("postgres", "SELECT `name` FROM city", "unparsable [syntax]"),
+        ("postgres", "SELECT count(* FROM city", "unparsable [syntax]"),
+        ("postgres", "SELECT name FROM city WHERE", "unparsable [truncated]"),
+        ("postgres", "SELECT 'a", "unparsable [truncated]"),
+        ("postgres", "SELECT 1; SELECT 2", "unparsable [prose]"),
+        ("postgres", "```sql\nSELECT 1\n```", "unparsable [fence]"),
+        ("postgres", "SELECT nme FROM city", "invalid [unknown column]"),
+    ] {
+        let scorer = scorer(Some(SCHEMA), &format!("dialect = \"{dialect}\"\n")).unwrap();
+        let found = shown(&scorer.score(query, None));
+        let says_so = found.contains("not understood: ");
+        let is_right = found.split(';').next() == Some(expected)
+            && says_so == (expected.contains("not understood") || expected.contains("scorer"));
+        if !is_right {
+            wrong.push(format!("{query}: {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // The author of a row knows that its query is right.
+    let postgres = scorer(Some(SCHEMA), "dialect = \"postgres\"\n").unwrap();
+    let expected = row(serde_json::json!({"expected": "SELECT name FROM city WHERE land ISNULL ORDER BY name"}));
+    assert_eq!(shown(&postgres.score("SELECT name FROM city WHERE land IS NULL", Some(&expected))), "valid");
+}
+
 #[test]
 fn results_are_compared_with_the_expected_ones() {
     let ordered = "SELECT name FROM city ORDER BY people";

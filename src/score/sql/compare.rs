@@ -27,7 +27,13 @@ pub(super) fn compare(found: &Table, expected: &Table, in_order: bool) -> Compar
         let wanted = crate::format::counted(expected.columns.len(), "column");
         differences.push(format!("{wanted} expected ({}), found {}", expected.columns.join(", "), found.columns.len()));
     }
-    let keys = |table: &Table| table.rows.iter().map(|row| key(row)).collect::<Vec<String>>();
+    // Integers are exact among themselves; beside a real they are as exact as that.
+    let is_real = |column: usize| {
+        let mut cells = found.rows.iter().chain(&expected.rows).filter_map(|row| row.get(column));
+        cells.any(|cell| matches!(cell, Cell::Real(_)))
+    };
+    let real: Vec<bool> = (0..found.columns.len().max(expected.columns.len())).map(is_real).collect();
+    let keys = |table: &Table| table.rows.iter().map(|row| key(row, &real)).collect::<Vec<String>>();
     let (found_keys, expected_keys) = (keys(found), keys(expected));
     let missing = left_over(&expected_keys, &found_keys);
     let extra = left_over(&found_keys, &expected_keys);
@@ -76,12 +82,13 @@ fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
 }
 
 /// A text that equal rows share. Numbers are equal by value to twelve digits: sums and means depend on the order in
-/// which they are computed.
-fn key(row: &[Cell]) -> String {
+/// which they are computed. `real`: by column, whether it has reals.
+fn key(row: &[Cell], real: &[bool]) -> String {
     let mut key = String::new();
-    for cell in row {
+    for (cell, is_real) in row.iter().zip(real) {
         match cell {
             Cell::Null => key.push('z'),
+            Cell::Integer(number) if *is_real => key.push_str(&format!("#{}", rounded(*number as f64))),
             Cell::Integer(number) => key.push_str(&format!("#{number}")),
             Cell::Real(number) => key.push_str(&format!("#{}", rounded(*number))),
             Cell::Text(text) => key.push_str(&format!("t{}:{text}", text.len())),
@@ -155,6 +162,16 @@ mod tests {
             &["1 column expected (c0), found 2"],
         );
         check(&[&[Cell::Real(1.0)]], &[a], false, "columns rows", &[]);
+        let (lowest, large) = (Cell::Integer(i64::MIN), Cell::Integer(1_000_000_000_000_000_001));
+        check(&[&[Cell::Real(-9_223_372_036_854_775_808.0)]], &[&[lowest]], false, "columns rows", &[]);
+        check(&[&[Cell::Real(1e18)], b], &[b, &[large.clone()]], false, "columns rows", &[]);
+        check(
+            &[&[Cell::Integer(1_000_000_000_000_000_000)]],
+            &[&[large]],
+            false,
+            "columns !rows",
+            &["1 row missing of 1: (1000000000000000001)", "1 row extra of 1: (1000000000000000000)"],
+        );
         check(&[&[Cell::Real(0.1 + 0.2)]], &[&[Cell::Real(0.3)]], false, "columns rows", &[]);
         check(&[&[text("1")]], &[a], false, "columns !rows", &["1 row missing of 1: (1)", "1 row extra of 1: ('1')"]);
         check(

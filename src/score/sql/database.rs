@@ -66,6 +66,16 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// Of a statement that is not a query.
+    pub(super) fn no_query() -> Self {
+        let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
+        Self { message, offset: Some(0), kind: FailureKind::Other }
+    }
+
+    pub(super) fn is_syntax(&self) -> bool {
+        self.kind == FailureKind::Syntax
+    }
+
     fn is_incomplete(&self) -> bool {
         self.message == "incomplete input" || self.message.starts_with("unrecognized token")
     }
@@ -73,6 +83,8 @@ impl Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureKind {
+    /// SQLite's parser refuses it.
+    Syntax,
     UnknownTable,
     UnknownColumn,
     Other,
@@ -186,6 +198,11 @@ impl Database {
         closed.and(found).map_err(|error| failure(&error))
     }
 
+    /// Why SQLite does not take a statement, which is not run.
+    pub(super) fn refusal(&self, text: &str) -> Option<Failure> {
+        self.connection.prepare(text).err().map(|error| failure(&error))
+    }
+
     /// The rows of a query.
     pub(super) fn query(&self, text: &str) -> Result<Table, Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Left::steps(MOST_STEPS);
@@ -274,9 +291,17 @@ fn failure(error: &Error) -> Failure {
             };
             (message, None)
         }
+        Error::MultipleStatement => ("several statements; one query is asked for".to_owned(), Some(0)),
         other => (other.to_string(), None),
     };
-    let kind = if message.starts_with("no such table") {
+    // SQLite has one code for all of these.
+    let is_syntax = matches!(error, Error::MultipleStatement)
+        || message == "incomplete input"
+        || message.starts_with("unrecognized token: ")
+        || (message.starts_with("near \"") && message.ends_with("\": syntax error"));
+    let kind = if is_syntax {
+        FailureKind::Syntax
+    } else if message.starts_with("no such table") {
         FailureKind::UnknownTable
     } else if message.starts_with("no such column") {
         FailureKind::UnknownColumn

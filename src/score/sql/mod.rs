@@ -19,6 +19,7 @@ use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
 pub(super) use outline::outline;
 use query::{NotParsed, Parsed, dialect, parse};
+use sqlparser::dialect::{Dialect, SQLiteDialect};
 
 /// Databases that a thread keeps open, those used last.
 const MOST_DATABASES: usize = 16;
@@ -65,6 +66,12 @@ thread_local! {
     static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The row's expected query.
+struct Expected<'r> {
+    query: &'r str,
+    parsed: Parsed,
+}
+
 impl Sql {
     /// Checks that the task's schema runs.
     pub(super) fn new(task: &Task, rules: &SqlRules) -> Result<Self, ScoreError> {
@@ -92,23 +99,21 @@ impl Sql {
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             None => None,
             Some(serde_json::Value::String(query)) => match parse(&*dialect, query) {
-                Ok(parsed) => Some((query.as_str(), parsed)),
+                Ok(parsed) => Some(Expected { query, parsed }),
                 Err(error) => return failed(format!("the row's `expected` does not parse: {}", error.message)),
             },
             Some(_) => return failed("the row's `expected` is not a query in quotes".to_owned()),
         };
         let verdict = with_database(schema, |open| {
             let place = (completion, offset);
-            match parse(&*dialect, answer) {
-                Ok(parsed) => open.judge(place, answer, parsed, expected),
-                Err(error) => {
-                    let is_valid = |text: &str| {
-                        let parsed = parse(&*dialect, text);
-                        parsed.is_ok_and(|parsed| open.judge(place, text, parsed, None).tier == Tier::Valid)
-                    };
-                    not_parsed(place, answer, error, fenced(answer).is_some_and(is_valid))
-                }
-            }
+            open.judge(place, answer, &*dialect, expected.as_ref()).unwrap_or_else(|error| {
+                let is_valid = |text: &str| {
+                    let inside = open.judge(place, text, &*dialect, None);
+                    inside.is_ok_and(|verdict| verdict.tier == Tier::Valid)
+                };
+                let is_valid_inside = fenced(answer).is_some_and(is_valid);
+                not_parsed(place, answer, error, is_valid_inside)
+            })
         });
         Verdict { exact: expected.map(|_| verdict.exact == Some(true)), ..verdict }
     }
@@ -138,64 +143,128 @@ impl Open {
         Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
     }
 
-    /// `place`: the completion, and where the query stands in it.
-    fn judge(&mut self, place: (&str, usize), text: &str, parsed: Parsed, expected: Option<(&str, Parsed)>) -> Verdict {
-        let failed = |what: &str, failure: &Failure| Verdict::failed(format!("{what}: {}", failure.message), place);
+    /// Judges a query that stands at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
+    /// syntax. Of the others, only the parser's grammar is known, which lacks some of what they have: what it refuses
+    /// without being certain is judged as if it were understood, by whether SQLite runs it.
+    ///
+    /// # Errors
+    /// The text is not a query.
+    fn judge(
+        &mut self,
+        place: (&str, usize),
+        text: &str,
+        dialect: &dyn Dialect,
+        expected: Option<&Expected<'_>>,
+    ) -> Result<Verdict, NotParsed> {
+        let parsed = parse(dialect, text)?;
+        let is_sqlite = dialect.is::<SQLiteDialect>();
+        let refused = match parsed.refused {
+            Some(why) if why.is_certain && !is_sqlite => return Err(why),
+            refused => refused,
+        };
         let database = match &self.database {
             Ok(database) => database,
-            Err(failure) => return failed("the schema does not run", failure),
+            Err(failure) => return Ok(no_score("the schema does not run", failure, place)),
         };
-        let wanted = match expected {
-            None => None,
-            Some((query, parsed)) => {
-                let known = self.results.get(query).cloned();
-                let result = known.unwrap_or_else(|| database.query(query).map(Arc::new));
-                let is_small = result.as_ref().map_or(true, |table| table.rows.len() <= MOST_KEPT_ROWS);
-                if is_small && !self.results.contains_key(query) {
-                    if self.results.len() == MOST_RESULTS {
-                        self.results.clear();
-                    }
-                    self.results.insert(query.to_owned(), result.clone());
-                }
-                match result {
-                    Ok(table) => Some((table, parsed.is_ordered)),
-                    Err(failure) => return failed("the row's `expected` does not run", &failure),
-                }
+        let found = match parsed.is_query {
+            true => database.query(text),
+            false => Err(database.refusal(text).filter(Failure::is_syntax).unwrap_or_else(Failure::no_query)),
+        };
+        let found = match (found, refused) {
+            (Err(failure), refused) if is_sqlite && failure.is_syntax() => {
+                let at = failure.offset.unwrap_or(text.len());
+                // The grammar says more, unless it stumbles over what SQLite takes.
+                let same = refused.filter(|why| why.offset(text) == at);
+                return Err(same.unwrap_or_else(|| NotParsed::by_sqlite(failure.message, text, failure.offset)));
             }
+            (found, Some(why)) if !is_sqlite => return Ok(not_understood(place, text, &why, found.err())),
+            (found, _) => found,
         };
-        let no_fields =
-            |columns| wanted.as_ref().map(|(_, in_order)| compare::fields(columns, false, in_order.then_some(false)));
-        if !parsed.is_query {
-            let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
-            return Verdict {
-                fields: no_fields(false),
-                ..Verdict::because(Tier::Invalid, FailureClass::Other, message, place)
-            };
-        }
-        let table = match database.query(text) {
-            Ok(table) => table,
+        let mut result =
+            |expected: &Expected<'_>| self.result(expected).map(|table| (table, expected.parsed.is_ordered));
+        let wanted = match expected.map(&mut result).transpose() {
+            Ok(wanted) => wanted,
+            Err(failure) if failure.is_syntax() => {
+                return Ok(no_score("the row's `expected` does not parse", &failure, place));
+            }
+            Err(failure) => return Ok(no_score("the row's `expected` does not run", &failure, place)),
+        };
+        Ok(match found {
+            Ok(table) => compared(place, &table, wanted),
             Err(failure) => {
-                let class = match failure.kind {
-                    FailureKind::UnknownTable => FailureClass::UnknownTable,
-                    FailureKind::UnknownColumn => FailureClass::UnknownColumn,
-                    FailureKind::Other => FailureClass::Other,
-                };
-                let at = failure.offset.or_else(|| named_place(text, &failure.message)).unwrap_or(0);
-                let verdict = Verdict::because(Tier::Invalid, class, failure.message, (place.0, place.1 + at));
-                return Verdict { fields: no_fields(false), ..verdict };
+                let in_order = wanted.map(|(_, in_order)| in_order.then_some(false));
+                let fields = in_order.map(|order| compare::fields(false, false, order));
+                Verdict { fields, ..invalid(place, text, failure) }
             }
-        };
-        let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
-        let compared = compare(&table, &wanted, in_order);
-        let start = Places::new(place.0).of(place.1);
-        let errors: Vec<_> = compared.differences.into_iter().map(|why| Reason::at(why, start)).collect();
-        let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
-        let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
-        Verdict { exact, fields, errors, ..Verdict::new(Tier::Valid, failure) }
+        })
+    }
+
+    /// The result of an expected query.
+    fn result(&mut self, expected: &Expected<'_>) -> Result<Arc<Table>, Failure> {
+        if let Some(known) = self.results.get(expected.query) {
+            return known.clone();
+        }
+        let database = self.database.as_ref().map_err(Clone::clone)?;
+        let result = database.query(expected.query).map(Arc::new);
+        if result.as_ref().map_or(true, |table| table.rows.len() <= MOST_KEPT_ROWS) {
+            if self.results.len() == MOST_RESULTS {
+                self.results.clear();
+            }
+            self.results.insert(expected.query.to_owned(), result.clone());
+        }
+        result
     }
 }
 
-/// Runs work on this thread's database of a schema.
+/// The verdict on a query that has a result; `wanted`: the expected one, and whether its order counts.
+fn compared((completion, offset): (&str, usize), found: &Table, wanted: Option<(Arc<Table>, bool)>) -> Verdict {
+    let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
+    let compared = compare(found, &wanted, in_order);
+    let start = Places::new(completion).of(offset);
+    let errors: Vec<_> = compared.differences.into_iter().map(|why| Reason::at(why, start)).collect();
+    let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
+    let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
+    Verdict { exact, fields, errors, ..Verdict::new(Tier::Valid, failure) }
+}
+
+/// The verdict on a query that does not run.
+fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) -> Verdict {
+    let class = match failure.kind {
+        FailureKind::UnknownTable => FailureClass::UnknownTable,
+        FailureKind::UnknownColumn => FailureClass::UnknownColumn,
+        FailureKind::Syntax | FailureKind::Other => FailureClass::Other,
+    };
+    let at = failure.offset.or_else(|| named_place(text, &failure.message)).unwrap_or(0);
+    Verdict::because(Tier::Invalid, class, failure.message, (completion, offset + at))
+}
+
+/// The verdict on a query that the dialect may have and the parser's grammar does not: as any other, it is invalid where
+/// SQLite does not run it either. Where SQLite does, nobody knows whether the dialect would: there is no score.
+fn not_understood(
+    (completion, offset): (&str, usize),
+    text: &str,
+    why: &NotParsed,
+    failure: Option<Failure>,
+) -> Verdict {
+    let place = (completion, offset + why.offset(text));
+    let message = &why.message;
+    match failure {
+        Some(failure) => {
+            let message = format!("not understood: {message}; nor does it run in SQLite: {}", failure.message);
+            Verdict::because(Tier::Invalid, FailureClass::NotUnderstood, message, place)
+        }
+        None => {
+            let message =
+                format!("not understood: {message}; it runs in SQLite, so whether the dialect has it is unknown");
+            Verdict::failed(message, place)
+        }
+    }
+}
+
+fn no_score(what: &str, failure: &Failure, place: (&str, usize)) -> Verdict {
+    Verdict::failed(format!("{what}: {}", failure.message), place)
+}
+
 /// The first table of the database that a row's queries run on.
 pub(super) fn first_table(task: &Task, row: Option<&PromptRow>) -> Option<String> {
     let has_schema = matches!(&task.definition, Definition::Sql(rules) if rules.has_schema);
@@ -206,6 +275,7 @@ pub(super) fn first_table(task: &Task, row: Option<&PromptRow>) -> Option<String
     })
 }
 
+/// Runs work on this thread's database of a schema.
 fn with_database<R>(schema: &str, work: impl FnOnce(&mut Open) -> R) -> R {
     OPEN.with_borrow_mut(|all| {
         match all.iter().position(|open| open.schema == schema) {
@@ -229,10 +299,8 @@ fn not_parsed((completion, offset): (&str, usize), answer: &str, error: NotParse
         error if (error.line, error.column) == (1, 1) => FailureClass::Prose,
         _ => FailureClass::Syntax,
     };
-    let lines = answer.split_inclusive('\n').take(error.line.saturating_sub(1)).map(str::len).sum::<usize>();
-    let rest = answer.get(lines..).unwrap_or_default();
-    let letters = rest.chars().take(error.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>();
-    let verdict = Verdict::because(Tier::Unparsable, class, error.message, (completion, offset + lines + letters));
+    let place = (completion, offset + error.offset(answer));
+    let verdict = Verdict::because(Tier::Unparsable, class, error.message, place);
     Verdict { tolerant: is_valid_inside, ..verdict }
 }
 

@@ -2,13 +2,18 @@
 
 use sqlparser::ast::{SetExpr, Statement};
 use sqlparser::dialect::{Dialect, dialect_from_str};
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 /// Tokens of a query at most. A tree of them is taken apart recursively, so this bounds the stack.
 const MOST_TOKENS: usize = 4_000;
 /// Bytes of a query at most.
 const MOST_BYTES: usize = 64 << 10;
+
+/// Words that a query begins with in some dialect.
+const QUERY_STARTS: [Keyword; 7] =
+    [Keyword::SELECT, Keyword::WITH, Keyword::VALUES, Keyword::FROM, Keyword::TABLE, Keyword::PIVOT, Keyword::UNPIVOT];
 
 /// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +25,38 @@ pub(super) struct NotParsed {
     pub(super) column: usize,
     /// Whether the text ends too early.
     pub(super) is_truncated: bool,
+    /// Whether no grammar takes it: the parser's may lack what the dialect has.
+    pub(super) is_certain: bool,
 }
 
-/// What is known of a query without running it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl NotParsed {
+    fn at(message: String, line: usize, column: usize) -> Self {
+        Self { message, line, column, is_truncated: false, is_certain: true }
+    }
+
+    /// A refusal by SQLite at a byte of the text, or at its end.
+    pub(super) fn by_sqlite(message: String, text: &str, offset: Option<usize>) -> Self {
+        let (line, column) = crate::format::line_column(text, offset.unwrap_or(text.len()));
+        Self { is_truncated: offset.is_none(), ..Self::at(message, line, column) }
+    }
+
+    /// Its byte in the text.
+    pub(super) fn offset(&self, text: &str) -> usize {
+        let lines = text.split_inclusive('\n').take(self.line.saturating_sub(1)).map(str::len).sum::<usize>();
+        let rest = text.get(lines..).unwrap_or_default();
+        lines + rest.chars().take(self.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>()
+    }
+}
+
+/// What is known of one statement without running it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
-    /// It reads and does nothing else.
+    /// It reads and does nothing else; of a statement that the grammar refuses, whether it begins like a query.
     pub(super) is_query: bool,
     /// Its rows have an order: `ORDER BY` at its top.
     pub(super) is_ordered: bool,
+    /// Why the grammar refuses it.
+    pub(super) refused: Option<NotParsed>,
 }
 
 pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
@@ -36,48 +64,97 @@ pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
 }
 
 /// Parses one statement, with or without a semicolon at its end.
+///
+/// # Errors
+/// No statement, several, or one beyond the limits.
 pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, NotParsed> {
-    let at = |message: String, line: usize, column: usize| NotParsed { message, line, column, is_truncated: false };
     if text.len() > MOST_BYTES {
-        return Err(at(format!("the query is longer than {} KiB", MOST_BYTES >> 10), 1, 1));
+        return Err(NotParsed::at(format!("the query is longer than {} KiB", MOST_BYTES >> 10), 1, 1));
     }
-    let tokens = Tokenizer::new(dialect, text).tokenize_with_location().map_err(|error| NotParsed {
-        is_truncated: error.message.starts_with("Unterminated"),
-        ..at(error.message, error.location.line as usize, error.location.column as usize)
-    })?;
-    let mut meant = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
-    if let Some(token) = meant.clone().nth(MOST_TOKENS) {
-        let place = token.span.start;
-        return Err(at(
-            format!("the query has more than {MOST_TOKENS} tokens"),
-            place.line as usize,
-            place.column as usize,
-        ));
+    let mut tokens = Vec::new();
+    let scanned = Tokenizer::new(dialect, text).tokenize_with_location_into_buf(&mut tokens);
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    if let Some(token) = tokens.get(MOST_TOKENS) {
+        let (line, column) = (token.span.start.line as usize, token.span.start.column as usize);
+        return Err(NotParsed::at(format!("the query has more than {MOST_TOKENS} tokens"), line, column));
     }
-    let last = meant.next_back().map(|token| token.span.end);
-    let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens);
-    let mut statements = parser.parse_statements().map_err(|error| {
-        let message = match error {
-            ParserError::RecursionLimitExceeded => "the query is nested too deep".to_owned(),
-            ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
-        };
-        let end = last.map_or((1, 1), |end| (end.line as usize, end.column as usize));
-        let (message, place) = split_place(&message);
-        let is_truncated = message.contains("found: EOF");
-        let (line, column) = place.unwrap_or(end);
-        NotParsed { message: message.replace("EOF", "the end").chars().take(300).collect(), line, column, is_truncated }
-    })?;
-    if statements.len() > 1 {
-        return Err(at(format!("{} statements; one query is asked for", statements.len()), 1, 1));
+    let outline = Outline::of(&tokens);
+    if let Err(error) = scanned {
+        let is_truncated = error.message.starts_with("Unterminated");
+        let (line, column) = (error.location.line as usize, error.location.column as usize);
+        return Ok(outline.refused(NotParsed { is_truncated, ..NotParsed::at(error.message, line, column) }));
     }
-    let Some(statement) = statements.pop() else { return Err(at("no query in the text".to_owned(), 1, 1)) };
-    Ok(match &statement {
-        Statement::Query(query) => {
-            let reads = reads(&query.body) && query.locks.is_empty();
-            Parsed { is_query: reads, is_ordered: query.order_by.is_some() }
+    let mut statements = match Parser::new(dialect).with_tokens_with_locations(tokens.clone()).parse_statements() {
+        Ok(statements) => statements,
+        Err(error) => {
+            let refusal = refusal(error, &tokens, &outline);
+            return Ok(outline.refused(refusal));
         }
-        _ => Parsed { is_query: false, is_ordered: false },
-    })
+    };
+    if statements.len() > 1 {
+        return Err(NotParsed::at(format!("{} statements; one query is asked for", statements.len()), 1, 1));
+    }
+    let Some(statement) = statements.pop() else {
+        return Err(NotParsed::at("no query in the text".to_owned(), 1, 1));
+    };
+    let (is_query, is_ordered) = match &statement {
+        Statement::Query(query) => (reads(&query.body) && query.locks.is_empty(), query.order_by.is_some()),
+        _ => (false, false),
+    };
+    Ok(Parsed { is_query, is_ordered, refused: None })
+}
+
+/// What the tokens alone say of a statement.
+struct Outline {
+    is_query: bool,
+    is_ordered: bool,
+    is_balanced: bool,
+}
+
+impl Outline {
+    fn of(tokens: &[TokenWithSpan]) -> Self {
+        let keyword = |token: Option<&TokenWithSpan>| match token.map(|token| &token.token) {
+            Some(Token::Word(word)) => word.keyword,
+            _ => Keyword::NoKeyword,
+        };
+        let (mut depth, mut is_ordered, mut is_balanced) = (0_i64, false, true);
+        for (index, token) in tokens.iter().enumerate() {
+            depth += match token.token {
+                Token::LParen => 1,
+                Token::RParen => -1,
+                _ => 0,
+            };
+            is_balanced &= depth >= 0;
+            let is_order = keyword(Some(token)) == Keyword::ORDER && keyword(tokens.get(index + 1)) == Keyword::BY;
+            is_ordered |= is_order && depth == 0;
+        }
+        let first = tokens.iter().find(|token| token.token != Token::LParen);
+        let is_query = QUERY_STARTS.contains(&keyword(first));
+        Self { is_query, is_ordered, is_balanced: is_balanced && depth == 0 }
+    }
+
+    fn refused(self, why: NotParsed) -> Parsed {
+        Parsed { is_query: self.is_query, is_ordered: self.is_ordered, refused: Some(why) }
+    }
+}
+
+fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> NotParsed {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => "the query is nested too deep".to_owned(),
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
+    };
+    let start = |token: &TokenWithSpan| (token.span.start.line as usize, token.span.start.column as usize);
+    let end = tokens.last().map_or((1, 1), |last| (last.span.end.line as usize, last.span.end.column as usize));
+    let (message, place) = split_place(&message);
+    let is_truncated = message.contains("found: EOF");
+    let (line, column) = place.unwrap_or(end);
+    let is_stray = |token: &TokenWithSpan| matches!(token.token, Token::Char(_)) && start(token) == (line, column);
+    let is_certain = is_truncated
+        || !outline.is_balanced
+        || (!outline.is_query && (line, column) == (1, 1))
+        || tokens.iter().any(is_stray);
+    let message = message.replace("EOF", "the end").chars().take(300).collect();
+    NotParsed { message, line, column, is_truncated, is_certain }
 }
 
 /// `INSERT`, `UPDATE` and the like may stand after `WITH`.
