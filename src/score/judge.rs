@@ -3,7 +3,7 @@
 use super::command::{CommandScorer, unanswered};
 use super::field_compare::Normalisation;
 use super::http_request::HttpRequest;
-use super::json::Places;
+use super::json::{self, Places};
 use super::json_schema::JsonSchema;
 use super::plain_text::{Regex, Text};
 use super::sql::{QueryResult, Sql};
@@ -37,6 +37,16 @@ impl Judge {
             Definition::Sql(rules) => Self::Sql(Sql::new(task, rules)?),
             Definition::HttpRequest(rules) => Self::HttpRequest(Box::new(HttpRequest::new(task, rules)?)),
         })
+    }
+
+    /// Whether what begins at byte `from` is of the form of an answer; of forms without strings that may hold `</think>`,
+    /// always.
+    pub(super) fn can_read(&self, completion: &str, from: usize) -> bool {
+        match self {
+            Self::JsonSchema(_) | Self::HttpRequest(_) => json::parse(completion, from).is_ok(),
+            Self::ToolCalls(_) => ToolCalls::can_read(completion, from),
+            Self::Text(_) | Self::Regex(_) | Self::Command(_) | Self::Sql(_) => true,
+        }
     }
 
     /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.

@@ -72,8 +72,13 @@ impl Rules {
         Ok(Self { judge: Judge::new(task)?, strip_thinking, graded })
     }
 
+    /// Where the answer begins.
+    fn start(&self, completion: &str) -> usize {
+        answer_start(completion, self.strip_thinking, |from| self.judge.can_read(completion, from))
+    }
+
     fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
-        self.judge.judge(completion, answer_start(completion, self.strip_thinking), self.strip_thinking, row)
+        self.judge.judge(completion, self.start(completion), self.strip_thinking, row)
     }
 
     /// Verdicts in order; `None` once `is_wanted` returns false.
@@ -82,14 +87,13 @@ impl Rules {
         completions: &[(&str, Option<&PromptRow>)],
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let start = |text: &str| answer_start(text, self.strip_thinking);
-        let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, start(text), *row)).collect();
+        let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, self.start(text), *row)).collect();
         self.judge.judge_together(&placed, self.strip_thinking, is_wanted)
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
         let Judge::Command(command) = &self.judge else { return None };
-        let answer = completion.get(answer_start(completion, self.strip_thinking)..).unwrap_or_default();
+        let answer = completion.get(self.start(completion)..).unwrap_or_default();
         Some(command.try_out(answer, row, part, |verdict| {
             let value = self.value(&verdict);
             alone(verdict, value)
@@ -152,7 +156,7 @@ impl Scorer {
 
     /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
     pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
-        let answer = completion.get(answer_start(completion, self.own.strip_thinking)..)?;
+        let answer = completion.get(self.own.start(completion)..)?;
         self.own.judge.results(answer.trim(), row)
     }
 

@@ -36,13 +36,24 @@ pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     if is_fence { FailureClass::Fence } else { FailureClass::Prose }
 }
 
-/// Where an answer begins: after the last `</think>`, when think blocks are stripped.
-pub(super) fn answer_start(text: &str, strip_thinking: bool) -> usize {
+/// Where an answer begins, when think blocks are stripped: after the last `</think>` behind which one can be read, since
+/// the word may stand in a string of the answer; else after the last one.
+pub(super) fn answer_start(text: &str, strip_thinking: bool, is_answer: impl Fn(usize) -> bool) -> usize {
     const END: &str = "</think>";
     if !strip_thinking {
         return 0;
     }
-    text.rfind(END).map_or(0, |found| found + END.len())
+    let mut ends = text.rmatch_indices(END).map(|(found, _)| found + END.len());
+    let Some(last) = ends.next() else { return 0 };
+    if is_answer(last) {
+        return last;
+    }
+    // Only these hold strings; all else is refused without a look at it, which bounds the work.
+    let holds_strings = |start: &usize| {
+        let rest = text[*start..].trim_start();
+        rest.starts_with(['{', '[', '"']) || rest.starts_with("<tool_call>")
+    };
+    ends.chain([0]).filter(holds_strings).find(|start| is_answer(*start)).unwrap_or(last)
 }
 
 /// The place of a `<think>` at the start of the answer that never ends.

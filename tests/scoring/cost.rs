@@ -25,6 +25,8 @@ fn hostile_texts_are_cheap() {
     check(&scorer, &"```{".repeat(megabyte / 4), Tier::Unparsable);
     check(&scorer, &"<think>".repeat(megabyte / 7), Tier::Unparsable);
     check(&scorer, &"</think>".repeat(megabyte / 8), Tier::Unparsable);
+    check(&scorer, &"{\"</think>".repeat(megabyte / 10), Tier::Unparsable);
+    check(&scorer, &"[\"</think>\",".repeat(megabyte / 12), Tier::Unparsable);
     check(&scorer, &format!("{{\"s\":\"{}\"}}", "é".repeat(5 << 20)), Tier::Invalid);
     check(&scorer, &format!("\"{}", "\\u0041".repeat(megabyte)), Tier::Unparsable);
     check(&scorer, &format!("[{}1]", "1,".repeat(megabyte)), Tier::Valid);

@@ -95,6 +95,13 @@ fn failures_have_a_class_and_wrapped_answers_pass_tolerantly() {
         (RIGHT.replace('{', "{\"x\":1,"), Some(ExtraKey), false),
         (RIGHT.replace("\"a\"", "\"<think>\""), None, true),
         (format!("```\n{}\n```", RIGHT.replace("\"a\"", "\"<think>\"")), Some(Fence), true),
+        // The word in a string ends no reasoning.
+        (RIGHT.replace("\"a\"", "\"a</think>\""), None, true),
+        (format!("<think>x</think> {}", RIGHT.replace("\"a\"", "\"</think>\"")), None, true),
+        (format!("x \"</think>{}\n", RIGHT.replace("\"a\"", "\"</think></think>\"")), None, true),
+        (format!("<think>{RIGHT}</think>{RIGHT}"), None, true),
+        (format!("<think>{RIGHT}</think>No."), Some(Prose), false),
+        (RIGHT.replace("\"a\"", "\"</think>\"").replace('1', "\"1\""), Some(WrongType), false),
         (String::new(), Some(Other), false),
     ] {
         let score = invoice(&completion);

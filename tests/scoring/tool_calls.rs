@@ -50,6 +50,14 @@ fn each_fault_of_a_call_has_its_name_and_place() {
             "valid",
         ),
         ("<think>Hm.</think>{\"name\":\"clock\",\"arguments\":{}}", "valid"),
+        (
+            "<think>Hm.</think><tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":\"</think>\"}}</tool_call>",
+            "valid",
+        ),
+        (
+            "clock()",
+            "unparsable [syntax]; 1:1 a call in Python's syntax, a form that is not read; a call is {\"name\": …, \"arguments\": {…}}",
+        ),
         // The tools do not take it.
         (
             r#"{"name":"wether","arguments":{}}"#,
@@ -220,6 +228,8 @@ fn where_no_call_is_expected_text_declines() {
         "{\"name\":\"clock\"".to_owned(),
         format!("```json\n{bare}\n```"),
         "```\nNo.\n```".to_owned(),
+        "clock()".to_owned(),
+        "<function=clock></function>".to_owned(),
     ] {
         let score = scorer.score(&completion, Some(&expecting("[]")));
         assert_eq!((score.tier, score.exact, score.reward), (Tier::Unparsable, Some(false), 0.0), "{completion}");

@@ -48,13 +48,19 @@ impl<'t> Answer<'t> {
     /// Reads the text from a byte offset to its end.
     pub(super) fn read(text: &'t str, from: usize) -> Read<Self> {
         let start = after_white_space(text, from);
-        if text[start..].starts_with(OPEN) {
-            return Ok(Self { documents: blocks(text, start)?, are_blocks: true });
-        }
-        match json::parse(text, from) {
-            Ok(document) => Ok(Self { documents: vec![document], are_blocks: false }),
-            Err(error) => Err(not_json(text, &error)),
-        }
+        let are_blocks = text[start..].starts_with(OPEN);
+        let documents = match are_blocks {
+            true => blocks(text, start),
+            false => json::parse(text, from).map(|document| vec![document]).map_err(|error| not_json(text, &error)),
+        };
+        let named = |why: Unreadable| match foreign_form(&text[start..]) {
+            Some(form) => {
+                let message = format!("{form}, a form that is not read; {FORM}");
+                Unreadable { message, class: FailureClass::Syntax, is_wrapped: true, ..why }
+            }
+            None => why,
+        };
+        Ok(Self { documents: documents.map_err(named)?, are_blocks })
     }
 
     /// Reads the blocks of a text, whatever stands between them; `None` where there is none, or one is broken.
@@ -119,6 +125,7 @@ pub(super) fn is_decline(completion: &str, from: usize) -> bool {
     !answer.is_empty()
         && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
         && !answer.contains(OPEN)
+        && foreign_form(answer).is_none()
         && unclosed_think(completion, from, from).is_none()
         && inner_values(completion, from, is_call).is_none()
 }
@@ -154,7 +161,13 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
     };
     let is_openai = !std::ptr::eq(inner, outer);
     let member = |key: &str| {
-        let missing = || unreadable(format!("a call without `{key}`; {FORM}"), start, FailureClass::MissingKey);
+        let missing = || {
+            let message = match key == "arguments" && inner.get("parameters").is_some() {
+                true => format!("`parameters` for `arguments`, as Llama 3.1 writes calls; {FORM}"),
+                false => format!("a call without `{key}`; {FORM}"),
+            };
+            unreadable(message, start, FailureClass::MissingKey)
+        };
         inner.get(key).map(|member| &member.value).ok_or_else(missing)
     };
     let (name, arguments) = (member("name")?, member("arguments")?);
@@ -162,6 +175,10 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
     let arguments = match &arguments.kind {
         Kind::Object(_) => Arguments::Written(arguments),
         Kind::String(text) if is_openai => quoted(completion, arguments.start, text)?,
+        Kind::String(_) => {
+            let message = format!("`arguments` is JSON in a string, as only OpenAI's `function` has it; {FORM}");
+            return Err(unreadable(message, arguments.start, FailureClass::WrongType));
+        }
         _ => return Err(wrong_type("`arguments`", "an object", arguments)),
     };
     let unknown = |object: &'d Object<'_>, known: &[&str]| {
@@ -241,11 +258,40 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
     let message = match error.reason {
         Syntax::NoValue => "no call in the text",
         Syntax::Fence => "Markdown fence before the calls",
+        Syntax::TextBefore if text[error.offset..].contains(OPEN) => "text before the <tool_call> blocks",
         Syntax::TextBefore => "text before the calls",
         Syntax::TextAfter => "text after the calls",
         _ => return unreadable,
     };
     Unreadable { message: message.to_owned(), ..unreadable }
+}
+
+/// The form of calls that an answer begins with, where it is another than those that are read.
+fn foreign_form(answer: &str) -> Option<&'static str> {
+    const FORMS: [(&str, &str); 12] = [
+        ("[TOOL_CALLS]", "`[TOOL_CALLS]` of Mistral"),
+        ("<|python_tag|>", "`<|python_tag|>` of Llama 3"),
+        ("<function=", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
+        ("<|channel|>", "`<|channel|>` of gpt-oss"),
+        ("<|start|>", "`<|start|>` of gpt-oss"),
+        ("<｜tool▁calls▁begin｜>", "`<｜tool▁calls▁begin｜>` of DeepSeek"),
+        ("<start_function_call>", "`<start_function_call>` of FunctionGemma"),
+        ("<|tool_call|>", "`<|tool_call|>` of Granite and Phi"),
+        ("<tool_calls>", "`<tool_calls>`"),
+        ("<function_calls>", "`<function_calls>`"),
+        ("<invoke ", "`<invoke>`"),
+        ("functools[", "`functools[...]` of Phi"),
+    ];
+    let inner = answer.strip_prefix(OPEN).unwrap_or(answer).trim_start();
+    if let Some((_, name)) = FORMS.iter().find(|(start, _)| inner.starts_with(start)) {
+        return Some(name);
+    }
+    // `f(a=1)`, alone or in a list.
+    let first = inner.strip_prefix('[').unwrap_or(inner).trim_start();
+    let name = first.split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '_' | '.')).next();
+    let name = name.filter(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))?;
+    let is_python = first[name.len()..].starts_with('(') && inner.trim_end().ends_with([')', ']']);
+    is_python.then_some("a call in Python's syntax")
 }
 
 fn unreadable(message: String, offset: usize, class: FailureClass) -> Unreadable {
@@ -346,6 +392,34 @@ mod tests {
             (r#"{"content":"Wait.","tool_calls":[]}"#, "Prose 1:12"),
         ] {
             assert_eq!(read(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_forms_of_calls_are_named() {
+        for (text, form) in [
+            (r#"[TOOL_CALLS] [{"name":"f","arguments":{}}]"#, "`[TOOL_CALLS]` of Mistral, a form that is not read"),
+            ("<|python_tag|>f.call(a=1)", "`<|python_tag|>` of Llama 3, a form"),
+            (
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+                "`<function=NAME>`",
+            ),
+            ("<function=f>{\"a\": 1}</function>", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
+            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a form that is not read; a call is {"),
+            ("weather.get(city='Bergen')", "a call in Python's syntax"),
+            (r#"{"name":"f","parameters":{}}"#, "`parameters` for `arguments`, as Llama 3.1 writes calls; a call is {"),
+            (
+                r#"<tool_call>{"name":"f","arguments":"{}"}</tool_call>"#,
+                "`arguments` is JSON in a string, as only OpenAI's `function` has it",
+            ),
+            (r#"I call <tool_call>{"name":"f","arguments":{}}</tool_call>"#, "text before the <tool_call> blocks"),
+            (r#"I call {"name":"f","arguments":{}}"#, "text before the calls"),
+        ] {
+            let why = Answer::read(text, 0).and_then(|answer| answer.calls(text).map(|_| ())).unwrap_err();
+            assert!(why.message.starts_with(form), "{text}: {}", why.message);
+        }
+        for text in ["[]", "{\"a\"", "(No call.)", "Rain (heavy)", "f is no tool."] {
+            assert_eq!(foreign_form(text), None, "{text}");
         }
     }
 

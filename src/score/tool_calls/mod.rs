@@ -69,6 +69,11 @@ impl ToolCalls {
         blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n"))
     }
 
+    /// Whether JSON, or blocks of JSON, begin at a byte of the completion.
+    pub(super) fn can_read(completion: &str, from: usize) -> bool {
+        Answer::read(completion, from).is_ok()
+    }
+
     /// `is_stripped`: reasoning is no part of the answer.
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
