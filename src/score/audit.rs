@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::command::suppressed_answer;
 use super::http_request::message_schemas;
 use super::json::parse_prefix;
 use super::{Scorer, Tier, mean_reward, sql};
 use crate::dataset::PromptRow;
-use crate::task::{Definition, HttpRules, MessagePart, Task, ToolRules, functions};
+use crate::task::{CommandRules, Definition, HttpRules, MessagePart, Task, ToolRules, functions};
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
@@ -121,7 +122,11 @@ fn candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
             ("a colon", ":"),
             ("a constant", "1"),
         ];
-        return lazy.map(|(name, text)| (name, text.to_owned(), narrow)).into();
+        let mut lazy: Vec<_> = lazy.map(|(name, text)| (name, text.to_owned(), narrow)).into();
+        let file = task.command().and_then(CommandRules::code).map_or("", |code| &code.file);
+        let obeyed = "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
+        lazy.extend(suppressed_answer(file).map(|text| ("a suppressed finding", text.to_owned(), obeyed)));
+        return lazy;
     }
     let Some(schema) = task.schema() else { return plain_candidates(task) };
     vec![

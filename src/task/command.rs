@@ -69,6 +69,11 @@ pub struct CodeRules {
 }
 
 impl CommandRules {
+    /// Where a linter or compiler checks code: how.
+    pub fn code(&self) -> Option<&CodeRules> {
+        if let CommandMode::Code(code) = &self.mode { Some(code) } else { None }
+    }
+
     /// Processes at once.
     pub fn width(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST_PROCESSES);

@@ -50,6 +50,30 @@ fn weak_schemas_are_named() {
 }
 
 #[test]
+fn code_that_suppresses_its_findings_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let audited = |file: &str| {
+        let toml = format!(
+            "name = \"t\"\n[score]\nkind = \"code\"\nfile = \"{file}\"\ncommand = [\"grep\", \"-q\", \"{{file}}\"]\n"
+        );
+        std::fs::write(folder.path().join("task.toml"), toml).unwrap();
+        std::fs::write(folder.path().join("train.jsonl"), "").unwrap();
+        let trusted = crate::program::call(folder.path(), &["task", "trust", ".", "--yes"]);
+        assert!(trusted.status.success());
+        let audit = crate::program::call(folder.path(), &["task", "audit", ".", "--json"]);
+        let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap();
+        let findings = audit["findings"].as_array().unwrap().clone();
+        findings
+            .into_iter()
+            .find(|finding| finding["name"] == "a suppressed finding")
+            .map(|finding| finding["completion"].clone())
+    };
+    assert!(audited("a.sh").unwrap().as_str().unwrap().starts_with("# shellcheck disable=all"));
+    assert!(audited("a.py").unwrap().as_str().unwrap().starts_with("# ruff: noqa"));
+    assert_eq!(audited("a.txt"), None);
+}
+
+#[test]
 fn the_sentence_says_what_to_do() {
     let task = Task::embedded("invoice").unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);

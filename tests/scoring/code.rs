@@ -55,6 +55,12 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         &[
             ("int main(void) { return 0; }", "valid -"),
             ("int main(void) {\n  int x;\n  return 0;\n}", "invalid unused-variable 2:7"),
+            // It cannot switch off its judge.
+            (
+                "#pragma GCC diagnostic ignored \"-Wunused-variable\"\nint main(void) {\n  int x;\n  return 0;\n}",
+                "invalid unused-variable 3:7",
+            ),
+            ("#pragma GCC system_header\nint main(void) { int x; return 0; }", "invalid unused-variable 2:22"),
         ],
     );
     check(
@@ -63,6 +69,8 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
             ("print(1)\n", "valid -"),
             ("import os\n", "invalid F401 1:8"),
             ("```python\n\nimport os\n```", "invalid F401 3:8"),
+            ("import os  # noqa\n", "invalid F401 1:8"),
+            ("# ruff: noqa\nimport os\n", "invalid F401 2:8"),
             ("import\n", "unparsable SyntaxError 1:1"),
         ],
     );
@@ -71,6 +79,7 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         &[
             ("#!/bin/sh\necho \"$1\"\n", "valid -"),
             ("#!/bin/sh\necho $1\n", "invalid SC2086 2:6"),
+            ("#!/bin/sh\n# shellcheck disable=all\necho $1\n", "invalid SC2086 3:6"),
             ("Sure:\n```sh\n#!/bin/sh\necho $1\n```\n", "invalid SC2086 4:6"),
         ],
     );

@@ -8,6 +8,7 @@ use regex::Regex;
 use super::Question;
 use super::answer::shorten;
 use super::process::{PrivateFolder, Program, path_of};
+use super::suppressions::Unsuppressed;
 use super::whole_run::{Output, Run, line_reasons, run};
 use crate::files::{self, Access};
 use crate::score::json::{Place, Places};
@@ -47,18 +48,25 @@ pub(super) fn check(
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
-    let checked = checked(rules, code, folder, (source, &question.row), written)?;
+    let unsuppressed = Unsuppressed::of(source);
+    let checked = checked(rules, code, folder, (&unsuppressed.source, &question.row), written)?;
     if fenced.is_some() && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
     }
     let (tier, class, mut reasons) = checked;
-    let first = Places::new(answer).of(start);
+    let mut places = Places::new(answer);
+    let first = places.of(start);
+    let warning = |(offset, text): &(usize, &str)| {
+        let Place { line, column } = places.of(start + offset);
+        format!("line {line} column {column}: {:?} suppresses findings: the checker does not see it", shorten(text))
+    };
+    let warnings = unsuppressed.found.iter().map(warning).collect();
     reasons.iter_mut().for_each(|reason| reason.move_to(first));
     let exact = question.expected.map(|expected| tier == Tier::Valid && lines(source).eq(lines(expected)));
     let class = class.or((exact == Some(false)).then_some(FailureClass::WrongValue));
     let credit = (tier == Tier::Invalid).then(|| 1.0 / (1 + reasons.len().max(1)) as f64);
-    Ok(Verdict { exact, credit, errors: reasons, ..Verdict::new(tier, class) })
+    Ok(Verdict { exact, credit, errors: reasons, warnings, ..Verdict::new(tier, class) })
 }
 
 type Checked = (Tier, Option<FailureClass>, Vec<Reason>);

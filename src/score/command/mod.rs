@@ -7,11 +7,13 @@ mod pool;
 mod process;
 mod sandbox;
 mod single_run;
+mod suppressions;
 mod trial;
 mod trust;
 mod whole_run;
 
 pub use sandbox::{Isolation, isolation};
+pub(super) use suppressions::suppressed_answer;
 pub use trial::Trial;
 pub use trust::{Trust, TrustError};
 
