@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::percent;
-use crate::score::{CompletionLine, FailureClass, Score, Scorer, Tier, score_stream};
+use crate::score::{CompletionLine, FailureClass, LineWork, Score, Scorer, Tier, score_stream};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -36,7 +37,7 @@ type Lines = Box<dyn Iterator<Item = NumberedLine>>;
 struct Item {
     completion: String,
     prompt_id: Option<String>,
-    row: Option<std::sync::Arc<PromptRow>>,
+    row: Option<Row>,
     line: usize,
 }
 
@@ -44,27 +45,32 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let (label, lines) = open(&task, arguments.completions.as_deref())?;
-    let mut rows = Rows { task: &task, by_id: None, by_prompt: HashMap::new() };
-    let items = lines.map(|line| {
-        let (number, bytes) =
-            line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
-        Ok::<_, Stopped>(read_item(&label, number, &bytes, &mut rows)?)
-    });
+    let rows = Rows { task: &task, by_id: OnceLock::new(), by_prompt: Mutex::new(HashMap::new()) };
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
-    let mut table = Table { header_due: !arguments.json };
-    let done = score_stream(
-        &scorer,
-        items,
-        |item: &Item| (item.completion.as_str(), item.row.as_deref()),
-        |item, mut score| {
+    let is_json = arguments.json;
+    let work = LineWork {
+        read: |line: NumberedLine| {
+            let (number, bytes) =
+                line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
+            Ok::<_, Stopped>(read_item(&label, number, &bytes, &rows)?)
+        },
+        asked: |item: &Item| -> (&str, Option<&PromptRow>) { (&item.completion, item.row.as_deref()) },
+        write: |item: Item, mut score: Score| {
             if let (Some(id), None) = (&item.prompt_id, &item.row) {
                 score.warnings.push(format!("unknown prompt_id {id:?}: no expected answer to compare with"));
             }
-            summary.add(&score);
-            Ok(if arguments.json { write_json(&mut output, &score) } else { table.write(&mut output, &item, &score) }?)
+            let line = if is_json { serde_json::to_string(&score) } else { Ok(table_line(&item, &score)) };
+            (score, line)
         },
-    );
+    };
+    let done = score_stream(&scorer, lines, &work, |(score, line)| {
+        if summary.is_empty() && !is_json {
+            writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
+        }
+        summary.add(&score);
+        Ok(output.write_all((line.map_err(io::Error::from)? + "\n").as_bytes())?)
+    });
     let written = done.and_then(|()| {
         if !arguments.json {
             summary.write(&mut output)?;
@@ -73,13 +79,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     });
     match written {
         Err(stopped) => stopped.outcome(),
-        Ok(()) if summary.count + summary.errors == 0 => Err(Failure::failed(format!(
+        Ok(()) if summary.is_empty() => Err(Failure::failed(format!(
             "{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}"
         ))),
         Ok(()) if summary.count == 0 => {
             let completions = crate::format::counted(summary.errors, "completion");
+            let why = summary.first_error.as_deref().unwrap_or_default();
             Err(Failure::failed(format!(
-                "{label}: the scorer failed on all {completions}: mend it, or the rows it reads"
+                "{label}: the scorer failed on all {completions}: {}; mend it, or the rows it reads",
+                visible(why)
             )))
         }
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -109,7 +117,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
     }
 }
 
-fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Result<Item, Failure> {
+fn read_item(label: &str, line: usize, text: &[u8], rows: &Rows<'_>) -> Result<Item, Failure> {
     let CompletionLine { completion, prompt_id, prompt } =
         CompletionLine::read(text).map_err(|problem| Failure::failed(format!("{label} line {line}: {problem}")))?;
     let row = match (&prompt_id, prompt) {
@@ -121,70 +129,61 @@ fn read_item(label: &str, line: usize, text: &[u8], rows: &mut Rows<'_>) -> Resu
     Ok(Item { completion, prompt_id, row, line })
 }
 
-/// Rows of all sets by id, read on first use.
+type Row = Arc<PromptRow>;
+
+/// Rows of all sets, read on first use.
 struct Rows<'t> {
     task: &'t Task,
-    by_id: Option<HashMap<String, std::sync::Arc<PromptRow>>>,
+    /// Or why they cannot be read.
+    by_id: OnceLock<Result<HashMap<String, Row>, String>>,
     /// Of prompts of other programs.
-    by_prompt: HashMap<String, Option<std::sync::Arc<PromptRow>>>,
+    by_prompt: Mutex<HashMap<String, Option<Row>>>,
 }
 
 impl Rows<'_> {
     /// The row whose last message is in a prompt; of several the one with the longest, and none where two are alike.
-    fn asked_by(&mut self, prompt: String) -> Result<Option<std::sync::Arc<PromptRow>>, Failure> {
-        if let Some(known) = self.by_prompt.get(&prompt) {
+    fn asked_by(&self, prompt: String) -> Result<Option<Row>, Failure> {
+        let known = || self.by_prompt.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known().get(&prompt) {
             return Ok(known.clone());
         }
-        self.find("")?;
-        let asks = |row: &&std::sync::Arc<PromptRow>| {
+        let asks = |row: &&Row| {
             row.messages.last().is_some_and(|turn| !turn.content.is_empty() && prompt.contains(&turn.content))
         };
-        let length = |row: &std::sync::Arc<PromptRow>| row.messages.last().map_or(0, |turn| turn.content.len());
-        let mut found: Vec<_> = self.by_id.iter().flat_map(HashMap::values).filter(asks).cloned().collect();
+        let length = |row: &Row| row.messages.last().map_or(0, |turn| turn.content.len());
+        let mut found: Vec<_> = self.by_id()?.values().filter(asks).cloned().collect();
         found.sort_by_key(|row| std::cmp::Reverse(length(row)));
         let is_one = found.len() == 1 || (found.len() > 1 && length(&found[0]) > length(&found[1]));
         let row = is_one.then(|| found.swap_remove(0));
-        self.by_prompt.insert(prompt, row.clone());
+        known().insert(prompt, row.clone());
         Ok(row)
     }
 
-    fn find(&mut self, id: &str) -> Result<Option<std::sync::Arc<PromptRow>>, Failure> {
-        if self.by_id.is_none() {
+    fn find(&self, id: &str) -> Result<Option<Row>, Failure> {
+        Ok(self.by_id()?.get(id).cloned())
+    }
+
+    fn by_id(&self) -> Result<&HashMap<String, Row>, Failure> {
+        let read = || {
             let mut by_id = HashMap::new();
             for set in PromptSet::ALL.into_iter().filter(|set| self.task.set_file(*set).is_some()) {
+                let rows = dataset::load(self.task, set).map_err(|error| error.to_string())?;
                 // Completions of later turns name them, `ID/2`.
-                for row in dataset::load(self.task, set)?.into_iter().flat_map(|row| row.all_turns(|_| None)) {
-                    by_id.entry(row.id.clone()).or_insert_with(|| std::sync::Arc::new(row));
+                for row in rows.into_iter().flat_map(|row| row.all_turns(|_| None)) {
+                    by_id.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
                 }
             }
-            self.by_id = Some(by_id);
-        }
-        Ok(self.by_id.as_ref().and_then(|by_id| by_id.get(id)).cloned())
+            Ok(by_id)
+        };
+        self.by_id.get_or_init(read).as_ref().map_err(|why: &String| Failure::failed(why.as_str()))
     }
 }
 
-fn write_json(output: &mut impl Write, score: &Score) -> io::Result<()> {
-    output.write_all(format!("{}\n", serde_json::to_string(score)?).as_bytes())
-}
-
-struct Table {
-    header_due: bool,
-}
-
-impl Table {
-    fn write(&mut self, output: &mut impl Write, item: &Item, score: &Score) -> io::Result<()> {
-        if std::mem::take(&mut self.header_due) {
-            writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
-        }
-        let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
-        let id = visible(item.prompt_id.as_deref().unwrap_or(""));
-        let (line, prompt, tier, reward) = (item.line, short(&id, 14), score.outcome(), score.reward_text());
-        writeln!(
-            output,
-            "{}",
-            format!("{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}", why(score)).trim_end()
-        )
-    }
+fn table_line(item: &Item, score: &Score) -> String {
+    let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
+    let id = visible(item.prompt_id.as_deref().unwrap_or(""));
+    let (line, prompt, tier, reward) = (item.line, short(&id, 14), score.outcome(), score.reward_text());
+    format!("{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}", why(score)).trim_end().to_owned()
 }
 
 /// The first error with its position, else the fields that differ, else the first warning.
@@ -218,16 +217,24 @@ struct Summary {
     reward: f64,
     /// Those that the scorer failed to score: in no other number.
     errors: usize,
+    /// Why the first of them was not scored.
+    first_error: Option<String>,
     failures: BTreeMap<FailureClass, usize>,
 }
 
 impl Summary {
+    fn is_empty(&self) -> bool {
+        self.count + self.errors == 0
+    }
+
     fn add(&mut self, score: &Score) {
         if let Some(class) = score.failure {
             *self.failures.entry(class).or_default() += 1;
         }
         if score.is_error() {
             self.errors += 1;
+            self.first_error =
+                self.first_error.take().or_else(|| score.errors.first().map(|reason| reason.message.clone()));
             return;
         }
         self.count += 1;

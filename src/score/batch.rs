@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Score, Scorer};
-use crate::dataset::PromptRow;
+use crate::dataset::{NumberedLine, PromptRow};
 
 /// Completions scored at once; enough to keep every core busy, few enough to hold.
 const BATCH: usize = 4_096;
@@ -46,36 +46,55 @@ impl Scorer {
     }
 }
 
-/// Scores a stream in order, a batch at a time: `text` finds an item's completion and row, `done` takes item and score.
-pub fn score_stream<T, E>(
+/// What is done with each line of a stream besides scoring it, on every core.
+#[derive(Debug)]
+pub struct LineWork<T, P, W> {
+    /// Reads a line. After an error nothing more is scored.
+    pub read: P,
+    /// Finds an item's completion and row.
+    pub asked: fn(&T) -> (&str, Option<&PromptRow>),
+    /// Makes of item and score what is written.
+    pub write: W,
+}
+
+/// Scores lines in order, a batch at a time: `done` takes what was made of each, in their order.
+pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
     scorer: &Scorer,
-    items: impl Iterator<Item = Result<T, E>>,
-    text: impl for<'t> Fn(&'t T) -> (&'t str, Option<&'t PromptRow>),
-    mut done: impl FnMut(T, Score) -> Result<(), E>,
+    mut lines: impl Iterator<Item = NumberedLine>,
+    work: &LineWork<T, impl Fn(NumberedLine) -> Result<T, E> + Sync, impl Fn(T, Score) -> R + Sync>,
+    mut done: impl FnMut(R) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut waiting = Vec::with_capacity(BATCH);
-    let mut waiting_bytes = 0;
-    let mut flush = |waiting: &mut Vec<T>| {
-        let scores = scorer.score_all(&waiting.iter().map(&text).collect::<Vec<_>>());
-        waiting.drain(..).zip(scores).try_for_each(|(item, score)| done(item, score))
-    };
-    for item in items {
-        match item {
-            Ok(item) => {
-                waiting_bytes += text(&item).0.len();
-                waiting.push(item);
-            }
-            Err(error) => {
-                flush(&mut waiting)?;
-                return Err(error);
+    loop {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH && bytes <= BATCH_BYTES {
+            let Some(line) = lines.next() else { break };
+            bytes += line.as_ref().map_or(0, |(_, text)| text.len());
+            batch.push(line);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let read = || -> Vec<_> { batch.into_par_iter().with_min_len(MOST_ALONE).map(&work.read).collect() };
+        let (mut items, mut failed) = (Vec::new(), None);
+        for item in on_every_core(read) {
+            match item {
+                Ok(item) => items.push(item),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
         }
-        if waiting.len() == BATCH || waiting_bytes > BATCH_BYTES {
-            flush(&mut waiting)?;
-            waiting_bytes = 0;
+        let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
+        let write = || -> Vec<R> {
+            let scored = items.into_par_iter().zip(scores).with_min_len(MOST_ALONE);
+            scored.map(|(item, score)| (work.write)(item, score)).collect()
+        };
+        on_every_core(write).into_iter().try_for_each(&mut done)?;
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
-    flush(&mut waiting)
 }
 
 /// Takes the variable out of this process, where candle would read it at every matmul; [`given_threads`] still has it.

@@ -98,12 +98,20 @@ fn standard_input_is_scored_in_order() {
             .enumerate()
             .all(|(index, score)| score["tier"] == if index % 2 == 0 { "invalid" } else { "unparsable" })
     );
-    let unknown = json_lines(&call(
-        folder.path(),
-        &["score", "invoice", "--completions", "-", "--json"],
-        "{\"completion\":\"{}\",\"prompt_id\":\"zzz\",\"more\":1}",
-    ));
-    assert_eq!(unknown[0]["warnings"][0], "unknown prompt_id \"zzz\": no expected answer to compare with");
+    // Each with its own row, up to a line that is none.
+    let named: String = (0..9_000)
+        .map(|index| format!("{{\"completion\":\"{{}}\",\"prompt_id\":\"p{index}\",\"more\":1}}\n"))
+        .collect();
+    let output = call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &(named + "{}\n[1]\n"));
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let unknown: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(unknown.len(), 9_000);
+    for (index, score) in unknown.iter().enumerate() {
+        let warning = format!("unknown prompt_id \"p{index}\": no expected answer to compare with");
+        assert_eq!(score["warnings"][0], warning);
+    }
+    let complaint = "error: standard input line 9001: missing `completion`";
+    assert!(output.status.code() == Some(1) && stderr(&output).starts_with(complaint), "{}", stderr(&output));
 }
 
 #[test]
@@ -210,6 +218,50 @@ fn a_task_is_checked() {
 }
 
 #[test]
+fn a_check_names_every_problem_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    crate::program::sample_task(&here.join("task"), crate::program::ALL);
+    let task = here.join("task");
+    let append = |file: &str, text: &str| {
+        let whole = fs::read_to_string(task.join(file)).unwrap_or_default() + text;
+        fs::write(task.join(file), whole).unwrap();
+    };
+    let train = fs::read_to_string(task.join("train.jsonl")).unwrap();
+    let first = train.lines().next().unwrap().replace("train-001", "again");
+    append("train.jsonl", &format!("{{\n{first}\n[1]\n"));
+    append("completions.jsonl", "{}\n[2]\n");
+    append("guard.jsonl", "{\"text\": \"a\"}\n{}\n[3]\n");
+    let toml = fs::read_to_string(task.join("task.toml")).unwrap();
+    let toml = toml.replace("[prompts]\n", "[prompts]\nguard = \"guard.jsonl\"\n");
+    fs::write(task.join("task.toml"), toml.replace("[train]\n", "[train]\nlearnig_rate = 1e-3\nmax_stepps = 3\n"))
+        .unwrap();
+    let output = call(here, &["task", "check", "task", "--json"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let check: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let texts =
+        |key: &str| check[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect::<Vec<_>>();
+    let problems = texts("problems");
+    let starts = [
+        "`learnig_rate`",
+        "`max_stepps`",
+        "task/train.jsonl line 201: ",
+        "task/train.jsonl line 203: ",
+        "task/guard.jsonl line 2: ",
+        "task/guard.jsonl line 3: ",
+        "task/completions.jsonl line 22: ",
+        "task/completions.jsonl line 23: ",
+    ];
+    for start in starts {
+        assert!(problems.iter().any(|problem| problem.contains(start)), "{start}: {problems:#?}");
+    }
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    assert_eq!(check["sets"]["train"]["rows"], 201);
+    let warnings = texts("warnings");
+    assert!(warnings.iter().any(|warning| warning.contains("prompts repeated in their set: 1")), "{warnings:#?}");
+}
+
+#[test]
 fn formats_that_nobody_checks_are_named() {
     let schema = r#"{"properties":{"a":{"format":"date"},"b":{"format":"idn-hostname"},"c":{"items":{"format":"iban"}},"format":{"enum":["x"],"default":{"format":"y"}}}}"#;
     let check = |lines: &str| {
@@ -238,5 +290,13 @@ fn a_scorer_that_fails_on_all_completions_is_said_to() {
     assert!(call(here, &["task", "trust", ".", "--yes"], "").status.success());
     let output = call(here, &["score", "."], "");
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("the scorer failed on all 1 completion: mend it"), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(
+        said.contains("the scorer failed on all 1 completion: the checker ended with exit code 5; mend it"),
+        "{said}"
+    );
+    let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"sql\"\n";
+    fs::write(here.join("task.toml"), toml).unwrap();
+    let said = stderr(&call(here, &["score", ".", "--json"], ""));
+    assert!(said.contains("on all 1 completion: no schema: name a file, `schema` of task.toml"), "{said}");
 }
