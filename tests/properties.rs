@@ -142,7 +142,7 @@ proptest! {
 
     #[test]
     fn a_verdict_holds_together(rewards in prop::collection::vec(prop::collection::vec(prop::sample::select(vec![0.0, 0.5, 1.0]), 8), 0..50)) {
-        let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), signal: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0), rewards.iter().all(|reward| *reward == 0.0)), rewards };
+        let group = |rewards: Vec<f64>| GroupOutcome { prompt_id: String::new(), signal: group_signal(&rewards, rewards.iter().all(|reward| *reward == 1.0), rewards.iter().all(|reward| *reward == 0.0)), rewards, tiers: Vec::new() };
         let signal = Signal { groups: rewards.into_iter().map(group).collect(), ..Signal::default() };
         let settings = SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 64 };
         let report = judge(&signal, &settings);

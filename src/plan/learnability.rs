@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advantage::GroupSignal;
 use crate::format::percent_short;
-use crate::score::FailureClass;
+use crate::score::{FailureClass, Tier};
 use crate::statistics::wilson;
 
 /// Below this share of informative groups training hardly moves: nine of ten groups cost time without a gradient.
@@ -27,6 +27,8 @@ pub struct GroupOutcome {
     pub prompt_id: String,
     pub rewards: Vec<f64>,
     pub signal: GroupSignal,
+    /// The tiers of its completions, ascending, each once.
+    pub tiers: Vec<Tier>,
 }
 
 /// The sampled groups.
@@ -87,6 +89,14 @@ pub struct TierShares {
     pub valid: f64,
 }
 
+/// Mixed groups whose completions have the same tiers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierMix {
+    /// Ascending, each once; of a single one, the rewards differ by graded credit or weighted parts.
+    pub tiers: Vec<Tier>,
+    pub groups: usize,
+}
+
 /// An estimate for a group size that was not sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OtherGroupSize {
@@ -119,6 +129,9 @@ pub struct SignalReport {
     /// A smaller and a larger one.
     pub other_group_sizes: Vec<OtherGroupSize>,
     pub tiers: TierShares,
+    /// Which tiers the mixed groups mix, most groups first.
+    #[serde(default)]
+    pub mixes: Vec<TierMix>,
     /// The share of completions truncated at the limit.
     pub truncated: f64,
     /// The share of completions whose reasoning reached the scorer.
@@ -127,6 +140,42 @@ pub struct SignalReport {
     pub failures: Vec<(String, f64)>,
     #[serde(flatten)]
     pub advice: Advice,
+}
+
+impl SignalReport {
+    /// Whether groups are mixed, but none has a valid completion to learn from.
+    pub fn lacks_valid(&self) -> bool {
+        !self.mixes.is_empty() && !self.mixes.iter().any(|mix| mix.tiers.contains(&Tier::Valid))
+    }
+
+    /// `20 mix unparsable and invalid, 4 invalid and valid`; empty without mixed groups.
+    pub fn mixes_text(&self) -> String {
+        let mix = |(index, mix): (usize, &TierMix)| {
+            let names: Vec<&str> = mix.tiers.iter().map(|tier| tier.name()).collect();
+            let verb = match (index, mix.groups) {
+                (0, 1) => " mixes",
+                (0, _) => " mix",
+                _ => "",
+            };
+            match names.as_slice() {
+                [name] => format!("{} with {name} alone, of different rewards", mix.groups),
+                [first @ .., last] => format!("{}{verb} {} and {last}", mix.groups, first.join(", ")),
+                [] => mix.groups.to_string(),
+            }
+        };
+        self.mixes.iter().enumerate().map(mix).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn mixes(groups: &[GroupOutcome]) -> Vec<TierMix> {
+    let mut counts: BTreeMap<&[Tier], usize> = BTreeMap::new();
+    for group in groups.iter().filter(|group| group.signal == GroupSignal::Mixed) {
+        *counts.entry(&group.tiers).or_default() += 1;
+    }
+    let mut mixes: Vec<TierMix> =
+        counts.into_iter().map(|(tiers, groups)| TierMix { tiers: tiers.to_vec(), groups }).collect();
+    mixes.sort_by_key(|mix| std::cmp::Reverse(mix.groups));
+    mixes
 }
 
 pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
@@ -150,6 +199,7 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         all_equal: share(count(GroupSignal::AllEqual), groups),
         other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
         tiers: TierShares { unparsable, invalid, valid },
+        mixes: mixes(&signal.groups),
         truncated: share(signal.truncated, completions),
         think_leaks: failures
             .iter()
@@ -294,6 +344,11 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
 
 fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str, changes: &mut Vec<String>) -> String {
     let per_step = report.informative * settings.prompt_groups_per_step as f64;
+    if report.tiers.valid < RARELY_VALID {
+        changes.push(
+            "almost no completion is valid yet; give partial credit: graded = true (json_schema, code), or [[reward]] part = \"fields\"".to_owned(),
+        );
+    }
     if per_step < 1.0 {
         changes.push(format!(
             "a step of {} groups has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
@@ -313,19 +368,16 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
             "most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned(),
         );
     }
-    if report.tiers.valid < RARELY_VALID {
-        changes.push(
-            "almost no completion is valid yet; give partial credit: graded = true (json_schema, code), or [[reward]] part = \"fields\"".to_owned(),
-        );
-    }
     let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE {
         ", though the sample is too small to be sure"
     } else {
         ""
     };
+    let lacks = if report.lacks_valid() { "; none has a valid completion" } else { "" };
     format!(
-        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative",
-        settings.prompt_groups_per_step
+        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative; {}{lacks}",
+        settings.prompt_groups_per_step,
+        report.mixes_text()
     )
 }
 
@@ -347,6 +399,7 @@ fn remedy(class: FailureClass) -> &'static str {
         }
         FailureClass::WrongCalls => "check that the expected calls can be read from the prompt",
         FailureClass::UnknownTable | FailureClass::UnknownColumn => "name the tables with their columns in the prompt",
+        FailureClass::NotUnderstood => "say in `system` that queries must run in SQLite, too",
         FailureClass::WrongResult => "check that the expected query can be read from the prompt",
         FailureClass::WrongOperation | FailureClass::MissingParameter | FailureClass::ExtraParameter => {
             "name the operations with their parameters in the prompt"
@@ -363,127 +416,4 @@ fn remedy(class: FailureClass) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Groups by kind, 8 completions each; the tiers follow.
-    fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
-        let group = |rewards: Vec<f64>, signal| GroupOutcome { prompt_id: String::new(), rewards, signal };
-        let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), GroupSignal::Mixed); mixed];
-        groups.extend(vec![group(vec![1.0; 8], GroupSignal::AllMax); best]);
-        groups.extend(vec![group(vec![0.0; 8], GroupSignal::AllMin); worst]);
-        let counts = [(FailureClass::Prose, 8 * worst), (FailureClass::MissingKey, 4 * mixed)];
-        let failures = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-        Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], failures, ..Signal::default() }
-    }
-
-    const SETTINGS: SignalSettings =
-        SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
-
-    #[test]
-    fn verdicts() {
-        use Verdict::{CanLearn, CannotLearn, NothingToLearn};
-        let check = |signal: &Signal, settings: SignalSettings, verdict, parts: &[&str]| {
-            let advice = judge(signal, &settings).advice;
-            let text = format!("{} | {}", advice.why, advice.changes.join(" | "));
-            assert_eq!(advice.verdict, verdict, "{text}");
-            for part in parts {
-                assert!(text.contains(part), "{text:?} lacks {part:?}");
-            }
-        };
-        check(
-            &signal(24, 4, 4),
-            SETTINGS,
-            CanLearn,
-            &["75% of the groups are mixed (58% to 87%, 32 prompts x 8)", "about 6.0 of 8 groups"],
-        );
-        check(
-            &signal(0, 32, 0),
-            SETTINGS,
-            NothingToLearn,
-            &["100% of the groups earn the full reward", "0% to 11%", "harder prompts", "good enough"],
-        );
-        check(
-            &signal(0, 0, 32),
-            SETTINGS,
-            CannotLearn,
-            &[
-                "equal rewards below the maximum",
-                "most common failure: prose (100%",
-                "nothing stands around the answer",
-                "larger model",
-            ],
-        );
-        check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6.2% of the groups are mixed"]);
-        check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
-        check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
-        check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
-        let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
-        check(&signal(16, 8, 8), one, CanLearn, &["has 0.5 informative ones", "dynamic_sampling"]);
-        check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
-        let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
-        check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
-        let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
-        check(
-            &cut,
-            SETTINGS,
-            CannotLearn,
-            &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"],
-        );
-        let mut leaks = signal(0, 0, 32);
-        leaks.failures = BTreeMap::from([(FailureClass::ThinkLeak, 256)]);
-        check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100%"]);
-        let mut invalid = signal(0, 0, 32);
-        invalid.tiers = [0, 256, 0];
-        check(&invalid, SETTINGS, CannotLearn, &["graded = true"]);
-    }
-
-    #[test]
-    fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
-        let check = |signal: &Signal, size, expected: f64| {
-            let found = other_size(signal, size);
-            assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
-        };
-        // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
-        let half = signal(16, 16, 0);
-        check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
-        check(&half, 8, 0.5);
-        // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
-        check(&half, 16, 0.5);
-        // Three rewards, two of them equal: one pair of six is alike.
-        let group =
-            GroupOutcome { prompt_id: String::new(), rewards: vec![0.0, 0.5, 1.0, 1.0], signal: GroupSignal::Mixed };
-        check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
-        let report = judge(&half, &SETTINGS);
-        let sizes: Vec<_> =
-            report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
-        assert_eq!(sizes, [(4, false), (16, true)]);
-    }
-
-    /// Over every possible outcome of one prompt's draw, weighted by its chance, the estimate is 1 - p^G - (1-p)^G.
-    #[test]
-    fn the_estimate_for_a_smaller_group_has_no_bias() {
-        let (p, sampled): (f64, usize) = (0.62, 8);
-        for size in 2..=sampled {
-            let expected = crate::statistics::informative_probability(p, size as u32);
-            let mean: f64 = (0..=sampled)
-                .map(|good| {
-                    let rewards = [vec![1.0; good], vec![0.0; sampled - good]].concat();
-                    let choices: f64 = (0..good).map(|i| (sampled - i) as f64 / (i + 1) as f64).product();
-                    let chance = choices * p.powi(good as i32) * (1.0 - p).powi((sampled - good) as i32);
-                    let group = GroupOutcome { prompt_id: String::new(), rewards, signal: GroupSignal::Mixed };
-                    chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
-                })
-                .sum();
-            assert!((mean - expected).abs() < 1e-12, "size {size}: {mean}, expected {expected}");
-        }
-    }
-
-    #[test]
-    fn shares_are_of_completions() {
-        let report = judge(&signal(16, 16, 32), &SETTINGS);
-        assert_eq!((report.tiers.unparsable, report.tiers.invalid, report.tiers.valid), (0.5, 0.125, 0.375));
-        assert_eq!((report.informative, report.all_max, report.all_min, report.all_equal), (0.25, 0.25, 0.5, 0.0));
-        assert_eq!(report.failures, [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]);
-    }
-}
+mod tests;

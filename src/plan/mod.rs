@@ -23,7 +23,7 @@ pub use gpu::{
     longest_sequence, step_tokens,
 };
 pub use learnability::{
-    Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierShares, Verdict, judge,
+    Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict, judge,
 };
 pub use machine::{free_disk_bytes, memory_limit_bytes};
 pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase, cpu_memory};

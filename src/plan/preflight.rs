@@ -150,7 +150,8 @@ impl Preflight {
             );
             add(Check::Disk, severity, message);
         }
-        if let Some(signal) = facts.signal.filter(|signal| signal.advice.verdict != Verdict::CanLearn) {
+        let is_poor = |signal: &&SignalReport| signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid();
+        if let Some(signal) = facts.signal.filter(is_poor) {
             let advice = &signal.advice;
             let remedy = advice.changes.first().map_or_else(String::new, |change| format!("; {change}"));
             add(Check::Learnability, Severity::Warning, format!("{}: {}{remedy}", advice.verdict.label(), advice.why));
@@ -195,8 +196,9 @@ pub fn titles(checks: impl IntoIterator<Item = Check>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::shape::tests::config;
-    use super::super::{Advice, TierShares};
+    use super::super::{Advice, TierMix, TierShares};
     use super::*;
+    use crate::score::Tier;
     use crate::task::PromptSet;
 
     fn problem(kind: DataProblemKind, refused_share: f64) -> DataProblem {
@@ -230,6 +232,7 @@ mod tests {
             all_equal: 0.0,
             other_group_sizes: Vec::new(),
             tiers: TierShares { unparsable: 0.0, invalid: 0.0, valid: 1.0 },
+            mixes: Vec::new(),
             truncated: 0.0,
             think_leaks: 0.0,
             failures: Vec::new(),
@@ -275,6 +278,10 @@ mod tests {
         let of_signal = |verdict| found(&Facts { signal: Some(&signal(verdict)), ..Facts::default() });
         assert!(of_signal(Verdict::CanLearn).is_empty());
         assert_eq!(of_signal(Verdict::CannotLearn), ["Warning learnability: it cannot learn: why; do this"]);
+        let mix = TierMix { tiers: vec![Tier::Unparsable, Tier::Invalid], groups: 8 };
+        let low = SignalReport { mixes: vec![mix], ..signal(Verdict::CanLearn) };
+        let low = found(&Facts { signal: Some(&low), ..Facts::default() });
+        assert_eq!(low, ["Warning learnability: it can learn: why; do this"], "no group has a valid completion");
     }
 
     #[test]

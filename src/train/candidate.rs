@@ -169,7 +169,10 @@ impl Candidate {
             }
             let rewards = completions.iter().map(|scored| scored.score.reward).collect();
             signal.lengths.push(completions.iter().map(|scored| scored.completion.token_ids.len()).collect());
-            signal.groups.push(GroupOutcome { prompt_id: row.id.clone(), signal: signal_of(&completions), rewards });
+            let has = |tier: &Tier| completions.iter().any(|one| one.score.tier == *tier && !one.score.is_error());
+            let tiers = Tier::ALL.into_iter().filter(has).collect();
+            let (prompt_id, signal_of) = (row.id.clone(), signal_of(&completions));
+            signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
         }
         Ok(signal)
     }

@@ -100,6 +100,7 @@ fn advantages_and_the_share_of_mixed_groups() {
         prompt_id: String::new(),
         signal: group_signal(&rewards, false, false),
         rewards,
+        tiers: Vec::new(),
     };
     let signal = Signal {
         groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(),

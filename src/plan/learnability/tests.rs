@@ -1,0 +1,161 @@
+//! Verdicts on sampled groups, and their estimates.
+
+use super::*;
+
+/// Groups by kind, 8 completions each; the tiers follow.
+fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
+    let group = |rewards: Vec<f64>, signal, tiers: &[Tier]| GroupOutcome {
+        prompt_id: String::new(),
+        rewards,
+        signal,
+        tiers: tiers.to_vec(),
+    };
+    let two = [Tier::Invalid, Tier::Valid];
+    let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), GroupSignal::Mixed, &two); mixed];
+    groups.extend(vec![group(vec![1.0; 8], GroupSignal::AllMax, &[Tier::Valid]); best]);
+    groups.extend(vec![group(vec![0.0; 8], GroupSignal::AllMin, &[Tier::Unparsable]); worst]);
+    let counts = [(FailureClass::Prose, 8 * worst), (FailureClass::MissingKey, 4 * mixed)];
+    let failures = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+    Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], failures, ..Signal::default() }
+}
+
+const SETTINGS: SignalSettings =
+    SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
+
+#[test]
+fn verdicts() {
+    use Verdict::{CanLearn, CannotLearn, NothingToLearn};
+    let check = |signal: &Signal, settings: SignalSettings, verdict, parts: &[&str]| {
+        let advice = judge(signal, &settings).advice;
+        let text = format!("{} | {}", advice.why, advice.changes.join(" | "));
+        assert_eq!(advice.verdict, verdict, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+    };
+    check(
+        &signal(24, 4, 4),
+        SETTINGS,
+        CanLearn,
+        &["75% of the groups are mixed (58% to 87%, 32 prompts x 8)", "about 6.0 of 8 groups"],
+    );
+    check(
+        &signal(0, 32, 0),
+        SETTINGS,
+        NothingToLearn,
+        &["100% of the groups earn the full reward", "0% to 11%", "harder prompts", "good enough"],
+    );
+    check(
+        &signal(0, 0, 32),
+        SETTINGS,
+        CannotLearn,
+        &[
+            "equal rewards below the maximum",
+            "most common failure: prose (100%",
+            "nothing stands around the answer",
+            "larger model",
+        ],
+    );
+    check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6.2% of the groups are mixed"]);
+    check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
+    check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
+    check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
+    let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
+    check(&signal(16, 8, 8), one, CanLearn, &["has 0.5 informative ones", "dynamic_sampling"]);
+    check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
+    let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
+    check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
+    let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
+    check(
+        &cut,
+        SETTINGS,
+        CannotLearn,
+        &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"],
+    );
+    let mut leaks = signal(0, 0, 32);
+    leaks.failures = BTreeMap::from([(FailureClass::ThinkLeak, 256)]);
+    check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100%"]);
+    let mut invalid = signal(0, 0, 32);
+    invalid.tiers = [0, 256, 0];
+    check(&invalid, SETTINGS, CannotLearn, &["graded = true"]);
+}
+
+#[test]
+fn mixed_groups_name_their_tiers() {
+    let check = |mixes: &[&[Tier]], lacks_valid: bool, text: &str| {
+        let mut signal = signal(mixes.len(), 0, 32);
+        for (group, tiers) in signal.groups.iter_mut().zip(mixes) {
+            group.tiers = tiers.to_vec();
+        }
+        let report = judge(&signal, &SETTINGS);
+        assert_eq!((report.lacks_valid(), report.mixes_text().as_str()), (lacks_valid, text));
+        assert!(mixes.is_empty() || report.advice.why.contains(text), "{}", report.advice.why);
+    };
+    let [unparsable, invalid, valid] = Tier::ALL;
+    let low: &[Tier] = &[unparsable, invalid];
+    check(&[], false, "");
+    check(&[low; 8], true, "8 mix unparsable and invalid");
+    check(
+        &[low, low, low, &[invalid, valid], &[invalid, valid], &Tier::ALL, &[valid]],
+        false,
+        "3 mix unparsable and invalid, 2 invalid and valid, 1 unparsable, invalid and valid, 1 with valid alone, of different rewards",
+    );
+}
+
+#[test]
+fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
+    let check = |signal: &Signal, size, expected: f64| {
+        let found = other_size(signal, size);
+        assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
+    };
+    // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+    let half = signal(16, 16, 0);
+    check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
+    check(&half, 8, 0.5);
+    // The solved prompts stay solved: 1/2 (all alike at 8 and at 7).
+    check(&half, 16, 0.5);
+    // Three rewards, two of them equal: one pair of six is alike.
+    let group = GroupOutcome {
+        prompt_id: String::new(),
+        rewards: vec![0.0, 0.5, 1.0, 1.0],
+        signal: GroupSignal::Mixed,
+        tiers: Tier::ALL.to_vec(),
+    };
+    check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
+    let report = judge(&half, &SETTINGS);
+    let sizes: Vec<_> =
+        report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
+    assert_eq!(sizes, [(4, false), (16, true)]);
+}
+
+/// Over every possible outcome of one prompt's draw, weighted by its chance, the estimate is 1 - p^G - (1-p)^G.
+#[test]
+fn the_estimate_for_a_smaller_group_has_no_bias() {
+    let (p, sampled): (f64, usize) = (0.62, 8);
+    for size in 2..=sampled {
+        let expected = crate::statistics::informative_probability(p, size as u32);
+        let mean: f64 = (0..=sampled)
+            .map(|good| {
+                let rewards = [vec![1.0; good], vec![0.0; sampled - good]].concat();
+                let choices: f64 = (0..good).map(|i| (sampled - i) as f64 / (i + 1) as f64).product();
+                let chance = choices * p.powi(good as i32) * (1.0 - p).powi((sampled - good) as i32);
+                let group = GroupOutcome {
+                    prompt_id: String::new(),
+                    rewards,
+                    signal: GroupSignal::Mixed,
+                    tiers: vec![Tier::Invalid, Tier::Valid],
+                };
+                chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
+            })
+            .sum();
+        assert!((mean - expected).abs() < 1e-12, "size {size}: {mean}, expected {expected}");
+    }
+}
+
+#[test]
+fn shares_are_of_completions() {
+    let report = judge(&signal(16, 16, 32), &SETTINGS);
+    assert_eq!((report.tiers.unparsable, report.tiers.invalid, report.tiers.valid), (0.5, 0.125, 0.375));
+    assert_eq!((report.informative, report.all_max, report.all_min, report.all_equal), (0.25, 0.25, 0.5, 0.0));
+    assert_eq!(report.failures, [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]);
+}
