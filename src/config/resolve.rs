@@ -243,6 +243,18 @@ impl Assignments {
         }
     }
 
+    /// Every key and value that is wrong; where none is, what does not fit together.
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let mut scratch = ConfigBuilder::default();
+        let of_all = self.entries.iter().filter_map(|entry| scratch.toml(entry, Source::Task).err());
+        let mut problems: Vec<ConfigError> = of_all.collect();
+        problems.extend(self.check_models().err());
+        if problems.is_empty() {
+            problems.extend(Layers { task: Some(self.clone()), ..Layers::default() }.resolve().err());
+        }
+        problems
+    }
+
     fn from_table(source: Toml<'_>, train: DeTable<'_>) -> Result<Self, ConfigError> {
         let mut assignments = Self::default();
         for (name, value) in train {

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use serde_json::Value;
 
 use super::DatasetError;
-use super::row::{parse, read_lines};
+use super::row::{OnMalformed, parse, read_lines};
 use crate::task::Task;
 use crate::text::Message;
 
@@ -27,16 +27,23 @@ pub struct GuardRow {
 /// # Errors
 /// [`DatasetError`] naming file, line and what is missing.
 pub fn guard_rows(task: &Task) -> Result<Vec<GuardRow>, DatasetError> {
+    guard_rows_with(task, &mut Err)
+}
+
+/// [`guard_rows`] with another answer to a malformed line.
+pub fn guard_rows_with(task: &Task, malformed: OnMalformed<'_>) -> Result<Vec<GuardRow>, DatasetError> {
     let Some(file) = &task.prompts.guard else { return Ok(Vec::new()) };
     let label = task.label(file);
     let bytes = task.read(file)?;
-    let at = |line: usize, problem: String| DatasetError::Line { label: label.clone(), line, problem };
-    let rows = read_lines(Cursor::new(&bytes)).map(|line| {
-        let (line, bytes) = line.map_err(|(line, problem)| at(line, problem))?;
-        row(&bytes, line).map_err(|problem| at(line, problem))
-    });
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    if rows.is_empty() { Err(DatasetError::Empty { label: label.clone() }) } else { Ok(rows) }
+    let (mut rows, mut is_empty) = (Vec::new(), true);
+    for line in read_lines(Cursor::new(&bytes)) {
+        is_empty = false;
+        match line.and_then(|(line, bytes)| row(&bytes, line).map_err(|problem| (line, problem))) {
+            Ok(row) => rows.push(row),
+            Err((line, problem)) => malformed(DatasetError::Line { label: label.clone(), line, problem })?,
+        }
+    }
+    if is_empty { Err(DatasetError::Empty { label }) } else { Ok(rows) }
 }
 
 fn row(bytes: &[u8], line: usize) -> Result<GuardRow, String> {

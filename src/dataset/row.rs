@@ -54,26 +54,47 @@ impl PromptRow {
     }
 }
 
+/// What becomes of a line that is no row: an error ends the reading.
+pub type OnMalformed<'a> = &'a mut dyn FnMut(DatasetError) -> Result<(), DatasetError>;
+
 /// All rows of a set. Errors on the first bad line, a repeated id, an empty set.
 pub fn load(task: &Task, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
+    load_with(task, set, &mut Err)
+}
+
+/// [`load`] with another answer to a bad line or a repeated id.
+pub fn load_with(task: &Task, set: PromptSet, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
     let (file, reader) = open(task, set)?;
-    load_from(&task.label(&file), reader)
+    rows_of(&task.label(&file), reader, malformed)
 }
 
 /// All rows of a JSONL text; the errors of [`load`].
 pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, DatasetError> {
+    rows_of(label, reader, &mut Err)
+}
+
+fn rows_of(label: &str, reader: impl BufRead, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
     let mut rows = Vec::new();
     let mut lines = HashMap::new();
+    let mut is_empty = true;
     for row in all_rows(label, reader) {
-        let row = row?;
+        is_empty = false;
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                malformed(error)?;
+                continue;
+            }
+        };
         if let Some(first) = lines.insert(row.id.clone(), row.line) {
             let problem =
                 format!("id {} is already on line {first}; give every row its own id, or none", clip(&row.id));
-            return Err(DatasetError::Line { label: label.to_owned(), line: row.line, problem });
+            malformed(DatasetError::Line { label: label.to_owned(), line: row.line, problem })?;
+            continue;
         }
         rows.push(row);
     }
-    if rows.is_empty() { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
+    if is_empty { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
 }
 
 /// The name of a set's file in the task, and a buffered reader.

@@ -1,0 +1,208 @@
+//! `grpo-tui task check`: reads the whole task and names every problem.
+
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::super::{Failure, Outcome, print_json};
+use super::Choice;
+use crate::config::Assignments;
+use crate::dataset::{self, DatasetError, PromptRow};
+use crate::format::counted;
+use crate::hub::find_model;
+use crate::score::{CompletionLine, Scorer, data_problems, similar_prompts};
+use crate::secrets::visible;
+use crate::task::{Definition, PromptSet, TASK_FILE, Task};
+use crate::text::Tokenizer;
+
+/// Malformed lines of a file that are listed.
+const MOST_LINES: usize = 100;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    choice: Choice,
+    /// Check tools against this model's chat template
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+/// What is wrong with a task, and what is odd.
+#[derive(Default)]
+struct Found {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Found {
+    /// Adds the malformed lines of a file; of very many the first.
+    fn add_lines(&mut self, label: &str, lines: Vec<String>) {
+        let more = lines.len().saturating_sub(MOST_LINES);
+        self.problems.extend(lines.into_iter().take(MOST_LINES));
+        if more > 0 {
+            self.problems.push(format!("{label}: {} more", counted(more, "malformed line")));
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let (choice, model) = (&arguments.choice, arguments.model.as_deref());
+    let task = Task::resolve(&choice.task)?;
+    let scorer = Scorer::new(&task)?;
+    let mut found = Found { problems: unknown_normalised_fields(&task), ..Found::default() };
+    let unchecked = |format: String| {
+        let label = task.label(&task.definition_file);
+        format!(
+            "{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`"
+        )
+    };
+    found.warnings.extend(scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked));
+    found.warnings.extend(tools_as_text(&task, model)?);
+    let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
+    found.problems.extend(problems.iter().map(ToString::to_string));
+    let loaded = load_sets(&task, &mut found);
+    found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
+    // A set that cannot be opened is a problem already.
+    found.warnings.extend(similar_prompts(&task).unwrap_or_default().into_iter().map(|problem| problem.message));
+    found.warnings.extend(task.embedded_model_note(&task.base_model()));
+    let mut malformed = Vec::new();
+    let guard = dataset::guard_rows_with(&task, &mut |error| {
+        malformed.push(error.to_string());
+        Ok(())
+    });
+    let guard = guard.unwrap_or_else(|error| {
+        found.problems.push(error.to_string());
+        Vec::new()
+    });
+    found.add_lines(&task.prompts.guard.as_ref().map_or_else(String::new, |file| task.label(file)), malformed);
+    check_completions(&task, &mut found);
+    found
+        .problems
+        .extend(task.prompts.generator.iter().filter_map(|file| task.open(file).err()).map(|error| error.to_string()));
+    let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
+    let sets: Vec<_> = loaded.iter().map(|(set, rows)| (*set, rows.len(), answered(rows))).collect();
+    if choice.json {
+        print_document(&task, &sets, guard.len(), &found)?;
+    } else {
+        print_text(&task, &sets, guard.len(), &found);
+    }
+    match found.problems.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(Failure::failed("the task has a problem")),
+        count => Err(Failure::failed(format!("the task has {count} problems"))),
+    }
+}
+
+/// The rows of each set that the task names, without its malformed lines.
+fn load_sets(task: &Task, found: &mut Found) -> Vec<(PromptSet, Vec<PromptRow>)> {
+    let mut loaded = Vec::new();
+    for set in PromptSet::ALL {
+        let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label(TASK_FILE), set.name());
+        let Some(file) = task.set_file(set) else {
+            match set {
+                PromptSet::Train => found.problems.push(missing("training needs it")),
+                PromptSet::Eval => {
+                    found.warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set"))
+                }
+                PromptSet::Test => found.warnings.push(missing("no held-out result")),
+            }
+            continue;
+        };
+        let mut malformed = Vec::new();
+        let rows = dataset::load_with(task, set, &mut |error: DatasetError| {
+            malformed.push(error.to_string());
+            Ok(())
+        });
+        found.add_lines(&task.label(file), malformed);
+        match rows {
+            Ok(rows) => loaded.push((set, rows)),
+            Err(error) => found.problems.push(error.to_string()),
+        }
+    }
+    loaded
+}
+
+/// Reads every line of the sample completions.
+fn check_completions(task: &Task, found: &mut Found) {
+    let Some(file) = &task.prompts.completions else { return };
+    let label = task.label(file);
+    let lines: Box<dyn BufRead> = match task.open(file) {
+        Ok(reader) => reader,
+        Err(error) => return found.problems.push(error.to_string()),
+    };
+    let malformed = dataset::read_lines(lines).filter_map(|line| {
+        let read = line.and_then(|(number, text)| CompletionLine::read(&text).map_err(|problem| (number, problem)));
+        read.err().map(|(number, problem)| format!("{label} line {number}: {problem}"))
+    });
+    found.add_lines(&label, malformed.collect());
+}
+
+/// Sets with their rows, and how many of them have an expected answer.
+type Sets = [(PromptSet, usize, usize)];
+
+fn print_document(task: &Task, sets: &Sets, guard: usize, found: &Found) -> Result<(), Failure> {
+    let sets: serde_json::Map<_, _> = sets
+        .iter()
+        .map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected})))
+        .collect();
+    let Found { problems, warnings } = found;
+    let document = json!({
+        "task": task.name,
+        "ok": problems.is_empty(),
+        "problems": problems,
+        "warnings": warnings,
+        "sets": sets,
+        "guard": guard,
+        "digest": task.digest(),
+    });
+    print_json(&format!("{document}\n")).map(|_| ())
+}
+
+fn print_text(task: &Task, sets: &Sets, guard: usize, found: &Found) {
+    println!("{}: {}", task.name, visible(&task.title));
+    let kind = if task.schema().is_some() { "schema" } else { task.kind() };
+    println!("  {kind} {} ok", visible(&task.definition_file));
+    for (set, rows, expected) in sets {
+        println!("  {:<6} {}, {expected} with an expected answer", set.name(), counted(*rows, "row"));
+    }
+    if guard > 0 {
+        println!("  guard  {} against forgetting", counted(guard, "prompt"));
+    }
+    for warning in &found.warnings {
+        println!("  warning: {}", visible(warning));
+    }
+    for problem in &found.problems {
+        println!("  problem: {}", visible(problem));
+    }
+}
+
+/// Says that the model's template has no place for the tools of the task.
+fn tools_as_text(task: &Task, model: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(model) = model.filter(|_| matches!(task.definition, Definition::ToolCalls(_))) else { return Ok(None) };
+    let takes_tools = Tokenizer::load(&find_model(model)?)?.takes_tools();
+    let message = || {
+        format!(
+            "the chat template of {model} has no tools: they become text of the system message, calls and results text of their turns"
+        )
+    };
+    Ok((!takes_tools).then(message))
+}
+
+fn unknown_normalised_fields(task: &Task) -> Vec<String> {
+    let properties = task.schema().and_then(|schema| schema.get("properties"));
+    let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
+        return Vec::new();
+    };
+    let unknown = task.score.normalise.keys().filter(|field| !properties.contains_key(*field));
+    unknown
+        .map(|field| {
+            format!(
+                "{}: `score.normalise.{field}` is not a property of the schema (it has {})",
+                task.label("task.toml"),
+                properties.keys().cloned().collect::<Vec<_>>().join(", ")
+            )
+        })
+        .collect()
+}
