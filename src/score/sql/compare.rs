@@ -164,7 +164,7 @@ mod tests {
         check(&[&[Cell::Real(1.0)]], &[a], false, "columns rows", &[]);
         let (lowest, large) = (Cell::Integer(i64::MIN), Cell::Integer(1_000_000_000_000_000_001));
         check(&[&[Cell::Real(-9_223_372_036_854_775_808.0)]], &[&[lowest]], false, "columns rows", &[]);
-        check(&[&[Cell::Real(1e18)], b], &[b, &[large.clone()]], false, "columns rows", &[]);
+        check(&[&[Cell::Real(1e18)], b], &[b, std::slice::from_ref(&large)], false, "columns rows", &[]);
         check(
             &[&[Cell::Integer(1_000_000_000_000_000_000)]],
             &[&[large]],
