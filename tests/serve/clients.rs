@@ -86,7 +86,7 @@ with client.responses.stream(**few, tools=tools, tool_choice="required", paralle
     kinds = {event.type for event in stream}
     call = next(item for item in stream.get_final_response().output if item.type == "function_call")
 found["response call"] = [call.name, json.loads(call.arguments)["number"] in (17, 18), "response.function_call_arguments.done" in kinds]
-back = client.responses.create(**{**few, "input": messages + [call.to_dict(), {"type": "function_call_output", "call_id": call.call_id, "output": "paid"}]})
+back = client.responses.create(**{**few, "input": messages + [call, {"type": "function_call_output", "call_id": call.call_id, "output": "paid"}]})
 found["response back"] = back.usage.input_tokens > whole.usage.input_tokens
 try:
     client.responses.create(**few, previous_response_id=whole.id)

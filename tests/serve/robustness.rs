@@ -10,7 +10,7 @@ fn what_cannot_be_served_is_refused_in_openais_shape() {
     assert_eq!(error(chat(json!({"model": "gpt-4"})), 404)["code"], "model_not_found");
     assert_eq!(error(chat(json!({"max_tokens": 1_000_000})), 400)["param"], "max_tokens");
     // Few more than fit; and so many that they are not tokenized to know it.
-    for (words, found) in [(1_500, "; the prompt has 1"), (700_000, "bytes, more than 1024 tokens can have")] {
+    for (words, found) in [(1_500, " tokens and 24 new ones"), (700_000, "bytes, more than 1024 tokens can have")] {
         let long = error(chat(json!({"messages": [{"role": "user", "content": "word ".repeat(words)}]})), 400);
         let message = long["message"].as_str().unwrap();
         assert_eq!(long["code"], "context_length_exceeded");
