@@ -20,10 +20,7 @@ use crate::view::style_role::Role;
 pub(super) const MAPPING: [(&str, &str); 5] = [
     ("prompt", "Column of prompts or conversations, or a template: Read this: {{ text }}"),
     ("system", "Column of system messages; may be empty"),
-    (
-        "expected",
-        "Column of JSON, or a field of one: a.b; or columns that become fields: vendor, total = amount; or last-turn",
-    ),
+    ("expected", "Column of JSON; or columns that become fields: vendor, total = amount; or last-turn"),
     ("id", "Column of ids; empty: file and line"),
     ("tags", "Columns of tags, separated by commas"),
 ];
