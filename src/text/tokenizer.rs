@@ -431,7 +431,7 @@ mod tests {
             let (_work, source) = altered(changes);
             Tokenizer::load(&source).unwrap().longest_text_bytes(10)
         };
-        let longest = "<|im_start|>".len();
+        let longest = "<|endoftext|>".len();
         assert_eq!(bound(&[]), Some(10 * longest));
         assert_eq!(bound(&[("normalizer", serde_json::json!({"type": "NFC"}))]), Some(30 * longest));
         let strip = serde_json::json!({"type": "Strip", "strip_left": true, "strip_right": true});
