@@ -46,13 +46,16 @@ fn options_of_the_workbench_are_refused_before_a_command() {
         &["eval", "invoice", "--model", "tiny"][..],
         &["sample", "invoice", "--model", "tiny"],
         &["model", "export", "--model", "tiny", "--out", "out"],
-        &["runs", "list"],
     ] {
         for option in [&["--runs", "elsewhere"][..], &["--ascii"]] {
             let refused = call_anywhere(&[option, command].concat());
             assert_eq!(refused.status.code(), Some(2), "{option:?} {command:?}");
             assert!(stderr(&refused).contains("before a command"), "{}", stderr(&refused));
         }
+    }
+    // `runs` has it wherever it stands.
+    for list in [["--runs", "elsewhere", "runs", "list"], ["runs", "--runs", "elsewhere", "list"]] {
+        assert!(stdout(&call_anywhere(&list)).contains("no runs in elsewhere"), "{list:?}");
     }
     let exported = call_anywhere(&["model", "export", "--runs", "elsewhere", "--model", "no-such-run", "--out", "out"]);
     assert!(stderr(&exported).contains("no-such-run"), "{}", stderr(&exported));

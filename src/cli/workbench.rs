@@ -43,10 +43,10 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// The first option that is given.
-    pub(super) fn option(&self) -> Option<&'static str> {
+    /// The first option that is given; `with_runs`: --runs among them.
+    pub(super) fn option(&self, with_runs: bool) -> Option<&'static str> {
         let given = [
-            ("--runs", self.runs.is_some()),
+            ("--runs", with_runs && self.runs.is_some()),
             ("--low-bandwidth", self.low_bandwidth),
             ("--theme", self.theme.is_some()),
             ("--colour", self.colour.is_some()),
