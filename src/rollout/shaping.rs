@@ -77,7 +77,7 @@ pub(super) fn draw_shaped(logits: &Tensor, draws: &[ShapedDraw], masks: Option<&
     let width = mask_words(vocabulary);
     let shaped = |draw: &ShapedDraw| {
         let mask = masks.and_then(|masks| masks.get(draw.index * width..)?.get(..width));
-        draw.from_logits(&logits.get(draw.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
+        draw.drawn_from(&logits.get(draw.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
     };
     draws.iter().map(shaped).collect()
 }
@@ -98,7 +98,7 @@ impl Candidate {
 }
 
 impl ShapedDraw {
-    fn from_logits(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<Shaped> {
+    fn drawn_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<Shaped> {
         let Self { index, shaping, draw, .. } = self;
         let is_greedy = draw.temperature == 0.0 || draw.uniform < 0.0;
         let mut candidates = self.candidates(logits, mask, if is_greedy { 1.0 } else { draw.temperature })?;

@@ -129,7 +129,7 @@ impl Fields<'_> {
             None => None,
         };
         let thinking = self.thinking(effort)?;
-        let tools = self.get("tools").map(|tools| nested_tools(tools)).transpose()?;
+        let tools = self.get("tools").map(nested_tools).transpose()?;
         let choice = self.get("tool_choice").map(nested_choice);
         let tools = self.tools_of(tools.as_ref(), choice.as_ref())?;
         Ok(Prompt::Chat { messages: turns.finish()?, tools, thinking })
