@@ -39,6 +39,28 @@ fn target(eval: &Value, name: &str) -> Value {
     summary
 }
 
+#[test]
+#[cfg(feature = "view")]
+fn options_of_the_workbench_are_refused_before_a_command() {
+    for command in [
+        &["eval", "invoice", "--model", "tiny"][..],
+        &["sample", "invoice", "--model", "tiny"],
+        &["model", "export", "--model", "tiny", "--out", "out"],
+    ] {
+        for option in [&["--runs", "elsewhere"][..], &["--ascii"]] {
+            let refused = call_anywhere(&[option, command].concat());
+            assert_eq!(refused.status.code(), Some(2), "{option:?} {command:?}");
+            assert!(stderr(&refused).contains("before a command"), "{}", stderr(&refused));
+        }
+    }
+    // `runs` has it wherever it stands.
+    for list in [["--runs", "elsewhere", "runs", "list"], ["runs", "--runs", "elsewhere", "list"]] {
+        assert!(stdout(&call_anywhere(&list)).contains("no runs in elsewhere"), "{list:?}");
+    }
+    let exported = call_anywhere(&["model", "export", "--runs", "elsewhere", "--model", "no-such-run", "--out", "out"]);
+    assert!(stderr(&exported).contains("no-such-run"), "{}", stderr(&exported));
+}
+
 /// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json`
 /// printed.
 pub(crate) fn finished() -> &'static (PathBuf, Value) {

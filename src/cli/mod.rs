@@ -186,6 +186,13 @@ pub fn main() -> ExitCode {
 fn run_arguments() -> Outcome {
     let arguments = Arguments::parse();
     match arguments.command {
+        #[cfg(feature = "view")]
+        // `runs` takes it there, too.
+        Some(ref command) if let Some(option) = arguments.workbench.option(!matches!(command, Command::Runs(_))) => {
+            Err(Failure::usage(format!(
+                "{option} before a command is an option of the workbench, and has no effect here: give it after the command, if that has it (see its --help)"
+            )))
+        }
         Some(command) => subcommand(command),
         #[cfg(feature = "view")]
         None => workbench::run(&arguments.workbench),

@@ -39,6 +39,9 @@ pub(super) struct Arguments {
     /// Requests that wait at most; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
+    /// Origin whose pages a browser lets ask, such as https://chat.example; repeatable
+    #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
+    origins: Vec<String>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -50,8 +53,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let Arguments { model: name, adapters, listen, api_key_env, max_completion_tokens, queue, runs, device, threads } =
-        arguments;
+    let Arguments {
+        model: name,
+        adapters,
+        listen,
+        api_key_env,
+        max_completion_tokens,
+        queue,
+        origins,
+        runs,
+        device,
+        threads,
+    } = arguments;
     let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
     if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
         return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
@@ -89,7 +102,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
     let served =
         ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
-    let settings = Settings { listen, key, queued: queue as usize };
+    let settings = Settings { listen, key, queued: queue as usize, origins };
     let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
     serve(served, settings, &pool, on_listening, eprint_line)?;
     Ok(ExitCode::SUCCESS)
@@ -121,6 +134,21 @@ fn key(variable: &str) -> Result<ApiKey, Failure> {
     match key.len() >= 8 && is_sendable {
         true => Ok(ApiKey::new(&key)),
         false => Err(refuse("a key has at least 8 characters, all of them visible ASCII")),
+    }
+}
+
+/// As a browser writes it: scheme, host and port, without a path.
+fn origin(text: &str) -> Result<String, String> {
+    let host = ["https://", "http://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_host = |host: &str| {
+        !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte))
+    };
+    match host.is_some_and(is_host) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("`{text}`: write scheme, host and port in lower case, without a path: https://chat.example"))
+        }
     }
 }
 

@@ -43,6 +43,19 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// The first option that is given; `with_runs`: --runs among them.
+    pub(super) fn option(&self, with_runs: bool) -> Option<&'static str> {
+        let given = [
+            ("--runs", with_runs && self.runs.is_some()),
+            ("--low-bandwidth", self.low_bandwidth),
+            ("--theme", self.theme.is_some()),
+            ("--colour", self.colour.is_some()),
+            ("--ascii", self.ascii),
+            ("--linear", self.linear),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
     fn appearance(&self) -> AppearanceInput {
         AppearanceInput {
             theme: self.theme.clone(),

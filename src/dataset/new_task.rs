@@ -23,7 +23,7 @@ pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `
 /// Rates over fewer prompts have wide intervals.
 const FEW_TEST_PROMPTS: usize = 100;
 /// Records that are read for the names of the columns.
-const MOST_RECORDS: usize = 200;
+pub const MOST_RECORDS: usize = 200;
 /// Examples are few by nature; this bounds a wrong file.
 const MOST_EXAMPLES_BYTES: u64 = 64 << 20;
 
@@ -39,6 +39,8 @@ pub struct Sources {
     /// Prompts; the schema is inferred from their expected answers if there is no other source.
     pub data: Option<PathBuf>,
     pub mapping: MappingText,
+    /// Records that are read of the data.
+    pub most_records: usize,
     /// `None`: the fields of the schema in words.
     pub system: Option<String>,
     /// Percentages of train, eval and test.
@@ -54,6 +56,7 @@ impl Default for Sources {
             examples: None,
             data: None,
             mapping: MappingText::default(),
+            most_records: usize::MAX,
             system: None,
             split: [80, 10, 10],
         }
@@ -95,7 +98,7 @@ impl NewTask {
         let mut rows = Vec::new();
         if let Some(data) = &sources.data {
             let schema = given.as_ref().map(|(_, schema)| schema);
-            let imported = import::import(data, &sources.mapping, schema, usize::MAX)?;
+            let imported = import::import(data, &sources.mapping, schema, sources.most_records)?;
             (new.mapping, new.problems, rows) = (imported.mapping, imported.problems, imported.rows);
         }
         let (schema_text, schema, asserts_formats) = match (given, &sources.examples) {

@@ -2,13 +2,15 @@
 
 use serde_json::{Value as Json, json};
 
-/// Which of the two APIs.
+/// Which of the APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// `/v1/chat/completions`.
     Chat,
     /// `/v1/completions`.
     Completions,
+    /// `/v1/responses`; its answers are [`super::ResponseItems`].
+    Responses,
 }
 
 /// Why a completion ended.
@@ -36,6 +38,8 @@ impl Finish {
 pub struct TokenLogProb {
     pub token: String,
     pub log_prob: f32,
+    /// The likeliest tokens in its place, where they were asked for, with theirs.
+    pub alternatives: Vec<(String, f32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +73,18 @@ impl Usage {
     }
 }
 
+/// A token as chats and responses tell it.
+pub(super) fn chat_log_prob(TokenLogProb { token, log_prob, alternatives }: &TokenLogProb) -> Json {
+    let told = |token: &str, log_prob: f32| {
+        // A token may be a part of a character.
+        let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
+        json!({"token": token, "logprob": log_prob, "bytes": bytes})
+    };
+    let mut whole = told(token, *log_prob);
+    whole["top_logprobs"] = alternatives.iter().map(|(token, log_prob)| told(token, *log_prob)).collect();
+    whole
+}
+
 /// What all parts of an answer have in common.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -91,7 +107,7 @@ impl Answer {
     ) -> Json {
         let log_probs = log_probs.map(|tokens| self.log_probs(tokens, 0));
         match self.api {
-            Api::Chat => {
+            Api::Chat | Api::Responses => {
                 let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.as_str().into() };
                 let mut message = json!({"role": "assistant", "content": content, "refusal": null});
                 if !reasoning.is_empty() {
@@ -130,7 +146,7 @@ impl Answer {
     pub fn text_chunk(&self, index: usize, text: &str, log_probs: Option<&[TokenLogProb]>, text_bytes: usize) -> Json {
         let log_probs = log_probs.map(|tokens| self.log_probs(tokens, text_bytes));
         self.chunk(vec![match self.api {
-            Api::Chat => {
+            Api::Chat | Api::Responses => {
                 json!({"index": index, "delta": {"content": text}, "logprobs": log_probs, "finish_reason": null})
             }
             Api::Completions => json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": null}),
@@ -163,7 +179,9 @@ impl Answer {
     /// The end of a completion.
     pub fn last_chunk(&self, index: usize, finish: Finish) -> Json {
         self.chunk(vec![match self.api {
-            Api::Chat => json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish.name()}),
+            Api::Chat | Api::Responses => {
+                json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish.name()})
+            }
             Api::Completions => json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish.name()}),
         }])
     }
@@ -184,13 +202,8 @@ impl Answer {
 
     fn log_probs(&self, tokens: &[TokenLogProb], text_bytes: usize) -> Json {
         match self.api {
-            Api::Chat => {
-                let token = |TokenLogProb { token, log_prob }: &TokenLogProb| {
-                    // A token may be a part of a character.
-                    let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
-                    json!({"token": token, "logprob": log_prob, "bytes": bytes, "top_logprobs": []})
-                };
-                json!({"content": tokens.iter().map(token).collect::<Vec<_>>(), "refusal": null})
+            Api::Chat | Api::Responses => {
+                json!({"content": tokens.iter().map(chat_log_prob).collect::<Vec<_>>(), "refusal": null})
             }
             Api::Completions => {
                 let mut end = text_bytes;
@@ -199,10 +212,15 @@ impl Answer {
                     end - token.token.len()
                 };
                 let offsets: Vec<usize> = tokens.iter().map(start).collect();
+                let top = |token: &TokenLogProb| -> Json {
+                    token.alternatives.iter().map(|(token, log_prob)| (token.clone(), json!(log_prob))).collect()
+                };
+                let has_top = tokens.iter().any(|token| !token.alternatives.is_empty());
+                let top = has_top.then(|| tokens.iter().map(top).collect::<Vec<_>>());
                 json!({
                     "tokens": tokens.iter().map(|token| &token.token).collect::<Vec<_>>(),
                     "token_logprobs": tokens.iter().map(|token| token.log_prob).collect::<Vec<_>>(),
-                    "top_logprobs": null, "text_offset": offsets,
+                    "top_logprobs": top, "text_offset": offsets,
                 })
             }
         }
@@ -221,8 +239,11 @@ mod tests {
     fn answers_have_the_shape_of_the_api() {
         let answer = |api| Answer { api, id: "cmpl-7".to_owned(), model: "m".to_owned(), created: 5 };
         let (chat, text) = (answer(Api::Chat), answer(Api::Completions));
-        let tokens = [("é", -0.5), ("\u{fffd}", -1.5)]
-            .map(|(token, log_prob)| TokenLogProb { token: token.to_owned(), log_prob });
+        let tokens = [("é", -0.5), ("\u{fffd}", -1.5)].map(|(token, log_prob)| TokenLogProb {
+            token: token.to_owned(),
+            log_prob,
+            alternatives: Vec::new(),
+        });
         let call = ToolCall { name: "f".to_owned(), arguments: "{}".to_owned() };
         let content = Content { calls: vec![call.clone()], reasoning: "so".to_owned(), ..Content::default() };
         assert_eq!(
@@ -232,6 +253,15 @@ mod tests {
                 "logprobs": {"content": [{"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": []},
                     {"token": "\u{fffd}", "logprob": -1.5, "bytes": null, "top_logprobs": []}], "refusal": null},
                 "finish_reason": "tool_calls"})
+        );
+        let top = [TokenLogProb { alternatives: vec![("a".to_owned(), -0.5)], ..tokens[0].clone() }];
+        assert_eq!(
+            text.choice(0, &content, Some(&top), Finish::Stop)["logprobs"]["top_logprobs"],
+            json!([{"a": -0.5}])
+        );
+        assert_eq!(
+            chat.choice(0, &content, Some(&top), Finish::Stop)["logprobs"]["content"][0]["top_logprobs"],
+            json!([{"token": "a", "logprob": -0.5, "bytes": [97]}])
         );
         let content = Content { text: "é?".to_owned(), ..Content::default() };
         let choice = text.choice(0, &content, Some(&tokens), Finish::Length);

@@ -1,9 +1,11 @@
 //! A request body -> what is asked for. What cannot be honoured is refused by its name, never ignored: a client that asks
-//! for top-p and gets none would measure something else than it believes.
+//! for top-k and gets none would measure something else than it believes.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
+
+mod responses; // bodies of `/v1/responses`
 
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
@@ -16,6 +18,8 @@ const MOST_SAMPLES: u64 = 128;
 const MOST_PROMPTS: usize = 128;
 /// Turns of a conversation.
 const MOST_MESSAGES: usize = 4096;
+/// As OpenAI's.
+const MOST_TOP_LOG_PROBS: u64 = 20;
 const MOST_STOPS: usize = 16;
 const LONGEST_STOP_BYTES: usize = 1024;
 /// A lower temperature divides logits to infinity.
@@ -35,12 +39,20 @@ pub struct GenerationRequest {
     /// 0 is greedy.
     pub temperature: f64,
     pub log_probs: bool,
+    /// The likeliest tokens that are told beside each sampled one.
+    pub top_log_probs: usize,
+    /// Of the likeliest tokens as many as have this probability together; 1: all.
+    pub top_p: f64,
+    pub presence_penalty: f64,
+    pub frequency_penalty: f64,
     pub stream: bool,
     /// A last chunk with the token counts.
     pub include_usage: bool,
     /// Stop tokens end nothing: for benchmarks (vLLM's extension).
     pub ignore_eos: bool,
     pub response_format: ResponseFormat,
+    /// Fields of `/v1/responses` that its answers repeat.
+    pub repeated: Map<String, Json>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +65,16 @@ pub enum Prompt {
     },
     /// Used as they are, without a chat template.
     Texts(Vec<TextPrompt>),
+}
+
+impl Prompt {
+    /// Of the texts whose completions are sampled.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Chat { .. } => 1,
+            Self::Texts(texts) => texts.len(),
+        }
+    }
 }
 
 /// Functions that the model may call: one at least.
@@ -90,7 +112,7 @@ pub enum ResponseFormat {
 }
 
 impl GenerationRequest {
-    /// Parses a body of `/v1/chat/completions` or `/v1/completions`.
+    /// Parses a body of `/v1/chat/completions`, `/v1/completions` or `/v1/responses`.
     ///
     /// # Errors
     /// [`ApiError`] with status 400 and the field's name.
@@ -105,7 +127,10 @@ impl GenerationRequest {
             body.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value)).collect(),
         );
         fields.check_names(api)?;
-        fields.refuse_what_is_not_done(api)?;
+        if api == Api::Responses {
+            return fields.responses_request();
+        }
+        fields.refuse_what_is_not_done()?;
         let stream = fields.flag("stream")?;
         let options = fields.object("stream_options")?;
         if let Some(options) = options {
@@ -125,21 +150,26 @@ impl GenerationRequest {
             Some(_) => return Err(wrong("stream_options.include_usage", "true or false")),
         };
         Ok(Self {
-            model: fields.text("model")?.ok_or_else(|| ApiError::invalid("model", "`model` is missing"))?.to_owned(),
+            model: fields.model()?,
             samples: fields.whole("n", 1, MOST_SAMPLES)?.unwrap_or(1) as usize,
             seed: fields.seed()?,
             stop: fields.stop()?,
             max_tokens: fields.max_tokens()?,
             temperature: fields.temperature()?,
             log_probs: fields.log_probs(api)?,
+            top_log_probs: fields.top_log_probs(api)?,
+            top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
+            presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+            frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
             stream,
             include_usage,
             ignore_eos: fields.flag("ignore_eos")?,
             response_format: fields.response_format()?,
             prompt: match api {
-                Api::Chat => fields.chat()?,
                 Api::Completions => Prompt::Texts(fields.texts()?),
+                Api::Chat | Api::Responses => fields.chat()?,
             },
+            repeated: Map::new(),
         })
     }
 }
@@ -151,6 +181,10 @@ const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream st
     priority request_id";
 const CHAT_NAMES: &str = "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls chat_template_kwargs \
     functions function_call modalities reasoning_effort verbosity";
+const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parallel_tool_calls text temperature top_p max_output_tokens \
+    stream stream_options reasoning top_logprobs include metadata store service_tier user safety_identifier \
+    prompt_cache_key prompt_cache_retention truncation previous_response_id conversation background prompt \
+    max_tool_calls chat_template_kwargs";
 const COMPLETION_NAMES: &str = "prompt echo suffix";
 
 /// The fields that are not null.
@@ -162,8 +196,12 @@ impl<'b> Fields<'b> {
     }
 
     fn check_names(&self, api: Api) -> Result<(), ApiError> {
-        let own = if api == Api::Chat { CHAT_NAMES } else { COMPLETION_NAMES };
-        let is_known = |name: &str| NAMES.split(' ').chain(own.split(' ')).any(|known| known == name);
+        let (common, own) = match api {
+            Api::Chat => (NAMES, CHAT_NAMES),
+            Api::Completions => (NAMES, COMPLETION_NAMES),
+            Api::Responses => ("", RESPONSES_NAMES),
+        };
+        let is_known = |name: &str| common.split(' ').chain(own.split(' ')).any(|known| known == name);
         match self.0.keys().find(|name| !is_known(name)) {
             Some(name) => Err(ApiError::invalid(&shown(name), format!("unknown field `{}`", shown(name)))),
             None => Ok(()),
@@ -171,35 +209,23 @@ impl<'b> Fields<'b> {
     }
 
     /// Fields that have an effect elsewhere are taken at the value that has none.
-    fn refuse_what_is_not_done(&self, api: Api) -> Result<(), ApiError> {
+    fn refuse_what_is_not_done(&self) -> Result<(), ApiError> {
         let number = |value: &Json, none: &[f64]| value.as_f64().is_some_and(|value| none.contains(&value));
         let empty = |value: &Json| value.as_object().is_some_and(Map::is_empty);
         for (name, &value) in &self.0 {
             let (is_none, why) = match *name {
-                "top_p" => {
-                    (number(value, &[1.0]), "only 1 is supported: completions are samples of the whole distribution")
-                }
-                "top_k" => {
-                    (number(value, &[-1.0, 0.0]), "not supported: completions are samples of the whole distribution")
-                }
+                "top_k" => (number(value, &[-1.0, 0.0]), "not supported: use `top_p`"),
                 "min_p" | "min_tokens" => (number(value, &[0.0]), "not supported"),
-                "presence_penalty" | "frequency_penalty" => (number(value, &[0.0]), "only 0 is supported"),
                 "repetition_penalty" | "length_penalty" => (number(value, &[1.0]), "only 1 is supported"),
                 "logit_bias" => (empty(value), "not supported"),
-                "top_logprobs" => {
-                    (number(value, &[0.0]), "not supported: `logprobs` gives those of the sampled tokens")
-                }
                 "best_of" => {
                     (self.get("n").map_or(number(value, &[1.0]), |n| n == value), "only the value of `n` is supported")
                 }
                 "skip_special_tokens" => (*value == Json::Bool(true), "only true is supported"),
                 "modalities" => (*value == serde_json::json!(["text"]), "only [\"text\"] is supported"),
                 "functions" | "function_call" => (false, "use `tools`"),
-                "reasoning_effort" | "verbosity" | "suffix" => (false, "not supported"),
+                "verbosity" | "suffix" => (false, "not supported"),
                 "echo" => (*value == Json::Bool(false), "not supported"),
-                "logprobs" if api == Api::Completions => {
-                    (number(value, &[0.0]), "only 0 is supported: the log-probs of the sampled tokens")
-                }
                 _ => continue,
             };
             if !is_none {
@@ -210,6 +236,11 @@ impl<'b> Fields<'b> {
             }
         }
         Ok(())
+    }
+
+    fn model(&self) -> Result<String, ApiError> {
+        let name = self.text("model")?.ok_or_else(|| ApiError::invalid("model", "`model` is missing"))?;
+        Ok(name.to_owned())
     }
 
     fn text(&self, name: &str) -> Result<Option<&'b str>, ApiError> {
@@ -254,9 +285,48 @@ impl<'b> Fields<'b> {
         value.as_f64().filter(allowed).ok_or_else(|| wrong("temperature", "0, which is greedy, or from 0.01 to 2"))
     }
 
+    fn number(&self, name: &str, least: f64, most: f64) -> Result<Option<f64>, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_f64().filter(|value| (least..=most).contains(value)) {
+            Some(value) => Ok(Some(value)),
+            None => Err(wrong(name, &format!("a number from {least} to {most}"))),
+        }
+    }
+
+    fn top_log_probs(&self, api: Api) -> Result<usize, ApiError> {
+        let name = if api == Api::Completions { "logprobs" } else { "top_logprobs" };
+        let count = self.whole(name, 0, MOST_TOP_LOG_PROBS)?.unwrap_or(0) as usize;
+        if count > 0 && api == Api::Chat && !self.flag("logprobs")? {
+            return Err(ApiError::invalid(name, "`top_logprobs` needs `logprobs`: true"));
+        }
+        Ok(count)
+    }
+
+    /// The chat template's switch, by either of its names: a template knows no more than on and off.
+    fn thinking(&self, effort: Option<&Json>) -> Result<Option<bool>, ApiError> {
+        const NAME: &str = "chat_template_kwargs.enable_thinking";
+        let mut thinking = None;
+        if let Some(switches) = self.object("chat_template_kwargs")? {
+            known(switches, "chat_template_kwargs", &["enable_thinking"])?;
+            let flag = |value: &Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
+            thinking = switches.get("enable_thinking").map(flag).transpose()?;
+        }
+        let Some(effort) = effort else { return Ok(thinking) };
+        let by_effort = match effort.as_str() {
+            Some("none") => false,
+            Some("minimal" | "low" | "medium" | "high" | "xhigh") => true,
+            _ => return Err(wrong("reasoning_effort", "none, minimal, low, medium, high or xhigh")),
+        };
+        if thinking.is_some_and(|thinking| thinking != by_effort) {
+            let message = format!("`reasoning_effort` and `{NAME}` differ: give one of them");
+            return Err(ApiError::invalid("reasoning_effort", message));
+        }
+        Ok(Some(by_effort))
+    }
+
     fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
         match api {
-            Api::Chat => self.flag("logprobs"),
+            Api::Chat | Api::Responses => self.flag("logprobs"),
             Api::Completions => Ok(self.get("logprobs").is_some()),
         }
     }
@@ -311,24 +381,15 @@ impl<'b> Fields<'b> {
             Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MOST_MESSAGES} messages"))),
         };
         let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
-        let tools = self.tools()?;
-        let mut thinking = None;
-        if let Some(switches) = self.object("chat_template_kwargs")? {
-            known(switches, "chat_template_kwargs", &["enable_thinking"])?;
-            thinking = switches
-                .get("enable_thinking")
-                .map(|value| {
-                    value.as_bool().ok_or_else(|| wrong("chat_template_kwargs.enable_thinking", "true or false"))
-                })
-                .transpose()?;
-        }
+        let tools = self.tools_of(self.get("tools"), self.get("tool_choice"))?;
+        let thinking = self.thinking(self.get("reasoning_effort"))?;
         Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, thinking })
     }
 
-    fn tools(&self) -> Result<Option<Tools>, ApiError> {
+    fn tools_of(&self, tools: Option<&Json>, choice: Option<&Json>) -> Result<Option<Tools>, ApiError> {
         let parallel = self.flag("parallel_tool_calls")? || self.get("parallel_tool_calls").is_none();
         let expected = || wrong("tools", "a list of {\"type\": \"function\", \"function\": {\"name\": …}}");
-        let mut list: Vec<Json> = match self.get("tools") {
+        let mut list: Vec<Json> = match tools {
             None => Vec::new(),
             Some(Json::Array(tools)) if tools.len() <= MOST_PROMPTS => tools.clone(),
             Some(_) => return Err(expected()),
@@ -347,7 +408,7 @@ impl<'b> Fields<'b> {
             strict.extend(is_strict.then(|| name.to_owned()));
             names.push(name.to_owned());
         }
-        let choice = match self.get("tool_choice") {
+        let choice = match choice {
             None => ToolChoice::Auto,
             Some(Json::String(choice)) if choice == "auto" => ToolChoice::Auto,
             Some(Json::String(choice)) if choice == "none" => return Ok(None),

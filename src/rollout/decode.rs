@@ -10,6 +10,7 @@ use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{Capacity, FedToken, Feed, FreePlaces, KvCache, Room, joined};
 use super::masks::{ConstrainedRow, Lanes, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
+use super::shaping::{Shaped, ShapedDraw, draw_shaped};
 use super::{Completion, DecodeCounts, Generated, Hindrance, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::embedding::gather_rows;
@@ -19,6 +20,7 @@ use crate::model::{AdapterUse, Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
 mod drafting; // how many tokens are drafted for a pass
+mod rows; // a completion's tokens, its end, and what its next pass needs
 
 /// A completion that is being decoded.
 struct Row {
@@ -102,6 +104,8 @@ struct DecodeBatch<'a> {
     lanes: Lanes,
     /// The requests and samples of the rows of each pass whose draws were not read yet.
     passes: VecDeque<Vec<(u64, u32)>>,
+    /// Draws of the last pass that were made on the host; such a pass is read before the next is started.
+    shaped: Vec<Shaped>,
     /// Passes since the last one with a draft.
     undrafted: usize,
     counts: DecodeCounts,
@@ -167,6 +171,7 @@ pub(super) fn decode_from(
         prefilled: 0,
         rows: Vec::new(),
         passes: VecDeque::new(),
+        shaped: Vec::new(),
         undrafted: 0,
         counts: DecodeCounts::default(),
     };
@@ -236,9 +241,15 @@ impl DecodeBatch<'_> {
         let draws: Vec<Draw> = self.rows[first..].iter().map(|row| self.draw(row, 0)).collect();
         let fed: Vec<_> = self.rows[first..].iter_mut().map(|row| row.constrained.as_mut()).collect();
         let masks = fed.iter().any(Option::is_some).then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
-        let drawn = sample(&logits, &draws, masks.as_deref())?;
-        for (row, token) in self.rows[first..].iter_mut().zip(drawn) {
+        let mut drawn = sample(&logits, &draws, masks.as_deref())?;
+        let shaped = (first..self.rows.len()).filter_map(|row| self.shaped_draw(&self.rows[row], row - first));
+        let shaped = draw_shaped(&logits, &shaped.collect::<Vec<_>>(), masks.as_deref())?;
+        shaped.iter().for_each(|shaped| drawn[shaped.index] = shaped.token.unwrap_or(drawn[shaped.index]));
+        let mut shaped = shaped.into_iter().peekable();
+        for (index, (row, token)) in self.rows[first..].iter_mut().zip(drawn).enumerate() {
+            let told = shaped.next_if(|shaped| shaped.index == index);
             if !row.has_ended(&self.requests) {
+                row.tell_alternatives(told, self.source);
                 row.push(token, self.source);
             }
         }
@@ -254,6 +265,12 @@ impl DecodeBatch<'_> {
         let key = SampleKey { step: request.step, prompt: request.prompt_number, sample, position };
         let uniform = if request.greedy { LIKELIEST } else { uniform(sampling.seed, key) };
         Draw { uniform, temperature: sampling.temperature }
+    }
+
+    /// The draw of a row that is made on the host; `index`: of its draw in the pass.
+    fn shaped_draw(&self, row: &Row, index: usize) -> Option<ShapedDraw> {
+        let shaping = self.requests[&row.request].request.shaping.as_ref()?;
+        Some(ShapedDraw::new(index, shaping, self.draw(row, 0), &row.completion.token_ids))
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
@@ -273,9 +290,8 @@ impl DecodeBatch<'_> {
     /// Masks and drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
         let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
-        let is_constrained = self.rows.iter().any(|row| row.constrained.is_some());
         self.room.runs_ahead
-            && !is_constrained
+            && !self.rows.iter().any(|row| row.needs_newest(&self.requests))
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
@@ -290,21 +306,25 @@ impl DecodeBatch<'_> {
         }
         let drafted = feeds.len() > rows.len();
         let padded = if drafted { self.room.padded_drafted } else { self.room.padded }(feeds.len());
-        let is_constrained = rows.iter().any(|&row| self.rows[row].constrained.is_some());
+        let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest(&self.requests));
+        let shaped = self.shaped_draws(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
         let fed = &mut self.rows;
-        let masks =
-            is_constrained.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
+        let masks = is_masked.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
         match &mut self.computing {
             Computing::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                *last = drawn_after(&feeds, last, self.model, adapters, &self.caches, masks)?;
+                (*last, self.shaped) =
+                    drawn_after(&feeds, last, (self.model, adapters), &self.caches, (masks, &shaped))?;
                 unread.push_back(last.clone());
             }
             #[cfg(feature = "cuda")]
             Computing::Recorded(steps) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                if steps.start(self.model, adapters, &self.caches, (&feeds, padded), masks)? {
+                let (is_hidden, drawn) =
+                    steps.start(self.model, adapters, &self.caches, (&feeds, padded), (masks, &shaped))?;
+                self.shaped = drawn;
+                if is_hidden {
                     overhead.hide_last();
                 }
             }
@@ -321,6 +341,17 @@ impl DecodeBatch<'_> {
         Ok(true)
     }
 
+    /// Those of a pass of these rows, each of which feeds its newest token and the drafted ones.
+    fn shaped_draws(&self, rows: &[usize]) -> Vec<ShapedDraw> {
+        let mut index = 0;
+        let draw = |&row: &usize| {
+            let row = &self.rows[row];
+            index += 1 + row.draft.tokens.len();
+            self.shaped_draw(row, index - 1 - row.draft.tokens.len())
+        };
+        rows.iter().filter_map(draw).collect()
+    }
+
     /// Reads the draws of all passes but the last `left`, of each row up to the first that is not as drafted: a draw
     /// depends on its place alone, so the completions are those without drafts.
     fn read(&mut self, left: usize) -> Result<()> {
@@ -331,7 +362,11 @@ impl DecodeBatch<'_> {
                 #[cfg(feature = "cuda")]
                 Computing::Recorded(steps) => steps.finish()?,
             };
-            let mut drawn = drawn.unwrap_or_default().into_iter();
+            let mut drawn = drawn.unwrap_or_default();
+            let shaped = std::mem::take(&mut self.shaped);
+            shaped.iter().for_each(|shaped| drawn[shaped.index] = shaped.token.unwrap_or(drawn[shaped.index]));
+            let (mut shaped, count) = (shaped.into_iter().peekable(), drawn.len());
+            let mut drawn = drawn.into_iter();
             // Rows may have ended since, and new ones stand behind the others.
             let mut rows = self.rows.iter_mut().peekable();
             for id in fed {
@@ -346,6 +381,8 @@ impl DecodeBatch<'_> {
                 self.counts.rows += 1;
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
+                let first = count - drawn.len();
+                row.tell_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
                 for (index, token) in drawn.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
                         row.push(token, self.source);
@@ -414,59 +451,14 @@ impl DecodeBatch<'_> {
     }
 }
 
-impl Row {
-    fn id(&self) -> (u64, u32) {
-        (self.request, self.sample)
-    }
-
-    /// Of its tokens, the pending one included.
-    fn length(&self) -> usize {
-        self.completion.token_ids.len() + usize::from(self.pending.is_some())
-    }
-
-    /// For each token that the next pass feeds of it: what its mask comes from.
-    fn fed(&mut self) -> Vec<Option<&mut ConstrainedRow>> {
-        if self.length() >= self.limit {
-            return Vec::new();
-        }
-        let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
-        fed[0] = self.constrained.as_mut();
-        fed
-    }
-
-    fn push(&mut self, token: SampledToken, source: &mut dyn RequestSource) {
-        self.completion.token_ids.push(token.token_id);
-        self.completion.log_probs.push(token.log_prob);
-        if let Some(constrained) = &mut self.constrained {
-            constrained.push(token.token_id);
-        }
-        self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
-    }
-
-    /// Whether the newest token ends the row; notes why.
-    fn has_ended(&mut self, requests: &BTreeMap<u64, Accepted>) -> bool {
-        let stop_ids = &requests[&self.request].sampling.stop_ids;
-        let stopped = self.completion.token_ids.last().is_some_and(|id| stop_ids.contains(id));
-        if stopped {
-            self.completion.stop = StopReason::Stop;
-        }
-        let is_stuck = self.constrained.as_ref().is_some_and(|constrained| constrained.failure.is_some());
-        if is_stuck && !stopped {
-            self.completion.stop = StopReason::Constraint;
-        }
-        stopped || is_stuck || self.is_dropped || self.completion.token_ids.len() >= self.limit
-    }
-}
-
 /// The draws after each fed token, on the CPU; `last`: those of the pass before.
 fn drawn_after(
     feeds: &[Feed],
     last: &[SampledToken],
-    model: &Decoder,
-    (adapters, slot): (Adapters, usize),
+    (model, (adapters, slot)): (&Decoder, (Adapters, usize)),
     caches: &KvCache,
-    masks: Option<impl FnOnce() -> Vec<u32>>,
-) -> Result<Vec<SampledToken>> {
+    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedDraw]),
+) -> Result<(Vec<SampledToken>, Vec<Shaped>)> {
     let token = |feed: &Feed| match feed.token {
         FedToken::Known(token) => token,
         FedToken::Drawn(index) => last[index].token_id,
@@ -478,7 +470,8 @@ fn drawn_after(
     let adapters = AdapterUse::of(adapters, own.as_ref(), slot);
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
     let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
-    sample(&logits, &draws, masks.map(|masks| masks()).as_deref())
+    let masks = masks.map(|masks| masks());
+    Ok((sample(&logits, &draws, masks.as_deref())?, draw_shaped(&logits, shaped, masks.as_deref())?))
 }
 
 #[cfg(test)]

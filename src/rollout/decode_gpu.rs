@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
 use super::kv_cache::{FedToken, Feed, KvCache, Room};
+use super::shaping::{Shaped, ShapedDraw, draw_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, mark, start_copy_to_host};
@@ -162,14 +163,15 @@ impl Steps {
 
     /// Starts the draws after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
     /// under way. `masks` is asked while the model computes, for those of the fed tokens; whether they were there first.
+    /// Where there are masks, some draws may be made on the host, from logits that are waited for.
     pub(super) fn start(
         &mut self,
         model: &Decoder,
         (adapters, slot): (Adapters, usize),
         caches: &KvCache,
         (feeds, rows): (&[Feed], usize),
-        masks: Option<impl FnOnce() -> Vec<u32>>,
-    ) -> Result<bool> {
+        (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedDraw]),
+    ) -> Result<(bool, Vec<Shaped>)> {
         if self.started.len() == self.host.len() {
             bail!("a third pass of decoding before the first was read")
         }
@@ -200,17 +202,20 @@ impl Steps {
             },
             Some(Some(graph)) => graph.start()?,
         }
-        let mut is_hidden = false;
+        let (mut is_hidden, mut on_host) = (false, Vec::new());
         if let Some(masks) = masks {
             let computed = mark(model.device())?;
             let words = masks();
             is_hidden = !computed.has_arrived();
             self.draw_masked(&words, feeds.len())?;
+            if let Some(masked) = self.masked.as_ref().filter(|_| !shaped.is_empty()) {
+                on_host = draw_shaped(&masked.logits, shaped, Some(&words))?;
+            }
         }
         let drawn = self.drawn.narrow(0, 0, feeds.len())?;
         let bytes = draws(self.host[self.passes % 2].bytes_mut(), feeds.len());
         self.started.push_back((feeds.len(), start_copy_to_host(&drawn, bytes)?));
-        Ok(is_hidden)
+        Ok((is_hidden, on_host))
     }
 
     /// Starts the draws of as many rows of the last pass.

@@ -7,6 +7,7 @@ mod draft; // the tokens that may come next, by n-grams of prompt and history
 mod kv_cache; // room, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
+mod shaping; // draws of served requests that shape the distribution
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
@@ -26,10 +27,11 @@ pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub use queue::{Arrivals, QueuedRequest, RequestSource};
 pub use scored::{RolloutContext, ScoredCompletion, signal_of};
+pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
 /// A prompt, and the number of its completions.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// At least one token.
     pub prompt: Vec<u32>,
@@ -48,6 +50,9 @@ pub struct Request {
     /// What its completions may be. Not sent to other ranks: only evals and the server constrain.
     #[serde(skip)]
     pub constraint: Option<Arc<Constraint>>,
+    /// How its completions are drawn, where not from the whole distribution. Not sent to other ranks: only the server shapes.
+    #[serde(skip)]
+    pub shaping: Option<Arc<Shaping>>,
 }
 
 impl Request {
@@ -62,11 +67,13 @@ impl Request {
             greedy: false,
             lengths: Vec::new(),
             constraint: None,
+            shaping: None,
         }
     }
 }
 
-/// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution.
+/// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution. A server has
+/// [`Request::shaping`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sampling {
     /// 0 is greedy.

@@ -33,6 +33,9 @@ pub trait RequestSource {
     /// Learns of a completion's newest token; whether it goes on: a client may have gone, or its stop string has come.
     fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool;
 
+    /// Learns of the likeliest tokens beside the one that it is told next, where a request asks for them.
+    fn on_alternatives(&mut self, _id: u64, _sample: u32, _alternatives: Vec<(u32, f32)>) {}
+
     /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }

@@ -15,7 +15,7 @@ use super::Shared;
 use super::queue::Event;
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Constraint;
-use crate::openai::{Answer, ApiError, Content, Finish, TokenLogProb, ToolCall, Usage};
+use crate::openai::{Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage};
 use crate::rollout::{Completion, StopReason};
 use crate::score::{CallReader, Said};
 use crate::text::TextError;
@@ -53,6 +53,8 @@ pub(super) struct Progress {
     /// Whether it ended in the arguments of a call.
     is_within_call: bool,
     tokens: usize,
+    /// Of these, those in a think block; known where tokens are told one by one.
+    thought_tokens: usize,
     /// Those that no chunk had.
     log_probs: Vec<TokenLogProb>,
     finish: Option<Finish>,
@@ -97,6 +99,8 @@ impl Choice {
 #[derive(Debug)]
 pub(super) struct Collected {
     pub(super) answer: Answer,
+    /// The answer instead, of `/v1/responses`.
+    pub(super) items: Option<ResponseItems>,
     pub(super) shared: Arc<Shared>,
     /// Of the first of its completions.
     pub(super) constraint: Option<Arc<Constraint>>,
@@ -118,20 +122,29 @@ impl Collected {
         let choice = self.choices.get_mut(index).filter(|choice| choice.progress.finish.is_none());
         let Some(choice) = choice else { return Ok(None) };
         let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
-            Ok(TokenLogProb { token: self.shared.tokenizer.decode(&[token_id], false)?, log_prob })
+            Ok(TokenLogProb {
+                token: self.shared.tokenizer.decode(&[token_id], false)?,
+                log_prob,
+                alternatives: Vec::new(),
+            })
         };
         match event {
-            Event::Token { token_id, log_prob: value, .. } => {
+            Event::Token { token_id, log_prob: value, alternatives, .. } => {
                 choice.progress.tokens += 1;
                 if self.stop_ids.contains(&token_id) {
                     return Ok(None);
                 }
                 let text = choice.text.push(token_id).map_err(failed)?;
                 if self.log_probs {
-                    choice.progress.log_probs.push(log_prob(token_id, value).map_err(failed)?);
+                    let mut told = log_prob(token_id, value).map_err(failed)?;
+                    let text = |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
+                    told.alternatives = alternatives.into_iter().map(text).collect::<Result<_, _>>().map_err(failed)?;
+                    choice.progress.log_probs.push(told);
                 }
                 let is_stopped = choice.text.is_stopped();
                 choice.hear(text, is_stopped);
+                let is_thought = choice.thoughts.as_ref().is_some_and(ThinkBlock::is_inside);
+                choice.progress.thought_tokens += usize::from(is_thought);
                 if is_stopped {
                     choice.end(Finish::Stop);
                     choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
@@ -165,7 +178,11 @@ impl Collected {
     }
 
     /// The answer, where no part of it was given out.
-    pub(super) fn whole(self) -> Json {
+    pub(super) fn whole(mut self) -> Json {
+        if self.items.is_some() {
+            let last = self.item_events().pop();
+            return last.map_or(Json::Null, |mut event| event["response"].take());
+        }
         let Self { answer, choices, log_probs, usage, .. } = self;
         let choice = |(index, choice): (usize, Choice)| {
             let mut content = Content::default();
@@ -186,8 +203,33 @@ impl Collected {
         answer.whole(choices, usage)
     }
 
+    /// What is new of the completion, as events of its items.
+    fn item_events(&mut self) -> Vec<Json> {
+        let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else { return Vec::new() };
+        let progress = &mut choice.progress;
+        let mut log_probs = std::mem::take(&mut progress.log_probs);
+        let mut events = Vec::new();
+        for part in std::mem::take(&mut progress.parts) {
+            events.extend(match part {
+                Part::Thought(thought) => items.thought(&thought),
+                Part::Said(Said::Text(text)) => items.text(&text, &std::mem::take(&mut log_probs)),
+                Part::Said(Said::Name(name)) => items.call(&name),
+                Part::Said(Said::Arguments(text)) => items.arguments(&text),
+            });
+        }
+        // Of text that is held back yet.
+        progress.log_probs = log_probs;
+        if let Some(finish) = progress.finish {
+            events.extend(items.end(finish, progress.is_within_call, (self.usage, progress.thought_tokens)));
+        }
+        events
+    }
+
     /// What is new of a completion, as chunks.
     fn chunks(&mut self, index: usize) -> Vec<Json> {
+        if self.items.is_some() {
+            return self.item_events();
+        }
         let (answer, progress) = (&self.answer, &mut self.choices[index].progress);
         let mut chunks = Vec::new();
         let parts = std::mem::take(&mut progress.parts);
@@ -247,11 +289,18 @@ impl Chunks {
             },
         };
         if let Some(error) = failed {
-            send(text, &error.json());
+            match &mut self.collected.items {
+                Some(items) => send(text, &items.failed(&error.message)),
+                None => send(text, &error.json()),
+            }
             return false;
         }
         if !self.collected.is_complete() {
             return true;
+        }
+        // Its last event says that it is over.
+        if self.collected.items.is_some() {
+            return false;
         }
         if self.include_usage {
             send(text, &self.collected.answer.usage_chunk(self.collected.usage));
@@ -262,6 +311,10 @@ impl Chunks {
 }
 
 fn send(text: &mut String, chunk: &Json) {
+    // Of responses alone.
+    if let Some(kind) = chunk["type"].as_str() {
+        _ = writeln!(text, "event: {kind}");
+    }
     _ = write!(text, "data: {chunk}\n\n");
 }
 
@@ -271,6 +324,8 @@ impl futures_core::Stream for Chunks {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut text = String::new();
         if !std::mem::replace(&mut self.is_begun, true) {
+            let begun = self.collected.items.as_mut().map(ResponseItems::begin);
+            begun.iter().flatten().for_each(|event| send(&mut text, event));
             let answer = &self.collected.answer;
             (0..self.collected.choices.len())
                 .filter_map(|index| answer.first_chunk(index))

@@ -1,5 +1,5 @@
-//! Connections: at most so many, none that stands still for long, and the end of the server, which lets answers be
-//! completed.
+//! Connections: at most so many, none that stands still for long, idle ones closed for new ones, and the end of the server,
+//! which lets answers be completed.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::Extension;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -15,13 +16,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::activity::Activity;
 use super::{Shared, http};
 
-/// Open connections at most; more wait in the system's queue.
+/// Open connections at most, where the system allows the process so many; then the one that was idle longest is closed.
 const MOST_CONNECTIONS: usize = 4096;
+/// Descriptors for all but connections.
+const OWN_DESCRIPTORS: usize = 64;
 /// For a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Of a request line and headers.
@@ -42,16 +46,12 @@ pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>)
     else {
         return Err(Unfinished);
     };
-    raise_descriptor_limit();
-    let (graceful, room) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MOST_CONNECTIONS)));
+    let most = connection_limit();
+    let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
     let router = http::router(Arc::clone(&shared));
     loop {
-        let accepted = async {
-            let place = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (socket, place) = tokio::select! {
-            accepted = accepted => accepted,
+        let socket = tokio::select! {
+            accepted = listener.accept() => accepted,
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         };
@@ -60,20 +60,26 @@ pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>)
             sleep(Duration::from_millis(50)).await;
             continue;
         };
+        tokio::select! {
+            () = make_room(&mut open, most) => {}
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
         // A chunk is a few bytes, and is wanted at once.
         _ = socket.set_nodelay(true);
         let mut protocol = hyper::server::conn::http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = protocol.serve_connection(TokioIo::new(Impatient::new(socket)), service);
-        let (connection, counted) = (graceful.watch(connection), Arc::clone(&shared));
-        counted.queue.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(async move {
+        let activity = Activity::default();
+        let service = router.clone().layer(Extension(activity.clone()));
+        let connection =
+            protocol.serve_connection(TokioIo::new(Impatient::new(socket)), TowerToHyperService::new(service));
+        let (connection, counted) = (graceful.watch(connection), Counted::new(&shared));
+        let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
             _ = connection.await;
-            counted.queue.metrics.connections.fetch_sub(1, Ordering::Relaxed);
-            drop(place);
+            drop(counted);
         });
+        open.push(Open { activity, task: task.abort_handle() });
     }
     drop(listener);
     shared.queue.close();
@@ -85,12 +91,50 @@ pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>)
 }
 
 /// Each connection is a file descriptor, and many systems give a process 1024 unless it asks for more.
-fn raise_descriptor_limit() {
+fn connection_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(2 * MOST_CONNECTIONS as u64, |most| most.min(2 * MOST_CONNECTIONS as u64));
-    if limit.current.is_some_and(|current| current < wanted) {
-        // With fewer the rest of the clients wait.
-        _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    let wanted = (MOST_CONNECTIONS + OWN_DESCRIPTORS) as u64;
+    let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
+    let current = limit.current.unwrap_or(wanted);
+    let raised = current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
+    let descriptors = if raised { wanted } else { current };
+    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MOST_CONNECTIONS)
+}
+
+/// An open connection.
+struct Open {
+    activity: Activity,
+    task: AbortHandle,
+}
+
+/// Waits until one more connection has room. Of those that have sent no whole request the one that was idle longest is
+/// closed: they cannot keep others out.
+async fn make_room(open: &mut Vec<Open>, most: usize) {
+    while open.len() >= most {
+        open.retain(|connection| !connection.task.is_finished());
+        let idle =
+            open.iter().enumerate().filter_map(|(index, connection)| Some((connection.activity.idle_since()?, index)));
+        match idle.min().filter(|_| open.len() >= most) {
+            Some((_, index)) => open.swap_remove(index).task.abort(),
+            None if open.len() >= most => sleep(Duration::from_millis(10)).await,
+            None => {}
+        }
+    }
+}
+
+/// A connection as it is counted.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.queue.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.queue.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,25 +1,27 @@
 //! A request -> prompts in the queue -> an answer. An answer that is dropped, since its client is
 //! gone, closes the channel of its tokens: the rows behind it are freed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Shared;
 use super::collected::{Choice, Chunks, Collected, Progress, server_error};
 use super::constraints::Wanted;
-use super::queue::{CLIENT_TOKENS, Event, Job, Refused};
+use super::queue::{BodyState, CLIENT_TOKENS, Event, Job, Refused};
 use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::{CallForm, Reasoning};
-use crate::openai::{Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, TextPrompt, Usage};
-use crate::rollout::{DRAFT_TOKENS, Request, Sampling};
+use crate::openai::{
+    Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, ResponseItems, TextPrompt, Usage,
+};
+use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping};
 use crate::score::CallReader;
 use crate::text::{TextError, Thinking, conversation};
 
@@ -30,6 +32,10 @@ const JOB_SAMPLES: usize = 16;
 /// Tokens of a prompt's end, where it may open a think block.
 const PROMPT_END: usize = 16;
 
+/// A body above it waits until the ones before it are tokenized: many at once would take all threads and the memory.
+const LARGE_BODY_BYTES: usize = 64 << 10;
+static LARGE_BODY: Semaphore = Semaphore::const_new(1);
+
 /// Answers a body.
 pub(super) async fn generate(
     shared: Arc<Shared>,
@@ -39,8 +45,16 @@ pub(super) async fn generate(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let reading = Arc::clone(&shared);
-    // A large prompt is tokenized for a while.
-    let prepared = tokio::task::spawn_blocking(move || prepare(&reading, api, &body, arrived));
+    let turn = if body.len() > LARGE_BODY_BYTES { LARGE_BODY.acquire().await.ok() } else { None };
+    // Dropped with this future when the client leaves.
+    let presence = Arc::new(());
+    let client = Arc::downgrade(&presence);
+    // A large prompt is tokenized for a while, and has its room until then, whether its client stays or not.
+    let prepared = tokio::task::spawn_blocking(move || {
+        let prepared = prepare(&reading, api, &body, arrived, &client);
+        drop((turn, room));
+        prepared
+    });
     let Prepared { mut jobs, wanted, mut events, mut collected, stream, include_usage } =
         prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
     if let Some(wanted) = wanted {
@@ -50,7 +64,6 @@ pub(super) async fn generate(
         }
         collected.constraint = jobs.first().and_then(|(job, _)| job.request.constraint.clone());
     }
-    drop(room);
     let jobs = jobs.into_iter().map(|(job, _)| job).collect();
     shared.queue.push(jobs).map_err(|refused| match refused {
         Refused::Full => busy("the queue is full"),
@@ -84,7 +97,15 @@ struct Prepared {
     include_usage: bool,
 }
 
-fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Result<Prepared, ApiError> {
+/// `client`: gone when its connection is.
+fn prepare(
+    shared: &Arc<Shared>,
+    api: Api,
+    body: &[u8],
+    arrived: Instant,
+    client: &Weak<()>,
+) -> Result<Prepared, ApiError> {
+    check_is_there(client)?;
     let asked = GenerationRequest::parse(api, body)?;
     let served = shared.names.iter().find(|(name, _)| *name == asked.model);
     let adapter = served.ok_or_else(|| shared.no_model(&asked.model))?.1;
@@ -102,15 +123,23 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
     let takes_json = wanted.is_none() || shared.constraints.form(&shared.tokenizer) == CallForm::List;
     // A list may also be a value of the format.
     let is_enforced = wanted.is_some() && !(takes_json && asked.response_format != ResponseFormat::Text);
-    let prompts = prompts(shared, &asked.prompt)?;
-    let count = prompts.len() * asked.samples;
+    let count = asked.prompt.count() * asked.samples;
     if count > MOST_COMPLETIONS {
         let message = format!("`n` times the prompts is {count}, at most {MOST_COMPLETIONS} completions are sampled");
         return Err(ApiError::invalid("n", message));
     }
+    let prompts = prompts(shared, &asked.prompt, client)?;
     let (sender, events) = channel(CLIENT_TOKENS);
+    let state = Arc::new(BodyState::default());
     let stops = Arc::new(asked.stop);
     let stop_ids = if asked.ignore_eos { Vec::new() } else { shared.tokenizer.stop_ids().to_vec() };
+    let shaping = Shaping {
+        top_p: asked.top_p,
+        presence_penalty: asked.presence_penalty,
+        frequency_penalty: asked.frequency_penalty,
+        alternatives: asked.top_log_probs,
+    };
+    let shaping = (shaping != Shaping::default()).then(|| Arc::new(shaping));
     let seed = asked.seed.unwrap_or_else(random_seed);
     let mut jobs = Vec::new();
     let mut choices = Vec::with_capacity(count);
@@ -131,29 +160,37 @@ fn prepare(shared: &Arc<Shared>, api: Api, body: &[u8], arrived: Instant) -> Res
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
-                thoughts: ThinkBlock::new(reasoning).filter(|_| api == Api::Chat),
+                thoughts: ThinkBlock::new(reasoning).filter(|_| api != Api::Completions),
                 calls: has_tools.then(|| CallReader::new(takes_json, is_enforced)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));
-            let request =
-                Request { first_sample: first as u32, ..Request::new(prompt.clone(), index as u32, 0, samples) };
+            let request = Request {
+                first_sample: first as u32,
+                shaping: shaping.clone(),
+                ..Request::new(prompt.clone(), index as u32, 0, samples)
+            };
             let job = Job {
+                body: Arc::clone(&state),
                 request,
                 sampling: sampling.clone(),
                 adapter,
                 first_index: index * asked.samples + first,
-                by_token: asked.stream || !stops.is_empty(),
+                by_token: asked.stream || !stops.is_empty() || asked.top_log_probs > 0 || api == Api::Responses,
                 stopped,
+                first_stopped: 0,
                 events: sender.clone(),
                 arrived,
             };
             jobs.push((job, reasoning));
         }
     }
-    let id = format!("{}-{:016x}", if api == Api::Chat { "chatcmpl" } else { "cmpl" }, random_seed());
+    let (key, created) = (format!("{:016x}", random_seed()), unix_seconds());
+    let id = format!("{}-{key}", if api == Api::Chat { "chatcmpl" } else { "cmpl" });
+    let items = (api == Api::Responses).then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
     let collected = Collected {
-        answer: Answer { api, id, model: asked.model, created: unix_seconds() },
+        answer: Answer { api, id, model: asked.model, created },
+        items,
         shared: Arc::clone(shared),
         constraint: None,
         choices,
@@ -179,8 +216,24 @@ fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, 
     })
 }
 
-fn prompts(shared: &Shared, prompt: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
+fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
+    match client.strong_count() {
+        0 => Err(server_error("the client is gone")),
+        _ => Ok(()),
+    }
+}
+
+fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Vec<u32>>, ApiError> {
     let tokenizer = &shared.tokenizer;
+    let encode = |text: &str, refuse: &dyn Fn(TextError) -> ApiError| {
+        check_is_there(client)?;
+        match tokenizer.longest_text_bytes(shared.positions) {
+            Some(most) if text.len() > most => {
+                Err(too_long(shared, &format!("{} bytes, more than {} tokens can have", text.len(), shared.positions)))
+            }
+            _ => tokenizer.encode(text).map_err(refuse),
+        }
+    };
     match prompt {
         Prompt::Chat { messages, tools, thinking } => {
             let thinking = match thinking {
@@ -197,13 +250,12 @@ fn prompts(shared: &Shared, prompt: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> 
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            Ok(vec![tokenizer.prompt_ids(&turns, tools, thinking).map_err(refuse)?])
+            let text = tokenizer.render(&turns, tools, thinking).map_err(refuse)?;
+            Ok(vec![encode(&text, &refuse)?])
         }
         Prompt::Texts(prompts) => {
             let ids = |prompt: &TextPrompt| match prompt {
-                TextPrompt::Text(text) => {
-                    tokenizer.encode(text).map_err(|error| ApiError::invalid("prompt", error.to_string()))
-                }
+                TextPrompt::Text(text) => encode(text, &|error| ApiError::invalid("prompt", error.to_string())),
                 TextPrompt::Tokens(ids) => match ids.iter().find(|id| **id as usize >= shared.vocabulary) {
                     Some(id) => Err(ApiError::invalid(
                         "prompt",
@@ -230,16 +282,20 @@ fn limit(shared: &Shared, prompt: &[u32], named: Option<usize>) -> Result<usize,
     }
     if prompt.len() > room {
         let new = named.map_or_else(String::new, |named| format!(" and {named} new ones"));
-        let message = format!(
-            "the prompt has {} tokens{new}; the model has {} positions, and the server room for prompts of {}",
-            prompt.len(),
-            shared.positions,
-            shared.longest_prompt
-        );
-        let code = Some("context_length_exceeded");
-        return Err(ApiError { code, ..ApiError::invalid("messages", message) });
+        return Err(too_long(shared, &format!("{} tokens{new}", prompt.len())));
     }
     Ok(named.unwrap_or(most.min(shared.positions - prompt.len())))
+}
+
+/// In OpenAI's words, by which clients recognise it.
+fn too_long(shared: &Shared, found: &str) -> ApiError {
+    let room = match shared.longest_prompt < shared.positions {
+        true => format!(", of a prompt {}", shared.longest_prompt),
+        false => String::new(),
+    };
+    let message =
+        format!("This model's maximum context length is {} tokens{room}; the prompt has {found}", shared.positions);
+    ApiError { code: Some("context_length_exceeded"), ..ApiError::invalid("messages", message) }
 }
 
 /// Differs from request to request and from server to server.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::activity::Activity;
 use super::generation::generate;
 use super::responses::{answer, busy, refusal, with_type};
 use super::{ApiKey, Shared};
@@ -24,15 +25,20 @@ use crate::openai::{Api, ApiError};
 const BODY_BYTES: usize = 4 << 20;
 /// Of a body that is too large, before the connection is closed.
 const READ_BYTES: usize = 64 << 20;
-/// Of all bodies that are being read, in KiB; a request that finds no room is refused.
+/// Of a body that needs no room of its own: large ones never keep out small ones.
+const SMALL_BODY_BYTES: usize = 64 << 10;
+/// Of what is there of all large bodies, in KiB; a request that finds no room is refused.
 static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
 /// For a body to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// Between two pieces of a body.
+const PIECE_TIME: Duration = Duration::from_secs(10);
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
+        .route("/v1/responses", post(responses))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(async || answer(200, &json!({"status": "ok"}))))
@@ -44,29 +50,70 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 const NO_ADDRESS: &str =
-    "no such address; there are /v1/chat/completions, /v1/completions, /v1/models, /health and /metrics";
+    "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /health and /metrics";
 const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";
 
 /// Checks who asks, and counts the answer.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let origin = request
+        .headers()
+        .get(header::ORIGIN)
+        .filter(|origin| shared.origins.iter().any(|known| *known == **origin))
+        .cloned();
+    let is_preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if let (Some(origin), true) = (&origin, is_preflight) {
+        return preflight(origin, request.headers());
+    }
     let refused = match &shared.key {
         // Whether the server is alive is no secret.
         _ if request.uri().path() == "/health" => Ok(()),
         Some(key) => authorized(key, request.headers()),
-        None if shared.is_loopback => local(request.headers()),
+        None if shared.is_loopback => local(request.headers(), origin.is_some()),
         None => Ok(()),
     };
-    let response = match refused {
+    let mut response = match refused {
         Ok(()) => next.run(request).await,
         Err(error) => refusal(&error),
     };
+    if let Some(origin) = &origin {
+        allow(&mut response, origin);
+    }
     shared.queue.metrics.count_answer(response.status().as_u16());
+    response
+}
+
+/// A browser may give the answer to pages of this origin.
+fn allow(response: &mut Response, origin: &HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+}
+
+/// What a browser asks before it sends a page's request; it sends no key with that.
+fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    allow(&mut response, origin);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    // Clients send headers of their own, which have no effect.
+    if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
     response
 }
 
 fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+    // The name of a scheme is written in any case.
+    let bearer = |value: &str| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim_start().to_owned())
+    };
+    match given.and_then(bearer).as_deref() {
         Some(given) if key.is(given) => Ok(()),
         Some(_) => Err(ApiError::new(401, "authentication_error", Some("invalid_api_key"), "the API key is wrong")),
         None => {
@@ -76,8 +123,9 @@ fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Without a key a browser must not be led here by another site, whose name is then in the request.
-fn local(headers: &HeaderMap) -> Result<(), ApiError> {
+/// Without a key a browser must not be led here by another site, whose name is then in the request. `is_named`: the site is
+/// one that may.
+fn local(headers: &HeaderMap, is_named: bool) -> Result<(), ApiError> {
     let is_local = |host: &str| {
         let name = match host.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -87,10 +135,10 @@ fn local(headers: &HeaderMap) -> Result<(), ApiError> {
     };
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
     let origin = text(header::ORIGIN).map(|origin| origin.split("://").last().unwrap_or_default());
-    match [text(header::HOST), origin].into_iter().flatten().all(is_local) {
+    match [text(header::HOST), origin.filter(|_| !is_named)].into_iter().flatten().all(is_local) {
         true => Ok(()),
         false => {
-            let message = "the request is not for this machine: it names another host; start the server with a key to serve others";
+            let message = "the request is not for this machine: it names another host; start the server with a key to serve others, or with --cors-origin for pages of a site";
             Err(ApiError::new(403, "permission_error", None, message))
         }
     }
@@ -104,19 +152,33 @@ async fn completions(State(shared): State<Arc<Shared>>, request: Request) -> Res
     answered(shared, request, Api::Completions).await
 }
 
+async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    answered(shared, request, Api::Responses).await
+}
+
 async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
+    let activity = Activity::of(&request);
     match body(request).await {
-        Ok((body, room)) => generate(shared, api, body, room).await.unwrap_or_else(|error| refusal(&error)),
-        Err(error) => refusal(&error),
+        Ok((body, room)) => {
+            let answering = activity.answering();
+            answering.with(generate(shared, api, body, room).await.unwrap_or_else(|error| refusal(&error)))
+        }
+        Err(error) => {
+            let mut response = refusal(&error);
+            // What was not read of the body would be taken for the next request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     }
+}
+
+fn too_large() -> ApiError {
+    let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
+    ApiError::new(413, "invalid_request_error", Some("request_too_large"), message)
 }
 
 /// The body, and the room that it takes.
 async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
-    let too_large = || {
-        let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
-        ApiError::new(413, "invalid_request_error", Some("request_too_large"), message)
-    };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let message = "the body is JSON: send the header `Content-Type: application/json`";
@@ -125,36 +187,52 @@ async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Api
     // Who waits to be told whether to send it need not.
     let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
-    let hint = body.size_hint();
-    if waits && hint.lower() > BODY_BYTES as u64 {
+    if waits && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
-    let bytes = hint.upper().map_or(BODY_BYTES, |upper| (upper as usize).min(BODY_BYTES));
-    let room = BODY_ROOM.try_acquire_many((bytes >> 10) as u32 + 1).map_err(|_| busy("too many large requests"))?;
-    match tokio::time::timeout(BODY_TIME, collect(body)).await {
-        Ok(Some(bytes)) => Ok((bytes, room)),
-        Ok(None) => Err(too_large()),
-        Err(_) => Err(ApiError::new(408, "invalid_request_error", None, "the body took too long to come")),
-    }
+    let too_slow = |_| ApiError::new(408, "invalid_request_error", None, "the body took too long to come");
+    tokio::time::timeout(BODY_TIME, collect(body)).await.unwrap_or_else(|late| Err(too_slow(late)))
 }
 
-/// The body; `None` for one that is too large, which is read on for a while: a client that still writes would not see
-/// the answer.
-async fn collect(mut body: Body) -> Option<Bytes> {
-    let (mut bytes, mut seen) = (Vec::new(), 0);
-    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+/// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
+/// client that still writes would not see the answer.
+async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
+    let no_room = |_| busy("too many large requests");
+    let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
+    let mut room = BODY_ROOM.try_acquire_many(0).map_err(no_room)?;
+    loop {
+        let piece = tokio::time::timeout(PIECE_TIME, poll_fn(|context| Pin::new(&mut body).poll_frame(context))).await;
+        let frame = match piece {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => {
+                let message = "the body broke off, or its chunks are malformed; send the request again";
+                return Err(ApiError::invalid("", message));
+            }
+            Err(_) => return Err(ApiError::new(408, "invalid_request_error", None, "the body stopped coming")),
+        };
         let Some(data) = frame.data_ref() else { continue };
         seen += data.len();
-        if seen <= BODY_BYTES {
-            bytes.extend_from_slice(data);
-        } else {
-            bytes = Vec::new();
+        let needed = seen.saturating_sub(SMALL_BODY_BYTES).div_ceil(1 << 10);
+        if seen > BODY_BYTES {
+            refused.get_or_insert_with(too_large);
+        } else if let Some(more) = needed.checked_sub(room.num_permits()).filter(|more| *more > 0) {
+            match BODY_ROOM.try_acquire_many(more as u32) {
+                Ok(more) => room.merge(more),
+                Err(full) => _ = refused.get_or_insert(no_room(full)),
+            }
         }
-        if seen > READ_BYTES {
-            break;
+        if refused.is_some() {
+            bytes = Vec::new();
+            drop(room.split(room.num_permits()));
+            if seen > READ_BYTES {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(data);
         }
     }
-    (seen <= BODY_BYTES).then(|| bytes.into())
+    refused.map_or_else(|| Ok((bytes.into(), room)), Err)
 }
 
 async fn models(State(shared): State<Arc<Shared>>) -> Response {

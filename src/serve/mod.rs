@@ -1,5 +1,6 @@
 //! An OpenAI-compatible server on the rollout engine's own queue: clients' prompts are decoded side by side as they come.
 
+mod activity; // which connections wait for an answer
 mod collected; // the completions of a request as they come -> an answer, whole or in chunks
 mod connections; // sockets: limits, time-outs, the end of the server
 mod constraints; // what completions may be, compiled once for all who ask the same
@@ -59,6 +60,8 @@ pub struct Settings {
     pub key: Option<ApiKey>,
     /// Requests that wait at most.
     pub queued: usize,
+    /// Origins whose pages may ask, such as `https://chat.example`.
+    pub origins: Vec<String>,
 }
 
 /// A client's key. Only its hash is held, and hashes are compared, so that the time tells nothing about it.
@@ -100,6 +103,7 @@ struct Shared {
     longest_prompt: usize,
     key: Option<ApiKey>,
     is_loopback: bool,
+    origins: Vec<String>,
     /// Seconds since 1970.
     started: u64,
 }
@@ -140,6 +144,7 @@ pub fn serve(
         longest_prompt: size.prompt_tokens,
         key: settings.key,
         is_loopback: address.ip().is_loopback(),
+        origins: settings.origins,
         started: responses::unix_seconds(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -187,7 +192,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
     /// Decodes until the queue is closed and empty.
     fn run(&self, cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static)) -> Result<(), ServeError> {
         let memory = RolloutMemory::default();
-        let mut worker = Worker::new(&self.shared.queue);
+        let mut worker = Worker::new(&self.shared.queue, self.size);
         let mut failures = 0;
         loop {
             let threads = ThreadPool::calling().until(cancelled.clone());

@@ -1,8 +1,9 @@
 //! The queue between clients and the threads that decode. A client that is gone, or does not read, is found out at its
-//! next token: its rows are freed.
+//! next token: its rows are freed. No body takes all rows: of those that are free it takes half at most, so that the next
+//! client never waits for the longest.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,24 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
-use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason};
+use crate::rollout::{Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
 /// Tokens that wait for one client at most; a client that is further behind does not read.
 pub(super) const CLIENT_TOKENS: usize = 4096;
 
+/// What the jobs of one body share.
+#[derive(Debug, Default)]
+pub(super) struct BodyState {
+    /// Its completions that are decoded now, in all threads.
+    running: AtomicUsize,
+    /// Its client is gone, and was counted.
+    is_lost: AtomicBool,
+}
+
 /// A prompt with its completions to sample.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Job {
+    pub(super) body: Arc<BodyState>,
     pub(super) request: Request,
     pub(super) sampling: Sampling,
     /// As [`QueuedRequest::adapter`].
@@ -26,10 +37,29 @@ pub(super) struct Job {
     pub(super) first_index: usize,
     /// Whether each token is told, or only the whole completion.
     pub(super) by_token: bool,
-    /// By sample: its stop text has come.
+    /// By sample, from `first_stopped` on: its stop text has come.
     pub(super) stopped: Arc<[AtomicBool]>,
+    pub(super) first_stopped: usize,
     pub(super) events: Sender<Event>,
     pub(super) arrived: Instant,
+}
+
+impl Job {
+    /// Takes its first samples off.
+    fn split_off(&mut self, samples: usize) -> Self {
+        let mut taken = self.clone();
+        taken.request.samples = samples;
+        self.request.samples -= samples;
+        self.request.first_sample += samples as u32;
+        self.first_index += samples;
+        self.first_stopped += samples;
+        taken
+    }
+
+    fn is_stopped(&self, sample: u32) -> bool {
+        let flag = self.stopped.get(self.first_stopped + sample as usize);
+        flag.is_some_and(|stopped| stopped.load(Ordering::Relaxed))
+    }
 }
 
 /// What a client's answer is made of; `index`: of the completion.
@@ -39,12 +69,11 @@ pub(super) enum Event {
         index: usize,
         token_id: u32,
         log_prob: f32,
+        /// The likeliest in its place, where they were asked for.
+        alternatives: Vec<(u32, f32)>,
     },
     /// With all tokens, where they were not told one by one.
-    Ended {
-        index: usize,
-        completion: Completion,
-    },
+    Ended { index: usize, completion: Completion },
     /// Of all its completions.
     Failed(String),
 }
@@ -128,6 +157,7 @@ impl Queue {
 #[derive(Debug)]
 pub(super) struct Worker<'q> {
     queue: &'q Queue,
+    size: QueueSize,
     running: HashMap<u64, Running>,
     next: u64,
     /// Tokens that were sampled since the last failure.
@@ -139,22 +169,52 @@ struct Running {
     job: Job,
     unfinished: usize,
     has_begun: bool,
+    /// Of the token that comes next, by sample.
+    alternatives: HashMap<u32, Vec<(u32, f32)>>,
     /// Its client is gone.
     is_lost: bool,
 }
 
 impl<'q> Worker<'q> {
-    pub(super) fn new(queue: &'q Queue) -> Self {
-        Self { queue, running: HashMap::new(), next: 0, tokens: 0 }
+    pub(super) fn new(queue: &'q Queue, size: QueueSize) -> Self {
+        Self { queue, size, running: HashMap::new(), next: 0, tokens: 0 }
     }
 
     /// Tells all clients of this thread that their completions cannot be had.
     pub(super) fn fail(&mut self, message: &str) {
         for (_, running) in self.running.drain() {
             self.queue.metrics.rows.fetch_sub(running.unfinished as u64, Ordering::Relaxed);
+            running.job.body.running.fetch_sub(running.unfinished, Ordering::Relaxed);
             _ = running.job.events.try_send(Event::Failed(message.to_owned()));
         }
         self.tokens = 0;
+    }
+
+    /// The next job that `rows` free rows have room for, or a part of one: first that of the body of which the fewest
+    /// completions are decoded.
+    fn next_job(&self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
+        let running = |job: &Job| job.body.running.load(Ordering::Relaxed);
+        let fits = |(at, job): (usize, &Job)| {
+            let samples = self.most_samples(job, rows);
+            (samples > 0).then(|| (running(job), at, samples))
+        };
+        let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
+        let job = waiting.get_mut(at)?;
+        if samples < job.request.samples { Some(job.split_off(samples)) } else { waiting.remove(at) }
+    }
+
+    /// How many completions of a job are taken: its body has half at most of the rows, and of the tokens in the cache,
+    /// that no other has.
+    fn most_samples(&self, job: &Job, rows: usize) -> usize {
+        let (mut own, mut reserved) = (0, 0);
+        for running in self.running.values() {
+            reserved += running.unfinished * running.job.sampling.max_completion_tokens;
+            own += if Arc::ptr_eq(&running.job.body, &job.body) { running.unfinished } else { 0 };
+        }
+        let limit = job.sampling.max_completion_tokens.max(1);
+        let places = self.size.completion_tokens.saturating_sub(reserved) / limit;
+        let half = |free: usize| ((free + own) / 2).max(1).saturating_sub(own).min(free);
+        half(rows).min(half(places)).min(job.request.samples)
     }
 
     fn start(&mut self, job: Job) -> QueuedRequest {
@@ -163,21 +223,24 @@ impl<'q> Worker<'q> {
         let metrics = &self.queue.metrics;
         metrics.prompt_tokens.fetch_add(job.request.prompt.len() as u64, Ordering::Relaxed);
         metrics.rows.fetch_add(job.request.samples as u64, Ordering::Relaxed);
+        job.body.running.fetch_add(job.request.samples, Ordering::Relaxed);
         let queued =
             QueuedRequest { id, request: job.request.clone(), sampling: job.sampling.clone(), adapter: job.adapter };
         let unfinished = job.request.samples;
-        self.running.insert(id, Running { job, unfinished, has_begun: false, is_lost: false });
+        self.running
+            .insert(id, Running { job, unfinished, has_begun: false, alternatives: HashMap::new(), is_lost: false });
         queued
     }
 }
 
 impl RequestSource for Worker<'_> {
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals {
-        let mut state = self.queue.state();
+        let queue = self.queue;
+        let mut state = queue.state();
         if is_idle {
             state.idle += 1;
             if state.waiting.is_empty() && !state.is_closed {
-                let waited = self.queue.arrived.wait_timeout(state, Duration::from_millis(200));
+                let waited = queue.arrived.wait_timeout(state, Duration::from_millis(200));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         } else if state.idle > 0 {
@@ -187,23 +250,17 @@ impl RequestSource for Worker<'_> {
         // Shared among those that have nothing to do.
         let share = if is_idle { state.waiting.len().div_ceil(state.idle) } else { usize::MAX };
         let (mut left, mut taken) = (rows, Vec::new());
+        state.waiting.retain(|job| !job.events.is_closed());
         while taken.len() < share
-            && let Some(job) = state.waiting.front()
-            && (job.request.samples <= left || (is_idle && taken.is_empty()))
-            && let Some(job) = state.waiting.pop_front()
+            && let Some(job) = self.next_job(&mut state.waiting, left)
         {
-            if !job.events.is_closed() {
-                left = left.saturating_sub(job.request.samples);
-                taken.push(job);
-            }
+            left -= job.request.samples;
+            taken.push(self.start(job));
         }
         let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty();
         state.idle -= usize::from(is_idle);
         drop(state);
-        if is_over {
-            return Arrivals::Closed;
-        }
-        Arrivals::Requests(taken.into_iter().map(|job| self.start(job)).collect())
+        if is_over { Arrivals::Closed } else { Arrivals::Requests(taken) }
     }
 
     fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
@@ -214,7 +271,7 @@ impl RequestSource for Worker<'_> {
         if !std::mem::replace(&mut running.has_begun, true) {
             metrics.first_token.observe(job.arrived.elapsed());
         }
-        if job.stopped.get(sample as usize).is_some_and(|stopped| stopped.load(Ordering::Relaxed)) {
+        if job.is_stopped(sample) {
             return false;
         }
         if !job.by_token {
@@ -224,10 +281,17 @@ impl RequestSource for Worker<'_> {
         let (Some(&token_id), Some(&log_prob)) = (completion.token_ids.last(), completion.log_probs.last()) else {
             return true;
         };
-        let event = Event::Token { index: job.first_index + sample as usize, token_id, log_prob };
+        let alternatives = running.alternatives.remove(&sample).unwrap_or_default();
+        let event = Event::Token { index: job.first_index + sample as usize, token_id, log_prob, alternatives };
         let sent = job.events.try_send(event);
         running.is_lost |= matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)));
         !running.is_lost
+    }
+
+    fn on_alternatives(&mut self, id: u64, sample: u32, alternatives: Vec<(u32, f32)>) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.alternatives.insert(sample, alternatives);
+        }
     }
 
     fn on_end(&mut self, id: u64, sample: u32, mut completion: Completion) {
@@ -236,17 +300,19 @@ impl RequestSource for Worker<'_> {
         if job.by_token {
             completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: completion.stop };
         }
-        if job.stopped.get(sample as usize).is_some_and(|stopped| stopped.load(Ordering::Relaxed)) {
+        if job.is_stopped(sample) {
             completion.stop = StopReason::Stop;
         }
         let event = Event::Ended { index: job.first_index + sample as usize, completion };
         // Who has the answer finds its rows freed.
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
+        job.body.running.fetch_sub(1, Ordering::Relaxed);
         running.is_lost |= job.events.try_send(event).is_err();
         running.unfinished -= 1;
         if running.unfinished == 0 {
             metrics.request.observe(job.arrived.elapsed());
-            metrics.lost_clients.fetch_add(u64::from(running.is_lost), Ordering::Relaxed);
+            let is_new = running.is_lost && !job.body.is_lost.swap(true, Ordering::Relaxed);
+            metrics.lost_clients.fetch_add(u64::from(is_new), Ordering::Relaxed);
             self.running.remove(&id);
         }
     }
@@ -258,17 +324,21 @@ mod tests {
 
     use super::*;
 
+    const SIZE: QueueSize = QueueSize { rows: 32, completion_tokens: 9 * 32, prompt_tokens: 100 };
+
     fn job(samples: usize, by_token: bool, room: usize) -> (Job, Receiver<Event>) {
         let (events, receiver) = channel(room);
         let sampling =
             Sampling { temperature: 1.0, max_completion_tokens: 9, stop_ids: Vec::new(), seed: 1, draft_tokens: 0 };
         let job = Job {
+            body: Arc::default(),
             request: Request::new(vec![1, 2], 0, 0, samples),
             sampling,
             adapter: None,
             first_index: 5,
             by_token,
             stopped: (0..samples).map(|_| AtomicBool::new(false)).collect(),
+            first_stopped: 0,
             events,
             arrived: Instant::now(),
         };
@@ -289,7 +359,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_or_is_gone_loses_its_rows() {
         let queue = Queue::new(9);
-        let mut worker = Worker::new(&queue);
+        let mut worker = Worker::new(&queue, SIZE);
         let (slow, mut unread) = job(1, true, 2);
         let (gone, receiver) = job(1, false, 2);
         let (stopped, _kept) = job(1, true, 2);
@@ -311,9 +381,44 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_many_completions_leaves_rows_to_others() {
+        let queue = Queue::new(99);
+        let mut worker = Worker::new(&queue, SIZE);
+        let (first, _first) = job(16, false, 99);
+        let (mut more, _more) = job(16, false, 99);
+        more.body = Arc::clone(&first.body);
+        (more.request.first_sample, more.first_index) = (16, 21);
+        assert_eq!(queue.push(vec![first, more]), Ok(()));
+        assert_eq!(taken(&mut worker, 32, true), [0]);
+        // Who came later is first served, because none of theirs is decoded, and finds room.
+        let (second, mut told) = job(12, false, 99);
+        let (third, _third) = job(1, false, 99);
+        assert_eq!(queue.push(vec![second, third]), Ok(()));
+        assert_eq!(taken(&mut worker, 16, false), [1, 2]);
+        let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
+        assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
+        // What was left of a body has the numbers after those that were taken.
+        (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
+        assert_eq!(taken(&mut worker, 15, false), [3]);
+        let rest = &worker.running[&3].job;
+        assert_eq!((rest.request.first_sample, rest.request.samples, rest.first_index), (8, 4, 13));
+        worker.on_end(3, 3, completion(1));
+        let index = |event| if let Event::Ended { index, .. } = event { index } else { 0 };
+        let told: Vec<usize> = std::iter::from_fn(|| told.try_recv().ok()).map(index).collect();
+        assert_eq!(told, [5, 6, 7, 8, 9, 10, 11, 12, 16]);
+        // Long completions leave tokens of the cache.
+        let (mut long, _long) = job(16, false, 99);
+        long.sampling.max_completion_tokens = 90;
+        assert_eq!(queue.push(vec![long]), Ok(()));
+        let mut idle = Worker::new(&queue, SIZE);
+        assert_eq!(taken(&mut idle, 32, true), [0, 1]);
+        assert_eq!((rows(0, &idle), rows(1, &idle)), (1, 11));
+    }
+
+    #[test]
     fn the_queue_is_bounded_and_ends_when_it_is_closed() {
         let queue = Queue::new(2);
-        let mut worker = Worker::new(&queue);
+        let mut worker = Worker::new(&queue, SIZE);
         let (large, mut told) = job(40, false, 64);
         let (second, other) = job(1, false, 2);
         assert_eq!(queue.push(vec![large, second]), Ok(()));
@@ -322,16 +427,23 @@ mod tests {
         drop(other);
         let (third, _kept) = job(1, false, 2);
         assert_eq!(queue.push(vec![third]), Ok(()), "a client that is gone made room");
-        // More completions than there are rows: alone, and only where nothing else is decoded.
-        assert!(taken(&mut worker, 32, false).is_empty());
-        assert_eq!(taken(&mut worker, 32, true), [0]);
         assert!(taken(&mut worker, 0, false).is_empty());
         queue.close();
         let (late, _kept) = job(1, false, 2);
         assert_eq!(queue.push(vec![late]), Err(Refused::Closed));
-        assert_eq!(taken(&mut worker, 8, false), [1], "what was queued is still decoded");
-        assert_eq!(taken(&mut worker, 8, false), [u64::MAX]);
+        assert_eq!(
+            taken(&mut worker, 32, false),
+            [0, 1],
+            "what was queued is still decoded, and no body takes all rows"
+        );
+        assert_eq!(queue.metrics.rows.load(Ordering::Relaxed), 16 + 1);
+        (0..16).for_each(|_| worker.on_end(0, 0, completion(1)));
+        assert_eq!(taken(&mut worker, 31, false), [2]);
+        (0..15).for_each(|_| worker.on_end(2, 0, completion(1)));
+        assert_eq!(taken(&mut worker, 31, false), [3]);
+        assert_eq!(taken(&mut worker, 31, false), [u64::MAX]);
         worker.fail("why");
-        assert!(matches!(told.try_recv(), Ok(Event::Failed(why)) if why == "why"));
+        let last = std::iter::from_fn(|| told.try_recv().ok()).last();
+        assert!(matches!(last, Some(Event::Failed(why)) if why == "why"));
     }
 }

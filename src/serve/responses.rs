@@ -24,10 +24,6 @@ pub(super) fn refusal(error: &ApiError) -> Response {
     if let Some(seconds) = error.retry_seconds {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    // What was not read of the body would be taken for the next request.
-    if matches!(error.status, 408 | 413 | 415) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     response
 }
 

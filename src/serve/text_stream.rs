@@ -114,6 +114,11 @@ impl ThinkBlock {
         Some(Self { place, held: String::new() })
     }
 
+    /// Whether the text so far ends in the block.
+    pub(super) fn is_inside(&self) -> bool {
+        matches!(self.place, Place::Inside)
+    }
+
     /// What a piece of text adds to the block, and to the text without it.
     pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
         const BEGIN: &str = "<think>";

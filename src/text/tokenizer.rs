@@ -125,6 +125,12 @@ impl Tokenizer {
         Ok(self.encoding(text, |inner| inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
+    /// The bytes of the longest text that so many tokens can be: a longer one need not be encoded to know that it has more.
+    /// `None` where the tokenizer's rules give no such bound.
+    pub fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
+        self.growth.longest_text_bytes(tokens)
+    }
+
     fn encoding(
         &self,
         text: &str,
@@ -417,6 +423,23 @@ mod tests {
         let tokenizer = Tokenizer::load(&source).unwrap();
         assert_eq!(tokenizer.render(&hello(), None, Thinking::Off).unwrap(), "Acme<|im_end|>");
         assert!(!tokenizer.has_thinking_switch());
+    }
+
+    #[test]
+    fn a_text_of_so_many_tokens_has_a_longest_length_where_rules_drop_nothing() {
+        let bound = |changes: &[(&str, Json)]| {
+            let (_work, source) = altered(changes);
+            Tokenizer::load(&source).unwrap().longest_text_bytes(10)
+        };
+        let longest = "<|endoftext|>".len();
+        assert_eq!(bound(&[]), Some(10 * longest));
+        assert_eq!(bound(&[("normalizer", serde_json::json!({"type": "NFC"}))]), Some(30 * longest));
+        let strip = serde_json::json!({"type": "Strip", "strip_left": true, "strip_right": true});
+        assert_eq!(bound(&[("normalizer", strip)]), None);
+        let removed =
+            serde_json::json!({"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": false});
+        assert_eq!(bound(&[("pre_tokenizer", removed)]), None);
+        assert_eq!(bound(&[("decoder", Json::Null)]), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct ExpansionBound {
     encode: f64,
     decode: f64,
     longest_token_bytes: usize,
+    /// How many bytes of a text become one at most, before it is cut into tokens; `None` where rules may drop any number.
+    shrinking: Option<usize>,
 }
 
 /// What of a tokenizer's file is looked at before it is built: building runs the normalizers over the added tokens.
@@ -50,7 +52,13 @@ impl ExpansionBound {
         });
         let built = built.map_err(|problem| format!("not a tokenizer ({problem}); {advice}"))?;
         let longest_token_bytes = Self::check(&built)?;
-        Ok((built, Self { encode, decode: growth(&rules.decoder), longest_token_bytes }))
+        let shrinking = shrinking(&rules);
+        Ok((built, Self { encode, decode: growth(&rules.decoder), longest_token_bytes, shrinking }))
+    }
+
+    /// The bytes of the longest text that so many tokens can be; `None` where there is no such bound.
+    pub(super) fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
+        Some(self.shrinking?.saturating_mul(self.longest_token_bytes).saturating_mul(tokens))
     }
 
     /// The length of its longest token.
@@ -93,6 +101,29 @@ fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
         "{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB",
         LONGEST_BYTES >> 20
     ))
+}
+
+/// See [`ExpansionBound::shrinking`]: known for vocabularies of bytes alone, where no token is for what is unknown.
+fn shrinking(rules: &Rules) -> Option<usize> {
+    fn kinds(rule: &Json) -> Vec<&Json> {
+        let lists =
+            ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
+        let nested: Vec<&Json> = lists.flatten().flat_map(kinds).collect();
+        if nested.is_empty() && !rule.is_null() { vec![rule] } else { nested }
+    }
+    let is = |rule: &Json, kind: &str| rule.get("type").is_some_and(|found| found == kind);
+    let is_set = |token: &Json, key: &str| token.get(key) == Some(&Json::Bool(true));
+    let normalizers = kinds(&rules.normalizer);
+    let has_bytes = kinds(&rules.decoder).iter().any(|rule| is(rule, "ByteLevel"));
+    let drops = kinds(&rules.pre_tokenizer).iter().any(|rule| {
+        !["ByteLevel", "Split", "Digits"].iter().any(|kind| is(rule, kind)) || rule["behavior"] == "Removed"
+    });
+    let strips = rules.added_tokens.iter().any(|token| is_set(token, "lstrip") || is_set(token, "rstrip"));
+    if !has_bytes || drops || strips || !normalizers.iter().all(|rule| is(rule, "NFC")) {
+        return None;
+    }
+    // Canonical composition makes one byte of three at most: a syllable of three Korean letters, of nine bytes, has three.
+    Some(if normalizers.is_empty() { 1 } else { 3 })
 }
 
 /// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`,

@@ -23,7 +23,7 @@ found["same usage"] = usage.total_tokens == whole.usage.total_tokens
 text = client.completions.create(model="tiny", prompt="{", max_tokens=5, extra_body={"ignore_eos": True})
 found["completion"] = (text.choices[0].finish_reason, text.usage.completion_tokens)
 found["errors"] = []
-for arguments in [{"top_p": 0.5}, {"model": "gpt-4"}, {"n": 1000}]:
+for arguments in [{"logit_bias": {"5": 1}}, {"model": "gpt-4"}, {"n": 1000}]:
     try:
         client.chat.completions.create(**{"model": "tiny", "messages": messages, **arguments})
     except openai.APIStatusError as error:
@@ -74,6 +74,24 @@ try:
     client.chat.completions.create(**few, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}})
 except openai.BadRequestError as error:
     found["errors"].append([error.status_code, error.param])
+few = {"model": "tiny", "input": messages, "max_output_tokens": 500, "temperature": 0}
+whole = client.responses.create(**few)
+with client.responses.stream(**few) as stream:
+    deltas = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+    found["response"] = [whole.output_text == deltas == stream.get_final_response().output_text, whole.status, len(deltas) > 5]
+parsed = client.responses.parse(**few, text_format=Invoice)
+found["parsed response"] = isinstance(parsed.output_parsed, Invoice)
+tools = [openai.pydantic_function_tool(pay)["function"] | {"type": "function"}]
+with client.responses.stream(**few, tools=tools, tool_choice="required", parallel_tool_calls=False) as stream:
+    kinds = {event.type for event in stream}
+    call = next(item for item in stream.get_final_response().output if item.type == "function_call")
+found["response call"] = [call.name, json.loads(call.arguments)["number"] in (17, 18), "response.function_call_arguments.done" in kinds]
+back = client.responses.create(**{**few, "input": messages + [call, {"type": "function_call_output", "call_id": call.call_id, "output": "paid"}]})
+found["response back"] = back.usage.input_tokens > whole.usage.input_tokens
+try:
+    client.responses.create(**few, previous_response_id=whole.id)
+except openai.BadRequestError as error:
+    found["errors"].append([error.status_code, error.param])
 print(json.dumps(found))
 "#;
 
@@ -89,7 +107,19 @@ fn openais_own_client_is_served() {
         assert_eq!(found[key], true, "{key}: {found}");
     }
     assert_eq!(found["completion"], json!(["length", 5]));
-    assert_eq!(found["errors"], json!([[400, "top_p"], [404, "model"], [400, "n"], [400, "response_format"]]));
+    assert_eq!(
+        found["errors"],
+        json!([
+            [400, "logit_bias"],
+            [404, "model"],
+            [400, "n"],
+            [400, "response_format"],
+            [400, "previous_response_id"]
+        ])
+    );
+    assert_eq!(found["response"], json!([true, found["response"][1], true]), "{found}");
+    assert_eq!((&found["parsed response"], &found["response back"]), (&json!(true), &json!(true)), "{found}");
+    assert_eq!(found["response call"], json!(["pay", true, true]), "{found}");
     assert_eq!(found["parsed"], json!([true, true, true, true]), "{found}");
     assert_eq!((&found["streamed parse"], &found["calls"]), (&json!(true), &json!([[true], [true]])), "{found}");
     assert_eq!(found["streamed call"], json!(["pay", true, true, true]), "{found}");

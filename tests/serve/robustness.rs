@@ -6,13 +6,16 @@ use super::*;
 fn what_cannot_be_served_is_refused_in_openais_shape() {
     let server = Server::start(&["tiny"]);
     let error = |body: Json, status| server.refused(CHAT, body.to_string().as_bytes(), status);
-    assert_eq!(error(chat(json!({"top_p": 0.5})), 400)["param"], "top_p");
+    assert_eq!(error(chat(json!({"top_k": 5})), 400)["param"], "top_k");
     assert_eq!(error(chat(json!({"model": "gpt-4"})), 404)["code"], "model_not_found");
     assert_eq!(error(chat(json!({"max_tokens": 1_000_000})), 400)["param"], "max_tokens");
-    assert_eq!(
-        error(chat(json!({"messages": [{"role": "user", "content": "word ".repeat(50_000)}]})), 400)["code"],
-        "context_length_exceeded"
-    );
+    // Few more than fit; and so many that they are not tokenized to know it.
+    for (words, found) in [(1_500, " tokens and 24 new ones"), (700_000, "bytes, more than 1024 tokens can have")] {
+        let long = error(chat(json!({"messages": [{"role": "user", "content": "word ".repeat(words)}]})), 400);
+        let message = long["message"].as_str().unwrap();
+        assert_eq!(long["code"], "context_length_exceeded");
+        assert!(message.contains("maximum context length is 1024 tokens") && message.contains(found), "{message}");
+    }
     for body in [&b""[..], b"{", b"[]", b"\xff\xfe", b"null", b"{\"model\": \"tiny\"}"] {
         server.refused(CHAT, body, 400);
         server.refused(TEXT, body, 400);
@@ -47,6 +50,85 @@ fn what_cannot_be_served_is_refused_in_openais_shape() {
     assert_eq!(answered(&answer).0, 415);
     // It still serves.
     server.post(CHAT, &chat(json!({})));
+}
+
+/// What is sent of a request, and the status of its answer.
+fn status_of(server: &Server, sent: &str, and_closed: bool) -> u16 {
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    socket.write_all(sent.as_bytes()).unwrap();
+    if and_closed {
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    let mut answer = String::new();
+    _ = socket.read_to_string(&mut answer);
+    if answer.is_empty() { 0 } else { answered(&answer).0 }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_not_served() {
+    let server = Server::start(&["tiny"]);
+    let body = chat(json!({})).to_string();
+    let head = |rest: &str| {
+        format!(
+            "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{rest}\r\n\r\n"
+        )
+    };
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let chunked = head("Transfer-Encoding: chunked");
+    assert_eq!(status_of(&server, &format!("{chunked}{}0\r\n\r\n", chunk(&body)), false), 200);
+    // A whole document has come, and then something else than the end.
+    assert_eq!(status_of(&server, &format!("{chunked}{}zz\r\n", chunk(&body)), false), 400);
+    for cut in [
+        format!("{chunked}{}", chunk(&body)),
+        format!("{}{body}", head(&format!("Content-Length: {}", body.len() + 9))),
+    ] {
+        // The answer may find the connection closed.
+        assert!(matches!(status_of(&server, &cut, true), 0 | 400), "{cut}");
+    }
+}
+
+/// They announce more than there is room for, and send a byte of it; or nothing at all.
+#[test]
+fn clients_that_stand_still_keep_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    // Room for 64 connections.
+    let limited = ["-c", "ulimit -n 128; exec \"$0\" serve \"$@\"", PROGRAM];
+    let command = crate::program::started_by(Command::new("sh"), folder.path(), &limited);
+    let server = Server::started(command, &["tiny", "--threads", "1"], folder);
+    let announce = |bytes: usize| {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        write!(socket, "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n{{")
+            .unwrap();
+        socket
+    };
+    let slow: Vec<TcpStream> = (0..70).map(|_| announce(4 << 20)).collect();
+    server.post(CHAT, &chat(json!({})));
+    let idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    assert_eq!(server.ask("GET", "/health", "", b"").0, 200);
+    server.post(CHAT, &chat(json!({})));
+    // Who waits for an answer is not closed for who comes later.
+    let body = json!({"model": "tiny", "prompt": "a", "max_tokens": 400, "ignore_eos": true}).to_string();
+    let mut early = server.send("POST", TEXT, "", body.as_bytes());
+    let later: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert_eq!(answered(&answer).0, 200);
+    drop((slow, idle, later));
+}
+
+#[test]
+fn many_long_completions_leave_rows_for_others() {
+    let server = Server::start(&["tiny", "--threads", "1"]);
+    let mut many = long();
+    (many["n"], many["max_tokens"]) = (128.into(), 900.into());
+    let socket = server.send("POST", TEXT, "", many.to_string().as_bytes());
+    until("they are decoded", || server.metric("running_rows") > 0.0);
+    for _ in 0..3 {
+        server.post(CHAT, &chat(json!({})));
+    }
+    // They were answered beside it, not after it.
+    assert!(server.metric("waiting_requests") > 0.0 && server.metric("running_rows") >= 8.0);
+    drop(socket);
 }
 
 /// Endless as far as a test is concerned.

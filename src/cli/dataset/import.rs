@@ -46,9 +46,13 @@ pub(super) struct Arguments {
 pub(in crate::cli) struct MappingArguments {
     /// Column of a part: prompt, system, expected, id or tags; repeatable, else guessed by name. A prompt may be a
     /// template, `prompt=Read this: {{ text }}`. `expected` is a column of JSON, columns that become fields
-    /// (`expected=vendor, total = amount`), or `last-turn` of conversations
+    /// (`expected=vendor, total = amount`), or `last-turn` of conversations. A field of an object in a column is named
+    /// with dots: `expected=reward_model.ground_truth`
     #[arg(long = "map", value_name = "PART=COLUMN")]
     map: Vec<String>,
+    /// Read the first N records alone
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    pub(in crate::cli) limit: usize,
     /// Leave out records that are not valid rows instead of failing
     #[arg(long)]
     pub(in crate::cli) skip_invalid: bool,
@@ -88,7 +92,8 @@ pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], 
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let imported = import(&arguments.file, &arguments.mapping.text()?, Some(&task.expected_schema()), usize::MAX)?;
+    let imported =
+        import(&arguments.file, &arguments.mapping.text()?, Some(&task.expected_schema()), arguments.mapping.limit)?;
     print_problems(&arguments.file, &imported.problems, arguments.mapping.skip_invalid || arguments.dry_run)?;
     let mapping = imported.mapping.arguments();
     let first = imported.rows.first().cloned();

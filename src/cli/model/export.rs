@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::open;
-use crate::checkpoint::{GgufType, PeftAdapter, export_adapter, export_gguf, export_merged};
+use crate::checkpoint::{GgufType, OpenModel, PeftAdapter, export_adapter, export_gguf, export_merged};
 use crate::cli::{Failure, Outcome};
 use crate::model::{Trainable, fresh_adapters};
+use crate::run::RunFolders;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// Folder to create; with --gguf, file
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// Runs folder [default: the workspace's runs/, else the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
     /// Merge the adapter into full weights, in the base's dtypes; without it, write the adapter alone as PEFT files
     #[arg(long)]
     merged: bool,
@@ -34,7 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let what = if arguments.gguf.is_some() { "file" } else { "folder" };
         return Err(Failure::usage(format!("{} exists: choose a new {what}", out.display())));
     }
-    let loaded = open(&arguments.model)?;
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let loaded = OpenModel::find(&arguments.model, &places)?;
     let gguf = GgufType::NAMES.into_iter().find(|(name, _)| arguments.gguf.as_deref() == Some(*name));
     if let Some((_, stored_as)) = gguf {
         export_gguf(out, &loaded.source, &loaded.merged_with(arguments.adapter.as_deref())?, stored_as)?;

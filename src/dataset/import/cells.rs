@@ -100,16 +100,38 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
     }
 }
 
-/// The schema of a column of texts without one: the narrowest type that all have.
-pub(super) fn schema_of_column<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Value {
-    let filled = || texts.clone().filter(|text| !text.trim().is_empty());
-    let fits = |name: &str| {
-        let schema = json!({"type": name});
-        filled().next().is_some() && filled().all(|text| value_of(text, &schema, &Value::Null).is_ok())
-    };
-    // A code such as 007 is no JSON number.
-    let name = ["boolean", "integer", "number", "array", "object"].into_iter().find(|name| fits(name));
-    json!({"type": name.unwrap_or("string")})
+/// The types that all texts of a column have so far, the narrowest first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ColumnType {
+    fits: [bool; TYPES.len()],
+    has_text: bool,
+}
+
+/// A code such as 007 is no JSON number.
+const TYPES: [&str; 5] = ["boolean", "integer", "number", "array", "object"];
+
+impl Default for ColumnType {
+    fn default() -> Self {
+        Self { fits: [true; TYPES.len()], has_text: false }
+    }
+}
+
+impl ColumnType {
+    pub(super) fn add(&mut self, text: &str) {
+        if text.trim().is_empty() {
+            return;
+        }
+        self.has_text = true;
+        for (fits, name) in self.fits.iter_mut().zip(TYPES).filter(|(fits, _)| **fits) {
+            *fits = value_of(text, &json!({"type": name}), &Value::Null).is_ok();
+        }
+    }
+
+    /// The narrowest type that all have.
+    pub(super) fn schema(self) -> Value {
+        let narrowest = TYPES.into_iter().zip(self.fits).find(|(_, fits)| *fits && self.has_text);
+        json!({"type": narrowest.map_or("string", |(name, _)| name)})
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +164,9 @@ mod tests {
     #[test]
     fn a_column_has_the_narrowest_type_of_its_cells() {
         let check = |cells: &[&str], expected: &str| {
-            assert_eq!(schema_of_column(cells.iter().copied()), json!({"type": expected}), "{cells:?}");
+            let mut column = ColumnType::default();
+            cells.iter().for_each(|text| column.add(text));
+            assert_eq!(column.schema(), json!({"type": expected}), "{cells:?}");
         };
         check(&["1", "", "2"], "integer");
         check(&["1", "2.5"], "number");

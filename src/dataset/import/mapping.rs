@@ -4,8 +4,9 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
-use super::cells::{property, schema_of_column, value_of};
-use super::records::{Record, clip, columns};
+use super::cells::{property, value_of};
+use super::records::{Record, clip};
+use super::survey::{Survey, cell};
 use crate::text::Message;
 
 /// The parts of a row, and the names by which a column is taken for one.
@@ -15,7 +16,21 @@ const PARTS: [(&str, &[&str]); 5] = [
         &["messages", "conversations", "prompt", "question", "input", "text", "instruction", "document", "body"],
     ),
     ("system", &["system", "system_prompt"]),
-    ("expected", &["expected", "answer", "output", "completion", "response", "target", "json", "label"]),
+    (
+        "expected",
+        &[
+            "expected",
+            "answer",
+            "output",
+            "completion",
+            "response",
+            "target",
+            "json",
+            "label",
+            "ground_truth",
+            "reward_model.ground_truth",
+        ],
+    ),
     ("id", &["id", "key", "uuid"]),
     ("tags", &["tags", "tag"]),
 ];
@@ -30,7 +45,7 @@ pub struct MappingText {
     pub prompt: String,
     /// A column or a template.
     pub system: String,
-    /// A column of JSON; columns that become fields, such as `vendor, total = amount`; or [`LAST_TURN`].
+    /// A column of JSON, or a field of its objects, such as `reward_model.ground_truth`; columns that become fields, such as `vendor, total = amount`; or [`LAST_TURN`].
     pub expected: String,
     pub id: String,
     /// Columns.
@@ -67,29 +82,28 @@ impl MappingText {
 
     /// Fills the empty parts: by the names of the columns, and `expected` by those that are properties of the schema.
     #[must_use]
-    pub fn guessed(self, records: &[Record], schema: Option<&Value>) -> Self {
-        let columns = columns(records);
+    pub(super) fn guessed(self, survey: &Survey, schema: Option<&Value>) -> Self {
         let named = |part: usize| {
-            let found =
-                PARTS[part].1.iter().find_map(|name| columns.iter().find(|column| column.eq_ignore_ascii_case(name)));
-            found.cloned().unwrap_or_default()
+            let column =
+                |name: &&str| survey.names().find(|column| column.eq_ignore_ascii_case(name)).map(str::to_owned);
+            PARTS[part].1.iter().find_map(column).unwrap_or_default()
         };
         let properties = schema.and_then(|schema| schema.get("properties")?.as_object());
         let fields: Vec<&str> = properties
             .iter()
             .flat_map(|fields| fields.keys())
             .map(String::as_str)
-            .filter(|field| columns.iter().any(|column| column == field))
+            .filter(|field| survey.columns.iter().any(|column| column == field))
             .collect();
         let or = |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
         let prompt = or(self.prompt, &|| named(0));
         let ends_with_answer = || {
             let turns =
-                records.first().and_then(|record| record.fields.get(&prompt)?.as_array()?.last().and_then(turn));
+                survey.first.first().and_then(|record| cell(record, &prompt)?.as_array()?.last().and_then(turn));
             turns.is_some_and(|turn| turn.role == "assistant")
         };
         let expected = || match named(2) {
-            column if !column.is_empty() && is_json(records, &column) => column,
+            column if !column.is_empty() && is_json(&survey.first, &column) => column,
             _ if !fields.is_empty() => fields.join(", "),
             // A label: an answer of one field.
             column if !column.is_empty() => format!("{column} = {column}"),
@@ -135,7 +149,7 @@ enum Expected {
 
 /// A mapping that fits the columns of a file.
 #[derive(Debug)]
-pub struct Mapping {
+pub(super) struct Mapping {
     prompt: Source,
     system: Option<Source>,
     expected: Expected,
@@ -154,13 +168,13 @@ impl Mapping {
     ///
     /// # Errors
     /// A part names no column, or is no template.
-    pub fn new(text: &MappingText, records: &[Record], schema: Option<&Value>, stem: &str) -> Result<Self, String> {
-        let known = columns(records);
+    pub(super) fn new(text: &MappingText, survey: &Survey, schema: Option<&Value>, stem: &str) -> Result<Self, String> {
+        let known = &survey.columns;
         let mut templates = crate::dataset::row_template::environment();
-        let column = |part: &str, name: &str| match known.iter().find(|column| *column == name) {
-            Some(column) => Ok(column.clone()),
-            None => {
-                let near = crate::format::did_you_mean(name, known.iter().map(String::as_str));
+        let column = |part: &str, name: &str| match survey.has(name) {
+            true => Ok(name.to_owned()),
+            false => {
+                let near = crate::format::did_you_mean(name, survey.names());
                 let known = known.join(", ");
                 Err(format!("{part}: no column `{}`{near}; the columns are {}", clip(name), clip(&known)))
             }
@@ -187,9 +201,7 @@ impl Mapping {
         let expected = match text.expected.as_str() {
             "" => Expected::None,
             LAST_TURN if !known.iter().any(|column| column == LAST_TURN) => Expected::LastTurn,
-            whole if known.iter().any(|column| column == whole) || !whole.contains([',', '=']) => {
-                Expected::Column(column("expected", whole)?)
-            }
+            whole if survey.has(whole) || !whole.contains([',', '=']) => Expected::Column(column("expected", whole)?),
             fields => {
                 let pairs = list(fields).into_iter().map(|pair| match pair.split_once('=') {
                     Some((field, name)) => Ok((field.trim().to_owned(), column("expected", name.trim())?)),
@@ -206,7 +218,7 @@ impl Mapping {
         let tags = list(&text.tags).iter().map(|name| column("tags", name)).collect::<Result<_, _>>()?;
         let schema = match (schema, &expected) {
             (Some(schema), _) => schema.clone(),
-            (None, Expected::Fields(fields)) => schema_of_fields(records, fields),
+            (None, Expected::Fields(fields)) => schema_of_fields(survey, fields),
             (None, _) => Value::Bool(true),
         };
         Ok(Self { prompt, system, expected, id, tags, templates, schema, stem: stem.to_owned() })
@@ -216,7 +228,7 @@ impl Mapping {
     ///
     /// # Errors
     /// A cell does not fit, with the cell.
-    pub fn row(&self, record: &Record) -> Result<Map<String, Value>, String> {
+    pub(super) fn row(&self, record: &Record) -> Result<Map<String, Value>, String> {
         let mut messages = Vec::new();
         if let Some(system) = &self.system {
             let content = self.text("system", system, record)?;
@@ -225,8 +237,8 @@ impl Mapping {
             }
         }
         match &self.prompt {
-            Source::Column(name) if record.fields.get(name).is_some_and(Value::is_array) => {
-                messages.extend(turns(&record.fields[name])?)
+            Source::Column(name) if let Some(value @ Value::Array(_)) = cell(record, name) => {
+                messages.extend(turns(value)?)
             }
             prompt => messages.push(Message::new("user", self.text("prompt", prompt, record)?)),
         }
@@ -236,7 +248,7 @@ impl Mapping {
         }
         let id = match &self.id {
             None => self.own_id(record),
-            Some(name) => match record.fields.get(name) {
+            Some(name) => match cell(record, name) {
                 None | Some(Value::Null) => self.own_id(record),
                 Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
                 Some(Value::Number(id)) => id.to_string(),
@@ -245,7 +257,7 @@ impl Mapping {
         };
         let mut row = Map::from_iter([("id".to_owned(), id.into()), ("messages".to_owned(), json!(messages))]);
         row.extend(expected.map(|expected| ("expected".to_owned(), expected)));
-        let tags: Vec<Value> = self.tags.iter().filter_map(|name| record.fields.get(name)).flat_map(tags_of).collect();
+        let tags: Vec<Value> = self.tags.iter().filter_map(|name| cell(record, name)).flat_map(tags_of).collect();
         if !tags.is_empty() {
             row.insert("tags".to_owned(), tags.into());
         }
@@ -263,7 +275,7 @@ impl Mapping {
                     || self.templates.get_template(name)?.render(minijinja::Value::from(Serde(&record.fields)));
                 render().map_err(|error| format!("{part}: {error:#}"))
             }
-            Source::Column(name) => match record.fields.get(name) {
+            Source::Column(name) => match cell(record, name) {
                 Some(Value::String(text)) => Ok(text.clone()),
                 Some(Value::Null) | None => Ok(String::new()),
                 other => {
@@ -277,7 +289,7 @@ impl Mapping {
     fn expected(&self, record: &Record, messages: &mut Vec<Message>) -> Result<Option<Value>, String> {
         match &self.expected {
             Expected::None => Ok(None),
-            Expected::Column(name) => match record.fields.get(name) {
+            Expected::Column(name) => match cell(record, name) {
                 None | Some(Value::Null) => Ok(None),
                 Some(Value::String(text)) => self.answer(text, &format!("column `{name}` has")),
                 Some(value) => Ok(Some(value.clone())),
@@ -292,7 +304,7 @@ impl Mapping {
             Expected::Fields(fields) => {
                 let mut answer = Value::Object(Map::new());
                 for (path, name) in fields {
-                    let value = match record.fields.get(name) {
+                    let value = match cell(record, name) {
                         Some(Value::String(text)) => value_of(text, property(&self.schema, path), &self.schema)
                             .map_err(|problem| format!("expected: column `{name}`: {problem}"))?,
                         other => other.cloned(),
@@ -326,7 +338,7 @@ impl Mapping {
 
 /// Whether the first texts of a column are JSON; other values are.
 fn is_json(records: &[Record], column: &str) -> bool {
-    let texts = records.iter().take(20).filter_map(|record| record.fields.get(column)?.as_str());
+    let texts = records.iter().take(20).filter_map(|record| cell(record, column)?.as_str());
     texts.filter(|text| !text.trim().is_empty()).all(|text| serde_json::from_str::<Value>(text).is_ok())
 }
 
@@ -336,15 +348,14 @@ fn path_of(field: &str) -> Vec<String> {
 }
 
 /// The schema of fields that are columns, by their cells.
-fn schema_of_fields(records: &[Record], fields: &[(Vec<String>, String)]) -> Value {
+fn schema_of_fields(survey: &Survey, fields: &[(Vec<String>, String)]) -> Value {
     let mut schema = json!({});
     for (path, name) in fields {
-        let texts = records.iter().filter_map(|record| record.fields.get(name)?.as_str());
         let mut place = &mut schema;
         for key in path {
             place = &mut place["properties"][key];
         }
-        *place = schema_of_column(texts);
+        *place = survey.schema_of(name);
     }
     schema
 }

@@ -4,18 +4,21 @@ pub(super) mod cells;
 mod mapping;
 mod parquet;
 mod records;
+mod survey;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-pub use mapping::{LAST_TURN, Mapping, MappingText};
+pub use mapping::{LAST_TURN, MappingText};
 pub use parquet::parquet_lines;
 pub use records::{Format, Record, columns, read_records};
 
 use super::DatasetError;
 use crate::task::PromptSet;
+use mapping::Mapping;
+use survey::Survey;
 
 /// Rows of a file, and the records that are none, each with its line.
 #[derive(Debug, Clone, Default)]
@@ -34,15 +37,17 @@ pub struct Imported {
 /// The file cannot be read, or the mapping does not fit its columns.
 pub fn import(path: &Path, text: &MappingText, schema: Option<&Value>, most: usize) -> Result<Imported, DatasetError> {
     let label = path.display().to_string();
-    let records = read_records(path, most)?;
+    // Twice from end to end, because the records of a large file would fill the memory.
+    let survey = Survey::of(records::records(path, most)?, schema.is_some())?;
     let stem = path.file_stem().map_or_else(|| "row".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let text = text.clone().guessed(&records, schema);
-    let mapping = Mapping::new(&text, &records, schema, &stem)
+    let text = text.clone().guessed(&survey, schema);
+    let mapping = Mapping::new(&text, &survey, schema, &stem)
         .map_err(|problem| DatasetError::Import { label: label.clone(), problem })?;
     let mut imported = Imported { mapping: text, ..Imported::default() };
     let mut lines: HashMap<String, usize> = HashMap::new();
-    for record in &records {
-        let row = mapping.row(record).and_then(|row| {
+    for record in records::records(path, most)? {
+        let record = record?;
+        let row = mapping.row(&record).and_then(|row| {
             let id = row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
             match lines.insert(id.clone(), record.line) {
                 Some(first) => Err(format!("id `{}` is already on line {first}", records::clip(&id))),

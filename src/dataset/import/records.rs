@@ -1,8 +1,10 @@
 //! Reads the records of a CSV, JSON, JSONL or Parquet file, each with its line.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
@@ -11,7 +13,7 @@ use crate::dataset::messages::json_fault;
 use crate::dataset::row::{NumberedLine, not_json};
 use crate::dataset::{DatasetError, read_lines};
 use crate::files;
-use crate::format::counted;
+use crate::format::{bytes as bytes_of, counted, grouped};
 
 /// Delimiters of CSV that are recognized in the header.
 const DELIMITERS: [u8; 4] = *b",;\t|";
@@ -56,32 +58,84 @@ pub struct Record {
 
 type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
+/// Records of an import at most.
+const MAX_RECORDS: usize = 1_000_000;
+/// What they take in memory, about: a file of some KiB can hold any number of bytes.
+const MAX_RECORD_BYTES: usize = 1 << 30;
+/// One record of CSV at most.
+const LONGEST_RECORD_BYTES: usize = 64 << 20;
+
 /// The first `most` records of a file.
 ///
 /// # Errors
 /// The file cannot be read, or a line of it is no record; the error names the line.
 pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetError> {
+    records(path, most)?.collect()
+}
+
+/// The first `most` records of a file, one by one; there is one at least. Each may be an error, as of [`read_records`];
+/// more than an import takes are the last.
+///
+/// # Errors
+/// The file cannot be read, or has no records.
+pub(super) fn records(
+    path: &Path,
+    most: usize,
+) -> Result<impl Iterator<Item = Result<Record, DatasetError>>, DatasetError> {
     let label = path.display().to_string();
+    let mut records = all_records(path, &label)?.take(most).peekable();
+    if records.peek().is_none() {
+        return Err(DatasetError::Import { label, problem: "no records".to_owned() });
+    }
+    let (mut count, mut bytes) = (0, 0);
+    Ok(records.map(move |record| {
+        let record = record.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })?;
+        count += 1;
+        bytes += record.fields.iter().map(|(name, value)| name.len() + size_of_value(value)).sum::<usize>();
+        if count <= MAX_RECORDS && bytes <= MAX_RECORD_BYTES {
+            return Ok(record);
+        }
+        let limit = match count > MAX_RECORDS {
+            true => format!("more than {} records", grouped(MAX_RECORDS as u64)),
+            false => {
+                format!(
+                    "its first {} records take more than {}",
+                    grouped(count as u64),
+                    bytes_of(MAX_RECORD_BYTES as u64)
+                )
+            }
+        };
+        let problem = format!("{limit}; import a part of it with --limit N, or without columns that no row needs");
+        Err(DatasetError::Import { label: label.clone(), problem })
+    }))
+}
+
+/// Of a value in memory, about.
+fn size_of_value(value: &Value) -> usize {
+    let own = size_of::<Value>() + size_of::<String>();
+    own + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size_of_value).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size_of_value(value)).sum(),
+        _ => 0,
+    }
+}
+
+fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     let format = Format::of(path).ok_or_else(|| DatasetError::Import {
-        label: label.clone(),
+        label: label.to_owned(),
         problem: format!("unknown kind of file; name it .{}", Format::NAMES.join(", .")),
     })?;
-    let fail = |source| DatasetError::File { path: label.clone(), source, remedy: "name a readable file" };
-    let records: Records = match format {
-        Format::Json => json(&files::read_text(path).map_err(fail)?),
+    let fail = |source| DatasetError::File { path: label.to_owned(), source, remedy: "name a readable file" };
+    Ok(match format {
+        Format::Json => json(files::read_text(path).map_err(fail)?),
         Format::Csv => csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?,
         Format::Jsonl => json_lines(read_lines(std::io::BufReader::new(files::open(path).map_err(fail)?))),
         Format::Parquet => json_lines(
             parquet_lines(files::open(path).map_err(fail)?)
-                .map_err(|problem| DatasetError::Import { label: label.clone(), problem })?,
+                .map_err(|problem| DatasetError::Import { label: label.to_owned(), problem })?,
         ),
-    };
-    let error = |(line, problem)| DatasetError::Line { label: label.clone(), line, problem };
-    let records: Vec<Record> = records.take(most).map(|record| record.map_err(error)).collect::<Result<_, _>>()?;
-    if records.is_empty() {
-        return Err(DatasetError::Import { label, problem: "no records".to_owned() });
-    }
-    Ok(records)
+    })
 }
 
 /// The columns of all records, in the order of their first appearance.
@@ -101,53 +155,74 @@ fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
     }))
 }
 
-/// A list of objects, read one by one, so that each has its line.
-fn json(text: &str) -> Records {
-    let mut records = Vec::new();
-    if let Err(error) = push_json(text, &mut records) {
-        records.push(Err(error));
-    }
-    Box::new(records.into_iter())
+/// A list of objects, read one by one, so that each has its line; an error is the last.
+fn json(text: String) -> Records {
+    let mut list = Some(JsonList { text, at: 0, line: 1, is_begun: false });
+    Box::new(std::iter::from_fn(move || {
+        let next = list.as_mut()?.next_record().transpose();
+        if !matches!(next, Some(Ok(_))) {
+            list = None;
+        }
+        next
+    }))
 }
 
-fn push_json(text: &str, records: &mut Vec<Result<Record, (usize, String)>>) -> Result<(), (usize, String)> {
-    let text = text.trim_start_matches('\u{feff}');
-    let (mut at, mut line) = (0, 1);
-    let lines = |from: usize, to: usize| text.get(from..to).unwrap_or_default().matches('\n').count();
-    // Where the next token begins, and its line.
-    let next = |at: usize, line: usize| {
-        let rest = text.get(at..).unwrap_or_default();
-        let start = at + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
-        (start, line + lines(at, start))
-    };
-    (at, line) = next(at, line);
-    if !text[at..].starts_with('[') {
-        return Err((line, "not a list; write [{…}, {…}], or one object a line in a .jsonl file".to_owned()));
+/// What is left of a list.
+struct JsonList {
+    text: String,
+    at: usize,
+    line: usize,
+    is_begun: bool,
+}
+
+impl JsonList {
+    /// Goes to a place, over the white space that follows it.
+    fn advance(&mut self, to: usize) {
+        let rest = self.text.get(to..).unwrap_or_default();
+        let to = to + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
+        self.line += self.text.get(self.at..to).unwrap_or_default().matches('\n').count();
+        self.at = to;
     }
-    at += 1;
-    loop {
-        (at, line) = next(at, line);
-        if text[at..].starts_with(']') && records.is_empty() {
-            break;
+
+    fn rest(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>, (usize, String)> {
+        if !self.is_begun {
+            let mark = self.text.len() - self.text.trim_start_matches('\u{feff}').len();
+            self.advance(mark);
+            if !self.rest().starts_with('[') {
+                let problem = "not a list; write [{…}, {…}], or one object a line in a .jsonl file".to_owned();
+                return Err((self.line, problem));
+            }
         }
-        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
+        match self.rest().chars().next() {
+            Some(']') => return self.end(),
+            Some('[') if !self.is_begun => self.advance(self.at + 1),
+            Some(',') => self.advance(self.at + 1),
+            _ => return Err((self.line, "neither `,` nor `]` after the record".to_owned())),
+        }
+        if !std::mem::replace(&mut self.is_begun, true) && self.rest().starts_with(']') {
+            return self.end();
+        }
+        let mut values = serde_json::Deserializer::from_str(self.rest()).into_iter::<Value>();
         let value = match values.next() {
             Some(Ok(value)) => value,
-            Some(Err(error)) => return Err((line + error.line().saturating_sub(1), json_fault(&error))),
-            None => return Err((line, "the list has no end; write ] after the last record".to_owned())),
+            Some(Err(error)) => return Err((self.line + error.line().saturating_sub(1), json_fault(&error))),
+            None => return Err((self.line, "the list has no end; write ] after the last record".to_owned())),
         };
-        let end = at + values.byte_offset();
-        records.push(record(line, value));
-        (at, line) = next(end, line + lines(at, end));
-        match text[at..].chars().next() {
-            Some(',') => at += 1,
-            Some(']') => break,
-            _ => return Err((line, "neither `,` nor `]` after the record".to_owned())),
-        }
+        let (line, end) = (self.line, self.at + values.byte_offset());
+        self.advance(end);
+        record(line, value).map(Some)
     }
-    match text[at + 1..].trim().is_empty() {
-        true => Ok(()),
-        false => Err((line, "text after the end of the list".to_owned())),
+
+    fn end(&mut self) -> Result<Option<Record>, (usize, String)> {
+        self.advance(self.at + 1);
+        match self.rest().is_empty() {
+            true => Ok(None),
+            false => Err((self.line, "text after the end of the list".to_owned())),
+        }
     }
 }
 
@@ -165,7 +240,8 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let delimiter = delimiter_of(&header);
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));
-    let text = std::io::Cursor::new(header).chain(reader).chain(END.as_bytes());
+    let left = Rc::new(Cell::new(LONGEST_RECORD_BYTES));
+    let text = std::io::Cursor::new(header).chain(Limited { reader, left: Rc::clone(&left) }).chain(END.as_bytes());
     // Records of another length are refused below, where the cells are known.
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let names = match reader.headers() {
@@ -177,7 +253,8 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
     let is_row = |cells: &csv::Result<csv::StringRecord>| !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..]);
-    Ok(Box::new(reader.into_records().take_while(is_row).map(move |cells| {
+    let records = reader.into_records().inspect(move |_| left.set(LONGEST_RECORD_BYTES));
+    Ok(Box::new(records.take_while(is_row).map(move |cells| {
         let cells = cells.map_err(|error| {
             let line = error.position().map_or(1, |position| position.line() as usize + late);
             (line, csv_error(&error))
@@ -189,6 +266,27 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         let fields = names.iter().zip(&cells).map(|(name, cell)| (name.clone(), Value::from(cell)));
         Ok(Record { line, fields: fields.collect() })
     })))
+}
+
+/// What is read for one record is bounded: a quote that is not closed makes one of all the rest.
+struct Limited<R> {
+    reader: R,
+    left: Rc<Cell<usize>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        match self.left.get().checked_sub(read) {
+            Some(left) => self.left.set(left),
+            None => {
+                let problem =
+                    format!("a record of more than {}: is a quote not closed?", bytes_of(LONGEST_RECORD_BYTES as u64));
+                return Err(std::io::Error::other(problem));
+            }
+        }
+        Ok(read)
+    }
 }
 
 fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {

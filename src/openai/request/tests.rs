@@ -35,6 +35,18 @@ fn a_body_is_read_with_its_defaults() {
     let tokens = |ids: &[u32]| TextPrompt::Tokens(ids.to_vec());
     assert_eq!(texts(json!([1, 2])), Prompt::Texts(vec![tokens(&[1, 2])]));
     assert_eq!(texts(json!(["a", [3]])), Prompt::Texts(vec![TextPrompt::Text("a".to_owned()), tokens(&[3])]));
+    let shaped = chat(
+        json!({"top_p": 0.9, "presence_penalty": -1, "frequency_penalty": 0.5, "logprobs": true, "top_logprobs": 5}),
+    );
+    let shaped = shaped.unwrap();
+    assert_eq!((shaped.top_p, shaped.presence_penalty, shaped.frequency_penalty), (0.9, -1.0, 0.5));
+    assert_eq!((shaped.top_log_probs, completion(json!({"logprobs": 3})).unwrap().top_log_probs), (5, 3));
+    for (effort, expected) in [("none", false), ("minimal", true), ("high", true)] {
+        let Prompt::Chat { thinking, .. } = chat(json!({"reasoning_effort": effort})).unwrap().prompt else {
+            unreachable!()
+        };
+        assert_eq!(thinking, Some(expected), "{effort}");
+    }
     // Null is absent.
     assert_eq!(
         chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null})).unwrap(),
@@ -83,11 +95,12 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         assert_eq!((error.status, error.parameter.as_deref()), (400, Some(name)), "{body}: {error}");
     };
     for (body, name) in [
-        (json!({"top_p": 0.9}), "top_p"),
+        (json!({"top_p": 1.1}), "top_p"),
         (json!({"top_k": 40}), "top_k"),
         (json!({"top_logprobs": 5}), "top_logprobs"),
-        (json!({"presence_penalty": 1}), "presence_penalty"),
-        (json!({"frequency_penalty": -0.5}), "frequency_penalty"),
+        (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs"),
+        (json!({"presence_penalty": 2.1}), "presence_penalty"),
+        (json!({"frequency_penalty": "1"}), "frequency_penalty"),
         (json!({"logit_bias": {"5": 1}}), "logit_bias"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tool_choice": "any"}), "tool_choice"),
@@ -96,7 +109,8 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"parallel_tool_calls": 1}), "parallel_tool_calls"),
         (json!({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}), "tools.function.strict"),
         (json!({"functions": []}), "functions"),
-        (json!({"reasoning_effort": "low"}), "reasoning_effort"),
+        (json!({"reasoning_effort": "much"}), "reasoning_effort"),
+        (json!({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}}), "reasoning_effort"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"frobnicate": 1}), "frobnicate"),
         (json!({"prompt": "p"}), "prompt"),
@@ -127,7 +141,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         check(body, name);
     }
     for (body, name) in [
-        (json!({"logprobs": 3}), "logprobs"),
+        (json!({"logprobs": 30}), "logprobs"),
         (json!({"echo": true}), "echo"),
         (json!({"best_of": 2}), "best_of"),
         (json!({"messages": []}), "messages"),

@@ -15,7 +15,7 @@ impl DecodeBatch<'_> {
         for row in &mut self.rows {
             // The last token of a completion is drawn and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
-            let most = if row.constrained.is_some() { 0 } else { most };
+            let most = if row.needs_newest(&self.requests) { 0 } else { most };
             let most = most.min(self.requests[&row.request].sampling.draft_tokens);
             let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
             row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);

@@ -62,6 +62,7 @@ fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String
         examples: file("examples"),
         data: file("data"),
         mapping: mapping_of(form),
+        most_records: usize::MAX,
         system: None,
         split,
     };

@@ -1,0 +1,103 @@
+//! What a mapping has to know of all records before the first becomes a row; the records themselves are not kept.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde_json::Value;
+
+use super::cells::ColumnType;
+use super::records::Record;
+use crate::dataset::DatasetError;
+
+/// Records that are looked at as a whole.
+const FIRST_RECORDS: usize = 20;
+/// Objects in a column are followed this deep, and so many of their fields are known.
+const MAX_DEPTH: usize = 4;
+const MAX_NESTED: usize = 1000;
+
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// In the order of their first appearance.
+    pub(super) columns: Vec<String>,
+    pub(super) first: Vec<Record>,
+    known: HashSet<String>,
+    /// Fields of objects in columns, such as `reward_model.ground_truth`.
+    nested: BTreeSet<String>,
+    /// Of the texts of each column and nested field; none where answers have a schema.
+    types: BTreeMap<String, ColumnType>,
+}
+
+impl Survey {
+    /// Reads all records. `has_schema`: the types of their texts are known.
+    ///
+    /// # Errors
+    /// The first of the records.
+    pub(super) fn of(
+        records: impl Iterator<Item = Result<Record, DatasetError>>,
+        has_schema: bool,
+    ) -> Result<Self, DatasetError> {
+        let mut survey = Self::default();
+        for record in records {
+            let record = record?;
+            for (name, value) in &record.fields {
+                if !survey.known.contains(name) {
+                    survey.known.insert(name.clone());
+                    survey.columns.push(name.clone());
+                }
+                survey.add(name, value, has_schema, 0);
+            }
+            if survey.first.len() < FIRST_RECORDS {
+                survey.first.push(record);
+            }
+        }
+        Ok(survey)
+    }
+
+    fn add(&mut self, path: &str, value: &Value, has_schema: bool, depth: usize) {
+        match value {
+            Value::String(text) if !has_schema => match self.types.get_mut(path) {
+                Some(found) => found.add(text),
+                None => self.types.entry(path.to_owned()).or_default().add(text),
+            },
+            Value::Object(fields) if depth < MAX_DEPTH => {
+                for (name, value) in fields {
+                    let path = format!("{path}.{name}");
+                    if !self.nested.contains(&path) && self.nested.len() < MAX_NESTED {
+                        self.nested.insert(path.clone());
+                    }
+                    if self.nested.contains(&path) {
+                        self.add(&path, value, has_schema, depth + 1);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it names a column, or a field of an object in one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.known.contains(name) || self.nested.contains(name)
+    }
+
+    /// What a name may have meant.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().chain(&self.nested).map(String::as_str)
+    }
+
+    /// The schema of a column of texts.
+    pub(super) fn schema_of(&self, name: &str) -> Value {
+        self.types.get(name).copied().unwrap_or_default().schema()
+    }
+}
+
+/// The value of a column, or of a field of an object in one: `reward_model.ground_truth`.
+pub(super) fn cell<'r>(record: &'r Record, name: &str) -> Option<&'r Value> {
+    if let Some(value) = record.fields.get(name) {
+        return Some(value);
+    }
+    // A column may have a dot in its name.
+    let ends = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(at, _)| at);
+    ends.into_iter().find_map(|at| {
+        let value = record.fields.get(&name[..at])?;
+        name[at + 1..].split('.').try_fold(value, |value, key| value.get(key))
+    })
+}

@@ -1,0 +1,240 @@
+//! Draws of requests that shape the distribution: penalties, top-p, and the likeliest tokens beside the drawn one. They are
+//! drawn on the host, from logits that are copied there for each token: serving alone asks for them, never training.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::kernels::sampler::{Draw, SampledToken, mask_words};
+
+/// How a served completion is drawn otherwise than from the model's whole distribution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shaping {
+    /// Of the likeliest tokens as many as have this probability together, one at least; 1: all.
+    pub top_p: f64,
+    /// Taken off the logit of each token that the completion has already.
+    pub presence_penalty: f64,
+    /// Taken off the logit of a token for each time that the completion has it.
+    pub frequency_penalty: f64,
+    /// The likeliest tokens that are told with each token.
+    pub alternatives: usize,
+}
+
+impl Default for Shaping {
+    /// The model's own distribution.
+    fn default() -> Self {
+        Self { top_p: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, alternatives: 0 }
+    }
+}
+
+impl Shaping {
+    /// Whether other tokens are drawn.
+    fn draws(&self) -> bool {
+        self.top_p < 1.0 || self.has_penalties()
+    }
+
+    fn has_penalties(&self) -> bool {
+        self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+}
+
+/// A draw of a pass that is made here.
+#[derive(Debug)]
+pub(super) struct ShapedDraw {
+    /// Of the draw in the pass.
+    index: usize,
+    shaping: Arc<Shaping>,
+    draw: Draw,
+    /// Of the completion's tokens, where there are penalties.
+    counts: HashMap<u32, u32>,
+}
+
+impl ShapedDraw {
+    pub(super) fn new(index: usize, shaping: &Arc<Shaping>, draw: Draw, token_ids: &[u32]) -> Self {
+        let mut counts = HashMap::new();
+        for id in token_ids.iter().filter(|_| shaping.has_penalties()) {
+            *counts.entry(*id).or_default() += 1;
+        }
+        Self { index, shaping: Arc::clone(shaping), draw, counts }
+    }
+}
+
+/// What a [`ShapedDraw`] drew.
+#[derive(Debug, PartialEq)]
+pub(super) struct Shaped {
+    pub(super) index: usize,
+    /// `None`: what was drawn without shaping.
+    pub(super) token: Option<SampledToken>,
+    /// The likeliest first, with their log-probabilities, nats.
+    pub(super) alternatives: Vec<(u32, f32)>,
+}
+
+/// `logits`: [rows, vocabulary]; `masks`: as of `sample_masked`, for all rows.
+pub(super) fn draw_shaped(logits: &Tensor, draws: &[ShapedDraw], masks: Option<&[u32]>) -> Result<Vec<Shaped>> {
+    let (_, vocabulary) = logits.dims2()?;
+    let width = mask_words(vocabulary);
+    let shaped = |draw: &ShapedDraw| {
+        let mask = masks.and_then(|masks| masks.get(draw.index * width..)?.get(..width));
+        draw.drawn_from(&logits.get(draw.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
+    };
+    draws.iter().map(shaped).collect()
+}
+
+/// A token that may come.
+#[derive(Clone, Copy)]
+struct Candidate {
+    id: u32,
+    scaled: f64,
+    /// Relative to the likeliest's.
+    weight: f64,
+}
+
+impl Candidate {
+    fn likelier(&self, other: &Self) -> Ordering {
+        other.scaled.total_cmp(&self.scaled).then(self.id.cmp(&other.id))
+    }
+}
+
+impl ShapedDraw {
+    fn drawn_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<Shaped> {
+        let Self { index, shaping, draw, .. } = self;
+        let is_greedy = draw.temperature == 0.0 || draw.uniform < 0.0;
+        let mut candidates = self.candidates(logits, mask, if is_greedy { 1.0 } else { draw.temperature })?;
+        if shaping.top_p < 1.0 {
+            keep_likeliest(&mut candidates, shaping.top_p);
+        }
+        let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+        if !total.is_finite() || total <= 0.0 {
+            bail!("the model's logits are not finite")
+        }
+        let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
+        let drawn = || {
+            let (mut sum, target) = (0.0, draw.uniform * total);
+            // In the order of the ids, as all draws.
+            let passed = candidates.iter().find(|candidate| {
+                sum += candidate.weight;
+                sum > target
+            });
+            let likeliest = || candidates.iter().min_by(|a, b| a.likelier(b));
+            let found = if is_greedy { likeliest() } else { passed.or_else(|| candidates.last()) };
+            found.map(|found| SampledToken { token_id: found.id, log_prob: log_prob(found) })
+        };
+        let token = shaping.draws().then(drawn).flatten();
+        let mut likeliest = candidates.clone();
+        if likeliest.len() > shaping.alternatives {
+            likeliest.select_nth_unstable_by(shaping.alternatives, Candidate::likelier);
+            likeliest.truncate(shaping.alternatives);
+        }
+        likeliest.sort_unstable_by(Candidate::likelier);
+        let alternatives = likeliest.iter().map(|candidate| (candidate.id, log_prob(candidate))).collect();
+        Ok(Shaped { index: *index, token, alternatives })
+    }
+
+    /// In the order of their ids.
+    fn candidates(&self, logits: &[f32], mask: Option<&[u32]>, temperature: f64) -> Result<Vec<Candidate>> {
+        let Shaping { presence_penalty, frequency_penalty, .. } = *self.shaping;
+        let is_allowed = |id: usize| mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1);
+        let candidate = |(id, &logit): (usize, &f32)| {
+            let count = self.counts.get(&(id as u32)).map_or(0.0, |count| f64::from(*count));
+            let penalty = if count > 0.0 { presence_penalty + frequency_penalty * count } else { 0.0 };
+            Candidate { id: id as u32, scaled: (f64::from(logit) - penalty) / temperature, weight: 0.0 }
+        };
+        let allowed = logits.iter().enumerate().filter(|(id, _)| is_allowed(*id));
+        let mut candidates: Vec<Candidate> = allowed.map(candidate).collect();
+        let largest = candidates.iter().map(|candidate| candidate.scaled).max_by(f64::total_cmp);
+        let Some(largest) = largest else { bail!("a mask allows no token") };
+        candidates.iter_mut().for_each(|candidate| candidate.weight = (candidate.scaled - largest).exp());
+        candidates.retain(|candidate| candidate.weight != 0.0);
+        Ok(candidates)
+    }
+}
+
+/// Leaves as many of the likeliest as have a probability of `top_p` together, in the order of their ids.
+fn keep_likeliest(candidates: &mut Vec<Candidate>, top_p: f64) {
+    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+    // All that are less likely have less than 1 - top_p together, so that they need not be sorted.
+    let least = (1.0 - top_p) * total / candidates.len() as f64;
+    let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f64::max);
+    candidates.retain(|candidate| candidate.weight >= least.min(largest));
+    candidates.sort_unstable_by(Candidate::likelier);
+    let mut sum = 0.0;
+    let before = |candidate: &&Candidate| {
+        let is_needed = sum < top_p * total;
+        sum += candidate.weight;
+        is_needed
+    };
+    let count = candidates.iter().take_while(before).count().max(1);
+    candidates.truncate(count);
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::kernels::sampler::LIKELIEST;
+
+    const PLAIN: Shaping = Shaping { top_p: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, alternatives: 0 };
+
+    /// Probabilities 0.1, 0.5, 0.15, 0.25 in the second row.
+    fn logits() -> Tensor {
+        let row = [0.1_f32, 0.5, 0.15, 0.25].map(|probability| probability.ln() + 3.0);
+        Tensor::new(&[[9.0, 0.0, 0.0, 0.0], row], &Device::Cpu).unwrap()
+    }
+
+    fn drawn(shaping: Shaping, uniform: f64, temperature: f64, before: &[u32], mask: Option<u32>) -> Shaped {
+        let draw = ShapedDraw::new(1, &Arc::new(shaping), Draw { uniform, temperature }, before);
+        let masks = mask.map(|mask| [u32::MAX, mask]);
+        draw_shaped(&logits(), &[draw], masks.as_ref().map(|masks| &masks[..])).unwrap().remove(0)
+    }
+
+    #[test]
+    fn top_p_draws_from_the_likeliest_alone() {
+        let check = |top_p: f64, uniform: f64, mask: Option<u32>, id: u32, probability: f64| {
+            let token = drawn(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask).token.unwrap();
+            assert_eq!(token.token_id, id, "{top_p} {uniform}");
+            assert!(
+                (f64::from(token.log_prob) - probability.ln()).abs() < 1e-5,
+                "{top_p} {uniform}: {}",
+                token.log_prob
+            );
+        };
+        check(0.7, 0.0, None, 1, 0.5 / 0.75);
+        check(0.7, 0.6, None, 1, 0.5 / 0.75);
+        check(0.7, 0.7, None, 3, 0.25 / 0.75);
+        check(0.7, 0.999_999, None, 3, 0.25 / 0.75);
+        check(0.8, 0.6, None, 2, 0.15 / 0.9);
+        check(0.0, 0.99, None, 1, 1.0);
+        check(0.999_999, 0.0, None, 0, 0.1);
+        // Among those that are allowed: 0, 2 and 3.
+        check(0.6, 0.2, Some(0b1101), 2, 0.15 / 0.4);
+        check(0.7, LIKELIEST, None, 1, 0.5 / 0.75);
+    }
+
+    #[test]
+    fn penalties_lower_what_was_said_and_alternatives_are_of_what_is_drawn_from() {
+        let penalized = Shaping { presence_penalty: 1.0, frequency_penalty: 0.5, alternatives: 2, ..PLAIN };
+        // 0.5 / e^2 is less than 0.25.
+        let found = drawn(penalized.clone(), 0.5, 0.0, &[1, 1], None);
+        assert_eq!(found.token.unwrap().token_id, 3);
+        assert_eq!(found.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(drawn(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
+        let told = drawn(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
+        // At temperature 0.5 probabilities are squared; what is drawn stays as it is.
+        assert_eq!(told.token, None);
+        let sum = [0.1_f64, 0.5, 0.15, 0.25].iter().map(|probability| probability * probability).sum::<f64>();
+        let expected = [(1, 0.5), (3, 0.25), (2, 0.15), (0, 0.1)];
+        assert_eq!(told.alternatives.len(), 4);
+        for ((id, log_prob), (expected, probability)) in told.alternatives.iter().zip(expected) {
+            let probability: f64 = probability;
+            assert_eq!(*id, expected);
+            assert!((f64::from(*log_prob) - (probability * probability / sum).ln()).abs() < 1e-5);
+        }
+        // Likely tokens that are left out have no log-probability.
+        assert_eq!(drawn(Shaping { top_p: 0.6, alternatives: 9, ..PLAIN }, 0.5, 1.0, &[], None).alternatives.len(), 2);
+    }
+}
