@@ -1,8 +1,10 @@
-//! Whatever comes, in whatever order, at whatever size: nothing panics.
+//! Whatever comes, in whatever order, at whatever size: nothing panics, and nothing takes long.
+
+use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::{Command, Message, app};
+use grpo_tui::view::{Command, Message, app, update};
 use proptest::prelude::*;
 
 use super::harness::{Stage, finished_run};
@@ -63,14 +65,11 @@ fn input() -> impl Strategy<Value = Input> {
 /// Opens the recorded run where it lies: what follows could remove it from the source.
 const OPENS_THE_SOURCE: &str = "D";
 
-fn take(stage: &mut Stage, input: Input) {
-    let message = match input {
-        Input::Chord(name) if name == OPENS_THE_SOURCE => return,
-        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return,
-        Input::Chord(name) => {
-            let chord = Chord::parse(&name).unwrap();
-            Message::Key(KeyEvent::new(chord.code, chord.modifiers))
-        }
+fn message(stage: &mut Stage, input: Input) -> Option<Message> {
+    Some(match input {
+        Input::Chord(name) if name == OPENS_THE_SOURCE => return None,
+        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return None,
+        Input::Chord(name) => key(&name),
         Input::Letter(letter) => Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE)),
         Input::Mouse(kind, column, row) => {
             Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
@@ -81,9 +80,70 @@ fn take(stage: &mut Stage, input: Input) {
             stage.now_ms += 1000;
             Message::Tick
         }
-    };
-    stage.send(message);
-    _ = stage.screen();
+    })
+}
+
+fn key(name: &str) -> Message {
+    let chord = Chord::parse(name).unwrap();
+    Message::Key(KeyEvent::new(chord.code, chord.modifiers))
+}
+
+fn take(stage: &mut Stage, input: Input) {
+    if let Some(message) = message(stage, input) {
+        stage.send(message);
+        _ = stage.screen();
+    }
+}
+
+/// The processor time of this thread, which other programs do not take from it.
+fn thread_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// A message, and how long the view takes for it and for drawing what follows: what it leaves to other threads is done,
+/// but not counted.
+fn timed(stage: &mut Stage, message: Message) -> Duration {
+    let start = thread_time();
+    let commands = update::update(&mut stage.model, stage.now_ms, message);
+    _ = stage.buffer();
+    let first = thread_time() - start;
+    stage.carry_out(commands);
+    let start = thread_time();
+    _ = stage.buffer();
+    first.max(thread_time() - start)
+}
+
+/// Without optimisation, which this test is mostly built without, everything takes ten times as long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 1 });
+
+/// Every text field and editor takes a long text, and the keys that follow.
+#[test]
+fn a_long_paste_stops_nothing() {
+    let texts = ["long ".repeat(40_000), "x".repeat(200_000), "日本".repeat(60_000), "{\"a\": [1, 2]}\n".repeat(10_000)];
+    let fields = app::actions().filter(|action| action.asks || ["palette", "schema.type"].contains(&action.id));
+    let mut seen = 0;
+    for (action, text) in fields.zip(texts.iter().cycle()) {
+        let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
+        let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
+        crate::program::copy_tree(&finished_run(), &run);
+        stage.act(|_| vec![Command::ShowRun(run)]);
+        stage.send(Message::Perform(action));
+        if !stage.model.takes_text() {
+            continue;
+        }
+        seen += 1;
+        let check = |stage: &mut Stage, what: &str, message| {
+            let pause = timed(stage, message);
+            eprintln!("{} {what} {pause:?}", action.id);
+            assert!(pause < LONGEST_PAUSE, "{}: {what} takes {pause:?}", action.id);
+        };
+        check(&mut stage, "the paste", Message::Paste(text.clone()));
+        for name in ["left", "a", "backspace", "up", "down", "home", "end", "ctrl-w", "pageup", "enter", "esc"] {
+            check(&mut stage, name, key(name));
+        }
+    }
+    assert!(seen > 15, "{seen} fields opened");
 }
 
 proptest! {

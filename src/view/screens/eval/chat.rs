@@ -226,7 +226,7 @@ pub(super) fn on_key(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool
     let [prompt, below] = areas(chat, shared.body());
     if chat.is_typing {
         let window = chat.editor.window_in(prompt.inner(Margin::new(1, 1)), shared.wraps(&chat.editor));
-        chat.editor.key(event, window);
+        chat.editor.key(event, window, shared.now_ms);
         chat.editor.follow(window);
         return;
     }

@@ -140,7 +140,7 @@ pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut
 
 pub(super) fn key(prompts: &mut Prompts, shared: &Shared, event: KeyEvent) -> Vec<Command> {
     let Some((_, window)) = layout::editor_window(prompts, shared) else { return Vec::new() };
-    with(prompts, shared, |editor| editor.key(event, window))
+    with(prompts, shared, |editor| editor.key(event, window, shared.now_ms))
 }
 
 pub(super) fn paste(prompts: &mut Prompts, shared: &Shared, text: &str) -> Vec<Command> {

@@ -385,7 +385,7 @@ fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
         KeyCode::PageDown,
     ];
     let effect =
-        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), window) } else { Effect::None };
+        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), window, shared.now_ms) } else { Effect::None };
     after(schema, shared, effect)
 }
 
@@ -404,7 +404,7 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         }
     }
     let window = layout::window(schema, shared);
-    let effect = schema.editor.key(event, window);
+    let effect = schema.editor.key(event, window, shared.now_ms);
     let commands = after(schema, shared, effect);
     if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
         schema.completion = Completion::of(&schema.editor, &schema.structure, false);

@@ -297,7 +297,7 @@ fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<C
     let area = draw::editor_area(scores, shared);
     let effect = scores.editor.as_mut().map(|editor| {
         let window = editor.window_in(area, shared.wraps(editor));
-        let effect = editor.key(event, window);
+        let effect = editor.key(event, window, shared.now_ms);
         editor.follow(window);
         effect
     });
