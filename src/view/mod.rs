@@ -33,6 +33,7 @@ pub mod shared;
 pub mod style_role;
 pub mod subprocess;
 pub mod task_files;
+pub mod task_watch;
 mod terminal;
 pub mod terminal_capability;
 pub mod theme;

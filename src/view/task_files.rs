@@ -62,20 +62,20 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
     Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
 }
 
-/// Writes the schema's text if the file still contains `saved`.
+/// Writes the text of a file of the task if that still contains `saved`.
 ///
 /// # Errors
 /// [`SaveError::Changed`] if it does not.
-pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<Home, SaveError> {
+pub fn save_text(task: &Task, data: &Path, file: &str, saved: &str, text: &str) -> Result<Home, SaveError> {
     if task.folder().is_some() {
-        let there = task.read(&task.definition_file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+        let there = task.read(file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
         // A deleted file is written again.
         if let Some(there) = there.filter(|there| there != saved && there != text) {
             return Err(SaveError::Changed(there));
         }
     }
     let home = home(task, data).map_err(SaveError::Failed)?;
-    let path = home.task.path(&task.definition_file).map_err(|error| SaveError::Failed(error.to_string()))?;
+    let path = home.task.path(file).map_err(|error| SaveError::Failed(error.to_string()))?;
     write(&path, text.as_bytes()).map_err(SaveError::Failed)?;
     Ok(home)
 }

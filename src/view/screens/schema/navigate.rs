@@ -270,14 +270,17 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
     Vec::new()
 }
 
-pub(super) fn no_rejections(schema: &Schema, _: &Shared) -> Option<String> {
+pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
+    // What an older text rejects says nothing of this one.
+    if shared.draft.stale.is_some() {
+        return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
+    }
     match &schema.rejections {
         None => Some("expected answers are not checked yet".to_owned()),
         Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
-        Some(found) if found.rejected == 0 && found.is_done() => {
-            Some(format!("the schema accepts all {} expected answers", found.total))
+        Some(found) if found.rejected == 0 && !found.is_done() => {
+            Some("no rejected answer so far: still checking".to_owned())
         }
-        Some(found) if found.rejected == 0 => Some("no rejected answer so far: still checking".to_owned()),
         Some(_) => None,
     }
 }
@@ -285,6 +288,11 @@ pub(super) fn no_rejections(schema: &Schema, _: &Shared) -> Option<String> {
 /// The rows whose expected answer is rejected, those of this edit first; the chosen one is shown on Prompts.
 pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(found) = &schema.rejections else { return Vec::new() };
+    if found.rejected == 0 {
+        let text = format!("{} accepts all {} expected answers", shared.draft.name(), found.total);
+        shared.say(text);
+        return Vec::new();
+    }
     let mut rows: Vec<_> = found.rows.iter().collect();
     rows.sort_by_key(|row| !row.is_new);
     let entry = |row: &&super::expected::Rejected| PickEntry {
