@@ -32,6 +32,7 @@ mod settings_actions;
 pub mod shared;
 pub mod style_role;
 pub mod subprocess;
+pub mod task_failure;
 pub mod task_files;
 pub mod task_watch;
 mod terminal;

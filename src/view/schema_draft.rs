@@ -2,14 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::drafts::files::DraftFile;
 use crate::score::{Fault, OutlineEntry, Scorer, Trust};
 use crate::task::{TASK_FILE, Task};
-
-/// Modification time and length of a file.
-pub type Stamp = (Option<SystemTime>, u64);
 
 #[derive(Debug, Default)]
 pub struct SchemaDraft {

@@ -16,10 +16,10 @@ use super::message::{Change, Command, RunNews, ScreenState, Work};
 use super::messages::{Level, Notices};
 use super::options::Options;
 use super::popup::Popup;
-use super::schema_draft::{SchemaDraft, Stamp};
+use super::schema_draft::SchemaDraft;
 use super::screens::Screen;
-use super::task_files;
-use super::task_watch::{self, TaskFailure};
+use super::task_failure::TaskFailure;
+use super::task_files::{self, Stamp};
 use super::theme::Theme;
 use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
@@ -319,7 +319,7 @@ impl OpenTask {
     /// Reads a task with its rows and samples. `here`: where the view was started.
     pub fn read(task: Task, here: &Path) -> Self {
         // Before they are read: what changes meanwhile is seen later.
-        let stamps = task_watch::stamps(&task);
+        let stamps = task_files::stamps(&task);
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
         let samples = samples(&task);
@@ -367,9 +367,31 @@ pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
             Ok(task) => Ok(OpenTask::read(task, &here)),
             Err((error, folder)) => Err(TaskFailure::new(name, &error, folder)),
         },
-        |_: &mut (), shared, found| task_watch::opened(shared, found),
+        |_: &mut (), shared, found| opened(shared, found),
     );
     vec![work]
+}
+
+/// The outcome of opening a task. Of one that is open already, what was read before stays beside the failure.
+fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Command> {
+    match found {
+        Ok(task) => {
+            if shared.task_error.take().is_some() {
+                shared.say(format!("task {} opened", task.task.name));
+            }
+            shared.task = Some(Arc::new(task));
+            vec![Command::Changed(Change::Task)]
+        }
+        Err(failure) if shared.task_error.as_ref() == Some(&failure) => Vec::new(),
+        Err(failure) => {
+            shared.complain(failure.error.clone());
+            if shared.task.as_ref().is_some_and(|open| !failure.is_of(&open.task)) {
+                return Vec::new();
+            }
+            shared.task_error = Some(failure);
+            vec![Command::Changed(Change::TaskUnreadable)]
+        }
+    }
 }
 
 /// Finds and reads a task. An error comes with its folder, if it has one.

@@ -8,6 +8,9 @@ use crate::config::{Assignments, ConfigError};
 use crate::files::{self, Access};
 use crate::task::{TASK_FILE, Task};
 
+/// Modification time and length of a file.
+pub type Stamp = (Option<SystemTime>, u64);
+
 /// Where a task can be written.
 #[derive(Debug)]
 pub struct Home {
@@ -118,8 +121,15 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Modification time and length of a file; `None` if it does not exist.
-pub fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
+/// The files of a task in a folder as they are now.
+pub fn stamps(task: &Task) -> Vec<(PathBuf, Option<Stamp>)> {
+    let Some(folder) = task.folder() else { return Vec::new() };
+    let paths = task.file_names().into_iter().map(|file| folder.join(file));
+    paths.map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+/// The stamp of a file; `None` if it does not exist.
+pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.modified().ok(), found.len()))
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::Message;
-use grpo_tui::view::screens::schema::file;
 
 use super::harness::Stage;
 

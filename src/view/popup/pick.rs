@@ -184,9 +184,10 @@ impl Pick {
         u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
-    /// Rows for details in the window: at least as many are the list's.
+    /// Rows for details in the window, of which the list has some in any case.
     fn detail_rows(&self, inside: Rect) -> u16 {
-        self.longest_detail_rows(inside.width).min(inside.height.saturating_sub(2) / 2)
+        let room = inside.height.saturating_sub(2);
+        self.longest_detail_rows(inside.width).min(room - room.div_ceil(2).min(3))
     }
 
     /// Rows of the list in the window.

@@ -145,9 +145,6 @@ const ACTIONS: &[Action] = &[
     Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["save", "write"]).unless(
         |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
     ),
-    Action::new("schema.toml", "Toggle task.toml", "task.toml", &["f"], HERE, file::toggle_toml)
-        .also(&["task.toml", "score keys", "edit task"])
-        .unless(one_text),
     Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
     Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |schema, shared| {
         let line = schema.editor.cursor().0 + 1;
@@ -169,6 +166,9 @@ const ACTIONS: &[Action] = &[
     choice::keep_action(),
     choice::discard_action(),
     choice::difference_action(),
+    Action::new("schema.toml", "Toggle task.toml", "task.toml", &["f"], HERE, file::toggle_toml)
+        .also(&["task.toml", "score keys", "edit task"])
+        .unless(one_text),
 ];
 
 fn no_text(_: &Schema, shared: &Shared) -> Option<String> {
