@@ -278,9 +278,10 @@ pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> 
     match &schema.rejections {
         None => Some("expected answers are not checked yet".to_owned()),
         Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
-        Some(found) if found.rejected == 0 && !found.is_done() => {
-            Some("no rejected answer so far: still checking".to_owned())
+        Some(found) if found.rejected == 0 && found.is_done() => {
+            Some(format!("nothing to list: {} accepts all {} expected answers", shared.draft.name(), found.total))
         }
+        Some(found) if found.rejected == 0 => Some("no rejected answer so far: still checking".to_owned()),
         Some(_) => None,
     }
 }
@@ -288,11 +289,6 @@ pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> 
 /// The rows whose expected answer is rejected, those of this edit first; the chosen one is shown on Prompts.
 pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(found) = &schema.rejections else { return Vec::new() };
-    if found.rejected == 0 {
-        let text = format!("{} accepts all {} expected answers", shared.draft.name(), found.total);
-        shared.say(text);
-        return Vec::new();
-    }
     let mut rows: Vec<_> = found.rows.iter().collect();
     rows.sort_by_key(|row| !row.is_new);
     let entry = |row: &&super::expected::Rejected| PickEntry {
