@@ -117,7 +117,7 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
         OUTLINE => shared.draft.is_outline_old,
         // Nothing of an older text is shown.
         _ if name == PROGRAM || program_pane::untrusted(shared).is_some() => false,
-        _ => shared.draft.stale.is_some(),
+        _ => shared.draft.stale.is_some() && shared.draft.scorer.is_some(),
     };
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);

@@ -34,12 +34,16 @@ pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<C
         return Vec::new();
     };
     let draft = &shared.draft;
-    let is_at_fault = place.is_some_and(|(file, _)| draft.path() == Some(file));
+    let is_at_fault = place.as_ref().is_some_and(|(file, _)| draft.path().as_ref() == Some(file));
     if draft.file.is_of(&toml) && !draft.is_toml() && (draft.is_changed() || is_at_fault) {
         return read_file(shared).into_iter().collect();
     }
     let commands = begin(schema, shared, &toml);
     show_text(schema, shared);
+    if let Some((_, line)) = place.filter(|(file, _)| shared.draft.path().as_ref() == Some(file)) {
+        schema.editor.go_to(line.saturating_sub(1), 0);
+        follow(schema, shared);
+    }
     commands
 }
 
