@@ -172,8 +172,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is longer is no misspelt name; comparing takes time in proportion to it.
+const MAX_NAME_BYTES: usize = 400;
+
 /// The known name most like a misspelt one, where one is like enough.
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let name = plain(name);
     let likeness = |known: &str| {
@@ -188,6 +194,9 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
 
 /// As [`nearest`], where a name need not be one of the known: only what is one or two edits away, and mostly the same.
 pub fn slip_of<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
     let near = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
     near.filter(|(edits, _)| (1..=2).contains(edits) && 2 * edits < name.chars().count()).map(|(_, known)| known)
 }

@@ -28,5 +28,6 @@ mod scores;
 mod start_gate;
 mod styles;
 mod synthetic_run;
+mod task_files;
 mod terminal;
 mod text_input;

@@ -388,7 +388,14 @@ mod tests {
         let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
         model.launch.origin = Some(context::Origin { model: context::origin(&of, &places), of });
         let samples = Ok(Vec::new());
-        model.shared.task = Some(Arc::new(OpenTask { task, argument, rows: BTreeMap::new(), samples }));
+        model.shared.task = Some(Arc::new(OpenTask {
+            toml: task.clone(),
+            task,
+            argument,
+            rows: BTreeMap::new(),
+            samples,
+            stamps: Vec::new(),
+        }));
         model.launch.form = form;
         launch::refresh(&mut model.launch, &mut model.shared);
         model

@@ -45,9 +45,12 @@ pub struct Diagnosis {
 /// Reads a text as that of the task's definition, and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     let mut found = if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) };
-    if let Some(task) = &found.task {
-        found.outline = outline(task);
-        found.programs = Trust::of(task).unwrap_or_default();
+    if let Some(read) = &found.task {
+        // A `task.toml` under edit is outlined itself, even where another file defines answers.
+        let mut outlined = read.clone();
+        (outlined.definition_file, outlined.definition_text) = (task.definition_file.clone(), text.to_owned());
+        found.outline = outline(&outlined);
+        found.programs = Trust::of(read).unwrap_or_default();
     }
     found
 }

@@ -270,6 +270,9 @@ impl Scorer {
                     }
                     value
                 }
+                // Without an expected answer nothing is compared: it adds nothing, and is no 0.
+                _ if part.name == "fields" && score.fields.is_none() && score.exact.is_none() => continue,
+                _ if part.name == "exact" && score.exact.is_none() => continue,
                 _ => match part.name.as_str() {
                     "chain" => own_value(score),
                     "fields" => score.fields.as_ref().map_or(0.0, share_equal),

@@ -53,6 +53,18 @@ pub enum TaskError {
 }
 
 impl TaskError {
+    /// The file at fault, as messages name it, and a line of it from 1; `None` where there is no such task.
+    pub fn file_and_line(&self) -> Option<(&str, usize)> {
+        match self {
+            Self::Unknown { .. } => None,
+            Self::Place { label, line, .. } => Some((label, *line)),
+            Self::Read { label, .. }
+            | Self::Encoding { label, .. }
+            | Self::Missing { label, .. }
+            | Self::Outside { label, .. } => Some((label, 1)),
+        }
+    }
+
     pub(crate) fn outside(label: String, file: &str, why: Outside) -> Self {
         Self::Outside { label, file: file.to_owned(), why }
     }

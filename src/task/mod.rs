@@ -156,6 +156,23 @@ impl Task {
         resolve::resolve_from(text, here)
     }
 
+    /// The folder that [`Task::resolve_from`] reads; `None` for an embedded task and where there is none.
+    pub fn folder_of(text: &str, here: &Path) -> Option<PathBuf> {
+        resolve::find_folder(text, here).ok().flatten()
+    }
+
+    /// The `task.toml` of a folder as a text to edit, which need not be a valid task: [`Task::with_definition_text`]
+    /// reads it. Nothing else of the returned task is known.
+    pub fn unread(folder: &Path) -> Result<Self, TaskError> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        parse::unread(Home::Folder(folder.to_owned()), name)
+    }
+
+    /// The `task.toml` of a task that another file defines, as by [`Task::unread`].
+    pub fn toml(&self) -> Result<Self, TaskError> {
+        parse::unread(self.home.clone(), self.name.clone())
+    }
+
     pub fn load(folder: &Path) -> Result<Self, TaskError> {
         parse::read_task(Home::Folder(folder.to_owned()))
     }

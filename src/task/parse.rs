@@ -18,6 +18,23 @@ pub(super) fn read_task(home: Home) -> Read<Task> {
     parse_task(home, &text)
 }
 
+/// A task of which only the text of `task.toml` is known.
+pub(super) fn unread(home: Home, name: String) -> Read<Task> {
+    Ok(Task {
+        title: name.clone(),
+        name,
+        definition: Definition::Text { normalise: String::new() },
+        definition_file: TASK_FILE.to_owned(),
+        definition_text: home.read_text(TASK_FILE)?,
+        system: None,
+        thinking: false,
+        score: ScoreRules::PLAIN,
+        rewards: Vec::new(),
+        prompts: PromptFiles::default(),
+        home,
+    })
+}
+
 /// The task with this text as its `task.toml`.
 pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
     let label = home.label(TASK_FILE);

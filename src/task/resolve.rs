@@ -7,12 +7,21 @@ use crate::format::nearest;
 
 /// By path, by name in the nearest workspace above `here`, or among the embedded tasks.
 pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
+    match (find_folder(text, here)?, embedded::find(text)) {
+        (Some(folder), _) => Task::load(&folder),
+        (None, Some(task)) => parse::read_task(Home::Embedded(task)),
+        (None, None) => Err(unknown(text, known_names(here), here)),
+    }
+}
+
+/// The folder with a `task.toml` of that path or name; `None` for what can be an embedded task only.
+pub(super) fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
-        return Task::load(&display_path(text, path.parent().unwrap_or(here), here));
+        return Ok(Some(display_path(text, path.parent().unwrap_or(here), here)));
     }
     if path.join(TASK_FILE).is_file() {
-        return Task::load(&display_path(text, &path, here));
+        return Ok(Some(display_path(text, &path, here)));
     }
     let is_path = text.contains(['/', '\\']) || text.starts_with('.');
     if is_path {
@@ -22,13 +31,7 @@ pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
             advice: format!("{advice}; `grpo-tui init DIR` makes a workspace with a task to edit"),
         });
     }
-    if let Some(folder) = workspace_task(text, here) {
-        return Task::load(&folder);
-    }
-    match embedded::find(text) {
-        Some(task) => parse::read_task(Home::Embedded(task)),
-        None => Err(unknown(text, known_names(here), here)),
-    }
+    Ok(workspace_task(text, here))
 }
 
 /// The path as the user wrote it, for messages.

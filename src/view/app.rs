@@ -443,7 +443,7 @@ const GLOBAL: &[Global] = &[
 
 /// Quits; asks first if there is unsaved text. `ctrl-c` while that question is open quits at once.
 fn quit(model: &mut Model) -> Vec<Command> {
-    let schema = model.shared.draft.is_changed().then_some("schema");
+    let schema = model.shared.draft.is_changed().then_some(model.shared.draft.name());
     let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
     let unsaved: Vec<&str> = schema.into_iter().chain(prompts).collect();
     let is_asked = matches!(&model.shared.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));

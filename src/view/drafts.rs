@@ -38,9 +38,13 @@ pub trait Drafted: ScreenState<Shared = Shared> {
     fn title(&self) -> String;
     /// Returns the contents of the draft's file.
     fn write(&self, shared: &Shared, text: String) -> String;
+    /// The file's extension, for a text of this task.
+    fn extension(_: &Task) -> &'static str {
+        "json"
+    }
     /// # Errors
     /// The file of this name has other content.
-    fn read(text: String, time_ms: u64) -> Result<Record, String>;
+    fn read(path: &Path, text: String, time_ms: u64) -> Result<Record, String>;
     /// Whether a draft can be restored now without losing another text.
     fn is_free(&self) -> bool;
     /// Whether letters are text now rather than keys.
@@ -63,7 +67,7 @@ pub trait Drafted: ScreenState<Shared = Shared> {
 
 /// The file of a text whose editor opens now.
 pub fn begin<T: Drafted>(shared: &mut Shared, task: &Task) -> DraftFile {
-    let file = DraftFile::new(T::STEM, shared.now_ms, &shared.options.data, task);
+    let file = DraftFile::new((T::STEM, T::extension(task)), shared.now_ms, &shared.options.data, task);
     shared.drafts.known.insert(file.path.clone());
     file
 }
@@ -200,7 +204,7 @@ fn offer_all<T: Drafted>(
 fn read<T: Drafted>(path: &Path) -> Result<Record, String> {
     let text = crate::files::read_text(path).map_err(|error| error.to_string())?;
     let time = task_files::stamp(path).and_then(|(time, _)| time?.duration_since(SystemTime::UNIX_EPOCH).ok());
-    T::read(text, time.map_or(0, |time| time.as_millis() as u64))
+    T::read(path, text, time.map_or(0, |time| time.as_millis() as u64))
 }
 
 /// The drafts of a task's text, unordered. A copy of an embedded task includes those of the embedded one. Earlier
@@ -219,7 +223,8 @@ fn files<T: Drafted>(data: &Path, task: &Task) -> Result<Vec<PathBuf>, String> {
         let is_earlier = || {
             T::SCREEN == Screen::Schema && name == format!("{}-{}.json", task.name, mark(task, &task.definition_file))
         };
-        (name.starts_with(&format!("{}-{}-", T::STEM, mark(task, TASK_FILE))) && name.ends_with(".json"))
+        (name.starts_with(&format!("{}-{}-", T::STEM, mark(task, TASK_FILE)))
+            && [".json", ".toml"].iter().any(|end| name.ends_with(end)))
             || is_earlier()
     };
     let is_of_task = |path: &PathBuf| {

@@ -173,18 +173,22 @@ pub fn hints(model: &Model, columns: u16) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The latest notice; if it is too long, with the key that shows all of it.
+/// The latest notice; if it is too long or others came with it, with the key that shows all of them.
 fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     let theme = &model.shared.theme;
     let (mark, role) = notice.level.look(theme);
     let mark = format!(" {mark} ");
     let style = theme.style(Role::Bar).patch(theme.style(role));
     let text = notice.text.replace(['\n', '\r', '\t'], " ");
-    if mark.width() + text.width() <= columns {
+    let others = model.shared.notices.unread().saturating_sub(1);
+    if others == 0 && mark.width() + text.width() <= columns {
         return Line::styled(format!("{mark}{text}"), style);
     }
     let more = app::action("notices").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
-    let more = more.map_or_else(String::new, |key| format!(" {key} more "));
+    let more = more.map_or_else(String::new, |key| match others {
+        0 => format!(" {key} more "),
+        others => format!(" {key} {others} more "),
+    });
     let room = columns.saturating_sub(mark.width() + more.width() + 1);
     Line::from(vec![
         Span::styled(format!("{mark}{}", padded(&text, room + 1, false)), style),

@@ -28,8 +28,14 @@ pub fn letters(query: &str, text: &str) -> Vec<usize> {
     bytes
 }
 
+/// The longest query: what is searched is a line, and the time of a match grows with both lengths.
+const MAX_QUERY_BYTES: usize = 400;
+
 /// The only call of the matcher, which is compiled anew for each type of text and result.
 fn matches_of(query: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {
+    if query.len() > MAX_QUERY_BYTES {
+        return Vec::new();
+    }
     frizbee::Matcher::from_query(query, &frizbee::Config::default()).match_list_indices(texts)
 }
 

@@ -101,6 +101,8 @@ impl Command {
 pub enum Change {
     /// Another task was opened, or the task was read again.
     Task,
+    /// The task cannot be read, or not any more.
+    TaskUnreadable,
     /// An embedded task was copied into a folder; this is the copy.
     Copied(Arc<Task>),
     /// The schema in the editor was compiled, or failed to.
@@ -118,8 +120,8 @@ pub enum Change {
     RunNews,
     /// A row of a prompt set is to be shown, by its line.
     PromptRow(PromptSet, usize),
-    /// A file was written, by an external editor or by this program.
-    File(PathBuf),
+    /// Files were written, by this program or another one.
+    Files(Vec<PathBuf>),
     /// A second has passed.
     Second,
 }

@@ -61,6 +61,11 @@ impl Notices {
         (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
     }
 
+    /// How many warnings and errors came since the last key.
+    pub fn unread(&self) -> usize {
+        self.since(self.dismissed).iter().filter(|notice| notice.level != Level::Done).count()
+    }
+
     /// Dismisses the notice in the bottom line.
     pub fn dismiss(&mut self) {
         self.dismissed = self.total;

@@ -2,14 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::drafts::files::DraftFile;
 use crate::score::{Fault, OutlineEntry, Scorer, Trust};
-use crate::task::Task;
-
-/// Modification time and length of a file.
-pub type Stamp = (Option<SystemTime>, u64);
+use crate::task::{TASK_FILE, Task};
 
 #[derive(Debug, Default)]
 pub struct SchemaDraft {
@@ -41,14 +37,12 @@ pub struct SchemaDraft {
     pub saved_scorer: Option<Arc<Scorer>>,
     /// The file's text if it changed on disk while the text here is unsaved, until the user decides.
     pub theirs: Option<String>,
-    /// The task that the text belongs to, as it was opened.
+    /// The task that the text belongs to, as it was opened; [`Task::unread`] while `task.toml` is edited as a text.
     pub base: Option<Task>,
     /// The draft file while the text is unsaved.
     pub file: DraftFile,
-    /// The file when it was last checked.
-    pub seen: Option<Stamp>,
-    /// The same of the files of its programs.
-    pub seen_programs: Vec<Option<Stamp>>,
+    /// Whether the user chose `task.toml` where another file defines answers.
+    pub edits_toml: bool,
 }
 
 /// How many expected answers there are, and of those checked how many are rejected.
@@ -62,6 +56,11 @@ pub struct ExpectedAnswers {
 impl SchemaDraft {
     pub fn is_changed(&self) -> bool {
         self.text != self.saved
+    }
+
+    /// Whether the text is that of `task.toml`.
+    pub fn is_toml(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| base.definition_file == TASK_FILE)
     }
 
     /// Why nothing is scored, where no text has compiled so far.

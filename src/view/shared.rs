@@ -18,14 +18,15 @@ use super::options::Options;
 use super::popup::Popup;
 use super::schema_draft::SchemaDraft;
 use super::screens::Screen;
-use super::task_files;
+use super::task_failure::TaskFailure;
+use super::task_files::{self, Stamp};
 use super::theme::Theme;
 use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::report::Listing;
 use crate::score::{CompletionLine, Scorer};
-use crate::task::{PromptSet, Task};
+use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 
 #[derive(Debug)]
 pub struct Shared {
@@ -59,10 +60,10 @@ pub struct Shared {
     pub keys: u64,
     /// The newest work of each key, and whether it still runs.
     pub work: HashMap<&'static str, Running>,
-    /// The open task; `None` while it loads or if it cannot be read.
+    /// The open task as it was read last; `None` while it loads or if it cannot be read.
     pub task: Option<Arc<OpenTask>>,
-    /// Why there is no task.
-    pub task_error: Option<String>,
+    /// Why it cannot be read as it is on disk.
+    pub task_error: Option<TaskFailure>,
     /// The schema in the editor, and the last scorer that compiled.
     pub draft: SchemaDraft,
     /// Unsaved texts of earlier sessions, and the draft files of this one.
@@ -148,6 +149,10 @@ pub struct OpenTask {
     pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
     /// The sample completions, or why they cannot be read.
     pub samples: Result<Vec<SampleCompletion>, String>,
+    /// Its `task.toml` as a text to edit.
+    pub toml: Task,
+    /// Its files as they were when they were read; empty for an embedded task.
+    pub stamps: Vec<(PathBuf, Option<Stamp>)>,
 }
 
 /// A line of the task's `completions.jsonl`.
@@ -222,6 +227,13 @@ impl Shared {
         let keys = action.map(|action| self.keymap.keys(action)).unwrap_or_default();
         let key = keys.iter().find(|key| !self.is_typing || key.is_command()).map(ToString::to_string);
         key.unwrap_or_else(|| format!("`{}`", action.map_or(id, |action| action.title)))
+    }
+
+    /// Why an action that needs a task is blocked; `None` if one is open.
+    pub fn no_task(&self) -> Option<String> {
+        let failed = |failure: &TaskFailure| format!("cannot open the task: {}", failure.error);
+        let why = || self.task_error.as_ref().map_or_else(|| "the task is still loading".to_owned(), failed);
+        self.task.is_none().then(why)
     }
 
     /// Why an action that needs a run is blocked.
@@ -306,10 +318,13 @@ impl Shared {
 impl OpenTask {
     /// Reads a task with its rows and samples. `here`: where the view was started.
     pub fn read(task: Task, here: &Path) -> Self {
+        // Before they are read: what changes meanwhile is seen later.
+        let stamps = task_files::stamps(&task);
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
         let samples = samples(&task);
-        Self { argument: shortest_argument(&task, here), task, rows, samples }
+        let toml = task.toml().ok().filter(|_| task.definition_file != TASK_FILE).unwrap_or_else(|| task.clone());
+        Self { argument: shortest_argument(&task, here), task, rows, samples, toml, stamps }
     }
 
     /// The row with an id, in whichever set has it.
@@ -348,42 +363,56 @@ pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
     let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
     let work = Work::once(
         "task",
-        move || find_task(name.as_deref(), &here, &data).map(|task| OpenTask::read(task, &here)),
-        |_: &mut (), shared, found| match found {
-            Ok(task) => {
-                shared.task_error = None;
-                shared.task = Some(Arc::new(task));
-                vec![Command::Changed(Change::Task)]
-            }
-            Err(error) => {
-                shared.task_error = Some(error.clone());
-                shared.complain(error);
-                Vec::new()
-            }
+        move || match find_task(name.as_deref(), &here, &data) {
+            Ok(task) => Ok(OpenTask::read(task, &here)),
+            Err((error, folder)) => Err(TaskFailure::new(name, &error, folder)),
         },
+        |_: &mut (), shared, found| opened(shared, found),
     );
     vec![work]
 }
 
-fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, String> {
+/// The outcome of opening a task. Of one that is open already, what was read before stays beside the failure.
+fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Command> {
+    match found {
+        Ok(task) => {
+            if shared.task_error.take().is_some() {
+                shared.say(format!("task {} opened", task.task.name));
+            }
+            shared.task = Some(Arc::new(task));
+            vec![Command::Changed(Change::Task)]
+        }
+        Err(failure) if shared.task_error.as_ref() == Some(&failure) => Vec::new(),
+        Err(failure) => {
+            shared.complain(failure.error.clone());
+            if shared.task.as_ref().is_some_and(|open| !failure.is_of(&open.task)) {
+                return Vec::new();
+            }
+            shared.task_error = Some(failure);
+            vec![Command::Changed(Change::TaskUnreadable)]
+        }
+    }
+}
+
+/// Finds and reads a task. An error comes with its folder, if it has one.
+fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, (TaskError, Option<PathBuf>)> {
     let of_workspace = || {
         let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
         let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
         names.sort();
-        names.into_iter().find(|folder| folder.join(crate::task::TASK_FILE).is_file())
+        names.into_iter().find(|folder| folder.join(TASK_FILE).is_file())
     };
-    let found = match name {
-        Some(name) => Task::resolve_from(name, here),
-        None => match of_workspace() {
-            Some(folder) => Task::load(&folder),
-            // Once the embedded task has been edited its copy is opened.
-            None => match task_files::copy_of("invoice", data) {
-                Some(folder) => Task::load(&folder),
-                None => Task::embedded("invoice"),
-            },
-        },
+    let folder = match name {
+        Some(name) => Task::folder_of(name, here),
+        // Once the embedded task has been edited its copy is opened.
+        None => of_workspace().or_else(|| task_files::copy_of("invoice", data)),
     };
-    found.map_err(|error| error.to_string())
+    let found = match (&folder, name) {
+        (Some(folder), _) => Task::load(folder),
+        (None, Some(name)) => Task::resolve_from(name, here),
+        (None, None) => Task::embedded("invoice"),
+    };
+    found.map_err(|error| (error, folder))
 }
 
 /// After a task was copied, everything continues in the copy.

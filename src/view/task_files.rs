@@ -8,6 +8,9 @@ use crate::config::{Assignments, ConfigError};
 use crate::files::{self, Access};
 use crate::task::{TASK_FILE, Task};
 
+/// Modification time and length of a file.
+pub type Stamp = (Option<SystemTime>, u64);
+
 /// Where a task can be written.
 #[derive(Debug)]
 pub struct Home {
@@ -62,20 +65,20 @@ pub fn train_table(task: &Task) -> Result<Assignments, String> {
     Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
 }
 
-/// Writes the schema's text if the file still contains `saved`.
+/// Writes the text of a file of the task if that still contains `saved`.
 ///
 /// # Errors
 /// [`SaveError::Changed`] if it does not.
-pub fn save_schema(task: &Task, data: &Path, saved: &str, text: &str) -> Result<Home, SaveError> {
+pub fn save_text(task: &Task, data: &Path, file: &str, saved: &str, text: &str) -> Result<Home, SaveError> {
     if task.folder().is_some() {
-        let there = task.read(&task.definition_file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+        let there = task.read(file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
         // A deleted file is written again.
         if let Some(there) = there.filter(|there| there != saved && there != text) {
             return Err(SaveError::Changed(there));
         }
     }
     let home = home(task, data).map_err(SaveError::Failed)?;
-    let path = home.task.path(&task.definition_file).map_err(|error| SaveError::Failed(error.to_string()))?;
+    let path = home.task.path(file).map_err(|error| SaveError::Failed(error.to_string()))?;
     write(&path, text.as_bytes()).map_err(SaveError::Failed)?;
     Ok(home)
 }
@@ -118,8 +121,15 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Modification time and length of a file; `None` if it does not exist.
-pub fn stamp(path: &Path) -> Option<(Option<SystemTime>, u64)> {
+/// The files of a task in a folder as they are now.
+pub fn stamps(task: &Task) -> Vec<(PathBuf, Option<Stamp>)> {
+    let Some(folder) = task.folder() else { return Vec::new() };
+    let paths = task.file_names().into_iter().map(|file| folder.join(file));
+    paths.map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+/// The stamp of a file; `None` if it does not exist.
+pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = std::fs::metadata(path).ok()?;
     Some((found.modified().ok(), found.len()))
 }

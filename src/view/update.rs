@@ -11,6 +11,7 @@ use super::popup::{Popup, PopupOutcome, Refusal};
 use super::recent_actions;
 use super::screens::Screen;
 use super::shared::{self, Running};
+use super::task_watch;
 
 /// The first commands of a model: open the task, list the runs.
 pub fn start(model: &mut Model) -> Vec<Command> {
@@ -53,10 +54,17 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
             model.shared.size = (columns, rows);
             Vec::new()
         }
-        Message::Tick => vec![Command::Changed(Change::Second)],
+        Message::Tick => {
+            let looks = task_watch::look(&model.shared);
+            looks.into_iter().chain([Command::Changed(Change::Second)]).collect()
+        }
         Message::Work(result) => take_work(model, result),
         Message::Run(run, news) => shared::apply_run_update(&mut model.shared, &run, news),
-        Message::Edited(path) => vec![Command::Changed(Change::File(path))],
+        // A task that could not be read may have been mended.
+        Message::Edited(path) => {
+            let looks = task_watch::look(&model.shared);
+            std::iter::once(Command::Changed(Change::Files(vec![path]))).chain(looks).collect()
+        }
         Message::Quit => vec![Command::Quit],
     };
     carry_out(model, commands)

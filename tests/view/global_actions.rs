@@ -212,3 +212,17 @@ fn hints_and_help_leave_out_keys_that_the_pane_uses_for_something_else() {
         }
     }
 }
+
+/// Of several warnings at the start the last is in the bottom line, with the key that shows all.
+#[test]
+fn warnings_of_the_start_are_counted_and_listed() {
+    let mut stage = Stage::with(80, 24, |options| {
+        options.notes = ["keys.toml line 2: first", "config.toml line 3: second"].map(str::to_owned).to_vec();
+    });
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap().to_owned();
+    assert!(bottom(&stage).contains("second") && bottom(&stage).ends_with("alt-n 1 more"), "{}", bottom(&stage));
+    stage.keys("alt-n");
+    assert!(stage.shows("first") && stage.shows("second"), "{}", stage.screen());
+    stage.keys("esc");
+    assert!(!bottom(&stage).contains("second"), "{}", bottom(&stage));
+}

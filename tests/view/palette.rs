@@ -181,3 +181,14 @@ fn letters_of_a_title_count_more_than_of_a_description() {
     stage.keys("esc");
     assert_eq!(first(&mut stage, "runs.remove"), "Delete run");
 }
+
+/// The smallest terminal shows entries beside the details of one.
+#[test]
+fn entries_are_there_in_the_smallest_terminal() {
+    let mut stage = Stage::new(40, 10);
+    stage.keys("ctrl-p").types("quit");
+    assert!(stage.shows("▸ Quit"), "{}", stage.screen());
+    let row = stage.screen().lines().position(|line| line.contains("▸ Quit")).unwrap();
+    stage.click(10, row as u16);
+    assert_eq!(stage.commands.last().map(String::as_str), Some("Quit"));
+}

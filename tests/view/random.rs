@@ -1,8 +1,10 @@
-//! Whatever comes, in whatever order, at whatever size: nothing panics.
+//! Whatever comes, in whatever order, at whatever size: nothing panics, and nothing takes long.
+
+use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use grpo_tui::view::key_chord::Chord;
-use grpo_tui::view::{Command, Message, app};
+use grpo_tui::view::{Command, Message, app, update};
 use proptest::prelude::*;
 
 use super::harness::{Stage, finished_run};
@@ -56,6 +58,7 @@ fn input() -> impl Strategy<Value = Input> {
         3 => (proptest::sample::select(kinds.to_vec()), 0..220_u16, 0..70_u16).prop_map(|(kind, column, row)| Input::Mouse(kind, column, row)),
         2 => (0..220_u16, 0..70_u16).prop_map(|(columns, rows)| Input::Size(columns, rows)),
         1 => ".{0,40}".prop_map(Input::Paste),
+        1 => proptest::sample::select(long_texts(20_000)).prop_map(Input::Paste),
         1 => Just(Input::Tick),
     ]
 }
@@ -63,14 +66,11 @@ fn input() -> impl Strategy<Value = Input> {
 /// Opens the recorded run where it lies: what follows could remove it from the source.
 const OPENS_THE_SOURCE: &str = "D";
 
-fn take(stage: &mut Stage, input: Input) {
-    let message = match input {
-        Input::Chord(name) if name == OPENS_THE_SOURCE => return,
-        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return,
-        Input::Chord(name) => {
-            let chord = Chord::parse(&name).unwrap();
-            Message::Key(KeyEvent::new(chord.code, chord.modifiers))
-        }
+fn message(stage: &mut Stage, input: Input) -> Option<Message> {
+    Some(match input {
+        Input::Chord(name) if name == OPENS_THE_SOURCE => return None,
+        Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return None,
+        Input::Chord(name) => key(&name),
         Input::Letter(letter) => Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE)),
         Input::Mouse(kind, column, row) => {
             Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
@@ -81,9 +81,70 @@ fn take(stage: &mut Stage, input: Input) {
             stage.now_ms += 1000;
             Message::Tick
         }
-    };
-    stage.send(message);
-    _ = stage.screen();
+    })
+}
+
+fn key(name: &str) -> Message {
+    let chord = Chord::parse(name).unwrap();
+    Message::Key(KeyEvent::new(chord.code, chord.modifiers))
+}
+
+fn take(stage: &mut Stage, input: Input) {
+    let what = format!("{input:.60?}");
+    if let Some(message) = message(stage, input) {
+        let (pause, commands) = timed(stage, message);
+        assert!(pause < LONGEST_PAUSE, "{what} takes {pause:?}");
+        stage.carry_out(commands);
+        _ = stage.screen();
+    }
+}
+
+/// The processor time of this thread, which other programs do not take from it.
+fn thread_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// How long the view takes for a message and for drawing, and what it leaves to other threads.
+fn timed(stage: &mut Stage, message: Message) -> (Duration, Vec<Command>) {
+    let start = thread_time();
+    let commands = update::update(&mut stage.model, stage.now_ms, message);
+    _ = stage.buffer();
+    (thread_time() - start, commands)
+}
+
+/// Also without optimisation, which this test is mostly built without.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+fn long_texts(letters: usize) -> Vec<String> {
+    ["long ", "x", "日本", "{\"a\": [1, 2]}\n"].map(|text| text.repeat(letters / text.chars().count())).to_vec()
+}
+
+/// Every text field and editor takes a long text, and the keys that follow.
+#[test]
+fn a_long_paste_stops_nothing() {
+    let texts = long_texts(200_000);
+    let fields = app::actions().filter(|action| action.asks || action.id == "palette");
+    let mut seen = 0;
+    for (action, text) in fields.zip(texts.iter().cycle()) {
+        let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
+        let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
+        crate::program::copy_tree(&finished_run(), &run);
+        stage.act(|_| vec![Command::ShowRun(run)]);
+        stage.send(Message::Perform(action));
+        if !stage.model.takes_text() {
+            continue;
+        }
+        seen += 1;
+        let keys = ["left", "a", "backspace", "up", "down", "home", "end", "ctrl-w", "pageup", "enter", "esc"];
+        for (what, message) in
+            [("the paste", Message::Paste(text.clone()))].into_iter().chain(keys.map(|name| (name, key(name))))
+        {
+            let (pause, _) = timed(&mut stage, message);
+            assert!(pause < LONGEST_PAUSE, "{}: {what} takes {pause:?}", action.id);
+        }
+    }
+    assert!(seen > 15, "{seen} fields opened");
 }
 
 proptest! {

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use grpo_tui::view::Message;
-use grpo_tui::view::screens::schema::file;
 
 use super::harness::Stage;
 
@@ -323,7 +322,7 @@ fn an_end_without_time_keeps_the_text_at_once() {
 fn every_size_holds_with_every_pane_and_question() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("enter").types("{\u{202e}日本\t").keys("esc");
-    _ = file::second(&mut stage.model.schema, &mut stage.model.shared);
+    second(&mut stage);
     std::fs::write(folder.join("schema.json"), "[]").unwrap();
     second(&mut stage);
     for columns in [0, 1, 3, 39, 40, 60, 71, 72, 80, 110, 200] {

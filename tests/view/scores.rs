@@ -130,6 +130,32 @@ fn a_completion_is_scored_while_it_is_written() {
     assert_eq!(stage.model.scores.source, Source::Written);
 }
 
+/// A pasted answer of nobody knows which prompt: what is not compared is no 0.
+#[test]
+fn a_pasted_completion_is_given_its_prompt() {
+    let mut stage = Stage::with(120, 36, |options| {
+        let folder = options.here.join("tasks/invoice");
+        crate::program::sample_task(&folder, [12, 4, 8]);
+        let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+        let toml = toml.replace("weight = 0.0", "weight = 0.5").replace("completions = \"completions.jsonl\"\n", "");
+        std::fs::write(folder.join("task.toml"), toml).unwrap();
+    });
+    let expected = stage.model.shared.row("train-002").unwrap().expected.clone().unwrap();
+    stage.keys("f4");
+    stage.send(Message::Paste(expected.to_string()));
+    let score = |stage: &Stage| stage.model.scores.scored.as_ref().unwrap().scores[0].clone();
+    assert_eq!((score(&stage).reward, score(&stage).exact, score(&stage).parts.get("fields")), (1.0, None, None));
+    assert!(stage.shows("no prompt") && stage.shows("p chooses"), "{}", stage.screen());
+    stage.keys("p").types("train-002").keys("enter");
+    assert_eq!(
+        (score(&stage).reward, score(&stage).exact, score(&stage).parts.get("fields")),
+        (1.5, Some(true), Some(&1.0))
+    );
+    assert!(!stage.shows("no prompt") && stage.shows("fields 1.000"), "{}", stage.screen());
+    stage.keys("f1");
+    assert!(stage.shows("100%") && !stage.shows("not scored yet"), "{}", stage.screen());
+}
+
 #[test]
 fn stored_steps_are_scored_again() {
     let mut stage = with_run(160, 48);

@@ -81,7 +81,7 @@ fn a_start_waits_for_the_checks_of_a_changed_file() {
     assert!(stage.shows("✓ preflight passed: prompt sets, expected"), "{}", stage.screen());
     let train = stage.folder.path().join("tasks/invoice/train.jsonl");
     std::fs::write(&train, "no row\n").unwrap();
-    stage.act(|_| vec![Command::Changed(Change::File(train))]);
+    stage.act(|_| vec![Command::Changed(Change::Files(vec![train]))]);
     stage.keys("L");
     assert!(stage.shows("Before the start: 1 error") && stage.shows("prompt sets: "), "{}", stage.screen());
 }

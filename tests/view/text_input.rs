@@ -63,6 +63,21 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     }
 }
 
+/// What could be completed before an undo or a redo is not where it was.
+#[test]
+fn undo_and_redo_close_the_list_of_completions() {
+    let mut stage = Stage::new(120, 36);
+    let text = |stage: &Stage| stage.model.shared.draft.text.clone();
+    for (keys, expected) in [("ctrl-u", "{\"typ"), ("ctrl-u ctrl-r", "{\"type\": \"\"")] {
+        stage.keys("f2 enter alt-a").types("{\"typ").keys("enter");
+        assert_eq!(text(&stage), "{\"type\": \"\"", "accepted, and its values are offered");
+        stage.keys(keys);
+        assert_eq!(text(&stage), expected, "{keys}");
+        stage.keys("end enter");
+        assert_eq!(text(&stage).trim_end_matches([' ', '\n']), expected, "{keys}: enter accepts nothing");
+    }
+}
+
 /// A run that has come up takes nobody away from what they write.
 #[test]
 fn a_launch_that_succeeds_leaves_who_types_alone() {

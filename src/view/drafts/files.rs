@@ -67,10 +67,10 @@ pub struct Drafts {
 
 impl DraftFile {
     /// A name that no other text and no other session has.
-    pub(super) fn new(stem: &str, now_ms: u64, data: &Path, task: &Task) -> Self {
+    pub(super) fn new((stem, extension): (&str, &str), now_ms: u64, data: &Path, task: &Task) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (mark, count) = (mark(task, TASK_FILE), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = folder(data).join(format!("{stem}-{mark}-{now_ms}-{}-{count}.json", std::process::id()));
+        let path = folder(data).join(format!("{stem}-{mark}-{now_ms}-{}-{count}.{extension}", std::process::id()));
         Self { task: task.label(TASK_FILE), mark, path, stored: None }
     }
 

@@ -175,18 +175,24 @@ impl Pick {
     /// Rows of the window with its frame.
     fn rows(&self, columns: u16) -> u16 {
         let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
-        entries.saturating_add(4 + self.detail_rows(columns.min(COLUMNS).saturating_sub(2))).clamp(10, 30)
+        entries.saturating_add(4 + self.longest_detail_rows(columns.min(COLUMNS).saturating_sub(2))).clamp(10, 30)
     }
 
     /// Rows for the longest details, which are wrapped between words.
-    fn detail_rows(&self, columns: u16) -> u16 {
+    fn longest_detail_rows(&self, columns: u16) -> u16 {
         let rows = (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
         u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
+    /// Rows for details in the window, of which the list has some in any case.
+    fn detail_rows(&self, inside: Rect) -> u16 {
+        let room = inside.height.saturating_sub(2);
+        self.longest_detail_rows(inside.width).min(room - room.div_ceil(2).min(3))
+    }
+
     /// Rows of the list in the window.
     fn visible(&self, inside: Rect) -> usize {
-        inside.height.saturating_sub(2 + self.detail_rows(inside.width)) as usize
+        inside.height.saturating_sub(2 + self.detail_rows(inside)) as usize
     }
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
@@ -210,7 +216,7 @@ impl Pick {
             lines.push(Line::styled(self.nothing(), theme.style(Role::Faint)));
         }
         let [above, below] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside.width))]).areas(inside);
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside))]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
         let at = self.cursor.at(self.found.len());
         if let Some(entry) = at.and_then(|at| self.entry(at)) {

@@ -2,20 +2,24 @@
 //! ready.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::view::message::locked;
 
 /// The thread that writes to the terminal. It takes one frame at a time: the next is drawn once that is written.
 #[derive(Debug)]
 pub(super) struct Writer {
-    sender: SyncSender<Vec<u8>>,
+    wake: SyncSender<()>,
     state: Arc<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the thread has not taken yet.
+    pending: Mutex<Vec<u8>>,
     busy: AtomicBool,
     failed: AtomicBool,
     bytes: AtomicU64,
@@ -30,12 +34,12 @@ impl Writer {
         output: impl Write + Send + 'static,
         on_written: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (sender, frames) = sync_channel(1);
+        let (wake, woken) = sync_channel(1);
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);
-        let writing = move || write(output, &frames, &of_thread, &on_written);
+        let writing = move || write(output, &woken, &of_thread, &on_written);
         std::thread::Builder::new().name("frames".to_owned()).spawn(writing)?;
-        Ok(Self { sender, state })
+        Ok(Self { wake, state })
     }
 
     /// Whether the last frame is still being written.
@@ -52,13 +56,17 @@ impl Writer {
         self.state.bytes.load(Ordering::Relaxed)
     }
 
-    /// Queues bytes; while the writer is busy only small ones such as a clipboard sequence may come.
+    /// Queues bytes; while the writer is busy only small ones such as a clipboard sequence come.
     pub(super) fn write(&self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
+        let mut pending = locked(&self.state.pending);
+        pending.extend(bytes);
         self.state.busy.store(true, Ordering::Release);
-        let _ = self.sender.try_send(bytes);
+        drop(pending);
+        // A full channel: the thread is about to take them.
+        let _ = self.wake.try_send(());
     }
 
     /// Waits at most this long until everything is written; false if it is not.
@@ -71,14 +79,22 @@ impl Writer {
     }
 }
 
-fn write(mut output: impl Write, frames: &Receiver<Vec<u8>>, state: &State, on_written: &dyn Fn()) {
-    while let Ok(bytes) = frames.recv() {
-        if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
-            state.failed.store(true, Ordering::Release);
+fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written: &dyn Fn()) {
+    while woken.recv().is_ok() {
+        loop {
+            let bytes = std::mem::take(&mut *locked(&state.pending));
+            if bytes.is_empty() {
+                break;
+            }
+            if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
+                state.failed.store(true, Ordering::Release);
+            }
+            state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let pending = locked(&state.pending);
+            state.busy.store(!pending.is_empty(), Ordering::Release);
+            drop(pending);
+            on_written();
         }
-        state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        state.busy.store(false, Ordering::Release);
-        on_written();
     }
 }
 
@@ -113,6 +129,18 @@ mod tests {
         written.recv().unwrap();
         assert!(!writer.is_busy() && !writer.has_failed());
         assert_eq!((sizes.recv().unwrap(), writer.bytes()), (10, 10));
+        // What comes while it is busy is written after it, all of it.
+        writer.write(vec![0; 1]);
+        for count in 2..=5 {
+            writer.write(vec![0; count]);
+        }
+        let mut rest = 15;
+        while rest > 0 {
+            open.send(()).unwrap();
+            rest -= sizes.recv().unwrap();
+            written.recv().unwrap();
+        }
+        assert!(!writer.is_busy() && writer.bytes() == 25);
         drop(open);
         writer.write(vec![0; 3]);
         written.recv().unwrap();

@@ -18,6 +18,8 @@ pub use wrap::Window;
 const MAX_EDITS: usize = 20_000;
 /// Spaces per indentation level.
 const INDENT: usize = 2;
+/// Edits that are this far apart are separate steps of undo, milliseconds.
+const PAUSE_MS: u64 = 1_000;
 
 /// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,9 @@ pub struct Editor {
     done: Vec<usize>,
     undone: Vec<usize>,
     last: Option<(Step, (usize, usize))>,
+    /// Times of the last key and of the last edit, milliseconds.
+    now_ms: u64,
+    edited_ms: u64,
     /// First line of the screen and first column of the window.
     top: ScreenRow,
     left: usize,
@@ -73,6 +78,8 @@ impl Editor {
             done: Vec::new(),
             undone: Vec::new(),
             last: None,
+            now_ms: 0,
+            edited_ms: 0,
             top: (0, 0),
             left: 0,
             goal: None,
@@ -107,7 +114,7 @@ impl Editor {
     }
 
     fn jump(&mut self, row: usize, column: usize) {
-        self.area.move_cursor(jump(row.min(self.lines().len().saturating_sub(1)), column));
+        move_to(&mut self.area, row, column);
         self.last = None;
     }
 
@@ -117,13 +124,14 @@ impl Editor {
             return;
         }
         let (row, column) = self.cursor();
-        self.area.select_all();
+        self.select_all();
         self.edit(Step::Single, |area| inserted(area, text));
         self.go_to(row, column);
     }
 
-    /// Handles a key; up and down move by lines of the screen.
-    pub fn key(&mut self, event: KeyEvent, window: Window) -> Effect {
+    /// Handles a key at a time in milliseconds; up and down move by lines of the screen.
+    pub fn key(&mut self, event: KeyEvent, window: Window, now_ms: u64) -> Effect {
+        self.now_ms = now_ms;
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         let alt = event.modifiers.contains(KeyModifiers::ALT);
         if let Some(effect) = self.movement(event, window, control || alt) {
@@ -154,26 +162,24 @@ impl Editor {
     fn movement(&mut self, event: KeyEvent, window: Window, by_words: bool) -> Option<Effect> {
         let (row, column) = self.cursor();
         let page = isize::try_from(window.rows.max(2) - 1).unwrap_or(isize::MAX);
-        let mut vertical = |by| {
-            let (row, column) = self.vertical(by, window);
-            jump(row, column)
-        };
         let to = match (event.code, by_words) {
-            (KeyCode::Left, false) => CursorMove::Back,
-            (KeyCode::Right, false) => CursorMove::Forward,
-            (KeyCode::Left, true) => CursorMove::WordBack,
-            (KeyCode::Right, true) => CursorMove::WordForward,
-            (KeyCode::Up, _) => vertical(-1),
-            (KeyCode::Down, _) => vertical(1),
-            (KeyCode::PageUp, _) => vertical(-page),
-            (KeyCode::PageDown, _) => vertical(page),
-            (KeyCode::Home, true) => jump(0, 0),
-            (KeyCode::End, true) => jump(usize::MAX, usize::MAX),
-            (KeyCode::End, false) => CursorMove::End,
-            (KeyCode::Char('e'), true) if event.modifiers.contains(KeyModifiers::CONTROL) => CursorMove::End,
+            (KeyCode::Left, false) => Motion::By(CursorMove::Back),
+            (KeyCode::Right, false) => Motion::By(CursorMove::Forward),
+            (KeyCode::Left, true) => Motion::By(CursorMove::WordBack),
+            (KeyCode::Right, true) => Motion::By(CursorMove::WordForward),
+            (KeyCode::Up, _) => Motion::To(self.vertical(-1, window)),
+            (KeyCode::Down, _) => Motion::To(self.vertical(1, window)),
+            (KeyCode::PageUp, _) => Motion::To(self.vertical(-page, window)),
+            (KeyCode::PageDown, _) => Motion::To(self.vertical(page, window)),
+            (KeyCode::Home, true) => Motion::To((0, 0)),
+            (KeyCode::End, true) => Motion::To((usize::MAX, usize::MAX)),
+            (KeyCode::End, false) => Motion::By(CursorMove::End),
+            (KeyCode::Char('e'), true) if event.modifiers.contains(KeyModifiers::CONTROL) => {
+                Motion::By(CursorMove::End)
+            }
             (KeyCode::Home, false) => {
                 let blanks = self.lines().get(row)?.chars().take_while(|letter| letter.is_whitespace()).count();
-                jump(row, if column == blanks { 0 } else { blanks })
+                Motion::To((row, if column == blanks { 0 } else { blanks }))
             }
             _ => return None,
         };
@@ -184,7 +190,10 @@ impl Editor {
         } else {
             self.area.cancel_selection();
         }
-        self.area.move_cursor(to);
+        match to {
+            Motion::By(by) => self.area.move_cursor(by),
+            Motion::To((row, column)) => move_to(&mut self.area, row, column),
+        }
         self.last = None;
         Some(Effect::Moved)
     }
@@ -229,7 +238,7 @@ impl Editor {
             }
             let (row, column) = (area.cursor().0, area.cursor().1);
             let second = inserted(area, &outer);
-            area.move_cursor(jump(row, column));
+            move_to(area, row, column);
             first + second
         })
     }
@@ -297,8 +306,9 @@ impl Editor {
     }
 
     pub fn select_all(&mut self) {
-        self.area.select_all();
-        self.last = None;
+        self.go_to(0, 0);
+        self.area.start_selection();
+        self.jump(usize::MAX, usize::MAX);
     }
 
     /// Clears the selection.
@@ -354,7 +364,9 @@ impl Editor {
     /// One step of undo, or a continuation of the last one for the same kind of edit at the same position. The
     /// selection is deleted first; `change` returns its number of edits in the text's history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
-        let goes_on = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
+        let is_same = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
+        let goes_on = is_same && self.now_ms.saturating_sub(self.edited_ms) < PAUSE_MS;
+        self.edited_ms = self.now_ms;
         let edits = usize::from(self.selection().is_some() && self.area.cut());
         self.area.cancel_selection();
         let edits = edits + change(&mut self.area);
@@ -383,9 +395,27 @@ fn inserted(area: &mut TextArea<'static>, text: &str) -> usize {
     usize::from(area.insert_str(text))
 }
 
-fn jump(row: usize, column: usize) -> CursorMove {
+/// Where a key moves the cursor.
+enum Motion {
+    By(CursorMove),
+    To((usize, usize)),
+}
+
+/// Moves the cursor as near as the text allows. The text area jumps no further than `u16` reaches, and goes the rest in
+/// steps; within a line it stays there, except at its end.
+fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
-    CursorMove::Jump(place(row), place(column))
+    let row = row.min(area.lines().len().saturating_sub(1));
+    let length = area.lines().get(row).map_or(0, |line| line.chars().count());
+    area.move_cursor(CursorMove::Jump(place(row), 0));
+    (usize::from(place(row))..row).for_each(|_| area.move_cursor(CursorMove::Down));
+    if column >= length {
+        area.move_cursor(CursorMove::End);
+    } else if row == usize::from(place(row)) {
+        area.move_cursor(CursorMove::Jump(place(row), place(column)));
+    } else {
+        (0..column).for_each(|_| area.move_cursor(CursorMove::Forward));
+    }
 }
 
 fn lines_of(text: &str) -> Vec<String> {

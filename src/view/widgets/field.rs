@@ -114,14 +114,18 @@ impl Field {
     /// The line as drawn in a width of columns; `focused` shows the cursor.
     pub fn line(&self, theme: &Theme, columns: usize, focused: bool) -> Line<'static> {
         let room = columns.saturating_sub(1).max(1);
-        let mut start = 0;
-        // Scrolled so that the text before the cursor just fits.
-        while self.text[start..self.cursor].width() >= room {
-            start += self.text[start..].graphemes(true).next().map_or(1, str::len);
+        // Scrolled so that the text before the cursor just fits. Only what is drawn is measured: the text may be long.
+        let (mut start, mut used) = (self.cursor, 0);
+        for (at, grapheme) in self.text[..self.cursor].grapheme_indices(true).rev() {
+            if used + grapheme.width() >= room {
+                break;
+            }
+            (start, used) = (at, used + grapheme.width());
         }
         let mut end = self.cursor;
         for grapheme in self.text[self.cursor..].graphemes(true) {
-            if self.text[start..end + grapheme.len()].width() > room {
+            used += grapheme.width();
+            if used > room {
                 break;
             }
             end += grapheme.len();

@@ -8,13 +8,14 @@ use super::filter::Filter;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
-/// The largest compiled expression.
+/// The largest compiled expression, and the longest text of one: names are shorter.
 const LARGEST_BYTES: usize = 1 << 20;
+const MAX_TEXT_BYTES: usize = 4096;
 
 #[derive(Debug, Default, Clone)]
 pub struct PatternFilter {
     filter: Filter,
-    /// `None` while the text is empty.
+    /// `None` while the text is empty, and of one that is too long to match anything.
     pattern: Option<Regex>,
     /// Whether the text is no regular expression and is matched literally.
     is_literal: bool,
@@ -68,7 +69,7 @@ impl PatternFilter {
     }
 
     pub fn matches(&self, text: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
+        self.pattern.as_ref().map_or(self.text().is_empty(), |pattern| pattern.is_match(text))
     }
 
     /// The field, with a note such as how many match.
@@ -82,10 +83,14 @@ impl PatternFilter {
 
     fn compile(&mut self) {
         let text = self.filter.text();
+        if text.is_empty() || text.len() > MAX_TEXT_BYTES {
+            (self.pattern, self.is_literal) = (None, !text.is_empty());
+            return;
+        }
         let of = |source: &str| RegexBuilder::new(source).case_insensitive(true).size_limit(LARGEST_BYTES).build();
         let found = of(text);
         self.is_literal = found.is_err();
-        self.pattern = found.or_else(|_| of(&regex::escape(text))).ok().filter(|_| !text.is_empty());
+        self.pattern = found.or_else(|_| of(&regex::escape(text))).ok();
     }
 }
 
@@ -114,5 +119,6 @@ mod tests {
         let line = literal.line(&Theme::default(), 120, "1 of 2").to_string();
         assert!(line.contains("matched literally") && line.ends_with("1 of 2"), "{line}");
         check(r"\w{1000}{1000}", &[], &["word"]);
+        check(&"word".repeat(50_000), &[], &["word", ""]);
     }
 }

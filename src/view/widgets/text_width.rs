@@ -43,7 +43,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
         let mut word = word;
         while let Some(row) = rows.last_mut() {
             let room = width.saturating_sub(row.width() + usize::from(!row.is_empty()));
-            if word.width() <= room {
+            if fitting(word, room) == word.len() {
                 if !row.is_empty() {
                     row.push(' ');
                 }
@@ -55,12 +55,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
                 continue;
             }
             // A word longer than a line.
-            let end = word
-                .char_indices()
-                .map(|(at, letter)| at + letter.len_utf8())
-                .take_while(|end| word[..*end].width() <= width)
-                .last();
-            let end = end.unwrap_or(word.len());
+            let end = Some(fitting(word, width)).filter(|end| *end > 0).unwrap_or(word.len());
             row.push_str(&word[..end]);
             word = &word[end..];
             if word.is_empty() {
@@ -70,6 +65,16 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     rows
+}
+
+/// The bytes of the longest beginning of a text that fits; what comes after it is not looked at.
+fn fitting(text: &str, width: usize) -> usize {
+    let mut used = 0;
+    let over = text.char_indices().find(|(_, letter)| {
+        used += letter.width().unwrap_or(1);
+        used > width
+    });
+    over.map_or(text.len(), |(at, _)| at)
 }
 
 /// The rows of a line that a paragraph wraps between words.

@@ -25,8 +25,8 @@ type Side = (String, Vec<String>);
 
 /// The models that would answer, or why none can.
 fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
-    if shared.task.is_none() {
-        return Err(format!("no task is open: see Prompts ({})", shared.key_of("screen.prompts")));
+    if let Some(why) = shared.no_task() {
+        return Err(why);
     }
     let words = |model: &str, more: &[&str]| -> Vec<String> {
         ["--model", model].iter().chain(more).map(|word| (*word).to_owned()).collect()
@@ -226,7 +226,7 @@ pub(super) fn on_key(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool
     let [prompt, below] = areas(chat, shared.body());
     if chat.is_typing {
         let window = chat.editor.window_in(prompt.inner(Margin::new(1, 1)), shared.wraps(&chat.editor));
-        chat.editor.key(event, window);
+        chat.editor.key(event, window, shared.now_ms);
         chat.editor.follow(window);
         return;
     }

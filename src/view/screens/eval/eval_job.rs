@@ -46,7 +46,7 @@ pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
     if eval.started.is_some() {
         return Some("an eval is already running: its result opens here".to_owned());
     }
-    shared.task.is_none().then(|| "no task is open".to_owned())
+    shared.no_task()
 }
 
 /// The last line of the eval in progress.

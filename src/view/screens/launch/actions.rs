@@ -216,7 +216,7 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
             }
             commands
         }
-        Change::File(_) => {
+        Change::Files(_) => {
             launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
             launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
             judge(launch, shared);

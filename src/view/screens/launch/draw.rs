@@ -142,7 +142,11 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
         Row::Key(key) => key_line(launch, shared, key, is_here, columns),
         Row::Preset => plain_line(shared, row, is_here, columns, launch.form.preset.map_or("none", Preset::name), true),
         Row::Task => {
-            let name = shared.task.as_ref().map_or_else(|| "loading ...".to_owned(), |open| open.task.name.clone());
+            let name = match (&shared.task, &shared.task_error) {
+                (Some(open), _) => open.task.name.clone(),
+                (None, Some(_)) => "cannot be read".to_owned(),
+                (None, None) => "loading ...".to_owned(),
+            };
             plain_line(shared, row, is_here, columns, &name, false)
         }
         Row::Nodes => {

@@ -71,10 +71,12 @@ fn about_presets(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
 
 fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
     let Some(open) = &shared.task else {
-        let why = shared.task_error.clone().unwrap_or_else(|| "loading task ...".to_owned());
-        lines.push(faint(shared, &why));
+        lines.push(faint(shared, &shared.no_task().unwrap_or_default()));
         return;
     };
+    if let Some(failure) = &shared.task_error {
+        lines.push(bad(shared, &failure.error));
+    }
     let task = &open.task;
     lines.push(Line::from(task.title.clone()));
     let place = task.folder().map_or_else(|| "embedded".to_owned(), |folder| folder.display().to_string());

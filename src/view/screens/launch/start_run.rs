@@ -56,8 +56,10 @@ pub fn command_line(launch: &Launch, shared: &Shared) -> String {
 
 /// Why nothing can be started now.
 pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
-    if shared.task.is_none() {
-        return Some(shared.task_error.clone().unwrap_or_else(|| "task is still loading".to_owned()));
+    // A run reads what is on disk.
+    let unread = shared.task_error.as_ref().map(|failure| failure.error.clone());
+    if let Some(why) = unread.or_else(|| shared.no_task()) {
+        return Some(why);
     }
     if let Some(problem) = &launch.problem {
         return Some(problem.clone());

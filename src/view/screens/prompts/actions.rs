@@ -151,7 +151,7 @@ const ACTIONS: &[Action] = &[
         .unless(no_row),
     Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
         .also(&["editor", "vim"])
-        .unless(no_task),
+        .unless(no_file),
     Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |prompts, shared| {
         let prompt = prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
         shared.say("prompt copied");
@@ -174,7 +174,13 @@ fn nothing_to_undo(prompts: &Prompts, _: &Shared) -> Option<String> {
 }
 
 fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
-    shared.task.is_none().then(|| "no task is open".to_owned())
+    shared.no_task()
+}
+
+/// Why no file can be opened: not that of a task that cannot be read.
+fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
+    let is_known = shared.task_error.as_ref().is_some_and(|failure| failure.place.is_some());
+    shared.no_task().filter(|_| !is_known)
 }
 
 fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
@@ -266,8 +272,11 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The file and line of the finding in the health pane; else of the row; else of the first unreadable set.
+/// Where the task cannot be read; else the finding in the health pane; else the row; else the first unreadable set.
 fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if let Some((path, line)) = shared.task_error.as_ref().and_then(|failure| failure.place.clone()) {
+        return vec![Command::Edit { path, line }];
+    }
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let finding = match prompts.pane() {
         HEALTH => table::finding_place(prompts),
@@ -349,7 +358,7 @@ fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec
             commands
         }
         Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
-        Change::File(path) if is_of_task(shared, path) => {
+        Change::Files(paths) if paths.iter().any(|path| is_of_task(shared, path)) => {
             let folder =
                 shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
             prompts.select_next = prompts.selected_place(shared);
@@ -380,12 +389,9 @@ fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-/// Whether an external editor has written a file that this screen shows.
+/// Whether a file is one of the open task.
 fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
-    let Some(open) = &shared.task else { return false };
-    let Some(folder) = open.task.folder() else { return false };
-    let sets = PromptSet::ALL.into_iter().filter_map(|set| open.task.set_file(set));
-    sets.chain([crate::task::TASK_FILE]).any(|file| folder.join(file) == path)
+    shared.task.as_ref().is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
 }
 
 fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {

@@ -18,12 +18,9 @@ pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, bo
     if let Some(form) = &prompts.form {
         return form::draw(form, shared, frame, body);
     }
-    if shared.task.is_none() {
-        let (role, text) = match &shared.task_error {
-            Some(error) => (Role::Bad, format!("cannot open the task: {error}")),
-            None => (Role::Faint, "loading task ...".to_owned()),
-        };
-        return text_pane(&shared.theme, "prompts", (role, &text), frame, body);
+    if let Some(why) = shared.no_task() {
+        let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
+        return text_pane(&shared.theme, "prompts", (role, &why), frame, body);
     }
     choice::draw(prompts, shared, frame, body);
     for (name, area) in layout::areas(prompts, shared, body) {

@@ -1,5 +1,7 @@
 //! The editor of a row's turns, its expected answer, or the task's system text, with checks while typing.
 
+use std::path::Path;
+
 use crossterm::event::{KeyEvent, MouseEvent};
 
 use super::editing::{DraftTarget, EditTarget, Editing, Found, Validity, current_value, expected_of, find, turns_of};
@@ -140,7 +142,7 @@ pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut
 
 pub(super) fn key(prompts: &mut Prompts, shared: &Shared, event: KeyEvent) -> Vec<Command> {
     let Some((_, window)) = layout::editor_window(prompts, shared) else { return Vec::new() };
-    with(prompts, shared, |editor| editor.key(event, window))
+    with(prompts, shared, |editor| editor.key(event, window, shared.now_ms))
 }
 
 pub(super) fn paste(prompts: &mut Prompts, shared: &Shared, text: &str) -> Vec<Command> {
@@ -203,7 +205,7 @@ impl Drafted for Prompts {
         format!("{:#}\n", serde_json::json!(record))
     }
 
-    fn read(text: String, _: u64) -> Result<Record, String> {
+    fn read(_: &Path, text: String, _: u64) -> Result<Record, String> {
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
@@ -240,7 +242,7 @@ impl Drafted for Prompts {
 }
 
 fn target_of(shared: &Shared, record: &Record) -> Result<(DraftTarget, Found), String> {
-    let open = shared.task.as_ref().ok_or("no task is open")?;
+    let open = shared.task.as_ref().ok_or_else(|| shared.no_task().unwrap_or_default())?;
     let target: DraftTarget = serde_json::from_value(record.of.clone()).map_err(|error| error.to_string())?;
     let found = find(open, &target)?;
     Ok((target, found))

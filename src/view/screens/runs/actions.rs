@@ -59,7 +59,7 @@ const ACTIONS: &[Action] = &[
         }),
     Action::new("runs.start", "Start run", "start run", &["L"], HERE, |_, _| vec![Command::Perform("launch.start")])
         .also(&["new run", "train"])
-        .unless(|_, shared| shared.task.is_none().then(|| "no task is open".to_owned())),
+        .unless(|_, shared| shared.no_task()),
     Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
         runs.filter.is_typing = true;
         runs.pane = LIST;

@@ -129,12 +129,12 @@ fn intro(shared: &Shared, columns: u16) -> Vec<String> {
 
 /// The schema in the editor, the expected answers that it rejects, and the rows of each set.
 fn define(shared: &Shared) -> Vec<Part> {
-    let Some(open) = &shared.task else {
-        let error = shared.task_error.as_ref().map(|error| (Role::Bad, error.clone()));
-        return vec![error.unwrap_or_else(|| (Role::Faint, "loading ...".to_owned()))];
-    };
+    if let Some(failure) = &shared.task_error {
+        return vec![(Role::Bad, failure.error.clone())];
+    }
+    let Some(open) = &shared.task else { return vec![(Role::Faint, "loading ...".to_owned())] };
     let draft = &shared.draft;
-    let file = &open.task.definition_file;
+    let file = draft.base.as_ref().map_or(&open.task.definition_file, |base| &base.definition_file);
     let schema = match () {
         () if draft.stale.is_some() => (Role::Bad, draft.stale_title(file)),
         () if draft.is_changed() => (Role::Marked, format!("{file} not saved")),

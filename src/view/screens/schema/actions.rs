@@ -8,6 +8,7 @@ use super::{
     EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, draw, file, layout, navigate, outline_pane, program_pane,
     score_preview, side_panes,
 };
+use crate::task::TASK_FILE;
 use crate::view::action::Scope;
 use crate::view::drafts;
 use crate::view::drafts::choice::{self, undecided};
@@ -165,10 +166,25 @@ const ACTIONS: &[Action] = &[
     choice::keep_action(),
     choice::discard_action(),
     choice::difference_action(),
+    Action::new("schema.toml", "Toggle task.toml", "task.toml", &["f"], HERE, file::toggle_toml)
+        .also(&["task.toml", "score keys", "edit task"])
+        .unless(one_text),
 ];
 
 fn no_text(_: &Schema, shared: &Shared) -> Option<String> {
-    shared.task.is_none().then(|| "no task is open".to_owned())
+    shared.draft.base.is_none().then(|| shared.no_task()).flatten()
+}
+
+/// Why `task.toml` and what defines answers cannot change places.
+fn one_text(_: &Schema, shared: &Shared) -> Option<String> {
+    let open = match (&shared.task, shared.no_task()) {
+        (Some(open), _) => open,
+        (None, why) => return why,
+    };
+    let draft = &shared.draft;
+    let is_only = open.task.definition_file == TASK_FILE;
+    let unsaved = || draft.is_changed().then(|| format!("{} is unsaved: save or revert it first", draft.name()));
+    is_only.then(|| format!("{TASK_FILE} itself defines answers here")).or_else(unsaved)
 }
 
 fn typing(schema: &Schema) -> Option<String> {
@@ -204,10 +220,9 @@ fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         return file::save(shared);
     };
     let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
+    let title = format!("Save invalid {}?", shared.draft.name());
     shared.popup =
-        Some(Popup::Confirm(Confirm::new("Save invalid schema?", text, "save anyway", |_: &mut Schema, shared| {
-            file::save(shared)
-        })));
+        Some(Popup::Confirm(Confirm::new(title, text, "save anyway", |_: &mut Schema, shared| file::save(shared))));
     Vec::new()
 }
 
@@ -228,7 +243,7 @@ fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     schema.typing = false;
-    file::second(schema, shared)
+    drafts::store(schema, shared)
 }
 
 fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -239,7 +254,9 @@ fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
+/// After undo or redo. What could be completed before is not where it was.
 fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str) -> Vec<Command> {
+    schema.completion = None;
     if !is_done {
         shared.complain(else_say);
     }
@@ -270,7 +287,7 @@ fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let (text, what) = match schema.editor.selected() {
         Some(text) => (text, "selection"),
-        None => (schema.editor.text(), "schema"),
+        None => (schema.editor.text(), shared.draft.name()),
     };
     shared.say(format!("{what} copied"));
     vec![Command::Copy(text)]
@@ -295,7 +312,7 @@ fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
 fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
     let tried = program_pane::try_sample(schema, shared);
-    file::second(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
+    drafts::store(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
 }
 
 fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -328,9 +345,10 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
             let commands = [computed, degenerate, tried, score_preview::check_expected(schema, shared)];
             commands.into_iter().flatten().collect()
         }
-        Change::Second => file::second(schema, shared),
+        Change::TaskUnreadable => file::open_unreadable(schema, shared),
+        Change::Second => drafts::store(schema, shared),
         Change::Copied(copy) => file::copied(schema, shared, copy),
-        Change::File(path) => file::file_written(shared, path),
+        Change::Files(paths) => file::files_written(shared, paths),
         _ => Vec::new(),
     }
 }
@@ -384,8 +402,11 @@ fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
         KeyCode::PageUp,
         KeyCode::PageDown,
     ];
-    let effect =
-        if moves.contains(&code) { editor.key(KeyEvent::new(code, event.modifiers), window) } else { Effect::None };
+    let effect = if moves.contains(&code) {
+        editor.key(KeyEvent::new(code, event.modifiers), window, shared.now_ms)
+    } else {
+        Effect::None
+    };
     after(schema, shared, effect)
 }
 
@@ -404,7 +425,7 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         }
     }
     let window = layout::window(schema, shared);
-    let effect = schema.editor.key(event, window);
+    let effect = schema.editor.key(event, window, shared.now_ms);
     let commands = after(schema, shared, effect);
     if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
         schema.completion = Completion::of(&schema.editor, &schema.structure, false);

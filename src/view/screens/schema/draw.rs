@@ -17,11 +17,10 @@ use crate::view::widgets::editor::paint::{Look, fault_at, paint};
 use crate::view::widgets::text_width::fitted;
 
 pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
-    if let Some(error) = shared.task_error.as_ref().filter(|_| shared.task.is_none()) {
-        return text_pane(&shared.theme, "schema", (Role::Bad, &format!("cannot open the task: {error}")), frame, body);
-    }
-    if shared.task.is_none() {
-        return text_pane(&shared.theme, "schema", (Role::Faint, "loading task ..."), frame, body);
+    // Without a task that can be read, its `task.toml` may be there to be mended.
+    if let Some(why) = shared.no_task().filter(|_| shared.draft.base.is_none() || shared.task_error.is_none()) {
+        let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
+        return text_pane(&shared.theme, "schema", (role, &why), frame, body);
     }
     choice::draw(schema, shared, frame, body);
     for (name, area) in areas(schema, shared, body) {
@@ -44,7 +43,7 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let theme = &shared.theme;
     let draft = &shared.draft;
     let focused = schema.pane == EDITOR;
-    let name = shared.task.as_ref().map_or("", |open| open.task.definition_file.as_str());
+    let name = draft.base.as_ref().map_or("", |base| base.definition_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
     let leave = || format!("  editing, {} leaves", shared.key_of("schema.leave"));
     let typing = if schema.typing { leave() } else { String::new() };
@@ -118,7 +117,7 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
         OUTLINE => shared.draft.is_outline_old,
         // Nothing of an older text is shown.
         _ if name == PROGRAM || program_pane::untrusted(shared).is_some() => false,
-        _ => shared.draft.stale.is_some(),
+        _ => shared.draft.stale.is_some() && shared.draft.scorer.is_some(),
     };
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
     let mut frame_of = pane(theme, &title, schema.pane == name);

@@ -7,7 +7,7 @@ use super::structure::Structure;
 use super::{Schema, layout};
 use crate::score::{Scorer, Trust, TrustError, diagnose};
 use crate::secrets::visible;
-use crate::task::Task;
+use crate::task::{TASK_FILE, Task};
 use crate::view::drafts::files::{DraftFile, Location, Record};
 use crate::view::drafts::{self, Drafted};
 use crate::view::message::{Change, Command, Work};
@@ -18,23 +18,65 @@ use crate::view::shared::{self, Shared};
 use crate::view::task_files::{self, SaveError};
 use crate::view::widgets::editor::Editor;
 
-/// Opens a task's schema. An unsaved text stays if the same task was read again.
+/// Opens a task's definition, or `task.toml` where that was chosen or is unsaved.
 pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
-    let task = &open.task;
     let draft = &mut shared.draft;
+    draft.edits_toml |= draft.is_toml() && draft.is_changed();
+    draft.edits_toml &= draft.file.is_of(&open.task);
+    let base = if draft.edits_toml { &open.toml } else { &open.task };
+    begin(schema, shared, base)
+}
+
+/// Opens the `task.toml` of a task that cannot be read, unless the text under edit is unsaved or itself at fault.
+pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let Some((place, toml)) = shared.task_error.clone().and_then(|failure| Some((failure.place, failure.toml?))) else {
+        return Vec::new();
+    };
+    let draft = &shared.draft;
+    let is_at_fault = place.as_ref().is_some_and(|(file, _)| draft.path().as_ref() == Some(file));
+    if draft.file.is_of(&toml) && !draft.is_toml() && (draft.is_changed() || is_at_fault) {
+        return read_file(shared).into_iter().collect();
+    }
+    let commands = begin(schema, shared, &toml);
+    show_text(schema, shared);
+    if let Some((_, line)) = place.filter(|(file, _)| shared.draft.path().as_ref() == Some(file)) {
+        schema.editor.go_to(line.saturating_sub(1), 0);
+        follow(schema, shared);
+    }
+    commands
+}
+
+/// Turns from the definition to `task.toml`, or back.
+pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    shared.draft.edits_toml = !shared.draft.is_toml();
+    schema.typing = false;
+    let commands = open(schema, shared);
+    show_text(schema, shared);
+    commands
+}
+
+/// Edits the text of a task's definition. An unsaved text stays if the same task was read again.
+fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> {
+    let draft = &shared.draft;
     let again = draft.file.is_of(task);
+    let is_same = again && draft.base.as_ref().is_some_and(|base| base.definition_file == task.definition_file);
     let mut commands = Vec::new();
-    if again && draft.is_changed() {
+    if is_same && draft.is_changed() {
         if draft.saved != task.definition_text && draft.text != task.definition_text {
-            draft.theirs = Some(task.definition_text.clone());
+            shared.draft.theirs = Some(task.definition_text.clone());
         }
     } else {
-        if !again {
-            commands = drafts::park(schema, shared);
+        if !is_same {
+            commands = if again { drafts::store(schema, shared) } else { drafts::park(schema, shared) };
             shared.draft.file = drafts::begin::<Schema>(shared, task);
+            (shared.draft.outline, shared.draft.faults) = (Vec::new(), Vec::new());
+            // Undo does not lead into another file.
+            (schema.shown, schema.jumps) = (None, Vec::new());
+        }
+        if !again {
             shared.draft.scorer = None;
-            (shared.draft.outline, shared.draft.programs) = (Vec::new(), Vec::new());
+            shared.draft.programs = Vec::new();
             // What is known of the other task's schema says nothing of this one.
             shared.draft.version += 1;
         }
@@ -46,7 +88,6 @@ pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         draft.saved.clone_from(&task.definition_text);
     }
     draft.base = Some(task.clone());
-    draft.seen = None;
     commands.extend([compile(draft), compile_saved(draft)]);
     commands
 }
@@ -116,52 +157,19 @@ fn replaced(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comma
     commands
 }
 
-/// Once a second: stores the unsaved text, and checks the file while the screen shows it.
-pub fn second(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let mut commands = drafts::store(schema, shared);
-    let may_look = shared.draft.theirs.is_none() && !shared.is_busy("draft.disk") && !shared.is_busy("task.save");
-    if shared.screen == Screen::Schema && may_look {
-        commands.extend(look_at_file(shared));
-    }
-    commands
-}
-
-fn look_at_file(shared: &Shared) -> Option<Command> {
-    let draft = &shared.draft;
-    let (path, seen, base, programs) = (draft.path()?, draft.seen, draft.base.clone()?, program_files(draft));
+/// Reads the text's file.
+fn read_file(shared: &Shared) -> Option<Command> {
+    let (path, base) = (shared.draft.path()?, shared.draft.base.clone()?);
     Some(Work::once(
         "draft.disk",
-        move || {
-            let stamp = task_files::stamp(&path);
-            let programs: Vec<_> = programs.iter().map(|path| task_files::stamp(path)).collect();
-            let read = || String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok();
-            let text = if stamp == seen { None } else { read() };
-            (path, stamp, programs, text)
-        },
-        |schema: &mut Schema, shared, (path, stamp, programs, text)| {
-            if shared.draft.path().as_ref() != Some(&path) || shared.is_busy("task.save") {
-                return Vec::new();
+        move || Some((path, String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok()?)),
+        |schema: &mut Schema, shared, read| match read {
+            Some((path, text)) if shared.draft.path().as_ref() == Some(&path) && !shared.is_busy("task.save") => {
+                on_disk(schema, shared, text)
             }
-            let draft = &mut shared.draft;
-            let vanished = draft.seen.is_some() && stamp.is_none();
-            draft.seen = stamp;
-            let is_new = draft.seen_programs.len() == programs.len() && draft.seen_programs != programs;
-            draft.seen_programs = programs;
-            let again = is_new.then(|| [compile(draft), compile_saved(draft)]);
-            if vanished {
-                shared.complain(format!("{} was deleted on disk: save to write it again", path.display()));
-            }
-            let read = text.map(|text| on_disk(schema, shared, text)).unwrap_or_default();
-            again.into_iter().flatten().chain(read).collect()
+            _ => Vec::new(),
         },
     ))
-}
-
-/// The files of the programs, which another program may change.
-fn program_files(draft: &SchemaDraft) -> Vec<PathBuf> {
-    let folder = draft.base.as_ref().and_then(Task::folder);
-    let files = draft.programs.iter().flat_map(|program| &program.files);
-    folder.into_iter().flat_map(|folder| files.clone().map(|file| folder.join(file))).collect()
 }
 
 /// Handles the file's content: loaded if there is no unsaved text, else the user decides.
@@ -185,23 +193,21 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     }
     draft.saved.clone_from(&text);
     let saved = compile_saved(draft);
-    shared.say(format!("{name} changed on disk: reloaded"));
     let mut commands = replaced(schema, shared, text);
     commands.push(saved);
     commands
 }
 
-/// After a file was written by an external editor or by this program.
-pub(super) fn file_written(shared: &mut Shared, path: &Path) -> Vec<Command> {
-    let draft = &mut shared.draft;
-    if draft.path().as_deref() == Some(path) {
-        draft.seen = None;
-        return look_at_file(shared).into_iter().collect();
+/// After files were written by an external editor or another program.
+pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Command> {
+    let draft = &shared.draft;
+    if draft.path().is_some_and(|path| paths.contains(&path)) {
+        return read_file(shared).into_iter().collect();
     }
-    if draft.file.path != path {
+    if !paths.contains(&draft.file.path) {
         return Vec::new();
     }
-    let path = path.to_owned();
+    let path = draft.file.path.clone();
     let read = Work::once(
         "draft.edited",
         move || std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
@@ -221,9 +227,14 @@ pub(super) fn file_written(shared: &mut Shared, path: &Path) -> Vec<Command> {
     vec![read]
 }
 
-/// Opens the schema in the external editor: the file if all is saved, else the draft.
+/// Opens the schema in the external editor: the file if all is saved, else the draft; of a task that cannot be read the
+/// file at fault.
 pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     let draft = &mut shared.draft;
+    let place = shared.task_error.as_ref().and_then(|failure| failure.place.clone());
+    if let Some((path, line)) = place.filter(|(path, _)| !draft.is_changed() && draft.path().as_ref() != Some(path)) {
+        return vec![Command::Edit { path, line }];
+    }
     if let Some(path) = draft.path().filter(|_| !draft.is_changed()) {
         return vec![Command::Edit { path, line }];
     }
@@ -238,26 +249,31 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
 pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let Some(base) = draft.base.clone() else { return Vec::new() };
-    let (text, saved, compiles) =
-        (draft.text.clone(), draft.saved.clone(), draft.stale.is_none() || draft.needs_command);
+    let (text, saved) = (draft.text.clone(), draft.saved.clone());
     let data = shared.options.data.clone();
     let written = text.clone();
+    // A task that cannot be read is written as what is known of it.
+    let task = shared.task.as_ref().map_or_else(|| base.clone(), |open| open.task.clone());
+    let file = base.definition_file;
+    let name = file.clone();
     let work = Work::once(
         "task.save",
-        move || task_files::save_schema(&base, &data, &saved, &text),
+        move || task_files::save_text(&task, &data, &file, &saved, &text),
         move |schema: &mut Schema, shared, outcome| match outcome {
             Ok(home) => {
                 shared.draft.saved = written;
+                // Also where it was shown because it could not be read.
+                shared.draft.edits_toml = shared.draft.is_toml();
                 let mut commands = shared::switch_to_copy(shared, &home);
                 if !home.is_copy {
-                    shared.say(format!("saved {}", home.task.label(&home.task.definition_file)));
+                    shared.say(format!("saved {}", home.task.label(&name)));
                 }
                 commands.extend(drafts::store(schema, shared));
-                shared.draft.seen = None;
-                if compiles || home.is_copy {
+                commands.push(Command::Changed(Change::Files(vec![home.folder.join(&name)])));
+                // Of a task that is open, the change has it read again.
+                if home.is_copy || shared.task.is_none() {
                     commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
                 }
-                commands.push(Command::Changed(Change::File(home.folder.join(&home.task.definition_file))));
                 commands
             }
             Err(SaveError::Changed(theirs)) => on_disk(schema, shared, theirs),
@@ -272,7 +288,8 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
 
 /// The task was copied into a folder: the text belongs to the copy now.
 pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> Vec<Command> {
-    shared.draft.base = Some(copy.clone());
+    let toml = shared.draft.is_toml().then(|| copy.toml().ok()).flatten();
+    shared.draft.base = Some(toml.unwrap_or_else(|| copy.clone()));
     drafts::move_to_copy(schema, shared, copy)
 }
 
@@ -321,8 +338,8 @@ pub(super) fn revert(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
     let text = &shared.draft.text;
     if schema.shown.as_ref() != Some(text) {
-        match schema.shown.is_none() || schema.editor.lines() == [String::new()] {
-            true => schema.editor = Editor::new(text, true),
+        match schema.shown.is_none() {
+            true => schema.editor = Editor::new(text, !shared.draft.is_toml()),
             false => schema.editor.replace(text),
         }
         schema.shown = Some(text.clone());
@@ -344,6 +361,12 @@ pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
     schema.editor.follow(window);
 }
 
+/// The text of the open task that a draft belongs to.
+fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> {
+    let open = shared.task.as_ref().ok_or_else(|| shared.no_task().unwrap_or_default())?;
+    Ok(if record.of == "toml" { &open.toml } else { &open.task })
+}
+
 impl Drafted for Schema {
     const SCREEN: Screen = Screen::Schema;
     const STEM: &'static str = "schema";
@@ -359,7 +382,11 @@ impl Drafted for Schema {
     }
 
     fn title(&self) -> String {
-        "schema".to_owned()
+        if self.editor.is_json() { "schema" } else { TASK_FILE }.to_owned()
+    }
+
+    fn extension(task: &Task) -> &'static str {
+        if task.definition_file == TASK_FILE { "toml" } else { "json" }
     }
 
     // The bare text, which an external editor can open.
@@ -367,8 +394,9 @@ impl Drafted for Schema {
         text
     }
 
-    fn read(text: String, time_ms: u64) -> Result<Record, String> {
-        Ok(Record { task: String::new(), of: serde_json::Value::Null, cursor: (0, 0), time_ms, text })
+    fn read(path: &Path, text: String, time_ms: u64) -> Result<Record, String> {
+        let of = serde_json::json!(path.extension().map(|extension| extension.to_string_lossy()));
+        Ok(Record { task: String::new(), of, cursor: (0, 0), time_ms, text })
     }
 
     fn is_free(&self) -> bool {
@@ -379,12 +407,24 @@ impl Drafted for Schema {
         self.is_typing()
     }
 
-    fn locate(&self, shared: &Shared, _: &Record) -> Result<Location, String> {
-        Ok(Location { title: self.title(), current: shared.draft.text.clone(), note: None })
+    fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {
+        let base = base_of(shared, record)?;
+        let is_shown = shared.draft.base.as_ref().is_some_and(|shown| shown.definition_file == base.definition_file);
+        let current = if is_shown { &shared.draft.text } else { &base.definition_text };
+        Ok(Location { title: base.definition_name().to_owned(), current: current.clone(), note: None })
     }
 
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String> {
-        Ok(replaced(self, shared, record.text.clone()))
+        let base = base_of(shared, record)?.clone();
+        let shown = shared.draft.base.as_ref().map(|shown| &shown.definition_file);
+        if shown != Some(&base.definition_file) && shared.draft.is_changed() {
+            return Err(format!("{} is unsaved: save or revert it first", shared.draft.name()));
+        }
+        shared.draft.edits_toml = base.definition_file == TASK_FILE;
+        let mut commands = begin(self, shared, &base);
+        show_text(self, shared);
+        commands.extend(replaced(self, shared, record.text.clone()));
+        Ok(commands)
     }
 
     fn on_disk(&self, shared: &Shared) -> Option<String> {

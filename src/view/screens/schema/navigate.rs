@@ -270,12 +270,16 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
     Vec::new()
 }
 
-pub(super) fn no_rejections(schema: &Schema, _: &Shared) -> Option<String> {
+pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
+    // What an older text rejects says nothing of this one.
+    if shared.draft.stale.is_some() {
+        return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
+    }
     match &schema.rejections {
         None => Some("expected answers are not checked yet".to_owned()),
         Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
         Some(found) if found.rejected == 0 && found.is_done() => {
-            Some(format!("the schema accepts all {} expected answers", found.total))
+            Some(format!("nothing to list: {} accepts all {} expected answers", shared.draft.name(), found.total))
         }
         Some(found) if found.rejected == 0 => Some("no rejected answer so far: still checking".to_owned()),
         Some(_) => None,

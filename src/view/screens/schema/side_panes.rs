@@ -23,11 +23,11 @@ pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'s
 fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
-    let Some(open) = &shared.task else { return vec![faint("loading task ...".to_owned())] };
-    let task = shared.draft.task.as_deref().unwrap_or(&open.task);
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
+    let Some(open) = &shared.task else { return vec![faint(shared.no_task().unwrap_or_default())] };
+    let task = shared.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
         (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),

@@ -9,14 +9,17 @@ use super::{
     COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, length, next_class, sampling, selected,
     source,
 };
+use crate::dataset::PromptRow;
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command};
+use crate::view::popup::{Pick, PickEntry, Popup};
 use crate::view::screen::{self, Definition};
 use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::widgets::editor::{Editor, Effect};
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
+use crate::view::widgets::text_width::one_line;
 
 type Action = screen::Action<Scores>;
 
@@ -95,6 +98,9 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove).unless(|scores, _| {
         (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
     }),
+    Action::new("scores.prompt", "Choose prompt", "prompt", &["p"], HERE, choose_prompt)
+        .also(&["prompt_id", "expected answer"])
+        .unless(no_choice),
     Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::sample)
         .also(&["sample"])
         .unless(|scores, shared| sampling::plan(scores, shared).err()),
@@ -266,6 +272,46 @@ fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
     Vec::new()
 }
 
+fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
+    let is_written = scores.source == Source::Written && selected(scores).is_some();
+    let why = || "only a completion that was written or pasted here can be given a prompt".to_owned();
+    shared.no_task().or_else(|| (!is_written).then(why))
+}
+
+/// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen one.
+fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else { return Vec::new() };
+    let rows: Vec<_> = open.rows.values().flatten().flatten().collect();
+    if rows.is_empty() {
+        shared.complain(format!("the task has no prompts: see Prompts ({})", shared.key_of("screen.prompts")));
+        return Vec::new();
+    }
+    let entry = |row: &&PromptRow| {
+        let last = row.messages.last().map_or("", |message| message.content.as_str());
+        let prompt = one_line(&last[..last.floor_char_boundary(PROMPT_BYTES)]);
+        PickEntry { label: row.id.clone(), beside: prompt.clone(), detail: prompt, ..PickEntry::default() }
+    };
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let now = scores.written.get(place).and_then(|written| written.prompt_id.as_ref());
+    let at = ids.iter().position(|id| Some(id) == now).unwrap_or(0);
+    let pick = Pick::new(
+        "Prompt that it answers",
+        rows.iter().map(entry).collect(),
+        at,
+        move |scores: &mut Scores, shared, index| {
+            if let (Some(written), Some(id)) = (scores.written.get_mut(place), ids.get(index)) {
+                written.prompt_id = Some(id.clone());
+            }
+            source::load(scores, shared)
+        },
+    );
+    shared.popup = Some(Popup::Pick(pick));
+    Vec::new()
+}
+
+/// What is listed of a prompt.
+const PROMPT_BYTES: usize = 200;
+
 /// Starts writing a completion: a new one, or a copy of the one under the cursor.
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
     let here = selected(scores);
@@ -297,7 +343,7 @@ fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<C
     let area = draw::editor_area(scores, shared);
     let effect = scores.editor.as_mut().map(|editor| {
         let window = editor.window_in(area, shared.wraps(editor));
-        let effect = editor.key(event, window);
+        let effect = editor.key(event, window, shared.now_ms);
         editor.follow(window);
         effect
     });
@@ -330,6 +376,12 @@ fn on_paste(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
     // Terminals end pasted lines with carriage returns.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    if row.is_none() {
+        shared.say(format!(
+            "pasted without a prompt: {} chooses the one that it answers",
+            shared.key_of("scores.prompt")
+        ));
+    }
     add(scores, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
     source::turn_to(scores, shared, Source::Written)
 }

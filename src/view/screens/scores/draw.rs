@@ -144,7 +144,8 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
     let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
-    if let Some(error) = scores.error.as_ref().or(shared.task_error.as_ref()) {
+    let unread = shared.task_error.as_ref().map(|failure| &failure.error);
+    if let Some(error) = scores.error.as_ref().or(unread) {
         return vec![bad(error)];
     }
     let draft = &shared.draft;

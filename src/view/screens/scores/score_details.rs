@@ -3,8 +3,8 @@
 
 use ratatui::text::{Line, Span};
 
-use super::Scores;
 use super::scoring::Scored;
+use super::{Scores, Source};
 use crate::advantage::{Advantage, explain};
 use crate::format::counted;
 use crate::score::{QueryResult, Reason, Score};
@@ -17,7 +17,7 @@ use crate::view::widgets::text_width::padded;
 /// The lines of a completion: score, reasons, and text.
 pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
-    let text = Text { scores, theme: &shared.theme };
+    let text = Text { scores, shared, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
     lines.extend(verdict(scores, shared, score));
     lines.extend(text.fields(score));
@@ -38,7 +38,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: us
 
 /// Why a completion scores as it does: reasons and warnings.
 pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Line<'static>> {
-    let text = Text { scores, theme: &shared.theme };
+    let text = Text { scores, shared, theme: &shared.theme };
     let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
@@ -61,6 +61,7 @@ pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>
 
 struct Text<'a> {
     scores: &'a Scores,
+    shared: &'a Shared,
     theme: &'a Theme,
 }
 
@@ -80,6 +81,7 @@ impl Text<'_> {
             let parts: Vec<String> = score.parts.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
             lines.push(self.faint(&format!("parts, before their weights: {}", parts.join(", "))));
         }
+        lines.extend(self.no_prompt(scored, place));
         self.advantage(scored, place, score, &mut lines);
         let item = scored.items.all.get(place);
         if let Some(stored) = item.and_then(|item| item.stored) {
@@ -95,6 +97,16 @@ impl Text<'_> {
             lines.push(Line::styled(text, self.theme.style(role)));
         }
         lines
+    }
+
+    /// What is unknown of a completion written here that answers no prompt.
+    fn no_prompt(&self, scored: &Scored, place: usize) -> Option<Line<'static>> {
+        let has_row = scored.items.all.get(place).is_none_or(|item| item.row.is_some());
+        let is_written = self.scores.source == Source::Written && !has_row;
+        let key = self.shared.key_of("scores.prompt");
+        is_written.then(|| {
+            self.faint(&format!("no prompt, so nothing is compared with an expected answer: {key} chooses one"))
+        })
     }
 
     fn advantage(&self, scored: &Scored, place: usize, score: &Score, lines: &mut Vec<Line<'static>>) {

@@ -13,7 +13,7 @@ fn press(editor: &mut Editor, keys: &str) {
             "redo" => _ = editor.redo(),
             _ => {
                 let chord = Chord::parse(key).unwrap_or_else(|| panic!("no key is called {key}"));
-                editor.key(KeyEvent::new(chord.code, chord.modifiers), WINDOW);
+                editor.key(KeyEvent::new(chord.code, chord.modifiers), WINDOW, 0);
             }
         }
     }
@@ -54,6 +54,36 @@ fn undo_takes_back_whole_steps() {
     check("abc", "shift-right shift-right x undo", "abc", (0, 2));
     check("", "undo redo", "", (0, 0));
     check("abcd", "end backspace backspace undo", "abcd", (0, 4));
+}
+
+#[test]
+fn a_pause_ends_a_step() {
+    let mut editor = Editor::new("", true);
+    for (letter, now_ms) in [('a', 5_000), ('b', 5_900), ('c', 6_800), ('d', 7_800), ('e', 7_900)] {
+        editor.key(KeyEvent::from(KeyCode::Char(letter)), WINDOW, now_ms);
+    }
+    let undone: Vec<String> = std::iter::from_fn(|| editor.undo().then(|| editor.text())).collect();
+    assert_eq!(undone, ["abc", ""]);
+}
+
+/// The text area below jumps by `u16`.
+#[test]
+fn long_texts_are_reached_and_replaced_to_their_ends() {
+    let (lines, column) = ("x\n".repeat(70_000), "x".repeat(70_000));
+    for (text, end) in [(format!("{lines}last"), (70_000, 4)), (column, (0, 70_000))] {
+        let mut editor = Editor::new(&text, true);
+        press(&mut editor, "ctrl-end");
+        assert_eq!(editor.cursor(), end);
+        editor.replace("{}");
+        assert_eq!(editor.text(), "{}");
+        editor.undo();
+        assert_eq!(editor.text().len(), text.len());
+        editor.select_all();
+        assert_eq!(editor.selected().map(|text| text.len()), Some(text.len()));
+    }
+    let mut editor = Editor::new(&format!("{lines}last"), true);
+    assert_eq!(editor.find("st"), 1);
+    assert_eq!(editor.cursor(), (70_000, 2));
 }
 
 #[test]

@@ -107,22 +107,36 @@ pub fn matching_bracket(lines: &[String], (row, column): (usize, usize)) -> Opti
     None
 }
 
-/// The columns of a text in a line, in scalars; case-sensitive only if the text contains an uppercase letter.
+/// The columns of a text in a line, in scalars; case-sensitive only if the text contains an uppercase letter. Takes time
+/// in proportion to both.
 pub(super) fn matches(line: &str, query: &str) -> Vec<Range<usize>> {
-    let exact = query.chars().any(char::is_uppercase);
-    let same =
-        |left: &char, right: &char| if exact { left == right } else { left.to_lowercase().eq(right.to_lowercase()) };
-    let (letters, query): (Vec<char>, Vec<char>) = (line.chars().collect(), query.chars().collect());
-    let mut places = Vec::new();
-    let mut at = 0;
-    while !query.is_empty() && at + query.len() <= letters.len() {
-        let hit = letters.iter().skip(at).zip(&query).all(|(left, right)| same(left, right));
-        if hit {
-            places.push(at..at + query.len());
-        }
-        at += if hit { query.len() } else { 1 };
+    if query.is_empty() {
+        return Vec::new();
     }
-    places
+    if query.chars().any(char::is_uppercase) {
+        return columns_of(line, query);
+    }
+    columns_of(&folded(line), &folded(query))
+}
+
+/// The text in lower case, letter by letter: a letter that becomes several stays.
+fn folded(text: &str) -> String {
+    let lower = |letter: char| {
+        let mut lower = letter.to_lowercase();
+        lower.next().filter(|_| lower.next().is_none()).unwrap_or(letter)
+    };
+    text.chars().map(lower).collect()
+}
+
+fn columns_of(line: &str, query: &str) -> Vec<Range<usize>> {
+    let length = query.chars().count();
+    let (mut column, mut counted) = (0, 0);
+    let range = |(at, _): (usize, &str)| {
+        column += line[counted..at].chars().count();
+        counted = at;
+        column..column + length
+    };
+    line.match_indices(query).map(range).collect()
 }
 
 #[cfg(test)]
@@ -183,5 +197,6 @@ mod tests {
         check("üü", "Ü", &[]);
         check("aaa", "aa", &[(0, 2)]);
         check("abc", "", &[]);
+        check("日本x日X", "x", &[(2, 3), (4, 5)]);
     }
 }
