@@ -14,6 +14,7 @@ mod launch;
 mod live;
 mod live_run;
 mod notifications;
+mod one_context;
 mod palette;
 mod pipeline;
 mod prompts;

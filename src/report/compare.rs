@@ -91,19 +91,17 @@ impl RunsCompared {
             format!("{:<40} {}", visible(name), cells.join(" ")).trim_end().to_owned() + "\n"
         };
         text.push_str(&row("", &mut self.rows.iter().map(|row| row.directory.id().to_owned())));
+        let names = || self.rows.iter().map(|row| row.directory.name().to_owned());
+        if names().any(|name| !name.is_empty()) {
+            text.push_str(&row("name", &mut names()));
+        }
+        self.write_results(&mut text);
+        text.push('\n');
         for (key, values) in &self.config {
             text.push_str(&row(key, &mut values.iter().map(shown)));
         }
         if self.config.is_empty() {
             text.push_str("configurations are identical\n");
-        }
-        if !self.task_files.is_empty() {
-            let _ =
-                writeln!(text, "tasks differ in {}: rates are not comparable", visible(&self.task_files.join(", ")));
-        }
-        text.push('\n');
-        for (name, values) in &self.metrics {
-            text.push_str(&row(name, &mut values.iter().map(|value| or_na(*value, amount))));
         }
         text.push('\n');
         for ((step, set, target), found) in &self.evals {
@@ -112,6 +110,15 @@ impl RunsCompared {
                 let _ = writeln!(text, "  {}", or_na(eval.as_ref(), |eval| rates(&eval.summary)));
             }
         }
+        text.push('\n');
+        for (name, values) in &self.metrics {
+            text.push_str(&row(name, &mut values.iter().map(|value| or_na(*value, amount))));
+        }
+        text
+    }
+
+    /// The verdicts, and what they do not allow for.
+    fn write_results(&self, text: &mut String) {
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
             let Some(ResultComparison { set, valid, exact, .. }) = result else { continue };
             let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
@@ -122,7 +129,10 @@ impl RunsCompared {
         if comparisons > 1 {
             let _ = writeln!(text, "\nverdicts by p-values adjusted by Holm's method for {comparisons} comparisons");
         }
-        text
+        if !self.task_files.is_empty() {
+            let files = self.task_files.join(", ");
+            let _ = writeln!(text, "\ntasks differ in {}: rates are not comparable", visible(&files));
+        }
     }
 }
 

@@ -16,7 +16,8 @@ pub(super) struct EvalPair {
 impl EvalPair {
     pub(super) fn read(report: &Report) -> Option<Self> {
         let of = |set: &'static str| {
-            let result = report.history.result(set, report.best())?;
+            // The base is not compared with itself.
+            let result = report.history.result(set, report.best()).filter(|result| result.step > 0)?;
             let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
             let (before, after) = (read(0, "base")?, read(result.step, &result.target)?);
             Some(Self { set, after_name: result_name(result), before, after })

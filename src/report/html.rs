@@ -202,6 +202,7 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
 
 fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> serde_json::Value {
     let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
+    let base = base.filter(|_| result.step > 0);
     let name = result_name(result);
     let summaries: Vec<&EvalSummary> = base.into_iter().chain([&result.summary]).collect();
     let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);

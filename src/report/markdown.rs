@@ -6,7 +6,6 @@ use super::eval_pair::{EvalPair, result_name};
 use super::failures::failure_table;
 use super::summary_table::rate_rows;
 use super::{Report, RunChanges, RunRow, alert_text};
-use crate::format::or_na;
 use crate::run::EvalSummary;
 use crate::secrets::visible;
 
@@ -49,17 +48,13 @@ pub(super) fn results(report: &Report) -> String {
     let pair = EvalPair::read(report);
     if let Some(result) = report.result() {
         let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
-        let rows = |summary: Option<&EvalSummary>| or_na(summary, |summary| summary.n.to_string());
-        let titles = [
-            format!("{} set, 95% CI", result.set),
-            format!("base (n = {})", rows(base)),
-            format!("{} (n = {})", result_name(result), rows(Some(&result.summary))),
-        ];
-        let both = base.map_or_else(|| vec![&result.summary], |base| vec![base, &result.summary]);
-        let rates = rate_rows(&both).into_iter().map(|(label, mut cells)| {
-            let (trained, base) = (cells.pop(), cells.pop());
-            vec![label, or_na(base, |cell| cell), or_na(trained, |cell| cell)]
-        });
+        let base = base.filter(|_| result.step > 0);
+        let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);
+        let names = base.map(|base| title("base", base)).into_iter();
+        let names = names.chain([title(&result_name(result), &result.summary)]);
+        let titles: Vec<String> = std::iter::once(format!("{} set, 95% CI", result.set)).chain(names).collect();
+        let both: Vec<&EvalSummary> = base.into_iter().chain([&result.summary]).collect();
+        let rates = rate_rows(&both).into_iter().map(|(label, cells)| [vec![label], cells].concat());
         text += &table(&escaped(&titles), &rates.collect::<Vec<_>>(), "l");
         let sentences: Vec<String> = pair.iter().flat_map(EvalPair::sentences).collect();
         if !sentences.is_empty() {

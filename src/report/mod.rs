@@ -108,7 +108,7 @@ impl Report {
 
     /// `finished, step 40 of 40`.
     pub fn progress(&self) -> String {
-        let total = self.history.run.as_ref().map(|run| run.total_steps).filter(|total| *total > 0);
+        let total = self.history.planned_steps();
         let total = total.map_or_else(String::new, |total| format!(" of {total}"));
         format!("{}, step {}{total}", self.status().name(), self.history.last_step)
     }

@@ -42,23 +42,31 @@ pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<R
     groups
 }
 
-/// The values as they are shown: of a setup the task and the keys in which these groups differ.
+/// The values as they are shown: of a setup only the task and the keys in which these groups differ.
 pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
     let first: Vec<&RunRow> = groups.iter().filter_map(|group| group.runs.first().copied()).collect();
     if by != "setup" || first.len() < groups.len() {
         return groups.iter().map(|group| group.value.clone()).collect();
     }
+    let task = |run: &RunRow| run.directory.file().task.clone();
+    let has_one_task = first.windows(2).all(|pair| task(pair[0]) == task(pair[1]));
     let firsts = RunGroup { value: String::new(), runs: first };
     let keys = firsts.different_keys().into_iter().map(|(key, _)| key).filter(|key| key != "seed");
     let keys: Vec<String> = keys.collect();
-    let label = |(group, run): (&RunGroup<'_>, &&RunRow)| {
+    let label = |run: &&RunRow| {
         let values = run.directory.file().config.values().into_iter().filter(|(key, _)| keys.contains(key));
-        let values: String = values.map(|(key, value)| format!(" {key}={}", shown(&value))).collect();
-        // Setups may also differ in files of the task, or in the model behind a name.
-        let digest = group.value.rsplit_once(" #").map_or("", |(_, digest)| digest);
-        format!("{}{values} #{digest}", run.directory.file().task)
+        let values: Vec<String> = values.map(|(key, value)| format!("{key}={}", shown(&value))).collect();
+        let task = (!has_one_task || values.is_empty()).then(|| task(run));
+        task.into_iter().chain(values).collect::<Vec<_>>().join(" ")
     };
-    groups.iter().zip(&firsts.runs).map(label).collect()
+    let labels: Vec<String> = firsts.runs.iter().map(label).collect();
+    // Setups may also differ in files of the task, or in the model behind a name.
+    let with_digest = |(group, label): (&RunGroup<'_>, &String)| {
+        let is_unique = labels.iter().filter(|other| *other == label).count() == 1;
+        let digest = group.value.rsplit_once(" #").filter(|_| !is_unique);
+        digest.map_or_else(|| label.clone(), |(_, digest)| format!("{label} #{digest}"))
+    };
+    groups.iter().zip(&labels).map(with_digest).collect()
 }
 
 /// The groups of a run.

@@ -12,7 +12,7 @@ use crate::run::{EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, Slurm
 use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
-pub const FIELDS: [&str; 30] = [
+pub const FIELDS: [&str; 31] = [
     "id",
     "run",
     "name",
@@ -27,6 +27,7 @@ pub const FIELDS: [&str; 30] = [
     "step",
     "total_steps",
     "seconds",
+    "seconds_left",
     "valid",
     "exact",
     "parse",
@@ -64,6 +65,8 @@ pub struct RunRow {
     pub last_step: u64,
     /// `None` before any worker has started.
     pub total_steps: Option<u64>,
+    /// Estimated seconds to the last step; `None` if unknown.
+    seconds_left: Option<f64>,
     /// The sum over all steps.
     pub seconds: f64,
     /// By set: `test`, then `eval`.
@@ -127,7 +130,8 @@ impl RunRow {
             worker: report.state.as_ref().map(|state| state.pid),
             slurm: report.slurm.clone(),
             last_step: history.last_step,
-            total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
+            total_steps: history.planned_steps(),
+            seconds_left: history.seconds_left(),
             seconds: report.computed_seconds(),
             held_out: HELD_OUT_SETS.into_iter().filter_map(|set| held_out(report, set)).collect(),
             metrics: metrics.collect(),
@@ -163,6 +167,16 @@ impl RunRow {
     pub fn measured_on(&self) -> Option<(&'static str, u64)> {
         let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
         self.result().map(|(held_out, step, _)| (held_out.set, step)).or_else(trained)
+    }
+
+    /// Whether its worker computes, or waits to do so.
+    pub fn is_active(&self) -> bool {
+        !self.status.is_ended() && self.status != Status::Created
+    }
+
+    /// Estimated seconds to the last step of an active run, without evals; `None` before its first step.
+    pub fn seconds_left(&self) -> Option<f64> {
+        self.seconds_left.filter(|_| self.is_active())
     }
 
     /// The position in the queue of its device, from 1, while it waits.
@@ -227,6 +241,7 @@ impl RunRow {
             "step" => number(self.last_step as f64),
             "total_steps" => number(self.total_steps? as f64),
             "seconds" => number(self.seconds),
+            "seconds_left" => number(self.seconds_left()?),
             "valid" => number(self.latest_valid()?.1.valid),
             // Held out if available; the metric of the same name is of training prompts.
             "exact" if self.latest_valid().is_some() => number(self.latest_valid()?.1.exact?),
@@ -266,7 +281,7 @@ impl RunRow {
         let (set, summary) = self.latest_valid().unzip();
         json!({
             "id": file.id, "name": self.directory.name(), "task": file.task, "job": file.job, "created": file.created, "tags": self.tags,
-            "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps,
+            "path": self.directory.path(), "status": self.status, "step": self.last_step, "total_steps": self.total_steps, "seconds_left": self.seconds_left(),
             "base_model": file.config.base_model, "policy_loss": file.config.policy_loss,
             "valid_set": set, "checkpoint": self.result().map(|(_, step, _)| step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
             "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
@@ -334,7 +349,7 @@ pub fn number_text(name: &str, number: f64) -> String {
     match name {
         _ if !number.is_finite() => "nan".to_owned(),
         "valid" | "exact" | "parse" | "base_valid" | "base_exact" => percent(number),
-        "seconds" => duration(number),
+        "seconds" | "seconds_left" => duration(number),
         _ if counted && number.fract() == 0.0 => format!("{number:.0}"),
         _ if number != 0.0 && number.abs() < 0.001 => format!("{number:.1e}"),
         _ => format!("{number:.4}"),

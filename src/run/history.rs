@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::against_base::AgainstBase;
 use super::events::{
@@ -14,6 +15,9 @@ use crate::config::BestBy;
 
 /// Steps whose groups are held; of earlier ones only counts.
 pub const GROUP_STEPS_KEPT: usize = 64;
+
+/// The latest steps whose mean time is the speed of a run.
+const PACE_STEPS: u64 = 10;
 
 /// The held-out sets, in the order in which a run is judged by them.
 pub const HELD_OUT_SETS: [&str; 2] = ["test", "eval"];
@@ -229,6 +233,28 @@ impl RunState {
         at(name).or_else(|| {
             (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || has_sparse())).then_some(0.0)
         })
+    }
+
+    /// Planned steps, as the last `set` request left them; `None` if unknown.
+    pub fn planned_steps(&self) -> Option<u64> {
+        let set = self.controls.iter().rev().filter(|control| control.verb == "set");
+        let mut changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(Value::as_u64));
+        changed.next().or_else(|| self.run.as_ref().map(|run| run.total_steps)).filter(|steps| *steps > 0)
+    }
+
+    /// Mean seconds of the latest steps, without evals; `None` before the first one.
+    pub fn seconds_per_step(&self) -> Option<f64> {
+        let first = (self.last_step + 1).saturating_sub(PACE_STEPS);
+        let latest = self.metrics.get("seconds")?.between(first, self.last_step);
+        let seconds: Vec<f64> = latest.map(|(_, value)| value).filter(|value| value.is_finite()).collect();
+        (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
+    }
+
+    /// Estimated seconds to the last step at the pace of the latest ones, without evals; `None` if unknown, or if no
+    /// step is left.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let left = self.planned_steps()?.checked_sub(self.last_step).filter(|left| *left > 0)?;
+        Some(self.seconds_per_step()? * left as f64)
     }
 
     fn series(&mut self, name: &str) -> &mut Series {

@@ -84,6 +84,7 @@ pub trait ScreenParts: Sync {
     fn panes(&self) -> &'static [&'static str];
     fn actions(&self) -> Vec<&'static ActionInfo>;
     fn blocked(&self, model: &Model, id: &str) -> Option<String>;
+    fn hint(&self, model: &Model, id: &str) -> Option<&'static str>;
     fn perform(&self, model: &mut Model, id: &str) -> Vec<Command>;
     fn pane(&self, model: &Model) -> &'static str;
     fn focus(&self, model: &mut Model, pane: &'static str);
@@ -127,6 +128,11 @@ impl<X: 'static> ScreenParts for ScreenEntry<X> {
     fn blocked(&self, model: &Model, id: &str) -> Option<String> {
         let action = self.definition.actions.iter().find(|action| action.info.id == id)?;
         (action.blocked)((self.of)(model), &model.shared)
+    }
+
+    fn hint(&self, model: &Model, id: &str) -> Option<&'static str> {
+        let action = self.definition.actions.iter().find(|action| action.info.id == id)?;
+        (action.hint)((self.of)(model), &model.shared)
     }
 
     fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
@@ -281,6 +287,15 @@ impl Model {
             Scope::Global => None,
             Scope::Screen(of) | Scope::Pane(of, _) => screen(of).blocked(self, action.id),
         }
+    }
+
+    /// What an action does now, for the bottom line.
+    pub fn hint(&self, action: &ActionInfo) -> &'static str {
+        let hint = match action.scope {
+            Scope::Global => None,
+            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).hint(self, action.id),
+        };
+        hint.unwrap_or(action.hint)
     }
 
     /// Executes an action without checking whether it is blocked.

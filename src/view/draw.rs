@@ -119,10 +119,11 @@ pub fn places(model: &Model) -> Vec<String> {
     let (id, status) = (run.id(), run.status().name());
     let short = short_id(&id);
     let step = run.history.last_step;
+    let of = model.shared.run_of_other_task().map_or_else(String::new, |run| format!(" of {}", run.file().task));
     vec![
-        format!("{link}{task}  {id} {status}, step {step}"),
-        format!("{task}  {id} {status}"),
-        format!("{task}  {short} {status}, step {step}"),
+        format!("{link}{task}  {id}{of} {status}, step {step}"),
+        format!("{task}  {id}{of} {status}"),
+        format!("{task}  {short}{of} {status}, step {step}"),
         format!("{short} {status} {step}"),
         format!("{short} {status}"),
         status.to_owned(),
@@ -150,7 +151,7 @@ fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
 /// The keys of the available actions; the key of help is always there.
 pub fn hints(model: &Model, columns: u16) -> Line<'static> {
     let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
-        Some((format!(" {}", keys.first()?), format!(" {} ", action.hint)))
+        Some((format!(" {}", keys.first()?), format!(" {} ", model.hint(action))))
     };
     let width = |(key, hint): &(String, String)| key.width() + hint.width();
     let here = model.keys_here();

@@ -16,6 +16,7 @@ pub mod key_chord;
 pub mod keymap;
 pub mod keymap_check;
 pub mod keymap_file;
+mod last_task;
 pub mod message;
 pub mod messages;
 pub mod options;

@@ -35,12 +35,13 @@ pub enum Popup {
 }
 
 impl Popup {
-    pub fn key(&mut self, event: KeyEvent) -> PopupOutcome {
+    /// Handles a key; `size`: of the terminal.
+    pub fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
         match self {
-            Self::Help(help) => help.key(event),
+            Self::Help(help) => help.key(event, size),
             Self::Ask(ask) => ask.key(event),
             Self::Confirm(confirm) => confirm.key(event),
-            Self::Page(page) => page.key(event),
+            Self::Page(page) => page.key(event, size),
             Self::Pick(pick) => pick.key(event),
             Self::Refusal(refusal) => refusal.key(event),
         }
@@ -63,16 +64,16 @@ impl Popup {
         }
     }
 
-    pub fn wheel(&mut self, event: MouseEvent) {
-        let rows = match event.kind {
+    pub fn wheel(&mut self, event: MouseEvent, size: (u16, u16)) {
+        let rows: isize = match event.kind {
             MouseEventKind::ScrollDown => 3,
             MouseEventKind::ScrollUp => -3,
             _ => return,
         };
         match self {
-            Self::Help(help) => help.page.scroll(rows),
-            Self::Page(page) => page.scroll(rows),
-            Self::Pick(pick) => pick.go(rows.signum() as isize),
+            Self::Help(help) => help.page.scroll(rows, size),
+            Self::Page(page) => page.scroll(rows, size),
+            Self::Pick(pick) => pick.go(rows.signum()),
             _ => {}
         }
     }

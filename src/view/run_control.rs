@@ -15,6 +15,7 @@ use super::screen::Action;
 use super::screens::Screen;
 use super::shared::Shared;
 use super::subprocess::Call;
+use super::widgets::text_width::one_line;
 use crate::format::short_id;
 use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, stop_worker};
 
@@ -38,6 +39,8 @@ pub trait Controls: ScreenState<Shared = Shared> {
 pub struct Target {
     pub path: PathBuf,
     pub id: String,
+    /// Its display name; may be empty.
+    pub name: String,
     pub status: Status,
 }
 
@@ -57,6 +60,7 @@ pub const fn pause<T: Controls>() -> Action<T> {
         ask_worker(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
     })
     .also(&["pause", "hold"])
+    .hinting(|screen, shared| screen.target(shared).is_ok_and(|run| run.status == Status::Paused).then_some("resume"))
     .unless(|screen, shared| no_worker(screen, shared, &Verb::Pause))
 }
 
@@ -135,12 +139,13 @@ fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<C
 
 /// The confirmation is bound to this run, even if the screen shows another one when it is answered.
 fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
-    let Ok(Target { path, id, status }) = screen.target(shared) else { return Vec::new() };
+    let Ok(Target { path, id, name, status }) = screen.target(shared) else { return Vec::new() };
     let (title, text, yes) = match now {
         _ if status == Status::Waiting => ("Stop", "It leaves the queue, in which it waits. Can be resumed.", "stop"),
         true => ("Kill", "Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stop", "Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };
+    let text = if name.is_empty() { text.to_owned() } else { format!("{}\n{text}", one_line(&name)) };
     let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
     shared.popup = Some(Popup::Confirm(Confirm::new(format!("{title} {id}?"), text, yes, then)));
     Vec::new()

@@ -14,6 +14,8 @@ pub struct Action<X> {
     pub info: ActionInfo,
     /// Why it is blocked; `None` if available.
     pub blocked: fn(&X, &Shared) -> Option<String>,
+    /// What it does now, for the bottom line; `None`: the usual hint.
+    pub hint: fn(&X, &Shared) -> Option<&'static str>,
     pub perform: fn(&mut X, &mut Shared) -> Vec<Command>,
 }
 
@@ -30,6 +32,7 @@ impl<X> Action<X> {
         Self {
             info: ActionInfo { id, title, hint, keys, scope, aliases: &[], asks: false },
             blocked: |_, _| None,
+            hint: |_, _| None,
             perform,
         }
     }
@@ -42,6 +45,11 @@ impl<X> Action<X> {
     /// Marks it as opening a text field.
     pub const fn asking(self) -> Self {
         Self { info: ActionInfo { asks: true, ..self.info }, ..self }
+    }
+
+    /// With another hint while `hint` returns one.
+    pub const fn hinting(self, hint: fn(&X, &Shared) -> Option<&'static str>) -> Self {
+        Self { hint, ..self }
     }
 
     /// Blocks it while `why` returns a reason.

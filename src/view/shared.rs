@@ -12,6 +12,7 @@ use super::command_log::CommandLine;
 use super::drafts::files::Drafts;
 use super::followed_run::{FollowedRun, RunNotice};
 use super::keymap::Keymap;
+use super::last_task;
 use super::message::{Change, Command, RunNews, ScreenState, Work};
 use super::messages::{Level, Notices};
 use super::options::Options;
@@ -24,7 +25,8 @@ use super::theme::Theme;
 use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
-use crate::report::Listing;
+use crate::report::{Listing, RunRow};
+use crate::run::RunDirectory;
 use crate::score::{CompletionLine, Scorer};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
 
@@ -304,14 +306,27 @@ impl Shared {
         self.followed.get(self.current.as_ref()?)
     }
 
+    /// The open run, if it is of another task than the open one: what its screens score, sample and ask is its own task.
+    pub fn run_of_other_task(&self) -> Option<&RunDirectory> {
+        let run = self.current_run()?.directory.as_ref()?;
+        (self.task.as_ref()?.task.name != run.file().task).then_some(run)
+    }
+
+    /// The readable runs of the open task, newest first.
+    pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
+        let task = self.task.as_ref().map_or("", |open| open.task.name.as_str());
+        let rows = self.runs.listing.entries().iter().rev().filter_map(|entry| entry.row.as_deref().ok());
+        rows.filter(move |row| row.directory.file().task == task)
+    }
+
+    /// The newest run of the open task that was compared with its base.
+    pub fn compared_run(&self) -> Option<&RunRow> {
+        self.task_runs().find(|row| row.outcome.is_known())
+    }
+
     /// The scorer of the schema in the editor; of its last version that compiled if it does not now.
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.draft.scorer.clone()
-    }
-
-    /// The row with an id, in whichever set has it.
-    pub fn row(&self, id: &str) -> Option<&PromptRow> {
-        self.task.as_ref()?.row(id)
     }
 }
 
@@ -358,13 +373,19 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
     Ok(samples)
 }
 
-/// Opens a task: the given one, else the workspace's first, else the embedded one.
+/// Opens a task: the given one, else the one opened last in this folder, else the workspace's first, else the embedded
+/// one.
 pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
     let (here, data) = (shared.options.here.clone(), shared.options.data.clone());
     let work = Work::once(
         "task",
         move || match find_task(name.as_deref(), &here, &data) {
-            Ok(task) => Ok(OpenTask::read(task, &here)),
+            Ok(task) => {
+                if name.is_some() {
+                    last_task::remember(&data, &here, &task);
+                }
+                Ok(OpenTask::read(task, &here))
+            }
             Err((error, folder)) => Err(TaskFailure::new(name, &error, folder)),
         },
         |_: &mut (), shared, found| opened(shared, found),
@@ -402,6 +423,8 @@ fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, (Task
         names.sort();
         names.into_iter().find(|folder| folder.join(TASK_FILE).is_file())
     };
+    let last = if name.is_none() { last_task::load(data, here) } else { None };
+    let name = name.or(last.as_deref());
     let folder = match name {
         Some(name) => Task::folder_of(name, here),
         // Once the embedded task has been edited its copy is opened.

@@ -85,6 +85,14 @@ pub fn task_argument(shared: &Shared) -> Option<String> {
     )
 }
 
+/// The task of the open run as a command line argument, and its name; those of the open task without a run.
+pub fn run_task_argument(shared: &Shared) -> Option<(String, String)> {
+    match shared.current_run().and_then(|run| run.directory.as_ref()) {
+        Some(run) => Some((run.task_path().display().to_string(), run.file().task.clone())),
+        None => Some((task_argument(shared)?, shared.task.as_ref()?.task.name.clone())),
+    }
+}
+
 /// The model of the open run as a command line argument, and which weights it means; or why there is none yet.
 pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), String> {
     let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;

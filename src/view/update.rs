@@ -79,7 +79,12 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
             Command::GoTo(screen) => go_to(model, screen),
             Command::ShowRun(run) => shared::show_run(&mut model.shared, run),
             Command::Compare(evals) => model.compare(evals),
-            Command::Perform(id) => app::action(id).map_or_else(Vec::new, |action| perform_there(model, action)),
+            // A question is asked where the user is; its answer may lead elsewhere.
+            Command::Perform(id) => match app::action(id) {
+                Some(action) if action.asks => perform(model, action),
+                Some(action) => perform_there(model, action),
+                None => Vec::new(),
+            },
             Command::Changed(change) => {
                 Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).on_change(model, &change)).collect()
             }
@@ -162,7 +167,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
     // The popup is taken out while it handles the key, and put back unless it is done.
     let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
-    match popup.key(event) {
+    match popup.key(event, model.shared.size) {
         PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
             Vec::new()
@@ -187,7 +192,7 @@ fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let size = model.shared.size;
     let Some(popup) = &mut model.shared.popup else { return Vec::new() };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
-        popup.wheel(event);
+        popup.wheel(event, size);
         return Vec::new();
     }
     let key = popup.click(size, (event.column, event.row));

@@ -312,9 +312,9 @@ fn three_evals_of_any_runs_are_chosen() {
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
     assert!(stage.shows("valid: no difference found"), "the same eval of two copies: {}", stage.screen());
-    // What was chosen is left with esc; without a current run nothing is shown.
+    // What was chosen is left with esc, for the open run.
     stage.keys("esc");
-    assert!(stage.shows("nothing to compare yet"), "{}", stage.screen());
+    assert!(stage.shows("┌ base → step 30"), "{}", stage.screen());
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn filters_find_by_words_and_conditions() {
 }
 
 /// The list, which stands below the pipeline or alone.
-fn list_of(screen: &str) -> String {
+pub(super) fn list_of(screen: &str) -> String {
     screen.split('└').find(|part| part.contains("┌▸ Runs ") || part.contains("┌ Runs ")).unwrap().to_owned()
 }
 
@@ -185,7 +185,7 @@ fn runs_are_ordered_by_columns_and_metrics() {
         stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(),
         "the question stays until it is right"
     );
-    stage.keys("esc > > > >");
+    stage.keys("esc > > > > >");
     assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.screen());
 }
 
@@ -239,8 +239,9 @@ fn marks_overlay_and_comparison() {
     stage.keys("esc o");
     assert_eq!(stage.model.shared.screen, Screen::Live);
     let runs = stage.folder.path().join("runs");
-    assert_eq!(stage.model.shared.current, Some(runs.join("20261118-090000-receipts-bbbbbb")));
-    assert_eq!(stage.model.shared.overlay.len(), 2);
+    // Marking has moved the cursor to a third one.
+    assert_eq!(stage.model.shared.current, Some(runs.join("20261120-143041-invoice-6sx3dn")));
+    assert_eq!(stage.model.shared.overlay, [runs.join("20261119-090000-invoice-aaaaaa")]);
     stage.keys("1 g v");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.screen());

@@ -140,7 +140,7 @@ fn a_pasted_completion_is_given_its_prompt() {
         let toml = toml.replace("weight = 0.0", "weight = 0.5").replace("completions = \"completions.jsonl\"\n", "");
         std::fs::write(folder.join("task.toml"), toml).unwrap();
     });
-    let expected = stage.model.shared.row("train-002").unwrap().expected.clone().unwrap();
+    let expected = stage.model.shared.task.as_ref().unwrap().row("train-002").unwrap().expected.clone().unwrap();
     stage.keys("f4");
     stage.send(Message::Paste(expected.to_string()));
     let score = |stage: &Stage| stage.model.scores.scored.as_ref().unwrap().scores[0].clone();
@@ -206,13 +206,13 @@ fn stored_steps_are_scored_again() {
 }
 
 #[test]
-fn a_run_of_another_task_is_not_scored_without_a_word() {
+fn a_run_of_another_task_is_scored_by_its_own() {
     let mut stage = stage(160, 48);
     let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-receipt-second", "two", "finished");
     change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage.keys("]");
-    assert!(stage.shows("is of task receipt, the open task is invoice"), "{}", stage.screen());
+    assert!(stage.shows("receipt (run second), not invoice"), "{}", stage.screen());
 }
 
 /// The newest step of an active run appears by itself, until another one is chosen.
@@ -370,6 +370,18 @@ fn completions_are_sampled_from_base_and_trained() {
         "b r",
         &["sampling failed: model `tiny` was not found"],
     );
+}
+
+/// Writing that was given up leaves nothing, and shows what was there before.
+#[test]
+fn a_completion_without_text_is_not_kept() {
+    let mut stage = stage(120, 36);
+    let before = tiers(&stage);
+    stage.keys("a esc");
+    assert_eq!((stage.model.scores.source, tiers(&stage)), (Source::Samples, before));
+    stage.keys("a").types("{}").keys("esc a").types(" ").keys("esc");
+    assert_eq!((stage.model.scores.source, stage.model.scores.written.len()), (Source::Written, 1));
+    assert!(stage.shows("custom: 1"), "{}", stage.screen());
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn runs() {
         "f1 space",
         &[
             ("✓ finished", Role::Good),
-            ("6sx3dn invoice", Role::Accent),
+            ("6sx3dn small", Role::Accent),
             ("state  ", Role::Faint),
             ("99.0% [94.6", Role::Trained),
         ],

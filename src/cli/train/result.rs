@@ -33,6 +33,9 @@ fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failu
 pub(super) fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
     let table = if report.base.n == 0 {
         String::new()
+    } else if report.best_step == 0 {
+        // The base is not compared with itself.
+        crate::report::columns(&report.set, &[("base", &report.base)])
     } else {
         let valid = MetricComparison::of("valid", report.comparison);
         let exact = report.exact_comparison.map(|comparison| MetricComparison::of("exact", comparison));

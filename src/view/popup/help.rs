@@ -55,8 +55,8 @@ impl Help {
         Self { page: Page::new(format!("Help: {title}"), lines) }
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
-        self.page.key(event)
+    pub(super) fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
+        self.page.key(event, size)
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::window::{PopupOutcome, window};
+use super::window::{PopupOutcome, inside, window};
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::wrapped_rows;
@@ -24,47 +24,43 @@ impl Page {
         Self { title: title.into(), lines, top: 0 }
     }
 
-    /// Scrolls by rows, clamped to the ends.
-    pub(super) fn scroll(&mut self, rows: i32) {
-        let last = self.lines.len().saturating_sub(1);
-        self.top = self.top.saturating_add_signed(rows as isize).min(last);
+    /// Scrolls by rows, clamped to the ends. `size`: of the terminal.
+    pub(super) fn scroll(&mut self, rows: isize, size: (u16, u16)) {
+        let (columns, wanted) = self.size(size.0);
+        let seen = inside(size, columns, wanted).height as usize;
+        let last = (wanted as usize).saturating_sub(2).saturating_sub(seen);
+        self.top = self.top.saturating_add_signed(rows).min(last);
     }
 
-    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
+    /// Columns and rows of the box that holds all lines, on a terminal of this width.
+    fn size(&self, width: u16) -> (u16, u16) {
+        let widest = self.lines.iter().map(Line::width).max().unwrap_or(0);
+        let widest = widest.clamp(self.title.width(), self.title.width().max(120)) as u16;
+        let inner = (widest + 4).min(width).saturating_sub(2) as usize;
+        let rows = self.lines.iter().map(|line| wrapped_rows(line, inner)).sum::<usize>();
+        (widest + 4, rows.min(u16::MAX as usize - 2) as u16 + 2)
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
         match event.code {
             KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => return PopupOutcome::Close,
-            KeyCode::Down | KeyCode::Char('j') => self.scroll(1),
-            KeyCode::Up | KeyCode::Char('k') => self.scroll(-1),
-            KeyCode::PageDown | KeyCode::Char(' ') => self.scroll(10),
-            KeyCode::PageUp => self.scroll(-10),
+            KeyCode::Down | KeyCode::Char('j') => self.scroll(1, size),
+            KeyCode::Up | KeyCode::Char('k') => self.scroll(-1, size),
+            KeyCode::PageDown | KeyCode::Char(' ') => self.scroll(10, size),
+            KeyCode::PageUp => self.scroll(-10, size),
             KeyCode::Home | KeyCode::Char('g') => self.top = 0,
-            KeyCode::End | KeyCode::Char('G') => self.top = self.lines.len().saturating_sub(1),
+            KeyCode::End | KeyCode::Char('G') => self.scroll(isize::MAX, size),
             _ => {}
         }
         PopupOutcome::Stay
     }
 
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let widest = self
-            .lines
-            .iter()
-            .map(Line::width)
-            .max()
-            .unwrap_or(0)
-            .clamp(self.title.width(), self.title.width().max(120)) as u16;
-        let columns = (widest + 4).min(area.width).saturating_sub(2) as usize;
-        let rows = self.lines.iter().map(|line| wrapped_rows(line, columns)).sum::<usize>();
-        let rows = rows.min(u16::MAX as usize - 2) as u16;
-        let inside = window(theme, frame, area, &self.title, widest + 4, rows + 2);
-        // Unwrapped text has a known end, past which it cannot be scrolled.
-        let last = if inside.width >= widest {
-            self.lines.len().saturating_sub(inside.height as usize)
-        } else {
-            self.lines.len()
-        };
-        let top = self.top.min(last).min(u16::MAX as usize);
+        let (columns, rows) = self.size(area.width);
+        let inside = window(theme, frame, area, &self.title, columns, rows);
+        let (seen, all) = (inside.height as usize, rows as usize - 2);
+        let top = self.top.min(all.saturating_sub(seen));
         // The frame shows the position if there is more than fits.
-        let (seen, all) = (inside.height as usize, self.lines.len());
         if all > seen && area.height > 2 {
             let percent = (top + seen).min(all) * 100 / all;
             let text = format!(" {percent}% ");

@@ -50,6 +50,8 @@ pub struct Runs {
     cursor: Cursor,
     /// What is under the cursor, so that it stays there when the list changes.
     under: Option<Under>,
+    /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
+    opened: Option<PathBuf>,
     marked: BTreeSet<PathBuf>,
     filter: Filter,
     /// The last filter that could be parsed: it stays while a condition is being typed.
@@ -119,6 +121,7 @@ impl Default for Runs {
             expanded: BTreeSet::new(),
             cursor: Cursor::default(),
             under: None,
+            opened: None,
             marked: BTreeSet::new(),
             filter: Filter::default(),
             parsed: report::Filter::default(),
@@ -228,6 +231,10 @@ impl Runs {
             }
         };
         let at = self.cursor.index;
+        let opened = self.opened.clone().map(Under::Run);
+        if opened.is_some() && self.shown.iter().any(|row| Some(self.under_row(*row, shared)) == opened) {
+            (self.under, self.opened) = (opened, None);
+        }
         let same = |row: Row| Some(self.under_row(row, shared)) == self.under;
         // With tags, a run may be in several groups.
         let places = (0..self.shown.len()).filter(|place| same(self.shown[*place]));

@@ -14,7 +14,7 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::score::{FailureClass, Tier};
+use crate::score::{FailureClass, Scorer, Tier};
 use crate::view::message::ScreenState;
 use crate::view::shared::OpenTask;
 use crate::view::shared::Shared;
@@ -51,6 +51,8 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Scores {
     pub source: Source,
+    /// The source before a completion was written or pasted.
+    source_before: Source,
     /// The selected step; 0 is the latest, which is followed while the run is active.
     pub step: u64,
     /// The step of the completions that are shown.
@@ -72,6 +74,8 @@ pub struct Scores {
     pub written: Vec<Written>,
     /// Sampled here, the latest last.
     pub sampled: Vec<Written>,
+    /// The task whose prompts they answer.
+    pub sampled_task: String,
     /// A completion that is being written.
     pub editor: Option<Editor>,
     /// Its index among the written ones.
@@ -105,6 +109,23 @@ pub struct Scores {
     fresh: bool,
     rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
     stored: Option<Stored>,
+    /// The task of the open run, if it is not the open task.
+    own: Option<RunTask>,
+}
+
+/// The task in a run's folder, or why it cannot be used.
+#[derive(Debug, Clone)]
+struct RunTask {
+    run: PathBuf,
+    read: Result<Arc<ScoredTask>, String>,
+}
+
+/// A task with the scorer of its saved definition.
+#[derive(Debug)]
+struct ScoredTask {
+    open: OpenTask,
+    rows: Rows,
+    scorer: Arc<Scorer>,
 }
 
 /// Stored steps of a run, cached so that an edit of the schema re-scores them at once.

@@ -22,7 +22,7 @@ fn an_eval_is_started_and_its_result_comes() {
     assert!(stage.shows("Prompt set: "));
     stage.keys("enter");
     assert!(
-        stage.shows("100 prompts, two models") && stage.shows("up to"),
+        stage.shows("100 prompts of invoice, two models") && stage.shows("up to"),
         "what it costs is said first: {}",
         stage.screen()
     );

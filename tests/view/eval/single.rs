@@ -39,6 +39,14 @@ fn a_base_model_is_evaluated_without_any_run() {
         }
         stage.keys("n");
         assert!(stage.shows("not valid 40 of 100"), "{}", stage.screen());
+        // The same by a click, also where both counts are equal.
+        stage.keys("n");
+        let screen = stage.screen();
+        let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains("not valid 40 n")).unwrap();
+        let column = line.find("not valid 40 n").unwrap();
+        let column = line[..column].chars().count() as u16;
+        stage.click(column + 2, row as u16);
+        assert!(stage.shows("not valid 40 of 100"), "{}", stage.screen());
         stage.keys("s");
         assert!(stage.shows("highest reward first"), "{}", stage.screen());
         stage.keys("s s f");

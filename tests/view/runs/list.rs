@@ -53,9 +53,9 @@ fn columns_are_chosen_and_kept() {
     assert!(list(&stage).contains("learning_rate") && list(&stage).contains("0.5000"), "{}", stage.screen());
     let kept = || std::fs::read_to_string(&file).unwrap();
     assert!(kept().starts_with("# mine\nmouse = true\nruns_columns = [\"status\", \"run\","), "{}", kept());
-    assert!(kept().trim_end().ends_with("\"name\", \"config.learning_rate\"]"), "{}", kept());
+    assert!(kept().trim_end().ends_with("\"tags\", \"config.learning_rate\"]"), "{}", kept());
     stage.keys("K");
-    assert!(kept().trim_end().ends_with("\"config.learning_rate\", \"name\"]"), "{}", kept());
+    assert!(kept().trim_end().ends_with("\"config.learning_rate\", \"tags\"]"), "{}", kept());
     // Without the first column; a click on another row hides that one.
     stage.keys("g space");
     assert!(!list(&stage).contains("state") && kept().contains("[\"run\","), "{}", stage.screen());
@@ -83,7 +83,7 @@ fn groups_have_means_and_say_what_they_are_of() {
     assert!(!row(&stage, "learning_rate=0.25").contains('±'), "one run has no spread");
     // What the groups differ in, and what is of a group.
     stage.keys("g j j");
-    assert!(stage.shows("2 runs: bbbbbb aaaaaa") && stage.shows("differ in seed (2 values)"), "{}", stage.screen());
+    assert!(stage.shows("2 runs: bbbbbb, aaaaaa") && stage.shows("differ in seed (2 values)"), "{}", stage.screen());
     stage.keys("p");
     assert!(stage.shows("a group is selected, not a run"), "{}", stage.screen());
     stage.keys("enter");
@@ -230,8 +230,9 @@ fn marked_runs_are_exported_and_deleted_together() {
     let table = std::fs::read_to_string(stage.folder.path().join("table.csv")).unwrap();
     assert_eq!(table.lines().count(), 5, "{table}");
     assert!(
-        table.starts_with("status,run,task,model,step,reward,ema:reward,valid,exact,of,outcome,created,")
-            && table.contains(",0.99,"),
+        table.starts_with(
+            "status,run,name,task,model,step,seconds_left,reward,ema:reward,valid,exact,of,outcome,created,"
+        ) && table.contains(",0.99,"),
         "{table}"
     );
     // A log folder is renewed.
@@ -244,7 +245,9 @@ fn marked_runs_are_exported_and_deleted_together() {
     assert!(name.to_string_lossy().starts_with("events.out.tfevents."), "{name:?}");
     stage.keys("d");
     assert!(
-        stage.shows("Delete 2 runs?") && stage.shows("6 checkpoints") && stage.shows("6sx3dn bbbbbb"),
+        stage.shows("Delete 2 runs?")
+            && stage.shows("6 checkpoints")
+            && stage.shows("6sx3dn (small adapters), bbbbbb:"),
         "{}",
         stage.screen()
     );
@@ -345,4 +348,62 @@ fn a_waiting_run_says_its_place_and_why() {
     assert!(stage.shows("waiting #2"), "{}", stage.screen());
     assert!(stage.shows("position 2") && stage.shows("(run aaaaaa)"), "{}", stage.screen());
     drop(alive);
+}
+
+/// Members of a sweep and renamed runs differ in their names, which are there where any run has one.
+#[test]
+fn names_are_in_the_list_and_what_groups_differ_in_is_not_cut() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = stage_with(columns, rows, |folder| {
+            seeds(folder);
+            let runs = folder.join("runs");
+            for (index, id) in ["20261110-090000-invoice-aaaaaa", "20261111-090000-invoice-bbbbbb"].iter().enumerate() {
+                rename_run(&runs.join(id), &format!("rates-00{}", index + 1)).unwrap();
+            }
+        });
+        for expected in ["rates-001", "rates-002", "small adapt"] {
+            assert!(list(&stage).contains(expected), "{expected}: {}", stage.screen());
+        }
+        // Of a setup only what differs, and all of it.
+        stage.keys("b").types("setup\n");
+        for expected in ["learning_rate=0.5 n=2", "learning_rate=0.25 n=1", "learning_rate=0.0015 n=1"] {
+            assert!(list(&stage).contains(expected), "{expected}: {}", stage.screen());
+        }
+    }
+    let stage = stage_with(120, 36, |folder| {
+        drop(copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished"))
+    });
+    assert!(!list(&stage).contains("name") && list(&stage).contains("task"), "{}", stage.screen());
+}
+
+/// Where no later checkpoint is better, the base is not compared with itself.
+#[test]
+fn a_base_that_is_best_stands_alone() {
+    let stage = stage_with(120, 36, |folder| {
+        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        ["step-000030", "step-000040"]
+            .iter()
+            .for_each(|step| std::fs::remove_dir_all(run.join("checkpoints").join(step)).unwrap());
+    });
+    assert!(stage.shows("the base: no later"), "{}", stage.screen());
+    let screen = stage.screen();
+    let line = screen.lines().find(|line| line.contains("test valid")).unwrap();
+    assert!(!line.contains('→'), "{line}");
+}
+
+/// The results come first, and scrolling ends with the last line.
+#[test]
+fn a_comparison_of_runs_begins_with_its_results_and_ends() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = stage_with(columns, rows, seeds);
+        stage.keys("space space c");
+        assert!(stage.shows("vs the first on the same test prompts"), "{}", stage.screen());
+        stage.keys("G");
+        let last = stage.screen();
+        assert!(last.contains("tokens_per_second/train") && last.contains("100%"), "{last}");
+        stage.keys("j j pagedown");
+        assert_eq!(stage.screen(), last);
+        stage.keys("k");
+        assert_ne!(stage.screen(), last, "one key goes back at once");
+    }
 }

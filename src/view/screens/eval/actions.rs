@@ -52,6 +52,7 @@ pub const SCREEN: Definition<Eval> = Definition {
         if stale || (eval.loaded.is_none() && shared.current.is_some()) {
             commands.extend(read(eval, shared));
         }
+        commands.extend(open_newest(eval, shared));
         commands
     },
     on_change,
@@ -254,8 +255,16 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
             if evals != eval.evals_seen && eval.run.is_some() { read(eval, shared) } else { Vec::new() }
         }
         Change::Second => eval_job::look(eval, shared),
+        Change::Runs { .. } if shared.screen == Screen::Eval => open_newest(eval, shared),
         _ => Vec::new(),
     }
+}
+
+/// Where nothing is open, opens the newest run of the open task that was compared with its base.
+fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
+    let is_empty = eval.chosen.is_empty() && eval.chooser.is_none() && eval.chat.is_none() && eval.started.is_none();
+    let newest = shared.compared_run().filter(|_| is_empty && shared.current.is_none());
+    newest.map(|row| Command::ShowRun(row.directory.path().to_owned())).into_iter().collect()
 }
 
 fn on_key(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use super::{Chat, Eval, answers};
 use crate::files::{Access, ensure_folder, replace_file};
+use crate::format::short_id;
 use crate::run::EvalRecord;
 use crate::view::message::{Command, Work};
 use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
-use crate::view::subprocess::{Call, CancelToken, OutputLine, task_argument, trained_argument};
+use crate::view::subprocess::{Call, CancelToken, OutputLine, run_task_argument, trained_argument};
 use crate::view::widgets::editor::Editor;
 use crate::view::widgets::editor::paint::{Look, paint};
 use crate::view::widgets::list_cursor::Cursor;
@@ -25,8 +26,8 @@ type Side = (String, Vec<String>);
 
 /// The models that would answer, or why none can.
 fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
-    if let Some(why) = shared.no_task() {
-        return Err(why);
+    if run_task_argument(shared).is_none() {
+        return Err(shared.no_task().unwrap_or_else(|| "the run's task cannot be read".to_owned()));
     }
     let words = |model: &str, more: &[&str]| -> Vec<String> {
         ["--model", model].iter().chain(more).map(|word| (*word).to_owned()).collect()
@@ -77,7 +78,7 @@ fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
 
 /// Asks the models one after the other; a worker keeps each loaded for the next prompt.
 pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let (Some(chat), Some(task)) = (&mut eval.chat, task_argument(shared)) else { return Vec::new() };
+    let (Some(chat), Some((task, _))) = (&mut eval.chat, run_task_argument(shared)) else { return Vec::new() };
     let prompt = chat.editor.text();
     let sides = match sides(shared) {
         _ if prompt.trim().is_empty() => Err("the prompt is empty".to_owned()),
@@ -268,16 +269,20 @@ pub(super) fn draw(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, fra
     let look =
         Look { theme, typing: chat.is_typing, focused: chat.is_typing, faults: &[], wraps: shared.wraps(&chat.editor) };
     paint(&chat.editor, look, frame, inside);
-    let inside = framed(
-        theme,
-        "answers: greedy, scored by the saved task without an expected answer",
-        !chat.is_typing,
-        frame,
-        below,
-    );
+    let inside = framed(theme, &answers_title(shared), !chat.is_typing, frame, below);
     let lines = lines(chat, shared, side_by_side, below);
     let top = chat.top.at(lines.len()).unwrap_or(0);
     scrolled(theme, (lines, top), "", frame, inside);
+}
+
+/// The task that the answers are scored by: a run's own, which may not be the open one.
+fn answers_title(shared: &Shared) -> String {
+    let run = shared.current_run().and_then(|run| run.directory.as_ref());
+    let task = run_task_argument(shared).map_or_else(String::new, |(_, name)| match run {
+        Some(run) => format!("scored by {name}, the task of run {}, ", short_id(run.id())),
+        None => format!("scored by {name} as saved, "),
+    });
+    format!("answers: greedy, {task}without an expected answer")
 }
 
 /// What stands below the prompt, in an area with its frame.

@@ -18,6 +18,7 @@ use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Confirm, Popup};
 use crate::view::run_control;
+use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 use crate::view::subprocess::task_argument;
 
@@ -162,7 +163,9 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
         arguments.extend(targets);
         arguments.extend(["--on".to_owned(), on, "--runs".to_owned(), runs]);
         arguments.extend(shared.new_run.device.clone());
-        begin(shared, &name, move || Ok(arguments))
+        let mut commands = begin(shared, &name, move || Ok(arguments));
+        commands.push(Command::GoTo(Screen::Eval));
+        commands
     })));
 }
 
@@ -184,11 +187,12 @@ fn confirm(shared: &mut Shared, on: String) {
             let slowest = evals.iter().map(|eval| eval.seconds).fold(0.0, f64::max);
             let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
             format!(
-                "{} prompts, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
-                eval.summary.n
+                "{} prompts of {}, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
+                eval.summary.n,
+                directory.file().task
             )
         }
-        None => format!("Duration unknown: the run has no eval on {on}."),
+        None => format!("Duration unknown: the run has no eval on {on} of {}.", directory.file().task),
     };
     let text = format!(
         "{cost}\nContinues after you quit; the run is not changed. Results: {}.",

@@ -62,9 +62,9 @@ pub(super) fn outcome_at(
         right += span.width();
         right > place.x as usize
     })?;
-    Outcome::ALL
-        .into_iter()
-        .find(|outcome| span.content.ends_with(&format!("{} {}", text.name(*outcome), text.count(*outcome))))
+    // The whole text: `not valid 5` ends with `valid 5`.
+    let is_of = |outcome: &&Outcome| span.content.trim_start() == text.cell_text(**outcome).trim_start();
+    text.outcomes().iter().find(is_of).copied()
 }
 
 /// How many lines there are to scroll through.
@@ -100,6 +100,14 @@ struct SummaryText<'a> {
 impl<'a> SummaryText<'a> {
     fn of(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
         Self { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize }
+    }
+
+    /// The outcomes that have a cell.
+    fn outcomes(&self) -> &'static [Outcome] {
+        match self.pair {
+            Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
+            None => &[Outcome::Both, Outcome::Neither],
+        }
     }
 
     fn name(&self, outcome: Outcome) -> &'static str {
@@ -402,11 +410,8 @@ impl<'a> SummaryText<'a> {
                 rates.spans.extend([label(name), Span::raw(text)]);
             }
         }
-        let outcomes: &[Outcome] = match self.pair {
-            Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
-            None => &[Outcome::Both, Outcome::Neither],
-        };
-        let cells = outcomes.iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
+        let cells =
+            self.outcomes().iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
         let (sentence, role) = self.sentence();
         let warnings = self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning));
         let verdict = std::iter::once((sentence, role)).chain(warnings).flat_map(|(text, role)| {

@@ -393,7 +393,8 @@ impl Controls for Live {
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
         let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
-        if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, status }) }
+        let name = run.directory.as_ref().map_or_else(String::new, |directory| directory.name().to_owned());
+        if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, name, status }) }
     }
 }
 

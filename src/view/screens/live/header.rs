@@ -12,8 +12,6 @@ use crate::view::style_role::Role;
 use crate::view::widgets::bars::gauge;
 use crate::view::widgets::text_width::{fitted as cut, one_line};
 
-/// Steps averaged for the speed.
-const PACE_STEPS: u64 = 10;
 /// A worker without events for this long is reported as silent, unless its steps are longer.
 const SILENT_MS: u64 = 60_000;
 
@@ -71,7 +69,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
 /// Progress, remaining time, and speed.
 fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
-    let (done, total) = (run.history.last_step, total_steps(run));
+    let (done, total) = (run.history.last_step, run.history.planned_steps().unwrap_or(0));
     let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
     let mut spans = vec![
         Span::raw(format!(" step {done}")),
@@ -90,9 +88,9 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     }
     spans.extend(rates);
     spans.extend(guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))));
-    if let Some(seconds) = pace(run) {
-        if !run.status().is_ended() && total > done {
-            spans.push(Span::raw(format!("  ETA {}", duration(seconds * (total - done) as f64))));
+    if let Some(seconds) = run.history.seconds_per_step() {
+        if let Some(left) = run.history.seconds_left().filter(|_| !run.status().is_ended()) {
+            spans.push(Span::raw(format!("  ETA {}", duration(left))));
         }
         spans.push(Span::raw(format!("  {}/step", duration(seconds))));
     }
@@ -140,22 +138,6 @@ pub(super) fn guard(run: &FollowedRun) -> Option<(String, Role)> {
     })
 }
 
-/// Planned steps after `set` requests; 0 if unknown.
-pub(super) fn total_steps(run: &FollowedRun) -> u64 {
-    let set = run.history.controls.iter().rev().filter(|control| control.verb == "set");
-    let changed =
-        set.filter_map(|control| control.arguments.get("max_steps").and_then(serde_json::Value::as_u64)).next();
-    changed.or_else(|| run.history.run.as_ref().map(|run| run.total_steps)).unwrap_or(0)
-}
-
-/// Mean seconds of the latest steps.
-pub(super) fn pace(run: &FollowedRun) -> Option<f64> {
-    let last = run.history.last_step;
-    let seconds: Vec<f64> = super::curves::up_to(run.history.metrics.get("seconds")?, last, PACE_STEPS);
-    let seconds: Vec<f64> = seconds.into_iter().filter(|value| value.is_finite()).collect();
-    (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
-}
-
 /// Seconds since the last event of a worker that should compute; `None` if that is within limits.
 fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     let status = run.status();
@@ -164,7 +146,7 @@ fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     }
     let last = run.history.last_ms.max(run.state.as_ref().map(|state| state.updated_ms))?;
     let silent = shared.now_ms.saturating_sub(last);
-    let step_ms = pace(run).unwrap_or(0.0) * 5000.0;
+    let step_ms = run.history.seconds_per_step().unwrap_or(0.0) * 5000.0;
     (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)
 }
 

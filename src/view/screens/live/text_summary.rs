@@ -16,9 +16,8 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
     let share = |name: &str| or_na(value(name), percent_short);
     let cause = run.state.as_ref().and_then(|state| state.cause.as_deref());
     let (_, role) = shared.theme.status_mark(run.status(), cause, &run.outcome);
-    let total = header::total_steps(run);
-    let left =
-        header::pace(run).filter(|_| !run.status().is_ended()).map(|pace| pace * total.saturating_sub(step) as f64);
+    let total = or_na(run.history.planned_steps(), |total| total.to_string());
+    let left = run.history.seconds_left().filter(|_| !run.status().is_ended());
     let eval = |target: &str| {
         or_na(run.history.latest_eval("eval", target), |eval| {
             format!("valid {} exact {}", percent_short(eval.summary.valid), or_na(eval.summary.exact, percent_short))

@@ -7,7 +7,6 @@ use super::{
     no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
 };
 use crate::report::Entry;
-use crate::run::Status;
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command};
 use crate::view::run_control::{self, Controls, Target};
@@ -240,7 +239,9 @@ impl Controls for Runs {
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let why = || no_readable(self, shared).unwrap_or_default();
         let run = self.row(shared).ok_or_else(why)?;
-        Ok(Target { path: run.directory.path().to_owned(), id: run.directory.id().to_owned(), status: run.status })
+        let directory = &run.directory;
+        let (id, name) = (directory.id().to_owned(), directory.name().to_owned());
+        Ok(Target { path: directory.path().to_owned(), id, name, status: run.status })
     }
 }
 
@@ -291,6 +292,11 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
             commands.extend(show_live(shared, *first));
             commands
         }
+        Change::CurrentRun => {
+            runs.opened.clone_from(&shared.current);
+            runs.arrange(shared);
+            if runs.opened.is_none() { under_cursor(runs, shared) } else { Vec::new() }
+        }
         _ => Vec::new(),
     }
 }
@@ -302,8 +308,7 @@ fn is_looked_at(shared: &Shared) -> bool {
 
 /// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
 fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
-    let is_live =
-        |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| !row.status.is_ended() && row.status != Status::Created);
+    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| row.is_active());
     let newest = shared.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
     let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
     let mut commands = vec![Command::ShowRun(path)];
@@ -332,6 +337,7 @@ fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
         }
         _ => {}
     }
+    runs.opened = None;
     let page = draw::page_rows(runs, shared);
     if runs.pane == PIPELINE {
         runs.stage.key(event, pipeline::COUNT, pipeline::COUNT);
@@ -348,6 +354,7 @@ fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
 
 /// A click selects; on the marks, or with ctrl, it marks too, and with shift everything up to the row.
 fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    runs.opened = None;
     let length = runs.shown.len();
     let is_search = runs.pane == MATCHES;
     match event.kind {

@@ -26,24 +26,28 @@ pub(super) struct Look<'a> {
 }
 
 /// The columns without a choice of the user, in their order, with their rank: higher ones are dropped first.
-const USUAL: [(u8, &str); 16] = [
+const USUAL: [(u8, &str); 17] = [
     (0, "status"),
     (1, "run"),
-    (5, "task"),
+    (4, "name"),
+    (6, "task"),
     (12, "model"),
-    (6, "step"),
-    (10, "reward"),
+    (5, "step"),
+    (7, "seconds_left"),
+    (11, "reward"),
     (11, "ema:reward"),
     (2, "valid"),
     (3, "exact"),
-    (7, "of"),
-    (4, "outcome"),
-    (8, "trend"),
-    (9, "created"),
-    (9, "alerts"),
+    (8, "of"),
+    (3, "outcome"),
+    (9, "trend"),
+    (10, "created"),
+    (10, "alerts"),
     (14, "tags"),
-    (13, "name"),
 ];
+
+/// Usual columns that are left out while no run has a value.
+const IF_ANY: [&str; 4] = ["name", "seconds_left", "alerts", "tags"];
 
 /// Columns that are no field of their own.
 pub(super) const TREND: &str = "trend";
@@ -77,11 +81,20 @@ pub(super) fn offered<'a>(rows: impl Iterator<Item = &'a RunRow>) -> Vec<String>
         .collect()
 }
 
-/// The columns that fit, in their order. Those that the user has chosen beyond the usual ones are dropped late; `sort`: a
-/// field without a column of its own gets one.
-pub(super) fn columns(width: usize, chosen: Option<&[String]>, sort: &str, grouped: bool) -> Vec<Column> {
+/// The usual columns of these runs: without those that would be empty.
+pub(super) fn usual_of<'a>(rows: impl Iterator<Item = &'a RunRow> + Clone) -> Vec<String> {
+    let has = |row: &RunRow, field: &str| match row.field(field, false) {
+        Some(Field::Text(text)) => !text.is_empty(),
+        value => value.is_some(),
+    };
+    let is_shown = |field: &String| !IF_ANY.contains(&field.as_str()) || rows.clone().any(|row| has(row, field));
+    usual().into_iter().filter(is_shown).collect()
+}
+
+/// The columns of `fields` that fit, in their order. Those beyond the usual ones are dropped late; `sort`: a field
+/// without a column of its own gets one.
+pub(super) fn columns(width: usize, fields: &[String], sort: &str, grouped: bool) -> Vec<Column> {
     let rank = |field: &str| USUAL.iter().find(|(_, usual)| *usual == field).map_or(1, |(rank, _)| *rank);
-    let fields = chosen.map_or_else(usual, <[String]>::to_vec);
     let mut all: Vec<(u8, Column)> = fields.iter().map(|field| (rank(field), column(field))).collect();
     if !all.iter().any(|(_, column)| column.field == sort) && sort != "created" {
         let after_text = all.iter().rposition(|(_, column)| column.right).map_or(all.len(), |place| place + 1);
@@ -97,9 +110,12 @@ pub(super) fn columns(width: usize, chosen: Option<&[String]>, sort: &str, group
         let worst = all.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map_or(0, |(index, _)| index);
         all.remove(worst);
     }
-    // Remaining width goes to the texts.
+    // Remaining width goes to the texts: to what a group is of, first.
     let mut left = width.saturating_sub(total(&all));
-    for (field, most) in [("name", 28), ("alerts", 16), ("model", 20), ("tags", 20), ("task", 12)] {
+    let of_group = grouped.then_some(("run", 60));
+    for (field, most) in
+        of_group.into_iter().chain([("name", 28), ("alerts", 16), ("model", 20), ("tags", 20), ("task", 12)])
+    {
         if let Some((_, column)) = all.iter_mut().find(|(_, column)| column.field == field) {
             let more = left.min(most);
             column.width += more;
@@ -132,6 +148,7 @@ fn column(field: &str) -> Column {
         "outcome" => ("vs base", 16, false),
         "queue" | "best" | "notes" | "parse" => (field, 6, true),
         "seconds" => ("time", 8, true),
+        "seconds_left" => ("left", 7, true),
         _ => {
             let title = field.trim_start_matches(SMOOTHED).rsplit(['/', '.']).next().unwrap_or(field);
             (title, title.chars().count().clamp(9, 14), true)
@@ -194,6 +211,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         "tags" => (row.tags.join(" "), Role::Marked),
         "name" => text(row.directory.name()),
         "queue" if row.status != Status::Waiting => (String::new(), Role::Text),
+        "seconds_left" if !row.is_active() => (String::new(), Role::Text),
         field => match row.field(field, look.smoothed) {
             Some(value) => (field_text(field, &value), Role::Text),
             None => unknown(),
@@ -235,8 +253,8 @@ mod tests {
         let chosen: Vec<String> = ["run", "config.seed", "kl", "name"].map(str::to_owned).to_vec();
         for width in 0..220 {
             for sort in ["created", "completions/mean_length", "config.learning_rate"] {
-                for chosen in [None, Some(chosen.as_slice())] {
-                    let columns = columns(width, chosen, sort, false);
+                for fields in [usual().as_slice(), chosen.as_slice()] {
+                    let columns = columns(width, fields, sort, false);
                     let total: usize = columns.iter().map(|column| column.width + 1).sum();
                     assert!(total <= width || columns.len() == 1, "{width} {sort}: {total}");
                     assert!(width < 30 || ["status", "run"].contains(&columns[0].field.as_str()), "{width}");

@@ -131,6 +131,7 @@ impl<'a> Facts<'a> {
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
         let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
+        let left = row.seconds_left().map_or_else(String::new, |left| format!(", {} left", duration(left)));
         let name = if row.directory.name().is_empty() { String::new() } else { format!("{}: ", row.directory.name()) };
         let changed: Vec<String> =
             row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
@@ -138,7 +139,7 @@ impl<'a> Facts<'a> {
         let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
         let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
         let mut lines = [
-            self.fact("steps", format!("{}{planned}, {} compute time", row.last_step, duration(row.seconds))),
+            self.fact("steps", format!("{}{planned}, {} compute time{left}", row.last_step, duration(row.seconds))),
             self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
             self.fact("launched", format!("{} ago on {}", age(self.shared.now_ms, file.created_ms), file.host)),
             self.fact("configured", changed),
@@ -204,8 +205,9 @@ fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
 
 /// `test valid  60.0% [50.2, 69.1]  →  99.0% [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
 fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
-    let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref());
-    let is_base = trained.is_some_and(|(step, _)| *step == 0);
+    let is_base = held_out.trained.as_ref().is_some_and(|(step, _)| *step == 0);
+    // The base is not compared with itself.
+    let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref().filter(|_| !is_base));
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
         let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
@@ -214,9 +216,8 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
             theme.style(Role::Base),
         ));
         if let Some(trained) = trained {
-            let role = if is_base { Role::Base } else { Role::Trained };
             spans.push(Span::raw(format!("{arrow} ")));
-            spans.push(Span::styled(trained, theme.style(role)));
+            spans.push(Span::styled(trained, theme.style(Role::Trained)));
         }
         let line = Line::from(spans);
         let fits = line.width() + more.width() <= width;
@@ -224,13 +225,11 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     };
     let valid = |summary: &EvalSummary| percent_interval(summary.valid, summary.valid_interval);
     let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
-    let of = trained.map_or_else(
-        || format!("  n {n}"),
-        |(step, _)| {
-            let base = if is_base { ", the base: no later checkpoint was better" } else { "" };
-            format!("  n {n}, step {step}{base}")
-        },
-    );
+    let of = match trained {
+        Some((step, _)) => format!("  n {n}, step {step}"),
+        None if is_base => format!("  n {n}, the base: no later checkpoint was better"),
+        None => format!("  n {n}"),
+    };
     let mut lines =
         vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
     let exact = |summary: &EvalSummary| summary.exact.map(percent);

@@ -129,8 +129,9 @@ pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> O
 }
 
 fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
-    let (room, chosen) = ((width as usize).saturating_sub(2), shared.options.runs_columns.as_deref());
-    columns::columns(room, chosen, &runs.sort.field, runs.group_by.is_some())
+    let usual = || columns::usual_of(super::rows_of(&shared.runs.listing));
+    let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
+    columns::columns((width as usize).saturating_sub(2), &fields, &runs.sort.field, runs.group_by.is_some())
 }
 
 /// The rows below frame, filter and titles.

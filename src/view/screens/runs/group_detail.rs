@@ -4,9 +4,10 @@ use ratatui::text::{Line, Span};
 
 use super::Group;
 use crate::format::{counted, short_id};
-use crate::report::{MeanStd, RunGroup, number_text};
+use crate::report::{MeanStd, RunGroup, RunRow, number_text};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
+use crate::view::widgets::text_width::one_line;
 
 /// Fields before the metrics.
 const FIELDS: [&str; 5] = ["base_valid", "valid", "base_exact", "exact", "step"];
@@ -25,10 +26,14 @@ pub(super) fn lines(group: &Group, shared: &Shared, smoothed: bool, width: usize
             Span::styled(cells, theme.style(role)),
         ])
     };
-    let ids: Vec<&str> = runs.runs.iter().map(|run| short_id(run.directory.id())).collect();
+    let named = |run: &&RunRow| match run.directory.name() {
+        "" => short_id(run.directory.id()).to_owned(),
+        name => format!("{} {}", short_id(run.directory.id()), one_line(name)),
+    };
+    let ids: Vec<String> = runs.runs.iter().map(named).collect();
     let count = group.entries.len();
     let mut lines = vec![
-        Line::from(format!("{}: {}", counted(count, "run"), ids.join(" "))),
+        Line::from(format!("{}: {}", counted(count, "run"), ids.join(", "))),
         differing(&runs, shared),
         row("over runs; std: sample, n - 1", ["mean", "std", "min", "max", "n"].map(str::to_owned), Role::Title),
     ];

@@ -26,10 +26,14 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
 }
 
-/// Makes the run under the cursor the current one, with the marked ones as overlays.
+/// Opens the run under the cursor with the marked ones as overlays. Of several marked runs without it, the newest is
+/// opened: marking moves the cursor on, to a run that need not be meant.
 pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
-    let others: Vec<_> = runs.chosen(shared).into_iter().filter(|other| *other != path).collect();
+    let chosen = runs.chosen(shared);
+    let under = runs.entry(shared).map(|entry| entry.path.clone());
+    let path = under.filter(|path| chosen.len() < 2 || chosen.contains(path)).or_else(|| chosen.last().cloned());
+    let Some(path) = path else { return Vec::new() };
+    let others: Vec<_> = chosen.into_iter().filter(|other| *other != path).collect();
     shared.overlay.clone_from(&others);
     let mut commands = vec![Command::ShowRun(path)];
     for other in others {
@@ -128,8 +132,9 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
     let sort = &mut runs.sort;
-    let chosen = shared.options.runs_columns.clone();
-    let fields: Vec<String> = columns::columns(usize::MAX, chosen.as_deref(), "created", false)
+    let usual = || columns::usual_of(rows_of(&shared.runs.listing));
+    let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
+    let fields: Vec<String> = columns::columns(usize::MAX, &fields, "created", false)
         .into_iter()
         .map(|column| column.field)
         .filter(|field| field != columns::TREND)

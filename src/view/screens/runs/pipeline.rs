@@ -1,17 +1,15 @@
 //! The stages from a schema to a compared model, with their state for the open task: all there is without runs, and at
 //! the head of a short list.
 
-use std::sync::Arc;
-
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
-use super::{PIPELINE, Runs, list_actions};
-use crate::format::{or_na, percent_short, short_id};
-use crate::report::{Entry, RunRow};
+use super::{PIPELINE, Runs};
+use crate::format::{duration, or_na, percent_short, short_id};
+use crate::report::RunRow;
 use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::Command;
@@ -49,9 +47,9 @@ const STAGES: [Stage; 5] = [
         name: "compare",
         key: "screen.eval",
         state: compare,
-        open: |shared| match compared(shared) {
-            Some(row) => list_actions::show_answers(vec![row.directory.path().to_owned()]),
-            None => vec![Command::GoTo(Screen::Eval)],
+        open: |shared| {
+            let run = shared.compared_run().map(|row| Command::ShowRun(row.directory.path().to_owned()));
+            run.into_iter().chain([Command::GoTo(Screen::Eval)]).collect()
         },
     },
 ];
@@ -163,36 +161,25 @@ fn preview(shared: &Shared) -> Vec<Part> {
     std::iter::once((Role::Text, valid)).chain(exact).chain([all]).collect()
 }
 
-/// The readable runs of the open task, newest first.
-fn of_task(shared: &Shared) -> impl Iterator<Item = &RunRow> {
-    let task = shared.task.as_ref().map_or("", |open| open.task.name.as_str());
-    let rows = shared.runs.listing.entries().iter().rev().filter_map(|entry: &Entry| entry.row.as_ref().ok());
-    rows.map(Arc::as_ref).filter(move |row| row.directory.file().task == task)
-}
-
-fn is_active(row: &RunRow) -> bool {
-    !row.status.is_ended() && row.status != Status::Created
-}
-
 /// How many runs there are, and how many of them are active.
 fn train(shared: &Shared) -> Vec<Part> {
     if !shared.runs.listed && shared.runs.listing.entries().is_empty() {
         return vec![(Role::Faint, "loading runs ...".to_owned())];
     }
-    let runs = match of_task(shared).count() {
+    let runs = match shared.task_runs().count() {
         0 => return vec![(Role::Faint, "no runs yet".to_owned())],
         1 => "1 run".to_owned(),
         count => format!("{count} runs"),
     };
-    let waiting = of_task(shared).filter(|row| row.status == Status::Waiting).count();
-    let active = of_task(shared).filter(|row| is_active(row)).count() - waiting;
+    let waiting = shared.task_runs().filter(|row| row.status == Status::Waiting).count();
+    let active = shared.task_runs().filter(|row| row.is_active()).count() - waiting;
     let named = |count: usize, name: &str| (count > 0).then(|| (Role::Accent, format!("{count} {name}")));
     std::iter::once((Role::Text, runs)).chain(named(active, "active")).chain(named(waiting, "waiting")).collect()
 }
 
 /// The newest active run, else the newest.
 fn watched(shared: &Shared) -> Option<&RunRow> {
-    of_task(shared).find(|row| is_active(row)).or_else(|| of_task(shared).next())
+    shared.task_runs().find(|row| row.is_active()).or_else(|| shared.task_runs().next())
 }
 
 fn watch(shared: &Shared) -> Vec<Part> {
@@ -204,17 +191,13 @@ fn watch(shared: &Shared) -> Vec<Part> {
     let total = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
     let state = format!("{} {}", short_id(row.directory.id()), row.status.name());
     let alerts = row.alerts.first().map(|worst| (shared.theme.alert_mark(worst).1, row.alert_names()));
-    [(role, state), (Role::Text, format!("step {}{total}", row.last_step))].into_iter().chain(alerts).collect()
-}
-
-/// The newest run that was compared with its base.
-fn compared(shared: &Shared) -> Option<&RunRow> {
-    of_task(shared).find(|row| row.outcome.is_known())
+    let left = row.seconds_left().map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)));
+    [(role, state), (Role::Text, format!("step {}{total}{left}", row.last_step))].into_iter().chain(alerts).collect()
 }
 
 /// Base and trained on both metrics, and the verdict.
 fn compare(shared: &Shared) -> Vec<Part> {
-    let Some(row) = compared(shared) else { return vec![(Role::Faint, "no result yet".to_owned())] };
+    let Some(row) = shared.compared_run() else { return vec![(Role::Faint, "no result yet".to_owned())] };
     let outcome = &row.outcome;
     let label = (outcome.level().into(), outcome.label().to_owned());
     let judged = outcome.compared();

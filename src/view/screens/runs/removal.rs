@@ -10,6 +10,7 @@ use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Confirm, Popup};
 use crate::view::shared::Shared;
+use crate::view::widgets::text_width::one_line;
 
 /// Names in the question; further ones are counted.
 const MOST_NAMES: usize = 6;
@@ -18,6 +19,7 @@ const MOST_NAMES: usize = 6;
 struct Prepared {
     path: PathBuf,
     id: String,
+    name: String,
     bytes: u64,
     /// Runs that cannot be resumed without it.
     users: Vec<String>,
@@ -60,10 +62,12 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// The lock is released here, since the question may stay open for long, and taken again for the deletion.
 fn prepare(run: &Path, places: &RunFolders) -> Result<Prepared, String> {
-    let removal = RunDirectory::open(run).and_then(|directory| Removal::prepare(directory, places));
+    let directory = RunDirectory::open(run).map_err(|error| error.to_string())?;
+    let name = one_line(directory.name());
+    let removal = Removal::prepare(directory, places);
     let removal = removal.map_err(|error| error.to_string())?;
     let users = removal.started_from_it.clone();
-    Ok(Prepared { path: run.to_owned(), id: removal.id().to_owned(), bytes: disk_use(run).total_bytes, users })
+    Ok(Prepared { path: run.to_owned(), id: removal.id().to_owned(), name, bytes: disk_use(run).total_bytes, users })
 }
 
 fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
@@ -73,15 +77,20 @@ fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
     let mut text = match prepared.as_slice() {
         [run] => {
             let about = row(run).map_or_else(String::new, about);
-            format!("{}: {about}{size} total. This cannot be undone.", run.id)
+            let name = if run.name.is_empty() { String::new() } else { format!(" ({})", run.name) };
+            format!("{}{name}:\n{about}{size} total.\nThis cannot be undone.", run.id)
         }
         several => {
-            let names: Vec<&str> = several.iter().take(MOST_NAMES).map(|run| short_id(&run.id)).collect();
+            let named = |run: &Prepared| match run.name.as_str() {
+                "" => short_id(&run.id).to_owned(),
+                name => format!("{} ({name})", short_id(&run.id)),
+            };
+            let names: Vec<String> = several.iter().take(MOST_NAMES).map(named).collect();
             let more = several.len().saturating_sub(MOST_NAMES);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let checkpoints: usize = several.iter().filter_map(row).map(|row| row.checkpoints.len()).sum();
-            let names = names.join(" ");
-            format!("{names}{more}: {checkpoints} checkpoints, {size} total. This cannot be undone.")
+            let names = names.join(", ");
+            format!("{names}{more}: {checkpoints} checkpoints, {size} total.\nThis cannot be undone.")
         }
     };
     let going = |user: &&String| !prepared.iter().any(|run| run.id == **user);

@@ -124,7 +124,8 @@ const ACTIONS: &[Action] = &[
         let is_busy = scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
-    Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run).unless(no_run),
+    Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run)
+        .unless(|scores, shared| no_run(scores, shared).or_else(|| source::no_rescoring(shared))),
     Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, _| {
         scores.only = scores.only.next();
         to_the_top(scores)
@@ -165,10 +166,10 @@ const ACTIONS: &[Action] = &[
         item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
     })
     .also(&["yank", "clipboard"]),
-    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, _| {
+    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
         // Leaves the innermost: the editor, the filter's text, the pane, all filters.
         if scores.editor.take().is_some() {
-            return Vec::new();
+            return drop_empty(scores, shared);
         }
         if !scores.filter.is_typing {
             if scores.focus() != LIST {
@@ -214,7 +215,8 @@ fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if scores.is_old && !scores.items.all.is_empty() {
         return source::rescore(scores, shared);
     }
-    if scores.scored.is_none() || source::is_behind(scores, shared) { source::load(scores, shared) } else { Vec::new() }
+    let must_load = scores.scored.is_none() || source::is_behind(scores, shared) || source::is_unread(scores, shared);
+    if must_load { source::load(scores, shared) } else { Vec::new() }
 }
 
 fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -227,12 +229,18 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Task => {
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();
+            sampling::forget_sampled(scores, shared);
             arrange(scores);
             if is_here { source::load(scores, shared) } else { Vec::new() }
         }
         Change::CurrentRun => {
             source::forget_run(scores);
-            if is_here && scores.source == Source::Step { source::load(scores, shared) } else { Vec::new() }
+            sampling::forget_sampled(scores, shared);
+            if is_here && (scores.source == Source::Step || source::is_unread(scores, shared)) {
+                source::load(scores, shared)
+            } else {
+                Vec::new()
+            }
         }
         Change::RunNews
             if is_here
@@ -327,8 +335,22 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
     source::turn_to(scores, shared, Source::Written)
 }
 
+/// After writing: a completion without text is none; without any other, the source before is shown again.
+fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let is_empty = scores.written.get(scores.editing).is_some_and(|written| written.text.trim().is_empty());
+    if !is_empty {
+        return Vec::new();
+    }
+    scores.written.remove(scores.editing);
+    let source = if scores.written.is_empty() { scores.source_before } else { Source::Written };
+    source::turn_to(scores, shared, source)
+}
+
 /// Adds a completion and moves the cursor to it.
 fn add(scores: &mut Scores, written: Written) {
+    if scores.source != Source::Written {
+        scores.source_before = scores.source;
+    }
     scores.written.push(written);
     scores.editing = scores.written.len() - 1;
     (scores.only, scores.class, scores.filter, scores.order) = Default::default();

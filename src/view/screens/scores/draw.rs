@@ -11,6 +11,7 @@ use super::scoring::Scored;
 use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
+use crate::format::short_id;
 use crate::score::Fault;
 use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
@@ -52,20 +53,29 @@ pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area
 }
 
 fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let inside = framed(&shared.theme, &summary_title(shared), focused, frame, area);
+    let inside = framed(&shared.theme, &summary_title(scores, shared), focused, frame, area);
     let lines = summary::lines(scores, shared, inside.width as usize);
     let top = scores.tops[1].at(lines.len()).unwrap_or(0);
     scrolled(&shared.theme, (lines, top), "", frame, inside);
 }
 
-/// Describes the schema that the scores are of.
-fn summary_title(shared: &Shared) -> String {
+/// Describes the schema that the scores are of; with the names of both tasks where run and open task differ.
+fn summary_title(scores: &Scores, shared: &Shared) -> String {
     let draft = &shared.draft;
-    match (&draft.stale, draft.is_changed()) {
+    let run = shared.run_of_other_task().map(|run| (short_id(run.id()), run.file().task.as_str()));
+    let both = match (run, &shared.task) {
+        (Some((id, task)), Some(open)) if source::is_own(scores, shared) => {
+            return format!("{task} (run {id}), not {}", open.task.name);
+        }
+        (Some((_, task)), Some(open)) => format!("{} (run: {task}), ", open.task.name),
+        _ => String::new(),
+    };
+    let schema = match (&draft.stale, draft.is_changed()) {
         (Some(_), _) => format!("last {} that compiled: STALE", draft.name()),
         (None, true) => format!("{} in the editor, unsaved", draft.name()),
         (None, false) => draft.name().to_owned(),
-    }
+    };
+    format!("{both}{schema}")
 }
 
 fn title(scores: &Scores, shared: &Shared) -> String {
@@ -149,7 +159,7 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
         return vec![bad(error)];
     }
     let draft = &shared.draft;
-    if let Some(why) = draft.unscored() {
+    if let Some(why) = draft.unscored().filter(|_| !source::is_own(scores, shared)) {
         let then =
             if draft.needs_command { format!(", {} trusts", shared.key_of("schema.trust")) } else { String::new() };
         let hint = format!("{} opens the editor{then}", shared.key_of("screen.schema"));

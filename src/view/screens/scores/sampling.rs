@@ -3,9 +3,10 @@
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
 use crate::dataset::PromptRow;
+use crate::run::RunDirectory;
 use crate::task::PromptSet;
 use crate::view::message::{Command, Work};
-use crate::view::shared::Shared;
+use crate::view::shared::{OpenTask, Shared};
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trained_argument};
 use crate::view::widgets::list_cursor::Cursor;
 
@@ -14,6 +15,8 @@ const COMPLETIONS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
+    /// The task: as an argument, and its name.
+    task: (String, String),
     /// M of the command line.
     pub(super) model: String,
     /// `base` or `trained`, and of what.
@@ -24,14 +27,30 @@ pub(super) struct Plan {
 /// What would be sampled now, or why nothing can be.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let no_prompts = || format!("the task has no prompts to sample: see Prompts ({})", shared.key_of("screen.prompts"));
-    let row = row(scores, shared).ok_or_else(no_prompts)?;
-    let (name, of) = target(scores, shared)?;
-    Ok(Plan { model: of, name, prompt_id: row.id.clone() })
+    // The base answers the open task's completions where these are shown; a run answers its own task's prompts.
+    let is_open_task = scores.from_base && [Source::Samples, Source::Written].contains(&scores.source);
+    let (row, task, directory) = match shared.run_of_other_task().filter(|_| !is_open_task) {
+        Some(run) => {
+            let task = source::own_task(scores, run)?;
+            let argument = run.task_path().display().to_string();
+            (row(scores, &task.open), (argument, run.file().task.clone()), Some(run))
+        }
+        None => {
+            let open = shared.task.as_ref().ok_or("no task is open")?;
+            let argument = task_argument(shared).unwrap_or_default();
+            let run = shared.current_run().and_then(|run| run.directory.as_ref());
+            let of_this_task = run.filter(|run| run.file().task == open.task.name);
+            (row(scores, open), (argument, open.task.name.clone()), of_this_task)
+        }
+    };
+    let row = row.ok_or_else(no_prompts)?;
+    let (name, of) = target(scores, shared, directory)?;
+    Ok(Plan { task, model: of, name, prompt_id: row.id.clone() })
 }
 
-fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> {
+/// `directory`: the run whose base is meant; none means that of a new run.
+fn target(scores: &Scores, shared: &Shared, directory: Option<&RunDirectory>) -> Result<(String, String), String> {
     let run = shared.current_run();
-    let directory = run.and_then(|run| run.directory.as_ref());
     if scores.from_base {
         let base =
             directory.map_or_else(|| shared.new_run.base_model.clone(), |run| run.file().config.base_model.clone());
@@ -42,28 +61,31 @@ fn target(scores: &Scores, shared: &Shared) -> Result<(String, String), String> 
     Ok((format!("trained {} ({what})", run.map_or_else(String::new, |run| run.id())), model))
 }
 
-/// The prompt of the completion under the cursor, if it is in the open task; else the first of the sets not trained on.
-fn row<'a>(scores: &Scores, shared: &'a Shared) -> Option<&'a PromptRow> {
+/// The prompt of the completion under the cursor, if it is in this task; else the first of the sets not trained on.
+fn row<'a>(scores: &Scores, open: &'a OpenTask) -> Option<&'a PromptRow> {
     let scored = scores.scored.as_ref();
     let here = selected(scores).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
-    let open = shared.task.as_ref()?;
     let first = || {
         let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train];
         sets.into_iter().find_map(|set| open.rows.get(&set)?.as_ref().ok()?.first())
     };
-    here.and_then(|id| shared.row(&id)).or_else(first)
+    here.and_then(|id| open.row(&id)).or_else(first)
 }
 
 pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     cancel(scores);
-    let (plan, task) = match (plan(scores, shared), task_argument(shared)) {
-        (Ok(plan), Some(task)) => (plan, task),
-        (Err(why), _) => {
+    let plan = match plan(scores, shared) {
+        Ok(plan) => plan,
+        Err(why) => {
             shared.complain(why);
             return Vec::new();
         }
-        (_, None) => return Vec::new(),
     };
+    let (task, task_name) = plan.task;
+    if scores.sampled_task != task_name {
+        scores.sampled.clear();
+        scores.sampled_task.clone_from(&task_name);
+    }
     let seed = scores.samplings;
     scores.samplings += 1;
     let words = [
@@ -90,7 +112,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let call = Call::of(&shared.options, arguments);
     let line = call.command_line();
     let cancel = CancelToken::default();
-    let what = format!("{COMPLETIONS} completions of {} from {}", plan.prompt_id, plan.name);
+    let what = format!("{COMPLETIONS} completions of {} ({task_name}) from {}", plan.prompt_id, plan.name);
     (scores.sampling_error, scores.fresh) = (None, true);
     scores.sampling =
         Some(SamplingJob { cancel: cancel.clone(), what, progress: String::new(), since_ms: shared.now_ms });
@@ -108,6 +130,16 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 pub(super) fn cancel(scores: &mut Scores) {
     if let Some(job) = scores.sampling.take() {
         job.cancel.cancel();
+    }
+}
+
+/// Another run or another task is open: drops completions sampled for a third task.
+pub(super) fn forget_sampled(scores: &mut Scores, shared: &Shared) {
+    let run = shared.current_run().and_then(|run| run.directory.as_ref()).map(|run| &run.file().task);
+    let open = shared.task.as_ref().map(|open| &open.task.name);
+    if ![run, open].contains(&Some(&scores.sampled_task)) {
+        cancel(scores);
+        scores.sampled.clear();
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
 use super::scoring::{Impact, Scored, impacts, moved, moved_since_recorded, query_results, score};
-use super::{RescoreJob, Scores, Source, Stored, arrange};
+use super::{RescoreJob, RunTask, ScoredTask, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
 use crate::format::short_id;
-use crate::run::sha256;
-use crate::score::Tier;
+use crate::run::{RunDirectory, sha256};
+use crate::score::{Scorer, Tier};
+use crate::task::Task;
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::{LastScores, OpenTask, Shared};
 use crate::view::subprocess::CancelToken;
@@ -23,6 +24,7 @@ const CHUNK_STEPS: usize = 20;
 struct Loaded {
     items: Result<Items, String>,
     rows: Arc<Rows>,
+    own: Option<RunTask>,
     stored: Option<Stored>,
     source: Source,
     step: u64,
@@ -32,6 +34,11 @@ struct Loaded {
 struct LoadRequest {
     open: Arc<OpenTask>,
     rows: Option<Arc<Rows>>,
+    /// The folder of the open run if it is of another task, and its task if it was read.
+    own: Option<(PathBuf, Option<RunTask>)>,
+    /// Whether the completions are of that task.
+    is_own: bool,
+    here: PathBuf,
     source: Source,
     written: Vec<super::items::Written>,
     advantage: Option<Advantage>,
@@ -59,7 +66,22 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let advantage = shared.new_run.advantage;
     let run = run_step(scores, shared).ok_or_else(|| shared.no_open_run());
     let stored = scores.stored.clone();
-    let request = LoadRequest { open: Arc::clone(&open), rows, source: scores.source, written, advantage, run, stored };
+    let own = shared.run_of_other_task().map(|run| {
+        let read = scores.own.clone().filter(|own| own.run == run.path());
+        (run.path().to_owned(), read)
+    });
+    let request = LoadRequest {
+        open: Arc::clone(&open),
+        rows,
+        own,
+        is_own: is_own(scores, shared),
+        here: shared.options.here.clone(),
+        source: scores.source,
+        written,
+        advantage,
+        run,
+        stored,
+    };
     let compute = move |sender: &Sender| read(request, sender);
     vec![Work::latest("scores.items", compute, move |scores: &mut Scores, shared, loaded| {
         take_items(scores, shared, open, loaded)
@@ -78,11 +100,21 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
 
 fn read(request: LoadRequest, sender: &Sender) -> Loaded {
     let rows = request.rows.unwrap_or_else(|| Arc::new(rows_of(&request.open)));
+    let own = request.own.map(|(run, read)| read.unwrap_or_else(|| read_task(run, &request.here)));
     let mut stored = request.stored;
     let step = request.run.as_ref().map_or(0, |run| run.step);
+    let own_rows = match own.as_ref().filter(|_| request.is_own) {
+        Some(RunTask { read: Err(why), .. }) => Err(why.clone()),
+        Some(RunTask { read: Ok(task), .. }) => Ok(Some(&task.rows)),
+        None => Ok(None),
+    };
     let items = match request.source {
+        _ if own_rows.is_err() => own_rows.map(|_| Items::default()),
         Source::Samples => Items::samples(&request.open, &rows, request.advantage),
-        Source::Written | Source::Sampled => Ok(Items::written(request.written, &rows, request.advantage)),
+        Source::Written | Source::Sampled => {
+            let rows = own_rows.ok().flatten().unwrap_or(&rows);
+            Ok(Items::written(request.written, rows, request.advantage))
+        }
         Source::Step => match request.run {
             Err(why) => Err(why),
             Ok(run) if run.last == 0 => Err("the run has no finished step yet".to_owned()),
@@ -94,7 +126,51 @@ fn read(request: LoadRequest, sender: &Sender) -> Loaded {
             }
         },
     };
-    Loaded { items: items.map(Items::with_parts), rows, stored, source: request.source, step }
+    Loaded { items: items.map(Items::with_parts), rows, own, stored, source: request.source, step }
+}
+
+fn read_task(run: PathBuf, here: &Path) -> RunTask {
+    let read = || {
+        let task = Task::load(&run.join("task")).map_err(|error| error.to_string())?;
+        let scorer = Arc::new(Scorer::new(&task).map_err(|error| error.to_string())?);
+        let open = OpenTask::read(task, here);
+        Ok(Arc::new(ScoredTask { rows: rows_of(&open), open, scorer }))
+    };
+    let read = read().map_err(|why: String| format!("cannot score with the task of the run: {why}"));
+    RunTask { run, read }
+}
+
+/// Whether the completions are of the open run, and scored by its own task, which is not the open one.
+pub(super) fn is_own(scores: &Scores, shared: &Shared) -> bool {
+    let own = shared.run_of_other_task();
+    match scores.source {
+        Source::Step => own.is_some(),
+        Source::Sampled => own.is_some_and(|run| run.file().task == scores.sampled_task),
+        Source::Samples | Source::Written => false,
+    }
+}
+
+/// The task of the open run that is not the open task, or why there is none to sample for yet.
+pub(super) fn own_task<'a>(scores: &'a Scores, run: &RunDirectory) -> Result<&'a ScoredTask, String> {
+    match scores.own.as_ref().filter(|own| own.run == run.path()) {
+        Some(own) => own.read.as_deref().map_err(Clone::clone),
+        None => Err(format!("reading the task of run {} ...", short_id(run.id()))),
+    }
+}
+
+/// Whether the task of the open run has to be read, because it is not the open one.
+pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
+    let run = shared.run_of_other_task();
+    run.is_some_and(|run| scores.own.as_ref().is_none_or(|own| own.run != run.path()))
+}
+
+/// What the completions are scored with; `None` if nothing has compiled yet, or the run's task cannot be read.
+fn scorer(scores: &Scores, shared: &Shared) -> Option<Arc<Scorer>> {
+    if !is_own(scores, shared) {
+        return shared.scorer();
+    }
+    let run = shared.run_of_other_task()?;
+    own_task(scores, run).ok().map(|task| Arc::clone(&task.scorer))
 }
 
 /// The latest steps of a run, up to a number of completions; cached ones are not read again.
@@ -128,7 +204,7 @@ fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Store
 
 fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Command> {
     scores.rows = Some((open, loaded.rows));
-    scores.stored = loaded.stored;
+    (scores.stored, scores.own) = (loaded.stored, loaded.own);
     if loaded.source != scores.source {
         return Vec::new();
     }
@@ -151,7 +227,8 @@ fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loa
 
 /// Scores the completions with the last schema that compiled.
 pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    let Some(scorer) = shared.scorer() else { return Vec::new() };
+    let Some(scorer) = scorer(scores, shared) else { return Vec::new() };
+    let is_own = is_own(scores, shared);
     scores.mismatch = mismatch(scores, shared);
     let items = Arc::clone(&scores.items);
     let cached = scores.stored.as_ref().filter(|_| scores.source == Source::Step);
@@ -163,12 +240,14 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
         scored.results = query_results(&scored, &scorer);
         Some((scored, impacts(&steps, &scorer, &is_wanted)?))
     };
-    vec![Work::latest("score", compute, |scores: &mut Scores, shared, scored| {
+    vec![Work::latest("score", compute, move |scores: &mut Scores, shared, scored| {
         let Some(scored) = scored else { return Vec::new() };
         let (tally, of) = (&scored.0.tally, scores.source.name());
         let exact = Some(tally.exact).filter(|(_, of)| *of > 0);
         let valid = tally.tiers[Tier::Valid as usize];
-        shared.last_scores = Some(LastScores { of, total: tally.all, valid, exact });
+        if !is_own {
+            shared.last_scores = Some(LastScores { of, total: tally.all, valid, exact });
+        }
         take_scores(scores, scored)
     })]
 }
@@ -225,15 +304,12 @@ pub(super) fn next_changed(scores: &mut Scores, shared: &mut Shared) -> Vec<Comm
     turn_to(scores, shared, Source::Step)
 }
 
-/// A warning if the shown step was scored by other rules than the schema in the editor.
+/// A warning if the shown step was scored by other rules than the schema in the editor, which is of the same task.
 fn mismatch(scores: &Scores, shared: &Shared) -> Option<String> {
     let file = shared.current_run()?.directory.as_ref().filter(|_| scores.source == Source::Step)?.file();
     let (task, id) = (shared.draft.task.as_ref()?, short_id(&file.id));
     if file.task != task.name {
-        return Some(format!(
-            "run {id} is of task {}, the open task is {}: rates are not comparable",
-            file.task, task.name
-        ));
+        return None;
     }
     let (now, then) = (sha256(task.definition_text.as_bytes()), file.task_files.get(&task.definition_file)?);
     let what = task.definition_name();
@@ -265,6 +341,14 @@ pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Com
         scores.step = 0;
     }
     turn_to(scores, shared, Source::Step)
+}
+
+/// Why the run cannot be re-scored with the schema in the editor.
+pub(super) fn no_rescoring(shared: &Shared) -> Option<String> {
+    let run = shared.run_of_other_task()?;
+    let (id, task, open) = (short_id(run.id()), &run.file().task, &shared.task.as_ref()?.task.name);
+    let key = shared.key_of("launch.tasks");
+    Some(format!("run {id} is of task {task}, the schema in the editor of {open}: open {task} first (Launch, {key})"))
 }
 
 /// Another run is current: drops everything of the last one.

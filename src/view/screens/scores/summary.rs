@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::scoring::{Impact, Scored, sum};
-use super::{RescoreJob, Scores, Source};
+use super::{RescoreJob, Scores, Source, source};
 use crate::format::percent_short;
 use crate::score::{Score, Tier};
 use crate::statistics::wilson_by_prompt;
@@ -181,6 +181,9 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         Some(whole) => {
             let (title, notes) = of_whole(shared, whole);
             (title, &whole.impacts, notes)
+        }
+        None if source::is_own(scores, shared) => {
+            (format!("the run's own task on its last {} steps", scores.impacts.len()), &scores.impacts, Vec::new())
         }
         None => {
             let steps = scores.impacts.len();
