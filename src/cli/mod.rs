@@ -133,7 +133,7 @@ enum Command {
 const EXIT_CODES: [(&str, &str); 6] = [
     ("0", "done; of `train` and `runs attach`: the run is finished"),
     ("1", "failed: something is missing, has a fault (a file, too), or cannot be done"),
-    ("2", "wrong command line: an option, its value, or options that exclude each other; nothing was begun"),
+    ("2", "wrong command line: an option, its value, or options that exclude each other"),
     ("3", "`eval`: a rate of --fail-under is missed"),
     ("75", "`train` in a Slurm job that ends: to be continued"),
     ("130", "interrupted: the same command, or `train --resume RUN`, goes on"),

@@ -24,13 +24,14 @@ pub(super) struct StatusLine {
     on_terminal: bool,
     /// Since when the same work is shown; then when its line was.
     shown: Option<Instant>,
-    is_drawn: bool,
+    /// Empty: nothing is drawn.
+    drawn: String,
 }
 
 impl StatusLine {
     pub(super) fn new() -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { on_terminal: std::io::stderr().is_terminal() && !is_dumb, shown: None, is_drawn: false }
+        Self { on_terminal: std::io::stderr().is_terminal() && !is_dumb, shown: None, drawn: String::new() }
     }
 
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
@@ -44,17 +45,20 @@ impl StatusLine {
             return;
         }
         self.shown = Some(now);
-        if self.on_terminal {
-            redraw_line(&text());
-            self.is_drawn = true;
-        } else {
-            eprint_line(&text());
+        let text = text();
+        match (self.on_terminal, self.drawn == text) {
+            (false, _) => eprint_line(&text),
+            (true, true) => {}
+            (true, false) => {
+                redraw_line(&text);
+                self.drawn = text;
+            }
         }
     }
 
     /// Clears what is drawn, before other lines.
     pub(super) fn clear(&mut self) {
-        if std::mem::take(&mut self.is_drawn) {
+        if !std::mem::take(&mut self.drawn).is_empty() {
             redraw_line("");
         }
     }

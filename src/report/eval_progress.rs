@@ -18,10 +18,14 @@ pub fn eval_count(progress: &EvalProgress) -> String {
     if *total == 0 { format!("{who}{turn}") } else { format!("{who}{turn}: {answers} of {total}{of}") }
 }
 
-/// `2.9/s, 2m 11s left`; empty before the first answer.
+/// `2.9/s, 2m 11s left`; empty before the first answers.
 pub fn eval_pace(progress: &EvalProgress) -> String {
     let Some((rate, left)) = progress.rate().zip(progress.seconds_left()) else { return String::new() };
-    let speed = format!("{}/s", amount(rate));
+    let speed = match rate {
+        ..0.1 => format!("{} each", duration(1.0 / rate)),
+        ..1.0 => format!("{rate:.2}/s"),
+        _ => format!("{}/s", amount((10.0 * rate).round() / 10.0)),
+    };
     if progress.answers < progress.total { format!("{speed}, {} left", duration(left)) } else { speed }
 }
 
@@ -75,7 +79,12 @@ mod tests {
         );
         // What an earlier worker answered says nothing of the speed of this one.
         let resumed = EvalProgress { kept: 100, with_expected: 0, ..some.clone() };
-        check(resumed, "base eval on test: 120 of 500, 0.5/s, 12m 40s left, so far valid 61.7% [52.7, 69.9]");
+        check(resumed, "base eval on test: 120 of 500, 0.50/s, 12m 40s left, so far valid 61.7% [52.7, 69.9]");
+        let slow = EvalProgress { answers: 10, seconds: 200.0, scored: 0, ..some.clone() };
+        check(slow, "base eval on test: 10 of 500, 20 s each, 2h 43m left");
+        // One answer says little of the time that the others take.
+        let first = EvalProgress { answers: 1, scored: 1, valid: 1, with_expected: 0, ..some.clone() };
+        check(first, "base eval on test: 1 of 500, so far valid 100.0% [20.7, 100.0]");
         let turns = EvalProgress { target: "trained".into(), step: Some(40), turn: 2, answers: 500, scored: 0, ..some };
         check(turns, "eval of step 40 on test, turn 2: 500 of 500, 12.5/s");
         check(EvalProgress { step: None, target: "mine".into(), ..base() }, "mine on test: 0 of 500");

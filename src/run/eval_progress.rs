@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The answers by which the time left is estimated, at least: prompts are answered side by side, so the first one takes
+/// nearly as long as many.
+const FEWEST_ANSWERS: usize = 8;
+
 /// The eval that a worker is sampling. An answer is the completion of a prompt; of rows of several turns, those of one
 /// turn are counted.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -41,8 +45,9 @@ impl EvalProgress {
         (answers > 0 && self.seconds > 0.0).then(|| answers as f64 / self.seconds)
     }
 
-    /// By the rate so far.
+    /// By the rate so far; `None` before there is one to speak of.
     pub fn seconds_left(&self) -> Option<f64> {
-        self.rate().map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
+        let is_early = self.answers.saturating_sub(self.kept) < FEWEST_ANSWERS.min(self.total);
+        self.rate().filter(|_| !is_early).map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
     }
 }

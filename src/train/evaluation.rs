@@ -104,7 +104,8 @@ fn sample_and_record(
     recorder.event(eval.clone())?;
     // The next write says it too.
     let _ = recorder.state().eval(None);
-    watch.into_kept().map_or(Ok(()), KeptAnswers::remove)?;
+    // The eval has its answers; a log that stays is in nobody's way.
+    let _ = watch.into_kept().map(KeptAnswers::remove);
     Ok(eval)
 }
 
@@ -119,8 +120,9 @@ fn watch(
     step: u64,
 ) -> Result<EvalWatch<'static>, TrainError> {
     let is_kept = job.engine.device.is_cpu() && job.ranks.size() == 1 && (target == "base" || set == "test");
-    let kept = if is_kept {
-        let log = AnswerLog::open(answers_path(run.path(), step, set, target))?;
+    // Without a log, of a full disk maybe, the next worker asks for all.
+    let log = if is_kept { AnswerLog::open(answers_path(run.path(), step, set, target)).ok() } else { None };
+    let kept = if let Some(log) = log {
         let weights = weights_norm(job.model.parameters())?;
         let (version, digest) = (env!("CARGO_PKG_VERSION"), &run.file().model_digest);
         let key = format!("{version} {digest} {} {weights} {target} {:?}", job.config.digest(), job.sampling());
