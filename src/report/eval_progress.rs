@@ -29,24 +29,22 @@ pub fn eval_pace(progress: &EvalProgress) -> String {
     if progress.answers < progress.total { format!("{speed}, {} left", duration(left)) } else { speed }
 }
 
-/// `so far valid 61.7% [52.7, 69.9], exact 40.0% [31.7, 48.9]`; empty before the first score. Short answers end first:
-/// the interval is that of these answers as a sample of all.
-pub fn eval_rates(progress: &EvalProgress) -> String {
+/// `so far valid 61.7% [52.7, 69.9]` and `exact 40.0% [31.7, 48.9]`, as far as known. Short answers end first: the
+/// interval is that of these answers as a sample of all.
+pub fn eval_rates(progress: &EvalProgress) -> Vec<String> {
     let EvalProgress { scored, valid, with_expected, exact, .. } = *progress;
     let rate = |name: &str, (count, n): (usize, usize)| {
         format!("{name} {}", percent_interval(count as f64 / n as f64, wilson(count, n).into()))
     };
-    match (scored, with_expected) {
-        (0, _) => String::new(),
-        (_, 0) => format!("so far {}", rate("valid", (valid, scored))),
-        _ => format!("so far {}, {}", rate("valid", (valid, scored)), rate("exact", (exact, with_expected))),
-    }
+    let valid = (scored > 0).then(|| rate("so far valid", (valid, scored)));
+    let exact = (with_expected > 0).then(|| rate("exact", (exact, with_expected)));
+    valid.into_iter().chain(exact).collect()
 }
 
 /// All three.
 pub fn eval_progress_text(progress: &EvalProgress) -> String {
-    let more = [eval_pace(progress), eval_rates(progress)];
-    more.into_iter().filter(|text| !text.is_empty()).fold(eval_count(progress), |line, text| format!("{line}, {text}"))
+    let more = std::iter::once(eval_pace(progress)).chain(eval_rates(progress));
+    more.filter(|text| !text.is_empty()).fold(eval_count(progress), |line, text| format!("{line}, {text}"))
 }
 
 #[cfg(test)]
@@ -80,12 +78,20 @@ mod tests {
         // What an earlier worker answered says nothing of the speed of this one.
         let resumed = EvalProgress { kept: 100, with_expected: 0, ..some.clone() };
         check(resumed, "base eval on test: 120 of 500, 0.50/s, 12m 40s left, so far valid 61.7% [52.7, 69.9]");
-        let slow = EvalProgress { answers: 10, seconds: 200.0, scored: 0, ..some.clone() };
+        let slow = EvalProgress { answers: 10, seconds: 200.0, scored: 0, with_expected: 0, ..some.clone() };
         check(slow, "base eval on test: 10 of 500, 20 s each, 2h 43m left");
         // One answer says little of the time that the others take.
         let first = EvalProgress { answers: 1, scored: 1, valid: 1, with_expected: 0, ..some.clone() };
         check(first, "base eval on test: 1 of 500, so far valid 100.0% [20.7, 100.0]");
-        let turns = EvalProgress { target: "trained".into(), step: Some(40), turn: 2, answers: 500, scored: 0, ..some };
+        let turns = EvalProgress {
+            target: "trained".into(),
+            step: Some(40),
+            turn: 2,
+            answers: 500,
+            scored: 0,
+            with_expected: 0,
+            ..some
+        };
         check(turns, "eval of step 40 on test, turn 2: 500 of 500, 12.5/s");
         check(EvalProgress { step: None, target: "mine".into(), ..base() }, "mine on test: 0 of 500");
         check(EvalProgress { total: 0, other_ranks: 3, ..base() }, "base eval on test");

@@ -47,7 +47,7 @@ pub enum Ended {
     Interrupted {
         step: u64,
     },
-    /// Stopped at once, or while the disk was full; can be resumed from the last checkpoint.
+    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
     CutShort {
         /// The step of that checkpoint; `None` before the first one.
         resumes_from: Option<u64>,

@@ -88,11 +88,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         Span::raw(format!(" step {done}")),
         Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
     ];
-    let so_far = eval_under_way(run).map(eval_rates).filter(|text| !text.is_empty());
-    let rates = so_far.or_else(|| rates(run)).map(|text| {
-        let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
-        Span::styled(format!("  {text}"), theme.style(role))
-    });
+    let so_far = eval_under_way(run).map(eval_rates).unwrap_or_default();
+    let known = if so_far.is_empty() { rates(run).into_iter().collect() } else { so_far };
+    let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
+    let rates: Vec<_> = known.iter().map(|text| Span::styled(format!("  {text}"), theme.style(role))).collect();
     if total > 0 {
         let share_text = Span::raw(format!(" {}", percent_short(share)));
         // The rates matter more than a long bar.
