@@ -446,7 +446,7 @@ fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
         program(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
     let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.starts_with("step 1/")), "it ended before its first step");
+    assert!(lines.any(|line| line.contains("/1000 ")), "it ended before its first step");
     let process = rustix::process::Pid::from_child(&worker);
     rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
     let last = lines.last().unwrap();
