@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_stop_says_what_it_waits_for() {
-        let state = |status, step, eval| State {
+        let state = |status, step, eval: Option<EvalProgress>| State {
             version: 1,
             status,
             pid: 0,
@@ -198,7 +198,7 @@ mod tests {
             host: String::new(),
             step,
             cause: None,
-            eval,
+            eval: eval.map(Box::new),
             updated_ms: 0,
         };
         let eval = EvalProgress {

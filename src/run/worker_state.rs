@@ -90,9 +90,9 @@ pub struct State {
     /// Why the run ended or waits, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The eval under way.
+    /// The eval under way. Boxed, since states are moved as messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval: Option<EvalProgress>,
+    pub eval: Option<Box<EvalProgress>>,
     /// Milliseconds since 1970.
     pub updated_ms: u64,
 }
@@ -188,7 +188,7 @@ impl StateWriter {
     pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
         let mut shared = self.shared();
         let is_turn = shared.state.eval.is_some() != progress.is_some();
-        shared.state.eval = progress;
+        shared.state.eval = progress.map(Box::new);
         shared.write_after(if is_turn { Duration::ZERO } else { Duration::from_secs(1) })
     }
 

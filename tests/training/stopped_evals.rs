@@ -31,7 +31,7 @@ fn killed_at_answer(run: &RunDirectory, visit: usize) -> EvalProgress {
         .unwrap();
     assert!(!ended.success(), "the worker wrote fewer than {visit} answers");
     let text = std::fs::read_to_string(run.path().join("state.json")).unwrap();
-    serde_json::from_str::<State>(&text).unwrap().eval.expect("an eval is under way")
+    *serde_json::from_str::<State>(&text).unwrap().eval.expect("an eval is under way")
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
 /// The eval that the worker is sampling.
 pub(super) fn eval_under_way(run: &FollowedRun) -> Option<&EvalProgress> {
     let is_active = matches!(run.status(), Status::Running | Status::Stopping);
-    run.state.as_ref().and_then(|state| state.eval.as_ref()).filter(|_| is_active)
+    run.state.as_ref().and_then(|state| state.eval.as_deref()).filter(|_| is_active)
 }
 
 /// Progress, remaining time, and speed.
