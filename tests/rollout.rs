@@ -191,7 +191,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     };
     let requests = requests();
     let by_tokens = requests.iter().map(|request| request.prompt.as_slice()).zip(&rows);
-    let found = context.rollout_while_scoring(&requests, &sampling(1.0), &scorer, by_tokens).unwrap();
+    let found = context.rollout_while_scoring(&requests, &sampling(1.0), &scorer, by_tokens, None).unwrap();
     assert_eq!(found.completions, run(&model, &requests, &sampling(1.0), 1));
     let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
     let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();

@@ -9,3 +9,4 @@ mod requests;
 mod resume;
 mod sampler;
 pub(crate) mod small_task;
+mod stopped_evals;

@@ -1,5 +1,6 @@
 //! The endpoints of `eval`: where `endpoints.toml` is, and the records of one that was asked.
 
+use super::eval_status::EvalStatus;
 use super::rows::Rows;
 use super::variants::Variant;
 use crate::run::EvalFolder;
@@ -14,6 +15,7 @@ pub(super) use unavailable::EndpointTarget;
 /// What all targets of an eval are asked.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
+    pub(super) status: &'a EvalStatus,
     pub(super) task: &'a Task,
     pub(super) scorer: &'a Scorer,
     pub(super) rows: &'a Rows,
@@ -23,7 +25,6 @@ pub(super) struct Asked<'a> {
     /// Ids of prompts that may be sent whatever they hold.
     #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is sent"))]
     pub(super) allowed_secrets: &'a [String],
-    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is received"))]
     pub(super) folder: Option<&'a EvalFolder>,
 }
 
@@ -38,6 +39,7 @@ impl<'a> Asked<'a> {
 mod asking {
     use std::collections::HashMap;
     use std::path::{Path, PathBuf};
+    use std::time::Instant;
 
     use serde::{Deserialize, Serialize};
     use serde_json::{Value, json};
@@ -49,7 +51,7 @@ mod asking {
     use crate::endpoint::{self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling};
     use crate::files;
     use crate::format::counted;
-    use crate::run::{EvalRecord, workspace};
+    use crate::run::{EvalProgress, EvalRecord, workspace};
 
     /// The name of the file, in a workspace and in the user's configuration.
     const FILE: &str = "endpoints.toml";
@@ -121,18 +123,20 @@ mod asking {
                 .filter_map(|line| serde_json::from_str(line).ok())
                 .map(|Line { question, answer, .. }| (question, answer))
                 .collect();
-            let (mut turn_name, mut done, mut all) = (name.to_owned(), 0, 0);
+            let mut begun = Instant::now();
+            let mut shown =
+                EvalProgress { set: asked.rows.set.clone(), target: name.to_owned(), ..EvalProgress::default() };
             let show = |progress: Progress<'_>| {
                 match progress {
                     Progress::Turn { turn, questions, known } => {
-                        if turn > 1 {
-                            turn_name = format!("{name}, turn {turn}");
-                        }
-                        (done, all) = (known, questions);
+                        begun = Instant::now();
+                        (shown.turn, shown.total, shown.answers, shown.kept) = (turn, questions, known, known);
                         if known > 0 {
+                            asked.status.end();
+                            let turn = if turn > 1 { format!(", turn {turn}") } else { String::new() };
                             let open = counted(questions - known, "question");
                             eprint_line(&format!(
-                                "{turn_name}: {known} of {questions} answers are in the folder: asking {open}"
+                                "{name}{turn}: {known} of {questions} answers are in the folder: asking {open}"
                             ));
                         }
                     }
@@ -142,16 +146,16 @@ mod asking {
                             let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
                             log.append(&serde_json::to_string(&line)?)?;
                         }
-                        done += 1;
-                        if done % 100 == 0 {
-                            eprint_line(&format!("{turn_name}: {done} of {all} answers"));
-                        }
+                        shown.answers += 1;
+                        shown.seconds = begun.elapsed().as_secs_f64();
                     }
                 }
+                asked.status.show(&shown);
                 Ok::<(), EndpointError>(())
             };
             let of = (asked.task, asked.scorer);
             let records = endpoint::records((&self.0, &form), of, rows, questions, known, show)?;
+            asked.status.end();
             let unanswered: Vec<_> = records.iter().filter(|record| record.is_endpoint_error()).collect();
             if let Some(first) = unanswered.first() {
                 let (count, all) = (unanswered.len(), records.len());

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
 use super::endpoints::Asked;
+use super::eval_status::EvalStatus;
 use super::output::eprint_line;
 use super::rows::{Rows, whole};
 use super::runs::{check_page, gpu_price, price, write_page};
@@ -15,13 +16,13 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
 use crate::constraint::TaskConstraints;
-use crate::eval::{evaluate, prepare_rows};
-use crate::format::{duration, percent};
+use crate::eval::{EvalWatch, KeptAnswers, evaluate, prepare_rows};
+use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
 use crate::model::Adapters;
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
-use crate::run::{EvalFolder, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
+use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
 
@@ -38,6 +39,9 @@ pub(super) struct Arguments {
     /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
     on: String,
+    /// Only the first N prompts of the set: a first look at a slow model
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true, value_parser = temperature)]
     temperature: f64,
@@ -78,7 +82,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Folder to create with every answer, the task and the result. The same command with the folder of an interrupted
-    /// eval, or of one with endpoint errors, asks endpoints only what they have not answered
+    /// eval, or of one with endpoint errors, asks only for what was not answered
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write one self-contained HTML file; secrets are masked
@@ -107,7 +111,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
-    let rows = Rows::on(&task, &arguments.on)?;
+    let mut rows = Rows::on(&task, &arguments.on)?;
+    rows.rows.truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &places)?;
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact")
         && rows.rows.iter().all(|row| row.expected.is_none())
@@ -121,6 +127,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.
     let asked = Asked {
+        status: &status,
         task: &task,
         scorer: &scorer,
         rows: &rows,
@@ -136,7 +143,11 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         target.check_constraints(asked.task, asked.rows, &places)?;
     }
     let settings = settings(&arguments, &task, &targets, &variants, limit);
-    let kept = arguments.out.as_ref().map(|out| keep(out, &task, &rows, &settings)).transpose()?;
+    let kept = arguments
+        .out
+        .as_ref()
+        .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
+        .transpose()?;
     let (folder, earlier) = kept.unzip();
     // What was sampled on this machine is known already where endpoints are asked again.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
@@ -223,7 +234,7 @@ fn sample(
     engine: &Engine,
     asked: &Asked<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, .. } = *asked;
+    let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
     let threads = ThreadPool::of_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(places, engine)?;
     let lengths = lengths(&model, limit);
@@ -239,8 +250,28 @@ fn sample(
         threads: &threads,
         memory: &memory,
     };
+    let kept = asked.folder.map(|folder| keep_answers(folder, target, places, asked, &sampling)).transpose()?;
+    let progress = EvalProgress { set: rows.set.clone(), target: target.name.clone(), ..EvalProgress::default() };
+    let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
+    let mut is_topped_up = false;
+    let mut watch = EvalWatch::new(progress, is_scored, kept, |progress| {
+        if progress.kept > 0 && progress.answers == progress.kept {
+            let EvalProgress { target, kept, total, .. } = progress;
+            let open = counted(total - kept, "prompt");
+            eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: asking {open}"));
+            is_topped_up = true;
+        }
+        status.show(progress);
+    });
     let prompts = (prompts.as_slice(), constraints.as_ref());
-    let records = evaluate((context, task, scorer), prompts, lengths.prompt_limit(), &sampling, samples)?;
+    let evaluated = evaluate((context, task, scorer), prompts, lengths.prompt_limit(), &sampling, samples, &mut watch);
+    drop(watch);
+    status.end();
+    let records = evaluated?;
+    if is_topped_up {
+        // Its time is that of some of the answers.
+        return Ok((records, None));
+    }
     let overhead = target.is_constrained().then_some(&memory.mask_overhead);
     let price = arguments.gpu_price_per_hour.filter(|_| !engine.device.is_cpu());
     let speed = SpeedSummary::of(
@@ -276,15 +307,28 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
     Ok(targets)
 }
 
+/// The answers in the eval's folder, of the same weights and settings.
+fn keep_answers(
+    folder: &EvalFolder,
+    target: &Target,
+    places: &RunFolders,
+    asked: &Asked<'_>,
+    sampling: &Sampling,
+) -> Result<KeptAnswers, Failure> {
+    let constraint = if target.is_constrained() { asked.task.digest() } else { String::new() };
+    let key = format!("{} {} {constraint} {sampling:?}", env!("CARGO_PKG_VERSION"), target.digest(places)?);
+    Ok(KeptAnswers::new(folder.answers(&asked.rows.set, &target.name)?, key))
+}
+
 /// Creates the eval's folder, or opens that of the same eval; prompts that are no set of the task are stored with their
 /// ids.
 fn keep(
     out: &Path,
     task: &Task,
     rows: &Rows,
-    settings: &Map<String, Value>,
+    (settings, is_limited): (&Map<String, Value>, bool),
 ) -> Result<(EvalFolder, Option<Value>), Failure> {
-    let is_set = PromptSet::ALL.into_iter().any(|set| set.name() == rows.set);
+    let is_set = !is_limited && PromptSet::ALL.into_iter().any(|set| set.name() == rows.set);
     let prompts = (!is_set).then(|| lines(rows));
     let prompts = prompts.as_ref().map(String::as_bytes);
     Ok(EvalFolder::create(out, &task.files()?, prompts, settings)?)
@@ -328,6 +372,7 @@ fn settings(
         ("models", models.into()),
         ("task", json!(task.name)),
         ("set", json!(arguments.on)),
+        ("limit", json!(arguments.limit)),
         ("temperature", json!(arguments.temperature)),
         ("samples", json!(arguments.samples)),
         ("seed", json!(arguments.seed)),
@@ -339,7 +384,7 @@ fn settings(
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The result and its settings, without the endpoints and prompts that it does not have.
+/// The result and its settings, without the endpoints, prompts and limit that it does not have.
 fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
     let summaries: Map<String, Value> =
         versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
@@ -350,7 +395,8 @@ fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
         "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0),
         "in_a_row_interval": in_a_row(1),
     });
-    let is_had = |(name, value): &(String, Value)| !(value.is_null() && ["endpoints", "prompts"].contains(&&**name));
+    let is_had =
+        |(name, value): &(String, Value)| !(value.is_null() && ["endpoints", "prompts", "limit"].contains(&&**name));
     if let Some(fields) = document.as_object_mut() {
         fields.extend(settings.into_iter().filter(is_had));
     }

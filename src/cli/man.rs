@@ -22,6 +22,7 @@ fn page() -> std::io::Result<Vec<u8>> {
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     subcommands(&command)?.to_writer(&mut page)?;
+    exit_codes().to_writer(&mut page)?;
     #[cfg(feature = "view")]
     {
         actions().to_writer(&mut page)?;
@@ -49,6 +50,17 @@ fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
         }
     }
     Ok(roff)
+}
+
+fn exit_codes() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    for (code, meaning) in super::EXIT_CODES {
+        roff.control("TP", []);
+        roff.text([bold(code)]);
+        roff.text([roman(meaning)]);
+    }
+    roff
 }
 
 #[cfg(feature = "view")]

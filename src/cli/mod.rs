@@ -14,6 +14,8 @@ mod doctor;
 mod endpoints;
 #[cfg(feature = "engine")]
 mod eval;
+#[cfg(feature = "engine")]
+mod eval_status;
 mod init;
 #[cfg(feature = "view")]
 mod keys;
@@ -62,7 +64,7 @@ use output::{print, print_json};
 
 /// Make a language model's structured output reliable: score it, train it with GRPO, measure it on held-out prompts.
 #[derive(Debug, Parser)]
-#[command(name = "grpo-tui", version, about, max_term_width = 120)]
+#[command(name = "grpo-tui", version, about, max_term_width = 120, after_help = exit_codes())]
 struct Arguments {
     #[cfg(feature = "view")]
     #[command(flatten)]
@@ -127,7 +129,22 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// Why a command failed: a message, and the exit code (1 failed, 2 bad usage, 3 threshold missed, 130 interrupted).
+/// The exit codes of all commands, with what they mean.
+const EXIT_CODES: [(&str, &str); 6] = [
+    ("0", "done; of `train` and `runs attach`: the run is finished"),
+    ("1", "failed: something is missing, has a fault (a file, too), or cannot be done"),
+    ("2", "wrong command line: an option, its value, or options that exclude each other"),
+    ("3", "`eval`: a rate of --fail-under is missed"),
+    ("75", "`train` in a Slurm job that ends: to be continued"),
+    ("130", "interrupted: the same command, or `train --resume RUN`, goes on"),
+];
+
+fn exit_codes() -> String {
+    let lines = EXIT_CODES.iter().map(|(code, meaning)| format!("\n  {code:>3}  {meaning}"));
+    format!("Exit codes:{}", lines.collect::<String>())
+}
+
+/// Why a command failed: a message, and the exit code, of [`EXIT_CODES`].
 #[derive(Debug)]
 pub struct Failure {
     pub code: u8,

@@ -1,32 +1,110 @@
-//! A run's progress on stderr: one line per event, with the time left after a step.
+//! Progress on stderr: one line per event of a run, and a line that says how far an eval is.
 
-use std::time::Instant;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use super::output::eprint_line;
+use super::output::{eprint_line, redraw_line};
 use crate::format::duration;
-use crate::report::event_text;
-use crate::run::EventBody;
+use crate::report::{eval_count, eval_pace, eval_progress_text, event_text};
 use crate::run::events::Step;
+use crate::run::{EventBody, RequestQueue, State, StateWriter, Status, Stop, Worker};
 
-/// Prints events with an estimate of the time left.
+/// How often a terminal's line may change, and how often it is printed elsewhere.
+const REDRAWN_EVERY: Duration = Duration::from_millis(100);
+const PRINTED_EVERY: Duration = Duration::from_secs(5);
+/// How soon a signal is answered.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// One line that changes: redrawn in place on a terminal, else printed every few seconds.
+#[derive(Debug)]
+pub(super) struct StatusLine {
+    on_terminal: bool,
+    /// Since when the same work is shown; then when its line was.
+    shown: Option<Instant>,
+    /// Empty: nothing is drawn.
+    drawn: String,
+}
+
+impl StatusLine {
+    pub(super) fn new() -> Self {
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { on_terminal: std::io::stderr().is_terminal() && !is_dumb, shown: None, drawn: String::new() }
+    }
+
+    pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let every = if self.on_terminal { REDRAWN_EVERY } else { PRINTED_EVERY };
+        // Elsewhere the first line comes after the first interval: short work prints none.
+        let last = *self
+            .shown
+            .get_or_insert_with(|| if self.on_terminal { now.checked_sub(every).unwrap_or(now) } else { now });
+        if now - last < every {
+            return;
+        }
+        self.shown = Some(now);
+        let text = text();
+        match (self.on_terminal, self.drawn == text) {
+            (false, _) => eprint_line(&text),
+            (true, true) => {}
+            (true, false) => {
+                redraw_line(&text);
+                self.drawn = text;
+            }
+        }
+    }
+
+    /// Clears what is drawn, before other lines.
+    pub(super) fn clear(&mut self) {
+        if !std::mem::take(&mut self.drawn).is_empty() {
+            redraw_line("");
+        }
+    }
+
+    /// The work is over.
+    pub(super) fn end(&mut self) {
+        self.clear();
+        self.shown = None;
+    }
+}
+
+/// Prints the events of a run with an estimate of the time left; between them shows the eval under way, and says at once
+/// what a stop waits for.
 pub(super) struct Progress {
+    lines: Arc<Mutex<Lines>>,
+    is_over: Arc<AtomicBool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+struct Lines {
+    status: StatusLine,
     start: Instant,
     first_step: Option<u64>,
     total_steps: u64,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self { start: Instant::now(), first_step: None, total_steps: 0 }
+    pub(super) fn new(worker: &Worker) -> Self {
+        let lines = Lines { status: StatusLine::new(), start: Instant::now(), first_step: None, total_steps: 0 };
+        let (lines, is_over) = (Arc::new(Mutex::new(lines)), Arc::new(AtomicBool::new(false)));
+        let (state, controls) = (worker.state(), worker.controls().clone());
+        let (shared, ends) = (Arc::clone(&lines), Arc::clone(&is_over));
+        let watch = move || watch(&state, &controls, &shared, &ends);
+        // Without a thread there are the events.
+        let watcher = std::thread::Builder::new().name("progress".to_owned()).spawn(watch).ok();
+        Self { lines, is_over, watcher }
     }
 
     pub(super) fn event(&mut self, event: &EventBody) {
+        let mut lines = lock(&self.lines);
         let left = match event {
             EventBody::Run(run) => {
-                self.total_steps = run.total_steps;
+                lines.total_steps = run.total_steps;
                 String::new()
             }
-            EventBody::Step(step) => match self.seconds_left(step) {
+            EventBody::Step(step) => match lines.seconds_left(step) {
                 0.0 => String::new(),
                 seconds => format!("  ETA {}", duration(seconds)),
             },
@@ -34,11 +112,25 @@ impl Progress {
             EventBody::End(_) => return,
             _ => String::new(),
         };
-        if let Some((_, text)) = event_text(event, self.total_steps) {
+        if let Some((_, text)) = event_text(event, lines.total_steps) {
+            lines.status.clear();
             eprint_line(&format!("{text}{left}"));
         }
     }
+}
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            watcher.thread().unpark();
+            let _ = watcher.join();
+        }
+        lock(&self.lines).status.end();
+    }
+}
+
+impl Lines {
     fn seconds_left(&mut self, step: &Step) -> f64 {
         // From the end of the first step on, so that loading and evals before it do not count.
         let first = *self.first_step.get_or_insert_with(|| {
@@ -51,5 +143,82 @@ impl Progress {
             step.seconds
         };
         each * self.total_steps.saturating_sub(step.step) as f64
+    }
+}
+
+fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch(state: &StateWriter, controls: &RequestQueue, lines: &Mutex<Lines>, is_over: &AtomicBool) {
+    let mut is_told = false;
+    while !is_over.load(Ordering::Relaxed) {
+        let state = state.now();
+        let mut lines = lock(lines);
+        if !is_told && controls.stop_requested() == Some(Stop::AfterStep) {
+            is_told = true;
+            lines.status.clear();
+            eprint_line(&stop_text(&state));
+        }
+        match &state.eval {
+            Some(eval) => lines.status.show(|| eval_progress_text(eval)),
+            None => lines.status.end(),
+        }
+        drop(lines);
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// What a stop waits for.
+fn stop_text(state: &State) -> String {
+    let after = match &state.eval {
+        Some(eval) => {
+            let pace = eval_pace(eval);
+            format!("this eval ({}{}{pace})", eval_count(eval), if pace.is_empty() { "" } else { ", " })
+        }
+        None if state.status == Status::Starting => "the model is loaded".to_owned(),
+        None => format!("the current step ({} done), with a checkpoint", state.step),
+    };
+    format!("stopping after {after}; again: stops now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::EvalProgress;
+
+    #[test]
+    fn a_stop_says_what_it_waits_for() {
+        let state = |status, step, eval: Option<EvalProgress>| State {
+            version: 1,
+            status,
+            pid: 0,
+            start_ticks: 0,
+            boot_id: String::new(),
+            host: String::new(),
+            step,
+            cause: None,
+            eval: eval.map(Box::new),
+            updated_ms: 0,
+        };
+        let eval = EvalProgress {
+            step: Some(40),
+            set: "test".into(),
+            target: "trained".into(),
+            answers: 100,
+            total: 500,
+            seconds: 10.0,
+            ..EvalProgress::default()
+        };
+        let check = |state: State, expected: &str| assert_eq!(stop_text(&state), expected);
+        check(
+            state(Status::Running, 40, Some(eval)),
+            "stopping after this eval (eval of step 40 on test: 100 of 500, 10/s, 40 s left); again: stops now",
+        );
+        check(
+            state(Status::Running, 3, None),
+            "stopping after the current step (3 done), with a checkpoint; again: stops now",
+        );
+        check(state(Status::Starting, 0, None), "stopping after the model is loaded; again: stops now");
     }
 }

@@ -2,20 +2,29 @@
 
 mod worker_client;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
+use super::progress::StatusLine;
 use super::rows::Rows;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::Located;
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
+use crate::files::failpoint;
+use crate::format::{amount, duration};
 use crate::model::Adapters;
-use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, ThreadPool};
+use crate::rollout::{
+    Completion, EndedCompletion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason,
+    ThreadPool, Watcher,
+};
 use crate::run::{RunFolders, SampledCompletion};
-use crate::score::Scorer;
+use crate::score::{Score, Scorer};
 use crate::secrets::visible;
 use crate::task::{PromptSet, Task};
 
@@ -89,6 +98,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     for rows in requested_rows {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
+    let n = arguments.n as usize;
     let context = RolloutContext {
         engine: &engine,
         model: &model,
@@ -98,23 +108,84 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         memory: &RolloutMemory::default(),
     };
     let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
-    let completions = context.rollout(&requests(&prompts, SAMPLE_STEP, arguments.n as usize), &sampling)?.completions;
-    let mut output = String::new();
-    for (prompt, completions) in
-        prompts.iter().zip(context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?)
-    {
-        if !arguments.json {
-            output.push_str(&heading(prompt));
-        }
-        for (sample, scored) in completions.into_iter().enumerate() {
-            output.push_str(&if arguments.json {
+    let mut stream = SampleStream::new((context, &scorer), (&prompts, n), arguments.json);
+    let requests = requests(&prompts, SAMPLE_STEP, n);
+    let sampled = context.rollout_while_scoring(&requests, &sampling, &scorer, std::iter::empty(), Some(&mut stream));
+    stream.line.end();
+    sampled?;
+    stream.printed
+}
+
+/// Prints the completions of each prompt, in order, as soon as all of them have ended, and counts them meanwhile.
+struct SampleStream<'a> {
+    context: RolloutContext<'a>,
+    scorer: &'a Scorer,
+    prompts: &'a [Prompt],
+    /// Of each prompt.
+    completions: usize,
+    json: bool,
+    /// By prompt number and sample; of prompts from `next` on.
+    ended: BTreeMap<u32, BTreeMap<u32, Completion>>,
+    next: u32,
+    begun: Instant,
+    line: StatusLine,
+    printed: Outcome,
+}
+
+impl<'a> SampleStream<'a> {
+    fn new(
+        (context, scorer): (RolloutContext<'a>, &'a Scorer),
+        (prompts, completions): (&'a [Prompt], usize),
+        json: bool,
+    ) -> Self {
+        let (ended, line, printed) = (BTreeMap::new(), StatusLine::new(), Ok(ExitCode::SUCCESS));
+        Self { context, scorer, prompts, completions, json, ended, next: 0, begun: Instant::now(), line, printed }
+    }
+
+    /// Completions that have ended.
+    fn count(&self) -> usize {
+        self.next as usize * self.completions + self.ended.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
+        let prompt = &self.prompts[self.next as usize];
+        let mut output = if self.json { String::new() } else { heading(prompt) };
+        let scored = self.context.score(self.scorer, vec![completions], [&prompt.row])?;
+        for (sample, scored) in scored.into_iter().flatten().enumerate() {
+            output.push_str(&if self.json {
                 format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
             } else {
                 completion_text(sample, &scored)
             });
         }
+        self.line.clear();
+        if self.json { print_json(&output) } else { print(&output) }
     }
-    if arguments.json { print_json(&output) } else { print(&output) }
+}
+
+impl Watcher for SampleStream<'_> {
+    fn wants(&self, _: &Request) -> bool {
+        true
+    }
+
+    fn on_end(&mut self, ended: &EndedCompletion, _: Option<&Score>) {
+        failpoint("sample.end", "");
+        let number = ended.request.prompt_number;
+        if number >= self.next {
+            self.ended.entry(number).or_default().insert(ended.sample, ended.completion.clone());
+        }
+        while self.ended.get(&self.next).is_some_and(|ended| ended.len() == self.completions) {
+            let completions = self.ended.remove(&self.next).unwrap_or_default().into_values().collect();
+            if self.printed.is_ok() {
+                self.printed = self.print_next(completions);
+            }
+            self.next += 1;
+        }
+        let (count, all) = (self.count(), self.prompts.len() * self.completions);
+        let rate = count as f64 / self.begun.elapsed().as_secs_f64();
+        let left = duration((all - count) as f64 / rate);
+        self.line.show(|| format!("sampled {count} of {all} completions, {}/s, {left} left", amount(rate)));
+    }
 }
 
 /// The base of a model, and whether its adapters are used: a run's base is the same weights without them, unless the run

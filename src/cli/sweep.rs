@@ -145,7 +145,7 @@ pub(super) fn blank(
         )));
     }
     let config_file = train::read_config(common.config.as_deref())?;
-    config_file.as_ref().map_or(Ok(()), ConfigFile::check).map_err(|error| Failure::usage(error.to_string()))?;
+    config_file.as_ref().map_or(Ok(()), ConfigFile::check)?;
     let path = task.folder().map(std::path::absolute).transpose()?;
     let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
     Ok(Sweep {

@@ -86,6 +86,12 @@ impl Target {
         Ok(())
     }
 
+    /// Identifies the weights.
+    pub(super) fn digest(&self, places: &RunFolders) -> Result<String, Failure> {
+        let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
+        Ok(Located::find(model, places)?.digest(places)?)
+    }
+
     pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
         Ok(StartModel::find(model, places)?.into_sampler(engine)?)

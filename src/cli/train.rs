@@ -162,13 +162,15 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     worker.controls().stop_now_when(flags.twice);
     let Some(slot) = worker.wait_for(&devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
     super::device::warn_if_in_use(&slot);
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(&worker);
     let engine = super::device::engine(&slot)?;
     let begun_at = list_checkpoints(run.path())?.last().copied();
     let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
-    match train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event)) {
+    let trained = train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event));
+    drop(progress);
+    match trained {
         Ok(Ended::Finished(report)) => {
-            show(&run, &report, arguments.json)?;
+            show(&run, &report, &run_argument(&run, &places), arguments.json)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
@@ -194,7 +196,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
 fn is_finished(run: &RunDirectory, arguments: &Arguments, places: &RunFolders) -> Result<bool, Failure> {
     let report = if arguments.resume.is_some() { finished_report(run)? } else { None };
     if let Some(report) = &report {
-        show(run, report, arguments.json)?;
+        show(run, report, &run_argument(run, places), arguments.json)?;
         eprintln!(
             "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
             run_argument(run, places)
@@ -317,22 +319,25 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
 
 pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
     let preset = arguments.preset.as_deref().map(preset).transpose()?;
-    let usage = |error: crate::config::ConfigError| Failure::usage(error.to_string());
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let file = match &arguments.config_file {
         Some(file) => Some(file.clone()),
         None => read_config(arguments.config.as_deref())?,
     };
-    let file = file.map(|file| file.assignments()).transpose().map_err(usage)?;
+    let file = file.map(|file| file.assignments()).transpose()?;
     let mut set = arguments.set.clone();
     set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));
     set.extend(arguments.ranks.iter().map(|ranks| format!("ranks={ranks}")));
-    let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text).map_err(usage)?);
+    let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text)?);
     let mut layers = Layers { preset, task, file, set, origin: None };
     // A missing model is reported when it is loaded.
     layers.origin = Located::origin(&layers.asked_base_model(), places).ok();
-    layers.resolve().map_err(usage)
+    layers.resolve().map_err(|error| {
+        // What the files alone have wrong is no fault of the command line.
+        let files = Layers { preset: None, set: Vec::new(), ..layers.clone() };
+        files.resolve().map_or_else(Failure::from, |_| Failure::usage(error.to_string()))
+    })
 }
 
 /// The run's id if it is found by that, else its path.

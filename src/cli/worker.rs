@@ -146,7 +146,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
     use crate::train::Ended::{CutShort, Finished, Interrupted};
     let engine = super::device::engine(slot)?;
     let source = super::device::ranks_on(slot, ranks);
-    let mut progress = super::progress::Progress::new();
+    let mut progress = super::progress::Progress::new(worker);
     Ok(
         match crate::train::train(run, &super::device::places(run), &engine, worker, source, &mut |event| {
             progress.event(event)

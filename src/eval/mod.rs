@@ -3,10 +3,12 @@
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
 mod guard; // what a model should not forget
+mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
 mod sample; // one prompt's completions for a user
 mod sample_server; // a model that stays loaded to be sampled from
 mod turns; // conversations: later prompts from earlier answers
+mod watch; // how far an eval is
 
 use std::time::Instant;
 
@@ -21,10 +23,12 @@ use crate::text::TextError;
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepare_guard};
+pub use kept_answers::{KeptAnswers, OpenRequests};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
 pub use sample_server::serve;
 pub use turns::{LaterAnswer, later_turns};
+pub use watch::EvalWatch;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -59,7 +63,8 @@ pub fn greedy_requests(prompts: &[Prompt]) -> impl Iterator<Item = Request> {
     requests(prompts, EVAL_STEP, 1).into_iter().map(|request| Request { greedy: true, ..request })
 }
 
-/// Samples and scores `samples` completions of every prompt; records are in prompt order. `most_tokens`: of a prompt.
+/// Samples and scores `samples` completions of every prompt, as `watch` sees; records are in prompt order. `most_tokens`:
+/// of a prompt.
 ///
 /// # Errors
 /// [`EvalError`].
@@ -69,6 +74,7 @@ pub fn evaluate(
     most_tokens: usize,
     sampling: &Sampling,
     samples: usize,
+    watch: &mut EvalWatch<'_>,
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let mut requests = requests(prompts, EVAL_STEP, samples);
     if let Some(constraints) = constraints {
@@ -77,12 +83,27 @@ pub fn evaluate(
         }
     }
     let start = Instant::now();
-    let rows = prompts.iter().map(|prompt| (prompt.token_ids.as_slice(), &prompt.row));
-    let completions = context.rollout_while_scoring(&requests, sampling, scorer, rows)?.completions;
+    let completions = sample_open((context, scorer), &requests, prompts, sampling, watch)?;
     let asked = Asked { prompts, requests: &requests, most_tokens, seconds: start.elapsed().as_secs_f64() };
     records((context, task, scorer), asked, completions, |requests| {
-        Ok(context.rollout(requests, sampling)?.completions)
+        sample_open((context, scorer), requests, &[], sampling, watch)
     })
+}
+
+/// The completions of one turn: those that are kept, and the others sampled. `prompts`: of the first turn.
+fn sample_open(
+    (context, scorer): (RolloutContext<'_>, &Scorer),
+    requests: &[Request],
+    prompts: &[Prompt],
+    sampling: &Sampling,
+    watch: &mut EvalWatch<'_>,
+) -> Result<Vec<Vec<Completion>>, EvalError> {
+    let each: Vec<&[Request]> = requests.iter().map(std::slice::from_ref).collect();
+    let open = OpenRequests::of(&each, watch.kept());
+    watch.begin(&open.requests, open.kept(), &open.kept_scores(context, scorer, prompts)?);
+    let rows = prompts.iter().map(|prompt| (prompt.token_ids.as_slice(), &prompt.row));
+    let sampled = context.rollout_while_scoring(&open.requests, sampling, scorer, rows, Some(watch))?;
+    Ok(open.joined(sampled.completions))
 }
 
 /// What the completions of an eval answer.

@@ -4,6 +4,7 @@ mod answer_diff;
 mod compare;
 mod error;
 mod eval_pair;
+mod eval_progress;
 mod eval_results;
 mod event_text;
 mod failure_groups;
@@ -30,6 +31,7 @@ mod versus_text;
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
 pub use compare::RunsCompared;
 pub use error::ReportError;
+pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};
 pub use eval_results::{
     EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals, result_on,
 };

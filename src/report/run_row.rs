@@ -286,7 +286,7 @@ impl RunRow {
             "valid_set": set, "checkpoint": self.result().map(|(_, step, _)| step), "best": self.best, "valid": summary.map(|summary| summary.valid), "exact": summary.and_then(|summary| summary.exact),
             "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
             "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
-            "reward": self.metric("reward", false), "alerts": self.alerts.iter().map(|alert| &alert.rule).collect::<Vec<_>>(),
+            "reward": self.metric("reward", false), "alerts": self.alerts,
             "notes": self.notes, "queue": self.queue_position(), "cause": self.cause, "slurm": self.slurm,
             "outcome": self.outcome.document(),
         })

@@ -26,7 +26,7 @@ use kv_cache::{Capacity, Room};
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub use queue::{Arrivals, QueuedRequest, RequestSource};
-pub use scored::{RolloutContext, ScoredCompletion, signal_of};
+pub use scored::{RolloutContext, ScoredCompletion, Watcher, signal_of};
 pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
@@ -188,11 +188,14 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
-/// A completion that has ended, while others are decoded.
+/// A completion that has ended, while others are decoded. Where memory runs out, a rollout is tried again, and it ends
+/// once more.
 #[derive(Debug)]
-struct Finished {
-    prompt: Vec<u32>,
-    token_ids: Vec<u32>,
+pub struct EndedCompletion {
+    pub request: Request,
+    /// Of the request, from 0.
+    pub sample: u32,
+    pub completion: Completion,
 }
 
 /// What the rollouts of one model keep from one to the next.
@@ -205,7 +208,7 @@ pub struct RolloutMemory {
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
     /// Who learns of completions while others are decoded.
-    finished: Mutex<Option<Sender<Finished>>>,
+    finished: Mutex<Option<Sender<EndedCompletion>>>,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::Kept,
 }
@@ -217,16 +220,16 @@ impl RolloutMemory {
     }
 
     /// Tells `sender` of completions until the guard is dropped.
-    fn listen(&self, sender: Sender<Finished>) -> Listening<'_> {
+    fn listen(&self, sender: Sender<EndedCompletion>) -> Listening<'_> {
         *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         Listening(self)
     }
 
-    fn tell(&self, request: &Request, completion: &Completion) {
+    fn tell(&self, request: &Request, sample: u32, completion: &Completion) {
         if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
-            let finished = Finished { prompt: request.prompt.clone(), token_ids: completion.token_ids.clone() };
+            let ended = EndedCompletion { request: request.clone(), sample, completion: completion.clone() };
             // Whoever listens no longer needs it.
-            let _ = listener.send(finished);
+            let _ = listener.send(ended);
         }
     }
 
@@ -339,6 +342,11 @@ const CPU_ROOM: Room = Room {
     padded: |rows| rows,
     padded_drafted: |rows| rows,
 };
+
+/// The requests that are decoded together, in order: whether others are sampled as well changes no bit of theirs.
+pub fn decoded_together<'r>(model: &Decoder, requests: &'r [Request]) -> Vec<&'r [Request]> {
+    if model.device().is_cpu() { shards(requests, CPU_DECODE_ROWS) } else { vec![requests] }
+}
 
 /// Splits requests, in order, into shards of at most `most_rows` completions; a larger request is alone.
 fn shards(requests: &[Request], most_rows: usize) -> Vec<&[Request]> {

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, channel};
 
 use candle_core::Result;
 
-use super::{Completion, Finished, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use super::{
+    Completion, EndedCompletion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate,
+};
 use crate::advantage::{GroupSignal, group_signal};
 use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
@@ -34,6 +36,15 @@ pub struct ScoredCompletion {
     pub score: Score,
 }
 
+/// Learns of completions while others are decoded, on a thread of its own.
+pub trait Watcher: Send {
+    /// Whether it learns of the completions of `request`.
+    fn wants(&self, request: &Request) -> bool;
+
+    /// Learns of one, and of its score where its prompt is that of a row.
+    fn on_end(&mut self, ended: &EndedCompletion, score: Option<&Score>);
+}
+
 impl RolloutContext<'_> {
     /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
     /// released, then with ever fewer completions together in ever smaller caches.
@@ -51,7 +62,7 @@ impl RolloutContext<'_> {
     }
 
     /// As [`Self::rollout`]; a scorer that runs programs begins with the completions that end first, so that it has few
-    /// to answer afterwards. `rows`: by the tokens of their prompts.
+    /// to answer afterwards, and so does one whose scores a `watcher` wants. `rows`: by the tokens of their prompts.
     ///
     /// # Errors
     /// As [`generate`].
@@ -61,15 +72,18 @@ impl RolloutContext<'_> {
         sampling: &Sampling,
         scorer: &Scorer,
         rows: impl Iterator<Item = (&'r [u32], &'r PromptRow)>,
+        watcher: Option<&mut dyn Watcher>,
     ) -> Result<Generated> {
-        if !scorer.runs_programs() {
+        if !scorer.runs_programs() && watcher.is_none() {
             return self.rollout(requests, sampling);
         }
         let rows: HashMap<&[u32], &PromptRow> = rows.collect();
         let (sender, finished) = channel();
         let is_wanted = AtomicBool::new(true);
         std::thread::scope(|scope| {
-            scope.spawn(|| self.score_as_they_end(finished, scorer, &rows, &is_wanted));
+            let wanted = &is_wanted;
+            let rows = &rows;
+            scope.spawn(move || self.score_as_they_end(finished, scorer, (rows, wanted), watcher));
             let _listening = self.memory.listen(sender);
             let generated = self.rollout(requests, sampling);
             is_wanted.store(generated.is_ok(), Ordering::Relaxed);
@@ -77,22 +91,36 @@ impl RolloutContext<'_> {
         })
     }
 
-    /// Asks the scorer, which remembers its answers.
+    /// Asks the scorer; one that runs programs remembers its answers.
     fn score_as_they_end(
         &self,
-        finished: Receiver<Finished>,
+        finished: Receiver<EndedCompletion>,
         scorer: &Scorer,
-        rows: &HashMap<&[u32], &PromptRow>,
-        is_wanted: &AtomicBool,
+        (rows, is_wanted): (&HashMap<&[u32], &PromptRow>, &AtomicBool),
+        mut watcher: Option<&mut dyn Watcher>,
     ) {
         while let Ok(first) = finished.recv() {
-            let ended: Vec<Finished> = std::iter::once(first).chain(finished.try_iter()).collect();
-            let asked = ended.iter().filter_map(|Finished { prompt, token_ids }| {
-                Some((self.tokenizer.decode(token_ids, true).ok()?, *rows.get(prompt.as_slice())?))
-            });
-            let asked: Vec<(String, &PromptRow)> = asked.collect();
-            let asked: Vec<_> = asked.iter().map(|(text, row)| (text.as_str(), Some(*row))).collect();
-            let _ = scorer.score_while(&asked, || is_wanted.load(Ordering::Relaxed));
+            let is_watched =
+                |ended: &EndedCompletion| watcher.as_ref().is_some_and(|watcher| watcher.wants(&ended.request));
+            let ended: Vec<EndedCompletion> = std::iter::once(first)
+                .chain(finished.try_iter())
+                .filter(|ended| scorer.runs_programs() || is_watched(ended))
+                .collect();
+            let asked = |ended: &EndedCompletion| {
+                let row = *rows.get(ended.request.prompt.as_slice())?;
+                Some((self.tokenizer.decode(&ended.completion.token_ids, true).ok()?, row))
+            };
+            let asked: Vec<Option<(String, &PromptRow)>> = ended.iter().map(asked).collect();
+            let texts: Vec<_> = asked.iter().flatten().map(|(text, row)| (text.as_str(), Some(*row))).collect();
+            let scores = scorer.score_while(&texts, || is_wanted.load(Ordering::Relaxed));
+            let (Some(scores), Some(watcher)) = (scores, watcher.as_mut()) else { continue };
+            let mut scores = scores.iter();
+            for (ended, asked) in ended.iter().zip(&asked) {
+                let score = asked.as_ref().and_then(|_| scores.next());
+                if watcher.wants(&ended.request) {
+                    watcher.on_end(ended, score);
+                }
+            }
         }
     }
 

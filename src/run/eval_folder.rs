@@ -81,16 +81,12 @@ impl EvalFolder {
         write_evals(&self.path.join(eval_file(0, &word(set), &word(name))), records)
     }
 
-    /// Opens the answers of an endpoint, and returns the lines that an interrupted eval left there.
+    /// Opens the answers of a model, and returns the lines that an interrupted eval left there.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
-        let path = self.path.join(format!("answers-{}-{}.jsonl", word(set), word(name)));
-        let file = open_append(&path)?;
-        seal(&file, &path)?;
-        let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
-        Ok((AnswerLog { path, file }, text.lines().map(str::to_owned).collect()))
+        AnswerLog::open(self.path.join(format!("answers-{}-{}.jsonl", word(set), word(name))))
     }
 
     /// Writes the result, last.
@@ -148,6 +144,25 @@ pub struct AnswerLog {
 }
 
 impl AnswerLog {
+    /// Opens or creates the file; returns its lines as well.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn open(path: PathBuf) -> Result<(Self, Vec<String>), RunError> {
+        let file = open_append(&path)?;
+        seal(&file, &path)?;
+        let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
+        Ok((Self { path, file }, text.lines().map(str::to_owned).collect()))
+    }
+
+    /// Removes the file, whose answers are in the eval's own.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn remove(self) -> Result<(), RunError> {
+        std::fs::remove_file(&self.path).map_err(RunError::io("remove", &self.path))
+    }
+
     /// Appends a line.
     ///
     /// # Errors

@@ -320,6 +320,11 @@ pub fn eval_file(step: u64, set: &str, target: &str) -> String {
     format!("evals/step-{step:06}-{set}-{target}.jsonl")
 }
 
+/// Where the answers of a run's eval are while it is under way.
+pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+    run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
+}
+
 /// Writes an eval atomically.
 ///
 /// # Errors

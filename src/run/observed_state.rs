@@ -39,6 +39,7 @@ impl State {
                 _ => (Status::Interrupted, state.step, Some(gone())),
             };
             died = state.status == Status::Interrupted;
+            state.eval = None;
         }
         if locked || !state.status.is_ended() { Some(state) } else { of_job(run, Some(state), died) }
     }
@@ -73,6 +74,7 @@ fn from_log(run: &Path) -> Option<State> {
         host,
         step,
         cause: Some(cause),
+        eval: None,
         updated_ms: 0,
     };
     Some(state)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
+use super::eval_progress::EvalProgress;
 use super::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +90,9 @@ pub struct State {
     /// Why the run ended or waits, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The eval under way. Boxed, since states are moved as messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Box<EvalProgress>>,
     /// Milliseconds since 1970.
     pub updated_ms: u64,
 }
@@ -132,6 +136,7 @@ impl StateWriter {
             // A run that waits to be resumed keeps its step.
             step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
+            eval: None,
             updated_ms: 0,
         };
         let writer =
@@ -174,6 +179,17 @@ impl StateWriter {
         let mut shared = self.shared();
         shared.state.step = step;
         shared.write_after(Duration::from_secs(1))
+    }
+
+    /// Sets how far the eval under way is; `None` once there is none. Its begin and end are on disk at once.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        let is_turn = shared.state.eval.is_some() != progress.is_some();
+        shared.state.eval = progress.map(Box::new);
+        shared.write_after(if is_turn { Duration::ZERO } else { Duration::from_secs(1) })
     }
 
     /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
@@ -220,6 +236,9 @@ impl Written {
 
     fn write(&mut self) -> Result<(), RunError> {
         self.identity.check()?;
+        if self.state.status.is_ended() {
+            self.state.eval = None;
+        }
         self.state.updated_ms = super::events::now_ms();
         let malformed = |error: serde_json::Error| RunError::Malformed {
             path: self.path.clone(),

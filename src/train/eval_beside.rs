@@ -9,10 +9,11 @@ use super::job::{Ahead, Job, Sampled};
 use super::rank_work::share_of_time;
 use super::ranked;
 use super::rollout_plan::{next_plan, requests};
+use super::shares::split_requests;
 use crate::config::Method;
-use crate::eval::greedy_requests;
+use crate::eval::{EvalWatch, OpenRequests, Prompt, greedy_requests};
 use crate::model::Adapters;
-use crate::rollout::{Generated, Request, token_count};
+use crate::rollout::{Generated, Request, Watcher, decoded_together, token_count};
 
 /// Whether the eval set is decoded beside the next rollout. This follows from configuration and step alone, so that a
 /// resumed run computes the same passes.
@@ -31,10 +32,10 @@ pub(super) fn is_last(job: &Job) -> bool {
     job.is_stopping || is_out_of_time(&job.state, &job.config)
 }
 
-/// The eval set's completions; keeps those of the next steps for [`sample`].
-pub(super) fn sample_eval(job: &mut Job) -> Result<Sampled, TrainError> {
+/// The eval set's completions, as `watch` sees; keeps those of the next steps for [`sample`].
+pub(super) fn sample_eval(job: &mut Job, watch: &mut EvalWatch<'_>) -> Result<Sampled, TrainError> {
     let (_, requests) = requests(job, &next_plan(job));
-    let (sampled, eval) = sample_both(job, &requests)?;
+    let (sampled, eval) = sample_both(job, &requests, Some(watch))?;
     job.ahead = Some(Ahead { requests, sampling: job.sampling(), sampled });
     Ok(eval)
 }
@@ -45,22 +46,52 @@ pub(super) fn sample(job: &mut Job, requests: &[Request]) -> Result<Sampled, Tra
     let serves = |ahead: &Ahead| ahead.requests == requests && ahead.sampling == sampling;
     match job.ahead.take().filter(serves) {
         Some(ahead) => Ok(ahead.sampled),
-        None if is_beside(job) => Ok(sample_both(job, requests)?.0),
-        None => sample_alone(job, Adapters::On, requests),
+        None if is_beside(job) => Ok(sample_both(job, requests, None)?.0),
+        None => sample_alone(job, Adapters::On, requests, None),
     }
 }
 
-pub(super) fn sample_alone(job: &Job, adapters: Adapters, requests: &[Request]) -> Result<Sampled, TrainError> {
+pub(super) fn sample_alone(
+    job: &Job,
+    adapters: Adapters,
+    requests: &[Request],
+    watcher: Option<&mut dyn Watcher>,
+) -> Result<Sampled, TrainError> {
     let start = Instant::now();
-    let (Generated { completions, counts, hindrances }, ranks) = ranked::sample(job, adapters, requests)?;
+    let (Generated { completions, counts, hindrances }, ranks) = ranked::sample(job, adapters, requests, watcher)?;
     job.hindrances.found(hindrances);
     Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64(), ranks })
 }
 
+/// The completions of an eval that has the model alone; what an interrupted worker has left is not sampled again.
+/// Requests that are decoded together are, if an answer of theirs is missing: so results are those of an eval without an
+/// interruption, bit for bit. `prompts`: of the first turn.
+pub(super) fn sample_open(
+    job: &Job,
+    adapters: Adapters,
+    (requests, prompts): (&[Request], &[Prompt]),
+    watch: &mut EvalWatch<'_>,
+) -> Result<Sampled, TrainError> {
+    let open = OpenRequests::of(&decoded_together(&job.model, requests), watch.kept());
+    let scores = open.kept_scores(job.rollout_context(), &job.scorer, prompts)?;
+    watch.begin(split_requests(&open.requests, job.ranks.size())[0], open.kept(), &scores);
+    let sampled = sample_alone(job, adapters, &open.requests, Some(watch))?;
+    let Sampled { completions, counts, seconds, ranks } = sampled;
+    Ok(Sampled { completions: open.joined(completions), counts, seconds, ranks })
+}
+
 /// What was requested, and the eval set.
-fn sample_both(job: &Job, requests: &[Request]) -> Result<(Sampled, Sampled), TrainError> {
+fn sample_both(
+    job: &Job,
+    requests: &[Request],
+    watch: Option<&mut EvalWatch<'_>>,
+) -> Result<(Sampled, Sampled), TrainError> {
     let all: Vec<Request> = requests.iter().cloned().chain(greedy_requests(&job.prompts.eval)).collect();
-    let Sampled { mut completions, counts, seconds, ranks } = sample_alone(job, Adapters::On, &all)?;
+    let watcher = watch.map(|watch| {
+        watch.begin(split_requests(&all, job.ranks.size())[0], 0, &[]);
+        watch as &mut dyn Watcher
+    });
+    let Sampled { mut completions, counts, seconds, ranks } = sample_alone(job, Adapters::On, &all, watcher)?;
     let eval = completions.split_off(requests.len());
     let [eval_tokens, tokens] = [&eval, &completions].map(|found| token_count(found) as f64);
     let share = eval_tokens / (tokens + eval_tokens);

@@ -5,19 +5,19 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::eval_beside::{is_beside, is_last, sample_alone, sample_eval};
+use super::eval_beside::{is_beside, is_last, sample_eval, sample_open};
 use super::job::Job;
-use super::ranked::Command;
+use super::ranked::{Command, weights_norm};
 use super::recorder::Recorder;
 use super::setup::lengths;
 use crate::checkpoint;
-use crate::eval::{Asked, greedy_requests, records};
+use crate::eval::{Asked, EvalWatch, KeptAnswers, greedy_requests, records};
 use crate::model::Adapters;
 use crate::rollout::Request;
 use crate::run::events::Eval;
 use crate::run::{
-    AgainstBase, At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_file, eval_path,
-    read_evals, resolve_checkpoint, write_evals,
+    AgainstBase, AnswerLog, At, Comparison, EvalProgress, EvalSummary, RunDirectory, RunState, Status, Worker,
+    answers_path, checkpoint_path, eval_file, eval_path, read_evals, resolve_checkpoint, write_evals,
 };
 
 /// The result of a finished run.
@@ -78,10 +78,11 @@ fn sample_and_record(
     recorder.phase(step, "eval")?;
     let adapters = if target == "base" { Adapters::Off } else { Adapters::On };
     let requests: Vec<Request> = greedy_requests(job.prompts.held_out(set)).collect();
+    let mut watch = watch(run, job, recorder, (set, target), step)?;
     let sampled = if set == "eval" && target == "trained" && is_beside(job) && !is_last(job) {
-        sample_eval(job)?
+        sample_eval(job, &mut watch)?
     } else {
-        sample_alone(job, adapters, &requests)?
+        sample_open(job, adapters, (&requests, job.prompts.held_out(set)), &mut watch)?
     };
     let start = Instant::now();
     // An eval decodes more rows than a step; its memory is released for the gradient.
@@ -90,7 +91,7 @@ fn sample_and_record(
     let most_tokens = lengths(&job.config, job.model.config()).prompt_limit();
     let asked = Asked { prompts, requests: &requests, most_tokens, seconds: sampled.seconds };
     let records = records((job.rollout_context(), &job.task, &job.scorer), asked, sampled.completions, |requests| {
-        Ok::<_, TrainError>(sample_alone(job, adapters, requests)?.completions)
+        Ok::<_, TrainError>(sample_open(job, adapters, (requests, &[]), &mut watch)?.completions)
     })?;
     let file = eval_file(step, set, target);
     let path = run.path().join(&file);
@@ -101,7 +102,58 @@ fn sample_and_record(
     let against_base = base.and_then(|base| AgainstBase::of(&base, &records)).map(Box::new);
     let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds, against_base };
     recorder.event(eval.clone())?;
+    // The next write says it too.
+    let _ = recorder.state().eval(None);
+    // The eval has its answers; a log that stays is in nobody's way.
+    let _ = watch.into_kept().map(KeptAnswers::remove);
     Ok(eval)
+}
+
+/// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very
+/// same ones: of weights that are on disk, on the CPU, where one rank decodes some prompts at a time. A GPU decodes all
+/// of them together, and rounds otherwise what is decoded beside fewer.
+fn watch(
+    run: &RunDirectory,
+    job: &Job,
+    recorder: &Recorder<'_>,
+    (set, target): (&str, &str),
+    step: u64,
+) -> Result<EvalWatch<'static>, TrainError> {
+    let is_kept = job.engine.device.is_cpu() && job.ranks.size() == 1 && (target == "base" || set == "test");
+    // Without a log, of a full disk maybe, the next worker asks for all.
+    let log = if is_kept { AnswerLog::open(answers_path(run.path(), step, set, target)).ok() } else { None };
+    let kept = if let Some(log) = log {
+        let weights = weights_norm(job.model.parameters())?;
+        let (version, digest) = (env!("CARGO_PKG_VERSION"), &run.file().model_digest);
+        let key = format!("{version} {digest} {} {weights} {target} {:?}", job.config.digest(), job.sampling());
+        Some(KeptAnswers::new(log, key))
+    } else {
+        None
+    };
+    let (step, set, target) = (Some(step), set.to_owned(), target.to_owned());
+    let progress = EvalProgress { step, set, target, other_ranks: job.ranks.size() - 1, ..EvalProgress::default() };
+    let is_scored = job.prompts.held_out(&progress.set).iter().all(|prompt| prompt.row.turn_count() == 1);
+    let state = recorder.state().clone();
+    // Of a full disk the worker's own next write says so.
+    Ok(EvalWatch::new(progress, is_scored, kept, move |progress| _ = state.eval(Some(progress.clone()))))
+}
+
+/// Stops where a user has asked for it, before an eval that is still to be done: the next worker does it. What Slurm ends
+/// goes on as long as it can.
+///
+/// # Errors
+/// [`TrainError::StoppedBeforeEval`].
+pub(super) fn stop_before(
+    recorder: &mut Recorder<'_>,
+    worker: &Worker,
+    (set, target): (&str, &str),
+    step: u64,
+) -> Result<(), TrainError> {
+    let is_recorded = recorder.history()?.evals.contains_key(&(step, set.to_owned(), target.to_owned()));
+    if is_recorded || worker.controls().stop_requested().is_none() || worker.is_ended_by_slurm() {
+        return Ok(());
+    }
+    Err(TrainError::StoppedBeforeEval { set: set.to_owned() })
 }
 
 /// Loads the best checkpoint's weights into the model and evaluates them on the test set.
@@ -109,6 +161,7 @@ pub(super) fn report(
     run: &RunDirectory,
     job: &mut Job,
     recorder: &mut Recorder<'_>,
+    worker: &Worker,
     seconds: f64,
 ) -> Result<Report, TrainError> {
     let start = Instant::now();
@@ -121,6 +174,7 @@ pub(super) fn report(
     }
     let set = if job.prompts.test.is_empty() { "eval" } else { "test" };
     let trained = if set == "test" && best_step > 0 {
+        stop_before(recorder, worker, (set, "trained"), best_step)?;
         run_eval(run, job, recorder, "test", "trained", best_step)?.map(|eval| eval.summary)
     } else {
         // The eval set was evaluated at that step; at step 0 the trained model is the base.

@@ -37,7 +37,7 @@ fn measure(job: &Job, step: u64) -> Result<Guard, TrainError> {
     let most_tokens = job.config.max_completion_tokens;
     let requests = guard_requests(prompts, most_tokens);
     let completions =
-        if requests.is_empty() { Vec::new() } else { sample_alone(job, Adapters::On, &requests)?.completions };
+        if requests.is_empty() { Vec::new() } else { sample_alone(job, Adapters::On, &requests, None)?.completions };
     let exact = guard_exact(prompts, most_tokens, &completions, &job.tokenizer)?;
     Ok(Guard {
         step,

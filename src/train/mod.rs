@@ -110,6 +110,9 @@ pub enum TrainError {
     NoGradient,
     #[error("stopped now, as requested")]
     StoppedAtOnce,
+    /// Stopped after an eval, where another one is next.
+    #[error("stopped before the next eval (on {set}), as requested")]
+    StoppedBeforeEval { set: String },
     /// Stopped while the disk was full during a step.
     #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom { error: String },
@@ -130,7 +133,9 @@ impl TrainError {
     /// The cause of a stop that discarded the current step; `None` for other errors.
     fn interruption(&self) -> Option<String> {
         match self {
-            Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce => Some(self.to_string()),
+            Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce | Self::StoppedBeforeEval { .. } => {
+                Some(self.to_string())
+            }
             Self::Rank(RankError::Cancelled) => Some(Self::StoppedAtOnce.to_string()),
             Self::Tensor(error)
             | Self::Eval(EvalError::Tensor(error))

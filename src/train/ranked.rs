@@ -18,7 +18,7 @@ use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Decoder, Gradients, Parameters};
 use crate::ranks::{Collectives, RankError};
-use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool, token_count};
+use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool, Watcher, token_count};
 use crate::run::events::{Alert, Device, RankStep};
 use crate::update::{
     Applied, Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
@@ -81,11 +81,13 @@ pub(super) struct SupervisedSettings {
     pub(super) recompute: bool,
 }
 
-/// Samples requests with the current weights, or with those of the start; also what each of several ranks did.
+/// Samples requests with the current weights, or with those of the start; also what each of several ranks did. The
+/// watcher learns of what this rank samples.
 pub(super) fn sample(
     job: &Job,
     adapters: Adapters,
     requests: &[Request],
+    watcher: Option<&mut dyn Watcher>,
 ) -> Result<(Generated, Vec<RankStep>), TrainError> {
     let start = Instant::now();
     let parts = split_requests(requests, job.ranks.size());
@@ -98,7 +100,7 @@ pub(super) fn sample(
     })?;
     let context = RolloutContext { adapters, ..job.rollout_context() };
     let (own, seconds) =
-        timed(|| context.rollout_while_scoring(parts[0], sampling, &job.scorer, job.prompts.rows_by_tokens()));
+        timed(|| context.rollout_while_scoring(parts[0], sampling, &job.scorer, job.prompts.rows_by_tokens(), watcher));
     let mut generated = own?;
     let mut sampled = vec![(token_count(&generated.completions), seconds)];
     for (seconds, more) in job.ranks.gather::<(f64, Generated)>()? {

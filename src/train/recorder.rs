@@ -156,6 +156,11 @@ impl<'a> Recorder<'a> {
         self.event(Phase { step, phase: phase.to_owned() })
     }
 
+    /// What `state.json` says.
+    pub(super) fn state(&self) -> &StateWriter {
+        &self.state
+    }
+
     pub(super) fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), TrainError> {
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.status(status, step, cause.clone()))
     }

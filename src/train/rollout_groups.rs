@@ -90,7 +90,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
         }
         let plan = vec![(step, take(job, missing))];
         let (prompts, requests) = requests(job, &plan);
-        let sampled = sample_alone(job, Adapters::On, &requests)?;
+        let sampled = sample_alone(job, Adapters::On, &requests, None)?;
         for more in score(job, &plan, prompts, &requests, sampled)? {
             rollout.groups.extend(more.groups);
             rollout.rollout_seconds += more.rollout_seconds;
@@ -143,7 +143,7 @@ fn score(
         rows().zip(requests).zip(&scored).map(|((row, request), scored)| (row, request, &**scored)).collect();
     let (most_tokens, before) = (lengths(&job.config, job.model.config()).prompt_limit(), seconds);
     let later = later_turns((job.rollout_context(), &job.task, &job.scorer), &first, most_tokens, |requests| {
-        let more = sample_alone(job, Adapters::On, requests)?;
+        let more = sample_alone(job, Adapters::On, requests, None)?;
         counts += more.counts;
         seconds += more.seconds;
         add(&mut ranks, &more.ranks);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpointing::{leave, save};
 use super::early_stop::{is_due, should_stop};
-use super::evaluation::{Report, report, run_eval};
+use super::evaluation::{Report, report, run_eval, stop_before};
 use super::follower::{Begin, Loaded};
 use super::grpo::{grpo_interval, sft_step};
 use super::guard::measure_guard;
@@ -47,7 +47,7 @@ pub enum Ended {
     Interrupted {
         step: u64,
     },
-    /// Stopped at once, or while the disk was full; can be resumed from the last checkpoint.
+    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
     CutShort {
         /// The step of that checkpoint; `None` before the first one.
         resumes_from: Option<u64>,
@@ -205,7 +205,10 @@ fn run_steps(
         probe_memory(job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
     if job.resumed_from.is_none() {
-        run_eval(run, job, recorder, "test", "base", 0)?;
+        let is_tested = run_eval(run, job, recorder, "test", "base", 0)?.is_some();
+        if is_tested && !job.prompts.eval.is_empty() {
+            stop_before(recorder, worker, ("eval", "base"), 0)?;
+        }
         run_eval(run, job, recorder, "eval", "base", 0)?;
         measure_guard(job, recorder, 0)?;
         save(run, job, recorder, "start")?;
@@ -245,7 +248,7 @@ fn run_steps(
     measure_guard(job, recorder, step)?;
     save(run, job, recorder, "end")?;
     recorder.finish_rollouts()?;
-    let report = report(run, job, recorder, start.elapsed().as_secs_f64())?;
+    let report = report(run, job, recorder, worker, start.elapsed().as_secs_f64())?;
     Ok(Ended::Finished(Box::new(Report { cause, ..report })))
 }
 

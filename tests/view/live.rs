@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use grpo_tui::run::EvalProgress;
 use grpo_tui::view::message::RunNews;
 use grpo_tui::view::{Message, Screen};
 
 use super::harness::{Stage, finished_run};
+use super::live_run::LiveRun;
 
 fn finished(columns: u16, rows: u16) -> Stage {
     let mut stage = Stage::new(columns, rows);
@@ -47,6 +49,39 @@ fn every_size_of_the_recorded_run() {
     for (columns, rows) in [(120, 36), (80, 24), (40, 14)] {
         let stage = finished(columns, rows);
         insta::assert_snapshot!(format!("live_{columns}x{rows}"), stable(&stage));
+    }
+}
+
+#[test]
+fn an_eval_shows_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let live = LiveRun::begin(&runs, 0);
+    live.evaluate(EvalProgress {
+        step: Some(0),
+        set: "test".into(),
+        target: "base".into(),
+        answers: 120,
+        total: 500,
+        seconds: 40.0,
+        scored: 120,
+        valid: 74,
+        with_expected: 120,
+        exact: 48,
+        ..EvalProgress::default()
+    });
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = Stage::with(columns, rows, |options| {
+            options.run_folders = grpo_tui::run::RunFolders::discover(Some(&runs), folder.path());
+        });
+        show(&mut stage, live.path.clone());
+        for expected in [
+            "running: base eval on test: 120 of 500, 3/s, 2m 7s left",
+            "so far valid 61.7% [52.7, 69.9]",
+            "Before step 1: base eval on test: 120",
+        ] {
+            assert!(stage.shows(expected), "{expected}\n{}", stage.screen());
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use grpo_tui::run::{RunLock, StateWriter, Status};
+use grpo_tui::run::{EvalProgress, RunLock, StateWriter, Status};
 
 use crate::program::{copy_tree, sample_data};
 
@@ -63,6 +63,11 @@ impl LiveRun {
         std::thread::sleep(how_long.saturating_sub(start.elapsed()));
         self.lines.drain(..written);
         written
+    }
+
+    /// Its worker samples an eval.
+    pub(crate) fn evaluate(&self, progress: EvalProgress) {
+        self.state.eval(Some(progress)).unwrap();
     }
 
     /// The run comes to its end.

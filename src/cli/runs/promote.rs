@@ -50,5 +50,5 @@ pub(in crate::cli) fn price(text: &str) -> Result<f64, String> {
 
 /// The price of `--gpu-price-per-hour`, else that of the user's `config.toml`.
 pub(in crate::cli) fn gpu_price(given: Option<f64>) -> Result<Option<f64>, Failure> {
-    given.map_or_else(configured_gpu_price, |price| Ok(Some(price))).map_err(|error| Failure::usage(error.to_string()))
+    Ok(given.map_or_else(configured_gpu_price, |price| Ok(Some(price)))?)
 }

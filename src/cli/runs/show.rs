@@ -13,6 +13,7 @@ use crate::secrets::visible;
 /// The number of listed evals on the eval set, besides the best.
 const LATEST_EVALS: usize = 6;
 
+/// The document of `runs list`, and more.
 pub(super) fn document(seen: &Report) -> Value {
     let mut document = RunRow::of(seen).document();
     let file = seen.directory.file();
@@ -21,11 +22,9 @@ pub(super) fn document(seen: &Report) -> Value {
         seen.history.metrics.keys().map(|name| (name.clone(), json!(seen.metric(name, false)))).collect();
     let forecast = disk_forecast(seen.directory.path(), &seen.history, &file.config);
     let more = json!({
-        "cause": seen.cause(),
         "host": file.host, "argv": file.argv, "binary_version": file.binary_version, "config_digest": file.config_digest,
         "config": file.config, "sources": file.sources, "metrics": last, "ranks": seen.history.ranks, "evals": evals, "checkpoints": seen.checkpoints,
-        "best": seen.best(), "alerts": seen.history.standing_alerts().collect::<Vec<_>>(),
-        "notes": seen.history.notes.iter().map(|(_, note)| &note.text).collect::<Vec<_>>(), "resumed": seen.history.resumed,
+        "resumed": seen.history.resumed,
         "controls": seen.history.controls, "disk": forecast, "fits": forecast.fits(),
         "log": {
             "dropped_bytes": seen.history.dropped_bytes, "skipped_lines": seen.history.skipped, "missing_events": seen.history.gaps,

@@ -1,10 +1,12 @@
 //! What a finished training prints: the comparison with the base, and notes on it.
 
-use crate::cli::{Failure, print_json};
-use crate::format::counted;
+use crate::cli::output::eprint_lines;
+use crate::cli::{Failure, print, print_json};
+use crate::format::{counted, quoted};
 use crate::report::MetricComparison;
 use crate::run::RunDirectory;
 use crate::score::{load_sets, repeated_prompts};
+use crate::secrets::redact;
 use crate::task::{PromptSet, Task};
 use crate::train::Report;
 
@@ -30,7 +32,8 @@ fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failu
     Ok(missing.to_owned() + &known.collect::<String>())
 }
 
-pub(super) fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<(), Failure> {
+/// The result goes to standard output, also as JSON; `argument`: the run as commands take it.
+pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bool) -> Result<(), Failure> {
     let table = if report.base.n == 0 {
         String::new()
     } else if report.best_step == 0 {
@@ -50,18 +53,30 @@ pub(super) fn show(run: &RunDirectory, report: &Report, json: bool) -> Result<()
     } else {
         String::new()
     };
-    eprintln!(
-        "\n{table}{outcome}{}\n{} in {:.0} s; run folder {}",
-        unmeasured_notes(run, report)?,
-        counted(report.steps as usize, "step"),
-        report.seconds,
-        run.path().display()
-    );
+    let steps = counted(report.steps as usize, "step");
+    let folder = format!("{steps} in {:.0} s; run folder {}\n", report.seconds, run.path().display());
+    let notes = unmeasured_notes(run, report)?;
     if json {
         let mut value = serde_json::to_value(report)?;
         value["run"] = run.id().into();
         value["path"] = run.path().display().to_string().into();
+        eprint_lines(format!("{outcome}{notes}").trim_end());
         print_json(&format!("{value}\n"))?;
+    } else {
+        print(&redact(&format!("{table}{outcome}{notes}\n{folder}")).0)?;
+        eprint_lines(&next_commands(argument, report.best_step));
     }
     Ok(())
+}
+
+/// What is done with a result, which at step 0 is the base; `run`: as commands take it.
+fn next_commands(run: &str, best_step: u64) -> String {
+    let run = quoted(run);
+    let compare = format!("\nnext:\n  compare  grpo-tui runs versus {run}");
+    if best_step == 0 {
+        return compare;
+    }
+    format!(
+        "{compare}\n  serve    grpo-tui serve {run}\n  export   grpo-tui model export --model {run} --merged --out DIR"
+    )
 }

@@ -173,6 +173,7 @@ impl SlurmJob {
             host: host_name(),
             step: 0,
             cause: None,
+            eval: None,
             updated_ms: self.asked_ms,
         });
         Some(State { status, cause: Some(cause), ..worker })
@@ -292,6 +293,7 @@ mod tests {
             host: "n1".to_owned(),
             step: 3,
             cause: Some("its own words".to_owned()),
+            eval: None,
             updated_ms,
         })
     }

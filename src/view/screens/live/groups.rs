@@ -9,9 +9,11 @@ use unicode_width::UnicodeWidthStr;
 
 use super::frame::{framed, legend};
 use super::group_rows::{self, Row};
+use super::header::eval_under_way;
 use super::{GROUPS, Live};
 use crate::advantage::mean_and_deviation;
 use crate::format::percent_short;
+use crate::report::eval_count;
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -71,10 +73,11 @@ fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
-        (0, _) => format!(
-            "Step 1 is not finished{}.",
-            if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }
-        ),
+        (0, _) => match eval_under_way(run) {
+            Some(eval) => format!("Before step 1: {}.", eval_count(eval)),
+            None if phase.is_empty() => "Step 1 is not finished.".to_owned(),
+            None => format!("Step 1 is not finished (now: {phase})."),
+        },
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {
             format!("No groups of step {step}: not a GRPO run, or deleted (keep_rollouts).")

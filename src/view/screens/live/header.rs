@@ -4,8 +4,8 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
-use crate::report::Level;
-use crate::run::Status;
+use crate::report::{Level, eval_count, eval_pace, eval_rates};
+use crate::run::{EvalProgress, Status};
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -34,6 +34,11 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     }
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
         spans.push(Span::styled(format!(": {}", one_line(&cause)), theme.style(role)));
+    } else if let Some(eval) = eval_under_way(run) {
+        let pace = eval_pace(eval);
+        let text = if pace.is_empty() { String::new() } else { format!(", {pace}") };
+        spans.push(Span::styled(format!(": {}", one_line(&eval_count(eval))), theme.style(Role::Text)));
+        spans.push(Span::styled(text, theme.style(Role::Faint)));
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
         spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
     }
@@ -66,6 +71,12 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     spans
 }
 
+/// The eval that the worker is sampling.
+pub(super) fn eval_under_way(run: &FollowedRun) -> Option<&EvalProgress> {
+    let is_active = matches!(run.status(), Status::Running | Status::Stopping);
+    run.state.as_ref().and_then(|state| state.eval.as_deref()).filter(|_| is_active)
+}
+
 /// Progress, remaining time, and speed.
 fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
@@ -75,10 +86,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         Span::raw(format!(" step {done}")),
         Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
     ];
-    let rates = rates(run).map(|text| {
-        let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
-        Span::styled(format!("  {text}"), theme.style(role))
-    });
+    let so_far = eval_under_way(run).map(eval_rates).unwrap_or_default();
+    let known = if so_far.is_empty() { rates(run).into_iter().collect() } else { so_far };
+    let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
+    let rates: Vec<_> = known.iter().map(|text| Span::styled(format!("  {text}"), theme.style(role))).collect();
     if total > 0 {
         let share_text = Span::raw(format!(" {}", percent_short(share)));
         // The rates matter more than a long bar.

@@ -1,0 +1,128 @@
+//! Answers on disk as they end, so that the next attempt at an interrupted eval asks for the rest alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::prompts::Prompt;
+use crate::rollout::{Completion, EndedCompletion, Request, RolloutContext, StopReason};
+use crate::run::{AnswerLog, RunError, sha256};
+use crate::score::{Score, Scorer};
+use crate::text::TextError;
+
+/// The answers that an interrupted eval has left, and the log to which new ones are appended.
+#[derive(Debug)]
+pub struct KeptAnswers {
+    log: AnswerLog,
+    /// What answers depend on besides their requests: weights, sampling, program.
+    key: String,
+    /// By question, then by sample.
+    known: HashMap<String, BTreeMap<u32, Completion>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    /// The digest of key and request.
+    question: String,
+    sample: u32,
+    token_ids: Vec<u32>,
+    stop: StopReason,
+}
+
+impl KeptAnswers {
+    /// `lines`: of the log. A line of another eval, or of another program, is no answer.
+    pub fn new((log, lines): (AnswerLog, Vec<String>), key: impl Into<String>) -> Self {
+        let mut known: HashMap<String, BTreeMap<u32, Completion>> = HashMap::new();
+        for line in lines.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+            let Line { question, sample, token_ids, stop } = line;
+            // Evals use no log-probs.
+            let completion = Completion { token_ids, log_probs: Vec::new(), stop };
+            known.entry(question).or_default().insert(sample, completion);
+        }
+        Self { log, key: key.into(), known }
+    }
+
+    fn question(&self, request: &Request) -> String {
+        let Request { prompt, prompt_number, step, samples, first_sample, greedy, .. } = request;
+        let text = format!("{} {prompt_number} {step} {samples} {first_sample} {greedy} {prompt:?}", self.key);
+        sha256(text.as_bytes())[..16].to_owned()
+    }
+
+    /// The completions of a request, where it has all of them.
+    fn completions(&self, request: &Request) -> Option<Vec<Completion>> {
+        let known = self.known.get(&self.question(request))?;
+        (known.len() == request.samples).then(|| known.values().cloned().collect())
+    }
+
+    pub(super) fn append(
+        &self,
+        EndedCompletion { request, sample, completion }: &EndedCompletion,
+    ) -> Result<(), RunError> {
+        let (token_ids, stop) = (completion.token_ids.clone(), completion.stop);
+        let line = Line { question: self.question(request), sample: *sample, token_ids, stop };
+        // Numbers and short names are always JSON.
+        serde_json::to_string(&line).map_or(Ok(()), |line| self.log.append(&line))
+    }
+
+    /// Removes the log, whose answers are recorded elsewhere by now.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn remove(self) -> Result<(), RunError> {
+        self.log.remove()
+    }
+}
+
+/// What is known of the completions of an eval, and what is asked for.
+#[derive(Debug)]
+pub struct OpenRequests {
+    /// By request; `None`: to be sampled.
+    known: Vec<Option<Vec<Completion>>>,
+    pub requests: Vec<Request>,
+}
+
+impl OpenRequests {
+    /// `parts`: all requests, in order. A part is known or sampled as a whole.
+    pub fn of(parts: &[&[Request]], kept: Option<&KeptAnswers>) -> Self {
+        let (mut known, mut requests) = (Vec::new(), Vec::new());
+        for part in parts {
+            let found: Option<Vec<_>> =
+                kept.and_then(|kept| part.iter().map(|request| kept.completions(request)).collect());
+            match found {
+                Some(found) => known.extend(found.into_iter().map(Some)),
+                None => {
+                    known.extend(part.iter().map(|_| None));
+                    requests.extend_from_slice(part);
+                }
+            }
+        }
+        Self { known, requests }
+    }
+
+    /// The number of known completions.
+    pub fn kept(&self) -> usize {
+        self.known.iter().flatten().map(Vec::len).sum()
+    }
+
+    /// Scores of the known completions; `prompts`: of the requests, or none, and then there are no scores.
+    ///
+    /// # Errors
+    /// If tokens cannot be decoded.
+    pub fn kept_scores(
+        &self,
+        context: RolloutContext<'_>,
+        scorer: &Scorer,
+        prompts: &[Prompt],
+    ) -> Result<Vec<Score>, TextError> {
+        let known = self.known.iter().zip(prompts).filter_map(|(known, prompt)| Some((known.clone()?, &prompt.row)));
+        let (known, rows): (Vec<_>, Vec<_>) = known.unzip();
+        let scored = context.score(scorer, known, rows)?;
+        Ok(scored.into_iter().flatten().map(|scored| scored.score).collect())
+    }
+
+    /// All completions by request; `sampled`: those of [`Self::requests`].
+    pub fn joined(self, sampled: Vec<Vec<Completion>>) -> Vec<Vec<Completion>> {
+        let mut sampled = sampled.into_iter();
+        self.known.into_iter().map(|known| known.or_else(|| sampled.next()).unwrap_or_default()).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! How far the eval under way is: what a worker says of it in `state.json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The answers by which the time left is estimated, at least: prompts are answered side by side, so the first one takes
+/// nearly as long as many.
+const FEWEST_ANSWERS: usize = 8;
+
+/// The eval that a worker is sampling. An answer is the completion of a prompt; of rows of several turns, those of one
+/// turn are counted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalProgress {
+    /// Of a run's; `None` of a standalone eval.
+    pub step: Option<u64>,
+    pub set: String,
+    /// `base` or `trained`; of a standalone eval the name of the model.
+    pub target: String,
+    /// From 1; 0 where the rows have one turn.
+    pub turn: usize,
+    /// So far, those of an interrupted worker included.
+    pub answers: usize,
+    /// All that are asked for; of several ranks those of rank 0.
+    pub total: usize,
+    /// Ranks that answer as many besides.
+    pub other_ranks: usize,
+    /// Of `answers`, those that an interrupted worker had.
+    pub kept: usize,
+    /// Since the first prompt was asked, until the last answer.
+    pub seconds: f64,
+    /// Answers with a score; 0 for rows of several turns, whose outcome is known at their end.
+    pub scored: usize,
+    /// Of `scored`.
+    pub valid: usize,
+    /// Of `scored`, with an expected value.
+    pub with_expected: usize,
+    /// Of `with_expected`.
+    pub exact: usize,
+}
+
+impl EvalProgress {
+    /// Answers per second; `None` before the first.
+    pub fn rate(&self) -> Option<f64> {
+        let answers = self.answers.saturating_sub(self.kept);
+        (answers > 0 && self.seconds > 0.0).then(|| answers as f64 / self.seconds)
+    }
+
+    /// By the rate so far; `None` before there is one to speak of.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let is_early = self.answers.saturating_sub(self.kept) < FEWEST_ANSWERS.min(self.total);
+        self.rate().filter(|_| !is_early).map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
+    }
+}
