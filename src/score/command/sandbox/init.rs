@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpid, getuid, kill_process, pidfd_open,
-    pidfd_send_signal, set_child_subreaper, setrlimit, waitpid,
+    pidfd_send_signal, set_child_subreaper, setrlimit, wait, waitpid,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ fn serve() -> Result<()> {
             Err(error) => _ = send(&control, &Reply::Failed { why: format!("no process: {error}") }),
         }
         // Inits that have ended.
-        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
     Ok(())
 }
@@ -191,7 +191,7 @@ impl Init<'_> {
         // Where nobody listens any more the program is waited for all the same: it is killed.
         _ = send(&self.control, &Reply::Started { has_namespaces: self.namespaces.is_some() });
         let ended = loop {
-            match waitpid(None, WaitOptions::empty()) {
+            match wait(WaitOptions::empty()) {
                 Ok(Some((id, status))) if id == program => {
                     break Ended { code: status.exit_status(), signal: status.terminating_signal() };
                 }
@@ -213,7 +213,7 @@ impl Init<'_> {
             } else {
                 children().for_each(|child| _ = kill_process(child, Signal::KILL));
             }
-            if !matches!(waitpid(None, WaitOptions::empty()), Ok(_) | Err(rustix::io::Errno::INTR)) {
+            if !matches!(wait(WaitOptions::empty()), Ok(_) | Err(rustix::io::Errno::INTR)) {
                 return;
             }
         }
