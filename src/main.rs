@@ -1,8 +1,9 @@
 //! The binary: configure candle, parse the command line, run one subcommand, exit with its code.
 
 fn main() -> std::process::ExitCode {
+    grpo_tui::score::launch_if_asked();
     #[cfg(feature = "engine")]
-    // SAFETY: this is the first statement of the process; no other thread exists that could read the environment.
+    // SAFETY: the process begins here; no other thread exists that could read the environment.
     unsafe {
         grpo_tui::score::take_threads_from_environment();
         grpo_tui::kernels::threads::configure_candle();

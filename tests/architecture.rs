@@ -71,9 +71,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("directories", &["score", "run", "view", "cli"]),
     ("postcard", &["ranks"]),
     ("rustix", &["files", "score", "plan", "ranks", "run", "serve", "view"]),
-    // close_range for launched programs, _exit where a loop or a lost terminal will not let go, dlopen of NVIDIA's
-    // libraries.
-    ("libc", &["files", "run", "view", "kernels"]),
+    // close_range for launched programs, clone for sandboxes, _exit where a loop or a lost terminal will not let go,
+    // dlopen of NVIDIA's libraries.
+    ("libc", &["files", "score", "run", "view", "kernels"]),
     ("axum", &["serve"]),
     ("base64", &["view"]),
     ("futures_core", &["serve"]),

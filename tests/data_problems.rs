@@ -89,3 +89,26 @@ fn sets_that_training_can_do_without_are_no_problem() {
         stdout(&output)
     );
 }
+
+#[test]
+fn a_schema_that_refuses_every_answer_is_not_asked_about_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // Looked at 2 to the power of 39 times.
+    let level = |number: usize| {
+        let next = serde_json::json!({"$ref": format!("#/$defs/{}", number + 1)});
+        (number.to_string(), serde_json::json!({"allOf": [next, next]}))
+    };
+    let mut levels: serde_json::Map<_, _> = (0..39).map(level).collect();
+    levels.insert("39".to_owned(), serde_json::json!({"type": "object"}));
+    let schema = serde_json::json!({"$defs": levels, "$ref": "#/$defs/0"});
+    fs::write(here.join("schema.json"), schema.to_string()).unwrap();
+    let toml = "name = \"t\"\nschema = \"schema.json\"\n[prompts]\ntrain = \"train.jsonl\"\n";
+    fs::write(here.join("task.toml"), toml).unwrap();
+    let row = |number: usize| {
+        serde_json::json!({"messages": [{"role": "user", "content": number.to_string()}], "expected": {}}).to_string()
+    };
+    fs::write(here.join("train.jsonl"), (0..5_000).map(|number| row(number) + "\n").collect::<String>()).unwrap();
+    let checked = stdout(&call(here, &["task", "check", "."]));
+    assert!(checked.contains("expected answers looked at, of 5000, are invalid: other 64"), "{checked}");
+}

@@ -160,3 +160,16 @@ fn a_plan_that_cannot_be_made_says_why() {
     check(&["train", "invoice", "--plan", "--model", "/no/such/model"], 1, "/no/such/model");
     check(&["train", "invoice", "--plan", "--set", "max_seq_len=100"], 1, "max_seq_len");
 }
+
+#[test]
+#[cfg_attr(not(can_mount), ignore = "needs root: mounts a file system")]
+fn a_disk_without_free_inodes_is_known_however_many_bytes_are_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = crate::small_disk::SmallDisk::mount(&folder.path().join("disk"), "size=1m,nr_inodes=3");
+    let place = folder.path().join("disk");
+    assert!(!::grpo_tui::plan::has_no_free_files(&place));
+    while std::fs::create_dir(place.join(std::fs::read_dir(&place).unwrap().count().to_string())).is_ok() {}
+    assert!(::grpo_tui::plan::has_no_free_files(&place));
+    assert!(::grpo_tui::plan::free_disk_bytes(&place).is_some_and(|bytes| bytes > 500_000));
+    drop(disk);
+}

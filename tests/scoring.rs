@@ -3,6 +3,7 @@
 mod audit;
 mod command_line;
 mod code;
+mod command_processes;
 mod command_trust;
 mod conformance;
 mod cost;

@@ -269,7 +269,9 @@ fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Mea
 /// `train invoice` from the base's test to the final one in a folder that is removed again, and this process's peak
 /// memory.
 fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
-    let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{}", std::process::id()));
+    let name = crate::format::hex(&crate::files::random_bytes::<8>()?);
+    let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{name}"));
+    crate::files::create_folder(&folder, crate::files::Access::Private)?;
     let places = RunFolders::discover(Some(&folder), Path::new("/"));
     let report = one_run(&places, threads);
     let _ = std::fs::remove_dir_all(&folder);

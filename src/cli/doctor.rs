@@ -261,17 +261,30 @@ fn view_page(found: &ViewFound) -> String {
     text
 }
 
+fn commands_page(found: Isolation) -> String {
+    let Isolation { network, processes, process_namespace } = found;
+    let network = if network {
+        "no network (Unix sockets by path can be reached)"
+    } else {
+        "NETWORK ALLOWED: this kernel gives no user namespace"
+    };
+    let processes =
+        processes.map_or_else(|| "processes not limited".to_owned(), |most| format!("at most {most} processes"));
+    let end = if process_namespace {
+        "what they start ends with them, by the kernel"
+    } else {
+        "what they start is killed with them, unless the process that watches them is killed"
+    };
+    format!("commands  that score: time, memory and output limited; {network}; {processes};\n          {end}\n")
+}
+
 fn page(findings: &Findings) -> String {
     let EngineFound { uses, why, libraries, nccl } = &findings.engine;
     let mut text = format!("{}\n\nengine    {}: {why}\n", findings.logout_in_words, uses.to_uppercase());
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }
-    let Isolation { network, processes } = findings.command_scorers;
-    let network = if network { "no network" } else { "NETWORK ALLOWED: this kernel gives no user namespace" };
-    let processes =
-        processes.map_or_else(|| "processes not limited".to_owned(), |most| format!("at most {most} processes"));
-    let _ = writeln!(text, "commands  that score: time, memory and output limited; {network}; {processes}");
+    text.push_str(&commands_page(findings.command_scorers));
     text.push('\n');
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));

@@ -71,7 +71,7 @@ fn run_audit(choice: &Choice) -> Outcome {
         format!("{all} prompts")
     };
     println!("What degenerate answers would earn in {} ({prompts})\n", task.name);
-    let width = findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0).max(36);
+    let width = findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0).clamp(36, 120);
     println!("{:<width$} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(

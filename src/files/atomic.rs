@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failpoint::{failpoint, torn_write};
@@ -35,6 +35,47 @@ pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     })
 }
 
+/// As [`replace_file`], of several: none is replaced before all are on the disk, so that an error or a kill while they
+/// are written leaves all as they were. An error comes with the path that it is about.
+pub fn replace_files<'a>(files: &[(&'a Path, &[u8])], access: Access) -> std::result::Result<(), (&'a Path, Error)> {
+    let mut written: Vec<(&Path, PathBuf)> = Vec::new();
+    let outcome = files.iter().try_for_each(|(path, bytes)| {
+        let temporary = temporary(path);
+        written.push((path, temporary.clone()));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut file = create(&temporary, access).map_err(|error| (*path, error))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| (*path, error))?;
+        failpoint("replace.written", &name);
+        Ok(())
+    });
+    let renamed = outcome.and_then(|()| {
+        written
+            .iter()
+            .try_for_each(|(path, temporary)| std::fs::rename(temporary, path).map_err(|error| (*path, error)))?;
+        files
+            .iter()
+            .try_for_each(|(path, _)| sync_folder(path.parent().unwrap_or(path)).map_err(|error| (*path, error)))
+    });
+    if renamed.is_err() {
+        for (_, temporary) in &written {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+    renamed
+}
+
+/// A new name beside a file, for its next content.
+fn temporary(path: &Path) -> PathBuf {
+    // Two threads of one process may write the same file at once.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let temporary = path.with_file_name(name);
+    // An earlier process of this number may have left one.
+    let _ = std::fs::remove_file(&temporary);
+    temporary
+}
+
 /// As [`replace_file`], of what `fill` writes.
 pub fn replace_file_with(
     path: &Path,
@@ -42,14 +83,8 @@ pub fn replace_file_with(
     sync: Sync,
     fill: impl FnOnce(&mut File) -> Result<()>,
 ) -> Result<()> {
-    // Two threads of one process may write the same file at once.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let known = path.file_name().unwrap_or_default();
-    let mut name = known.to_owned();
-    name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let (temporary, known) = (path.with_file_name(name), known.to_string_lossy());
-    // An earlier process of this number may have left one.
-    let _ = std::fs::remove_file(&temporary);
+    let known = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = temporary(path);
     let written = create(&temporary, access).and_then(|mut file| {
         fill(&mut file)?;
         if sync == Sync::Disk {
@@ -81,6 +116,9 @@ pub fn create_folder_with<T, E>(
         std::fs::remove_dir_all(&partial).map_err(|error| fail(&partial, error))?;
     }
     create_folder(&partial, access).map_err(|error| fail(&partial, error))?;
+    // Tells [`remove_left_folders`] that it is being filled. Some file systems lock no folders: there none is removed.
+    let lock = File::open(&partial).ok();
+    let _ = lock.as_ref().map(File::try_lock);
     let written = fill(&partial).and_then(|written| {
         sync_folder(&partial).map_err(|error| fail(&partial, error))?;
         failpoint("folder.filled", &name);
@@ -93,6 +131,20 @@ pub fn create_folder_with<T, E>(
         let _ = std::fs::remove_dir_all(&partial);
     }
     written
+}
+
+/// Removes folders in `parent` that an ended process was filling ([`create_folder_with`]) or removing: those whose names
+/// `is_left` takes, and that nobody has locked, themselves or by a file `lock` in them.
+pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    for path in entries.filter(|entry| is_left(&entry.file_name().to_string_lossy())).map(|entry| entry.path()) {
+        let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        let is_free = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+        let lock = path.join("lock");
+        if is_folder && is_free(&path) && (!lock.exists() || is_free(&lock)) {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
 }
 
 /// Opens a new file for writing; one that exists is an error.
@@ -139,4 +191,37 @@ fn folder_builder(access: Access) -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.mode(if access == Access::Private { 0o700 } else { 0o777 });
     builder
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_a_killed_process_left_are_removed_and_those_in_use_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = |name: &str| parent.path().join(name);
+        let make = |name: &str| std::fs::create_dir_all(path(name).join("deep")).unwrap();
+        [".left.partial", ".left.removed", ".held.removed", ".other", "whole"].into_iter().for_each(make);
+        std::fs::write(path(".left.removed/lock"), "").unwrap();
+        std::fs::write(path(".held.removed/lock"), "").unwrap();
+        let held = File::open(path(".held.removed/lock")).unwrap();
+        held.try_lock().unwrap();
+        let remove =
+            || remove_left_folders(parent.path(), |name| name.ends_with(".partial") || name.ends_with(".removed"));
+        let names = || {
+            let entries = std::fs::read_dir(parent.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let fill = |_: &Path| {
+            remove();
+            assert_eq!(names(), [".held.removed", ".new.partial", ".other", "whole"]);
+            Ok::<_, Error>(())
+        };
+        create_folder_with(&path("new"), Access::Umask, |_, error| error, fill).unwrap();
+        assert_eq!(names(), [".held.removed", ".other", "new", "whole"]);
+    }
 }

@@ -7,7 +7,7 @@ mod failpoint;
 
 pub use atomic::{
     Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder,
-    replace_file, replace_file_with, sync_folder,
+    remove_left_folders, replace_file, replace_file_with, replace_files, sync_folder,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 
@@ -48,6 +48,14 @@ pub fn close_on_exec_from(first: RawFd) {
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, rustix::io::FdFlags::CLOEXEC);
         }
     }
+}
+
+/// `/dev/null`, for reading and writing.
+///
+/// # Errors
+/// What the system says.
+pub fn open_null() -> Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
 /// Numbers that nobody can guess.

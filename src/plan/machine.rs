@@ -16,6 +16,12 @@ pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
+/// Whether the file system of `path` takes no more files, however many bytes are free.
+pub fn has_no_free_files(path: &Path) -> bool {
+    // Some file systems have no such limit, and count none.
+    rustix::fs::statvfs(path).is_ok_and(|found| found.f_files > 0 && found.f_favail == 0)
+}
+
 fn control_group_limit() -> Option<u64> {
     number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 }

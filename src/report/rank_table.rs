@@ -4,6 +4,9 @@ use crate::format::{bytes, duration, or_na, percent_short};
 use crate::run::events::RankStep;
 use crate::secrets::visible;
 
+/// To which cells are padded; the name of a device is as long as its writer wants.
+const MAX_PADDED: usize = 120;
+
 struct Column {
     title: &'static str,
     /// Where not all columns fit, the last ones by this are left out.
@@ -14,7 +17,8 @@ struct Column {
 
 impl Column {
     fn width(&self) -> usize {
-        self.cells.iter().map(|cell| cell.chars().count()).chain([self.title.len()]).max().unwrap_or(0)
+        let widths = self.cells.iter().map(|cell| cell.chars().count()).chain([self.title.len()]);
+        widths.max().unwrap_or(0).min(MAX_PADDED)
     }
 }
 

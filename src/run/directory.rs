@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::display_name::read_display_name;
-use super::durable::{create_file, create_folder, ensure_folder, sync_folder};
+use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
 use super::error::RunError;
 use super::events::local_now;
 use crate::config::{KEYS, Source, TrainConfig};
@@ -91,6 +91,7 @@ impl RunDirectory {
     /// [`RunError::Io`] naming what could not be written.
     pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
         ensure_folder(runs)?;
+        remove_left(runs);
         let now = local_now();
         let task_files = new.task_files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
         let mut file = RunFile {

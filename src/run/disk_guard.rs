@@ -11,7 +11,7 @@ use super::control::RequestQueue;
 use super::worker::Worker;
 use super::worker_state::{StateWriter, Status};
 use crate::format::bytes;
-use crate::plan::free_disk_bytes;
+use crate::plan::{free_disk_bytes, has_no_free_files};
 
 /// Reserved, so that a full disk can still be reported.
 const RESERVE_BYTES: usize = 256 * 1024;
@@ -126,6 +126,13 @@ fn reserve(run: &Path) -> PathBuf {
 fn cause(run: &Path, what: &str, needed_bytes: u64, free: Option<u64>) -> String {
     let free = free.map_or_else(|| "an unknown amount".to_owned(), bytes);
     let id = run.file_name().unwrap_or_default().to_string_lossy();
+    if has_no_free_files(run) {
+        return format!(
+            "the disk is full: {what} needs a new file, and no inode is free on the disk of {} ({free} are); delete files there. The run resumes by itself once \
+             it can write, or with `grpo-tui runs resume {id}`",
+            run.display()
+        );
+    }
     format!(
         "the disk is full: {what} needs {}, and {free} are free on the disk of {}; free some space there. The run resumes by itself once there is space, or \
          with `grpo-tui runs resume {id}`",

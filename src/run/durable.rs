@@ -61,6 +61,14 @@ pub fn free_path(path: &Path) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
+/// Removes what killed processes have left in a folder of runs: `.ID.partial` of a run that was being made, `.ID.removed`
+/// of one that was being deleted.
+pub(super) fn remove_left(runs: &Path) {
+    files::remove_left_folders(runs, |name| {
+        name.strip_prefix('.').is_some_and(|name| [".partial", ".removed"].iter().any(|end| name.ends_with(end)))
+    });
+}
+
 /// Makes the entries of a folder durable: new files, renames, removals.
 pub(super) fn sync_folder(path: &Path) -> Result<(), RunError> {
     files::sync_folder(path).map_err(RunError::io("sync", path))

@@ -111,5 +111,7 @@ pub use worker_state::{State, StateWriter, Status};
 pub use writer::EventWriter;
 
 #[cfg(test)]
+use crate::score::launch_if_asked;
+#[cfg(test)]
 #[path = "../../tests/own_home.rs"]
 mod own_home;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::directory::RunDirectory;
 use super::disk::disk_use;
+use super::durable::remove_left;
 use super::error::RunError;
 use super::lock::RunLock;
 use super::lookup::{RunFolders, RunReference};
@@ -62,6 +63,7 @@ impl Removal {
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
         std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
         drop(self.lock);
+        path.parent().into_iter().for_each(remove_left);
         Ok(RemovedRun { id: self.directory.id().to_owned(), bytes: self.bytes })
     }
 }

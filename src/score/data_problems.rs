@@ -11,6 +11,8 @@ use crate::task::{PromptSet, Task};
 
 /// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
 const MOST_SCORED: usize = 5_000;
+/// Where all of so many are refused, the others are not scored: a schema may take its time for each.
+const MIN_SCORED: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
@@ -64,8 +66,13 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     let asked = answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1));
     let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
     let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
-    let scores =
-        scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>());
+    let score = |scored: &[(&PromptRow, String)]| {
+        scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>())
+    };
+    let first: Vec<_> = scored.iter().step_by(scored.len().div_ceil(MIN_SCORED).max(1)).cloned().collect();
+    let scores = score(&first);
+    let is_hopeless = scores.iter().all(|score| score.tier != Tier::Valid);
+    let (scores, scored) = if is_hopeless { (scores, first) } else { (score(&scored), scored) };
     let refused: Vec<_> = scored.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid).collect();
     let ((row, _), score) = refused.first()?;
     let why =

@@ -24,7 +24,7 @@ mod unwrap_answer;
 mod verdict;
 
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
-pub use command::{Isolation, Trial, Trust, TrustError, isolation};
+pub use command::{Isolation, Trial, Trust, TrustError, isolation, launch_if_asked};
 pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};

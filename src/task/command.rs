@@ -1,5 +1,6 @@
 //! `[score] kind = "command"` and `"code"`: the program that scores or checks, and its limits.
 
+use sha2::{Digest, Sha256};
 use toml::de::DeValue;
 
 use super::error::Read;
@@ -32,7 +33,7 @@ const MOST_PROCESSES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandRules {
-    /// The program and its arguments; it runs in the task's folder.
+    /// The program and its arguments; it runs among copies of `files`.
     pub command: Vec<String>,
     /// Files of the task's folder that belong to the program.
     pub files: Vec<String>,
@@ -88,6 +89,32 @@ impl CommandRules {
 
     pub fn output_bytes(&self) -> usize {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
+    }
+
+    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files. Each list has
+    /// its length before it, and so has each text: no two programs have the same bytes.
+    pub fn digest(&self, files: &[(String, Vec<u8>)]) -> String {
+        let mut hash = Sha256::new();
+        let mut list = |texts: Vec<&[u8]>| {
+            hash.update((texts.len() as u64).to_le_bytes());
+            for text in texts {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+        };
+        list(self.command.iter().map(String::as_bytes).collect());
+        match &self.mode {
+            CommandMode::Lines => list(vec![b"lines"]),
+            CommandMode::ExitCode => list(vec![b"exit_code"]),
+            CommandMode::Code(CodeRules { file, parse, takes_fence }) => {
+                list(vec![b"code", &[u8::from(*takes_fence)], file.as_bytes()]);
+                list(parse.iter().map(String::as_bytes).collect());
+            }
+        }
+        for (name, bytes) in files {
+            list(vec![name.as_bytes(), bytes]);
+        }
+        crate::format::hex(&hash.finalize())
     }
 
     /// Reads the keys of the kind `command`.
@@ -180,5 +207,44 @@ fn limit(section: &Section<'_>, key: &str, default: f64) -> Read<f64> {
         Some((number, (_, offset))) => {
             Err(section.error(key, offset, format!("must be between 0.001 and 86400, not {number}")))
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_programs_never_have_one_digest() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let rules = |command: &[&str], mode: CommandMode| CommandRules {
+            command: texts(command),
+            files: Vec::new(),
+            mode,
+            processes: 1,
+            seconds: 1.0,
+            memory_mib: 1,
+            output_kib: 1,
+        };
+        let code = |parse: &[&str]| {
+            CommandMode::Code(CodeRules { file: "a".to_owned(), parse: texts(parse), takes_fence: false })
+        };
+        let files = |files: &[(&str, &str)]| {
+            files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect::<Vec<_>>()
+        };
+        let digests = [
+            rules(&["sh"], code(&["python3"])).digest(&files(&[("-c", "exit()")])),
+            rules(&["sh"], code(&["python3", "-c", "exit()"])).digest(&[]),
+            rules(&["sh"], code(&[])).digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::Lines).digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::ExitCode).digest(&files(&[("python3", "-c")])),
+            rules(&["sh", "python3", "-c"], CommandMode::Lines).digest(&[]),
+            rules(&["sh"], CommandMode::Lines).digest(&files(&[("python", "3-c")])),
+            rules(&["sh"], CommandMode::Lines).digest(&files(&[("a", "b"), ("c", "d")])),
+            rules(&["sh"], CommandMode::Lines).digest(&files(&[("a", ""), ("b", "cd")])),
+        ];
+        let different: std::collections::BTreeSet<&String> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len(), "{digests:?}");
     }
 }

@@ -335,7 +335,9 @@ impl Task {
                 let none = if *allows_none { "none\n" } else { "" };
                 Cow::Owned(format!("tool_calls\n{in_order}\n{none}{tools}"))
             }
-            Definition::Command(rules) => return self.command_digest(rules).unwrap_or_default(),
+            Definition::Command(rules) => {
+                return self.command_files(rules).map(|files| rules.digest(&files)).unwrap_or_default();
+            }
             Definition::Sql(SqlRules { has_schema, dialect }) => {
                 let schema = if *has_schema { self.definition_text.as_str() } else { "" };
                 Cow::Owned(format!("sql\n{dialect}\n{schema}"))
@@ -348,25 +350,9 @@ impl Task {
         crate::format::hex(&Sha256::digest(text.as_bytes()))
     }
 
-    /// SHA-256 in hex over a command, the names and the bytes of its files.
-    pub fn command_digest(&self, rules: &CommandRules) -> Result<String, TaskError> {
-        let mut hash = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        add(&(rules.command.len() as u64).to_le_bytes());
-        rules.command.iter().for_each(|argument| add(argument.as_bytes()));
-        if let CommandMode::Code(CodeRules { file, parse, takes_fence }) = &rules.mode {
-            add(&[u8::from(*takes_fence)]);
-            add(file.as_bytes());
-            parse.iter().for_each(|argument| add(argument.as_bytes()));
-        }
-        for file in &rules.files {
-            add(file.as_bytes());
-            add(&self.read(file)?);
-        }
-        Ok(crate::format::hex(&hash.finalize()))
+    /// Names and bytes of the files that belong to a program.
+    pub fn command_files(&self, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+        rules.files.iter().map(|name| Ok((name.clone(), self.read(name)?.into_owned()))).collect()
     }
 
     /// `None` for an embedded task.

@@ -255,6 +255,7 @@ fn what_does_not_fit_is_named_with_its_line() {
     error("a.csv", "text,\"total\nx,1\n", &[], "a.csv line 1: a quote in the header is never closed");
     error("a.csv", "text,text\nx,1\n", &[], "a.csv line 1: two columns are named `text`");
     error("a.csv", "text\n", &[], "a.csv: no records");
+    error("a.csv", "", &[], "a.csv line 1: the file is empty");
     error("a.jsonl", "{\"text\":\"x\"}\n[1]\n", &[], "a.jsonl line 2: expected an object, found `[1]`");
     error("a.json", "[{\"text\": \"x\"},\n{\"text\": }]", &[], "a.json line 2: not JSON at column 10 (expected value)");
     error(
@@ -460,4 +461,26 @@ fn every_template_is_a_good_task() {
     }
     assert!(call(folder.path(), &["init", "w", "--template", "classify"]).status.success());
     assert!(folder.path().join("w/tasks/classify/schema.json").is_file());
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn an_import_that_is_killed_leaves_all_sets_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    crate::program::sample_task(&here.join("task"), [2, 2, 2]);
+    let rows = |count: usize| (0..count).map(|number| format!("{{\"prompt\":\"p{number}\",\"expected\":{{}}}}\n"));
+    std::fs::write(here.join("new.jsonl"), rows(30).collect::<String>()).unwrap();
+    let sets = ["train.jsonl", "eval.jsonl", "eval-large.jsonl"].map(|file| here.join("task").join(file));
+    let texts = || sets.clone().map(|file| std::fs::read_to_string(file).unwrap());
+    let before = texts();
+    let arguments = ["dataset", "import", "task", "new.jsonl", "--split", "60/20/20", "--replace"];
+    for file in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
+        let mut import = crate::program::program(here, &arguments);
+        let killed = import.env("GRPO_TUI_FAULT", format!("replace.written={file}:1")).output().unwrap();
+        assert!(!killed.status.success(), "{file}: {}", stdout(&killed));
+        assert!(texts() == before, "killed when {file} was written");
+    }
+    assert!(call(here, &arguments).status.success());
+    assert!(texts().iter().zip(&before).all(|(now, before)| now != before));
 }

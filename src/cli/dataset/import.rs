@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{import, lines_of, not_valid_rows, parse_split, split, with_rows};
-use crate::files::{Access, replace_file};
+use crate::files::{Access, replace_files};
 use crate::format::counted;
 use crate::score::{Scorer, data_problems, load_sets};
 use crate::secrets::visible;
@@ -123,10 +123,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     for (set, rows) in sets.iter().filter(|(_, rows)| !rows.is_empty()) {
         texts.push((path_of(&task, *set)?, text_of(&task, *set, rows, arguments.replace)?, rows.len()));
     }
-    for (path, text, _) in &texts {
-        replace_file(path, text.as_bytes(), Access::Umask)
-            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-    }
+    let files: Vec<(&Path, &[u8])> = texts.iter().map(|(path, text, _)| (path.as_path(), text.as_bytes())).collect();
+    replace_files(&files, Access::Umask)
+        .map_err(|(path, error)| Failure::failed(format!("{}: {error}; no set was changed", path.display())))?;
     let problems: Vec<String> = data_problems(&task, &Scorer::new(&task)?, &written_sets(&task)?)
         .into_iter()
         .map(|problem| problem.message)

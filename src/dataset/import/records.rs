@@ -237,6 +237,10 @@ fn record(line: usize, value: Value) -> Result<Record, (usize, String)> {
 fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let mut header = Vec::new();
     reader.by_ref().take(1 << 20).read_until(b'\n', &mut header)?;
+    if header.is_empty() {
+        let problem = "the file is empty; the first line names the columns".to_owned();
+        return Ok(Box::new(std::iter::once(Err((1, problem)))));
+    }
     let delimiter = delimiter_of(&header);
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));

@@ -1,16 +1,15 @@
 //! Code as an answer: written into a file, checked by a linter or compiler, whose findings are the reasons.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::Question;
 use super::answer::shorten;
-use super::process::{PrivateFolder, Program, path_of};
+use super::process::Program;
+use super::program_files::ProgramFiles;
 use super::suppressions::Unsuppressed;
 use super::whole_run::{Output, Run, line_reasons, run};
-use crate::files::{self, Access};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
@@ -33,7 +32,7 @@ struct Finding {
 pub(super) fn check(
     rules: &CommandRules,
     code: &CodeRules,
-    folder: &Path,
+    files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
 ) -> Result<Verdict, String> {
@@ -49,7 +48,7 @@ pub(super) fn check(
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
     let unsuppressed = Unsuppressed::of(source);
-    let checked = checked(rules, code, folder, (&unsuppressed.source, &question.row), written)?;
+    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written)?;
     if fenced.is_some() && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
@@ -75,28 +74,20 @@ type Checked = (Tier, Option<FailureClass>, Vec<Reason>);
 fn checked(
     rules: &CommandRules,
     code: &CodeRules,
-    folder: &Path,
+    files: &ProgramFiles,
     (source, row): (&str, &str),
     written: &mut Output,
 ) -> Result<Checked, String> {
-    let work = PrivateFolder::new("code")?;
-    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    for name in &rules.files {
-        let (from, to) = (folder.join(name), work.path().join(name));
-        if let Some(parent) = to.parent() {
-            files::ensure_folder(parent, Access::Private).map_err(|error| failed(parent, error))?;
-        }
-        std::fs::copy(&from, &to).map_err(|error| failed(&from, error))?;
-    }
+    let work = files.copies()?;
     let file = work.path().join(&code.file);
-    std::fs::write(&file, source).map_err(|error| failed(&file, error))?;
+    std::fs::write(&file, source).map_err(|error| format!("{}: {error}", file.display()))?;
     let commands = [(code.parse.as_slice(), Tier::Unparsable), (rules.command.as_slice(), Tier::Invalid)];
     for (command, refused) in commands.into_iter().filter(|(command, _)| !command.is_empty()) {
         let takes_file = command.iter().any(|argument| argument.contains(FILE_ARGUMENT));
         let [program, arguments @ ..] = command else { continue };
         let arguments = arguments.iter().map(|argument| argument.replace(FILE_ARGUMENT, &code.file)).collect();
         let variables = [("ROW", row)];
-        let (program, folder) = (path_of(program, folder), work.path());
+        let (program, folder) = (files.path_of(program, work.path()), work.path());
         let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
         let Run { exit_code, output, ended } = run(rules, &program, if takes_file { "" } else { source }, written)?;
         if exit_code == Some(0) {

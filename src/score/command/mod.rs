@@ -5,20 +5,22 @@ mod answer;
 mod code;
 mod pool;
 mod process;
+mod program_files;
 mod sandbox;
+mod scratch;
 mod single_run;
 mod suppressions;
 mod trial;
 mod trust;
 mod whole_run;
 
-pub use sandbox::{Isolation, isolation};
+pub use sandbox::{Isolation, isolation, launch_if_asked};
 pub(super) use suppressions::suppressed_answer;
 pub use trial::Trial;
 pub use trust::{Trust, TrustError};
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -28,6 +30,7 @@ use super::verdict::Verdict;
 use crate::dataset::PromptRow;
 use crate::task::{CommandMode, CommandRules, Task};
 use pool::Pool;
+use program_files::ProgramFiles;
 
 /// Answers that are remembered; then all are forgotten.
 const MOST_REMEMBERED: usize = 65_536;
@@ -38,7 +41,7 @@ type Key = [u8; 16];
 #[derive(Debug)]
 pub(super) struct CommandScorer {
     rules: CommandRules,
-    folder: PathBuf,
+    files: ProgramFiles,
     pool: Pool,
     known: Mutex<HashMap<Key, Verdict>>,
 }
@@ -70,13 +73,11 @@ impl CommandScorer {
                 });
             }
         };
-        trust::check(task, rules)?;
-        Ok(Self::trusted(rules, folder))
+        Ok(Self::trusted(rules, ProgramFiles::new(folder, trust::check(task, rules)?)))
     }
 
-    fn trusted(rules: &CommandRules, folder: &Path) -> Self {
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        Self { rules: rules.clone(), folder, pool: Pool::new(rules.width()), known: Mutex::default() }
+    fn trusted(rules: &CommandRules, files: ProgramFiles) -> Self {
+        Self { rules: rules.clone(), files, pool: Pool::new(rules.width()), known: Mutex::default() }
     }
 
     /// Code is its own completion; of other programs only they know.
@@ -106,9 +107,9 @@ impl CommandScorer {
         places.sort_unstable();
         let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
         let replies = match &self.rules.mode {
-            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.folder, &texts, is_wanted)?,
+            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.files, &texts, is_wanted)?,
             CommandMode::ExitCode | CommandMode::Code(_) => {
-                single_run::run_all(&self.rules, &self.folder, &texts, is_wanted)?
+                single_run::run_all(&self.rules, &self.files, &texts, is_wanted)?
             }
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +218,8 @@ mod tests {
             output_kib: 64,
         };
         change(&mut rules);
-        let scorer = CommandScorer::trusted(&rules, folder.path());
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        let scorer = CommandScorer::trusted(&rules, ProgramFiles::new(folder.path(), files));
         (folder, scorer)
     }
 
@@ -314,17 +316,32 @@ mod tests {
         let seen = "answer(tier='valid', reasons=[f\"{'CARGO_MANIFEST_DIR' in os.environ} {os.listdir(os.environ['HOME'])}\"])";
         let (_folder, scorer) = python(seen, |_| {});
         assert_eq!(judged(&scorer, &["a"]), ["valid: False []"]);
-        let child = "pid = os.fork()\nif pid == 0:\n    time.sleep(600)\nanswer(tier='valid', reasons=[str(pid)])";
-        let (_folder, scorer) = python(child, |_| {});
-        let pid = judged(&scorer, &["a"])[0].trim_start_matches("valid: ").to_owned();
-        drop(scorer);
-        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let has_ended = || state().is_empty() || state().contains(") Z ");
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !has_ended() && std::time::Instant::now() < until {
-            std::thread::yield_now();
+    }
+
+    #[test]
+    fn nothing_that_a_program_started_outlives_it() {
+        if !has_python() {
+            return;
         }
-        assert!(has_ended(), "{}", state());
+        let place = tempfile::NamedTempFile::new().unwrap();
+        let lock = std::fs::File::open(place.path()).unwrap();
+        let hold = format!("import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\n", place.path());
+        // A daemon: a session of its own, and no parent.
+        let daemon = "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\nos.wait()\n";
+        let check = |end: &str, expected: &str| {
+            // The first answer may take a minute more.
+            let body = format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
+            let (_folder, scorer) = python(&body, |rules| rules.seconds = 3.0);
+            assert_eq!(judged(&scorer, &["a", "b"]), ["valid", expected]);
+            let in_use = lock.try_lock().is_err();
+            drop(scorer);
+            lock.try_lock().unwrap_or_else(|error| panic!("{end}: a process is left: {error}"));
+            lock.unlock().unwrap();
+            in_use
+        };
+        assert!(check("pass", "valid"), "the daemon runs as long as the program");
+        check("sys.exit(3)", "unparsable scorer_error: the scorer ended with exit code 3");
+        check("time.sleep(600)", "unparsable scorer_error: the scorer gave no answer within 3 s");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! A pool of processes that answer JSON lines, each with many lines under way.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
 use super::process::{Moved, Process, Program};
+use super::program_files::ProgramFiles;
+use super::scratch::PrivateFolder;
 use super::{Question, failed};
 use crate::score::verdict::Verdict;
 use crate::task::CommandRules;
@@ -42,6 +43,8 @@ struct LineProcess {
     process: Process,
     next_id: u64,
     has_answered: bool,
+    /// Where it runs.
+    _copies: PrivateFolder,
 }
 
 /// The questions that no process has, and their answers.
@@ -69,7 +72,7 @@ impl Pool {
     pub(super) fn ask_all(
         &self,
         rules: &CommandRules,
-        folder: &Path,
+        files: &ProgramFiles,
         questions: &[&Question<'_>],
         is_wanted: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
@@ -83,18 +86,18 @@ impl Pool {
         let helpers = questions.len().div_ceil(LEAST_QUESTIONS).min(self.width).saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
-                scope.spawn(|| self.serve(rules, folder, &work));
+                scope.spawn(|| self.serve(rules, files, &work));
             }
-            self.serve(rules, folder, &work);
+            self.serve(rules, files, &work);
         });
         let verdicts = work.verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
         verdicts.into_iter().collect()
     }
 
     /// Asks one process after another until no question waits.
-    fn serve(&self, rules: &CommandRules, folder: &Path, work: &Work<'_>) {
+    fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
         while (work.is_wanted)() && !lock(&work.waiting).is_empty() {
-            let broken = match self.take(rules, folder) {
+            let broken = match self.take(rules, files) {
                 Err(why) => Broken { why, held: Vec::new() },
                 Ok(mut process) => match process.ask(rules, &self.classes, work) {
                     Ok(()) => {
@@ -110,7 +113,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, rules: &CommandRules, folder: &Path) -> Result<LineProcess, String> {
+    fn take(&self, rules: &CommandRules, files: &ProgramFiles) -> Result<LineProcess, String> {
         let mut processes = lock(&self.processes);
         loop {
             if let Some(process) = processes.idle.pop() {
@@ -123,11 +126,9 @@ impl Pool {
         }
         processes.all += 1;
         drop(processes);
-        Ok(LineProcess {
-            process: Process::start(rules.memory_mib, &Program::scorer(rules, folder, &[]))?,
-            next_id: 1,
-            has_answered: false,
-        })
+        let copies = files.copies()?;
+        let process = Process::start(rules.memory_mib, &Program::scorer(rules, files, &copies, &[]))?;
+        Ok(LineProcess { process, next_id: 1, has_answered: false, _copies: copies })
     }
 
     /// `None`: one that has ended.

@@ -1,21 +1,18 @@
 //! One process of a scorer's program: started with its limits, its pipes moved without waiting for it, ended with its
 //! children.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as FileAccess, OFlags, access, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::sandbox;
-use crate::files::{self, Access};
+use super::program_files::{ProgramFiles, path_of};
+use super::sandbox::{Ended, Launch, Sandboxed};
+use super::scratch::PrivateFolder;
 use crate::task::CommandRules;
 
 /// Bytes read at once.
@@ -27,10 +24,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    stderr: Option<ChildStderr>,
+    program: Sandboxed,
+    stdin: Option<PipeWriter>,
+    stdout: PipeReader,
+    stderr: Option<PipeReader>,
     unsent: Vec<u8>,
     sent: usize,
     unread: Vec<u8>,
@@ -54,22 +51,22 @@ pub(super) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// The scorer, in the task's folder.
-    pub(super) fn scorer(rules: &CommandRules, folder: &'a Path, variables: &'a [(&'a str, &'a str)]) -> Self {
+    /// The scorer, among copies of its files.
+    pub(super) fn scorer(
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        copies: &'a PrivateFolder,
+        variables: &'a [(&'a str, &'a str)],
+    ) -> Self {
         let (program, arguments) = rules.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
         Self {
-            program: path_of(program, folder),
+            program: files.path_of(program, copies.path()),
             arguments: arguments.to_vec(),
-            folder,
+            folder: copies.path(),
             variables,
             joins_output: false,
         }
     }
-}
-
-/// A name with a slash is a file of the task's folder, not of this program's.
-pub(super) fn path_of(program: &str, folder: &Path) -> PathBuf {
-    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
 }
 
 /// Whether a program is there, where [`Process::start`] finds it.
@@ -83,32 +80,6 @@ pub(super) fn is_installed(program: &str, folder: &Path) -> bool {
 
 fn search_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
-}
-
-/// A new folder in that of temporary files, removed at the end.
-#[derive(Debug)]
-pub(super) struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    /// # Errors
-    /// A sentence.
-    pub(super) fn new(purpose: &str) -> Result<Self, String> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("grpo-tui-{purpose}-{}-{number}", std::process::id()));
-        files::create_folder(&path, Access::Private).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// What became of waiting for a process.
@@ -128,25 +99,34 @@ impl Process {
     /// # Errors
     /// A sentence.
     pub(super) fn start(memory_mib: u64, program: &Program<'_>) -> Result<Self, String> {
-        let home = PrivateFolder::new("scorer")?;
-        let mut command = Command::new(&program.program);
-        command.args(&program.arguments).current_dir(program.folder).env_clear().process_group(0);
-        command.env("PATH", search_path()).env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
-        command.envs(program.variables.iter().copied());
+        let home = PrivateFolder::new()?;
+        let mut environment: BTreeMap<String, OsString> =
+            program.variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        environment.insert("PATH".to_owned(), search_path());
+        environment.insert("LANG".to_owned(), "C.UTF-8".into());
+        environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home.path().into())));
+        let launch = Launch {
+            program: program.program.clone().into(),
+            arguments: program.arguments.clone(),
+            folder: program.folder.into(),
+            environment,
+            memory_mib,
+        };
         let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
-        let (stdout, output) = std::io::pipe().map_err(no_pipe)?;
-        let error = if program.joins_output { output.try_clone().map_err(no_pipe)?.into() } else { Stdio::piped() };
-        command.stdin(Stdio::piped()).stdout(output).stderr(error);
-        sandbox::limit(&mut command, memory_mib);
-        let mut child =
-            command.spawn().map_err(|error| format!("cannot start {:?}: {error}", program.program.display()))?;
-        // Its output ends with the child, not with this end of the pipe.
-        drop(command);
+        let (input, stdin) = pipe().map_err(no_pipe)?;
+        let (stdout, output) = pipe().map_err(no_pipe)?;
+        let (stderr, error) = match program.joins_output {
+            true => (None, output.try_clone().map_err(no_pipe)?),
+            false => pipe().map(|(stderr, error)| (Some(stderr), error)).map_err(no_pipe)?,
+        };
+        // Its output ends with the program, not with this end of the pipes, which is closed here.
+        let started = Sandboxed::start(&launch, &[input.into(), output.into(), error.into()])
+            .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
         let process = Self {
-            stdin: child.stdin.take(),
-            stdout: OwnedFd::from(stdout).into(),
-            stderr: child.stderr.take(),
-            child,
+            program: started,
+            stdin: Some(stdin),
+            stdout,
+            stderr,
             unsent: Vec::new(),
             sent: 0,
             unread: Vec::new(),
@@ -290,24 +270,20 @@ impl Process {
 
     /// The exit code of a process whose output has ended; `None` if a signal ended it.
     pub(super) fn exit_code(&mut self) -> Option<i32> {
-        let until = Instant::now() + LAST_WORDS;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return status.code(),
-                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-                _ => {
-                    self.kill();
-                    return None;
-                }
-            }
+        self.ended().code
+    }
+
+    fn ended(&mut self) -> Ended {
+        if self.program.ended(LAST_WORDS).is_none() {
+            self.program.kill();
         }
+        self.program.ended(LAST_WORDS).unwrap_or_default()
     }
 
     /// How a process ended whose output has ended, and the last line that it wrote on standard error.
     pub(super) fn last_words(&mut self) -> String {
-        let code = self.exit_code();
+        let Ended { code, signal } = self.ended();
         self.read_complaint();
-        let signal = self.child.wait().ok().and_then(|status| status.signal());
         let ended = match (code, signal) {
             (Some(code), _) => format!("ended with exit code {code}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -318,18 +294,5 @@ impl Process {
             Some(line) => format!("{ended}: {}", super::answer::shorten(line.trim())),
             None => ended,
         }
-    }
-
-    fn kill(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            _ = Pid::from_raw(pid).map(|group| kill_process_group(group, Signal::KILL));
-        }
-        _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -1,88 +1,156 @@
-//! What a scorer's process may not do: use more memory than its limit, reach a network, start processes without end.
+//! Where a program runs: limited, and together with all that it starts until it ends, its time is up, or this process
+//! ends, however that happens.
 
-use std::ffi::CStr;
+mod init;
+
+pub use init::launch_if_asked;
+pub(super) use init::{Ended, Launch};
+
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Resource, Rlimit, getgid, getuid, setrlimit};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::getuid;
 
-/// Processes and threads of one scorer, where the kernel counts them by user namespace.
-const MOST_PROCESSES: u64 = 256;
-/// Of one file that it writes.
-const LARGEST_FILE_BYTES: u64 = 256 << 20;
+use init::{DESCRIPTORS, MOST_PROCESSES, ROLE, Reply};
+
+/// For a launcher to start a program on a busy machine, and for killed processes to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What this kernel holds a scorer's process to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Isolation {
-    /// It has a network of its own, without any host in it.
+    /// It has a network of its own, without any host in it. Sockets by path are files, and stay reachable.
     pub network: bool,
     /// It may have at most so many processes and threads.
     pub processes: Option<u64>,
+    /// Its processes have a namespace of their own: the kernel ends them all with the first.
+    pub process_namespace: bool,
 }
 
 /// Tries what holds here.
 pub fn isolation() -> Isolation {
-    let mut command = Command::new("true");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let maps = Maps::of_this_user();
-    // SAFETY: as in `limit`.
-    unsafe { command.pre_exec(move || maps.enter()) };
-    let network = command.status().is_ok_and(|status| status.success());
+    let launch = Launch { program: "true".into(), folder: "/".into(), ..Launch::default() };
+    let null = || Some(OwnedFd::from(crate::files::open_null().ok()?));
+    let started = null().zip(null()).zip(null()).and_then(|((input, output), error)| {
+        Sandboxed::start(&launch, &[input, output, error]).ok() //
+    });
+    let holds = started.is_some_and(|program| program.has_namespaces);
     // The kernel does not count the processes of root.
-    let is_root = getuid().is_root();
-    Isolation { network, processes: (network && !is_root).then_some(MOST_PROCESSES) }
+    let is_counted = holds && !getuid().is_root();
+    Isolation { network: holds, processes: is_counted.then_some(MOST_PROCESSES), process_namespace: holds }
 }
 
-/// Limits the process before it becomes the program. `memory_mib`: of its address space; 0 for none.
-pub(super) fn limit(command: &mut Command, memory_mib: u64) {
-    let maps = Maps::of_this_user();
-    let limit = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    // SAFETY: between fork and exec only system calls are made, with memory that was prepared before.
-    unsafe {
-        command.pre_exec(move || {
-            crate::files::close_on_exec_from(3);
-            // Where the kernel allows no namespace the program runs without; `doctor` says so.
-            let isolated = maps.enter().is_ok();
-            if memory_mib > 0 {
-                setrlimit(Resource::As, limit(memory_mib << 20))?;
+/// A program, and all that it has started; dropped, they are killed.
+#[derive(Debug)]
+pub(super) struct Sandboxed {
+    /// Its init ends with this end of the connection.
+    control: UnixStream,
+    ended: Option<Ended>,
+    has_namespaces: bool,
+}
+
+impl Sandboxed {
+    /// Starts a program with these as standard input, output and error.
+    ///
+    /// # Errors
+    /// A sentence without a subject: why it does not start.
+    pub(super) fn start(launch: &Launch, stdio: &[OwnedFd; 3]) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
+        let (control, theirs) = UnixStream::pair().map_err(failed)?;
+        let [input, output, error] = stdio;
+        hand_over([theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()]).map_err(failed)?;
+        drop(theirs);
+        let mut program = Self { control, ended: None, has_namespaces: false };
+        program.control.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        init::send(&program.control, launch).map_err(failed)?;
+        match init::receive(&program.control).map_err(failed)? {
+            Reply::Started { has_namespaces } => program.has_namespaces = has_namespaces,
+            Reply::Failed { why } => return Err(why),
+            Reply::Ended(ended) => program.ended = Some(ended),
+        }
+        Ok(program)
+    }
+
+    /// How the program ended, waiting so long at most. By then all that it had started is being killed.
+    pub(super) fn ended(&mut self, patience: Duration) -> Option<Ended> {
+        if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
+            match init::receive(&self.control) {
+                Ok(Reply::Ended(ended)) => self.ended = Some(ended),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                _ => self.ended = Some(Ended::default()),
             }
-            setrlimit(Resource::Core, limit(0))?;
-            setrlimit(Resource::Fsize, limit(LARGEST_FILE_BYTES))?;
-            // Elsewhere the limit would count all processes of the user.
-            if isolated {
-                setrlimit(Resource::Nproc, limit(MOST_PROCESSES))?;
-            }
-            Ok(())
-        });
+        }
+        self.ended
+    }
+
+    /// Kills the program and all that it has started, and returns when they have ended.
+    pub(super) fn kill(&mut self) {
+        _ = self.control.shutdown(Shutdown::Write);
+        self.ended(PATIENCE);
+        _ = self.control.set_read_timeout(Some(PATIENCE));
+        // The connection ends after the last process.
+        _ = init::receive::<Reply>(&self.control);
     }
 }
 
-/// Texts that keep user and group what they are in a new user namespace.
-struct Maps {
-    user: String,
-    group: String,
-}
-
-impl Maps {
-    fn of_this_user() -> Self {
-        let (user, group) = (getuid().as_raw(), getgid().as_raw());
-        Self { user: format!("{user} {user} 1"), group: format!("{group} {group} 1") }
-    }
-
-    /// Moves this process into a user namespace and a network namespace of its own.
-    fn enter(&self) -> std::io::Result<()> {
-        // SAFETY: tables of open files stay shared.
-        unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET)? };
-        write(c"/proc/self/setgroups", b"deny")?;
-        write(c"/proc/self/uid_map", self.user.as_bytes())?;
-        write(c"/proc/self/gid_map", self.group.as_bytes())
+impl Drop for Sandboxed {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
-fn write(path: &CStr, bytes: &[u8]) -> std::io::Result<()> {
-    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(file, bytes)?;
+/// The process that starts programs for this one: small, whatever this one has in memory.
+#[derive(Debug)]
+struct Launcher {
+    process: Child,
+    socket: UnixStream,
+}
+
+/// Passes an init's end of its connection and a program's standard streams to the launcher, which is started where
+/// there is none.
+fn hand_over(descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
+    static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
+    let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
+    if launcher.as_ref().is_some_and(|running| running.pass(&descriptors).is_ok()) {
+        return Ok(());
+    }
+    let started = Launcher::start()?;
+    started.pass(&descriptors)?;
+    *launcher = Some(started);
     Ok(())
+}
+
+impl Launcher {
+    fn start() -> std::io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        // The running program, even if its file was replaced; in a group of its own, which a terminal does not signal.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("grpo-tui").arg(ROLE).process_group(0);
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self { process: command.spawn()?, socket })
+    }
+
+    fn pass(&self, descriptors: &[BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut rights = SendAncillaryBuffer::new(&mut room);
+        rights.push(SendAncillaryMessage::ScmRights(descriptors));
+        sendmsg(&self.socket, &[std::io::IoSlice::new(&[0])], &mut rights, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // It has ended, or does with its socket.
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
 }

@@ -1,10 +1,10 @@
 //! One process a completion: the completion on standard input, the tier as exit code, reasons on standard output.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::process::Program;
+use super::program_files::ProgramFiles;
 use super::whole_run::{Output, Run, line_reasons, run};
 use super::{Question, code, failed};
 use crate::score::verdict::Verdict;
@@ -14,7 +14,7 @@ use crate::task::{CommandMode, CommandRules};
 /// The verdicts, in order; `None` once `is_wanted` returns false.
 pub(super) fn run_all(
     rules: &CommandRules,
-    folder: &Path,
+    files: &ProgramFiles,
     questions: &[&Question<'_>],
     is_wanted: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<Verdict>> {
@@ -24,7 +24,7 @@ pub(super) fn run_all(
         while is_wanted() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = judge(rules, folder, question, &mut Output::default());
+            let verdict = judge(rules, files, question, &mut Output::default());
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
@@ -38,22 +38,28 @@ pub(super) fn run_all(
 }
 
 /// The verdict of a process of its own; what it wrote is added to `output`.
-pub(super) fn judge(rules: &CommandRules, folder: &Path, question: &Question<'_>, output: &mut Output) -> Verdict {
+pub(super) fn judge(
+    rules: &CommandRules,
+    files: &ProgramFiles,
+    question: &Question<'_>,
+    output: &mut Output,
+) -> Verdict {
     let verdict = match &rules.mode {
-        CommandMode::Code(code) => code::check(rules, code, folder, question, output),
-        _ => by_exit_code(rules, folder, question, output),
+        CommandMode::Code(code) => code::check(rules, code, files, question, output),
+        _ => by_exit_code(rules, files, question, output),
     };
     verdict.unwrap_or_else(|why| failed(&why))
 }
 
 fn by_exit_code(
     rules: &CommandRules,
-    folder: &Path,
+    files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
 ) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
-    let program = Program::scorer(rules, folder, &variables);
+    let copies = files.copies()?;
+    let program = Program::scorer(rules, files, &copies, &variables);
     let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written)?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),

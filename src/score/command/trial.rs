@@ -1,11 +1,11 @@
 //! One completion put to a program in a process of its own, with all that was asked and answered.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
 use super::pool::{START, too_long};
 use super::process::{Moved, Process, Program};
+use super::program_files::ProgramFiles;
 use super::single_run::judge;
 use super::whole_run::{MOST_SHOWN_BYTES, Output};
 use super::{CommandScorer, Question, failed};
@@ -45,16 +45,16 @@ impl CommandScorer {
         let (asked, verdict) = match &self.rules.mode {
             CommandMode::Lines => {
                 let line = format!("{{\"id\":1,{}}}\n", question.json);
-                let verdict = ask(&self.rules, &self.folder, &line, &mut written).unwrap_or_else(|why| failed(&why));
+                let verdict = ask(&self.rules, &self.files, &line, &mut written).unwrap_or_else(|why| failed(&why));
                 (line, verdict)
             }
             CommandMode::ExitCode => {
                 let asked = format!("ROW={}\n{}", question.row, question.completion);
-                (asked, judge(&self.rules, &self.folder, &question, &mut written))
+                (asked, judge(&self.rules, &self.files, &question, &mut written))
             }
             CommandMode::Code(code) => {
                 let asked = format!("{} with\n{}", code.file, question.completion);
-                (asked, judge(&self.rules, &self.folder, &question, &mut written))
+                (asked, judge(&self.rules, &self.files, &question, &mut written))
             }
         };
         let seconds = start.elapsed().as_secs_f64();
@@ -64,8 +64,9 @@ impl CommandScorer {
 }
 
 /// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
-fn ask(rules: &CommandRules, folder: &Path, line: &str, written: &mut Output) -> Result<Verdict, String> {
-    let mut process = Process::start(rules.memory_mib, &Program::scorer(rules, folder, &[]))?;
+fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Output) -> Result<Verdict, String> {
+    let copies = files.copies()?;
+    let mut process = Process::start(rules.memory_mib, &Program::scorer(rules, files, &copies, &[]))?;
     process.send(line.as_bytes());
     process.close_input();
     let mut until = Instant::now() + START + Duration::from_secs_f64(rules.seconds);

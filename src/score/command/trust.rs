@@ -45,7 +45,10 @@ pub enum TrustError {
 impl Trust {
     /// What the task's scorers would run.
     pub fn of(task: &Task) -> Result<Vec<Self>, TrustError> {
-        let programs = task.scorers().filter_map(|task| Some(Self::of_scorer(task, task.command()?)));
+        let programs = task.scorers().filter_map(|task| {
+            let rules = task.command()?;
+            Some(task.command_files(rules).map(|files| Self::of_scorer(task, rules, &files)))
+        });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
@@ -55,14 +58,14 @@ impl Trust {
         Ok(programs)
     }
 
-    fn of_scorer(task: &Task, rules: &CommandRules) -> Result<Self, TrustError> {
-        let digest = task.command_digest(rules)?;
+    fn of_scorer(task: &Task, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
+        let digest = rules.digest(files);
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
         let missing = missing.filter(|program| !is_installed(program, place)).map(|program| not_installed(program));
-        Ok(Self {
+        Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             files: rules.files.clone(),
@@ -70,7 +73,7 @@ impl Trust {
             is_trusted,
             has_changed: false,
             folder: task.folder().map(real),
-        })
+        }
     }
 
     /// The commands as one would type them.
@@ -117,19 +120,21 @@ fn trusted_of(of: &Path) -> Vec<String> {
     notes.map(|note| note.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Refuses a scorer whose program may not run, or is not there.
-pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<(), ScoreError> {
-    match Trust::of_scorer(task, rules) {
-        Ok(trust) if !trust.is_trusted => Err(ScoreError::Untrusted {
+/// The files of a scorer's program, as they were when they were found to be trusted.
+///
+/// # Errors
+/// Of a program that may not run, or is not there.
+pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
+    let files = task.command_files(rules)?;
+    match Trust::of_scorer(task, rules, &files) {
+        trust if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
             commands: trust.command_lines().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and "),
             place: task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
             missing: trust.missing.map_or_else(String::new, |missing| format!("; {missing}")),
         }),
-        Ok(Trust { missing: Some(missing), .. }) => Err(ScoreError::NotInstalled { task: task.name.clone(), missing }),
-        Ok(_) => Ok(()),
-        Err(TrustError::Task(error)) => Err(error.into()),
-        Err(error) => Err(ScoreError::Reference { label: task.name.clone(), message: error.to_string() }),
+        Trust { missing: Some(missing), .. } => Err(ScoreError::NotInstalled { task: task.name.clone(), missing }),
+        _ => Ok(files),
     }
 }
 

@@ -23,6 +23,8 @@ type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result
 
 /// Bytes of earlier texts that are kept for undo.
 const MAX_UNDO_BYTES: usize = 256 << 20;
+/// Digits of a new id.
+const MAX_DIGITS: usize = 32;
 
 /// With the row to select afterwards, or why it failed.
 type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
@@ -237,7 +239,9 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
     let like =
         rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
     let stem = like.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
-    let width = like.id.len() - stem.len();
+    let digits = like.id.len() - stem.len();
+    // A row may bring an id of any number of digits.
+    let width = digits.min(MAX_DIGITS);
     let numbers = rows.iter().filter_map(|row| row.id.strip_prefix(stem)?.parse::<u64>().ok());
     let next = numbers.max().unwrap_or(0) + 1;
     let dash = if width == 0 { "-" } else { "" };

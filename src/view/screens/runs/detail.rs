@@ -235,7 +235,12 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     let exact = |summary: &EvalSummary| summary.exact.map(percent);
     let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));
     if base.is_some() || trained.is_some() {
-        lines.push(line(&format!("{:>w$}", "exact", w = held_out.set.len() + 6), base, trained, String::new()));
+        lines.push(line(
+            &format!("{:>w$}", "exact", w = (held_out.set.len() + 6).min(NAME)),
+            base,
+            trained,
+            String::new(),
+        ));
     }
     lines
 }

@@ -1,0 +1,64 @@
+//! The files of a trusted program, as they were when they were compared with what is trusted: what runs is a copy of
+//! them, whatever becomes of the task's folder.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::scratch::PrivateFolder;
+use crate::files::{self, Access};
+
+/// Read, write and execute, for this user.
+const OWNER_MODE: u32 = 0o700;
+
+#[derive(Debug)]
+pub(super) struct ProgramFiles {
+    /// The task's.
+    folder: PathBuf,
+    /// Name, bytes, mode.
+    files: Vec<(String, Vec<u8>, u32)>,
+}
+
+impl ProgramFiles {
+    pub(super) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>) -> Self {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let mode = |name: &str| {
+            let found = std::fs::metadata(folder.join(name));
+            found.map_or(OWNER_MODE, |found| found.permissions().mode() & OWNER_MODE)
+        };
+        let files = files.into_iter().map(|(name, bytes)| (mode(&name), name, bytes));
+        let files = files.map(|(mode, name, bytes)| (name, bytes, mode)).collect();
+        Self { folder, files }
+    }
+
+    /// A new folder with a copy of each.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn copies(&self) -> Result<PrivateFolder, String> {
+        let folder = PrivateFolder::new()?;
+        for (name, bytes, mode) in &self.files {
+            let path = folder.path().join(name);
+            let written = files::ensure_folder(path.parent().unwrap_or(folder.path()), Access::Private)
+                .and_then(|()| std::fs::write(&path, bytes))
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(*mode)));
+            written.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(folder)
+    }
+
+    /// A name with a slash is a file of the task's folder, not of this program's: one of `copies`, if it is a copy.
+    pub(super) fn path_of(&self, program: &str, copies: &Path) -> PathBuf {
+        let names = |path| Path::new(path).components().filter(|part| *part != Component::CurDir);
+        let is_copied = self.files.iter().any(|(name, ..)| names(name.as_str()).eq(names(program)));
+        match program.contains('/') {
+            true if is_copied => copies.join(program),
+            _ => path_of(program, &self.folder),
+        }
+    }
+}
+
+/// A name with a slash is a file of the task's folder, not of this program's.
+pub(super) fn path_of(program: &str, folder: &Path) -> PathBuf {
+    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+}

@@ -1,0 +1,134 @@
+//! The processes of programs that score: they end with the program that started them, run copies of what was trusted,
+//! and have folders that nobody else can write in.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::program::{PROGRAM, call, json_lines, program, started_by, until};
+
+/// A trusted task in `folder` whose completions are judged by `sh check.sh`, one process each.
+fn task(folder: &Path, script: &str, completions: usize) {
+    fs::create_dir_all(folder).unwrap();
+    let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\ncommand = [\"sh\", \"check.sh\"]\nprocesses = 1\nseconds = 600\n";
+    fs::write(folder.join("task.toml"), toml).unwrap();
+    fs::write(folder.join("check.sh"), script).unwrap();
+    let lines = (0..completions).map(|number| format!("{{\"completion\":\"{number}\"}}\n"));
+    fs::write(folder.join("c.jsonl"), lines.collect::<String>()).unwrap();
+    assert!(call(folder, &["task", "trust", ".", "--yes"]).status.success());
+}
+
+/// `grpo-tui score` where the kernel gives namespaces, or where it gives none.
+fn score(folder: &Path, has_namespaces: bool) -> Command {
+    if has_namespaces {
+        return program(folder, &["score", ".", "--json"]);
+    }
+    let mut command = Command::new("unshare");
+    let none_inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    command.args(["--user", "--map-root-user", "sh", "-c", none_inside, "sh", PROGRAM]);
+    started_by(command, folder, &["score", ".", "--json"])
+}
+
+/// Which of the two can be tried here.
+fn kinds(folder: &Path) -> Vec<bool> {
+    let doctor = crate::program::json(&call(folder, &["doctor", "--json"]));
+    let has_namespaces = doctor["command_scorers"]["process_namespace"] == true;
+    if !has_namespaces {
+        eprintln!("SKIPPED: this kernel gives no user namespace");
+        return vec![false];
+    }
+    let refuses = Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces"])
+        .status()
+        .is_ok_and(|status| status.success());
+    if refuses { vec![true, false] } else { vec![true] }
+}
+
+/// Folders of programs that still run, or were killed.
+fn scratch(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("home/cache/grpo-tui/scratch")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+#[test]
+fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (lock, started) = (here.join("lock"), here.join("started"));
+    fs::write(&lock, "").unwrap();
+    // A daemon in a session of its own, and a loop; both hold the lock.
+    let script = format!(
+        "exec 9<'{}'\nflock -s 9\nsetsid sh -c 'sleep 600 & sleep 600' </dev/null >/dev/null 2>&1 &\n: > '{}'\nsleep 600\n",
+        lock.display(),
+        started.display()
+    );
+    task(here, &script, 3);
+    let lock = File::open(&lock).unwrap();
+    for has_namespaces in kinds(here) {
+        for signal in ["KILL", "TERM", "INT", "HUP"] {
+            let mut scoring = score(here, has_namespaces);
+            let mut scoring = scoring.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            until("the checker runs", || started.exists());
+            assert!(lock.try_lock().is_err(), "the checker holds the lock");
+            assert!(
+                Command::new("kill")
+                    .arg(format!("-{signal}"))
+                    .arg(scoring.id().to_string())
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            scoring.wait().unwrap();
+            until(&format!("all ends after {signal}, namespaces {has_namespaces}"), || lock.try_lock().is_ok());
+            lock.unlock().unwrap();
+            fs::remove_file(&started).unwrap();
+        }
+    }
+    // What they have left goes with the next program that scores.
+    assert!(!scratch(here).is_empty());
+    task(here, "exit 0\n", 1);
+    assert_eq!(json_lines(&call(here, &["score", ".", "--json"]))[0]["tier"], "valid");
+    assert_eq!(scratch(here), [PathBuf::new(); 0]);
+}
+
+#[test]
+fn a_program_that_is_replaced_while_it_scores_does_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (original, ran) = (here.join("check.sh"), here.join("ran"));
+    let script = format!(
+        "printf ': > \"{}\"\\nexit 1\\n' > '{}'\ntest -f task.toml && exit 2\nexit 0\n",
+        ran.display(),
+        original.display()
+    );
+    task(here, &script, 5);
+    let scores = json_lines(&call(here, &["score", ".", "--json"]));
+    assert!(fs::read_to_string(&original).unwrap().ends_with("exit 1\n"), "it was replaced");
+    assert!(scores.len() == 5 && scores.iter().all(|score| score["tier"] == "valid"), "{scores:?}");
+    assert!(!ran.exists());
+    // The next time it is not what was trusted.
+    assert_eq!(call(here, &["score", "."]).status.code(), Some(1));
+}
+
+#[test]
+fn no_other_user_can_write_above_the_folder_of_a_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    task(here, "pwd\nexit 1\n", 1);
+    let shared = here.join("tmp");
+    let session = here.join("session");
+    fs::create_dir_all(&shared).unwrap();
+    fs::create_dir_all(&session).unwrap();
+    let place = |mode: u32| -> String {
+        fs::set_permissions(&session, Permissions::from_mode(mode)).unwrap();
+        let mut command = program(here, &["score", ".", "--json"]);
+        let output: Output = command.env("TMPDIR", &shared).env("XDG_RUNTIME_DIR", &session).output().unwrap();
+        json_lines(&output)[0]["errors"][0]["message"].as_str().unwrap().to_owned()
+    };
+    let below = |folder: &str| here.canonicalize().unwrap().join(folder).display().to_string();
+    let private = place(0o700);
+    assert!(private.starts_with(&below("session/grpo-tui/scratch/")), "{private}");
+    let open = place(0o777);
+    assert!(open.starts_with(&below("home/cache/grpo-tui/scratch/")), "{open}");
+}
