@@ -23,6 +23,10 @@ use crate::view::widgets::text_width::fitted;
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
 const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
+/// Before the text that filters the entries.
+const FILTER: &str = "Filter: ";
+/// Rows of the list that the details leave.
+const LEAST_ROWS: u16 = 3;
 
 /// An entry.
 #[derive(Debug, Clone, Default)]
@@ -184,9 +188,14 @@ impl Pick {
         u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
+    /// Rows of the details in the window.
+    fn details_in(&self, inside: Rect) -> u16 {
+        self.detail_rows(inside.width).min(inside.height.saturating_sub(2 + LEAST_ROWS))
+    }
+
     /// Rows of the list in the window.
     fn visible(&self, inside: Rect) -> usize {
-        inside.height.saturating_sub(2 + self.detail_rows(inside.width)) as usize
+        inside.height.saturating_sub(2 + self.details_in(inside)) as usize
     }
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
@@ -200,7 +209,9 @@ impl Pick {
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
         let columns = inside.width as usize;
-        let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
+        let mut field = self.field.line(theme, columns.saturating_sub(FILTER.len()), true);
+        field.spans.insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        let mut lines = vec![field, Line::default()];
         for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
             let Some(entry) = self.entry(row) else { continue };
             let line = self.line(theme, &entry, here, columns);
@@ -210,7 +221,7 @@ impl Pick {
             lines.push(Line::styled(self.nothing(), theme.style(Role::Faint)));
         }
         let [above, below] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside.width))]).areas(inside);
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.details_in(inside))]).areas(inside);
         frame.render_widget(Paragraph::new(lines), above);
         let at = self.cursor.at(self.found.len());
         if let Some(entry) = at.and_then(|at| self.entry(at)) {

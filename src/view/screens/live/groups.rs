@@ -22,8 +22,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::of_step(live, shared, step);
-    let latest = if live.step.is_some() { "" } else { ", latest" };
-    let title = format!("groups of step {step}{latest}");
+    let title = match (step, live.step) {
+        (0, _) => "groups: none yet".to_owned(),
+        (_, Some(_)) => format!("groups of step {step}"),
+        (_, None) => format!("groups of step {step}, latest"),
+    };
     let inside = framed(shared, (GROUPS, &title), key(theme, area), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
@@ -71,10 +74,9 @@ fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
     match (step, live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
-        (0, _) => format!(
-            "Step 1 is not finished{}.",
-            if phase.is_empty() { String::new() } else { format!(" (now: {phase})") }
-        ),
+        (0, _) if phase == "eval" => "base eval before step 1".to_owned(),
+        (0, _) if phase.is_empty() => "before step 1".to_owned(),
+        (0, _) => format!("step 1: {phase}"),
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {
             format!("No groups of step {step}: not a GRPO run, or deleted (keep_rollouts).")
