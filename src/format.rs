@@ -40,8 +40,16 @@ pub fn percent_short(share: f64) -> String {
 }
 
 /// A rate with its 95% interval: `59.4% [55.0, 63.6]`.
-pub fn percent_interval(rate: f64, [low, high]: [f64; 2]) -> String {
-    format!("{} [{:.1}, {:.1}]", percent(rate), 100.0 * low, 100.0 * high)
+pub fn percent_interval(rate: f64, interval: [f64; 2]) -> String {
+    format!("{} {}", percent(rate), rate_interval(interval))
+}
+
+/// The 95% interval of a rate in percent, `[55.0, 63.6]`; of several completions of one prompt there is none.
+pub fn rate_interval(interval: [f64; 2]) -> String {
+    match interval {
+        [0.0, 1.0] => "[no interval]".to_owned(),
+        [low, high] => format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high),
+    }
 }
 
 /// A difference of rates in percentage points, and its 95% interval: `+40.6`, `[+36.1, +45.0]`.

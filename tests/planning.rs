@@ -48,7 +48,7 @@ fn a_plan_is_one_document_and_creates_nothing() {
         "at the speed measured now",
         "disk",
         "preflight: nothing found",
-        "not checked: learnability",
+        "learnability not checked",
         "max_rows = 6  (--set)",
     ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::dataset::new_task::write_files;
 use crate::files::{Access, ensure_folder};
+use crate::format::quoted;
 use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     if task.runs_programs() {
         println!("  trust it    grpo-tui task trust {}", home.display());
     }
-    println!("  check it    cd {} && grpo-tui task check {}", arguments.folder.display(), task.name);
+    let there = arguments.folder.display().to_string();
+    let cd = if there == "." { String::new() } else { format!("cd {} && ", quoted(&there)) };
+    println!("  check it    {cd}grpo-tui task check {}", task.name);
     println!("  score       grpo-tui score {}", task.name);
     println!("  train       grpo-tui train {}", task.name);
     println!("  own task    grpo-tui task new NAME --data FILE.csv");

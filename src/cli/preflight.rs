@@ -30,7 +30,7 @@ pub(super) fn gate(checked: &Preflight, ignore_errors: bool, is_quiet: bool) -> 
     }
     errors.iter().for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
     if !checked.not_checked.is_empty() && !is_quiet {
-        eprintln!("not checked: {} (--plan --sample does)", titles(checked.not_checked.iter().copied()));
+        eprintln!("{} not checked: run with --plan --sample", titles(checked.not_checked.iter().copied()));
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ pub(super) fn lines(checked: &Preflight) -> Vec<String> {
         lines.push(format!("  passed: {passed}"));
     }
     if !checked.not_checked.is_empty() {
-        lines.push(format!("  not checked: {}", titles(checked.not_checked.iter().copied())));
+        lines.push(format!("  {} not checked", titles(checked.not_checked.iter().copied())));
     }
     lines
 }

@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// ASCII only
     #[arg(long)]
     ascii: bool,
-    /// Print lines instead of drawing, for screen readers, logs and CI; without a keyboard, lines of input are keys
+    /// Print lines instead of drawing, for screen readers, logs, CI and TERM=dumb; without a keyboard, lines of input are keys
     #[arg(long)]
     linear: bool,
 }
@@ -57,13 +57,14 @@ impl Arguments {
     }
 
     fn appearance(&self) -> AppearanceInput {
+        let detected = AppearanceInput::detect();
         AppearanceInput {
             theme: self.theme.clone(),
             colour: self.colour.as_deref().and_then(ColourDepth::from_name),
             ascii: self.ascii,
             low_bandwidth: self.low_bandwidth,
-            linear: self.linear,
-            ..AppearanceInput::detect()
+            linear: self.linear || detected.capability.is_dumb,
+            ..detected
         }
     }
 }
@@ -73,6 +74,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !(has_terminal || arguments.linear) {
         return Err(Failure::usage("the workbench needs a terminal: use --linear, or see --help for other commands"));
+    }
+    if options.appearance.linear && !arguments.linear {
+        eprintln!("TERM=dumb cannot draw a screen: printing lines, as --linear does");
     }
     let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {

@@ -152,7 +152,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
             progress.event(event)
         })? {
             Finished(report) => (Status::Finished, report.cause.clone()),
-            Interrupted { .. } => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
+            Interrupted { step } => (Status::Interrupted, crate::train::stopped_after(step)),
             CutShort { cause, .. } => (Status::Interrupted, cause),
         },
     )

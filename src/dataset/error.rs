@@ -40,6 +40,17 @@ pub enum DatasetError {
         /// What is wrong, the value, and what to do.
         problem: String,
     },
+    /// Data without expected answers, from which a schema could be inferred.
+    #[error(
+        "{label}: no expected answers to infer a schema from; columns: {columns}; use --map \"expected={free}\", or name a \
+         schema or examples"
+    )]
+    NoExpected {
+        label: String,
+        columns: String,
+        /// Columns that are no part of a row yet.
+        free: String,
+    },
     /// A file that cannot be read or written.
     #[error("{path}: {source}; {remedy}")]
     File {

@@ -236,6 +236,7 @@ fn shown(path: &str) -> &str {
 /// What the top-level fields of a schema are, for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
     let fields = schema.get("properties")?.as_object().filter(|fields| !fields.is_empty())?;
+    let required = schema.get("required").and_then(Value::as_array);
     let word = |(name, field): (&String, &Value)| {
         let texts = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let kind = match (field.get("enum").and_then(Value::as_array), field.get("format"), field.get("type")) {
@@ -243,9 +244,14 @@ pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
             (_, Some(format), _) => texts(format),
             (.., Some(Value::Array(names))) => names.iter().map(texts).collect::<Vec<_>>().join(" or "),
             (.., Some(name)) => texts(name),
-            _ => return name.clone(),
+            _ => String::new(),
         };
-        format!("{name} ({kind})")
+        let is_required = required.is_some_and(|names| names.iter().any(|required| required == name));
+        let advice = if is_required { "" } else { "leave out if none" };
+        match [kind.as_str(), advice].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ") {
+            about if about.is_empty() => name.clone(),
+            about => format!("{name} ({about})"),
+        }
     };
     Some(fields.iter().map(word).collect::<Vec<_>>().join(", "))
 }
@@ -281,6 +287,13 @@ mod tests {
         check(json!(["on", "off", null, "on", "on"]), "/enum", json!(["on", "off", null]));
         check(json!([[], [1]]), "/items", json!({"type": "integer"}));
         check(json!([{}]), "/additionalProperties", json!(false));
+    }
+
+    #[test]
+    fn the_system_text_names_fields_and_which_may_be_missing() {
+        let schema = json!({"properties": {"total": {"type": "number"}, "order": {"type": "string"}, "any": {}}, "required": ["total"]});
+        let expected = "total (number), order (string; leave out if none), any (leave out if none)";
+        assert_eq!(fields_in_words(&schema).as_deref(), Some(expected));
     }
 
     #[test]

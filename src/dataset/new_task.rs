@@ -133,23 +133,27 @@ impl NewTask {
     fn inferred(&mut self, answers: &[Value], source: &Path) -> Result<(String, Value, bool), DatasetError> {
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if answers.is_empty() {
-            let advice = self.unmapped_columns(source).unwrap_or_default();
-            let problem = format!("no expected answers to infer a schema from; {advice}name a schema or examples");
-            return Err(DatasetError::Import { label: source.display().to_string(), problem });
+            let label = source.display().to_string();
+            let problem = "no expected answers to infer a schema from; name a schema or examples".to_owned();
+            let columns = self.unmapped_columns(source);
+            return Err(match columns {
+                Some((columns, free)) => DatasetError::NoExpected { label, columns, free },
+                None => DatasetError::Import { label, problem },
+            });
         }
         let inferred = infer(answers.iter(), &name);
         self.notes.extend(inferred.notes);
         Ok((format!("{:#}\n", inferred.schema), inferred.schema, inferred.has_formats))
     }
 
-    /// How columns that are no part of a row become the expected answer; `None` if there are none.
-    fn unmapped_columns(&self, data: &Path) -> Option<String> {
+    /// All columns, and those that are no part of a row; `None` if every one is.
+    fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
         let columns = import::columns(&import::read_records(data, MOST_RECORDS).ok()?);
         let parts = self.mapping.parts();
         let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
         let (all, free) = (columns.join(", "), free.join(", "));
-        (!free.is_empty()).then(|| format!("columns: {all}; use --map \"expected={free}\", or "))
+        (!free.is_empty()).then_some((all, free))
     }
 
     fn add_sets(&mut self, rows: Vec<Map<String, Value>>, sources: &Sources) {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::shown;
-use crate::format::{bytes, counted, duration, percent, percent_short};
+use crate::format::{bytes, counted, duration, percent, percent_short, rate_interval};
 use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
-use crate::run::{EvalSummary, EventBody, Status};
+use crate::run::{EvalSummary, EventBody, Status, user_name};
 use crate::secrets::redact;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +63,10 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         EventBody::Control(control) if control.verb == "annotate" => None,
         EventBody::Control(control) => Some((
             Level::Request,
-            format!("step {}: requested: {} (user {})", control.step, control_text(control), control.user_id),
+            format!("step {}: {} requested by {}", control.step, control_text(control), user_name(control.user_id)),
         )),
         EventBody::Note(note) => Some((Level::Request, format!("note: {}", note.text))),
-        EventBody::Recovered(recovered) => Some((Level::Warning, format!("recovered: {}", recovered.text))),
+        EventBody::Recovered(recovered) => Some((Level::Warning, recovered.text.clone())),
         EventBody::End(end) => Some((
             end_level(end),
             format!("{} after step {}: {} ({})", end.status, end.step, end.cause, duration(end.seconds)),
@@ -169,9 +169,9 @@ pub fn guard_text(guard: &Guard, base: Option<&Guard>) -> String {
 /// The rates of an eval in one line.
 pub fn rates(summary: &EvalSummary) -> String {
     let exact = summary.exact.map_or_else(String::new, |exact| format!("  exact {:>6}", percent(exact)));
-    let [low, high] = summary.valid_interval.map(|rate| 100.0 * rate);
-    let (valid, parse) = (percent(summary.valid), percent(summary.parse));
-    format!("n = {:<4} valid {valid:>6} [{low:.1}, {high:.1}]{exact}  parse {parse:>6}", summary.n)
+    let (valid, parse, interval) =
+        (percent(summary.valid), percent(summary.parse), rate_interval(summary.valid_interval));
+    format!("n = {:<4} valid {valid:>6} {interval}{exact}  parse {parse:>6}", summary.n)
 }
 
 #[cfg(test)]
@@ -231,20 +231,17 @@ mod tests {
         let control = |verb: &str, arguments: &[(&str, Value)]| Control {
             verb: verb.into(),
             arguments: arguments.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            user_id: 1000,
+            user_id: 0,
             step: 3,
             ..Control::default()
         };
-        check(control("pause", &[]).into(), Some((Level::Request, "step 3: requested: pause (user 1000)")));
+        check(control("pause", &[]).into(), Some((Level::Request, "step 3: pause requested by root")));
         check(
             control("stop", &[("now", true.into())]).into(),
-            Some((Level::Request, "step 3: requested: stop now (user 1000)")),
+            Some((Level::Request, "step 3: stop now requested by root")),
         );
         let set = control("set", &[("learning_rate", "1e-5".into()), ("max_steps", 9.into())]);
-        check(
-            set.into(),
-            Some((Level::Request, "step 3: requested: set learning_rate = 1e-5, max_steps = 9 (user 1000)")),
-        );
+        check(set.into(), Some((Level::Request, "step 3: set learning_rate = 1e-5, max_steps = 9 requested by root")));
         check(control("annotate", &[("text", "x".into())]).into(), None);
         check(Note { text: "x".into() }.into(), Some((Level::Request, "note: x")));
         check(Phase { step: 1, phase: "paused".into() }.into(), Some((Level::Info, "paused")));

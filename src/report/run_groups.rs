@@ -10,7 +10,7 @@ use crate::run::Field;
 /// Runs with the same value of a field.
 #[derive(Debug, Clone)]
 pub struct RunGroup<'a> {
-    /// The value; `n/a` for runs without one.
+    /// The value; `no tag` for runs without one.
     pub value: String,
     pub runs: Vec<&'a RunRow>,
 }
@@ -74,7 +74,8 @@ pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {
     if by == "tags" && !run.tags.is_empty() {
         return run.tags.clone();
     }
-    vec![run.field(by, false).map_or_else(|| "n/a".to_owned(), |value| value.to_string())]
+    let none = || if by == "tags" { "no tag".to_owned() } else { format!("no {by}") };
+    vec![run.field(by, false).map_or_else(none, |value| value.to_string())]
 }
 
 /// Why runs cannot be grouped by a name, if they cannot: measured values differ from run to run.

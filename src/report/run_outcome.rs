@@ -110,14 +110,14 @@ impl RunOutcome {
             "result": self.result, "latest": self.latest})
     }
 
-    /// In one to three words, for lists.
+    /// In a few words, for lists.
     pub fn label(&self) -> &'static str {
         use Verdict::{Better, Worse};
         match self.verdicts() {
-            (Worse, Some(Worse)) => "both below base",
+            (Worse, Some(Worse)) => "valid and exact below base",
             (_, Some(Worse)) => "exact below base",
             (Worse, _) => "valid below base",
-            (Better, Some(Better)) => "both above base",
+            (Better, Some(Better)) => "valid and exact above base",
             (Better, _) => "valid above base",
             (_, Some(Better)) => "exact above base",
             _ if self.base_is_best => "base is best",

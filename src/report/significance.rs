@@ -49,8 +49,8 @@ impl Judged {
         }
     }
 
-    /// Both metrics in one sentence, each with its effect size in percentage points: `valid better (+40.6 points, 95% CI
-    /// [+36.1, +45.0], p = 1.6e-61), exact: no difference found (...)`.
+    /// Both metrics in one sentence, each with its effect size in percentage points: `valid: +40.6 points (95% CI
+    /// [+36.1, +45.0], p = 1.6e-61), exact: no difference found (+0.2 points, ...)`.
     pub fn sentence(valid: Self, exact: Option<Self>) -> String {
         let exact = exact.map_or_else(|| "exact n/a".to_owned(), Self::with_effect);
         format!("{}, {exact}", valid.with_effect())
@@ -59,7 +59,11 @@ impl Judged {
     fn with_effect(self) -> String {
         let Interval { estimate, low, high } = self.difference;
         let [estimate, interval] = points_interval(estimate, [low, high]);
-        format!("{} ({estimate} points, 95% CI {interval}, p = {})", self.words(), self.p_value())
+        let effect = match self.verdict {
+            Verdict::NoDifference => format!("no difference found ({estimate} points, "),
+            Verdict::Better | Verdict::Worse => format!("{estimate} points ("),
+        };
+        format!("{}: {effect}95% CI {interval}, p = {})", self.metric, self.p_value())
     }
 
     fn words(self) -> String {
@@ -270,9 +274,9 @@ mod tests {
         check((5, 0, 500), Verdict::NoDifference, few);
         let none = "valid: no difference found (+0.0 points, 95% CI [-0.7, +0.7], p = 1.0000), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
-        let better = "valid better (+40.6 points, 95% CI [+36.1, +45.0], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
+        let better = "valid: +40.6 points (95% CI [+36.1, +45.0], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
-        let worse = "valid worse (-20.0 points, 95% CI [-34.2, -3.9], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
+        let worse = "valid: -20.0 points (95% CI [-34.2, -3.9], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
         assert_eq!(counted(2, 1, 50).numbers(), "valid: 2 improvements, 1 regression in 50 prompts");
     }

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 
 use super::error::RunError;
 use super::events::local_now;
-use super::folder::user_id;
+use super::folder::{user_id, user_name};
 
 /// Overrides the folder of the locks, for tests and unusual hosts.
 pub const SLOTS: &str = "GRPO_TUI_SLOTS";
@@ -168,7 +168,7 @@ impl Slot {
     /// Says in the locks who has them.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
-        let text = format!("process {} of user {} since {since}\n", std::process::id(), user_id());
+        let text = format!("process {} ({}) since {since}\n", std::process::id(), user_name(user_id()));
         let (devices, mut locks): (Vec<Device>, Vec<File>) = held.into_iter().unzip();
         for lock in &mut locks {
             lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", folder))?;

@@ -1,8 +1,10 @@
 //! Folders: their file system, changes in them, and whether they are private to this user.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -124,6 +126,20 @@ impl FolderWatch {
     }
 }
 
+/// The name of a user of this host, else `user 1000`.
+pub fn user_name(id: u32) -> String {
+    static USERS: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| {
+        let users = crate::files::read(Path::new("/etc/passwd")).unwrap_or_default();
+        let user = |line: &str| {
+            let mut fields = line.split(':');
+            let name = fields.next()?.to_owned();
+            Some((fields.nth(1)?.parse().ok()?, name))
+        };
+        String::from_utf8_lossy(&users).lines().rev().filter_map(user).collect()
+    });
+    USERS.get(&id).cloned().unwrap_or_else(|| format!("user {id}"))
+}
+
 /// The effective user id.
 pub(super) fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
@@ -155,7 +171,7 @@ pub(super) fn private_folder(path: &Path) -> Result<bool, RunError> {
     })?;
     let found = folder.metadata().map_err(RunError::io("read", path))?;
     if found.uid() != user_id() {
-        return Err(unsafe_because(format!("belongs to user {}, not to user {}", found.uid(), user_id())));
+        return Err(unsafe_because(format!("belongs to {}, not to {}", user_name(found.uid()), user_name(user_id()))));
     }
     match found.mode() & 0o777 {
         0o700 => Ok(created),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::folder::user_id;
+use super::folder::{user_id, user_name};
 use super::subprocess::output_within;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,7 +50,7 @@ impl LogoutPolicy {
             ("org.freedesktop.login1.Manager", ["KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers"]);
         let bus = ["--json=short", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", manager];
         let logind = systemd.then(|| output_of("busctl", &[&bus[..], &properties[..]].concat(), PATIENCE)).flatten();
-        let (kills, excepted) = logind.map_or((None, None), |text| kill_policy(&text, &user_name()));
+        let (kills, excepted) = logind.map_or((None, None), |text| kill_policy(&text, &user_name(user_id())));
         let linger =
             || output_of("loginctl", &["show-user", &user_id().to_string(), "--property=Linger", "--value"], PATIENCE);
         Self {
@@ -148,19 +148,6 @@ fn scope(cgroup: &str) -> ProcessScope {
         }
         None => ProcessScope::Elsewhere,
     }
-}
-
-/// By user id, since the environment may name another user.
-fn user_name() -> String {
-    let id = user_id().to_string();
-    let users = crate::files::read(Path::new("/etc/passwd")).unwrap_or_default();
-    let users = String::from_utf8_lossy(&users);
-    let named = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == id).then(|| name.to_owned())
-    });
-    named.or_else(|| std::env::var("USER").ok()).unwrap_or(id)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub use evaluation::{Report, finished_report};
 pub use follower::follow;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use recorder::Listener;
-pub use run_loop::{Ended, RankSource, train};
+pub use run_loop::{Ended, RankSource, stopped_after, train};
 pub use setup::{Checked, check};
 
 use crate::checkpoint::CheckpointError;
@@ -108,7 +108,7 @@ pub enum TrainError {
     Unshared { error: String },
     #[error("an update was commanded without a gradient")]
     NoGradient,
-    #[error("stopped now, as requested")]
+    #[error("stopped now, at your request")]
     StoppedAtOnce,
     /// Stopped after an eval, where another one is next.
     #[error("stopped before the next eval (on {set}), as requested")]

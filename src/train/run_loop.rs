@@ -104,7 +104,7 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, St
         Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => {
             (Status::Interrupted, "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned())
         }
-        Ok(Ended::Interrupted { .. }) => (Status::Interrupted, "stopped after the step, as requested".to_owned()),
+        Ok(Ended::Interrupted { step }) => (Status::Interrupted, stopped_after(*step)),
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from.map_or_else(
                 || "resume starts from step 0".to_owned(),
@@ -113,6 +113,20 @@ fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, St
             (Status::Interrupted, format!("{cause}; {step}"))
         }
         Err(error) => (Status::Failed, error.to_string()),
+    }
+}
+
+/// The cause of a run that was stopped by request after a step.
+pub fn stopped_after(step: u64) -> String {
+    format!("stopped after step {step}, at your request")
+}
+
+/// What a resume from an earlier step than the last one discards; empty where it discards nothing.
+fn void_steps(last_step: u64, resumed_from: u64) -> String {
+    match last_step.saturating_sub(resumed_from) {
+        0 => String::new(),
+        1 => format!("; step {last_step} is void"),
+        _ => format!("; steps {} to {last_step} are void", resumed_from + 1),
     }
 }
 
@@ -295,8 +309,8 @@ fn begin(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Resu
     let resumed_from = setup.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
     if let Some(step) = resumed_from {
         let text = match setup.resumed_from {
-            Some(step) => format!("resumed from the checkpoint of step {step}; later records are void"),
-            None => "restarted without a checkpoint; earlier records are void".to_owned(),
+            Some(step) => format!("resumed from step {step}{}", void_steps(recorder.history()?.last_step, step)),
+            None => "restarted without a checkpoint; earlier steps are void".to_owned(),
         };
         recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
         match recorder.history()?.checkpoints.get(&step) {
@@ -336,4 +350,17 @@ fn after_interval(
         save(run, job, recorder, if is_evaluated { "eval" } else { "interval" })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_says_what_it_discards() {
+        assert_eq!(
+            [13, 14, 20].map(|last| void_steps(last, 13)),
+            ["", "; step 14 is void", "; steps 14 to 20 are void"]
+        );
+    }
 }

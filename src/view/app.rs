@@ -320,8 +320,8 @@ impl Model {
         let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
         let entry = |(info, key): (&'static ActionInfo, String)| {
             let screen = match info.scope {
-                Scope::Screen(of) | Scope::Pane(of, _) if of != self.shared.screen => Some(screen(of).title()),
-                _ => None,
+                Scope::Screen(of) | Scope::Pane(of, _) => Some(screen(of).title()),
+                Scope::Global => None,
             };
             PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key }
         };

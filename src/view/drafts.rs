@@ -187,9 +187,8 @@ fn offer_all<T: Drafted>(
                 if !old.iter().any(|offer| offer.file == file) {
                     let (title, time, number) =
                         (&location.title, crate::format::date_time(record.time_ms), T::SCREEN as usize + 1);
-                    shared.complain(format!(
-                        "unsaved draft from {time}: {title}, restore it on screen {number} ({path})"
-                    ));
+                    shared
+                        .warn(format!("unsaved draft of {title} from {time}: restore it on screen {number} ({path})"));
                 }
                 offers.push(Offer { file, record, location, screen: T::SCREEN });
             }

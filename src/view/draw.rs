@@ -1,5 +1,6 @@
 //! Draws the whole frame: tabs at the top, the screen, and a line of hints or notices at the bottom.
 
+use crossterm::event::KeyEvent;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,6 +12,7 @@ use super::action::ActionInfo;
 use super::app::{self, Model};
 use super::key_chord::Chord;
 use super::messages::Notice;
+use super::popup::Popup;
 use super::screens::Screen;
 use super::style_role::Role;
 use super::theme::Theme;
@@ -148,30 +150,71 @@ fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
     [Span::styled(key, bar.patch(theme.style(Role::Key))), Span::styled(hint, bar)]
 }
 
+/// The hint of an action in the bottom line.
+struct Hint {
+    action: &'static ActionInfo,
+    /// Columns left of it.
+    left: usize,
+    key: String,
+    text: String,
+}
+
+impl Hint {
+    fn width(&self) -> usize {
+        self.key.width() + self.text.width()
+    }
+}
+
 /// The keys of the available actions; the key of help is always there.
 pub fn hints(model: &Model, columns: u16) -> Line<'static> {
+    let mut line = Line::default();
+    for hint in hints_in(model, columns) {
+        line.push_span(" ".repeat(hint.left - line.width()));
+        line.spans.extend(hint_spans(&model.shared.theme, hint.key, hint.text));
+    }
+    line
+}
+
+/// The action whose hint is at a column of the bottom line; of a message, the one that shows all messages.
+pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
+    if model.shared.notices.shown(model.shared.now_ms).is_some() {
+        return app::action("notices");
+    }
+    let is_there = |hint: &Hint| (hint.left..hint.left + hint.width()).contains(&column.into());
+    hints_in(model, model.shared.size.0).into_iter().find(is_there).map(|hint| hint.action)
+}
+
+/// The key whose hint is at a column of the bottom line below a popup.
+pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
+    let mut end = 0;
+    let (key, _) = popup.hints().into_iter().find(|(key, hint)| {
+        end += key.width() + hint.width() + 3;
+        usize::from(column) < end
+    })?;
+    Chord::parse(key).map(|chord| KeyEvent::new(chord.code, chord.modifiers))
+}
+
+/// The hints that fit, help last and at the right.
+fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
     let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
-        Some((format!(" {}", keys.first()?), format!(" {} ", model.hint(action))))
+        Some(Hint { action, left: 0, key: format!(" {}", keys.first()?), text: format!(" {} ", model.hint(action)) })
     };
-    let width = |(key, hint): &(String, String)| key.width() + hint.width();
     let here = model.keys_here();
     let is_help = |action: &ActionInfo| action.id == "help";
     let help = here.iter().find(|(action, _)| is_help(action)).and_then(hint);
-    let mut room = (columns as usize).saturating_sub(help.as_ref().map_or(0, width));
-    let mut spans = Vec::new();
-    let mut push = |(key, hint): (String, String)| spans.extend(hint_spans(&model.shared.theme, key, hint));
+    let room = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
     let hinted = |action: &ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
+    let mut left = 0;
+    let mut found = Vec::new();
     for part in here.iter().filter(|(action, _)| hinted(action)).filter_map(hint) {
-        if width(&part) <= room {
-            room -= width(&part);
-            push(part);
+        let end = left + part.width();
+        if end <= room {
+            found.push(Hint { left, ..part });
+            left = end;
         }
     }
-    if let Some(help) = help {
-        push((" ".repeat(room), String::new()));
-        push(help);
-    }
-    Line::from(spans)
+    found.extend(help.map(|help| Hint { left: room, ..help }));
+    found
 }
 
 /// The latest notice; if it is too long or others came with it, with the key that shows all of them.

@@ -6,7 +6,7 @@ use super::command_log::CommandLine;
 use super::message::{Command, Work};
 use super::popup::{Ask, Popup};
 use super::shared::Shared;
-use crate::format::bytes;
+use crate::format::{bytes, counted};
 use crate::report::{Page, ReportError};
 use crate::run::{free_path, write_export};
 
@@ -34,7 +34,12 @@ pub fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, S
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
     let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };
-    Ok(format!("wrote {} ({}), {masked} secrets masked{taken}", free.display(), bytes(text.len() as u64)))
+    Ok(format!("wrote {} ({}){}{taken}", free.display(), bytes(text.len() as u64), masked_secrets(masked)))
+}
+
+/// `, 2 secrets masked`; empty without any.
+pub fn masked_secrets(masked: usize) -> String {
+    if masked == 0 { String::new() } else { format!(", {} masked", counted(masked, "secret")) }
 }
 
 /// Reports the outcome as a notice.
@@ -69,7 +74,7 @@ mod tests {
             format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3))
         );
         let left = format!("{} exists, not overwritten", file.display());
-        let message = format!("wrote {} ({}), 0 secrets masked; {left}", second.display(), bytes(5));
+        let message = format!("wrote {} ({}); {left}", second.display(), bytes(5));
         assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), message);
         assert_eq!(
             (std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()),

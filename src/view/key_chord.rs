@@ -83,6 +83,14 @@ impl Chord {
         let is_modified = self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
         is_modified || matches!(self.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_))
     }
+
+    /// Whether it neither moves a cursor nor leaves something: it is expected to do something else.
+    pub fn is_for_action(self) -> bool {
+        match self.code {
+            KeyCode::Char(letter) => !self.modifiers.is_empty() || !"hjklgG".contains(letter),
+            code => matches!(code, KeyCode::F(_) | KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete),
+        }
+    }
 }
 
 impl fmt::Display for Chord {

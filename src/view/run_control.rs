@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::subprocess::Call;
 use super::widgets::text_width::one_line;
 use crate::format::short_id;
-use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, stop_worker};
+use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, is_recording, stop_worker};
 
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -123,6 +123,7 @@ pub fn no_worker<T: Controls>(screen: &T, shared: &Shared, verb: &Verb) -> Optio
 
 fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) -> Option<String>) -> Option<String> {
     match screen.target(shared) {
+        Ok(run) if is_recording(&run.path) => Some(shared.no_change_of_recording()),
         Ok(run) => why(&format!("run {}", short_id(&run.id)), run.status),
         Err(none) => Some(none),
     }
@@ -132,7 +133,7 @@ fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) 
 fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
     let Ok(run) = screen.target(shared) else { return Vec::new() };
     if verb.is_work() {
-        shared.say(format!("requested: {}, runs after the current step", verb.name()));
+        shared.say(format!("{} requested: runs after the current step", verb.name()));
     }
     vec![request(&run.path, verb)]
 }
@@ -233,7 +234,7 @@ fn resume_run(shared: &Shared, run: &Path) -> Command {
                 });
                 call.json().map(|answer| match answer["job"].as_u64() {
                     Some(job) => (format!("submitted as Slurm job {job}"), Level::Done),
-                    None => ("resumed by a new worker".to_owned(), Level::Done),
+                    None => ("resumed".to_owned(), Level::Done),
                 })
             }
             _ => answer(&path, &Verb::Resume),

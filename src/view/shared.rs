@@ -109,8 +109,6 @@ pub struct RunList {
     pub listed: bool,
     /// When the last listing started.
     pub looked_ms: u64,
-    /// The recorded run that comes with the source, if it is found.
-    pub demonstration: Option<PathBuf>,
 }
 
 /// How many of some completions are valid, and exact.
@@ -247,6 +245,11 @@ impl Shared {
         )
     }
 
+    /// Why an action that writes into a run is blocked on the recorded one.
+    pub fn no_change_of_recording(&self) -> String {
+        format!("this is a recording: {} starts a run of your own", self.key_of("screen.launch"))
+    }
+
     /// Whether a popup or a text field has the keys.
     pub fn takes_text(&self) -> bool {
         self.popup.is_some() || self.is_typing
@@ -262,6 +265,11 @@ impl Shared {
         self.notices.add(self.now_ms, Level::Complaint, text.into());
     }
 
+    /// Shows a warning.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.notices.add(self.now_ms, Level::Warning, text.into());
+    }
+
     /// Writes a command line into the log of commands.
     pub fn log_command(&mut self, line: &CommandLine) {
         self.commands.add(self.now_ms, Level::Done, line.text(&self.options.shell));
@@ -273,8 +281,7 @@ impl Shared {
             return Vec::new();
         }
         self.runs.looked_ms = self.now_ms;
-        let (places, before, here) =
-            (self.options.run_folders.clone(), self.runs.listing.clone(), self.options.here.clone());
+        let (places, before) = (self.options.run_folders.clone(), self.runs.listing.clone());
         let first = !self.runs.listed;
         vec![Work::stream("runs", move |sender| {
             let mut sent = Instant::now();
@@ -289,13 +296,9 @@ impl Shared {
                     vec![Command::Changed(Change::Runs { first: false, news: false })]
                 })
             });
-            let demonstration = here
-                .ancestors()
-                .map(|folder| folder.join("sample-data/finished-run"))
-                .find(|run| run.join("run.toml").is_file());
             sender.send(move |_: &mut (), shared: &mut Self| {
                 let news = listing.read > 0;
-                (shared.runs.listed, shared.runs.demonstration, shared.runs.listing) = (true, demonstration, listing);
+                (shared.runs.listed, shared.runs.listing) = (true, listing);
                 vec![Command::Changed(Change::Runs { first, news })]
             });
         })]

@@ -44,6 +44,8 @@ pub struct Capability {
     pub background: Option<Background>,
     /// Whether the terminal presumably answers queries.
     pub answers: bool,
+    /// Whether the terminal can only print lines: `TERM=dumb`.
+    pub is_dumb: bool,
 }
 
 impl ColourDepth {
@@ -104,6 +106,7 @@ impl Capability {
                 .next()
                 .and_then(|background| background.parse().ok())
                 .map(background),
+            is_dumb: term == "dumb",
             answers: !plain && term != "linux" && multiplexer != Some(Multiplexer::Screen),
         }
     }

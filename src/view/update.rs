@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButto
 
 use super::action::{ActionInfo, Scope};
 use super::app::{self, Model};
-use super::draw::tab_at;
+use super::draw::{hint_at, popup_hint_at, tab_at};
 use super::key_chord::Chord;
 use super::message::{Change, Command, Message, WorkResult};
 use super::popup::{Popup, PopupOutcome, Refusal};
@@ -119,7 +119,16 @@ fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     match model.action_of(Chord::of(event)) {
         Some(action) => perform(model, action),
-        None => model.screen().on_key(model, event),
+        None => {
+            let chord = Chord::of(event);
+            let is_unbound = chord.is_for_action() && !model.screen().is_typing(model);
+            let commands = model.screen().on_key(model, event);
+            if is_unbound && commands.is_empty() && model.shared.popup.is_none() {
+                let keys = model.shared.key_of("help");
+                model.shared.warn(format!("{chord} has no action here: {keys} lists the keys"));
+            }
+            commands
+        }
     }
 }
 
@@ -187,28 +196,32 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     }
 }
 
-/// Handles the mouse while a popup is in front: the wheel scrolls, a click chooses a row of a list or an answer.
+/// Handles the mouse while a popup is in front: the wheel scrolls, a click chooses a row of a list, an answer, or a hint.
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let size = model.shared.size;
+    let is_hint = event.row + 1 == size.1 && model.shared.notices.shown(model.shared.now_ms).is_none();
     let Some(popup) = &mut model.shared.popup else { return Vec::new() };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
         popup.wheel(event, size);
         return Vec::new();
     }
-    let key = popup.click(size, (event.column, event.row));
+    let key = if is_hint { popup_hint_at(popup, event.column) } else { popup.click(size, (event.column, event.row)) };
     key.map_or_else(Vec::new, |key| popup_key(model, key))
 }
 
 /// The maximum time between the clicks of a double click, milliseconds.
 const DOUBLE_CLICK_MS: u64 = 400;
 
-/// A click on a tab opens its screen, one on the run at the right of the tabs the live screen. A double click acts as
-/// enter.
+/// A click on a tab opens its screen, one on the run at the right of the tabs the live screen, one on a hint acts as its
+/// key, one on a message shows all of them. A double click acts as enter.
 fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
         let run = model.shared.current.as_ref().map(|_| Screen::Live);
         return tab_at(model, event.column).or(run).map(Command::GoTo).into_iter().collect();
+    }
+    if event.row + 1 == model.shared.size.1 && is_click {
+        return hint_at(model, event.column).map_or_else(Vec::new, |action| perform(model, action));
     }
     if !is_click {
         return model.screen().mouse(model, event);

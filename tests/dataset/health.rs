@@ -60,11 +60,14 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
             "empty_set train.jsonl no prompt rows; write one JSON object per line, for example {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}",
         ],
     );
-    check(with_train(&row(&text(0))), &["duplicate train.jsonl:2 same prompt as line 1: duplicate: remove one"]);
+    check(
+        with_train(&row(&text(0))),
+        &["duplicate train.jsonl:2 same prompt as train.jsonl line 1: duplicate: remove one"],
+    );
     check(
         with_train(&row(&text(0).replacen(' ', "  ", 3).to_uppercase())),
         &[
-            "near_duplicate train.jsonl:2 about 99% the same as line 1: near-duplicate: remove one, unless they ask different things",
+            "near_duplicate train.jsonl:2 about 99% the same as train.jsonl line 1: near-duplicate: remove one, unless they ask different things",
         ],
     );
     check(

@@ -427,6 +427,8 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
     std::fs::write(at("s.json"), schema).unwrap();
     assert!(call(folder.path(), &["task", "new", "plain", "--schema", "s.json"]).status.success());
     assert_eq!(std::fs::read_to_string(at("tasks/plain/schema.json")).unwrap(), schema);
+    // A task without a title of its own is named once.
+    assert!(call(folder.path(), &["task", "check", "plain"]).stdout.starts_with(b"plain\n"));
     std::fs::write(at("s.json"), "{\"type\": \"strin\"}").unwrap();
     let bad = call(folder.path(), &["task", "new", "wrong", "--schema", "s.json"]);
     assert!(bad.status.code() == Some(1) && !at("tasks/wrong").exists(), "{}", stderr(&bad));

@@ -27,13 +27,13 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     let run = copied(folder.path());
     let run = run.to_str().unwrap();
     assert_eq!(runs(&["comment", run]).1, "no comments\n");
-    let (code, text, error) = runs(&["comment", run, "proof-003", "label | is wrong"]);
-    assert_eq!((code, text.as_str()), (0, "test  proof-003  label | is wrong\n"), "{error}");
-    let (code, _, error) = runs(&["comment", run, "proof-03", "x"]);
-    assert!(code == 2 && error.contains("no prompt `proof-03` in the test set; did you mean"), "{error}");
+    let (code, text, error) = runs(&["comment", run, "test-003", "label | is wrong"]);
+    assert_eq!((code, text.as_str()), (0, "test  test-003  label | is wrong\n"), "{error}");
+    let (code, _, error) = runs(&["comment", run, "test-03", "x"]);
+    assert!(code == 2 && error.contains("no prompt `test-03` in the test set; did you mean"), "{error}");
 
     let document: Value = serde_json::from_str(&runs(&["versus", run, "--json"]).1).unwrap();
-    assert_eq!(document["comments"]["proof-003"], "label | is wrong");
+    assert_eq!(document["comments"]["test-003"], "label | is wrong");
     assert_eq!(document["schema"]["rescored"], false);
     let base = &document["failures"][0];
     assert_eq!((&base["name"], &base["failures"], &base["completions"]), (&"base".into(), &41.into(), &100.into()));
@@ -51,11 +51,11 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     let markdown = runs(&["versus", run, "--markdown"]).1;
     for expected in [
         "### base vs step 30\n",
-        "**base to step 30: valid better (+39.0 points, 95% CI",
+        "**base to step 30: valid: +39.0 points (95% CI",
         "| valid | 60.0% [",
         "| valid in base | 59 | 1 (regressions) |",
         "#### Failures of base: 41 of 100 completions (41.0%)",
-        "| proof-003 | label \\| is wrong |",
+        "| test-003 | label \\| is wrong |",
     ] {
         assert!(markdown.contains(expected), "{expected}: {markdown}");
     }
@@ -66,9 +66,9 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
         "{}",
         lines[0]
     );
-    let row = lines.iter().find(|line| line.starts_with("proof-003,0,")).unwrap();
+    let row = lines.iter().find(|line| line.starts_with("test-003,0,")).unwrap();
     assert!(row.contains(",improvements,invalid,false,") && row.ends_with(",label | is wrong"), "{row}");
 
-    assert_eq!(runs(&["comment", run, "proof-003", ""]).1, "no comments\n");
+    assert_eq!(runs(&["comment", run, "test-003", ""]).1, "no comments\n");
     assert!(!runs(&["versus", run, "--markdown"]).1.contains("#### Comments"));
 }

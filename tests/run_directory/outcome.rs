@@ -68,19 +68,19 @@ fn valid_without_exact_is_never_good() {
         assert_eq!((outcome.label(), outcome.level()), (label, level), "{evals:?}: {}", outcome.sentence());
         outcome
     };
-    check(&[(90, 90)], 5, "both above base", Level::Good);
+    check(&[(90, 90)], 5, "valid and exact above base", Level::Good);
     check(&[(90, 60)], 5, "valid above base", Level::Good);
     check(&[(61, 60)], 5, "no difference", Level::Info);
-    check(&[(40, 40)], 5, "both below base", Level::Warning);
-    let fell = check(&[(50, 45)], 0, "both below base", Level::Warning);
+    check(&[(40, 40)], 5, "valid and exact below base", Level::Warning);
+    let fell = check(&[(50, 45)], 0, "valid and exact below base", Level::Warning);
     let compared = fell.compared().map(|compared| (compared.set.as_str(), compared.step));
     assert_eq!(compared, Some(("eval", 5)), "what training did, not the base against itself");
     check(&[(60, 45)], 0, "exact below base", Level::Warning);
-    check(&[(90, 90), (0, 0)], 5, "both below base", Level::Warning);
+    check(&[(90, 90), (0, 0)], 5, "valid and exact below base", Level::Warning);
     check(&[(61, 60)], 0, "base is best", Level::Info);
     let drifted = check(&[(100, 3)], 5, "exact below base", Level::Warning);
-    let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid better (+40.0 points, 95% CI [+28.8, +50.3], p = 1.8e-12), \
-                    exact worse (-57.0 points, 95% CI [-66.9, -45.1], p = 1.4e-17)";
+    let sentence = "valid 60.0% to 100.0%, exact 60.0% to 3.0% on the eval set (step 5): valid: +40.0 points (95% CI [+28.8, +50.3], p = 1.8e-12), \
+                    exact: -57.0 points (95% CI [-66.9, -45.1], p = 1.4e-17)";
     assert_eq!(drifted.sentence(), sentence);
     // The best checkpoint is fine, the end is not.
     let late = check(&[(90, 60), (100, 3)], 5, "exact below base", Level::Warning);

@@ -77,7 +77,7 @@ fn first_come_first_served() {
         }
         let waiting = place(&slots, &[Device::Cpu]).unwrap();
         assert_eq!(waiting.ahead, 4);
-        let expected = format!("waiting for CPU, in use by process {} of user", std::process::id());
+        let expected = format!("waiting for CPU, in use by process {} (", std::process::id());
         assert!(
             waiting.described().starts_with(&expected) && waiting.described().ends_with("position 5 in the queue"),
             "{}",
@@ -160,7 +160,7 @@ fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it(
             assert_eq!(slot.unwrap().unwrap().devices(), both);
         });
         let sentence = queue.recv().unwrap();
-        let expected = format!("waiting for 2 GPUs, GPU 0, in use by process {} of user", std::process::id());
+        let expected = format!("waiting for 2 GPUs, GPU 0, in use by process {} (", std::process::id());
         assert!(sentence.starts_with(&expected), "{sentence}");
         assert_eq!((Waiting::position(&sentence), Waiting::process(&sentence)), (Some(1), Some(std::process::id())));
         // It holds nothing between two looks.

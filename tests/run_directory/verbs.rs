@@ -63,8 +63,8 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
     assert_eq!(document["metrics"]["kl"], serde_json::json!([0.04, 0.04]));
     let (_, text, _) = runs_command(&root, &["compare", "a", "b"]);
     for expected in [
-        "second run vs the first on the same test prompts\nvalid better (+40.0 points, 95% CI [",
-        "], p = 1.9e-6), exact better (+32.0 points, 95% CI [",
+        "second run vs the first on the same test prompts\nvalid: +40.0 points (95% CI [",
+        "], p = 1.9e-6), exact: +32.0 points (95% CI [",
         "], p = 3.1e-5)\n  valid: 20 improvements, 0 regressions in 50 prompts\n  exact: 16 improvements, ",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
@@ -91,15 +91,14 @@ fn a_pull_request_gets_both_verdicts_and_the_configuration() {
     let root = folder.path().join("runs");
     let run = made(&root, &Made { name: "a|b", set: &["seed=3"], ..Made::default() });
     let (code, text, _) = runs_command(&root, &["export", run.id(), "--markdown"]);
-    let sentence =
-        "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid better (+60.0 points, 95% CI ";
+    let sentence = "valid 30.0% to 90.0%, exact 24.0% to 72.0% on the test set (step 40): valid: +60.0 points (95% CI ";
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("### a\\|b\n\n") && text.contains(sentence), "{text}");
     let rows = [
         "| valid | 30.0% [",
         "| exact match | 24.0% [",
         "| seed | 3 | ",
-        "- valid better (+60.0 points, 95% CI \\[",
+        "- valid: +60.0 points (95% CI \\[",
         "\n- valid: 30 improvements, 0 regressions",
         "\n- exact: 24 improvements, 0 regressions",
     ];
@@ -140,7 +139,7 @@ fn pages_tell_exact_answers_from_valid_ones() {
         let section =
             page.split("<h2>").find(|section| section.starts_with(title)).unwrap_or_else(|| panic!("{title}: {page}"));
         assert!(
-            section.contains("proof-066") && section.contains("valid, exact<") && section.contains("valid, not exact<"),
+            section.contains("test-066") && section.contains("valid, exact<") && section.contains("valid, not exact<"),
             "{section}"
         );
     }
@@ -220,7 +219,7 @@ fn exports() {
         "step 17: not finite",
         "Test set, 95% CI",
         "Rates by tag",
-        "exact better (+48.0 points, 95% CI [",
+        "exact: +48.0 points (95% CI [",
         "</html>",
     ];
     for expected in expected {

@@ -175,7 +175,10 @@ fn complaints_name_file_line_and_remedy() {
 #[test]
 fn a_workspace_is_made_once() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(call(folder.path(), &["init", "w"], "").status.success());
+    let made = call(folder.path(), &["init", "w"], "");
+    assert!(String::from_utf8_lossy(&made.stdout).contains("  check it    cd w && grpo-tui task check invoice\n"));
+    let here = call(tempfile::tempdir().unwrap().path(), &["init", "."], "");
+    assert!(String::from_utf8_lossy(&here.stdout).contains("  check it    grpo-tui task check invoice\n"));
     assert!(folder.path().join("w/runs").is_dir());
     let schema = folder.path().join("w/tasks/invoice/schema.json");
     fs::write(&schema, "{}").unwrap();

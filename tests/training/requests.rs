@@ -287,7 +287,7 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
         let state = State::observe(run.path()).unwrap();
         assert!(
             state.status == Status::Interrupted
-                && state.cause.clone().unwrap().starts_with("stopped now, as requested; resume "),
+                && state.cause.clone().unwrap().starts_with("stopped now, at your request; resume "),
             "{state:?}"
         );
         let controls = RunState::read(run.path()).unwrap().controls;

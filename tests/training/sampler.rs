@@ -93,7 +93,7 @@ fn a_worker_that_was_killed_is_replaced_and_a_model_that_is_none_is_said_at_once
     assert_ne!(second, killed);
     assert!(Command::new("kill").arg(second.to_string()).status().unwrap().success());
     until("the worker's end", || ended(&worker).is_some());
-    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("stopped, as requested"));
+    assert_eq!(ended(&worker).unwrap().cause.as_deref(), Some("stopped at your request"));
     let output = program(folder, 600, &["sample", "task", "--model", "no-such-model", "--worker"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-model"), "{output:?}");

@@ -57,7 +57,7 @@ fn pictures_of_base_and_trained() {
         assert!(stage.shows("▸ base → step 30"), "{}", stage.screen());
     }
     let mut small = stage(40, 14);
-    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- proof-045"), "{}", small.screen());
+    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- test-045"), "{}", small.screen());
     small.keys("enter");
     assert!(small.shows("base: "), "{}", small.screen());
     let mut narrow = stage(60, 20);
@@ -166,7 +166,7 @@ fn both_metrics_are_judged_on_their_own() {
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();
-    assert!(text.contains("\nvalid better (+100.0 points, 95% CI [") && text.contains("], p = 1.9e-9)\n"), "{text}");
+    assert!(text.contains("\nvalid: +100.0 points (95% CI [") && text.contains("], p = 1.9e-9)\n"), "{text}");
     assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
     let document = page.document();
     assert_eq!(
@@ -255,12 +255,13 @@ fn answers_are_read_copied_and_exported() {
     stage.keys("f j enter");
     let screen = stage.screen();
     for expected in [
-        "proof-003 improvement",
+        "test-003 improvement",
         "/amount: expected number, found string \"1315.62\" (line 1 column 63)",
         "expected (base, step 30)",
     ] {
         assert!(screen.contains(expected), "{expected}: {screen}");
     }
+    assert!(screen.find("Give me the vendor") < screen.find("│base: "), "the question comes first: {screen}");
     // The end of the text holds the scrolling: the next key up is seen.
     stage.keys("G");
     let end = stage.screen();
@@ -271,15 +272,14 @@ fn answers_are_read_copied_and_exported() {
     let before = stage.screen();
     stage.keys("l");
     assert_ne!(before, stage.screen(), "another prompt");
-    stage.keys("j j j k");
-    stage.keys("y Y");
+    stage.keys("j j j k y Y");
     assert_eq!(stage.commands.iter().filter(|command| command.starts_with("Copy")).count(), 2);
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(
         html.contains("base vs step 30")
             && html.contains("improvements: ")
-            && html.contains("), exact ")
+            && html.contains("), exact: ")
             && html.contains("regressions in 100 prompts"),
         "{}",
         &html[..2000]
@@ -336,7 +336,7 @@ fn unlike_evals_are_refused_with_the_reason() {
         let error = Versus::read(&[eval(&first, "test"), eval(second, set)]).unwrap_err();
         assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
     };
-    check(&other("prompts", "eval-large.jsonl", "proof-001", "proof-1001"), "test", "their prompts differ");
+    check(&other("prompts", "eval-large.jsonl", "test-001", "test-1001"), "test", "their prompts differ");
     let schema =
         Versus::read(&[eval(&first, "test"), eval(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")])
             .unwrap_err();
@@ -489,12 +489,12 @@ fn the_mouse_chooses_cells_prompts_and_panes() {
         assert!(stage.shows("prompts 100 of 100"), "{}", stage.screen());
         // The third row of the list; its answers are shown beside it.
         stage.keys("g");
-        let (column, row) = place(&stage, "proof-001");
+        let (column, row) = place(&stage, "test-001");
         stage.click(column, row);
-        assert!(stage.shows("▸= proof-001") && stage.shows("proof-001 both"), "{}", stage.screen());
+        assert!(stage.shows("▸= test-001") && stage.shows("test-001 both"), "{}", stage.screen());
         // The frame of the answers takes the focus, and the wheel there scrolls them.
-        let (column, row) = place(&stage, "proof-001 both");
+        let (column, row) = place(&stage, "test-001 both");
         stage.click(column, row);
-        assert!(stage.shows("▸ proof-001"), "{}", stage.screen());
+        assert!(stage.shows("▸ test-001"), "{}", stage.screen());
     }
 }

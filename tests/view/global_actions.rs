@@ -103,10 +103,50 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
         !of_line("Sort by field", 0).contains("unavailable") && !of_line("Sort by field", 1).contains("unavailable"),
         "{help}"
     );
-    // The first of those with one reason tells it, on its line or below.
-    let first = [0, 1].map(|below| of_line("Open run", below)).concat();
-    assert!(first.contains("(unavailable: no run selected)"), "{help}");
-    assert!(of_line("Toggle mark", 0).contains("(unavailable, as above)"), "{help}");
+    // A reason is given once, above all that it blocks.
+    let reason = line("unavailable: no run selected");
+    assert!(reason < line("Open run") && reason < line("Toggle mark"), "{help}");
+    assert_eq!(help.matches("unavailable: no run selected").count(), 1, "{help}");
+}
+
+#[test]
+fn a_key_without_an_action_says_so() {
+    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().trim().to_owned();
+    for (screen, keys) in [("f1", "Y"), ("f4", "Y"), ("f6", "alt-q"), ("f7", "alt-q")] {
+        let mut stage = Stage::new(120, 36);
+        stage.keys(screen).keys(keys);
+        assert_eq!(bottom(&stage), format!("▲ {keys} has no action here: ? lists the keys"), "{screen}");
+        // What moves, and what is typed, is not an action.
+        stage.keys("j");
+        assert!(!bottom(&stage).contains("has no action"), "{screen}: {}", bottom(&stage));
+    }
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f2 enter").types("Y");
+    assert!(stage.model.shared.notices.all().is_empty(), "{}", bottom(&stage));
+}
+
+#[test]
+fn a_click_on_a_hint_is_its_key() {
+    let mut stage = Stage::new(120, 36);
+    let click = |stage: &mut Stage, hint: &str| {
+        let screen = stage.screen();
+        let bottom = screen.lines().last().unwrap_or_default();
+        let before = bottom.find(hint).unwrap_or_else(|| panic!("{hint}\n{screen}"));
+        stage.click(bottom[..before].chars().count() as u16, 35);
+    };
+    click(&mut stage, "ctrl-p palette");
+    assert!(stage.shows("▸ Palette"), "{}", stage.screen());
+    click(&mut stage, "esc close");
+    assert!(stage.model.shared.popup.is_none(), "{}", stage.screen());
+    click(&mut stage, "? help");
+    assert!(stage.shows("Help: Runs"), "{}", stage.screen());
+    stage.keys("esc");
+    stage.click(90, 35);
+    assert!(stage.model.shared.popup.is_none(), "the gap before help is not a hint: {}", stage.screen());
+    // A message is shown whole.
+    stage.keys("Y");
+    stage.click(20, 35);
+    assert!(stage.shows("▸ Messages"), "{}", stage.screen());
 }
 
 #[test]

@@ -186,13 +186,22 @@ fn advanced_settings_are_folded_by_section() {
 }
 
 #[test]
+fn the_forecast_says_all_before_its_details() {
+    let mut stage = stage(120, 36);
+    stage.keys("t");
+    for text in ["time    about 1.1 min", "memory  ", "disk    ", "learnability: "] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+}
+
+#[test]
 fn a_forecast_is_made_and_goes_stale() {
     let mut stage = stage(160, 48);
     stage.keys("f");
     assert_eq!(arguments(&stage), ["train", "invoice", "--runs", "FOLDER/runs", "--plan", "--json"]);
     assert!(
         stage.shows("40 steps on cpu, 2 threads")
-            && stage.shows("peak 187 MB of 25.3 GB")
+            && stage.shows("187 MB of 25.3 GB")
             && stage.shows("25 to 27 s; 475 to 519 ms per step")
             && stage.shows("GB are free"),
         "{}",

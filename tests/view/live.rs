@@ -78,7 +78,7 @@ fn an_eval_shows_how_far_it_is() {
         for expected in [
             "running: base eval on test: 120 of 500, 3/s, 2m 7s left",
             "so far valid 61.7% [52.7, 69.9]",
-            "Before step 1: base eval on test: 120",
+            "before step 1: base eval on test: 120",
         ] {
             assert!(stage.shows(expected), "{expected}\n{}", stage.screen());
         }
@@ -154,13 +154,13 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "c H h", &["▸ reward, valid and exact", "step 29 ", "groups of step 29 ", "±"]);
     check(&mut stage, "l", &["step 30 ", "◆ eval 1 ◇ 0.98"]);
     check(&mut stage, "w", &["log scale"]);
-    check(&mut stage, "w j", &["▸ loss", "near 0 is normal"]);
+    check(&mut stage, "w j", &["▸ informative groups", "zero-variance groups give"]);
     check(&mut stage, "k s s s s", &["reward, valid and exact", "not smoothed"]);
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
     check(&mut stage, "tab", &["▸ changes"]);
-    check(&mut stage, "tab l", &["▸ KL to reference 2/10"]);
-    check(&mut stage, "h h", &["step time 10/10"]);
+    check(&mut stage, "tab l", &["▸ entropy 2/10"]);
+    check(&mut stage, "h h", &["KL to reference 10/10"]);
     check(&mut stage, "tab", &["▸ time and device", "█ rollout 72%", "temperature are measured on GPUs only"]);
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
     check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
@@ -271,7 +271,7 @@ fn every_pane_fills_the_screen_at_every_size() {
     }
     stage.send(Message::Resize(100, 30));
     stage.keys("alt-7");
-    for expected in ["loss 1/10", "KL to reference 2/10", "sampler/trainer logprob difference 6/10"] {
+    for expected in ["informative groups 1/10", "entropy 2/10", "sampler/trainer logprob difference 6/10"] {
         assert!(stage.shows(expected), "zoomed, the small charts are a grid:\n{}", stage.screen());
     }
 }
@@ -339,7 +339,7 @@ fn the_log_has_levels_and_a_filter_and_no_steps() {
 fn small_charts_are_filtered_chosen_and_kept() {
     let mut stage = Stage::with(120, 36, |options| options.appearance.folder = Some(options.here.join("settings")));
     show(&mut stage, finished_run());
-    assert!(stage.shows("loss 1/10") && stage.shows("alt-7"), "{}", stage.screen());
+    assert!(stage.shows("informative groups 1/10") && stage.shows("alt-7"), "{}", stage.screen());
     stage.keys("/").types("^time/(rollout|update)$");
     assert!(stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"), "{}", stage.screen());
     assert!(stage.shows("2 charts"), "as many as the titles count:\n{}", stage.screen());
@@ -359,7 +359,11 @@ fn small_charts_are_filtered_chosen_and_kept() {
     let found = grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
     assert_eq!((found.live_charts, found.notes), (stage.model.shared.options.live_charts.clone(), Vec::new()));
     stage.keys("m backspace esc");
-    assert!(stage.shows("loss 1/10") && std::fs::read_to_string(&file).unwrap().is_empty(), "{}", stage.screen());
+    assert!(
+        stage.shows("informative groups 1/10") && std::fs::read_to_string(&file).unwrap().is_empty(),
+        "{}",
+        stage.screen()
+    );
     // A file that cannot be changed is left alone, and the choice is for this session.
     std::fs::write(&file, "mouse = \n").unwrap();
     stage.keys("m space");
@@ -403,7 +407,7 @@ fn one_key_reaches_each_pane() {
         "train-",
         "tiers",
         "changes",
-        "loss",
+        "informative groups",
         "time and device",
         "alerts and log",
         "result",

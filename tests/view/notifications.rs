@@ -68,5 +68,5 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     let text = std::fs::read_to_string(report).unwrap();
     assert!(text.contains("the bug that GRPO_TUI_FAULT asks for at view.key") && text.contains("event_loop"), "{text}");
     let mut session = Session::start(home.path(), &Start::PLAIN);
-    session.take_up("2", "unsaved draft from", "t");
+    session.take_up("2", "unsaved draft of", "t");
 }

@@ -20,7 +20,7 @@ fn the_palette_finds_marks_and_says_why_not() {
     stage.keys("ctrl-u").types("runs.remove");
     let screen = stage.screen();
     assert!(
-        screen.contains("Delete run  (unavailable)") && screen.contains("unavailable: no run selected"),
+        screen.contains("Runs: Delete run  (unavailable)") && screen.contains("unavailable: no run selected"),
         "{screen}"
     );
     stage.keys("esc ctrl-p").types("zzzzzz");
@@ -42,7 +42,8 @@ fn first_row(stage: &Stage) -> String {
     // Below title and field of the window; the cursor of the screen may be seen beside it.
     let below = screen.lines().skip_while(|line| !line.contains("▸ Palette")).skip(3);
     let row = below.filter_map(|line| Some(line.rsplit_once("│▸ ")?.1.to_owned())).next().unwrap_or_default();
-    row.split("  ").next().unwrap_or_default().to_owned()
+    let label = row.split("  ").next().unwrap_or_default();
+    label.rsplit(": ").next().unwrap_or_default().to_owned()
 }
 
 /// What a user of another program would type finds its action first.
@@ -97,7 +98,7 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["redo"], "Redo");
     check(&every, &["import", "csv"], "Import rows");
     check(&every, &["new task", "init"], "New task");
-    check(&every, &["demo"], "Open sample run");
+    check(&every, &["demo"], "Open recorded run");
     check(&every, &["checkpoint"], "Save checkpoint");
     check(&every, &["promote"], "Export checkpoint");
     check(&every, &["diagnostics"], "List problems");
@@ -135,6 +136,24 @@ fn the_palette_knows_the_usual_words() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
     assert!(stage.model.shared.screen == grpo_tui::view::Screen::Schema && !stage.model.shared.draft.is_changed());
+}
+
+#[test]
+fn what_is_available_comes_first_and_every_entry_names_its_screen() {
+    let rows = |stage: &Stage| -> Vec<String> {
+        let screen = stage.screen();
+        let inside = screen.lines().skip_while(|line| !line.contains("▸ Palette")).skip(3);
+        inside.filter_map(|line| Some(line.split_once('│')?.1.trim_start_matches('▸').trim().to_owned())).collect()
+    };
+    let mut stage = Stage::new(120, 36);
+    stage.keys("f1 ctrl-p");
+    assert!(stage.shows("Filter: ") && !rows(&stage)[..10].join("\n").contains("(unavailable)"), "{}", stage.screen());
+    stage.types("reload");
+    assert!(rows(&stage)[0].contains("Eval: Reload"), "{}", stage.screen());
+    // On the smallest screen, too, entries are seen.
+    let mut stage = Stage::new(40, 10);
+    stage.keys("f1 ctrl-p");
+    assert!(stage.shows("▸ Runs: "), "{}", stage.screen());
 }
 
 #[test]

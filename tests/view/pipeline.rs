@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use grpo_tui::view::{Message, Screen};
 
-use super::harness::{Stage, finished_run};
+use super::harness::Stage;
 use super::live_run::LiveRun;
 use super::runs::{change, copy_run};
 
@@ -43,15 +43,21 @@ fn without_runs_it_says_what_the_program_is_for() {
 #[test]
 fn one_key_starts_a_run_and_one_opens_the_recorded_one() {
     let started = |stage: &Stage| stage.model.shared.commands.all().iter().any(|line| line.text.contains(" train "));
-    let mut stage = Stage::with(80, 24, |options| {
-        options.program = "/bin/false".into();
-        std::os::unix::fs::symlink(finished_run().parent().unwrap(), options.here.join("sample-data")).unwrap();
-    });
-    assert!(stage.shows("D  open the recorded sample run") && !started(&stage), "{}", stage.screen());
+    let mut stage = Stage::with(80, 24, |options| options.program = "/bin/false".into());
+    assert!(stage.shows("D  open a recorded run") && !started(&stage), "{}", stage.screen());
     stage.keys("L");
     assert!(started(&stage) && stage.model.shared.screen == Screen::Launch);
     stage.keys("f1 D");
-    assert_eq!(stage.model.shared.screen, Screen::Live);
+    assert!(stage.model.shared.screen == Screen::Live && stage.shows("recording"), "{}", stage.screen());
+    // It is not one of the user's runs, and nothing is written into it.
+    let last = |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone());
+    stage.keys("a esc");
+    assert_eq!(last(&stage).as_deref(), Some("this is a recording: 5 starts a run of your own"));
+    stage.keys("V m esc");
+    assert_eq!(last(&stage).as_deref(), Some("this is a recording: 5 starts a run of your own"));
+    assert!(!stage.folder.path().join("runs").exists(), "{}", stage.screen());
+    stage.keys("f1");
+    assert!(stage.shows("no runs yet"), "{}", stage.screen());
     let mut stage = Stage::with(80, 24, |options| {
         options.program = "/bin/false".into();
         copy_run(&options.here.join("runs"), RUN, "", "finished");
@@ -72,7 +78,7 @@ fn with_runs_it_has_their_state_above_a_short_list() {
             "Task invoice",
             "train    1 run",
             "6sx3dn finished · step 40 of 40",
-            "both above base · valid 60% → 99%, exact 59% → 97%",
+            "valid and exact above base · valid 60% → 99%, exact 59% → 97%",
         ] {
             assert!(stage.shows(text), "{text}\n{}", stage.screen());
         }

@@ -269,7 +269,7 @@ fn bad_sets_and_findings_lead_to_their_lines() {
     };
     go_to(&mut stage, "duplicate");
     assert_eq!((selected_id(&stage).as_str(), stage.model.prompts.filter.text()), ("twin", "is:duplicate"));
-    assert!(stage.shows("same prompt as line 1"), "{}", stage.screen());
+    assert!(stage.shows("same prompt as train.jsonl line 1"), "{}", stage.screen());
     go_to(&mut stage, "bad-line");
     let message = &stage.model.shared.notices.all().last().unwrap().text;
     assert!(message.starts_with("bad line in line 1 of the eval set is not a row: open the file with"), "{message}");

@@ -107,12 +107,6 @@ fn no_runs_yet_says_what_to_do() {
     insta::assert_snapshot!("runs_none_80x24", stage.screen());
     stage.keys("p");
     assert!(stage.shows("no run selected"));
-    let with_recording =
-        |options: &mut grpo_tui::view::Options| options.here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut stage = Stage::with(80, 24, with_recording);
-    assert!(stage.shows("D  open the recorded sample run"), "{}", stage.screen());
-    stage.keys("D");
-    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(finished_run())));
 }
 
 #[test]
@@ -368,7 +362,7 @@ fn a_run_that_has_ended_takes_a_note() {
 fn a_stop_that_was_asked_for_is_no_warning() {
     let stage = stage_with(120, 36, |folder| {
         let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
-        change(&run.join("state.json"), &[("all steps done", "stopped after the step, as requested")]);
+        change(&run.join("state.json"), &[("all steps done", "stopped after step 1, at your request")]);
         copy_run(&folder.join("runs"), "20261119-090000-invoice-aaaaaa", "", "interrupted");
     });
     assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.screen());

@@ -144,7 +144,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     };
     // Leaving it undecided loses nothing, also over a change of the screen and a second.
     let mut next = start();
-    assert!(next.shows("unsaved draft from"));
+    assert!(next.shows("unsaved draft of"));
     next.keys("d");
     assert!(next.shows("+ { {"), "{}", next.screen());
     next.keys("esc enter");
@@ -167,7 +167,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     std::fs::write(&draft_file, &text).unwrap();
     let mut next = start();
     next.keys("X n");
-    assert!(draft_file.exists() && next.shows("unsaved draft from"));
+    assert!(draft_file.exists() && next.shows("unsaved draft of"));
     next.keys("X y");
     assert!(!draft_file.exists());
     assert_eq!(next.model.shared.draft.text, schema_of(&folder));
@@ -189,7 +189,7 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
     second(&mut stage);
     assert!(stage.shows("changed on disk"));
-    assert!(stage.shows("alt-t use other  alt-o keep mine  alt-d diff"), "{}", stage.screen());
+    assert!(stage.shows("alt-t load file  alt-o keep edits  alt-d diff"), "{}", stage.screen());
     stage.keys("esc w d");
     assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.screen());
     stage.keys("esc o");

@@ -149,8 +149,8 @@ fn eval() {
             ("99.0%", Role::Trained),
             ("improvements 40", Role::Good),
             ("regressions 1", Role::Bad),
-            ("- proof-045", Role::Bad),
-            ("= proof-001", Role::Faint),
+            ("- test-045", Role::Bad),
+            ("= test-001", Role::Faint),
         ],
     );
 }
@@ -158,7 +158,7 @@ fn eval() {
 #[test]
 fn the_help_and_the_palette() {
     snapshots("help", "f6 ?", &[("Previous step", Role::Text)]);
-    snapshots("palette", "f6 ctrl-p s", &[("▸ Show completion", Role::Accent), (" (unavailable)", Role::Faint)]);
+    snapshots("palette", "f6 ctrl-p s", &[("▸ Live: Show completion", Role::Accent), (" (unavailable)", Role::Faint)]);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn the_view_opens_on_the_run_that_is_live() {
 #[test]
 fn a_run_grows_on_the_screen() {
     let (mut stage, mut written) = shown(120, 36);
-    assert!(stage.shows("Step 1 is not finished") && stage.shows("no values"), "{}", stage.screen());
+    assert!(stage.shows("groups: none yet") && stage.shows("before step 1"), "{}", stage.screen());
     for step in 1..=12 {
         written.step(step);
     }
@@ -443,14 +443,12 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
         bottom(&stage)
     );
     stage.keys("esc");
-    written.worker.state().status(Status::Interrupted, 1, Some("stopped after the step, as requested".into())).unwrap();
+    let cause = "stopped after step 1, at your request";
+    written.worker.state().status(Status::Interrupted, 1, Some(cause.into())).unwrap();
     written.send(&mut stage);
-    assert!(
-        bottom(&stage).starts_with(" ✓ ") && bottom(&stage).contains("interrupted: stopped after the step"),
-        "{}",
-        bottom(&stage)
-    );
-    assert!(stage.shows("■ interrupted: stopped after the step, as requested"), "{}", stage.screen());
+    let line = bottom(&stage);
+    assert!(line.starts_with(" ✓ ") && line.contains(&format!("interrupted: {cause}")), "{line}");
+    assert!(stage.shows("■ interrupted: stopped after step 1, at your request"), "{}", stage.screen());
 }
 
 #[test]

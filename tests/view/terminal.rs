@@ -147,7 +147,7 @@ fn what_is_unsaved_outlives_the_terminal() {
         session.send("\x03");
         assert_eq!(session.wait_end(), 0);
     };
-    check(["2", "\"vendor\"", "\r", "esc leave", "unsaved draft from", "t"]);
+    check(["2", "\"vendor\"", "\r", "esc leave", "unsaved draft of", "t"]);
     check(["3", "train-001", "i", "messages", "messages of train-001", "t"]);
 }
 

@@ -161,7 +161,8 @@ fn print_document(task: &Task, sets: &Sets, guard: usize, found: &Found) -> Resu
 }
 
 fn print_text(task: &Task, sets: &Sets, guard: usize, found: &Found) {
-    println!("{}: {}", task.name, visible(&task.title));
+    let title = if task.title == task.name { String::new() } else { format!(": {}", visible(&task.title)) };
+    println!("{}{title}", task.name);
     let kind = if task.schema().is_some() { "schema" } else { task.kind() };
     println!("  {kind} {} ok", visible(&task.definition_file));
     for (set, rows, expected) in sets {

@@ -25,7 +25,7 @@ pub enum Stream {
     Train,
     /// `eval`.
     Eval,
-    /// Its row ids begin with `proof`, the old name: files that were made before stay as they are.
+    /// `test`.
     Test,
     /// Unlimited rows, none of which is in a set.
     Pretrain,
@@ -37,7 +37,7 @@ impl Stream {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
-            Self::Test => "proof",
+            Self::Test => "test",
             Self::Pretrain => "pretrain",
         }
     }

@@ -145,12 +145,7 @@ impl<'a> Pass<'a> {
             (false, false) => (FindingKind::NearLeak, "near-duplicate across sets: keep such rows in one set"),
         };
         let message = || {
-            let other = self.task.set_file(repeat.set).map_or(String::new(), |file| self.task.label(file));
-            let place = if repeat.set == self.set {
-                format!("line {}", repeat.line)
-            } else {
-                format!("{other} line {}", repeat.line)
-            };
+            let place = format!("{} line {}", self.task.set_file(repeat.set).unwrap_or_default(), repeat.line);
             if repeat.exact {
                 format!("same prompt as {place}: {advice}")
             } else {

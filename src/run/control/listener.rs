@@ -119,8 +119,9 @@ impl ListenerThread {
                 state.follow(why);
             }
             // Accepted requests are on disk; the next worker records them.
-            let why = lost
-                .unwrap_or_else(|| "stopped now, as requested; resume continues from the last checkpoint".to_owned());
+            let why = lost.unwrap_or_else(|| {
+                "stopped now, at your request; resume continues from the last checkpoint".to_owned()
+            });
             let _ = state.turn(Status::Interrupted, Some(why));
             // SAFETY: `_exit` runs no more code of the process; everything that must survive is on disk at any time,
             // and the kernel releases the run's lock. `std::process::exit` would run a driver's exit handlers while the

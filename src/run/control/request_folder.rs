@@ -12,7 +12,7 @@ use super::handler::RequestHandler;
 use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, LONGEST_REQUEST, PROTOCOL_VERSION, REQUEST, is_id};
 use super::queue::ReplyFn;
 use crate::run::error::RunError;
-use crate::run::folder::{FolderWatch, private_folder, user_id};
+use crate::run::folder::{FolderWatch, private_folder, user_id, user_name};
 
 #[derive(Debug)]
 pub(super) struct RequestFolder {
@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err("the request is not a regular file".to_owned());
     }
     if found.uid() != user_id() {
-        return Err(format!("the request belongs to user {}, not to user {}", found.uid(), user_id()));
+        return Err(format!("the request belongs to {}, not to {}", user_name(found.uid()), user_name(user_id())));
     }
     let mut request = Vec::new();
     file.take(LONGEST_REQUEST as u64 + 1).read_to_end(&mut request).map_err(unreadable)?;

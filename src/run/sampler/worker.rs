@@ -87,7 +87,7 @@ impl SampleWorker {
                 return NextAction::End(why);
             }
             if self.controls.stop_requested().is_some() {
-                return NextAction::End("stopped, as requested".to_owned());
+                return NextAction::End("stopped at your request".to_owned());
             }
             let has_request = self.controls.has_request();
             if has_request && fresh {

@@ -25,14 +25,14 @@ use crate::view::widgets::diff::diff_ops;
 
 /// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[0], "Use other version", "use other", &["t", "alt-t"], Scope::Screen(T::SCREEN), take::<T>)
+    Action::new(T::ACTIONS[0], "Use other version", "", &["t", "alt-t"], Scope::Screen(T::SCREEN), take::<T>)
         .also(&["restore draft"])
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
 /// Keeps the text in the editor; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[1], "Keep own version", "keep mine", &["o", "alt-o"], Scope::Screen(T::SCREEN), keep::<T>)
+    Action::new(T::ACTIONS[1], "Keep own version", "", &["o", "alt-o"], Scope::Screen(T::SCREEN), keep::<T>)
         .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
@@ -105,21 +105,30 @@ fn rows<T: Drafted>(screen: &T, shared: &Shared) -> u16 {
 fn describe(offer: &Offer) -> String {
     let lines = offer.record.text.split('\n').count();
     let plural = if lines == 1 { "" } else { "s" };
-    format!("unsaved draft from {}: {}, {lines} line{plural}", date_time(offer.record.time_ms), offer.location.title)
+    format!("unsaved draft of {} from {}, {lines} line{plural}", offer.location.title, date_time(offer.record.time_ms))
 }
 
 fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
     screen.on_disk(shared).is_some() || offer(screen, shared).is_some()
 }
 
-/// Keys and titles of the available choices, for the bottom line.
+/// Keys and words of the available choices.
 fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (String, &'static str)> {
-    let all = [take_action::<T>(), keep_action(), discard_action(), difference_action()];
-    let possible = all.into_iter().filter(|action| (action.blocked)(screen, shared).is_none());
+    let [take, keep] = match screen.on_disk(shared) {
+        Some(_) => ["load file", "keep edits"],
+        None => ["restore draft", "keep saved"],
+    };
+    let all = [
+        (take_action::<T>(), take),
+        (keep_action(), keep),
+        (discard_action(), "discard draft"),
+        (difference_action(), "diff"),
+    ];
+    let possible = all.into_iter().filter(|(action, _)| (action.blocked)(screen, shared).is_none());
     // In an editor tab, too, is text.
     let is_free = |key: &Chord| !screen.is_typing() || (key.is_command() && *key != Chord::TAB);
-    possible.filter_map(move |action| {
-        Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), action.info.hint))
+    possible.filter_map(move |(action, word)| {
+        Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), word))
     })
 }
 

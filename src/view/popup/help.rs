@@ -42,15 +42,19 @@ impl Help {
         for group in groups(rows) {
             lines.push(Line::default());
             lines.push(Line::styled(group.heading, theme.style(Role::Title)));
-            let notes = by_reason(&group.rows);
-            lines.extend(
-                notes
-                    .iter()
-                    .flat_map(|(action, note)| row(theme, (action.info.title, note), &action.keys, of_keys, columns)),
-            );
+            for (why, rows) in by_reason(&group.rows) {
+                if let Some(why) = why {
+                    let text = wrapped(&format!("unavailable: {why}"), columns.saturating_sub(2).max(8));
+                    lines.extend(
+                        text.into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Warning))),
+                    );
+                }
+                let role = if why.is_none() { Role::Text } else { Role::Faint };
+                lines.extend(rows.iter().flat_map(|action| row(theme, (action, role), of_keys, columns)));
+            }
         }
         lines.push(Line::default());
-        let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows and column titles, double-click to open, wheel to scroll.";
+        let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows, column titles and hints, double-click to open, wheel to scroll.";
         lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, theme.style(Role::Faint))));
         Self { page: Page::new(format!("Help: {title}"), lines) }
     }
@@ -89,57 +93,34 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
     found
 }
 
-/// Available actions, then blocked ones; those with the same reason are grouped, with the reason at the first.
-fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(&'a HelpRow, String)> {
-    let mut reasons: Vec<Option<String>> = vec![None];
-    let mut placed: Vec<(usize, &HelpRow)> = Vec::new();
+/// Available actions, then blocked ones below each reason.
+fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(Option<&'a str>, Vec<&'a HelpRow>)> {
+    let mut found: Vec<(Option<&str>, Vec<&HelpRow>)> = vec![(None, Vec::new())];
     for row in rows {
-        let why = row.blocked.clone();
-        let place = reasons.iter().position(|reason| *reason == why).unwrap_or(reasons.len());
-        if place == reasons.len() {
-            reasons.push(why);
+        let why = row.blocked.as_deref();
+        match found.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, rows)) => rows.push(row),
+            None => found.push((why, vec![row])),
         }
-        placed.push((place, row));
     }
-    placed.sort_by_key(|(place, _)| *place);
-    let mut before = 0;
-    let note = |(place, row): (usize, &'a HelpRow)| {
-        let note = match &reasons[place] {
-            None => String::new(),
-            Some(_) if place == before => "(unavailable, as above)".to_owned(),
-            Some(why) => format!("(unavailable: {why})"),
-        };
-        before = place;
-        (row, note)
-    };
-    placed.into_iter().map(note).collect()
+    found
 }
 
-/// One action: its keys, its title and why it is blocked, wrapped if too long.
-fn row(theme: &Theme, (title, note): (&str, &str), keys: &str, of_keys: usize, columns: usize) -> Vec<Line<'static>> {
-    let role = if note.is_empty() { Role::Text } else { Role::Faint };
+/// One action: its keys and its title, wrapped if too long.
+fn row(theme: &Theme, (action, role): (&HelpRow, Role), of_keys: usize, columns: usize) -> Vec<Line<'static>> {
     let indent = of_keys + 4;
     let mut lines = Vec::new();
-    let keys_line = format!("  {keys:<of_keys$}  ");
+    let keys_line = format!("  {:<of_keys$}  ", action.keys);
     // More keys than the column holds get a line of their own.
-    let mut start = if keys.width() > of_keys {
+    let mut start = if action.keys.width() > of_keys {
         lines.push(Line::styled(keys_line, theme.style(Role::Key)));
         Span::raw(" ".repeat(indent))
     } else {
         Span::styled(keys_line, theme.style(Role::Key))
     };
-    for text in wrapped(title, columns.saturating_sub(indent).max(8)) {
+    for text in wrapped(action.info.title, columns.saturating_sub(indent).max(8)) {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
         lines.push(Line::from(vec![begin, Span::styled(text, theme.style(role))]));
-    }
-    let warning = theme.style(Role::Warning);
-    match lines.last_mut().filter(|line| line.width() + 1 + note.width() <= columns) {
-        _ if note.is_empty() => {}
-        Some(line) => line.push_span(Span::styled(format!(" {note}"), warning)),
-        None => {
-            let below = |text| Line::from(vec![Span::raw(" ".repeat(indent)), Span::styled(text, warning)]);
-            lines.extend(wrapped(note, columns.saturating_sub(indent).max(8)).into_iter().map(below));
-        }
     }
     lines
 }

@@ -14,7 +14,7 @@ pub struct PaletteEntry {
     pub info: &'static ActionInfo,
     /// Whether its keys work where the focus is.
     pub is_here: bool,
-    /// The title of its screen, if that is another one.
+    /// The title of its screen; `None` for one that works on every screen.
     pub screen: Option<&'static str>,
     /// Why it is blocked.
     pub blocked: Option<String>,
@@ -36,20 +36,21 @@ pub fn palette(entries: Vec<PaletteEntry>, recent: &[&'static str]) -> Pick {
 fn row(entry: &PaletteEntry) -> PickEntry {
     let aliases = entry.info.aliases.join(", ");
     let also = if aliases.is_empty() { String::new() } else { format!("; also: {aliases}") };
-    let place = entry.screen.map_or_else(String::new, |title| format!("on screen {title}, "));
+    let screen = entry.screen.map_or_else(String::new, |title| format!("{title}: "));
     let blocked = entry.blocked.as_ref();
     PickEntry {
-        label: entry.info.title.to_owned(),
+        label: format!("{screen}{}", entry.info.title),
         beside: blocked.map_or_else(String::new, |_| "(unavailable)".to_owned()),
         key: entry.key.clone(),
-        detail: blocked.map_or_else(|| format!("{place}{}{also}", entry.info.id), |why| format!("unavailable: {why}")),
+        detail: blocked.map_or_else(|| format!("{}{also}", entry.info.id), |why| format!("unavailable: {why}")),
         role: blocked.map(|_| Role::Faint),
         ..PickEntry::default()
     }
 }
 
-/// The entries that match a text, best first; without a text the recent ones, then those available here. A name or an
-/// alias ranks before letters of the title, letters of an alias, and the description: id, hint and screen.
+/// The entries that match a text, best first; without a text the recent ones, then those available here, then those that
+/// are blocked. A name or an alias ranks before letters of the title, letters of an alias, and the description: id, hint
+/// and screen.
 fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<usize> {
     let all: Vec<usize> = (0..entries.len()).collect();
     let age = |index: &usize| recent.iter().position(|id| *id == entries[*index].info.id).unwrap_or(recent.len());
@@ -57,7 +58,7 @@ fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<
     if query.is_empty() {
         let shown = |index: &usize| entries[*index].is_here || age(index) < recent.len();
         let mut found: Vec<usize> = all.into_iter().filter(shown).collect();
-        found.sort_by_key(age);
+        found.sort_by_key(|index| (entries[*index].blocked.is_some(), age(index)));
         return found;
     }
     let named = |index: &usize| nearness(entries[*index].info, &query);

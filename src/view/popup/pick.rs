@@ -23,6 +23,8 @@ use crate::view::widgets::text_width::fitted;
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
 const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
+/// Before the text that filters the entries.
+const FILTER: &str = "Filter: ";
 
 /// An entry.
 #[derive(Debug, Clone, Default)]
@@ -206,7 +208,9 @@ impl Pick {
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
         let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
         let columns = inside.width as usize;
-        let mut lines = vec![self.field.line(theme, columns, true), Line::default()];
+        let mut field = self.field.line(theme, columns.saturating_sub(FILTER.len()), true);
+        field.spans.insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        let mut lines = vec![field, Line::default()];
         for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
             let Some(entry) = self.entry(row) else { continue };
             let line = self.line(theme, &entry, here, columns);

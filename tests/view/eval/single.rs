@@ -68,8 +68,8 @@ fn a_comment_is_written_shown_found_exported_and_removed() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
         let run = stage.folder.path().join("runs").join(ID);
-        stage.keys("/").types("proof-003").keys("enter m");
-        assert!(stage.shows("Comment on proof-003"), "{}", stage.screen());
+        stage.keys("/").types("test-003").keys("enter m");
+        assert!(stage.shows("Comment on test-003"), "{}", stage.screen());
         stage.types("label is wrong").keys("enter");
         assert!(stage.shows("✎ lab") && stage.shows("comment: label is wrong"), "{}", stage.screen());
         let kept = read_comments(&run).unwrap();
@@ -78,7 +78,7 @@ fn a_comment_is_written_shown_found_exported_and_removed() {
         stage.keys("a / ").types("commented").keys("enter");
         assert!(stage.shows("prompts 1 of 100"), "{}", stage.screen());
         for (file, expected) in [
-            ("answers.md", "| proof-003 | label is wrong |"),
+            ("answers.md", "| test-003 | label is wrong |"),
             ("answers.csv", ",label is wrong\n"),
             ("answers.html", "<td>label is wrong</td>"),
         ] {
@@ -102,14 +102,14 @@ fn comments_of_several_runs_stay_where_they_are() {
             let run = copy_run(&options.here.join("runs"), id, "", "finished");
             let comment = grpo_tui::run::Comment {
                 set: "test".into(),
-                prompt_id: "proof-001".into(),
+                prompt_id: "test-001".into(),
                 text: format!("of {id}"),
                 time_ms: 1,
             };
             grpo_tui::run::write_comment(&run, comment).unwrap();
         }
     });
-    stage.keys("space space v / ").types("proof-001").keys("enter");
+    stage.keys("space space v / ").types("test-001").keys("enter");
     assert!(stage.shows(&format!("comment: of {ID}; of {OTHER}")), "{}", stage.screen());
     let last = stage.screen().lines().nth(1).unwrap().split(" → ").nth(1).unwrap().to_owned();
     let own = if last.starts_with("second") { OTHER } else { ID };

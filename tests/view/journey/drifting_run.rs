@@ -17,7 +17,7 @@ fn a_drifting_run_is_found_and_a_better_one_started() {
     let mut user = User::at(home, (120, 36));
     user.sees(["[1 Runs]", "drift1", "value drift"]).presses("enter");
     user.sees(["[6 Live]", "1 alert", "value drift (step 29)", "Give values a weight", "best checkpoint: step 30"]);
-    user.presses("V").sees(["[7 Eval]", "exact better"]);
+    user.presses("V").sees(["[7 Eval]", "+38.0 points (95% CI"]);
     user.presses("5").sees(["[5 Launch]", "START 2 steps"]);
     // The list opens once the models have been searched.
     let is_early = |user: &User| user.session.screen().contains("still being searched");

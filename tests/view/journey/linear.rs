@@ -123,6 +123,18 @@ fn at_a_terminal_keys_are_the_usual_ones() {
 }
 
 #[test]
+fn a_dumb_terminal_gets_lines() {
+    let home = workspace();
+    let variables = [("TERM", "dumb")];
+    let mut session = Session::start(home.path(), &Start { variables: &variables, ..Start::PLAIN });
+    session.wait_text("Keys: ");
+    assert!(session.received("TERM=dumb cannot draw a screen: printing lines, as --linear does"));
+    session.send("q");
+    assert_eq!(session.wait_end(), 0);
+    assert!(session.is_cooked() && !session.received("\x1b"), "{}", session.screen());
+}
+
+#[test]
 fn signals_end_it() {
     let home = workspace();
     let mut session = Session::start(home.path(), &Start { arguments: &["--linear"], ..Start::PLAIN });

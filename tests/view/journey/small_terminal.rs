@@ -16,7 +16,7 @@ fn every_screen_is_used_at_80x24() {
         ("alt-4", "prompt "),
         ("alt-5", "tiers, failures, advantages"),
         ("alt-6", "changes"),
-        ("alt-7", "loss 1/"),
+        ("alt-7", "informative groups 1/"),
         ("alt-8", "time and device"),
         ("alt-9", "alerts and log"),
         ("alt-0", "result: finished"),
@@ -24,7 +24,7 @@ fn every_screen_is_used_at_80x24() {
         user.presses(key).sees([title]);
     }
     user.presses("?").sees(["Help: Live"]).presses("esc").no_longer_sees("Help: Live");
-    user.presses("V").sees(["[7 Eval]", "improvements"]).presses("enter").sees(["expected"]);
+    user.presses("V").sees(["[7 Eval]", "improvements"]).presses("enter").sees(["the whole prompt is below"]);
     user.presses("2").sees(["[2 Schema]", "\"vendor\""]).presses("3").sees(["[3 Prompts]", "train-001"]);
     user.presses("enter").sees(["system"]).presses("4").sees(["[4 Scores]", "valid"]);
     user.presses("5").sees(["[5 Launch]", "START 2 steps"]).presses("tab").sees(["forecast"]);

@@ -15,7 +15,7 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     let folder = stage.folder.path().to_owned();
     stage.model.shared.options.program = program(&folder, "echo '{\"run\": \"x\"}'");
     stage.keys("j j r");
-    assert!(stage.shows("resumed by a new worker"), "{}", stage.screen());
+    assert!(stage.shows("resumed"), "{}", stage.screen());
     let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
     assert_eq!(
         arguments.trim(),

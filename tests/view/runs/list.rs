@@ -338,7 +338,7 @@ fn a_waiting_run_says_its_place_and_why() {
         let workers = (begin(&first), begin(&second));
         workers.0.state().status(Status::Running, 3, None).unwrap();
         let cause = format!(
-            "waiting for CPU, in use by process {} of user 0 since 10:00:00; position 2 in the queue",
+            "waiting for CPU, in use by process {} (root) since 10:00:00; position 2 in the queue",
             std::process::id()
         );
         workers.1.state().status(Status::Waiting, 0, Some(cause)).unwrap();

@@ -8,6 +8,7 @@ use super::{
     is_rescored_by_another, layout, prompts, read, rescore, summary,
 };
 use crate::report::Outcome;
+use crate::run::is_recording;
 use crate::view::action::Scope;
 use crate::view::message::{Change, Command};
 use crate::view::screen::{self, Definition};
@@ -138,7 +139,10 @@ const ACTIONS: &[Action] = &[
         .also(&["comment", "remark", "rate"])
         .asking()
         .unless(|eval, shared| {
-            nothing(eval, shared).or_else(|| eval.shown.is_empty().then(|| "no prompt selected".to_owned()))
+            let is_recording = eval.versus().is_some_and(|versus| is_recording(versus.comments_folder()));
+            nothing(eval, shared)
+                .or_else(|| eval.shown.is_empty().then(|| "no prompt selected".to_owned()))
+                .or_else(|| is_recording.then(|| shared.no_change_of_recording()))
         }),
     Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
         let now = match &eval.chat {

@@ -1,4 +1,5 @@
-//! The answers to the prompt under the cursor: comment, scores with reasons, their diff, the expected answer, the prompt.
+//! The answers to the prompt under the cursor: comment, question, scores with reasons, their diff, the expected answer,
+//! the whole prompt.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -10,6 +11,7 @@ use super::{ANSWERS, Eval, layout};
 use crate::format::or_na;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
+use crate::text::Message;
 use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -57,27 +59,43 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     let comment = Some(versus.comment(&prompt.prompt_id)).filter(|comment| !comment.is_empty());
     let comment = comment.map_or_else(Vec::new, |comment| wrapped(&format!("comment: {comment}"), width));
     let mut lines: Vec<_> = comment.into_iter().map(|line| Line::styled(line, theme.style(Role::Marked))).collect();
-    lines.extend(judged(theme, &sides, width));
-    lines.push(Line::default());
-    lines.extend(texts(theme, &sides, is_side_by_side(eval, shared), width));
     let row = eval.sides(versus).first().and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
     // The turn that decided the first conversation.
     let said = sides.first().map_or(&[][..], |(_, record)| &record.turns[..record.deciding_turn()]);
     let turn = row.and_then(|row| row.after(&said.iter().map(|turn| &turn.completion).collect::<Vec<_>>()));
-    if let Some(row) = turn {
-        lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
-        lines.push(Line::default());
-        for message in &row.messages {
-            lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
-            let calls = message.tool_calls().iter().map(ToString::to_string).collect::<Vec<_>>();
-            for line in message.content.lines().chain(calls.iter().map(String::as_str)) {
-                lines.extend(
-                    wrapped(line, width).into_iter().map(|line| Line::from(line.replace(char::is_control, "·"))),
-                );
-            }
+    let mut messages = turn.as_ref().map_or(&[][..], |row| row.messages.as_slice());
+    if let Some((question, before)) = messages.split_last() {
+        let mut rows = text_of(question, width);
+        let most = layout::question_rows(eval, shared);
+        if rows.len() <= most {
+            messages = before;
+        } else {
+            rows.retain(|row| !row.trim().is_empty());
+            rows.truncate(most);
+            rows.push(format!("{} the whole prompt is below", theme.glyph("…", "...")));
         }
+        lines.extend(rows.into_iter().map(|row| Line::styled(row, theme.style(Role::Special))));
+        lines.push(Line::default());
+    }
+    lines.extend(judged(theme, &sides, width));
+    lines.push(Line::default());
+    lines.extend(texts(theme, &sides, is_side_by_side(eval, shared), width));
+    if let Some(row) = &turn {
+        lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
+    }
+    for message in messages {
+        lines.push(Line::default());
+        lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
+        lines.extend(text_of(message, width).into_iter().map(Line::from));
     }
     lines
+}
+
+/// The text and the calls of a message.
+fn text_of(message: &Message, width: usize) -> Vec<String> {
+    let calls = message.tool_calls().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let texts = message.content.lines().chain(calls.iter().map(String::as_str));
+    texts.flat_map(|line| wrapped(line, width)).map(|line| line.replace(char::is_control, "·")).collect()
 }
 
 /// The score of each answer with its reasons; the base's first.

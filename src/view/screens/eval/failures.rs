@@ -47,14 +47,14 @@ fn entry(shared: &Shared, group: &FailureGroup) -> PickEntry {
     let FailureGroup { failures, completions, over_represented, .. } = group;
     let (of_failures, of_set) = (percent(group.share_of_failures), percent(group.share_of_set));
     let mark = if *over_represented { shared.theme.glyph("▲", "!") } else { " " };
-    let why = match over_represented {
-        true => ": over-represented (p < 0.05, Fisher, corrected for the number of groups)",
+    let detail = match over_represented {
+        true => "over-represented (p < 0.05, Fisher, corrected for the number of groups)",
         false => "",
     };
     PickEntry {
         label: padded(&format!("{mark} {}", group.label()), LABEL, false),
         beside: format!("{failures:>4} of {completions:<4} {of_failures:>6} of failures {of_set:>6} of set"),
-        detail: format!("{failures} of {completions} completions of {} fail{why}", group.label()),
+        detail: detail.to_owned(),
         role: over_represented.then_some(Role::Warning),
         ..PickEntry::default()
     }

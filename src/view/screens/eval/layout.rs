@@ -63,6 +63,12 @@ pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(
     all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
+/// Rows of the question above the answers: a fifth of the pane.
+pub(super) fn question_rows(eval: &Eval, shared: &Shared) -> usize {
+    let rows = places(eval, shared, shared.body()).answers.map_or(0, |area| area.height.saturating_sub(2));
+    usize::from(rows / 5).max(1)
+}
+
 /// The width of the answers inside their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
     places(eval, shared, shared.body()).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)

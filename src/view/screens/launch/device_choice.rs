@@ -85,9 +85,9 @@ mod tests {
         };
         check("", 0, "free");
         check(
-            "process 7 of user 0 since 14:03:59",
+            "process 7 (root) since 14:03:59",
             0,
-            "in use by process 7 of user 0 since 14:03:59; a new run is number 1 in the queue",
+            "in use by process 7 (root) since 14:03:59; a new run is number 1 in the queue",
         );
         check("process 7", 2, "in use by process 7; a new run is number 3 in the queue");
         check("", 1, "1 queued; a new run is number 2");

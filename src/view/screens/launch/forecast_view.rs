@@ -1,5 +1,5 @@
-//! The lines of the forecast: failures and the checks before the start first, then time, memory, disk, whether groups
-//! are informative, and differences from the last run.
+//! The lines of the forecast: failures and the checks before the start first, then a line each on time, memory, disk and
+//! whether groups are informative, then their details, and differences from the last run.
 
 use ratatui::text::{Line, Span};
 
@@ -17,7 +17,7 @@ use crate::view::style_role::Role;
 /// All lines, for a width of columns.
 pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let text = Text { launch, shared, columns };
-    let mut lines = Vec::new();
+    let (mut lines, mut details) = (Vec::new(), Vec::new());
     if let Some(failure) = &launch.failure {
         lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
     }
@@ -37,7 +37,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
             if measured.is_stale(&launch.form) {
                 lines.push(text.stale("launch.forecast"));
             }
-            text.forecast(&measured.value, &mut lines);
+            text.forecast(&measured.value, &mut lines, &mut details);
         }
         None if launch.forecast_job.is_none() => {
             lines.push(Line::from("No forecast yet."));
@@ -47,13 +47,16 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
         None => {}
     }
     if let Some(measured) = &launch.signal {
-        lines.push(Line::default());
         if measured.is_stale(&launch.form) {
             lines.push(text.stale("launch.can_it_learn"));
         }
-        text.signal(&measured.value, &mut lines);
+        text.signal(&measured.value, &mut lines, &mut details);
     }
     lines.push(Line::default());
+    if !details.is_empty() {
+        lines.append(&mut details);
+        lines.push(Line::default());
+    }
     text.differences(&mut lines);
     lines
 }
@@ -95,13 +98,13 @@ impl Text<'_> {
             let keys = format!("{} or {}", shared.key_of("launch.forecast"), shared.key_of("launch.can_it_learn"));
             let open = titles(found.not_checked.iter().copied());
             if !open.is_empty() {
-                lines.push(self.faint(&format!("not checked ({keys}): {open}")));
+                lines.push(self.faint(&format!("{open} not checked: press {keys}")));
             }
         }
         lines.push(Line::default());
     }
 
-    fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>) {
+    fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
         if let Some(why) = &forecast.why {
             lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
         } else {
@@ -114,37 +117,41 @@ impl Text<'_> {
             )));
         }
         if let Some(time) = &forecast.time {
-            self.time(time, forecast.completion_lengths.as_ref(), lines);
+            lines.push(Line::from(format!("time    {}; {} per step", time.total(), time.per_step())));
+            self.time(time, forecast.completion_lengths.as_ref(), details);
         } else if forecast.why.is_none() {
             lines.push(Line::from(unmeasured_time(forecast.recorded_seconds_per_step, forecast.steps)));
         }
-        self.memory(&forecast.memory, lines);
+        self.memory(&forecast.memory, lines, details);
         if let Some(disk) = &forecast.disk {
             // Without measured lengths, completions are counted at the limit.
             let is_upper_bound = forecast.time.is_none_or(|time| time.is_upper_bound);
-            self.disk(disk, if is_upper_bound { "disk, at most" } else { "disk" }, lines);
+            self.disk(disk, if is_upper_bound { "at most " } else { "" }, lines, details);
         }
     }
 
-    fn memory(&self, memory: &Memory, lines: &mut Vec<Line<'static>>) {
+    fn memory(&self, memory: &Memory, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
         let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
         let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
         let of = memory.machine_bytes.map_or_else(String::new, |machine| {
             format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
         });
-        lines.push(self.title("memory"));
         let verdict = if fits { String::new() } else { ", too big".to_owned() };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
-            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 10), self.shared.theme.style(role)),
-            Span::raw(format!(" peak {}{of}", bytes(memory.peak_bytes))),
+            Span::raw("memory  "),
+            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 6), self.shared.theme.style(role)),
+            Span::raw(format!(" {}{of}", bytes(memory.peak_bytes))),
             Span::styled(verdict, self.shared.theme.style(Role::Bad)),
         ]));
+        if !memory.parts.is_empty() {
+            details.push(self.title("memory"));
+        }
         for part in &memory.parts {
             let when = part.phase.label();
             let size = format!("{:>9}", bytes(part.bytes));
             let bar = self.bar(part.bytes as f64 / memory.peak_bytes.max(1) as f64, 6);
-            lines.push(Line::from(vec![
+            details.push(Line::from(vec![
                 Span::raw(format!("{size} ")),
                 Span::styled(bar, self.shared.theme.style(Role::SeriesOne)),
                 Span::raw(format!(" {}", part.name)),
@@ -155,7 +162,7 @@ impl Text<'_> {
             ]));
         }
         if memory.peak_recomputed_bytes < memory.peak_bytes {
-            lines.push(self.faint(&format!(
+            details.push(self.faint(&format!(
                 "{:>9} peak with recompute_activations = always",
                 bytes(memory.peak_recomputed_bytes)
             )));
@@ -164,7 +171,6 @@ impl Text<'_> {
 
     fn time(&self, time: &Time, lengths: Option<&CompletionLengths>, lines: &mut Vec<Line<'static>>) {
         lines.push(self.title("time, if all groups are mixed"));
-        lines.push(Line::from(format!("{}; {} per step", time.total(), time.per_step())));
         lines.push(self.faint(&time.basis()));
         if let Some(lengths) = lengths {
             lines.push(self.faint(&lengths.described()));
@@ -190,14 +196,15 @@ impl Text<'_> {
         lines.push(self.faint(&evals));
     }
 
-    fn disk(&self, disk: &Disk, title: &str, lines: &mut Vec<Line<'static>>) {
-        lines.push(self.title(title));
+    fn disk(&self, disk: &Disk, bound: &str, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
         let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
-        lines.push(Line::styled(format!("{}{free}{short}", bytes(disk.total_bytes)), self.shared.theme.style(role)));
-        lines.push(self.faint(&format!(
+        let text = format!("disk    {bound}{}{free}{short}", bytes(disk.total_bytes));
+        lines.push(Line::styled(text, self.shared.theme.style(role)));
+        details.push(self.title("disk"));
+        details.push(self.faint(&format!(
             "{} checkpoints of {}, rollouts {}, evals {}",
             disk.checkpoints,
             bytes(disk.checkpoint_bytes),
@@ -206,14 +213,16 @@ impl Text<'_> {
         )));
     }
 
-    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
-        lines.push(self.title("learnability"));
+    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
         let (role, marks) = match signal.advice.verdict {
             Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
             Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
             Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
         };
-        lines.push(self.marked(&format!("{}: {}", signal.advice.verdict.label(), signal.advice.why), role, marks));
+        let text = format!("learnability: {}: {}", signal.advice.verdict.label(), signal.advice.why);
+        lines.push(self.marked(&text, role, marks));
+        let lines = details;
+        lines.push(self.title("learnability"));
         lines.push(Line::from(format!(
             "{} of {} groups mixed ({} to {}), {} all max, {} all min, {} all equal",
             percent_short(signal.informative),

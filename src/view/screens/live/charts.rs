@@ -36,27 +36,27 @@ const fn subject(
 /// The charts of the program; the first is the default of the large chart, the others of the small ones.
 const SUBJECTS: [Subject<'static>; 11] = [
     subject("reward, valid and exact", &[("reward", "reward"), ("valid", "tiers/valid"), ("exact", "exact")], true, ""),
-    subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
-    subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
+    subject(
+        "informative groups",
+        &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
+        true,
+        "zero-variance groups give no gradient",
+    ),
     subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
-    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
     subject(
         "completion length",
         &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
         false,
         "tokens",
     ),
+    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
+    subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
+    subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
     subject(
         "sampler/trainer logprob difference",
         &[("mean", "sampling/sampling_logp_difference/mean")],
         false,
         "keep near 0",
-    ),
-    subject(
-        "informative groups",
-        &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
-        true,
-        "zero-variance groups give no gradient",
     ),
     subject(
         "truncated completions",
@@ -106,14 +106,18 @@ pub(super) fn matching<'a>(live: &Live, run: &'a FollowedRun) -> Vec<Subject<'a>
     all(run).into_iter().filter(matches).collect()
 }
 
-/// The small charts: those that match the filter, else the chosen ones, else the program's.
+/// The small charts: those that match the filter, else the chosen ones, else the program's, with values first.
 pub(super) fn small<'a>(live: &Live, shared: &Shared, run: &'a FollowedRun) -> Vec<Subject<'a>> {
     if !live.metrics.text().is_empty() {
         return matching(live, run);
     }
     let chosen = &shared.options.live_charts;
     if chosen.is_empty() {
-        return SUBJECTS[1..].to_vec();
+        let is_empty =
+            |subject: &Subject<'_>| !subject.metrics().any(|(_, name)| run.history.metrics.contains_key(name));
+        let mut subjects = SUBJECTS[1..].to_vec();
+        subjects.sort_by_key(is_empty);
+        return subjects;
     }
     let all = all(run);
     chosen.iter().filter_map(|name| all.iter().copied().find(|subject| subject.is_called(name))).collect()

@@ -24,8 +24,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::of_step(live, shared, step);
-    let latest = if live.step.is_some() { "" } else { ", latest" };
-    let title = format!("groups of step {step}{latest}");
+    let title = match (step, live.step) {
+        (0, _) => "groups: none yet".to_owned(),
+        (_, Some(_)) => format!("groups of step {step}"),
+        (_, None) => format!("groups of step {step}, latest"),
+    };
     let inside = framed(shared, (GROUPS, &title), key(theme, area), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
     if rows.is_empty() {
@@ -74,9 +77,10 @@ fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     match (step, live.rollouts.of(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
         (0, _) => match eval_under_way(run) {
-            Some(eval) => format!("Before step 1: {}.", eval_count(eval)),
-            None if phase.is_empty() => "Step 1 is not finished.".to_owned(),
-            None => format!("Step 1 is not finished (now: {phase})."),
+            Some(eval) => format!("before step 1: {}", eval_count(eval)),
+            None if phase == "eval" => "base eval before step 1".to_owned(),
+            None if phase.is_empty() => "before step 1".to_owned(),
+            None => format!("step 1: {phase}"),
         },
         (_, Some(Err(error))) => format!("cannot read the groups of step {step}: {error}"),
         (_, Some(Ok(groups))) if groups.is_empty() => {

@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
 use crate::report::{Level, eval_count, eval_pace, eval_rates};
-use crate::run::{EvalProgress, Status};
+use crate::run::{EvalProgress, Status, is_recording};
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -41,6 +41,9 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         spans.push(Span::styled(text, theme.style(Role::Faint)));
     } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
         spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
+    }
+    if is_recording(run.path()) {
+        spans.push(Span::styled("  recording", theme.style(Role::Marked)));
     }
     if let Some(silent) = silent_seconds(shared, run) {
         spans.push(Span::styled(

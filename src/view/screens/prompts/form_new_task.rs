@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Prompts;
 use super::form_fields::{Form, FormKind};
 use super::form_import::{MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses};
+use crate::dataset::DatasetError;
 use crate::dataset::import::{MappingText, parse_split};
 use crate::dataset::new_task::{NewTask, Sources, folder_of};
 use crate::score::Scorer;
@@ -77,6 +78,9 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         "prompts.form",
         move |_| match sources.and_then(|(sources, folder)| match NewTask::prepare(&sources) {
             Ok(new) => Ok((new, folder)),
+            Err(DatasetError::NoExpected { free, .. }) => {
+                Err(format!("fill in expected: {free}; or name a schema or examples"))
+            }
             Err(error) => Err(error.to_string()),
         }) {
             Err(problem) => {

@@ -134,7 +134,7 @@ const ACTIONS: &[Action] = &[
             let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
             none.then(|| "no runs in the list".to_owned())
         }),
-    Action::new("runs.columns", "Choose columns", "columns", &["|"], HERE, column_chooser::open)
+    Action::new("runs.columns", "Choose columns", "columns", &["m", "|"], HERE, column_chooser::open)
         .also(&["columns", "fields", "wide"])
         .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
     Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| {
@@ -189,15 +189,12 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"])
     .unless(no_run),
-    Action::new("runs.demonstration", "Open sample run", "", &["D"], HERE, |_, shared| {
-        let Some(run) = shared.runs.demonstration.clone() else { return Vec::new() };
-        vec![Command::ShowRun(run), Command::GoTo(Screen::Live)]
-    })
-    .also(&["demo", "example", "recorded run", "tour"])
-    .unless(|_, shared| {
-        let there = shared.runs.demonstration.is_some();
-        (!there).then(|| "sample-data/finished-run not found above this folder".to_owned())
-    }),
+    Action::new("runs.demonstration", "Open recorded run", "", &["D"], HERE, list_actions::open_recording).also(&[
+        "demo",
+        "example",
+        "sample run",
+        "tour",
+    ]),
     Action::new("runs.columns.toggle", "Toggle column", "show", &["space", "enter"], CHOOSER, column_chooser::toggle),
     Action::new("runs.columns.left", "Move column left", "left", &["K", "shift-up"], CHOOSER, |runs, shared| {
         column_chooser::shift(runs, shared, false)

@@ -145,7 +145,7 @@ fn column(field: &str) -> Column {
         "host" | "job" | "set" => (field, 8, false),
         "base_valid" => ("base v.", 7, true),
         "base_exact" => ("base ex.", 8, true),
-        "outcome" => ("vs base", 16, false),
+        "outcome" => ("vs base", 17, false),
         "queue" | "best" | "notes" | "parse" => (field, 6, true),
         "seconds" => ("time", 8, true),
         "seconds_left" => ("left", 7, true),
@@ -192,7 +192,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
             }
             None => unknown(),
         },
-        "outcome" => (row.outcome.label().to_owned(), row.outcome.level().into()),
+        "outcome" => (row.outcome.label().trim_end_matches(" base").replace(" and ", "+"), row.outcome.level().into()),
         "of" => match row.measured_on() {
             // Of the base's rates, where no checkpoint is better.
             Some((set, 0)) if set != "train" => (format!("base{}", look.theme.glyph("★", "*")), Role::Faint),

@@ -273,7 +273,7 @@ fn group_row(runs: &Runs, shared: &Shared, group: &Group, columns: &[Column], un
     let fold = if is_open { theme.glyph("▾", "-") } else { theme.glyph("▸", "+") };
     let texts = columns.iter().take_while(|column| !column.right).count().max(1);
     let room = columns[..texts.min(columns.len())].iter().map(|column| column.width + 1).sum::<usize>();
-    let size = format!(" n={}", group.entries.len());
+    let size = format!(", n={}", group.entries.len());
     let value = format!("{fold} {}", group.label);
     let head = format!("{}{size} ", fitted(&value, room.saturating_sub(size.width() + 1)));
     let (look, means) = (look_of(runs, shared), group.runs(shared));

@@ -8,7 +8,7 @@ use crate::format::counted;
 use crate::report::{self, Page, Report, ReportError, RunRow};
 use crate::run::{RunDirectory, RunError, RunReference, change_tags, check_tag};
 use crate::view::command_log::CommandLine;
-use crate::view::export::{self, report, typed_path};
+use crate::view::export::{self, masked_secrets, report, typed_path};
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Popup};
 use crate::view::shared::Shared;
@@ -131,8 +131,9 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
                 let masked = chosen.iter().try_fold(0, write_one).map_err(|error| error.to_string())?;
                 let runs = counted(chosen.len(), "run");
                 Ok(format!(
-                    "wrote {runs} to {}, {masked} secrets masked; tensorboard --logdir shows it",
-                    folder.display()
+                    "wrote {runs} to {}{}; tensorboard --logdir shows it",
+                    folder.display(),
+                    masked_secrets(masked)
                 ))
             };
             vec![Work::once("runs.export", write, report).like(line)]

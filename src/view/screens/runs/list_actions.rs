@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::format::short_id;
 use crate::report::{Report, RunsCompared, base_and_trained, result_on, unknown_field, wrong_grouping};
-use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run};
+use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run, unpack_recording};
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
 use crate::view::popup::{Ask, Page, Popup};
@@ -231,4 +231,15 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         },
     );
     vec![work.like(line)]
+}
+
+/// Opens the recorded run that comes with the program.
+pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
+    vec![Work::once("runs.recording", unpack_recording, |_: &mut Runs, shared, unpacked| match unpacked {
+        Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
+        Err(error) => {
+            shared.complain(error.to_string());
+            Vec::new()
+        }
+    })]
 }

@@ -103,13 +103,7 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     if shared.runs.listing.entries().is_empty() {
         lines.push(Line::default());
         lines.push(Line::from(vec![Span::raw("  "), key("runs.start"), Span::raw("  start a run on this machine")]));
-        if shared.runs.demonstration.is_some() {
-            lines.push(Line::from(vec![
-                Span::raw("  "),
-                key("runs.demonstration"),
-                Span::raw("  open the recorded sample run"),
-            ]));
-        }
+        lines.push(Line::from(vec![Span::raw("  "), key("runs.demonstration"), Span::raw("  open a recorded run")]));
         let places = format!("  Runs folder: {}", shared.options.run_folders.described());
         lines.extend([Line::default(), Line::styled(places, theme.style(Role::Faint))]);
     }
@@ -184,8 +178,7 @@ fn watched(shared: &Shared) -> Option<&RunRow> {
 
 fn watch(shared: &Shared) -> Vec<Part> {
     let Some(row) = watched(shared) else {
-        let sample = shared.runs.demonstration.as_ref().map(|_| "the sample run is recorded");
-        return vec![(Role::Faint, sample.unwrap_or("no run yet").to_owned())];
+        return vec![(Role::Faint, "no run yet".to_owned())];
     };
     let (_, role) = shared.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
     let total = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));

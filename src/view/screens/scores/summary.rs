@@ -145,14 +145,23 @@ fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -
     if all == 0 {
         return Line::raw(format!("{name:<9}{:>6}", "n/a"));
     }
+    let head = format!("{name:<9}{:>6}", percent_short(count as f64 / all as f64));
+    if prompts.len() == 1 {
+        let details = [format!("  one prompt: no interval, {count} of {all}"), format!("  {count}/{all}")];
+        return fitting(theme, head, details, columns);
+    }
     let (low, high) = wilson_by_prompt(prompts);
     let (low, high) = (percent_short(low), percent_short(high));
-    let head = format!("{name:<9}{:>6}", percent_short(count as f64 / all as f64));
     let details = [
         format!("  95% CI {low} to {high}, {count} of {all}"),
         format!("  {low} to {high}  {count}/{all}"),
         format!("  {count}/{all}"),
     ];
+    fitting(theme, head, details, columns)
+}
+
+/// A head with the first of the details that fits beside it.
+fn fitting<const N: usize>(theme: &Theme, head: String, details: [String; N], columns: usize) -> Line<'static> {
     let fits = |details: &String| head.width() + details.width() <= columns;
     let details = details.into_iter().find(fits).unwrap_or_default();
     Line::from(vec![Span::raw(head), Span::styled(details, theme.style(Role::Faint))])
@@ -260,4 +269,16 @@ fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     }
     notes.extend(whole.error.clone());
     (title, notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_prompt_has_no_interval() {
+        let text = |prompts: &[(usize, usize)]| rate(&Theme::default(), "valid", prompts, 60).to_string();
+        assert_eq!(text(&[(0, 8)]), "valid        0%  one prompt: no interval, 0 of 8");
+        assert!(text(&[(0, 8), (8, 8)]).contains("95% CI"), "{}", text(&[(0, 8), (8, 8)]));
+    }
 }
