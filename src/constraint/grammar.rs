@@ -248,7 +248,7 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher,
 /// Decodes a few tokens: some grammars fail only after the first ones, such as those of a key that a large pattern must
 /// not match.
 fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Result<(), String> {
-    let (mut matcher, mut random) = (start.deep_clone(), walk);
+    let (mut matcher, mut random, mut is_begun) = (start.deep_clone(), walk, false);
     let bytes = |id: &u32| vocabulary.bytes.get(*id as usize).map(Vec::as_slice).unwrap_or_default();
     for step in 0..PROBED_TOKENS {
         let mask = matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
@@ -256,13 +256,18 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Result<(), Stri
         let is_allowed = |id: &u32| words.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
         let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
         let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
-        // A think block ends at once, then a string begins.
+        // A think block ends at once, then a string begins, of letters and digits.
         let end = allowed.iter().find(|id| step == 0 && bytes(id) == END);
-        let quoted: Vec<u32> = allowed.iter().copied().filter(|id| step < 2 && bytes(id).contains(&b'"')).collect();
+        let is_wanted = |id: &u32| match is_begun {
+            true => bytes(id).iter().all(u8::is_ascii_alphanumeric),
+            false => bytes(id).contains(&b'"'),
+        };
+        let wanted: Vec<u32> = allowed.iter().copied().filter(is_wanted).collect();
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let among = if quoted.is_empty() { &allowed } else { &quoted };
+        let among = if wanted.is_empty() { &allowed } else { &wanted };
         let any = among.get((random >> 33) as usize % among.len().max(1));
         let Some(id) = end.or(any) else { return Ok(()) };
+        is_begun |= bytes(id).contains(&b'"');
         matcher.consume_token(*id).map_err(|error| error.to_string())?;
     }
     Ok(())
