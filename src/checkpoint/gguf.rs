@@ -49,8 +49,8 @@ impl GgufType {
     }
 }
 
-/// Writes `weights`, with adapters merged if there are any, and the tokenizer of `source`. Holds the whole file's
-/// tensors in memory.
+/// Writes `weights` and the tokenizer of `source`. An adapter is merged in f32 and rounded once, to `stored_as`. Holds
+/// the whole file's tensors in memory.
 ///
 /// # Errors
 /// [`CheckpointError::Gguf`] for what the format or llama.cpp does not have; weights that cannot be read.
@@ -60,7 +60,7 @@ pub fn export_gguf(
     weights: &Weights,
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
-    let config = source.config()?;
+    let (config, weights) = (source.config()?, weights.unrounded());
     let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
     let mut tensors = Vec::new();
     for (name, shape) in tensor_names(&config) {

@@ -8,7 +8,7 @@ use super::ConstraintError;
 use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
 use crate::score::closed_parameters;
-use crate::task::{Definition, Task, encode_path, functions};
+use crate::task::{Definition, Task, encode_path, encode_reference, functions};
 use crate::text::{Message, Thinking, Tokenizer};
 
 /// What a model may answer.
@@ -176,7 +176,10 @@ fn referenced(task: &Task, address: &str, file: &str, draft: Option<&String>) ->
     if let (Some(members), Some(draft)) = (schema.as_object_mut(), draft) {
         members.entry("$schema").or_insert_with(|| draft.clone().into());
     }
-    let address =
-        if address.contains(':') { address.to_owned() } else { format!("{HOME}{}", address.trim_start_matches("./")) };
+    let address = if address.contains(':') {
+        encode_reference(address)
+    } else {
+        format!("{HOME}{}", address.trim_start_matches("./"))
+    };
     Ok(SchemaFile { label, text: text.into_owned().into(), pointer: String::new(), address, schema, origin: None })
 }

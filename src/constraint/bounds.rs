@@ -1,34 +1,94 @@
 //! Bounds of numbers that the grammar's compiler takes for wider than they are.
 
-use std::collections::HashSet;
+use serde_json::{Map, Value, json};
 
 /// How far from an excluded whole number numbers begin, where the compiler would take the number itself for allowed.
-pub(super) const BESIDE: f64 = 1e-6;
+const BESIDE: f64 = 1e-6;
+
+const KEYWORDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 
 /// Bounds of numbers, above 0 and (with their signs changed) below. The compiler takes a whole number that is excluded
 /// for allowed where another bound lies between it and the next one.
 #[derive(Debug, Default)]
-pub(super) struct Bounds {
-    excluded: [Vec<(f64, (usize, String))>; 2],
+struct Bounds {
+    excluded: [Vec<f64>; 2],
     other: [Vec<f64>; 2],
 }
 
+/// Replaces excluded bounds that the compiler would allow by bounds beside them, as if all bounds were of one value.
+pub(super) fn narrow_bounds<'a>(schemas: impl Iterator<Item = &'a mut Value>) {
+    let mut schemas: Vec<&mut Value> = schemas.collect();
+    let mut bounds = Bounds::default();
+    for schema in &mut schemas {
+        each_schema(schema, &mut |members| bounds.note(members));
+    }
+    for schema in schemas {
+        each_schema(schema, &mut |members| bounds.narrow(members));
+    }
+}
+
 impl Bounds {
-    pub(super) fn note(&mut self, key: &str, bound: f64, place: &(usize, String)) {
-        let is_lower = key.ends_with("inimum");
-        let side = usize::from(if is_lower { bound < 0.0 } else { bound <= 0.0 });
-        if key.starts_with("exclusive") && bound.fract() == 0.0 && is_lower == (side == 0) {
-            self.excluded[side].push((bound.abs(), place.clone()));
-        } else if is_lower == (side == 1) {
-            self.other[side].push(bound.abs());
+    fn note(&mut self, members: &Map<String, Value>) {
+        for (keyword, bound) in bounds_of(members) {
+            let (side, is_excluded) = side_of(keyword, bound);
+            if is_excluded {
+                self.excluded[side].push(bound.abs());
+            } else if is_lower(keyword) == (side == 1) {
+                self.other[side].push(bound.abs());
+            }
         }
     }
 
-    /// The places of bounds that would be allowed, if both bounds are of one value.
-    pub(super) fn faults(&self) -> HashSet<(usize, String)> {
-        let sides = self.excluded.iter().zip(&self.other);
-        let is_near = |bound: &f64, other: &Vec<f64>| other.iter().any(|other| bound < other && *other < bound + 1.0);
-        let faults = sides.flat_map(|(excluded, other)| excluded.iter().filter(|(bound, _)| is_near(bound, other)));
-        faults.map(|(_, place)| place.clone()).collect()
+    fn narrow(&self, members: &mut Map<String, Value>) {
+        for (keyword, bound) in bounds_of(members) {
+            let (side, is_excluded) = side_of(keyword, bound);
+            let size = bound.abs();
+            let is_near = |other: &f64| size < *other && *other < size + 1.0;
+            if !is_excluded || !self.other[side].iter().any(is_near) {
+                continue;
+            }
+            members.remove(keyword);
+            let own = members.get(if is_lower(keyword) { "minimum" } else { "maximum" }).and_then(Value::as_f64);
+            if is_lower(keyword) {
+                let least = own.map_or(bound + BESIDE, |own| own.max(bound + BESIDE));
+                members.insert("minimum".to_owned(), json!(least));
+            } else {
+                let most = own.map_or(bound - BESIDE, |own| own.min(bound - BESIDE));
+                members.insert("maximum".to_owned(), json!(most));
+            }
+        }
+    }
+}
+
+/// Bounds of a schema that do not concern whole numbers alone.
+fn bounds_of(members: &Map<String, Value>) -> Vec<(&'static str, f64)> {
+    if members.get("type").is_some_and(|kind| kind == "integer") {
+        return Vec::new();
+    }
+    KEYWORDS.into_iter().filter_map(|keyword| Some((keyword, members.get(keyword)?.as_f64()?))).collect()
+}
+
+fn is_lower(keyword: &str) -> bool {
+    keyword.ends_with("inimum")
+}
+
+/// Whether a bound is below 0, and whether it excludes a whole number, with other numbers beyond it.
+fn side_of(keyword: &str, bound: f64) -> (usize, bool) {
+    let side = usize::from(if is_lower(keyword) { bound < 0.0 } else { bound <= 0.0 });
+    (side, keyword.starts_with("exclusive") && bound.fract() == 0.0 && is_lower(keyword) == (side == 0))
+}
+
+fn each_schema(schema: &mut Value, work: &mut impl FnMut(&mut Map<String, Value>)) {
+    let Some(members) = schema.as_object_mut() else { return };
+    work(members);
+    for (keyword, inner) in members.iter_mut() {
+        match (keyword.as_str(), inner) {
+            ("enum" | "const" | "required" | "type", _) => {}
+            ("properties" | "patternProperties", Value::Object(named)) => {
+                named.values_mut().for_each(|inner| each_schema(inner, work));
+            }
+            (_, Value::Array(parts)) => parts.iter_mut().for_each(|inner| each_schema(inner, work)),
+            (_, inner) => each_schema(inner, work),
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! Grammars of answers: JSON by a schema, calls of functions, text by a pattern, each after a think block where the
 //! model may think.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{JsonCompileOptions, Matcher, regex_to_lark};
 use regex_syntax::hir::{Hir, HirKind, Look};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, CallForm, Instead};
+use super::overlap::{Schemas, list};
 use super::schema::{Node, Prepared, SchemaFile};
+use super::vocabulary::END;
 use super::{ConstraintError, Reasoning, Vocabulary};
 use crate::text::catch_panic::{catch_panic, panic_message};
 
@@ -17,6 +20,10 @@ use crate::text::catch_panic::{catch_panic, panic_message};
 const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\x09]{0,40}";
 /// Around the JSON of a call, and after a think block.
 const GAP: &str = r"[\x20\n]{1,4}";
+
+/// Texts that are begun when a grammar is compiled, and tokens of each.
+const PROBES: u64 = 4;
+const PROBED_TOKENS: usize = 8;
 
 /// Schemas that are compiled alone at most, to find the one at fault.
 const MOST_SEARCHED: usize = 2_000;
@@ -63,13 +70,12 @@ pub(super) fn compile(
     };
     let mut prepared = Prepared::default();
     let whole = schemas(prepare(&mut prepared)?);
-    let fault = match json_matcher(vocabulary, &lark, &whole, &prepared) {
-        Ok(matcher) => return Ok(matcher),
-        Err(fault) => fault,
-    };
+    if let Ok(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
+        return Ok(matcher);
+    }
     let mut prepared = Prepared::with_nodes();
     prepare(&mut prepared)?;
-    Err(located(vocabulary, &files.concat(), &prepared, fault, until))
+    Err(located(vocabulary, &files.concat(), &prepared, until))
 }
 
 /// Makes the schemas that a grammar names of those of the files.
@@ -149,6 +155,8 @@ fn json_matcher(
     let main =
         GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None };
     let mut grammars = vec![main];
+    let all = schemas.iter().map(|(_, schema)| schema).chain(prepared.definitions.values());
+    check_patterns(vocabulary, &options, all)?;
     for (name, schema) in schemas {
         let mut schema = match schema {
             Value::Object(members) => Value::Object(members.clone()),
@@ -161,6 +169,27 @@ fn json_matcher(
         grammars.push(GrammarWithLexer { name, json_schema: Some(schema), lark_grammar: None });
     }
     matcher(vocabulary, TopLevelGrammar { grammars, max_tokens: None })
+}
+
+/// Whether keys that patterns must not match can be decoded: the first token shows it, wherever in an answer they come.
+fn check_patterns<'a>(
+    vocabulary: &Vocabulary,
+    options: &JsonCompileOptions,
+    schemas: impl Iterator<Item = &'a Value>,
+) -> Result<(), String> {
+    let (mut open, mut patterns) = (schemas.collect::<Vec<_>>(), BTreeSet::new());
+    while let Some(schema) = open.pop() {
+        if schema.get("additionalProperties") != Some(&Value::Bool(false)) {
+            patterns.extend(schema.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::keys));
+        }
+        open.extend(schema.as_object().into_iter().flat_map(Map::values));
+        open.extend(schema.as_array().into_iter().flatten());
+    }
+    patterns.into_iter().try_for_each(|pattern| {
+        let mut schema = json!({"type": "object", "patternProperties": {pattern: {"type": "null"}}});
+        options.apply_to(&mut schema);
+        matcher(vocabulary, TopLevelGrammar::from_json_schema(schema)).map(|_| ())
+    })
 }
 
 /// Text in which a pattern is found, without white space around it, since that is no part of the answer.
@@ -198,7 +227,7 @@ fn of_whole_text(hir: &Hir) -> String {
     }
 }
 
-/// The matcher of a grammar, its first mask computed; a sentence where there is none.
+/// The matcher of a grammar, its first masks computed; a sentence where there is none.
 fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher, String> {
     let built = catch_panic(|| {
         let mut matcher = Matcher::new(vocabulary.factory.create_parser(grammar));
@@ -207,7 +236,7 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher,
             (None, Some(warning)) => return Err(warning.clone()),
             (None, None) => {}
         }
-        matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
+        (0..PROBES).try_for_each(|walk| probe(&matcher, vocabulary, walk))?;
         Ok(matcher)
     });
     let without_backtrace = |fault: String| fault.split("<backtrace>").next().unwrap_or_default().trim_end().to_owned();
@@ -216,44 +245,105 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher,
         .map_err(without_backtrace)
 }
 
-/// The innermost schema that fails alone as the whole does, and the keyword without which it does not; the whole where
-/// it is not found in time.
-fn located(
-    vocabulary: &Vocabulary,
-    files: &[SchemaFile],
-    prepared: &Prepared,
-    fault: String,
-    until: Instant,
-) -> ConstraintError {
-    let failure =
-        |schema: &Value| json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).err();
-    let nodes = prepared.nodes.as_deref().unwrap_or_default();
-    let fails = |node: &&Node| Instant::now() < until && failure(&node.schema).is_some_and(|found| found == fault);
-    let Some(node) = nodes.iter().take(MOST_SEARCHED).find(fails) else {
-        return files.first().map_or_else(
-            || ConstraintError::Vocabulary(fault.clone()),
-            |file| file.error("", format!("the schema cannot be enforced while decoding: {fault}")),
-        );
+/// Decodes a few tokens: some grammars fail only after the first ones, such as those of a key that a large pattern must
+/// not match.
+fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Result<(), String> {
+    let (mut matcher, mut random, mut is_begun) = (start.deep_clone(), walk, false);
+    let bytes = |id: &u32| vocabulary.bytes.get(*id as usize).map(Vec::as_slice).unwrap_or_default();
+    for step in 0..PROBED_TOKENS {
+        let mask = matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
+        let words = mask.as_slice();
+        let is_allowed = |id: &u32| words.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+        let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
+        let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
+        // A think block ends at once, then a string begins, of letters and digits.
+        let end = allowed.iter().find(|id| step == 0 && bytes(id) == END);
+        let is_wanted = |id: &u32| match is_begun {
+            true => bytes(id).iter().all(u8::is_ascii_alphanumeric),
+            false => bytes(id).contains(&b'"'),
+        };
+        let wanted: Vec<u32> = allowed.iter().copied().filter(is_wanted).collect();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let among = if wanted.is_empty() { &allowed } else { &wanted };
+        let any = among.get((random >> 33) as usize % among.len().max(1));
+        let Some(id) = end.or(any) else { return Ok(()) };
+        is_begun |= bytes(id).contains(&b'"');
+        matcher.consume_token(*id).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// The innermost schema that fails alone, and the keyword without which it does not; the whole where it is not found in
+/// time. Those that fail without what they refer to come first, then those that are not just schemas of no value, which
+/// may well be allowed where they are.
+fn located(vocabulary: &Vocabulary, files: &[SchemaFile], prepared: &Prepared, until: Instant) -> ConstraintError {
+    let Some(file) = files.first() else { return ConstraintError::Vocabulary("there is no schema".to_owned()) };
+    let mut without_references = Prepared::default();
+    without_references.definitions = prepared.definitions.keys().map(|name| (name.clone(), json!({}))).collect();
+    let fails = |schema: &Value, prepared: &Prepared| {
+        json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).is_err()
+    };
+    let schemas = Schemas { definitions: &prepared.definitions };
+    let nodes = prepared.nodes.iter().flatten().take(MOST_SEARCHED);
+    let failing: Vec<&Node> = nodes.filter(|node| Instant::now() < until && fails(&node.schema, prepared)).collect();
+    let is_own = |node: &&&Node| fails(&node.schema, &without_references);
+    let takes_some = |node: &&&Node| !schemas.are_disjoint(&[&node.schema]);
+    let found = failing.iter().filter(takes_some).find(is_own);
+    let is_innermost = |node: &&&Node| {
+        let inside = format!("{}/", node.place.1);
+        !failing.iter().any(|other| other.place.0 == node.place.0 && other.place.1.starts_with(&inside))
+    };
+    // What others refer to was added last.
+    let last = || failing.iter().rev().filter(takes_some).find(is_innermost);
+    let found = found.or_else(last).or_else(|| failing.first());
+    let Some(node) = found else {
+        let message =
+            "the schema cannot be enforced while decoding: no value is valid, or it is too large for a grammar";
+        return file.error("", message.to_owned());
     };
     let members = node.schema.as_object();
     let without = |keyword: &&String| {
-        let rest: serde_json::Map<String, Value> = members
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| key != keyword)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        failure(&rest.into()).is_none()
+        let mut rest: Map<String, Value> = members.cloned().unwrap_or_default();
+        rest.remove(*keyword);
+        !fails(&rest.into(), prepared)
     };
     let keyword = members.and_then(|members| members.keys().rev().find(without));
     let (file, pointer) = (&files[node.place.0], &node.place.1);
     match keyword {
-        Some(keyword) => file.error(
-            &format!("{pointer}/{keyword}"),
-            format!(
-                "`{keyword}` cannot be enforced while decoding ({fault}): change it, or sample without a constraint"
-            ),
+        Some(keyword) => {
+            let why = why_not(&schemas, keyword, &node.schema);
+            let message = format!(
+                "`{keyword}` cannot be enforced while decoding: {why}; change it, or sample without a constraint"
+            );
+            file.error(&format!("{pointer}/{keyword}"), message)
+        }
+        None => file.error(
+            pointer,
+            "the schema cannot be enforced while decoding: no value is valid, or it is too large for a grammar"
+                .to_owned(),
         ),
-        None => file.error(pointer, format!("the schema cannot be enforced while decoding: {fault}")),
     }
+}
+
+/// What the compiler may have against a keyword.
+fn why_not<'a>(schemas: &Schemas<'a>, keyword: &str, schema: &'a Value) -> String {
+    let why = match keyword {
+        "pattern" => {
+            "it has look-around, a word boundary or an anchor inside, is too large, or fits no text that the rest allows"
+        }
+        "patternProperties" => "its patterns overlap, or are too large",
+        "minProperties" | "maxProperties" => "properties are optional",
+        "$ref" => "what it leads to contains it again beside other keywords, or is too large",
+        "properties" => {
+            let applied = schemas.applied(&[schema]);
+            let required = schema.as_object().map(|members| list(members, "required")).unwrap_or_default();
+            let takes_none = |name: &&str| schemas.are_disjoint(&applied.of_property(name));
+            if let Some(name) = required.iter().filter_map(Value::as_str).find(takes_none) {
+                return format!("no value fits the required property {name:?}");
+            }
+            "no value fits a required property, or it is too large"
+        }
+        _ => "no value fits it together with the rest, or it is too large",
+    };
+    why.to_owned()
 }

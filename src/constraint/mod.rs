@@ -4,6 +4,9 @@ mod answer; // what a task, or a row's tools, take as an answer
 mod bounds; // bounds of numbers that the compiler takes for wider than they are
 mod formats; // formats of strings as patterns
 mod grammar; // answers and think blocks as grammars
+mod literals; // names, values and patterns that answers can have
+mod overlap; // whether schemas accept no value in common
+mod positive; // `not`, `if`, `oneOf` and `uniqueItems` in other keywords
 mod requests; // the requests that an API takes as schemas
 mod schema; // a JSON Schema in one piece, or the keyword that cannot be enforced
 mod vocabulary; // the bytes of tokens

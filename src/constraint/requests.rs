@@ -11,7 +11,7 @@ use super::formats::pattern_of_format;
 use super::schema::SchemaFile;
 use crate::score::{MessageSchema, message_schemas};
 use crate::task::openapi::{escaped, operations};
-use crate::task::{HttpRules, MessagePart};
+use crate::task::{HttpRules, MessagePart, referenced_part};
 
 /// What a text of a path is made of: nothing that is written in two ways there.
 const PLAIN: &str = "[A-Za-z0-9._~-]";
@@ -238,7 +238,7 @@ fn is_plain(hir: &Hir) -> bool {
 
 /// What a schema refers to.
 fn referred<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
-    let target = |schema: &'v Value| whole.pointer(schema.get("$ref")?.as_str()?.strip_prefix('#')?);
+    let target = |schema: &'v Value| referenced_part(whole, schema.get("$ref")?.as_str()?);
     let mut found = schema;
     for _ in 0..MOST_NESTED {
         let Some(next) = target(found) else { break };

@@ -1,29 +1,25 @@
 //! A JSON Schema in one piece, of keywords that can be enforced while decoding: what cannot be is named with its place.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use jsonschema_regex::to_rust_regex;
 use referencing::{Draft, Registry, Resolver};
-use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
-use super::bounds::{BESIDE, Bounds};
-use super::formats::pattern_of_format;
+use super::bounds::narrow_bounds;
+use super::literals::{EXACT, check_data, check_least, check_name, check_optional, checked_format, written_pattern};
+use super::overlap::{Schemas, list};
+use super::positive::{Positive, Refusal};
 use crate::score::json::{self, Places};
-use crate::score::{Draft as KnownDraft, Keyword, MessageSchema};
+use crate::score::{Draft as KnownDraft, Keyword, MessageSchema, encode_references};
+use crate::task::decode_path;
 
 /// Base address of files of a task.
 pub(super) const HOME: &str = "task:///";
 
 /// Values that a schema with all that it refers to may have.
 const MOST_VALUES: usize = 50_000;
-/// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
-/// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
-const MOST_OPTIONAL: usize = 1_000;
-/// A double tells whole numbers apart up to here.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A file with a schema.
 #[derive(Clone, Debug)]
@@ -90,9 +86,6 @@ impl SchemaFile {
 
 /// A schema that is being prepared.
 struct Walk<'a, 'r> {
-    bounds: Bounds,
-    /// Places of excluded bounds that are replaced by [`BESIDE`] them.
-    moved: HashSet<(usize, String)>,
     documents: &'r [SchemaFile],
     assert_formats: bool,
     prepared: &'a mut Prepared,
@@ -100,6 +93,12 @@ struct Walk<'a, 'r> {
     names: HashMap<*const Value, String>,
     /// Names whose schemas are not prepared yet.
     waiting: VecDeque<(String, &'r Value, Resolver<'r>, Draft)>,
+    /// By name, not made positive yet.
+    definitions: Map<String, Value>,
+    /// Places of keywords that are made positive.
+    places: Vec<(usize, String)>,
+    /// The first reference to each definition.
+    references: Vec<(String, (usize, String))>,
 }
 
 impl Prepared {
@@ -113,7 +112,9 @@ impl Prepared {
     /// # Errors
     /// [`ConstraintError`] naming file, place and keyword.
     pub(super) fn add(&mut self, documents: &[SchemaFile], assert_formats: bool) -> Result<Value, ConstraintError> {
-        let [root, ..] = documents else { return Ok(Value::Bool(true)) };
+        let mut documents = documents.to_vec();
+        documents.iter_mut().for_each(|document| encode_references(&mut document.schema));
+        let [root, ..] = documents.as_slice() else { return Ok(Value::Bool(true)) };
         let fault = |error: referencing::Error| root.error("", error.to_string());
         let draft = Draft::default().detect(&root.schema);
         let resources = documents.iter().map(|document| (document.address.as_str(), &document.schema));
@@ -121,33 +122,48 @@ impl Prepared {
             Registry::new().draft(draft).extend(resources).and_then(|builder| builder.prepare()).map_err(fault)?;
         let base = referencing::uri::from_str(&root.address).map_err(fault)?;
         let resolver = registry.resolver(base);
-        let (named, values, nodes) = (self.named, self.values, self.nodes.as_ref().map_or(0, Vec::len));
-        let mut moved = HashSet::new();
-        loop {
-            let is_again = !moved.is_empty();
-            let mut walk = Walk {
-                bounds: Bounds::default(),
-                moved: std::mem::take(&mut moved),
-                documents,
-                assert_formats,
-                prepared: self,
-                names: HashMap::new(),
-                waiting: VecDeque::new(),
-            };
-            let schema = walk.schema(&root.schema, &resolver, draft, (0, String::new()))?;
-            while let Some((name, value, resolver, draft)) = walk.waiting.pop_front() {
-                let place = walk.place_of(value);
-                let schema = walk.schema(value, &resolver, draft, place)?;
-                walk.prepared.definitions.insert(name, schema);
-            }
-            moved = walk.bounds.faults();
-            if is_again || moved.is_empty() {
-                self.documents += documents.len();
-                return Ok(schema);
-            }
-            (self.named, self.values) = (named, values);
-            self.nodes.iter_mut().for_each(|found| found.truncate(nodes));
+        let first_node = self.nodes.as_ref().map_or(0, Vec::len);
+        let mut walk = Walk {
+            documents: &documents,
+            assert_formats,
+            prepared: self,
+            names: HashMap::new(),
+            waiting: VecDeque::new(),
+            definitions: Map::new(),
+            places: Vec::new(),
+            references: Vec::new(),
+        };
+        let schema = walk.schema(&root.schema, &resolver, draft, (0, String::new()))?;
+        while let Some((name, value, resolver, draft)) = walk.waiting.pop_front() {
+            let place = walk.place_of(value);
+            let schema = walk.resolved((value, draft.detect(value)), &resolver, place)?;
+            walk.definitions.insert(name, schema);
         }
+        let (definitions, places, references) = (walk.definitions, walk.places, walk.references);
+        let is_circle = |(name, _): &&(String, _)| Schemas { definitions: &definitions }.leads_back(name);
+        if let Some((_, (document, pointer))) = references.iter().find(is_circle) {
+            let message = "`$ref` cannot be enforced while decoding: it leads back to itself without a property or an item between: remove it";
+            return Err(documents[*document].error(pointer, message.to_owned()));
+        }
+        let refused = |refusal: Refusal| {
+            let (document, pointer) = places.get(refusal.place).cloned().unwrap_or_default();
+            documents[document].error(&pointer, refusal.message)
+        };
+        let positive = Positive::new(&definitions);
+        let mut schema = positive.schema(&schema, &[]).map_err(refused)?;
+        let mut said = Map::new();
+        for (name, definition) in &definitions {
+            said.insert(name.clone(), positive.schema(definition, &[]).map_err(refused)?);
+        }
+        narrow_bounds(said.values_mut().chain([&mut schema]));
+        self.definitions.append(&mut said);
+        self.documents += documents.len();
+        for node in self.nodes.iter_mut().flatten().skip(first_node) {
+            // The rest of it is said with what stands around it, and cannot be at fault alone.
+            node.schema = Positive::new(&definitions).schema(&node.schema, &[]).unwrap_or(Value::Bool(true));
+            narrow_bounds(std::iter::once(&mut node.schema));
+        }
+        Ok(schema)
     }
 }
 
@@ -178,12 +194,22 @@ impl<'r> Walk<'_, 'r> {
                 format!("a schema of more than {MOST_VALUES} schemas cannot be enforced while decoding"),
             ));
         }
-        let Some(members) = value.as_object() else { return Ok(value.clone()) };
         let draft = draft.detect(value);
-        let known = known_draft(draft);
         let resolver = resolver
             .in_subresource(draft.create_resource_ref(value))
             .map_err(|error| self.refuse(&place, error.to_string()))?;
+        self.resolved((value, draft), &resolver, place)
+    }
+
+    /// A schema whose own address the resolver starts from.
+    fn resolved(
+        &mut self,
+        (value, draft): (&Value, Draft),
+        resolver: &Resolver<'r>,
+        place: (usize, String),
+    ) -> Result<Value, ConstraintError> {
+        let Some(members) = value.as_object() else { return Ok(value.clone()) };
+        let known = known_draft(draft);
         let (mut plain, mut combining) = (Map::new(), Map::new());
         // Schemas that apply as well.
         let mut others = Vec::new();
@@ -197,86 +223,126 @@ impl<'r> Walk<'_, 'r> {
             }
             let at = (place.0, format!("{}/{}", place.1, escaped(key)));
             match key.as_str() {
-                "type" | "required" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
-                    plain.insert(key.clone(), whole(inner));
-                }
-                "minProperties" => {
-                    self.check_least(members, inner, &at)?;
-                    plain.insert(key.clone(), whole(inner));
-                }
-                "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
-                    self.check_data(inner, &at)?;
-                    // Until draft 4 it says that the other one is excluded.
-                    let other = if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
-                    let own = if *inner == Value::Bool(true) { members.get(other) } else { Some(inner) };
-                    let is_whole = members.get("type").is_some_and(|kind| kind == "integer");
-                    if let Some(bound) = own.and_then(Value::as_f64).filter(|_| !is_whole && key != "multipleOf") {
-                        self.bounds.note(key, bound, &at);
-                        if self.moved.contains(&at) {
-                            let is_least = key == "exclusiveMinimum";
-                            let moved = if is_least { bound + BESIDE } else { bound - BESIDE };
-                            others.push(if is_least { json!({"minimum": moved}) } else { json!({"maximum": moved}) });
-                            continue;
-                        }
+                "required" => {
+                    for name in list(members, key).iter().filter_map(Value::as_str) {
+                        check_name(name).map_err(|message| self.refuse(&at, message))?;
                     }
                     plain.insert(key.clone(), inner.clone());
                 }
+                "type" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
+                    plain.insert(key.clone(), whole(inner));
+                }
+                "minProperties" => {
+                    check_least(members, inner).map_err(|message| self.refuse(&at, message))?;
+                    plain.insert(key.clone(), whole(inner));
+                }
+                "exclusiveMinimum" | "exclusiveMaximum" if inner.is_boolean() => {
+                    // Until draft 4 it says that the other one is excluded.
+                    let other = if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
+                    let bound = members.get(other).filter(|_| *inner == Value::Bool(true));
+                    plain.extend(bound.map(|bound| (key.clone(), bound.clone())));
+                }
+                "minimum" | "maximum" | "multipleOf" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                    check_data(inner).map_err(|message| self.refuse(&at, message))?;
+                    plain.insert(key.clone(), inner.clone());
+                }
                 "pattern" => {
-                    plain.insert(key.clone(), self.pattern(inner.as_str().unwrap_or_default(), &at)?.into());
+                    let pattern = written_pattern(inner.as_str().unwrap_or_default());
+                    plain.insert(key.clone(), pattern.map_err(|message| self.refuse(&at, message))?.into());
                 }
                 "format" if self.assert_formats => {
-                    others.extend(self.format(inner, &at)?.map(|pattern| json!({"pattern": pattern})));
+                    let pattern = checked_format(inner.as_str().unwrap_or_default());
+                    let pattern = pattern.map_err(|message| self.refuse(&at, message))?;
+                    others.extend(pattern.map(|pattern| json!({"pattern": pattern})));
                 }
                 "properties" | "patternProperties" => {
                     if key == "properties" {
-                        self.check_optional(members, inner, &at)?;
+                        check_optional(members, inner).map_err(|message| self.refuse(&at, message))?;
                     }
                     let mut named = Map::new();
                     for (name, schema) in inner.as_object().into_iter().flatten() {
                         let at = (at.0, format!("{}/{}", at.1, escaped(name)));
-                        let written = if key == "properties" { name.clone() } else { self.pattern(name, &at)? };
-                        named.insert(written, self.schema(schema, &resolver, draft, at)?);
+                        check_name(name).map_err(|message| self.refuse(&at, message))?;
+                        let written = if key == "properties" { Ok(name.clone()) } else { written_pattern(name) };
+                        let written = written.map_err(|message| self.refuse(&at, message))?;
+                        named.insert(written, self.schema(schema, resolver, draft, at)?);
                     }
                     plain.insert(key.clone(), named.into());
                 }
                 "additionalProperties" => {
-                    plain.insert(key.clone(), self.schema(inner, &resolver, draft, at)?);
+                    plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?);
                 }
                 // Without keywords that apply to the same value they see the same properties.
                 "unevaluatedProperties" if !members.keys().any(|key| APPLIED.contains(&key.as_str())) => {
                     let beside = members.contains_key("additionalProperties");
-                    let schema = self.schema(inner, &resolver, draft, at)?;
+                    let schema = self.schema(inner, resolver, draft, at)?;
                     if !beside {
                         plain.insert("additionalProperties".to_owned(), schema);
                     }
                 }
                 "items" => match inner {
                     Value::Array(items) => {
-                        plain.insert("prefixItems".to_owned(), self.schemas(items, &resolver, draft, &at)?);
+                        plain.insert("prefixItems".to_owned(), self.schemas(items, resolver, draft, &at)?);
                         if let Some(rest) = members.get("additionalItems") {
                             let at = (place.0, format!("{}/additionalItems", place.1));
-                            plain.insert("items".to_owned(), self.schema(rest, &resolver, draft, at)?);
+                            plain.insert("items".to_owned(), self.schema(rest, resolver, draft, at)?);
                         }
                     }
-                    _ => drop(plain.insert(key.clone(), self.schema(inner, &resolver, draft, at)?)),
+                    _ => drop(plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?)),
                 },
                 "prefixItems" => {
                     let items = inner.as_array().map(Vec::as_slice).unwrap_or_default();
-                    plain.insert(key.clone(), self.schemas(items, &resolver, draft, &at)?);
+                    plain.insert(key.clone(), self.schemas(items, resolver, draft, &at)?);
                 }
-                "allOf" | "anyOf" | "oneOf" => {
-                    let branches = inner.as_array().map(Vec::as_slice).unwrap_or_default();
-                    combining.insert(key.clone(), self.schemas(branches, &resolver, draft, &at)?);
+                "allOf" | "anyOf" => {
+                    combining.insert(key.clone(), self.schemas(list(members, key), resolver, draft, &at)?);
+                }
+                "oneOf" => {
+                    let branches = self.schemas(list(members, key), resolver, draft, &at)?;
+                    combining.insert(key.clone(), self.marked(at, branches));
+                }
+                "not" => {
+                    let inner = self.schema(inner, resolver, draft, at.clone())?;
+                    combining.insert(key.clone(), self.marked(at, json!([inner])));
+                }
+                "if" if !is_without_effect(key, inner, members) => {
+                    let mut parts = vec![self.schema(inner, resolver, draft, at.clone())?];
+                    for keyword in ["then", "else"] {
+                        let at = (place.0, format!("{}/{keyword}", place.1));
+                        let part = members.get(keyword).map(|part| self.schema(part, resolver, draft, at));
+                        parts.push(part.unwrap_or(Ok(Value::Bool(true)))?);
+                    }
+                    combining.insert(key.clone(), self.marked(at, parts.into()));
+                }
+                "then" | "else" => {}
+                "uniqueItems" if *inner == Value::Bool(true) => {
+                    combining.insert(key.clone(), self.marked(at, json!([])));
+                }
+                "dependencies" | "dependentRequired" | "dependentSchemas" => {
+                    for (name, needed) in inner.as_object().into_iter().flatten() {
+                        let at = (at.0, format!("{}/{}", at.1, escaped(name)));
+                        let names = needed.as_array().into_iter().flatten().filter(|needed| *needed != name);
+                        let with = match needed {
+                            Value::Array(_) => {
+                                json!({"required": std::iter::once(&json!(name)).chain(names).collect::<Vec<_>>()})
+                            }
+                            needed => json!({"required": [name], "allOf": [self.schema(needed, resolver, draft, at)?]}),
+                        };
+                        others.push(json!({"anyOf": [{"properties": {name: false}}, with]}));
+                    }
                 }
                 "enum" | "const" => {
-                    self.check_data(inner, &at)?;
+                    check_data(inner).map_err(|message| self.refuse(&at, message))?;
                     combining.insert(key.clone(), inner.clone());
                 }
                 "$ref" => {
                     let reference = inner.as_str().unwrap_or_default();
-                    let found = resolver.lookup(reference).map_err(|error| self.refuse(&at, error.to_string()))?;
+                    let found = resolver.lookup(reference).map_err(|_| {
+                        self.refuse(&at, format!("`$ref` target not found: {}", decode_path(reference)))
+                    })?;
                     let (target, resolver, draft) = found.into_inner();
-                    combining.insert(key.clone(), format!("#/$defs/{}", self.name(target, resolver, draft)).into());
+                    let name = self.name(target, resolver, draft, at);
+                    combining.insert(key.clone(), format!("#/$defs/{name}").into());
                 }
                 "format" => {}
                 _ if is_without_effect(key, inner, members) => {}
@@ -310,111 +376,24 @@ impl<'r> Walk<'_, 'r> {
         list.iter().enumerate().map(one).collect()
     }
 
+    /// What a keyword has in it, with its place: it is made positive later.
+    fn marked(&mut self, at: (usize, String), parts: Value) -> Value {
+        self.places.push(at);
+        let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
+        std::iter::once(json!(self.places.len() - 1)).chain(parts.iter().cloned()).collect()
+    }
+
     /// The definition of a schema that is referred to.
-    fn name(&mut self, target: &'r Value, resolver: Resolver<'r>, draft: Draft) -> String {
+    fn name(&mut self, target: &'r Value, resolver: Resolver<'r>, draft: Draft, at: (usize, String)) -> String {
         if let Some(name) = self.names.get(&std::ptr::from_ref(target)) {
             return name.clone();
         }
         let name = format!("d{}", self.prepared.named);
         self.prepared.named += 1;
         self.names.insert(std::ptr::from_ref(target), name.clone());
+        self.references.push((name.clone(), at));
         self.waiting.push_back((name.clone(), target, resolver, draft));
         name
-    }
-
-    /// The pattern with ECMA 262's classes written out, as the validator reads it.
-    fn pattern(&self, pattern: &str, at: &(usize, String)) -> Result<String, ConstraintError> {
-        let refuse = |advice: &str| {
-            self.refuse(
-                at,
-                format!("the pattern {pattern:?} cannot be enforced while decoding: rewrite it without {advice}"),
-            )
-        };
-        let pattern = to_rust_regex(pattern).map_err(|()| refuse("look-around and back-references"))?;
-        if regex_syntax::parse(&pattern).is_ok_and(|hir| has_unwritten_text(&hir)) {
-            return Err(refuse("control characters"));
-        }
-        Ok(pattern.into_owned())
-    }
-
-    /// The pattern of a format that the validator checks; nothing for one that it does not know.
-    fn format(&self, name: &Value, at: &(usize, String)) -> Result<Option<&'static str>, ConstraintError> {
-        let name = name.as_str().unwrap_or_default();
-        if !crate::score::FORMATS.iter().any(|known| known.0 == name) {
-            return Ok(None);
-        }
-        let found = pattern_of_format(name);
-        found.map(Some).ok_or_else(|| self.refuse(at, format!("format {name:?} cannot be enforced while decoding: write a `pattern`, or set assert_formats = false")))
-    }
-
-    /// A key that may stand twice counts once, so properties without names cannot be counted while they are written.
-    fn check_least(
-        &self,
-        members: &Map<String, Value>,
-        least: &Value,
-        at: &(usize, String),
-    ) -> Result<(), ConstraintError> {
-        let required = members.get("required").and_then(Value::as_array).map_or(0, Vec::len);
-        let is_open = members.contains_key("patternProperties")
-            || members.get("additionalProperties").is_none_or(|schema| *schema != Value::Bool(false));
-        let least = least.as_f64().unwrap_or_default();
-        if is_open && least > required as f64 + 1.0 {
-            return Err(self.refuse(at, unenforced("minProperties")));
-        }
-        Ok(())
-    }
-
-    fn check_optional(
-        &self,
-        members: &Map<String, Value>,
-        properties: &Value,
-        at: &(usize, String),
-    ) -> Result<(), ConstraintError> {
-        let required = members.get("required").and_then(Value::as_array).into_iter().flatten();
-        let required: HashSet<&str> = required.filter_map(Value::as_str).collect();
-        let (mut run, mut longest) = (0, 0);
-        for name in properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str()) {
-            run = if required.contains(name) { 0 } else { run + 1 };
-            longest = longest.max(run);
-        }
-        match longest {
-            0..=MOST_OPTIONAL => Ok(()),
-            _ => Err(self.refuse(
-                at,
-                format!("{longest} optional properties in a row cannot be enforced while decoding, at most {MOST_OPTIONAL} can: require some between them, or group them in objects"),
-            )),
-        }
-    }
-
-    /// Numbers that doubles tell apart, and characters that strings can have without `\u`.
-    fn check_data(&self, value: &Value, at: &(usize, String)) -> Result<(), ConstraintError> {
-        match value {
-            Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() >= EXACT) => {
-                Err(self.refuse(at, format!("{number} cannot be enforced while decoding: numbers up to 2^53 can")))
-            }
-            Value::String(text) if text.bytes().any(is_unwritten) => {
-                Err(self.refuse(at, format!("{value} cannot be enforced while decoding: it has a control character")))
-            }
-            Value::Array(items) => items.iter().try_for_each(|item| self.check_data(item, at)),
-            Value::Object(members) => members.values().try_for_each(|member| self.check_data(member, at)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether JSON can write a byte of a string only with `\u`.
-fn is_unwritten(byte: u8) -> bool {
-    byte == 0x7F || byte < 0x20 && !b"\n\r\t\x08\x0C".contains(&byte)
-}
-
-/// Whether a text of a pattern has such a byte: the compiler would leave it out.
-fn has_unwritten_text(hir: &Hir) -> bool {
-    match hir.kind() {
-        HirKind::Literal(literal) => literal.0.iter().copied().any(is_unwritten),
-        HirKind::Capture(group) => has_unwritten_text(&group.sub),
-        HirKind::Repetition(repeated) => has_unwritten_text(&repeated.sub),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_unwritten_text),
-        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => false,
     }
 }
 
@@ -437,11 +416,9 @@ fn is_without_effect(key: &str, inner: &Value, members: &Map<String, Value>) -> 
     let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty) || *value == Value::Bool(true);
     match key {
         "uniqueItems" => *inner == Value::Bool(false),
-        "then" | "else" => !members.contains_key("if"),
         "if" => !members.contains_key("then") && !members.contains_key("else"),
         "minContains" | "maxContains" => !members.contains_key("contains"),
         "unevaluatedProperties" | "unevaluatedItems" | "propertyNames" => is_empty(inner),
-        "dependentRequired" | "dependentSchemas" | "dependencies" => inner.as_object().is_some_and(Map::is_empty),
         _ => false,
     }
 }

@@ -61,7 +61,21 @@ impl Weights {
     /// rounded to the dtype that W is stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs,
     /// rank] under PEFT's names.
     pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
-        Self { origin: Origin::Merged(Arc::new(Merge { base: self, adapters, scale })), source: source.to_owned() }
+        let merge = Merge { base: self, adapters, scale, is_rounded: true };
+        Self { origin: Origin::Merged(Arc::new(merge)), source: source.to_owned() }
+    }
+
+    /// These weights, the adapters that were added last not rounded to the dtype of the matrices: for files that store
+    /// more bits. What was merged before them, as a run merges its base, stays rounded.
+    #[must_use]
+    pub fn unrounded(&self) -> Self {
+        match &self.origin {
+            Origin::Merged(merge) => {
+                let merge = Merge { is_rounded: false, ..merge.as_ref().clone() };
+                Self { origin: Origin::Merged(Arc::new(merge)), source: self.source.clone() }
+            }
+            _ => self.clone(),
+        }
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
@@ -257,5 +271,7 @@ mod tests {
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
         assert_eq!(get(&names[1]), numbers(&plain));
         assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
+        let exact = numbers(&weights.unrounded().get(&names[0], &[2, 3], DType::F32, &Device::Cpu).unwrap());
+        assert_eq!(exact, [1.0005, 2.0, 2.9995, 5.0, 5.0, 5.0]);
     }
 }

@@ -29,7 +29,7 @@ pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use http_request::{MessageSchema, message_schemas};
-pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, encode_references};
 pub use outline::{OutlineEntry, outline};
 pub use prompts::{check_prompts, prompt_text, prompt_tokens, reference_answer, thinking_of, tools_of, turns_of};
 pub(crate) use result::null_is_nan;

@@ -264,6 +264,9 @@ mod tests {
         check("{\"type\": \"strnig\"}", &[(1, 10, 8, true, "\"strnig\" is not a type")]);
         check("{\"minLength\": -1,\n \"type\": 3}", &[(1, 15, 2, true, "-1"), (2, 10, 1, true, "3")]);
         check("{\"$ref\": \"#/$defs/none\"}", &[(1, 10, 14, true, "target not found")]);
+        check("{\"$ref\": \"#/$defs/A<B>\", \"$defs\": {\"A<B>\": {}}}", &[]);
+        check("{\"$ref\": \"#/$defs/A<B\"}", &[(1, 10, 13, true, "target not found: /$defs/A<B is not")]);
+        check("{\"allOf\": [{\"$ref\": \"http://h:x/\"}]}", &[(1, 21, 13, true, "not an address")]);
         check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "duplicate key")]);
         check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
         check("{\"properties\": {\"requried\": {}}}", &[]);

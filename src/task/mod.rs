@@ -18,7 +18,7 @@ pub use definition::{DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules
 pub use error::TaskError;
 pub use openapi::{HttpRules, MessagePart};
 pub use parse::PARTS;
-pub use references::{decode_path, encode_path};
+pub use references::{decode_path, encode_path, encode_reference, referenced_part};
 pub use score_keys::{ScoreKey, score_keys};
 use source::Home;
 #[cfg(feature = "download")]

@@ -73,25 +73,25 @@ impl Found {
                 Value::Object(members) => members,
                 _ => continue,
             };
-            let text =
-                |key: &str| members.get(key).and_then(Value::as_str).map(|text| text.split('#').next().unwrap_or(""));
+            let address = |text: &str| encode_reference(text.split('#').next().unwrap_or_default());
+            let text = |key: &str| members.get(key).and_then(Value::as_str).map(address);
             let mut own = base;
             if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
-                own = match join(base, id) {
+                own = match join(base, &id) {
                     Ok(address) => Some(address),
                     Err(Elsewhere::Remote) => None,
-                    Err(Elsewhere::Outside) => return Err(outside(id)),
+                    Err(Elsewhere::Outside) => return Err(outside(&id)),
                 };
                 self.ids.extend(own.clone());
             }
             if let Some(reference) = text("$ref").filter(|reference| !reference.is_empty()) {
-                match own.as_ref().map(|base| join(base, reference)) {
+                match own.as_ref().map(|base| join(base, &reference)) {
                     Some(Ok(address)) => {
                         targets.push(address.clone());
                         self.waiting.insert(address);
                     }
-                    None | Some(Err(Elsewhere::Remote)) => targets.push(from_host(document, reference)),
-                    Some(Err(Elsewhere::Outside)) => return Err(outside(reference)),
+                    None | Some(Err(Elsewhere::Remote)) => targets.push(from_host(document, &reference)),
+                    Some(Err(Elsewhere::Outside)) => return Err(outside(&reference)),
                 }
             }
             open.extend(
@@ -167,9 +167,39 @@ fn from_host(document: &str, reference: &str) -> String {
 
 /// Percent-encodes a file's name.
 pub fn encode_path(file: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
     let file = file.trim_start_matches("./");
-    file.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    file.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { encoded(byte) }).collect()
+}
+
+/// Percent-encodes what a URI reference cannot have, such as the `<` of `#/definitions/A<B>`, which generators of schemas
+/// write as it is. A second `#` belongs to the fragment.
+pub fn encode_reference(reference: &str) -> String {
+    let bytes = reference.as_bytes();
+    let fragment = reference.find('#').unwrap_or(bytes.len());
+    let is_code = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit));
+    let has_ip_address = reference[..fragment].contains("//[");
+    let as_written = |at: usize, byte: u8| match byte {
+        b'#' => at == fragment,
+        b'%' => is_code(at),
+        b'[' | b']' => has_ip_address && at < fragment,
+        byte => byte == b'?' || is_plain(byte),
+    };
+    let one =
+        |(at, &byte): (usize, &u8)| if as_written(at, byte) { char::from(byte).to_string() } else { encoded(byte) };
+    bytes.iter().enumerate().map(one).collect()
+}
+
+/// The part of a document that a reference within it names by a JSON pointer.
+pub fn referenced_part<'a>(document: &'a Value, reference: &str) -> Option<&'a Value> {
+    document.pointer(&decode_path(reference.strip_prefix('#')?))
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
+}
+
+fn encoded(byte: u8) -> String {
+    format!("%{byte:02X}")
 }
 
 /// Resolves percent-encoding; what is none stays as it is.
@@ -226,5 +256,15 @@ mod tests {
             (encode_path("a b/ü.json").as_str(), decode_path("a%20b/%C3%BC.json").as_str()),
             ("a%20b/%C3%BC.json", "a b/ü.json")
         );
+        for (reference, expected) in [
+            ("#/definitions/A<B>", "#/definitions/A%3CB%3E"),
+            ("#/definitions/A%3CB%3E", "#/definitions/A%3CB%3E"),
+            ("#/$defs/100% [é] #2|^", "#/$defs/100%25%20%5B%C3%A9%5D%20%232%7C%5E"),
+            ("a b.json#/x\"y", "a%20b.json#/x%22y"),
+            ("http://[::1]/List[A].json#/[0]", "http://[::1]/List[A].json#/%5B0%5D"),
+            ("a?b=c", "a?b=c"),
+        ] {
+            assert_eq!(encode_reference(reference), expected);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use grpo_tui::score::Scorer;
 use grpo_tui::task::{Definition, PromptSet, Task};
+use serde_json::json;
 
 use super::folder_with;
 
@@ -183,6 +184,29 @@ fn complaints_about_schemas() {
         "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not in the schema",
     );
     check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a valid regular expression");
+}
+
+/// As generators of Rust and Java write them, and as a URI has them.
+#[test]
+fn a_reference_may_have_characters_that_a_uri_cannot() {
+    for (name, reference) in [
+        ("A<B>", "#/definitions/A<B>"),
+        ("A<B>", "#/definitions/A%3CB%3E"),
+        ("List[é|\"x\"] #2", "#/definitions/List[é|\"x\"] #2"),
+        ("100%", "#/definitions/100%"),
+        ("A<B>", "a part<1>.json#/definitions/A<B>"),
+    ] {
+        let definitions = json!({"definitions": {name: {"type": "object", "required": ["k"]}}});
+        let schema =
+            json!({"anyOf": [{"$ref": reference}, {"type": "null"}], "definitions": definitions["definitions"]})
+                .to_string();
+        let folder = folder_with(&schema, "[score]\ngraded = true\n");
+        fs::write(folder.path().join("a part<1>.json"), definitions.to_string()).unwrap();
+        let scorer =
+            Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("{schema}: {error}"));
+        assert_eq!(scorer.score("{\"k\": 1}", None).reward, 1.0, "{schema}");
+        assert_eq!(scorer.score("{}", None).errors.len(), 1, "{schema}");
+    }
 }
 
 #[test]

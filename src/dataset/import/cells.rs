@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::records::clip;
+use crate::task::referenced_part;
 
 /// `$ref`, `anyOf` and the like are followed this deep.
 const MAX_DEPTH: usize = 8;
@@ -68,9 +69,8 @@ fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'
     if depth > MAX_DEPTH {
         return BTreeSet::new();
     }
-    if let Some(target) =
-        schema.get("$ref").and_then(Value::as_str).and_then(|address| root.pointer(address.strip_prefix('#')?))
-    {
+    let reference = schema.get("$ref").and_then(Value::as_str);
+    if let Some(target) = reference.and_then(|reference| referenced_part(root, reference)) {
         return types_of(target, root, depth + 1);
     }
     let values = match (schema.get("type"), schema.get("enum"), schema.get("const")) {

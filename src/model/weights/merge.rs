@@ -7,13 +7,15 @@ use candle_core::{DType, Device, Tensor};
 use super::Weights;
 use crate::model::ModelError;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Merge {
     pub(super) base: Weights,
     /// A [rank, inputs] and B [outputs, rank] under PEFT's names.
     pub(super) adapters: HashMap<String, Tensor>,
     /// `alpha / rank`.
     pub(super) scale: f64,
+    /// Whether merged matrices are rounded to the dtype that the base stores them in.
+    pub(super) is_rounded: bool,
 }
 
 impl Merge {
@@ -23,7 +25,8 @@ impl Merge {
         let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
         let delta = on_device(up)?.matmul(&on_device(down)?)?.affine(self.scale, 0.0)?;
         let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
-        Ok(merged.to_dtype(stored)?.to_dtype(dtype)?)
+        let merged = if self.is_rounded { merged.to_dtype(stored)? } else { merged };
+        Ok(merged.to_dtype(dtype)?)
     }
 
     /// A and B beside the matrix `MODULE.weight`.

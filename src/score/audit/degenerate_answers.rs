@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use crate::score::json_schema::count_values;
+use crate::task::referenced_part;
 
 /// How a lazy model fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,8 @@ fn take_bytes(left: &Cell<usize>, bytes: usize) {
 fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cell<usize>) -> Value {
     let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && take(left)) else { return Value::Null };
     let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
-    if let Some(target) =
-        keywords.get("$ref").and_then(Value::as_str).and_then(|target| root.pointer(target.strip_prefix('#')?))
-    {
+    let reference = keywords.get("$ref").and_then(Value::as_str);
+    if let Some(target) = reference.and_then(|reference| referenced_part(root, reference)) {
         return next(target);
     }
     if habit == FillStyle::Least

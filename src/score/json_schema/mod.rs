@@ -15,6 +15,7 @@ pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::{Written, meta_problems};
 pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use schema_rewrite::encode_references;
 pub(super) use schema_text::{Accepted, describe};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as SchemaValue};
 
 use super::schema::Violation;
 use crate::score::json::{Kind, Value};
+use crate::task::decode_path;
 
 /// The schema, read as a list of constraints.
 #[derive(Debug)]
@@ -79,10 +80,11 @@ impl Walk<'_> {
     fn schema(&self, schema: &SchemaValue, value: Option<&Value<'_>>, place: Place<'_>) -> Tally {
         let Some(keywords) = schema.as_object().filter(|_| place.depth < MAX_DEPTH) else { return Tally::default() };
         let mut tally = Tally::default();
-        if let Some(location) =
-            keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| target.strip_prefix('#'))
-            && let Some(target) = self.root_schema.pointer(location)
+        let reference = keywords.get("$ref").and_then(SchemaValue::as_str).and_then(|target| target.strip_prefix('#'));
+        if let Some(location) = reference.map(decode_path)
+            && let Some(target) = self.root_schema.pointer(&location)
         {
+            let location = location.as_str();
             tally.add(self.reference(target, value, Place { location, depth: place.depth + 1, ..place }));
         }
         let typed = !keywords.contains_key("type") || self.holds("type", value, place);

@@ -13,7 +13,7 @@ use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema
 use super::schema_rewrite;
 use crate::score::json::{self, Value};
 use crate::score::{FailureClass, ScoreError};
-use crate::task::{SchemaFiles, Task, encode_path};
+use crate::task::{SchemaFiles, Task, encode_path, encode_reference};
 
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;
@@ -80,7 +80,7 @@ impl Schema {
                 members.entry("$schema").or_insert_with(|| draft.clone().into());
             }
             let address = if address.contains(':') {
-                address.clone()
+                encode_reference(address)
             } else {
                 format!("{HOME}{}", address.trim_start_matches("./"))
             };

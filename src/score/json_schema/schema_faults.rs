@@ -5,6 +5,8 @@ use jsonschema::error::ValidationErrorKind as Kind;
 
 use super::super::ScoreError;
 use super::super::json::{self, Places, Value};
+use super::schema_rewrite::ADDRESSES;
+use crate::task::{decode_path, encode_reference};
 
 /// Base address of the schema's own file.
 pub(super) const HOME: &str = "task:///";
@@ -100,7 +102,11 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
     let named = |reference: &str| {
         document
             .as_ref()
-            .and_then(|document| find_reference(&document.root, String::new(), reference))
+            .and_then(|document| {
+                find_address(&document.root, String::new(), &|key, target| {
+                    !key.ends_with("id") && target.contains(reference.trim_start_matches('#'))
+                })
+            })
             .unwrap_or_default()
     };
     match cause {
@@ -119,31 +125,42 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
             written.error_in_file(pointer, advice)
         }
         jsonschema::ReferencingError::PointerToNowhere { pointer } => {
-            written.error_in_file(named(pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
+            let pointer = decode_path(pointer);
+            written.error_in_file(named(&pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
         }
         jsonschema::ReferencingError::NoSuchAnchor { anchor } => written
             .error_in_file(named(anchor), format!("`$ref` target not found: anchor {anchor:?} is not in the schema")),
+        jsonschema::ReferencingError::InvalidPercentEncoding { pointer, .. }
+        | jsonschema::ReferencingError::InvalidArrayIndex { pointer, .. } => {
+            written.error_in_file(named(pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
+        }
+        jsonschema::ReferencingError::InvalidUri(_) => {
+            let is_wrong = |_: &str, address: &str| jsonschema::uri::from_str(&encode_reference(address)).is_err();
+            let document = document.as_ref();
+            let found = document.and_then(|document| find_address(&document.root, String::new(), &is_wrong));
+            written.error_in_file(
+                found.unwrap_or_default(),
+                "not an address: write #/$defs/NAME, #ANCHOR, a file's name or a URI".to_owned(),
+            )
+        }
         other => written.error("", other.to_string()),
     }
 }
 
-/// Pointer to the first `$ref` (or `$dynamicRef`) whose text ends in what was looked for.
-fn find_reference(value: &Value<'_>, pointer: String, reference: &str) -> Option<String> {
+/// Pointer to the first reference or address that is wanted, by its key and text.
+fn find_address(value: &Value<'_>, pointer: String, is_wanted: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     match &value.kind {
         json::Kind::Array(items) => items
             .iter()
             .enumerate()
-            .find_map(|(index, item)| find_reference(item, format!("{pointer}/{index}"), reference)),
+            .find_map(|(index, item)| find_address(item, format!("{pointer}/{index}"), is_wanted)),
         json::Kind::Object(object) => object.members().iter().find_map(|member| {
             let inner = format!("{pointer}/{}", member.key.replace('~', "~0").replace('/', "~1"));
             match &member.value.kind {
-                json::Kind::String(target)
-                    if matches!(&*member.key, "$ref" | "$dynamicRef" | "$recursiveRef")
-                        && target.contains(reference.trim_start_matches('#')) =>
-                {
+                json::Kind::String(target) if ADDRESSES.contains(&&*member.key) && is_wanted(&member.key, target) => {
                     Some(inner)
                 }
-                _ => find_reference(&member.value, inner, reference),
+                _ => find_address(&member.value, inner, is_wanted),
             }
         }),
         _ => None,

@@ -8,8 +8,13 @@
 use jsonschema::Draft;
 use serde_json::{Map, Value, json};
 
+use crate::task::encode_reference;
+
 /// What a schema says about a value, and lists of names: no schemas inside.
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
+
+/// Their values are references and addresses.
+pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Members of these are schemas, whatever their keys.
 const NAMED: [&str; 6] =
@@ -25,6 +30,7 @@ const STEP: &str = "minProperties";
 /// The schema to ask whether a value is valid.
 pub(super) fn for_verdict(schema: &Value) -> Value {
     let mut schema = schema.clone();
+    encode_references(&mut schema);
     rewrite(&mut schema, None);
     schema
 }
@@ -32,8 +38,23 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
 /// The schema to ask why a value is not valid.
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
+    encode_references(&mut schema);
     rewrite(&mut schema, Some(!matches!(draft, Draft::Draft4 | Draft::Draft6)));
     schema
+}
+
+/// Writes references and addresses as URIs, where the author wrote them as they are: the validator takes nothing else.
+pub fn encode_references(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(encode_references),
+        Value::Object(members) => members.iter_mut().for_each(|(key, inner)| match inner {
+            Value::String(address) if ADDRESSES.contains(&key.as_str()) => *address = encode_reference(address),
+            Value::Object(named) if NAMED.contains(&key.as_str()) => named.values_mut().for_each(encode_references),
+            _ if DATA.contains(&key.as_str()) => {}
+            inner => encode_references(inner),
+        }),
+        _ => {}
+    }
 }
 
 /// Whether a reference leads into a branch, or by an anchor to who knows where: its explanation would be of the branch

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::schema_keywords::{Draft, Keyword};
+use crate::task::decode_path;
 use crate::task::openapi::escaped;
 
 /// Nesting is followed this deep.
@@ -129,7 +130,8 @@ impl<'a> Words<'a> {
     fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, line: Line) {
         let rest =
             Line { depth: line.depth + 1, name: "and".to_owned(), required: None, pointer: line.pointer.clone() };
-        let target = address.strip_prefix('#').and_then(|pointer| Some((pointer, self.root.pointer(pointer)?)));
+        let pointer = address.strip_prefix('#').map(decode_path);
+        let target = pointer.as_ref().and_then(|pointer| Some((pointer, self.root.pointer(pointer)?)));
         match target {
             Some(_) if self.open.contains(&address) => self.push(line, format!("recursive, see {address}")),
             Some((pointer, target)) if line.depth < MAX_DEPTH => {

@@ -2,6 +2,7 @@
 //! leads.
 
 use crate::score::{Holds, Keyword};
+use crate::task::decode_path;
 use crate::view::style_role::Role as Style;
 use crate::view::widgets::editor::tokens;
 
@@ -245,7 +246,7 @@ impl Structure {
         let document = document.ok_or_else(|| format!("{file} is another file"))?;
         let found = if fragment.is_empty() {
             Some(document)
-        } else if let Some(pointer) = fragment.strip_prefix('/') {
+        } else if let Some(pointer) = decode_path(fragment).strip_prefix('/') {
             pointer.split('/').try_fold(document, |at, step| self.step(at, step))
         } else {
             let named = |index: &usize| {
@@ -259,7 +260,7 @@ impl Structure {
 
     /// One step of a JSON pointer.
     fn step(&self, at: usize, step: &str) -> Option<usize> {
-        let step = step.replace("%25", "%").replace("~1", "/").replace("~0", "~");
+        let step = step.replace("~1", "/").replace("~0", "~");
         match self.node(at)?.kind {
             Kind::Array => self.children(at).nth(step.parse().ok()?).map(|(index, _)| index),
             _ => self.member(at, &step),

@@ -1,0 +1,112 @@
+//! Names, values, patterns and counts that a grammar of answers can have; what it cannot is a sentence.
+
+use std::collections::HashSet;
+
+use jsonschema_regex::to_rust_regex;
+use regex_syntax::hir::{Hir, HirKind};
+use serde_json::{Map, Value};
+
+use super::formats::pattern_of_format;
+use super::overlap::list;
+use super::schema::unenforced;
+use super::vocabulary::END;
+
+/// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
+/// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
+const MOST_OPTIONAL: usize = 1_000;
+/// A double tells whole numbers apart up to here.
+pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The pattern with ECMA 262's classes written out, as the validator reads it.
+pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
+    let refuse = |advice: &str| {
+        format!("the pattern {pattern:?} cannot be enforced while decoding: rewrite it without {advice}")
+    };
+    let written = to_rust_regex(pattern).map_err(|()| refuse("look-around and back-references"))?;
+    if regex_syntax::parse(&written).is_ok_and(|hir| has_unwritten_text(&hir)) {
+        return Err(refuse("control characters and `</think>`"));
+    }
+    Ok(written.into_owned())
+}
+
+/// The pattern of a format that the validator checks; nothing for one that it does not know.
+pub(super) fn checked_format(name: &str) -> Result<Option<&'static str>, String> {
+    if !crate::score::FORMATS.iter().any(|known| known.0 == name) {
+        return Ok(None);
+    }
+    pattern_of_format(name).map(Some).ok_or_else(|| {
+        format!("format {name:?} cannot be enforced while decoding: write a `pattern`, or set assert_formats = false")
+    })
+}
+
+/// A key that may stand twice counts once, so properties without names cannot be counted while they are written.
+pub(super) fn check_least(members: &Map<String, Value>, least: &Value) -> Result<(), String> {
+    let is_open = members.contains_key("patternProperties")
+        || members.get("additionalProperties").is_none_or(|schema| *schema != Value::Bool(false));
+    match is_open && least.as_f64().unwrap_or_default() > list(members, "required").len() as f64 + 1.0 {
+        true => Err(unenforced("minProperties")),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_optional(members: &Map<String, Value>, properties: &Value) -> Result<(), String> {
+    let required: HashSet<&str> = list(members, "required").iter().filter_map(Value::as_str).collect();
+    let (mut run, mut longest) = (0, 0);
+    for name in properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str()) {
+        run = if required.contains(name) { 0 } else { run + 1 };
+        longest = longest.max(run);
+    }
+    match longest {
+        0..=MOST_OPTIONAL => Ok(()),
+        _ => Err(format!(
+            "{longest} optional properties in a row cannot be enforced while decoding, at most {MOST_OPTIONAL} can: require some between them, or group them in objects"
+        )),
+    }
+}
+
+/// No answer has what ends a think block.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    match has_end(name.as_bytes()) {
+        true => Err(format!("{name:?} cannot be enforced while decoding: `</think>` ends a think block")),
+        false => Ok(()),
+    }
+}
+
+/// Numbers that doubles tell apart, and characters that strings can have without `\u`.
+pub(super) fn check_data(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() >= EXACT) => {
+            Err(format!("{number} cannot be enforced while decoding: numbers up to 2^53 can"))
+        }
+        Value::String(text) if text.bytes().any(is_unwritten) => {
+            Err(format!("{value} cannot be enforced while decoding: it has a control character"))
+        }
+        Value::String(text) => check_name(text),
+        Value::Array(items) => items.iter().try_for_each(check_data),
+        Value::Object(members) => members.iter().try_for_each(|(name, member)| {
+            check_name(name)?;
+            check_data(member)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn has_end(text: &[u8]) -> bool {
+    text.windows(END.len()).any(|part| part == END)
+}
+
+/// Whether JSON can write a byte of a string only with `\u`.
+fn is_unwritten(byte: u8) -> bool {
+    byte == 0x7F || byte < 0x20 && !b"\n\r\t\x08\x0C".contains(&byte)
+}
+
+/// Whether a text of a pattern has such a byte, which the compiler would leave out, or what no answer has.
+fn has_unwritten_text(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Literal(literal) => literal.0.iter().copied().any(is_unwritten) || has_end(&literal.0),
+        HirKind::Capture(group) => has_unwritten_text(&group.sub),
+        HirKind::Repetition(repeated) => has_unwritten_text(&repeated.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_unwritten_text),
+        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => false,
+    }
+}
