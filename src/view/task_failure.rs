@@ -10,7 +10,7 @@ pub struct TaskFailure {
     /// The file at fault, and a line of it from 1.
     pub place: Option<(PathBuf, usize)>,
     /// Its `task.toml` as a text to edit; `None` where there is none.
-    pub toml: Option<Task>,
+    pub toml: Option<Box<Task>>,
     /// What was to be opened.
     pub name: Option<String>,
 }
@@ -19,7 +19,12 @@ impl TaskFailure {
     /// `name`: what was to be opened; `folder`: where it is.
     pub fn new(name: Option<String>, error: &TaskError, folder: Option<PathBuf>) -> Self {
         let place = folder.as_ref().and(error.file_and_line()).map(|(file, line)| (PathBuf::from(file), line));
-        Self { error: error.to_string(), place, toml: folder.and_then(|folder| Task::unread(&folder).ok()), name }
+        Self {
+            error: error.to_string(),
+            place,
+            toml: folder.and_then(|folder| Task::unread(&folder).ok()).map(Box::new),
+            name,
+        }
     }
 
     /// Whether it is this task that cannot be read any more.
