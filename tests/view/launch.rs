@@ -309,7 +309,7 @@ fn a_run_is_submitted_to_a_partition() {
     stage.keys("enter ctrl-u").types("12:00:00").keys("enter t");
     assert!(stage.shows("samples are drawn on this machine"), "{}", stage.screen());
     stage.keys("f");
-    for text in ["40 steps on gpu: 2 nodes x 8 GPUs", "time n/a: the nodes", "61.0 GB", "disk, at most"] {
+    for text in ["40 steps on gpu: 2 nodes x 8 GPUs", "time n/a: the nodes", "61.0 GB", "disk    at most"] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("g enter");
