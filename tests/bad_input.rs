@@ -406,11 +406,7 @@ fn a_run_that_cannot_be_resumed() {
     // The remedy is true.
     fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
     let again = call(folder.path(), &resume);
-    assert!(
-        again.status.success() && stderr(&again).contains("resumed from the checkpoint of step 0"),
-        "{}",
-        stderr(&again)
-    );
+    assert!(again.status.success() && stderr(&again).contains("resumed from step 0"), "{}", stderr(&again));
 }
 
 #[test]

@@ -300,7 +300,7 @@ fn a_job_computes_the_run_and_goes_on_after_it_was_ended() {
     // Started again, from the checkpoint that was saved then.
     let mut second = cluster.job(&run).env("SLURM_RESTART_COUNT", "1").spawn().unwrap();
     assert!(second.wait().unwrap().success(), "{}", log());
-    assert!(log().contains("resumed from the checkpoint of step"), "{}", log());
+    assert!(log().contains("resumed from step"), "{}", log());
     let shown = json(&cluster.call(&["runs", "show", path, "--json"]));
     assert_eq!((shown["status"].as_str(), shown["step"].as_u64()), (Some("finished"), Some(3)));
     // The next such run there may take as long.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::ConstraintError;
 use super::bounds::narrow_bounds;
 use super::literals::{EXACT, check_data, check_least, check_name, check_optional, checked_format, written_pattern};
-use super::overlap::{Schemas, list};
+use super::overlap::{Schemas, list, types_named};
 use super::positive::{Positive, Refusal};
 use crate::score::json::{self, Places};
 use crate::score::{Draft as KnownDraft, Keyword, MessageSchema, encode_references};
@@ -228,6 +228,9 @@ impl<'r> Walk<'_, 'r> {
                         check_name(name).map_err(|message| self.refuse(&at, message))?;
                     }
                     plain.insert(key.clone(), inner.clone());
+                }
+                "type" if types_named(inner) == 0 => {
+                    return Err(self.refuse(&at, format!("`type` = {inner} names no type of JSON Schema")));
                 }
                 "type" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
                     plain.insert(key.clone(), whole(inner));

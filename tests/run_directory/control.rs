@@ -166,6 +166,11 @@ fn only_a_private_folder_of_our_own_takes_requests() {
     assert!(ask_now(&run, &Verb::Status).unwrap().done && worker.controls().pause_requested());
 }
 
+/// Whether a sentence names user 65534, by name where this machine has one.
+fn belongs_to_nobody(sentence: &str) -> bool {
+    ["belongs to nobody", "belongs to user 65534"].iter().any(|owner| sentence.contains(owner))
+}
+
 #[test]
 #[cfg_attr(not(can_chown), ignore = "needs root, to give a file away")]
 fn what_belongs_to_another_user_is_not_taken() {
@@ -180,16 +185,12 @@ fn what_belongs_to_another_user_is_not_taken() {
     std::fs::rename(&request, control.join("a.request.json")).unwrap();
     let answer = || std::fs::read_to_string(control.join("a.answers.jsonl")).unwrap_or_default();
     until("an answer", || answer().ends_with('\n'));
-    assert!(
-        answer().contains("refused") && answer().contains("the request belongs to user 65534, not to user"),
-        "{}",
-        answer()
-    );
+    assert!(answer().contains("refused") && belongs_to_nobody(&answer()), "{}", answer());
     give(&control);
     let refused = ask_now(&run, &Verb::Pause).unwrap_err().to_string();
-    assert!(refused.contains("belongs to user 65534") && !worker.controls().pause_requested(), "{refused}");
+    assert!(belongs_to_nobody(&refused) && !worker.controls().pause_requested(), "{refused}");
     drop(worker);
-    assert!(begin(&run).notes()[0].contains("belongs to user 65534"));
+    assert!(belongs_to_nobody(&begin(&run).notes()[0]));
 }
 
 #[test]

@@ -233,10 +233,6 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
             "(/$defs/x/properties/a/oneOf): `oneOf` cannot be enforced while decoding: one value may fit branch 0 and branch 1, and no grammar says the opposite of `pattern`",
         ),
         (
-            definitions(refers.clone(), large.clone()),
-            "(/$defs/x/properties/a/patternProperties): `patternProperties` cannot be enforced",
-        ),
-        (
             within(large),
             "(/properties/a/patternProperties): `patternProperties` cannot be enforced while decoding: its patterns overlap, or are too large",
         ),

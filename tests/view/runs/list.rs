@@ -366,7 +366,7 @@ fn names_are_in_the_list_and_what_groups_differ_in_is_not_cut() {
         }
         // Of a setup only what differs, and all of it.
         stage.keys("b").types("setup\n");
-        for expected in ["learning_rate=0.5 n=2", "learning_rate=0.25 n=1", "learning_rate=0.0015 n=1"] {
+        for expected in ["learning_rate=0.5, n=2", "learning_rate=0.25, n=1", "learning_rate=0.0015, n=1"] {
             assert!(list(&stage).contains(expected), "{expected}: {}", stage.screen());
         }
     }
