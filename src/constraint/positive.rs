@@ -77,11 +77,10 @@ impl<'a> Positive<'a> {
             };
             written.insert(keyword.clone(), said);
         }
-        if more.iter().any(|said| *said != Value::Bool(true)) {
-            match written.entry("allOf").or_insert_with(|| json!([])) {
-                Value::Array(parts) => parts.append(&mut more),
-                _ => {}
-            }
+        if more.iter().any(|said| *said != Value::Bool(true))
+            && let Value::Array(parts) = written.entry("allOf").or_insert_with(|| json!([]))
+        {
+            parts.append(&mut more);
         }
         Ok(written.into())
     }

@@ -89,7 +89,7 @@ fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
     assert!(!scratch(here).is_empty());
     task(here, "exit 0\n", 1);
     assert_eq!(json_lines(&call(here, &["score", ".", "--json"]))[0]["tier"], "valid");
-    assert_eq!(scratch(here), [PathBuf::new(); 0]);
+    assert!(scratch(here).is_empty(), "{:?}", scratch(here));
 }
 
 #[test]
